@@ -1,0 +1,37 @@
+//! Compiles the contract with a parser written in Rust, so that no `protoc` is needed.
+
+use std::{env, fs, path::PathBuf};
+
+use prost::Message as _;
+use protox::Compiler;
+
+type AnyError = Box<dyn std::error::Error>;
+
+const PROTOS: [&str; 4] = [
+    "holdfast/v1/common.proto",
+    "holdfast/v1/account.proto",
+    "holdfast/v1/pool.proto",
+    "holdfast/v1/redemption.proto",
+];
+
+fn main() -> Result<(), AnyError> {
+    println!("cargo:rerun-if-changed=proto");
+    println!("cargo:rerun-if-changed=migrations");
+    let mut compiler = Compiler::new(["proto"])?;
+    compiler.include_source_info(true).include_imports(true);
+    compiler.open_files(PROTOS)?;
+    let descriptors = compiler.file_descriptor_set();
+
+    // Served by reflection; comments come along. google.rpc is left out because tonic-types
+    // registers the whole of that package.
+    let mut served = descriptors.clone();
+    served.file.retain(|file| file.package() != "google.rpc");
+    let out_dir = PathBuf::from(env::var("OUT_DIR")?);
+    fs::write(out_dir.join("holdfast_descriptor.bin"), served.encode_to_vec())?;
+
+    tonic_prost_build::configure()
+        .codec_path("crate::rpc::codec::Codec")
+        .extern_path(".google.rpc.Status", "::tonic_types::Status")
+        .compile_fds(descriptors)?;
+    Ok(())
+}

@@ -1,0 +1,114 @@
+//! The server's settings: flags, each with a variable. Read once, at start.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use clap::Args;
+use secrecy::SecretString;
+
+/// Reads a duration such as `500ms`, `30s` or `2m`.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text)
+        .map_err(|error| format!("{error}; write it as 500ms, 30s or 2m"))
+}
+
+/// Settings of `holdfast serve`.
+#[derive(Args, Clone, Debug)]
+pub struct ServeArgs {
+    /// Postgres to use: postgres://user:password@host/database. Without one, a private Postgres is
+    /// started in --data-dir.
+    #[arg(long, env = "HOLDFAST_DATABASE_URL", hide_env_values = true)]
+    pub database_url: Option<SecretString>,
+
+    /// A file that holds the database URL.
+    #[arg(long, env = "HOLDFAST_DATABASE_URL_FILE", conflicts_with = "database_url")]
+    pub database_url_file: Option<PathBuf>,
+
+    /// Connections to Postgres that this server may open.
+    #[arg(long, env = "HOLDFAST_DATABASE_CONNECTIONS", default_value_t = 16,
+          value_parser = clap::value_parser!(u32).range(4..=500))]
+    pub database_connections: u32,
+
+    /// Where the private Postgres keeps its data, and the secret key made for it.
+    #[arg(long, env = "HOLDFAST_DATA_DIR", default_value = "holdfast-data")]
+    pub data_dir: PathBuf,
+
+    /// The folder that holds Postgres's programs (initdb, postgres), for the private Postgres.
+    #[arg(long, env = "HOLDFAST_POSTGRES_BIN")]
+    pub postgres_bin: Option<PathBuf>,
+
+    /// 32 bytes in hex or base64, from which fingerprints and encryption keys are derived. Required
+    /// with a database URL.
+    #[arg(long, env = "HOLDFAST_SECRET_KEY_FILE")]
+    pub secret_key_file: Option<PathBuf>,
+
+    /// The address that gRPC is served on.
+    #[arg(long, env = "HOLDFAST_LISTEN", default_value = "127.0.0.1:50051")]
+    pub listen: SocketAddr,
+
+    /// The address that metrics and liveness are served on, over HTTP.
+    #[arg(long, env = "HOLDFAST_ADMIN_LISTEN", default_value = "127.0.0.1:50052")]
+    pub admin_listen: SocketAddr,
+
+    /// The provider's settings.
+    #[command(flatten)]
+    pub provider: ProviderArgs,
+
+    /// How often leases whose time has passed are looked for.
+    #[arg(long, env = "HOLDFAST_SWEEP_INTERVAL", default_value = "500ms", value_parser = parse_duration)]
+    pub sweep_interval: Duration,
+
+    /// How often redemptions that are due for a check are looked for.
+    #[arg(long, env = "HOLDFAST_RECONCILE_INTERVAL", default_value = "500ms", value_parser = parse_duration)]
+    pub reconcile_interval: Duration,
+
+    /// How long health says NOT_SERVING, while calls are still taken, before a shutdown goes on.
+    #[arg(long, env = "HOLDFAST_DRAIN_DELAY", default_value = "2s", value_parser = parse_duration)]
+    pub drain_delay: Duration,
+
+    /// How long work that is under way may take to finish after the drain delay.
+    #[arg(long, env = "HOLDFAST_SHUTDOWN_TIMEOUT", default_value = "30s", value_parser = parse_duration)]
+    pub shutdown_timeout: Duration,
+}
+
+/// The provider's settings.
+#[derive(Args, Clone, Debug)]
+pub struct ProviderArgs {
+    /// The provider's base URL. Without one, redemptions are refused.
+    #[arg(
+        id = "provider_url",
+        long = "provider-url",
+        env = "HOLDFAST_PROVIDER_URL",
+        default_value = "http://127.0.0.1:50080"
+    )]
+    pub url: String,
+
+    /// A file that holds a bearer token for the provider.
+    #[arg(
+        id = "provider_token_file",
+        long = "provider-token-file",
+        env = "HOLDFAST_PROVIDER_TOKEN_FILE"
+    )]
+    pub token_file: Option<PathBuf>,
+
+    /// The longest that one call to the provider may take, from connecting to the last byte.
+    #[arg(id = "provider_timeout", long = "provider-timeout", env = "HOLDFAST_PROVIDER_TIMEOUT",
+          default_value = "10s", value_parser = parse_duration)]
+    pub timeout: Duration,
+
+    /// The longest that connecting to the provider may take.
+    #[arg(id = "provider_connect_timeout", long = "provider-connect-timeout",
+          env = "HOLDFAST_PROVIDER_CONNECT_TIMEOUT", default_value = "2s", value_parser = parse_duration)]
+    pub connect_timeout: Duration,
+
+    /// How long a redemption may be sent, sent again and polled before it is in doubt and left to
+    /// the reconciler.
+    #[arg(id = "provider_send_window", long = "provider-send-window",
+          env = "HOLDFAST_PROVIDER_SEND_WINDOW", default_value = "30s", value_parser = parse_duration)]
+    pub send_window: Duration,
+
+    /// How long after a redemption was recorded the provider may still begin it. At most as long as
+    /// the provider remembers keys.
+    #[arg(id = "provider_not_after", long = "provider-not-after",
+          env = "HOLDFAST_PROVIDER_NOT_AFTER", default_value = "15m", value_parser = parse_duration)]
+    pub not_after: Duration,
+}

@@ -1,0 +1,9 @@
+//! What Holdfast is about, as plain values and functions: no async, no SQL, no gRPC, no HTTP, no
+//! clock. Everything else depends on this, and this on nothing else of ours.
+
+pub mod account;
+pub mod id;
+pub mod lease;
+pub mod money;
+pub mod plan;
+pub mod redemption;

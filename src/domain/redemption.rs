@@ -1,0 +1,240 @@
+//! A redemption's states, and what can be known of its outcome.
+//!
+//! ```text
+//!  SUBMITTED ──▶ IN_DOUBT ──▶ NEEDS_REVIEW       open: the account stays locked
+//!      │             │              │
+//!      └─────────────┴──────┬───────┘
+//!                           ▼
+//!                 SUCCEEDED | FAILED             settled: never changes again
+//! ```
+//!
+//! Doubt is sticky: only evidence about this redemption's own key ends it, never its age.
+
+use std::{fmt, time::Duration};
+
+use secrecy::{ExposeSecret, SecretString};
+
+use super::{
+    id::{AccountId, InvalidId, RedemptionId},
+    money::{Currency, Money},
+};
+
+/// What is known of a redemption's outcome.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RedemptionState {
+    /// Recorded, and being sent.
+    Submitted,
+    /// The provider may or may not have acted; the reconciler finds out.
+    InDoubt,
+    /// What the provider says does not fit; a person decides.
+    NeedsReview,
+    /// The provider credited the card.
+    Succeeded,
+    /// The provider did not credit the card.
+    Failed,
+}
+
+impl RedemptionState {
+    /// Every state.
+    pub const ALL: [Self; 5] =
+        [Self::Submitted, Self::InDoubt, Self::NeedsReview, Self::Succeeded, Self::Failed];
+
+    /// As the database has it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Submitted => "SUBMITTED",
+            Self::InDoubt => "IN_DOUBT",
+            Self::NeedsReview => "NEEDS_REVIEW",
+            Self::Succeeded => "SUCCEEDED",
+            Self::Failed => "FAILED",
+        }
+    }
+
+    /// Reads what the database has.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.as_str() == text)
+    }
+
+    /// Whether the outcome is not known: the account stays locked.
+    pub fn is_open(self) -> bool {
+        matches!(self, Self::Submitted | Self::InDoubt | Self::NeedsReview)
+    }
+}
+
+/// A card's code. Never printed: its `Debug` is a placeholder, it has no `Display`, and its memory
+/// is wiped when it is dropped.
+#[derive(Clone)]
+pub struct CardCode(SecretString);
+
+impl CardCode {
+    /// Reads a code: 4 to 128 printable ASCII characters, after spaces around it are dropped.
+    pub fn parse(text: &str) -> Result<Self, InvalidId> {
+        let text = text.trim_matches(' ');
+        if (4..=128).contains(&text.len()) && text.bytes().all(|b| (b' '..=b'~').contains(&b)) {
+            Ok(Self(text.into()))
+        } else {
+            Err(InvalidId("must be 4 to 128 printable ASCII characters"))
+        }
+    }
+
+    /// The code as it is sent to the provider. For the wire and the cipher alone.
+    pub fn expose(&self) -> &str {
+        self.0.expose_secret()
+    }
+
+    /// What the fingerprint is made of: people write the same code with and without spaces and
+    /// hyphens, and in both cases.
+    pub fn normalised(&self) -> SecretString {
+        let text: String = self
+            .expose()
+            .chars()
+            .filter(|c| !matches!(c, ' ' | '-'))
+            .map(|c| c.to_ascii_uppercase())
+            .collect();
+        text.into()
+    }
+
+    /// The last four characters, for people who hold the card; nothing of a code so short that
+    /// four characters would give half of it away.
+    pub fn last4(&self) -> &str {
+        let code = self.expose();
+        if code.len() >= 8 { &code[code.len() - 4..] } else { "" }
+    }
+}
+
+impl fmt::Debug for CardCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("CardCode(…)")
+    }
+}
+
+/// What the provider is asked to do. The same redemption is always asked for with the same bytes.
+#[derive(Clone, Debug)]
+pub struct Ask {
+    /// The idempotency key.
+    pub redemption_id: RedemptionId,
+    /// The card.
+    pub code: CardCode,
+    /// The account to credit.
+    pub account_id: AccountId,
+    /// The amount that the card should be worth.
+    pub expected: Option<Money>,
+    /// The pool's currency.
+    pub currency: Currency,
+    /// The provider is not to begin after this time: RFC 3339, by the database's clock.
+    pub not_after: String,
+}
+
+/// Definite knowledge about a redemption: what settling it records.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The provider credited the card.
+    Succeeded {
+        /// What was credited.
+        amount: Money,
+        /// The provider's own name for it.
+        provider_ref: String,
+    },
+    /// The provider did not credit the card, and will not.
+    Failed(Failure),
+    /// The provider acted, but not as it was asked: a person decides.
+    NeedsReview {
+        /// What does not fit.
+        failure: Failure,
+        /// What the provider says that it credited, if it can be read.
+        amount: Option<Money>,
+        /// The provider's own name for it.
+        provider_ref: String,
+    },
+}
+
+/// Why a redemption failed or needs review.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// The provider's failure code, or one of [`reason`].
+    pub reason: String,
+    /// For a person. Never contains the card's code.
+    pub message: String,
+    /// Whether trying the code elsewhere is no use.
+    pub code_spent: bool,
+}
+
+/// The reasons of failures that are Holdfast's own words, not the provider's.
+pub mod reason {
+    /// No request ever left: DNS, refused, TLS or connect timeout.
+    pub const PROVIDER_UNREACHABLE: &str = "PROVIDER_UNREACHABLE";
+    /// Every answer said that nothing was executed, until the time to send was over.
+    pub const PROVIDER_BUSY: &str = "PROVIDER_BUSY";
+    /// Cancelled by its key at the provider, before it was executed.
+    pub const CANCELLED: &str = "CANCELLED";
+    /// The provider credited another account than the one asked for.
+    pub const ACCOUNT_MISMATCH: &str = "ACCOUNT_MISMATCH";
+    /// The provider credited in another currency than the one asked for.
+    pub const CURRENCY_MISMATCH: &str = "CURRENCY_MISMATCH";
+    /// The provider credited another amount than the one expected, and the pool wants a person to look.
+    pub const AMOUNT_MISMATCH: &str = "AMOUNT_MISMATCH";
+    /// The outcome could not be found out by any means that the provider offers.
+    pub const UNRESOLVED: &str = "UNRESOLVED";
+    /// A failure code of the provider's contract: the account's login was refused.
+    pub const ACCOUNT_LOGIN_INVALID: &str = "ACCOUNT_LOGIN_INVALID";
+}
+
+/// What an answer of the provider calls for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// The outcome is known: record it.
+    Settle(Verdict),
+    /// Nothing was executed, for certain: send again with the same key, after a while.
+    SendAgain {
+        /// What [`Verdict`] it comes to when the time to send is over.
+        give_up: Failure,
+        /// How long the provider asked to wait.
+        after: Option<Duration>,
+    },
+    /// The provider is at work on it: look it up by its key, after a while.
+    LookUp {
+        /// How long the provider asked to wait.
+        after: Option<Duration>,
+        /// What was answered, for people.
+        answer: String,
+    },
+    /// The provider has never seen the key. Not proof: the request may still be on its way.
+    NotFound,
+    /// The provider may or may not have acted.
+    InDoubt {
+        /// What was answered, for people. Never contains the card's code.
+        answer: String,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_code_never_prints() {
+        let code = CardCode::parse("SECRET-CODE-1234").unwrap();
+        assert!(!format!("{code:?}").contains("SECRET"));
+    }
+
+    #[test]
+    fn codes_are_bounded_and_printable() {
+        for bad in ["", "abc", "   ", "ab\tcd", "abcé", "ab\ncd", &"x".repeat(129)] {
+            assert!(CardCode::parse(bad).is_err(), "{bad:?}");
+        }
+        assert_eq!(CardCode::parse("  AB-12  ").unwrap().expose(), "AB-12");
+    }
+
+    #[test]
+    fn writing_a_code_differently_does_not_change_its_fingerprint() {
+        let normal = |text| CardCode::parse(text).unwrap().normalised().expose_secret().to_owned();
+        assert_eq!(normal("ab12-cd34 ef"), normal("AB12CD34EF"));
+        assert_ne!(normal("AB12CD34EF"), normal("AB12CD34EG"));
+    }
+
+    #[test]
+    fn four_characters_are_shown_only_of_a_longer_code() {
+        assert_eq!(CardCode::parse("ABCD-1234").unwrap().last4(), "1234");
+        assert_eq!(CardCode::parse("ABC1234").unwrap().last4(), "");
+    }
+}

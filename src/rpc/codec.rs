@@ -1,0 +1,67 @@
+//! Protobuf as tonic's own codec has it, but a message that cannot be read is the caller's mistake:
+//! it gets `INVALID_ARGUMENT`, where tonic would say `INTERNAL`.
+
+use std::marker::PhantomData;
+
+use bytes::Buf;
+use prost::Message;
+use tonic::{
+    Status,
+    codec::{DecodeBuf, Decoder, EncodeBuf, Encoder},
+};
+
+/// The largest message that is read, in bytes. tonic's own limit must be above it, or a message
+/// that is too large is answered with tonic's `OUT_OF_RANGE`.
+pub const MAX_MESSAGE_BYTES: usize = 1024 * 1024;
+
+/// See the module.
+#[derive(Debug)]
+pub struct Codec<E, D>(PhantomData<(E, D)>);
+
+impl<E, D> Default for Codec<E, D> {
+    fn default() -> Self {
+        Self(PhantomData)
+    }
+}
+
+impl<E, D> tonic::codec::Codec for Codec<E, D>
+where
+    E: Message + Send + 'static,
+    D: Message + Default + Send + 'static,
+{
+    type Encode = E;
+    type Decode = D;
+    type Encoder = Self;
+    type Decoder = Self;
+
+    fn encoder(&mut self) -> Self {
+        Self::default()
+    }
+
+    fn decoder(&mut self) -> Self {
+        Self::default()
+    }
+}
+
+impl<E: Message + Send + 'static, D> Encoder for Codec<E, D> {
+    type Item = E;
+    type Error = Status;
+
+    fn encode(&mut self, item: E, buf: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        item.encode(buf).map_err(|_| crate::rpc::status::unencodable())
+    }
+}
+
+impl<E, D: Message + Default + Send + 'static> Decoder for Codec<E, D> {
+    type Item = D;
+    type Error = Status;
+
+    fn decode(&mut self, buf: &mut DecodeBuf<'_>) -> Result<Option<D>, Status> {
+        let bytes = buf.remaining();
+        if bytes > MAX_MESSAGE_BYTES {
+            buf.advance(bytes);
+            return Err(crate::rpc::status::message_too_large(bytes, MAX_MESSAGE_BYTES));
+        }
+        D::decode(buf).map(Some).map_err(|error| crate::rpc::status::undecodable(&error))
+    }
+}
