@@ -73,7 +73,7 @@ pub struct ServeArgs {
 /// The provider's settings.
 #[derive(Args, Clone, Debug)]
 pub struct ProviderArgs {
-    /// The provider's base URL. Without one, redemptions are refused.
+    /// The provider's base URL.
     #[arg(
         id = "provider_url",
         long = "provider-url",
