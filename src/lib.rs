@@ -4,6 +4,7 @@
 //! `ARCHITECTURE.md` walks through a request; `domain::account` is the page to read first.
 
 pub mod domain;
+pub mod store;
 
 pub mod rpc;
 

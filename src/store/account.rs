@@ -1,0 +1,400 @@
+//! Accounts: how they are stored, read, created and changed by people. Leases on them are in
+//! [`super::lease`].
+
+use std::{collections::BTreeMap, time::Duration};
+
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::{Store, StoreError};
+use crate::domain::{
+    account::{AccountStatus, LoginStatus},
+    id::{AccountId, FencingToken, Holder, PlanId, PoolId, RedemptionId},
+};
+
+/// An account's labels, in the order of their keys.
+pub type Labels = BTreeMap<String, String>;
+
+/// An account, as it is stored.
+#[derive(Clone, Debug)]
+pub struct Account {
+    /// Its pool.
+    pub pool_id: PoolId,
+    /// Its name.
+    pub account_id: AccountId,
+    /// Where it stands.
+    pub status: AccountStatus,
+    /// Whether the provider lets it in.
+    pub login_status: LoginStatus,
+    /// What it is being filled for.
+    pub plan_id: Option<PlanId>,
+    /// ISO 3166-1 alpha-2.
+    pub country_code: Option<String>,
+    /// What is in it, in minor units of the pool's currency.
+    pub balance_minor: i64,
+    /// For selectors.
+    pub labels: Labels,
+    /// The token of the last acquisition.
+    pub token: FencingToken,
+    /// The lease that it is under.
+    pub lease: Option<Lease>,
+    /// The redemption whose outcome is not known yet.
+    pub open_redemption_id: Option<RedemptionId>,
+    /// When it was created.
+    pub created_at: OffsetDateTime,
+    /// When it last changed.
+    pub updated_at: OffsetDateTime,
+}
+
+/// A lease, as the database answered.
+#[derive(Clone, Debug)]
+pub struct Lease {
+    /// Who holds it.
+    pub holder: Holder,
+    /// When it was acquired.
+    pub acquired_at: OffsetDateTime,
+    /// When it ends.
+    pub expires_at: OffsetDateTime,
+    /// What remained of it when the database answered.
+    pub remaining: Duration,
+    /// Its release was asked for while a redemption was open.
+    pub release_requested: bool,
+}
+
+/// An account to create.
+#[derive(Clone, Debug)]
+pub struct NewAccount {
+    /// Its name.
+    pub account_id: AccountId,
+    /// Whether the provider lets it in.
+    pub login_status: LoginStatus,
+    /// What it is to be filled for.
+    pub plan_id: Option<PlanId>,
+    /// ISO 3166-1 alpha-2.
+    pub country_code: Option<String>,
+    /// What is in it already, in minor units.
+    pub balance_minor: i64,
+    /// For selectors.
+    pub labels: Labels,
+}
+
+/// What to change of an account. The inner `None` clears.
+#[derive(Clone, Debug, Default)]
+pub struct AccountChange {
+    /// See [`Account`].
+    pub login_status: Option<LoginStatus>,
+    /// See [`Account`]. Left alone while the account is `LOCKING`.
+    pub plan_id: Option<Option<PlanId>>,
+    /// See [`Account`].
+    pub country_code: Option<Option<String>>,
+    /// See [`Account`].
+    pub labels: Option<Labels>,
+}
+
+/// Which accounts a list is of.
+#[derive(Clone, Debug, Default)]
+pub struct AccountFilter {
+    /// Only of this status.
+    pub status: Option<AccountStatus>,
+    /// Only of this login status.
+    pub login_status: Option<LoginStatus>,
+    /// Only of this plan.
+    pub plan_id: Option<PlanId>,
+}
+
+/// Who appears in the events for changes that come over the API without a holder's name.
+const API_ACTOR: &str = "api";
+
+/// A change of an account.
+#[derive(Clone, Debug)]
+pub struct AccountEvent {
+    /// Rises by one with each change.
+    pub version: i64,
+    /// When.
+    pub happened_at: OffsetDateTime,
+    /// Who.
+    pub actor: String,
+    /// Why.
+    pub reason: String,
+    /// The status before; none for the first event.
+    pub from_status: Option<AccountStatus>,
+    /// The status after.
+    pub to_status: AccountStatus,
+    /// The fencing token after.
+    pub token: FencingToken,
+    /// The redemption concerned.
+    pub redemption_id: Option<RedemptionId>,
+    /// The balance after, in minor units.
+    pub balance_minor: i64,
+    /// When the lease would end after this change.
+    pub lease_expires_at: Option<OffsetDateTime>,
+}
+
+/// Declares the row of a statement that answers with accounts: the columns that all of them share,
+/// and those of its own.
+macro_rules! account_row {
+    ($name:ident { $($own:ident: $type:ty),* }) => {
+        pub(super) struct $name {
+            $(pub(super) $own: $type,)*
+            pub(super) account_id: String,
+            pub(super) status: String,
+            pub(super) login_status: String,
+            pub(super) plan_id: Option<String>,
+            pub(super) country_code: Option<String>,
+            pub(super) balance_minor: i64,
+            pub(super) labels: serde_json::Value,
+            pub(super) fencing_token: i64,
+            pub(super) holder: Option<String>,
+            pub(super) lease_acquired_at: Option<time::OffsetDateTime>,
+            pub(super) lease_expires_at: Option<time::OffsetDateTime>,
+            pub(super) lease_end: Option<String>,
+            pub(super) release_requested: bool,
+            pub(super) open_redemption_id: Option<uuid::Uuid>,
+            pub(super) created_at: time::OffsetDateTime,
+            pub(super) updated_at: time::OffsetDateTime,
+            pub(super) db_now: time::OffsetDateTime,
+        }
+
+        impl $name {
+            pub(super) fn account(
+                &self,
+                pool_id: &$crate::domain::id::PoolId,
+            ) -> Result<$crate::store::account::Account, $crate::store::StoreError> {
+                use $crate::store::account as stored;
+                let status = stored::read_status(&self.status)?;
+                Ok(stored::Account {
+                    pool_id: pool_id.clone(),
+                    account_id: stored::read_account_id(&self.account_id)?,
+                    status,
+                    login_status: stored::read_login_status(&self.login_status)?,
+                    plan_id: self.plan_id.as_deref().map(stored::read_plan_id).transpose()?,
+                    country_code: self.country_code.clone(),
+                    balance_minor: self.balance_minor,
+                    labels: stored::read_labels(&self.labels)?,
+                    token: $crate::domain::id::FencingToken(self.fencing_token),
+                    lease: stored::read_lease(
+                        status,
+                        self.holder.as_deref(),
+                        self.lease_acquired_at.zip(self.lease_expires_at),
+                        self.db_now,
+                        self.release_requested,
+                    )?,
+                    open_redemption_id: self
+                        .open_redemption_id
+                        .map($crate::domain::id::RedemptionId),
+                    created_at: self.created_at,
+                    updated_at: self.updated_at,
+                })
+            }
+        }
+    };
+}
+pub(super) use account_row;
+
+account_row!(AccountRow {});
+
+pub(super) fn read_account_id(text: &str) -> Result<AccountId, StoreError> {
+    AccountId::parse(text).map_err(|_| StoreError::Unreadable("account_id"))
+}
+
+pub(super) fn read_plan_id(text: &str) -> Result<PlanId, StoreError> {
+    PlanId::parse(text).map_err(|_| StoreError::Unreadable("accounts.plan_id"))
+}
+
+pub(super) fn read_status(text: &str) -> Result<AccountStatus, StoreError> {
+    AccountStatus::parse(text).ok_or(StoreError::Unreadable("accounts.status"))
+}
+
+pub(super) fn read_login_status(text: &str) -> Result<LoginStatus, StoreError> {
+    LoginStatus::parse(text).ok_or(StoreError::Unreadable("accounts.login_status"))
+}
+
+pub(super) fn read_labels(value: &serde_json::Value) -> Result<Labels, StoreError> {
+    serde_json::from_value(value.clone()).map_err(|_| StoreError::Unreadable("accounts.labels"))
+}
+
+pub(super) fn read_lease(
+    status: AccountStatus,
+    holder: Option<&str>,
+    times: Option<(OffsetDateTime, OffsetDateTime)>,
+    db_now: OffsetDateTime,
+    release_requested: bool,
+) -> Result<Option<Lease>, StoreError> {
+    if status != AccountStatus::Locking {
+        return Ok(None);
+    }
+    let (Some(holder), Some((acquired_at, expires_at))) = (holder, times) else {
+        return Err(StoreError::Unreadable("accounts.holder"));
+    };
+    Ok(Some(Lease {
+        holder: Holder::parse(holder).map_err(|_| StoreError::Unreadable("accounts.holder"))?,
+        acquired_at,
+        expires_at,
+        remaining: Duration::try_from(expires_at - db_now).unwrap_or_default(),
+        release_requested,
+    }))
+}
+
+pub(super) fn labels_json(labels: &Labels) -> serde_json::Value {
+    let entry = |(key, value): (&String, &String)| (key.clone(), serde_json::Value::from(&**value));
+    labels.iter().map(entry).collect()
+}
+
+struct EventRow {
+    version: i64,
+    happened_at: OffsetDateTime,
+    actor: String,
+    reason: String,
+    from_status: Option<String>,
+    to_status: String,
+    fencing_token: i64,
+    redemption_id: Option<Uuid>,
+    balance_minor: i64,
+    lease_expires_at: Option<OffsetDateTime>,
+}
+
+impl EventRow {
+    fn read(self) -> Result<AccountEvent, StoreError> {
+        Ok(AccountEvent {
+            version: self.version,
+            happened_at: self.happened_at,
+            actor: self.actor,
+            reason: self.reason,
+            from_status: self.from_status.as_deref().map(read_status).transpose()?,
+            to_status: read_status(&self.to_status)?,
+            token: FencingToken(self.fencing_token),
+            redemption_id: self.redemption_id.map(RedemptionId),
+            balance_minor: self.balance_minor,
+            lease_expires_at: self.lease_expires_at,
+        })
+    }
+}
+
+impl Store {
+    /// Creates accounts. Those that are there already, or that name a plan which is not, are not in
+    /// the answer.
+    pub async fn insert_accounts(
+        &self,
+        pool_id: &PoolId,
+        new: &[NewAccount],
+    ) -> Result<Vec<Account>, StoreError> {
+        let ids: Vec<_> = new.iter().map(|n| n.account_id.to_string()).collect();
+        let logins: Vec<_> = new.iter().map(|n| n.login_status.as_str().to_owned()).collect();
+        let plans: Vec<_> = new.iter().map(|n| n.plan_id.as_ref().map(PlanId::to_string)).collect();
+        let countries: Vec<_> = new.iter().map(|n| n.country_code.clone()).collect();
+        let balances: Vec<_> = new.iter().map(|n| n.balance_minor).collect();
+        let labels: Vec<_> = new.iter().map(|n| labels_json(&n.labels)).collect();
+        sqlx::query_file_as!(
+            AccountRow,
+            "src/store/sql/insert_accounts.sql",
+            pool_id.as_str(),
+            &ids,
+            &logins,
+            &plans as &[Option<String>],
+            &countries as &[Option<String>],
+            &balances,
+            &labels,
+            API_ACTOR,
+        )
+        .fetch_all(&self.db)
+        .await?
+        .iter()
+        .map(|row| row.account(pool_id))
+        .collect()
+    }
+
+    /// Reads an account.
+    pub async fn get_account(
+        &self,
+        pool_id: &PoolId,
+        account_id: &AccountId,
+    ) -> Result<Option<Account>, StoreError> {
+        sqlx::query_file_as!(
+            AccountRow,
+            "src/store/sql/get_account.sql",
+            pool_id.as_str(),
+            account_id.as_str(),
+        )
+        .fetch_optional(&self.db)
+        .await?
+        .map(|row| row.account(pool_id))
+        .transpose()
+    }
+
+    /// Lists the accounts of a pool after `after` (exclusive), at most `limit`.
+    pub async fn list_accounts(
+        &self,
+        pool_id: &PoolId,
+        filter: &AccountFilter,
+        after: &str,
+        limit: i64,
+    ) -> Result<Vec<Account>, StoreError> {
+        sqlx::query_file_as!(
+            AccountRow,
+            "src/store/sql/list_accounts.sql",
+            pool_id.as_str(),
+            after,
+            limit,
+            filter.status.map(AccountStatus::as_str),
+            filter.login_status.map(LoginStatus::as_str),
+            filter.plan_id.as_ref().map(PlanId::as_str),
+        )
+        .fetch_all(&self.db)
+        .await?
+        .iter()
+        .map(|row| row.account(pool_id))
+        .collect()
+    }
+
+    /// Changes an account; `None` when there is none, or when its plan was to be changed while it is
+    /// `LOCKING`.
+    pub async fn update_account(
+        &self,
+        pool_id: &PoolId,
+        account_id: &AccountId,
+        change: &AccountChange,
+    ) -> Result<Option<Account>, StoreError> {
+        let plan = change.plan_id.as_ref();
+        let country = change.country_code.as_ref();
+        sqlx::query_file_as!(
+            AccountRow,
+            "src/store/sql/update_account.sql",
+            pool_id.as_str(),
+            account_id.as_str(),
+            change.login_status.map(LoginStatus::as_str),
+            plan.is_some(),
+            plan.and_then(Option::as_ref).map(PlanId::as_str),
+            country.is_some(),
+            country.and_then(Option::as_deref),
+            change.labels.as_ref().map(labels_json),
+            API_ACTOR,
+        )
+        .fetch_optional(&self.db)
+        .await?
+        .map(|row| row.account(pool_id))
+        .transpose()
+    }
+
+    /// Lists an account's events before `before` (a version, exclusive), newest first, at most `limit`.
+    pub async fn list_account_events(
+        &self,
+        pool_id: &PoolId,
+        account_id: &AccountId,
+        before: i64,
+        limit: i64,
+    ) -> Result<Vec<AccountEvent>, StoreError> {
+        sqlx::query_file_as!(
+            EventRow,
+            "src/store/sql/list_account_events.sql",
+            pool_id.as_str(),
+            account_id.as_str(),
+            before,
+            limit,
+        )
+        .fetch_all(&self.db)
+        .await?
+        .into_iter()
+        .map(EventRow::read)
+        .collect()
+    }
+}

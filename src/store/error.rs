@@ -1,0 +1,81 @@
+//! What can go wrong between the program and the database, told apart by what to do about it.
+
+use sqlx::error::DatabaseError;
+
+/// Why the store did not do what it was asked.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The database cannot be reached or takes no writes; the same call may be tried again.
+    #[error("the database is unavailable: {0}")]
+    Unavailable(String),
+    /// A lane's queue is full; nothing was done.
+    #[error("too many calls wait for the database")]
+    Overloaded,
+    /// The server is stopping; nothing was done.
+    #[error("the server is shutting down")]
+    ShuttingDown,
+    /// The database refused a statement: a bug, or a schema that is not ours.
+    #[error("the database refused a statement: {0}")]
+    Refused(String),
+    /// A row holds a value that this program does not know.
+    #[error("the database holds a value that is not known here: {0}")]
+    Unreadable(&'static str),
+    /// The database URL cannot be read.
+    #[error("the database URL cannot be read: {0}")]
+    BadUrl(String),
+    /// The schema could not be brought up to date.
+    #[error("the schema could not be brought up to date: {0}")]
+    Migration(String),
+}
+
+/// What to do about a statement that failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// It met another statement: run it again, at once.
+    Contention,
+    /// There is no database to run it: run it again, later.
+    Unavailable,
+    /// It will fail again as it is.
+    Refused,
+}
+
+/// Two statements that wait for each other, or for too long for one row.
+const CONTENTION: [&str; 3] = ["40001", "40P01", "55P03"];
+/// Starting, stopping, failing over, out of connections, out of space, or read-only: it comes back.
+const UNAVAILABLE: [&str; 8] =
+    ["57P01", "57P02", "57P03", "53300", "53100", "53200", "25006", "57014"];
+
+pub(super) fn fault(error: &sqlx::Error) -> Fault {
+    match error {
+        sqlx::Error::Database(error) => database_fault(error.as_ref()),
+        sqlx::Error::Io(_)
+        | sqlx::Error::Tls(_)
+        | sqlx::Error::Protocol(_)
+        | sqlx::Error::PoolTimedOut
+        | sqlx::Error::PoolClosed
+        | sqlx::Error::WorkerCrashed => Fault::Unavailable,
+        _ => Fault::Refused,
+    }
+}
+
+fn database_fault(error: &dyn DatabaseError) -> Fault {
+    match error.code().as_deref() {
+        Some(code) if CONTENTION.contains(&code) => Fault::Contention,
+        Some(code) if UNAVAILABLE.contains(&code) || code.starts_with("08") => Fault::Unavailable,
+        _ => Fault::Refused,
+    }
+}
+
+/// Whether a unique index refused the statement.
+pub(super) fn is_unique_violation(error: &sqlx::Error) -> bool {
+    error.as_database_error().is_some_and(DatabaseError::is_unique_violation)
+}
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        match fault(&error) {
+            Fault::Contention | Fault::Unavailable => Self::Unavailable(error.to_string()),
+            Fault::Refused => Self::Refused(error.to_string()),
+        }
+    }
+}

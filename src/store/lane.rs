@@ -1,0 +1,227 @@
+//! Lanes: many callers, one statement, one commit.
+//!
+//! A lane is the queue in front of one kind of statement for one pool. Its worker takes all that
+//! wait, up to a bound, runs one statement over them, and answers each caller after the commit.
+//! There is no timer: while one statement runs, the next batch gathers, so a caller who is alone
+//! pays one round trip, and a thousand callers pay few.
+//!
+//! The worker is a task of its own: a caller who goes away never interrupts a statement. Every
+//! statement that runs here may be repeated when its reply was lost; see each for why.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use rand::RngExt as _;
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::{Instant, sleep},
+};
+
+use super::{
+    StoreError,
+    error::{Fault, fault},
+};
+use crate::domain::id::PoolId;
+
+/// The most rows of one statement: past this, a statement costs more than it saves.
+pub(super) const MAX_ROWS: usize = 256;
+/// The most callers that wait in one lane. One more is refused as overload.
+const MAX_QUEUE: usize = 8192;
+/// How long a statement that failed for want of a database is tried again, unless its callers have
+/// less time.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How often a statement that met another is run again before it counts as refused.
+const MAX_CONTENTION: u32 = 10;
+
+/// A kind of statement that does for many inputs at once what it does for one.
+pub(super) trait Batch: Send + Sync + 'static {
+    /// What a caller wants.
+    type Input: Send + Sync + 'static;
+    /// What a caller gets.
+    type Output: Send + 'static;
+    /// For metrics and logs.
+    const NAME: &'static str;
+    /// Whether an input may be dropped when its caller has gone before the statement runs.
+    const DROPPED_WITH_CALLER: bool;
+
+    /// Runs the statement. The answer has one output for each input, in their order.
+    fn run(
+        &self,
+        pool_id: &PoolId,
+        inputs: &[Self::Input],
+    ) -> impl Future<Output = Result<Vec<Self::Output>, sqlx::Error>> + Send;
+}
+
+/// The lanes of one kind, one for each pool that was asked for. Pools are known to exist before
+/// they get here, so there are no more lanes than pools.
+pub(super) struct Lanes<B: Batch> {
+    batch: Arc<B>,
+    queues: Arc<Mutex<HashMap<PoolId, mpsc::Sender<Job<B>>>>>,
+}
+
+impl<B: Batch> Clone for Lanes<B> {
+    fn clone(&self) -> Self {
+        Self { batch: Arc::clone(&self.batch), queues: Arc::clone(&self.queues) }
+    }
+}
+
+impl<B: Batch> fmt::Debug for Lanes<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Lanes({})", B::NAME)
+    }
+}
+
+struct Job<B: Batch> {
+    input: B::Input,
+    caller: Caller<B>,
+}
+
+struct Caller<B: Batch> {
+    give_up_at: Instant,
+    reply: oneshot::Sender<Result<B::Output, StoreError>>,
+}
+
+impl<B: Batch> Lanes<B> {
+    pub(super) fn new(batch: B) -> Self {
+        Self { batch: Arc::new(batch), queues: Arc::default() }
+    }
+
+    /// Queues `input` and waits for its output.
+    pub(super) async fn call(
+        &self,
+        pool_id: &PoolId,
+        input: B::Input,
+    ) -> Result<B::Output, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        let caller = Caller { give_up_at: Instant::now() + PATIENCE, reply };
+        self.queue(pool_id).try_send(Job { input, caller }).map_err(|_| StoreError::Overloaded)?;
+        // The worker answers every job; it only drops one when the runtime stops under it.
+        answer.await.unwrap_or(Err(StoreError::ShuttingDown))
+    }
+
+    fn queue(&self, pool_id: &PoolId) -> mpsc::Sender<Job<B>> {
+        let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(queue) = queues.get(pool_id)
+            && !queue.is_closed()
+        {
+            return queue.clone();
+        }
+        let (queue, jobs) = mpsc::channel(MAX_QUEUE);
+        tokio::spawn(work(Arc::clone(&self.batch), pool_id.clone(), jobs));
+        queues.insert(pool_id.clone(), queue.clone());
+        queue
+    }
+}
+
+/// The worker of a lane. Ends with the last sender.
+async fn work<B: Batch>(batch: Arc<B>, pool_id: PoolId, mut queue: mpsc::Receiver<Job<B>>) {
+    let mut jobs = Vec::new();
+    while queue.recv_many(&mut jobs, MAX_ROWS).await > 0 {
+        let taken = std::mem::take(&mut jobs);
+        let taken = taken
+            .into_iter()
+            .filter(|job| !(B::DROPPED_WITH_CALLER && job.caller.reply.is_closed()));
+        run(batch.as_ref(), &pool_id, taken.map(|job| (job.input, job.caller)).unzip()).await;
+    }
+}
+
+type Jobs<B> = (Vec<<B as Batch>::Input>, Vec<Caller<B>>);
+
+/// Runs one statement over the jobs. When it is refused as a whole, its halves are run apart, so that
+/// one bad row fails alone.
+async fn run<B: Batch>(batch: &B, pool_id: &PoolId, jobs: Jobs<B>) {
+    let mut pending = vec![jobs];
+    while let Some((mut inputs, mut callers)) = pending.pop() {
+        if inputs.is_empty() {
+            continue;
+        }
+        match run_patiently(batch, pool_id, &inputs, &callers).await {
+            Ok(outputs) => {
+                debug_assert_eq!(outputs.len(), callers.len(), "an output for each input");
+                for (caller, output) in callers.into_iter().zip(outputs) {
+                    let _ = caller.reply.send(Ok(output));
+                }
+            }
+            Err(StoreError::Refused(_)) if inputs.len() > 1 => {
+                let half = inputs.len() / 2;
+                pending.push((inputs.split_off(half), callers.split_off(half)));
+                pending.push((inputs, callers));
+            }
+            Err(error) => {
+                tracing::error!(lane = B::NAME, %pool_id, %error, rows = inputs.len(), "statement failed");
+                for caller in callers {
+                    let _ = caller.reply.send(Err(error.clone()));
+                }
+            }
+        }
+    }
+}
+
+/// Runs the statement again while that can help: at once after it met another statement, and while
+/// its callers still wait when there was no database.
+async fn run_patiently<B: Batch>(
+    batch: &B,
+    pool_id: &PoolId,
+    inputs: &[B::Input],
+    callers: &[Caller<B>],
+) -> Result<Vec<B::Output>, StoreError> {
+    let give_up_at = callers.iter().map(|caller| caller.give_up_at).max();
+    let mut tries = 0;
+    loop {
+        let begun = Instant::now();
+        let error = match batch.run(pool_id, inputs).await {
+            Ok(outputs) => {
+                metrics::histogram!("holdfast_lane_rows", "lane" => B::NAME)
+                    .record(inputs.len() as f64);
+                metrics::histogram!("holdfast_lane_seconds", "lane" => B::NAME)
+                    .record(begun.elapsed());
+                return Ok(outputs);
+            }
+            Err(error) => error,
+        };
+        tries += 1;
+        metrics::counter!("holdfast_lane_retries_total", "lane" => B::NAME).increment(1);
+        match fault(&error) {
+            Fault::Contention if tries <= MAX_CONTENTION => sleep(pause(tries)).await,
+            Fault::Unavailable if give_up_at.is_some_and(|at| Instant::now() < at) => {
+                sleep(pause(tries)).await;
+            }
+            Fault::Contention | Fault::Unavailable | Fault::Refused => return Err(error.into()),
+        }
+    }
+}
+
+/// A pause that doubles from about 5 ms to about 300 ms, of which a random part is left out, so that
+/// statements that met once do not meet again.
+fn pause(tries: u32) -> Duration {
+    let most_ms = 10 * 2u64.pow(tries.min(5));
+    Duration::from_millis(rand::rng().random_range(most_ms / 4..=most_ms))
+}
+
+/// Runs a statement that is not a lane's, again after it met another one.
+pub(super) async fn run_again_after_contention<T, F>(
+    mut statement: impl FnMut() -> F,
+    also: impl Fn(&sqlx::Error) -> bool,
+) -> Result<T, StoreError>
+where
+    F: Future<Output = Result<T, sqlx::Error>>,
+{
+    let mut tries = 0;
+    loop {
+        match statement().await {
+            Ok(value) => return Ok(value),
+            Err(error)
+                if tries < MAX_CONTENTION
+                    && (fault(&error) == Fault::Contention || also(&error)) =>
+            {
+                tries += 1;
+                sleep(pause(tries)).await;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}

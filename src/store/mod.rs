@@ -1,0 +1,117 @@
+//! What the database is told. The only code that knows sqlx.
+//!
+//! Every statement is a file in `sql/`, checked against the schema when the program is compiled, and
+//! runs by itself: no transaction is ever opened, so none can be left open. The hot ones go through
+//! [`lane`]s, which make one statement of what many callers want at once.
+
+pub mod account;
+mod error;
+mod lane;
+pub mod lease;
+pub mod pool;
+pub mod redemption;
+pub mod transitions;
+
+use std::{str::FromStr as _, time::Duration};
+
+use secrecy::{ExposeSecret as _, SecretString};
+use sqlx::{
+    ConnectOptions as _, PgPool,
+    postgres::{PgConnectOptions, PgPoolOptions, types::PgInterval},
+};
+
+pub use error::StoreError;
+
+use self::{
+    lane::Lanes,
+    lease::{Release, Renew},
+    transitions::{Begin, Defer, Settle},
+};
+
+/// The schema, as compiled in.
+static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!();
+
+/// How long a caller waits for one of the pool's connections before the database counts as out of
+/// reach.
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// The database, as the services see it. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Store {
+    db: PgPool,
+    renew: Lanes<Renew>,
+    release: Lanes<Release>,
+    begin: Lanes<Begin>,
+    settle: Lanes<Settle>,
+    defer: Lanes<Defer>,
+}
+
+impl Store {
+    /// Opens a pool of at most `connections` connections. Connects when it is first used.
+    pub fn open(url: &SecretString, connections: u32) -> Result<Self, StoreError> {
+        let options = PgConnectOptions::from_str(url.expose_secret())
+            .map_err(|error| StoreError::BadUrl(error.to_string()))?
+            .application_name("holdfast")
+            // No statement of ours is slow; one that is waits for a stranger.
+            .options([
+                ("statement_timeout", "15s"),
+                ("lock_timeout", "5s"),
+                ("idle_in_transaction_session_timeout", "15s"),
+                ("timezone", "UTC"),
+            ])
+            .disable_statement_logging();
+        let db = PgPoolOptions::new()
+            .max_connections(connections)
+            .acquire_timeout(CONNECTION_TIMEOUT)
+            .connect_lazy_with(options);
+        Ok(Self {
+            renew: Lanes::new(Renew { db: db.clone() }),
+            release: Lanes::new(Release { db: db.clone() }),
+            begin: Lanes::new(Begin { db: db.clone() }),
+            settle: Lanes::new(Settle { db: db.clone() }),
+            defer: Lanes::new(Defer { db: db.clone() }),
+            db,
+        })
+    }
+
+    /// Brings the schema up to date. Servers that do so at once wait for each other.
+    pub async fn migrate(&self) -> Result<(), StoreError> {
+        MIGRATOR.run(&self.db).await.map_err(|error| StoreError::Migration(error.to_string()))
+    }
+
+    /// Keeps the check value of the first secret key, and says whether `key_check` is it.
+    pub async fn check_key(&self, key_check: &[u8]) -> Result<bool, StoreError> {
+        sqlx::query_file!("src/store/sql/insert_key_check.sql", key_check)
+            .execute(&self.db)
+            .await?;
+        let kept =
+            sqlx::query_file_scalar!("src/store/sql/get_key_check.sql").fetch_one(&self.db).await?;
+        Ok(kept == key_check)
+    }
+
+    /// Whether the database answers, and takes writes.
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        let writable =
+            sqlx::query_file_scalar!("src/store/sql/ping.sql").fetch_one(&self.db).await?;
+        if writable { Ok(()) } else { Err(StoreError::Unavailable("it is read-only".to_owned())) }
+    }
+
+    /// Closes the connections, after the statements that are running.
+    pub async fn close(&self) {
+        self.db.close().await;
+    }
+}
+
+/// A duration as Postgres takes it, to the microsecond.
+fn interval(duration: Duration) -> PgInterval {
+    let microseconds = i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
+    PgInterval { months: 0, days: 0, microseconds }
+}
+
+/// A duration that Postgres has. Ours are made of microseconds alone; a person's may have days.
+fn duration(interval: &PgInterval) -> Duration {
+    const DAY: i64 = 24 * 60 * 60 * 1_000_000;
+    let days = i64::from(interval.months) * 30 + i64::from(interval.days);
+    let micros = days.saturating_mul(DAY).saturating_add(interval.microseconds);
+    Duration::from_micros(u64::try_from(micros).unwrap_or(0))
+}

@@ -1,0 +1,322 @@
+//! Pools and plans.
+
+use std::time::Duration;
+
+use sqlx::postgres::types::PgInterval;
+use time::OffsetDateTime;
+
+use super::{Store, StoreError, duration, interval};
+use crate::domain::{
+    id::{PlanId, PoolId},
+    money::Currency,
+};
+
+/// What becomes of a redemption that was credited with another amount than expected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AmountMismatch {
+    /// It succeeds with what was credited.
+    Accept,
+    /// A person decides.
+    NeedsReview,
+}
+
+impl AmountMismatch {
+    /// As the database has it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Accept => "ACCEPT",
+            Self::NeedsReview => "NEEDS_REVIEW",
+        }
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        [Self::Accept, Self::NeedsReview].into_iter().find(|policy| policy.as_str() == text)
+    }
+}
+
+/// A pool, as it is stored.
+#[derive(Clone, Debug)]
+pub struct Pool {
+    /// Its name.
+    pub pool_id: PoolId,
+    /// Its one currency.
+    pub currency: Currency,
+    /// The lease of an acquisition that asks for none.
+    pub default_lease: Duration,
+    /// The shortest lease that can be asked for.
+    pub min_lease: Duration,
+    /// The longest lease that can be asked for.
+    pub max_lease: Duration,
+    /// Whether it begins nothing new.
+    pub paused: bool,
+    /// What becomes of a redemption that was credited with another amount than expected.
+    pub amount_mismatch: AmountMismatch,
+    /// When it was created.
+    pub created_at: OffsetDateTime,
+    /// When it was last changed.
+    pub updated_at: OffsetDateTime,
+}
+
+/// A pool to create.
+#[derive(Clone, Debug)]
+pub struct NewPool {
+    /// See [`Pool`].
+    pub pool_id: PoolId,
+    /// See [`Pool`].
+    pub currency: Currency,
+    /// See [`Pool`].
+    pub default_lease: Duration,
+    /// See [`Pool`].
+    pub min_lease: Duration,
+    /// See [`Pool`].
+    pub max_lease: Duration,
+    /// See [`Pool`].
+    pub paused: bool,
+    /// See [`Pool`].
+    pub amount_mismatch: AmountMismatch,
+}
+
+/// What to change of a pool.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PoolChange {
+    /// See [`Pool`].
+    pub default_lease: Option<Duration>,
+    /// See [`Pool`].
+    pub min_lease: Option<Duration>,
+    /// See [`Pool`].
+    pub max_lease: Option<Duration>,
+    /// See [`Pool`].
+    pub paused: Option<bool>,
+    /// See [`Pool`].
+    pub amount_mismatch: Option<AmountMismatch>,
+}
+
+/// A plan, as it is stored.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Its pool.
+    pub pool_id: PoolId,
+    /// Its name.
+    pub plan_id: PlanId,
+    /// The balance at which an account is `COMPLETED`, in minor units.
+    pub target_minor: i64,
+    /// When it was created.
+    pub created_at: OffsetDateTime,
+    /// When it was last changed.
+    pub updated_at: OffsetDateTime,
+}
+
+struct PoolRow {
+    pool_id: String,
+    currency_code: String,
+    default_lease: PgInterval,
+    min_lease: PgInterval,
+    max_lease: PgInterval,
+    paused: bool,
+    amount_mismatch: String,
+    created_at: OffsetDateTime,
+    updated_at: OffsetDateTime,
+}
+
+impl PoolRow {
+    fn read(self) -> Result<Pool, StoreError> {
+        Ok(Pool {
+            pool_id: read_pool_id(&self.pool_id)?,
+            currency: Currency::parse(&self.currency_code)
+                .ok_or(StoreError::Unreadable("pools.currency_code"))?,
+            default_lease: duration(&self.default_lease),
+            min_lease: duration(&self.min_lease),
+            max_lease: duration(&self.max_lease),
+            paused: self.paused,
+            amount_mismatch: AmountMismatch::parse(&self.amount_mismatch)
+                .ok_or(StoreError::Unreadable("pools.amount_mismatch"))?,
+            created_at: self.created_at,
+            updated_at: self.updated_at,
+        })
+    }
+}
+
+pub(super) fn read_pool_id(text: &str) -> Result<PoolId, StoreError> {
+    PoolId::parse(text).map_err(|_| StoreError::Unreadable("pool_id"))
+}
+
+struct PlanRow {
+    plan_id: String,
+    target_minor: i64,
+    created_at: OffsetDateTime,
+    updated_at: OffsetDateTime,
+}
+
+impl PlanRow {
+    fn read(self, pool_id: &PoolId) -> Result<Plan, StoreError> {
+        Ok(Plan {
+            pool_id: pool_id.clone(),
+            plan_id: PlanId::parse(&self.plan_id)
+                .map_err(|_| StoreError::Unreadable("plans.plan_id"))?,
+            target_minor: self.target_minor,
+            created_at: self.created_at,
+            updated_at: self.updated_at,
+        })
+    }
+}
+
+impl Store {
+    /// Creates a pool; `None` when it is there already.
+    pub async fn insert_pool(&self, new: &NewPool) -> Result<Option<Pool>, StoreError> {
+        sqlx::query_file_as!(
+            PoolRow,
+            "src/store/sql/insert_pool.sql",
+            new.pool_id.as_str(),
+            new.currency.as_str(),
+            interval(new.default_lease),
+            interval(new.min_lease),
+            interval(new.max_lease),
+            new.paused,
+            new.amount_mismatch.as_str(),
+        )
+        .fetch_optional(&self.db)
+        .await?
+        .map(PoolRow::read)
+        .transpose()
+    }
+
+    /// Reads a pool.
+    pub async fn get_pool(&self, pool_id: &PoolId) -> Result<Option<Pool>, StoreError> {
+        sqlx::query_file_as!(PoolRow, "src/store/sql/get_pool.sql", pool_id.as_str())
+            .fetch_optional(&self.db)
+            .await?
+            .map(PoolRow::read)
+            .transpose()
+    }
+
+    /// Lists the pools after `after` (exclusive), at most `limit`.
+    pub async fn list_pools(&self, after: &str, limit: i64) -> Result<Vec<Pool>, StoreError> {
+        sqlx::query_file_as!(PoolRow, "src/store/sql/list_pools.sql", after, limit)
+            .fetch_all(&self.db)
+            .await?
+            .into_iter()
+            .map(PoolRow::read)
+            .collect()
+    }
+
+    /// Changes a pool; `None` when there is none.
+    pub async fn update_pool(
+        &self,
+        pool_id: &PoolId,
+        change: PoolChange,
+    ) -> Result<Option<Pool>, StoreError> {
+        sqlx::query_file_as!(
+            PoolRow,
+            "src/store/sql/update_pool.sql",
+            pool_id.as_str(),
+            change.default_lease.map(interval),
+            change.min_lease.map(interval),
+            change.max_lease.map(interval),
+            change.paused,
+            change.amount_mismatch.map(AmountMismatch::as_str),
+        )
+        .fetch_optional(&self.db)
+        .await?
+        .map(PoolRow::read)
+        .transpose()
+    }
+
+    /// Creates a plan; `None` when it is there already.
+    pub async fn insert_plan(
+        &self,
+        pool_id: &PoolId,
+        plan_id: &PlanId,
+        target_minor: i64,
+    ) -> Result<Option<Plan>, StoreError> {
+        sqlx::query_file_as!(
+            PlanRow,
+            "src/store/sql/insert_plan.sql",
+            pool_id.as_str(),
+            plan_id.as_str(),
+            target_minor,
+        )
+        .fetch_optional(&self.db)
+        .await?
+        .map(|row| row.read(pool_id))
+        .transpose()
+    }
+
+    /// Reads a plan.
+    pub async fn get_plan(
+        &self,
+        pool_id: &PoolId,
+        plan_id: &PlanId,
+    ) -> Result<Option<Plan>, StoreError> {
+        sqlx::query_file_as!(
+            PlanRow,
+            "src/store/sql/get_plan.sql",
+            pool_id.as_str(),
+            plan_id.as_str(),
+        )
+        .fetch_optional(&self.db)
+        .await?
+        .map(|row| row.read(pool_id))
+        .transpose()
+    }
+
+    /// Lists the plans of a pool after `after` (exclusive), at most `limit`.
+    pub async fn list_plans(
+        &self,
+        pool_id: &PoolId,
+        after: &str,
+        limit: i64,
+    ) -> Result<Vec<Plan>, StoreError> {
+        sqlx::query_file_as!(
+            PlanRow,
+            "src/store/sql/list_plans.sql",
+            pool_id.as_str(),
+            after,
+            limit,
+        )
+        .fetch_all(&self.db)
+        .await?
+        .into_iter()
+        .map(|row| row.read(pool_id))
+        .collect()
+    }
+
+    /// Changes a plan's target, where one is given; `None` when there is no such plan.
+    pub async fn update_plan(
+        &self,
+        pool_id: &PoolId,
+        plan_id: &PlanId,
+        target_minor: Option<i64>,
+    ) -> Result<Option<Plan>, StoreError> {
+        sqlx::query_file_as!(
+            PlanRow,
+            "src/store/sql/update_plan.sql",
+            pool_id.as_str(),
+            plan_id.as_str(),
+            target_minor,
+        )
+        .fetch_optional(&self.db)
+        .await?
+        .map(|row| row.read(pool_id))
+        .transpose()
+    }
+
+    /// The pools that have a lease to end.
+    pub async fn pools_with_expired_leases(&self) -> Result<Vec<PoolId>, StoreError> {
+        sqlx::query_file_scalar!("src/store/sql/pools_with_expired_leases.sql")
+            .fetch_all(&self.db)
+            .await?
+            .iter()
+            .map(|id| read_pool_id(id))
+            .collect()
+    }
+
+    /// The pools that have a redemption to look at.
+    pub async fn pools_with_due_checks(&self) -> Result<Vec<PoolId>, StoreError> {
+        sqlx::query_file_scalar!("src/store/sql/pools_with_due_checks.sql")
+            .fetch_all(&self.db)
+            .await?
+            .iter()
+            .map(|id| read_pool_id(id))
+            .collect()
+    }
+}

@@ -1,0 +1,336 @@
+//! Redemptions: how they are stored and read. What changes them is in [`super::transitions`].
+
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::{Store, StoreError, interval};
+use crate::domain::{
+    id::{AccountId, BatchId, FencingToken, Holder, PoolId, RedemptionId, RequestId},
+    money::{Currency, Money},
+    redemption::{Failure, RedemptionState},
+};
+
+/// A redemption, as it is stored. Without its code.
+#[derive(Clone, Debug)]
+pub struct Redemption {
+    /// Its name, and the provider's idempotency key.
+    pub redemption_id: RedemptionId,
+    /// The wish that it stands for.
+    pub request_id: RequestId,
+    /// Its pool.
+    pub pool_id: PoolId,
+    /// The account that the card was redeemed into.
+    pub account_id: AccountId,
+    /// The token of the lease that began it.
+    pub token: FencingToken,
+    /// Who held that lease.
+    pub holder: Holder,
+    /// What is known of its outcome.
+    pub state: RedemptionState,
+    /// The last characters of its code.
+    pub code_last4: String,
+    /// The amount that was expected, in minor units of the pool's currency.
+    pub expected_minor: Option<i64>,
+    /// What the provider says that it credited.
+    pub amount: Option<Money>,
+    /// The provider's own name for it.
+    pub provider_ref: Option<String>,
+    /// Why it failed or needs review.
+    pub failure: Option<Failure>,
+    /// Who closed it, and why, if a person did.
+    pub resolution: Option<Resolution>,
+    /// Calls to the provider about it.
+    pub attempts: i32,
+    /// What the provider said last, while the outcome was not known.
+    pub last_answer: Option<String>,
+    /// When the reconciler looks at it next.
+    pub next_check_at: Option<OffsetDateTime>,
+    /// When it was recorded.
+    pub created_at: OffsetDateTime,
+    /// When its outcome was recorded.
+    pub finished_at: Option<OffsetDateTime>,
+}
+
+impl Redemption {
+    /// Whether the provider credited another amount than the one that was expected.
+    pub fn has_amount_mismatch(&self) -> bool {
+        self.state == RedemptionState::Succeeded
+            && self.expected_minor.is_some_and(|expected| {
+                self.amount.is_some_and(|amount| amount.amount_minor != expected)
+            })
+    }
+}
+
+/// A person's word about a redemption.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resolution {
+    /// Who.
+    pub resolved_by: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// A redemption that is the caller's to look at.
+#[derive(Clone, Debug)]
+pub struct DueCheck {
+    /// The redemption.
+    pub redemption: Redemption,
+    /// Its code, encrypted.
+    pub code_ciphertext: Vec<u8>,
+    /// The provider is not to begin after this time.
+    pub not_after: OffsetDateTime,
+    /// Looks so far, this one included.
+    pub checks: i32,
+    /// How many looks before this one, in a row, found the provider without the key.
+    pub not_found_checks: i32,
+    /// The database's time.
+    pub db_now: OffsetDateTime,
+}
+
+/// Which redemptions a list is of.
+#[derive(Clone, Debug, Default)]
+pub struct RedemptionFilter {
+    /// Only of these states; of any when empty.
+    pub states: Vec<RedemptionState>,
+    /// Only into this account.
+    pub account_id: Option<AccountId>,
+    /// Only of this batch.
+    pub batch_id: Option<BatchId>,
+}
+
+/// Declares the row of a statement that answers with redemptions: the columns that all of them
+/// share, and those of its own.
+macro_rules! redemption_row {
+    ($name:ident { $($own:ident: $type:ty),* }) => {
+        pub(super) struct $name {
+            $(pub(super) $own: $type,)*
+            pub(super) redemption_id: uuid::Uuid,
+            pub(super) account_id: String,
+            pub(super) fencing_token: i64,
+            pub(super) request_id: String,
+            pub(super) holder: String,
+            pub(super) state: String,
+            pub(super) code_last4: String,
+            pub(super) expected_minor: Option<i64>,
+            pub(super) amount_minor: Option<i64>,
+            pub(super) amount_currency: Option<String>,
+            pub(super) provider_ref: Option<String>,
+            pub(super) failure_reason: Option<String>,
+            pub(super) failure_message: Option<String>,
+            pub(super) code_spent: Option<bool>,
+            pub(super) resolved_by: Option<String>,
+            pub(super) resolution_reason: Option<String>,
+            pub(super) attempts: i32,
+            pub(super) last_answer: Option<String>,
+            pub(super) next_check_at: Option<time::OffsetDateTime>,
+            pub(super) created_at: time::OffsetDateTime,
+            pub(super) finished_at: Option<time::OffsetDateTime>,
+        }
+
+        impl $name {
+            pub(super) fn redemption(
+                self,
+                pool_id: &$crate::domain::id::PoolId,
+            ) -> Result<$crate::store::redemption::Redemption, $crate::store::StoreError> {
+                use $crate::store::redemption as stored;
+                Ok(stored::Redemption {
+                    redemption_id: $crate::domain::id::RedemptionId(self.redemption_id),
+                    request_id: stored::read_request_id(&self.request_id)?,
+                    pool_id: pool_id.clone(),
+                    account_id: $crate::store::account::read_account_id(&self.account_id)?,
+                    token: $crate::domain::id::FencingToken(self.fencing_token),
+                    holder: stored::read_holder(&self.holder)?,
+                    state: stored::read_state(&self.state)?,
+                    code_last4: self.code_last4,
+                    expected_minor: self.expected_minor,
+                    amount: stored::read_amount(self.amount_minor, self.amount_currency.as_deref())?,
+                    provider_ref: self.provider_ref,
+                    failure: stored::read_failure(
+                        self.failure_reason,
+                        self.failure_message,
+                        self.code_spent,
+                    ),
+                    resolution: stored::read_resolution(self.resolved_by, self.resolution_reason),
+                    attempts: self.attempts,
+                    last_answer: self.last_answer,
+                    next_check_at: self.next_check_at,
+                    created_at: self.created_at,
+                    finished_at: self.finished_at,
+                })
+            }
+        }
+    };
+}
+pub(super) use redemption_row;
+
+redemption_row!(RedemptionRow {});
+redemption_row!(RequestRow { code_fingerprint: Vec<u8> });
+redemption_row!(DueRow {
+    code_ciphertext: Vec<u8>,
+    not_after: OffsetDateTime,
+    checks: i32,
+    not_found_checks: i32,
+    db_now: OffsetDateTime
+});
+
+pub(super) fn read_request_id(text: &str) -> Result<RequestId, StoreError> {
+    RequestId::parse_any(text).map_err(|_| StoreError::Unreadable("redemptions.request_id"))
+}
+
+pub(super) fn read_holder(text: &str) -> Result<Holder, StoreError> {
+    Holder::parse(text).map_err(|_| StoreError::Unreadable("redemptions.holder"))
+}
+
+pub(super) fn read_state(text: &str) -> Result<RedemptionState, StoreError> {
+    RedemptionState::parse(text).ok_or(StoreError::Unreadable("redemptions.state"))
+}
+
+pub(super) fn read_amount(
+    amount_minor: Option<i64>,
+    currency: Option<&str>,
+) -> Result<Option<Money>, StoreError> {
+    let Some((amount_minor, code)) = amount_minor.zip(currency) else { return Ok(None) };
+    let currency =
+        Currency::parse(code).ok_or(StoreError::Unreadable("redemptions.amount_currency"))?;
+    Ok(Some(Money { amount_minor, currency }))
+}
+
+pub(super) fn read_failure(
+    reason: Option<String>,
+    message: Option<String>,
+    code_spent: Option<bool>,
+) -> Option<Failure> {
+    reason.map(|reason| Failure {
+        reason,
+        message: message.unwrap_or_default(),
+        code_spent: code_spent.unwrap_or(false),
+    })
+}
+
+pub(super) fn read_resolution(
+    resolved_by: Option<String>,
+    reason: Option<String>,
+) -> Option<Resolution> {
+    resolved_by.zip(reason).map(|(resolved_by, reason)| Resolution { resolved_by, reason })
+}
+
+impl Store {
+    /// Reads a redemption.
+    pub async fn get_redemption(
+        &self,
+        pool_id: &PoolId,
+        redemption_id: RedemptionId,
+    ) -> Result<Option<Redemption>, StoreError> {
+        Ok(self.get_redemptions(pool_id, &[redemption_id.0]).await?.pop())
+    }
+
+    /// Reads redemptions; those that are not there are not in the answer.
+    pub async fn get_redemptions(
+        &self,
+        pool_id: &PoolId,
+        ids: &[Uuid],
+    ) -> Result<Vec<Redemption>, StoreError> {
+        sqlx::query_file_as!(
+            RedemptionRow,
+            "src/store/sql/get_redemptions.sql",
+            pool_id.as_str(),
+            ids,
+        )
+        .fetch_all(&self.db)
+        .await?
+        .into_iter()
+        .map(|row| row.redemption(pool_id))
+        .collect()
+    }
+
+    /// Reads the redemption that stands for a request, with its code's fingerprint.
+    pub async fn get_redemption_by_request(
+        &self,
+        pool_id: &PoolId,
+        request_id: &RequestId,
+    ) -> Result<Option<(Redemption, Vec<u8>)>, StoreError> {
+        sqlx::query_file_as!(
+            RequestRow,
+            "src/store/sql/get_redemptions_by_request.sql",
+            pool_id.as_str(),
+            &[request_id.to_string()],
+        )
+        .fetch_optional(&self.db)
+        .await?
+        .map(|mut row| {
+            let fingerprint = std::mem::take(&mut row.code_fingerprint);
+            Ok((row.redemption(pool_id)?, fingerprint))
+        })
+        .transpose()
+    }
+
+    /// Lists the redemptions of a pool before `before` (exclusive), newest first, at most `limit`.
+    pub async fn list_redemptions(
+        &self,
+        pool_id: &PoolId,
+        filter: &RedemptionFilter,
+        before: RedemptionId,
+        limit: i64,
+    ) -> Result<Vec<Redemption>, StoreError> {
+        let states: Vec<_> = filter.states.iter().map(|s| s.as_str().to_owned()).collect();
+        let range = filter.batch_id.as_ref().map(RequestId::range_of_batch);
+        sqlx::query_file_as!(
+            RedemptionRow,
+            "src/store/sql/list_redemptions.sql",
+            pool_id.as_str(),
+            before.0,
+            limit,
+            (!states.is_empty()).then_some(&states[..]),
+            filter.account_id.as_ref().map(AccountId::as_str),
+            range.as_ref().map(|(from, _)| from.as_str()),
+            range.as_ref().map(|(_, to)| to.as_str()),
+        )
+        .fetch_all(&self.db)
+        .await?
+        .into_iter()
+        .map(|row| row.redemption(pool_id))
+        .collect()
+    }
+
+    /// Whether any item of a batch was begun.
+    pub async fn batch_exists(
+        &self,
+        pool_id: &PoolId,
+        batch_id: &BatchId,
+    ) -> Result<bool, StoreError> {
+        let (from, to) = RequestId::range_of_batch(batch_id);
+        Ok(sqlx::query_file_scalar!("src/store/sql/batch_exists.sql", pool_id.as_str(), from, to,)
+            .fetch_one(&self.db)
+            .await?)
+    }
+
+    /// Takes redemptions of a pool that are due for a look, at most `limit`, for as long as `hold`.
+    pub async fn claim_checks(
+        &self,
+        pool_id: &PoolId,
+        limit: i64,
+        hold: std::time::Duration,
+    ) -> Result<Vec<DueCheck>, StoreError> {
+        sqlx::query_file_as!(
+            DueRow,
+            "src/store/sql/claim_checks.sql",
+            pool_id.as_str(),
+            limit,
+            interval(hold),
+        )
+        .fetch_all(&self.db)
+        .await?
+        .into_iter()
+        .map(|mut row| {
+            Ok(DueCheck {
+                code_ciphertext: std::mem::take(&mut row.code_ciphertext),
+                not_after: row.not_after,
+                checks: row.checks,
+                not_found_checks: row.not_found_checks,
+                db_now: row.db_now,
+                redemption: row.redemption(pool_id)?,
+            })
+        })
+        .collect()
+    }
+}

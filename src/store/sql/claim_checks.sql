@@ -1,0 +1,55 @@
+-- Claim, shape (a): redemptions that are due for a look are the caller's to look at, until the hold
+-- is over: two reconcilers never act on one at once. One that was still SUBMITTED has lost its
+-- server: it is in doubt.
+-- $1 pool_id, $2 how many at the most, $3 how long the caller may take.
+WITH due AS MATERIALIZED (
+    SELECT r.redemption_id
+    FROM redemptions r
+    WHERE r.pool_id = $1
+      AND r.state IN ('SUBMITTED', 'IN_DOUBT')
+      AND r.next_check_at <= now()
+    ORDER BY r.next_check_at
+    LIMIT $2
+    FOR NO KEY UPDATE OF r SKIP LOCKED
+),
+claimed AS (
+    UPDATE redemptions r
+    SET state = 'IN_DOUBT',
+        checks = r.checks + 1,
+        next_check_at = now() + $3::interval,
+        updated_at = now()
+    FROM due d
+    WHERE r.pool_id = $1
+      AND r.redemption_id = d.redemption_id
+      AND r.state IN ('SUBMITTED', 'IN_DOUBT')
+      AND r.next_check_at <= now()
+    RETURNING r.*
+)
+SELECT
+    x.redemption_id AS "redemption_id!",
+    x.account_id AS "account_id!",
+    x.fencing_token AS "fencing_token!",
+    x.request_id AS "request_id!",
+    x.holder AS "holder!",
+    x.state AS "state!",
+    x.code_last4 AS "code_last4!",
+    x.expected_minor AS "expected_minor?",
+    x.amount_minor AS "amount_minor?",
+    x.amount_currency AS "amount_currency?",
+    x.provider_ref AS "provider_ref?",
+    x.failure_reason AS "failure_reason?",
+    x.failure_message AS "failure_message?",
+    x.code_spent AS "code_spent?",
+    x.resolved_by AS "resolved_by?",
+    x.resolution_reason AS "resolution_reason?",
+    x.attempts AS "attempts!",
+    x.last_answer AS "last_answer?",
+    x.next_check_at AS "next_check_at?",
+    x.created_at AS "created_at!",
+    x.finished_at AS "finished_at?",
+    x.code_ciphertext AS "code_ciphertext!",
+    x.not_after AS "not_after!",
+    x.checks AS "checks!",
+    x.not_found_checks AS "not_found_checks!",
+    now() AS "db_now!"
+FROM claimed x

@@ -1,0 +1,69 @@
+-- Defer, shape (a): the outcomes of redemptions stay unknown for now. Each keeps what was answered
+-- and when to look next; one that a person must look at is not looked at again, and is never taken
+-- back to doubt.
+-- $1 pool_id; one element for each: $2 redemption ids, $3 states (IN_DOUBT or NEEDS_REVIEW),
+-- $4 what was answered, $5 until the next look (null: none), $6 calls made since the last record,
+-- $7 whether the provider did not know the key, $8 amounts credited, $9 their currencies,
+-- $10 provider refs, $11 failure reasons, $12 failure messages, $13 whether the code is spent.
+WITH doubt AS MATERIALIZED (
+    SELECT d.*
+    FROM unnest(
+        $2::uuid[], $3::text[], $4::text[], $5::interval[], $6::int[], $7::bool[], $8::bigint[],
+        $9::text[], $10::text[], $11::text[], $12::text[], $13::bool[]
+    ) AS d (
+        redemption_id, state, answer, next_check, attempts, not_found, amount_minor,
+        amount_currency, provider_ref, failure_reason, failure_message, code_spent
+    )
+),
+locked AS MATERIALIZED (
+    SELECT r.redemption_id
+    FROM doubt d
+    JOIN redemptions r ON r.pool_id = $1 AND r.redemption_id = d.redemption_id
+    WHERE r.pool_id = $1 AND r.state IN ('SUBMITTED', 'IN_DOUBT')
+    ORDER BY r.redemption_id
+    FOR NO KEY UPDATE OF r
+),
+deferred AS (
+    UPDATE redemptions r
+    SET state = d.state,
+        last_answer = d.answer,
+        next_check_at = ((now() AT TIME ZONE 'utc') + d.next_check) AT TIME ZONE 'utc',
+        attempts = r.attempts + d.attempts,
+        not_found_checks = CASE WHEN d.not_found THEN r.not_found_checks + 1 ELSE 0 END,
+        amount_minor = COALESCE(d.amount_minor, r.amount_minor),
+        amount_currency = COALESCE(d.amount_currency, r.amount_currency),
+        provider_ref = COALESCE(d.provider_ref, r.provider_ref),
+        failure_reason = d.failure_reason,
+        failure_message = d.failure_message,
+        code_spent = d.code_spent,
+        updated_at = now()
+    FROM doubt d
+    JOIN locked l ON l.redemption_id = d.redemption_id
+    WHERE r.pool_id = $1
+      AND r.redemption_id = d.redemption_id
+      AND r.state IN ('SUBMITTED', 'IN_DOUBT')
+    RETURNING r.*
+)
+SELECT
+    x.redemption_id AS "redemption_id!",
+    x.account_id AS "account_id!",
+    x.fencing_token AS "fencing_token!",
+    x.request_id AS "request_id!",
+    x.holder AS "holder!",
+    x.state AS "state!",
+    x.code_last4 AS "code_last4!",
+    x.expected_minor AS "expected_minor?",
+    x.amount_minor AS "amount_minor?",
+    x.amount_currency AS "amount_currency?",
+    x.provider_ref AS "provider_ref?",
+    x.failure_reason AS "failure_reason?",
+    x.failure_message AS "failure_message?",
+    x.code_spent AS "code_spent?",
+    x.resolved_by AS "resolved_by?",
+    x.resolution_reason AS "resolution_reason?",
+    x.attempts AS "attempts!",
+    x.last_answer AS "last_answer?",
+    x.next_check_at AS "next_check_at?",
+    x.created_at AS "created_at!",
+    x.finished_at AS "finished_at?"
+FROM deferred x

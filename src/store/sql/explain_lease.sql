@@ -1,0 +1,23 @@
+-- Why renew.sql or release.sql did nothing for some leases. Changes nothing.
+-- $1 pool_id, $2 account ids.
+SELECT
+    a.lease_expires_at <= now() AS "lease_expired?",
+    a.account_id AS "account_id!",
+    a.status AS "status!",
+    a.login_status AS "login_status!",
+    a.plan_id AS "plan_id?",
+    a.country_code AS "country_code?",
+    a.balance_minor AS "balance_minor!",
+    a.labels AS "labels!",
+    a.fencing_token AS "fencing_token!",
+    a.holder AS "holder?",
+    a.lease_acquired_at AS "lease_acquired_at?",
+    a.lease_expires_at AS "lease_expires_at?",
+    a.lease_end AS "lease_end?",
+    a.release_requested AS "release_requested!",
+    a.open_redemption_id AS "open_redemption_id?",
+    a.created_at AS "created_at!",
+    a.updated_at AS "updated_at!",
+    now() AS "db_now!"
+FROM accounts a
+WHERE a.pool_id = $1 AND a.account_id = ANY ($2::text[])

@@ -1,0 +1,8 @@
+-- A plan.
+SELECT
+    n.plan_id AS "plan_id!",
+    n.target_minor AS "target_minor!",
+    n.created_at AS "created_at!",
+    n.updated_at AS "updated_at!"
+FROM plans n
+WHERE n.pool_id = $1 AND n.plan_id = $2

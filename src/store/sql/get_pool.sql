@@ -1,0 +1,13 @@
+-- A pool.
+SELECT
+    p.pool_id AS "pool_id!",
+    p.currency_code AS "currency_code!",
+    p.default_lease AS "default_lease!",
+    p.min_lease AS "min_lease!",
+    p.max_lease AS "max_lease!",
+    p.paused AS "paused!",
+    p.amount_mismatch AS "amount_mismatch!",
+    p.created_at AS "created_at!",
+    p.updated_at AS "updated_at!"
+FROM pools p
+WHERE p.pool_id = $1

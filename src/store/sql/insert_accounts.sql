@@ -1,0 +1,33 @@
+-- Creates accounts of one pool, each WAITING. An account that is there already, or that names a plan
+-- which is not, has no row in the answer.
+-- $1 pool_id; one element for each account: $2 account ids, $3 login statuses, $4 plan ids,
+-- $5 country codes, $6 balances in minor units, $7 labels; $8 who creates them.
+INSERT INTO accounts AS a (
+    pool_id, account_id, login_status, plan_id, country_code, balance_minor, labels, change_actor
+)
+SELECT $1, w.account_id, w.login_status, w.plan_id, w.country_code, w.balance_minor, w.labels, $8::text
+FROM unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::bigint[], $7::jsonb[])
+    AS w (account_id, login_status, plan_id, country_code, balance_minor, labels)
+WHERE w.plan_id IS NULL OR EXISTS (
+    SELECT FROM plans n WHERE n.pool_id = $1 AND n.plan_id = w.plan_id
+)
+ORDER BY w.account_id
+ON CONFLICT DO NOTHING
+RETURNING
+    a.account_id AS "account_id!",
+    a.status AS "status!",
+    a.login_status AS "login_status!",
+    a.plan_id AS "plan_id?",
+    a.country_code AS "country_code?",
+    a.balance_minor AS "balance_minor!",
+    a.labels AS "labels!",
+    a.fencing_token AS "fencing_token!",
+    a.holder AS "holder?",
+    a.lease_acquired_at AS "lease_acquired_at?",
+    a.lease_expires_at AS "lease_expires_at?",
+    a.lease_end AS "lease_end?",
+    a.release_requested AS "release_requested!",
+    a.open_redemption_id AS "open_redemption_id?",
+    a.created_at AS "created_at!",
+    a.updated_at AS "updated_at!",
+    now() AS "db_now!"

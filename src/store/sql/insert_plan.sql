@@ -1,0 +1,9 @@
+-- Creates a plan; no row when it is there already.
+INSERT INTO plans AS n (pool_id, plan_id, target_minor)
+VALUES ($1, $2, $3)
+ON CONFLICT DO NOTHING
+RETURNING
+    n.plan_id AS "plan_id!",
+    n.target_minor AS "target_minor!",
+    n.created_at AS "created_at!",
+    n.updated_at AS "updated_at!"

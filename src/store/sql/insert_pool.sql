@@ -1,0 +1,14 @@
+-- Creates a pool; no row when it is there already.
+INSERT INTO pools AS p (pool_id, currency_code, default_lease, min_lease, max_lease, paused, amount_mismatch)
+VALUES ($1, $2, $3, $4, $5, $6, $7)
+ON CONFLICT DO NOTHING
+RETURNING
+    p.pool_id AS "pool_id!",
+    p.currency_code AS "currency_code!",
+    p.default_lease AS "default_lease!",
+    p.min_lease AS "min_lease!",
+    p.max_lease AS "max_lease!",
+    p.paused AS "paused!",
+    p.amount_mismatch AS "amount_mismatch!",
+    p.created_at AS "created_at!",
+    p.updated_at AS "updated_at!"

@@ -1,0 +1,5 @@
+-- Which pools have a redemption to look at. Of all pools: it may fail while a node of a distributed
+-- database is down, and the reconciler then asks the pools that it knows one by one.
+SELECT DISTINCT r.pool_id AS "pool_id!"
+FROM redemptions r
+WHERE r.state IN ('SUBMITTED', 'IN_DOUBT') AND r.next_check_at <= now()

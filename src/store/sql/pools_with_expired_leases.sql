@@ -1,0 +1,5 @@
+-- Which pools have a lease to end. Of all pools: it may fail while a node of a distributed database
+-- is down, and the sweeper then asks the pools that it knows one by one.
+SELECT DISTINCT a.pool_id AS "pool_id!"
+FROM accounts a
+WHERE a.status = 'LOCKING' AND a.open_redemption_id IS NULL AND a.lease_expires_at <= now()

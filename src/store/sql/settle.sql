@@ -1,0 +1,115 @@
+-- Settle, shape (a): the outcomes of redemptions become known. Each is recorded and its code wiped;
+-- its account is credited, gets the status to go back to, and is given back if that was wished or
+-- its lease's time has passed. Not fenced: an account with an open redemption is never leased anew,
+-- so the account's own mark is guard enough.
+-- $1 pool_id; one element for each outcome: $2 redemption ids, $3 states (SUCCEEDED or FAILED),
+-- $4 amounts in minor units, $5 their currencies, $6 provider refs, $7 failure reasons,
+-- $8 failure messages, $9 whether the code is spent, $10 calls made since the last record,
+-- $11 who settles, $12 who resolved it and $13 why (both null unless a person did),
+-- $14 whether the provider refused the account's login.
+-- A redemption without a row in the answer is settled already, or unknown.
+WITH outcome AS MATERIALIZED (
+    SELECT o.*
+    FROM unnest(
+        $2::uuid[], $3::text[], $4::bigint[], $5::text[], $6::text[], $7::text[], $8::text[],
+        $9::bool[], $10::int[], $11::text[], $12::text[], $13::text[], $14::bool[]
+    ) AS o (
+        redemption_id, state, amount_minor, amount_currency, provider_ref, failure_reason,
+        failure_message, code_spent, attempts, actor, resolved_by, resolution_reason, login_invalid
+    )
+),
+locked AS MATERIALIZED (
+    SELECT
+        a.account_id, r.redemption_id,
+        a.lease_expires_at <= now() AS expired,
+        r.release_on_completion OR a.release_requested AS release_wished,
+        CASE
+            WHEN o.state = 'FAILED' THEN a.resume_status
+            WHEN a.balance_minor + o.amount_minor >= p.target_minor THEN 'COMPLETED'
+            ELSE 'PROCESSING'
+        END AS resume_status
+    FROM outcome o
+    JOIN redemptions r ON r.pool_id = $1 AND r.redemption_id = o.redemption_id
+    JOIN accounts a ON a.pool_id = $1 AND a.account_id = r.account_id
+    LEFT JOIN plans p ON p.pool_id = $1 AND p.plan_id = a.plan_id
+    WHERE a.pool_id = $1
+      AND a.open_redemption_id = r.redemption_id
+      AND r.state IN ('SUBMITTED', 'IN_DOUBT', 'NEEDS_REVIEW')
+    ORDER BY a.account_id
+    FOR NO KEY UPDATE OF a
+),
+settled AS (
+    UPDATE redemptions r
+    SET state = o.state,
+        amount_minor = COALESCE(o.amount_minor, r.amount_minor),
+        amount_currency = COALESCE(o.amount_currency, r.amount_currency),
+        provider_ref = COALESCE(o.provider_ref, r.provider_ref),
+        failure_reason = o.failure_reason,
+        failure_message = o.failure_message,
+        code_spent = o.code_spent,
+        attempts = r.attempts + o.attempts,
+        resolved_by = o.resolved_by,
+        resolution_reason = o.resolution_reason,
+        code_ciphertext = NULL,
+        next_check_at = NULL,
+        updated_at = now(),
+        finished_at = now()
+    FROM outcome o
+    JOIN locked l ON l.redemption_id = o.redemption_id
+    WHERE r.pool_id = $1
+      AND r.redemption_id = o.redemption_id
+      AND r.state IN ('SUBMITTED', 'IN_DOUBT', 'NEEDS_REVIEW')
+    RETURNING r.*
+),
+credited AS (
+    UPDATE accounts a
+    SET balance_minor = a.balance_minor + CASE WHEN s.state = 'SUCCEEDED' THEN s.amount_minor ELSE 0 END,
+        open_redemption_id = NULL,
+        release_requested = false,
+        resume_status = l.resume_status,
+        status = CASE WHEN l.release_wished OR l.expired THEN l.resume_status ELSE a.status END,
+        plan_id = CASE
+            WHEN a.bound_by_lease AND s.state = 'FAILED' AND (l.release_wished OR l.expired) THEN NULL
+            ELSE a.plan_id
+        END,
+        bound_by_lease = a.bound_by_lease
+            AND s.state = 'FAILED' AND NOT (l.release_wished OR l.expired),
+        login_status = CASE WHEN o.login_invalid THEN 'INVALID' ELSE a.login_status END,
+        lease_end = CASE WHEN l.release_wished THEN 'released' WHEN l.expired THEN 'expired' END,
+        idle_since = now(),
+        change_actor = o.actor,
+        change_reason = CASE s.state WHEN 'SUCCEEDED' THEN 'redeemed' ELSE 'redeem_failed' END
+    FROM settled s
+    JOIN locked l ON l.redemption_id = s.redemption_id
+    JOIN outcome o ON o.redemption_id = s.redemption_id
+    WHERE a.pool_id = $1
+      AND a.account_id = s.account_id
+      AND a.open_redemption_id = s.redemption_id
+    RETURNING a.account_id, a.status, a.balance_minor, a.login_status
+)
+SELECT
+    c.status AS "account_status!",
+    c.balance_minor AS "account_balance_minor!",
+    s.redemption_id AS "redemption_id!",
+    s.account_id AS "account_id!",
+    s.fencing_token AS "fencing_token!",
+    s.request_id AS "request_id!",
+    s.holder AS "holder!",
+    s.state AS "state!",
+    s.code_last4 AS "code_last4!",
+    s.expected_minor AS "expected_minor?",
+    s.amount_minor AS "amount_minor?",
+    s.amount_currency AS "amount_currency?",
+    s.provider_ref AS "provider_ref?",
+    s.failure_reason AS "failure_reason?",
+    s.failure_message AS "failure_message?",
+    s.code_spent AS "code_spent?",
+    s.resolved_by AS "resolved_by?",
+    s.resolution_reason AS "resolution_reason?",
+    s.attempts AS "attempts!",
+    s.last_answer AS "last_answer?",
+    s.next_check_at AS "next_check_at?",
+    s.created_at AS "created_at!",
+    s.finished_at AS "finished_at?"
+FROM settled s
+JOIN credited c ON c.account_id = s.account_id

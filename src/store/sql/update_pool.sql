@@ -1,0 +1,19 @@
+-- Changes a pool where a value is given. The table's own check holds the lease durations in order.
+UPDATE pools p
+SET default_lease = COALESCE($2::interval, p.default_lease),
+    min_lease = COALESCE($3::interval, p.min_lease),
+    max_lease = COALESCE($4::interval, p.max_lease),
+    paused = COALESCE($5::bool, p.paused),
+    amount_mismatch = COALESCE($6::text, p.amount_mismatch),
+    updated_at = now()
+WHERE p.pool_id = $1
+RETURNING
+    p.pool_id AS "pool_id!",
+    p.currency_code AS "currency_code!",
+    p.default_lease AS "default_lease!",
+    p.min_lease AS "min_lease!",
+    p.max_lease AS "max_lease!",
+    p.paused AS "paused!",
+    p.amount_mismatch AS "amount_mismatch!",
+    p.created_at AS "created_at!",
+    p.updated_at AS "updated_at!"
