@@ -147,7 +147,6 @@ macro_rules! account_row {
             pub(super) holder: Option<String>,
             pub(super) lease_acquired_at: Option<time::OffsetDateTime>,
             pub(super) lease_expires_at: Option<time::OffsetDateTime>,
-            pub(super) lease_end: Option<String>,
             pub(super) release_requested: bool,
             pub(super) open_redemption_id: Option<uuid::Uuid>,
             pub(super) created_at: time::OffsetDateTime,

@@ -100,7 +100,7 @@ pub enum LeaseAnswer {
 }
 
 account_row!(AcquiredRow { request_id: String, fresh: bool, resume_status: String });
-account_row!(LeaseRow { lease_expired: Option<bool> });
+account_row!(LeaseRow { lease_expired: Option<bool>, lease_end: Option<String> });
 
 impl LeaseRow {
     /// Why a call under `token` did nothing; `None` when nothing stands in its way any more.

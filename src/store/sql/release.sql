@@ -43,7 +43,6 @@ SELECT
     x.holder AS "holder?",
     x.lease_acquired_at AS "lease_acquired_at?",
     x.lease_expires_at AS "lease_expires_at?",
-    x.lease_end AS "lease_end?",
     x.release_requested AS "release_requested!",
     x.open_redemption_id AS "open_redemption_id?",
     x.created_at AS "created_at!",

@@ -24,7 +24,6 @@ RETURNING
     a.holder AS "holder?",
     a.lease_acquired_at AS "lease_acquired_at?",
     a.lease_expires_at AS "lease_expires_at?",
-    a.lease_end AS "lease_end?",
     a.release_requested AS "release_requested!",
     a.open_redemption_id AS "open_redemption_id?",
     a.created_at AS "created_at!",
