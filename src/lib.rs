@@ -10,3 +10,5 @@ pub mod rpc;
 pub mod config;
 
 pub mod provider;
+
+pub mod simulator;
