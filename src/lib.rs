@@ -9,3 +9,7 @@ pub mod store;
 pub mod rpc;
 
 pub mod config;
+
+pub mod provider;
+
+pub mod simulator;
