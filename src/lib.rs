@@ -5,6 +5,10 @@
 
 pub mod domain;
 
+pub mod secret;
+
 pub mod rpc;
 
 pub mod config;
+
+pub mod embedded;
