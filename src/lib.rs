@@ -4,12 +4,15 @@
 //! `ARCHITECTURE.md` walks through a request; `domain::account` is the page to read first.
 
 pub mod domain;
-pub mod store;
-
-pub mod rpc;
 
 pub mod config;
+pub mod secret;
 
+pub mod embedded;
 pub mod provider;
-
 pub mod simulator;
+pub mod store;
+
+pub mod service;
+
+pub mod rpc;

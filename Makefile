@@ -1,0 +1,42 @@
+# `make demo` and `make test` each install what is missing, then do it. `make help` lists the rest.
+
+# Where rustup puts cargo; a shell that was opened before does not know.
+export PATH := $(HOME)/.cargo/bin:$(PATH)
+
+# For test-clients: the server to check.
+ADDRESS ?= 127.0.0.1:50051
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-clients lint format sqlx-prepare sqlx-check
+
+help: ## Lists the commands.
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 22
+
+setup: ## Installs what is missing: Rust, a C compiler, Postgres.
+	@scripts/setup.sh
+
+demo: setup ## Shows the whole thing on this machine. ARGS="…" are options of `holdfast demo`.
+	@cargo run -- demo $(ARGS)
+
+test: setup ## Runs all tests. ARGS="…" are options of `cargo test`.
+	@cargo test $(ARGS)
+
+test-clients: setup ## Checks a running server (ADDRESS=host:port) with a client in Python.
+	@scripts/clients.sh $(ADDRESS) $(ARGS)
+
+lint: setup ## Checks format, lints, the contract and .sqlx.
+	cargo fmt --check
+	cargo clippy --all-targets -- -D warnings
+	scripts/buf.sh lint
+	scripts/buf.sh format -d --exit-code
+	scripts/sqlx.sh check
+
+format: setup ## Formats the Rust and the contract.
+	cargo fmt
+	scripts/buf.sh format -w
+
+sqlx-prepare: setup ## Writes .sqlx anew, after a change of statements or migrations.
+	@scripts/sqlx.sh prepare
+
+sqlx-check: setup ## Checks that .sqlx fits the statements and migrations.
+	@scripts/sqlx.sh check

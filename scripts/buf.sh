@@ -1,0 +1,23 @@
+#!/bin/sh
+# Runs buf, which checks and formats the .proto files; installs it under target/ the first time.
+#
+# usage: scripts/buf.sh lint, scripts/buf.sh format -d --exit-code, …
+
+set -eu
+cd "$(dirname "$0")/.."
+. scripts/lib.sh
+
+version=1.75.0
+dir=target/tools/buf-$version
+
+if [ ! -x "$dir/bin/buf" ]; then
+    scripts/setup.sh python
+    say "installing buf $version"
+    # Beside its place, so that an interrupted installation is not taken for one.
+    rm -rf "$dir.new"
+    mkdir -p "$dir.new"
+    python3 -m pip install --quiet --disable-pip-version-check --root-user-action ignore \
+        --target "$dir.new" "buf-bin==$version" || fail "buf cannot be installed"
+    mv "$dir.new" "$dir"
+fi
+exec "$dir/bin/buf" "$@"

@@ -1,0 +1,105 @@
+# shellcheck shell=sh
+# What several scripts use. Sourced, with the project's directory as the current one.
+
+# The oldest Postgres that will do.
+OLDEST_POSTGRES=15
+
+say() {
+    echo "$*" >&2
+}
+
+fail() {
+    say "error: $*"
+    exit 1
+}
+
+have() {
+    command -v "$1" >/dev/null 2>&1
+}
+
+# Prints the directory of Postgres's programs: a setting's, the one on PATH, or the newest of the
+# usual places. src/embedded/programs.rs looks in the same ones.
+find_postgres() {
+    if [ -n "${HOLDFAST_POSTGRES_BIN:-}" ]; then
+        will_do "$HOLDFAST_POSTGRES_BIN"
+        return
+    fi
+    if have initdb && will_do "$(dirname "$(command -v initdb)")"; then
+        return 0
+    fi
+    for bin in $(installed_postgres | sort -t '	' -k 1,1nr | cut -f 2); do
+        will_do "$bin" && return 0
+    done
+    return 1
+}
+
+# Prints $1 when it holds a Postgres that will do.
+will_do() {
+    [ -x "$1/initdb" ] && [ -x "$1/postgres" ] || return 1
+    major=$("$1/postgres" --version | sed -n 's/.*(PostgreSQL) \([0-9]*\).*/\1/p')
+    [ "${major:-0}" -ge "$OLDEST_POSTGRES" ] && echo "$1"
+}
+
+# Prints a version, a tab and a directory for each Postgres in the usual places.
+installed_postgres() {
+    for dir in /usr/lib/postgresql/* /usr/pgsql-* /usr/libexec/postgresql* \
+        /opt/homebrew/opt/postgresql* /usr/local/opt/postgresql*; do
+        [ -d "$dir" ] || continue
+        bin=$dir
+        [ ! -d "$dir/bin" ] || bin=$dir/bin
+        printf '%s\t%s\n' "$(basename "$dir" | tr -cd '0-9')" "$bin"
+    done
+}
+
+# Runs a command as root: as it is, or by a sudo that asks for no password.
+as_root() {
+    if [ "$(id -u)" -eq 0 ]; then
+        "$@"
+    elif have sudo && sudo -n true 2>/dev/null; then
+        sudo -n "$@"
+    else
+        return 1
+    fi
+}
+
+# Installs packages by the system's package manager. Says what was printed when that fails.
+install_packages() {
+    say "installing $*"
+    log=$(mktemp)
+    if run_package_manager "$@" >"$log" 2>&1; then
+        rm -f "$log"
+        return 0
+    fi
+    tail -n 20 "$log" >&2
+    rm -f "$log"
+    return 1
+}
+
+run_package_manager() {
+    if have brew; then
+        brew install --quiet "$@"
+    elif have apt-get; then
+        as_root apt-get update -q && as_root env DEBIAN_FRONTEND=noninteractive \
+            apt-get install -q -y --no-install-recommends "$@"
+    elif have dnf; then
+        as_root dnf install -q -y "$@"
+    elif have pacman; then
+        as_root pacman -Sy --noconfirm --needed "$@"
+    elif have apk; then
+        as_root apk add --quiet "$@"
+    else
+        echo "no package manager is known here" && false
+    fi
+}
+
+# Prints the word of the arguments that is this system's: brew's, apt-get's, dnf's, pacman's, apk's.
+package_name() {
+    for manager in brew apt-get dnf pacman apk; do
+        if have "$manager"; then
+            echo "$1"
+            return 0
+        fi
+        shift
+    done
+    echo "?"
+}

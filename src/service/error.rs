@@ -1,0 +1,134 @@
+//! Why a request was not done. `rpc::status` is where each becomes a gRPC error.
+
+use std::time::Duration;
+
+use crate::{
+    domain::{
+        id::{AccountId, PlanId, PoolId, RedemptionId, RequestId},
+        lease::{LeaseLoss, LeaseRef},
+        redemption::RedemptionState,
+    },
+    store::{StoreError, lease::Unavailable},
+};
+
+/// A field that breaks a rule, by its path in the request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// As `lease.pool_id`.
+    pub field: String,
+    /// What it must be. Never repeats a card's code.
+    pub rule: String,
+}
+
+impl Violation {
+    /// A violation of `rule` by `field`.
+    pub fn new(field: impl Into<String>, rule: impl Into<String>) -> Self {
+        Self { field: field.into(), rule: rule.into() }
+    }
+}
+
+/// Why a request was not done.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Error {
+    /// Fields break rules: all of them at once.
+    #[error("{}", describe(.0))]
+    Invalid(Vec<Violation>),
+    /// There is no such pool.
+    #[error("there is no pool {0}")]
+    PoolNotFound(PoolId),
+    /// There is no such account.
+    #[error("there is no account {1} in pool {0}")]
+    AccountNotFound(PoolId, AccountId),
+    /// There is no such plan.
+    #[error("there is no plan {1} in pool {0}")]
+    PlanNotFound(PoolId, PlanId),
+    /// There is no such redemption.
+    #[error("there is no redemption {1} in pool {0}")]
+    RedemptionNotFound(PoolId, String),
+    /// The pool is there already.
+    #[error("pool {0} exists already")]
+    PoolExists(PoolId),
+    /// The plan is there already.
+    #[error("plan {1} exists already in pool {0}")]
+    PlanExists(PoolId, PlanId),
+    /// The account is there already.
+    #[error("account {1} exists already in pool {0}")]
+    AccountExists(PoolId, AccountId),
+    /// The request stands for something else.
+    #[error("request_id {0} was used before with another {}", .1.join(", another "))]
+    RequestIdReused(RequestId, Vec<&'static str>),
+    /// No account was to be had in time.
+    #[error("no account was free within {}: {}", humantime::format_duration(*.waited), counts(.counts))]
+    NoAccountAvailable {
+        /// Of this pool.
+        pool_id: PoolId,
+        /// How long was waited.
+        waited: Duration,
+        /// Why each account was passed over.
+        counts: Unavailable,
+    },
+    /// The lease is not the caller's any more.
+    #[error("the lease with token {} on account {} is lost: {}", .0.token, .0.account_id, lost(*.1))]
+    LeaseLost(LeaseRef, LeaseLoss),
+    /// The account has a redemption whose outcome is not known.
+    #[error("redemption {0} is open on the account; read it with GetRedemption, and wait until it is settled")]
+    RedemptionOpen(RedemptionId),
+    /// The code is being redeemed, or was.
+    #[error("the code is {} in redemption {redemption_id}, for request_id {request_id}", in_use(*.state))]
+    CodeInUse {
+        /// By this redemption.
+        redemption_id: RedemptionId,
+        /// For this request.
+        request_id: RequestId,
+        /// Which stands so.
+        state: RedemptionState,
+    },
+    /// The pool begins nothing new.
+    #[error("pool {0} is paused: nothing new is begun in it until it is resumed with UpdatePool")]
+    PoolPaused(PoolId),
+    /// The account's plan cannot be changed while it is under a lease.
+    #[error("account {1} of pool {0} is LOCKING: its plan can be changed when its lease has ended")]
+    AccountLocked(PoolId, AccountId),
+    /// The redemption is settled, with another outcome than the one that was given.
+    #[error("redemption {0} is {state} already, and stays so", state = .1.as_str())]
+    AlreadySettled(RedemptionId, RedemptionState),
+    /// The server is stopping; nothing was begun.
+    #[error("the server is shutting down; nothing was begun: try another, or this one again")]
+    ShuttingDown,
+    /// The store did not do it.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A bug of ours.
+    #[error("internal error: {0}")]
+    Internal(&'static str),
+}
+
+fn describe(violations: &[Violation]) -> String {
+    let each: Vec<_> = violations.iter().map(|v| format!("{}: {}", v.field, v.rule)).collect();
+    each.join("; ")
+}
+
+fn counts(counts: &Unavailable) -> String {
+    let Unavailable { locked, completed, inactive, too_full, not_selected, free } = counts;
+    let freed =
+        if *free > 0 { format!(", {free} became free just now") } else { String::new() };
+    format!(
+        "{locked} locked, {completed} completed, {inactive} inactive, {too_full} too full, \
+         {not_selected} not selected{freed}"
+    )
+}
+
+fn lost(loss: LeaseLoss) -> &'static str {
+    match loss {
+        LeaseLoss::Expired => "its time has passed; acquire the account again",
+        LeaseLoss::Released => "it was released; acquire the account again",
+        LeaseLoss::TakenOver => "the account was acquired again since",
+    }
+}
+
+fn in_use(state: RedemptionState) -> &'static str {
+    match state {
+        RedemptionState::Succeeded => "redeemed already",
+        _ => "being redeemed already",
+    }
+}

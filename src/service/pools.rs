@@ -1,0 +1,208 @@
+//! Pools and plans; and what every other service wants to know of a pool.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use super::error::{Error, Violation};
+use crate::{
+    domain::{
+        id::{PlanId, PoolId},
+        lease::{MAX_LEASE, MIN_LEASE},
+        money::Money,
+    },
+    store::{
+        Store,
+        pool::{NewPool, Plan, Pool, PoolChange},
+    },
+};
+
+/// How long a pool's settings are taken as read. A change on another server is seen within it; a
+/// pause is seen at once, because the statements look at the pool's row themselves.
+const FRESH: Duration = Duration::from_secs(1);
+
+/// Pools and plans. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Pools {
+    store: Store,
+    known: Arc<Mutex<HashMap<PoolId, (Instant, Pool)>>>,
+}
+
+impl Pools {
+    /// The pools of a store.
+    pub fn new(store: Store) -> Self {
+        Self { store, known: Arc::default() }
+    }
+
+    /// A pool's settings, at most [`FRESH`] old.
+    pub async fn settings(&self, pool_id: &PoolId) -> Result<Pool, Error> {
+        let known = self.known().get(pool_id).cloned();
+        match known {
+            Some((read_at, pool)) if read_at.elapsed() < FRESH => Ok(pool),
+            _ => self.get(pool_id).await,
+        }
+    }
+
+    /// The pools that were asked for, for a sweep while the list of all pools cannot be read.
+    pub fn known_ids(&self) -> Vec<PoolId> {
+        self.known().keys().cloned().collect()
+    }
+
+    /// Reads a pool.
+    pub async fn get(&self, pool_id: &PoolId) -> Result<Pool, Error> {
+        let pool = self.store.get_pool(pool_id).await?;
+        let pool = pool.ok_or_else(|| Error::PoolNotFound(pool_id.clone()))?;
+        Ok(self.remember(pool))
+    }
+
+    /// Creates a pool.
+    pub async fn create(&self, new: &NewPool) -> Result<Pool, Error> {
+        check_bounds("pool.", new.min_lease, new.default_lease, new.max_lease)?;
+        let pool = self.store.insert_pool(new).await?;
+        pool.map(|pool| self.remember(pool))
+            .ok_or_else(|| Error::PoolExists(new.pool_id.clone()))
+    }
+
+    /// Changes a pool.
+    pub async fn update(&self, pool_id: &PoolId, change: PoolChange) -> Result<Pool, Error> {
+        let now = self.get(pool_id).await?;
+        check_bounds(
+            "pool.",
+            change.min_lease.unwrap_or(now.min_lease),
+            change.default_lease.unwrap_or(now.default_lease),
+            change.max_lease.unwrap_or(now.max_lease),
+        )?;
+        let pool = self.store.update_pool(pool_id, change).await?;
+        let pool = pool.ok_or_else(|| Error::PoolNotFound(pool_id.clone()))?;
+        tracing::info!(%pool_id, paused = pool.paused, "pool updated");
+        Ok(self.remember(pool))
+    }
+
+    /// Lists the pools after `after`, at most `limit`.
+    pub async fn list(&self, after: &str, limit: i64) -> Result<Vec<Pool>, Error> {
+        Ok(self.store.list_pools(after, limit).await?)
+    }
+
+    /// Creates a plan.
+    pub async fn create_plan(
+        &self,
+        pool_id: &PoolId,
+        plan_id: &PlanId,
+        target: Money,
+    ) -> Result<(Pool, Plan), Error> {
+        let pool = self.settings(pool_id).await?;
+        check_currency("plan.target", target, &pool)?;
+        let plan = self.store.insert_plan(pool_id, plan_id, target.amount_minor).await?;
+        plan.map(|plan| (pool, plan))
+            .ok_or_else(|| Error::PlanExists(pool_id.clone(), plan_id.clone()))
+    }
+
+    /// Reads a plan.
+    pub async fn get_plan(
+        &self,
+        pool_id: &PoolId,
+        plan_id: &PlanId,
+    ) -> Result<(Pool, Plan), Error> {
+        let plan = self.store.get_plan(pool_id, plan_id).await?;
+        let plan = plan.ok_or_else(|| Error::PlanNotFound(pool_id.clone(), plan_id.clone()))?;
+        Ok((self.settings(pool_id).await?, plan))
+    }
+
+    /// Lists the plans of a pool after `after`, at most `limit`.
+    pub async fn list_plans(
+        &self,
+        pool_id: &PoolId,
+        after: &str,
+        limit: i64,
+    ) -> Result<(Pool, Vec<Plan>), Error> {
+        let pool = self.settings(pool_id).await?;
+        Ok((pool, self.store.list_plans(pool_id, after, limit).await?))
+    }
+
+    /// Changes a plan's target, where one is given.
+    pub async fn update_plan(
+        &self,
+        pool_id: &PoolId,
+        plan_id: &PlanId,
+        target: Option<Money>,
+    ) -> Result<(Pool, Plan), Error> {
+        let not_found = || Error::PlanNotFound(pool_id.clone(), plan_id.clone());
+        let pool = match self.settings(pool_id).await {
+            Err(Error::PoolNotFound(_)) => return Err(not_found()),
+            pool => pool?,
+        };
+        if let Some(target) = target {
+            check_currency("plan.target", target, &pool)?;
+        }
+        let minor = target.map(|target| target.amount_minor);
+        let plan = self.store.update_plan(pool_id, plan_id, minor).await?;
+        Ok((pool, plan.ok_or_else(not_found)?))
+    }
+
+    fn remember(&self, pool: Pool) -> Pool {
+        self.known().insert(pool.pool_id.clone(), (Instant::now(), pool.clone()));
+        pool
+    }
+
+    fn known(&self) -> std::sync::MutexGuard<'_, HashMap<PoolId, (Instant, Pool)>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Refuses an amount that is not in the pool's currency.
+pub(super) fn check_currency(field: &str, money: Money, pool: &Pool) -> Result<(), Error> {
+    if money.currency == pool.currency {
+        return Ok(());
+    }
+    Err(Error::Invalid(vec![Violation::new(
+        format!("{field}.currency_code"),
+        format!("must be {}, the currency of pool {}", pool.currency, pool.pool_id),
+    )]))
+}
+
+/// The lease duration that is asked for, or the pool's own.
+pub(super) fn lease_duration(pool: &Pool, asked: Option<Duration>) -> Result<Duration, Error> {
+    let ttl = asked.unwrap_or(pool.default_lease);
+    if (pool.min_lease..=pool.max_lease).contains(&ttl) {
+        return Ok(ttl);
+    }
+    Err(Error::Invalid(vec![Violation::new(
+        "lease_duration",
+        format!(
+            "must be between {} and {} in pool {}",
+            humantime::format_duration(pool.min_lease),
+            humantime::format_duration(pool.max_lease),
+            pool.pool_id,
+        ),
+    )]))
+}
+
+fn check_bounds(
+    prefix: &str,
+    min: Duration,
+    default: Duration,
+    max: Duration,
+) -> Result<(), Error> {
+    let mut violations = Vec::new();
+    let bounds = MIN_LEASE..=MAX_LEASE;
+    let named =
+        [("min_lease_duration", min), ("default_lease_duration", default), ("max_lease_duration", max)];
+    for (name, value) in named {
+        if !bounds.contains(&value) {
+            violations.push(Violation::new(format!("{prefix}{name}"), "must be between 1s and 24h"));
+        }
+    }
+    if min > default {
+        let rule = "must not be longer than default_lease_duration";
+        violations.push(Violation::new(format!("{prefix}min_lease_duration"), rule));
+    }
+    if max < default {
+        let rule = "must not be shorter than default_lease_duration";
+        violations.push(Violation::new(format!("{prefix}max_lease_duration"), rule));
+    }
+    if violations.is_empty() { Ok(()) } else { Err(Error::Invalid(violations)) }
+}

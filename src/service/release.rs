@@ -1,0 +1,70 @@
+//! `ReleaseAccount` and `RenewLease`: what a holder does with a lease.
+
+use std::time::Duration;
+
+use super::{
+    acquire::Acquire,
+    error::Error,
+    pools::{Pools, lease_duration},
+};
+use crate::{
+    domain::lease::{LeaseLoss, LeaseRef},
+    store::{
+        Store,
+        account::Account,
+        lease::LeaseAnswer,
+    },
+};
+
+/// The holder's side of leases. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Leases {
+    store: Store,
+    pools: Pools,
+    acquire: Acquire,
+}
+
+impl Leases {
+    /// Leases of a store; `acquire` is told of those that end.
+    pub fn new(store: Store, pools: Pools, acquire: Acquire) -> Self {
+        Self { store, pools, acquire }
+    }
+
+    /// Makes a lease end later.
+    pub async fn renew(&self, lease: LeaseRef, ttl: Option<Duration>) -> Result<Account, Error> {
+        let pool = self.pools.settings(&lease.pool_id).await?;
+        let ttl = lease_duration(&pool, ttl)?;
+        match self.store.renew(&lease, ttl).await? {
+            LeaseAnswer::Done(account) => Ok(account),
+            LeaseAnswer::Lost(loss, _) => Err(Error::LeaseLost(lease, loss)),
+            LeaseAnswer::NoAccount => {
+                Err(Error::AccountNotFound(lease.pool_id, lease.account_id))
+            }
+            LeaseAnswer::Unreadable(error) => Err(error.into()),
+        }
+    }
+
+    /// Ends a lease, or notes the wish while a redemption is open. Releasing twice is fine.
+    pub async fn release(&self, lease: LeaseRef) -> Result<Account, Error> {
+        self.pools.settings(&lease.pool_id).await?;
+        match self.store.release(&lease).await? {
+            LeaseAnswer::Done(account) => {
+                tracing::info!(
+                    pool_id = %lease.pool_id,
+                    account_id = %lease.account_id,
+                    fencing_token = lease.token.0,
+                    status = account.status.as_str(),
+                    "released"
+                );
+                self.acquire.wake(&lease.pool_id);
+                Ok(account)
+            }
+            LeaseAnswer::Lost(LeaseLoss::Released, account) => Ok(account),
+            LeaseAnswer::Lost(loss, _) => Err(Error::LeaseLost(lease, loss)),
+            LeaseAnswer::NoAccount => {
+                Err(Error::AccountNotFound(lease.pool_id, lease.account_id))
+            }
+            LeaseAnswer::Unreadable(error) => Err(error.into()),
+        }
+    }
+}
