@@ -207,6 +207,33 @@ pub enum Step {
     },
 }
 
+/// How often in a row the provider must not know a key before more is done than look: the first
+/// request may still be on its way.
+const LOOKS_BEFORE_SENDING_AGAIN: i32 = 2;
+
+/// What to do about a redemption in doubt whose key the provider does not know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rung {
+    /// Wait, and look once more.
+    LookUpAgain,
+    /// Send the same bytes under the same key: whether or not the first arrived, it counts once.
+    SendAgain,
+    /// Cancel the key, so that nothing can happen under it any more.
+    Cancel,
+}
+
+/// The next rung, after `not_found_before` earlier looks in a row that did not find the key. Once the
+/// provider may not begin any more, sending again is no use.
+pub fn next_rung(not_found_before: i32, not_after_passed: bool) -> Rung {
+    if not_found_before < LOOKS_BEFORE_SENDING_AGAIN {
+        Rung::LookUpAgain
+    } else if not_after_passed {
+        Rung::Cancel
+    } else {
+        Rung::SendAgain
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

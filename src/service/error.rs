@@ -71,7 +71,9 @@ pub enum Error {
     #[error("the lease with token {} on account {} is lost: {}", .0.token, .0.account_id, lost(*.1))]
     LeaseLost(LeaseRef, LeaseLoss),
     /// The account has a redemption whose outcome is not known.
-    #[error("redemption {0} is open on the account; read it with GetRedemption, and wait until it is settled")]
+    #[error(
+        "redemption {0} is open on the account; read it with GetRedemption, and wait until it is settled"
+    )]
     RedemptionOpen(RedemptionId),
     /// The code is being redeemed, or was.
     #[error("the code is {} in redemption {redemption_id}, for request_id {request_id}", in_use(*.state))]
@@ -110,8 +112,7 @@ fn describe(violations: &[Violation]) -> String {
 
 fn counts(counts: &Unavailable) -> String {
     let Unavailable { locked, completed, inactive, too_full, not_selected, free } = counts;
-    let freed =
-        if *free > 0 { format!(", {free} became free just now") } else { String::new() };
+    let freed = if *free > 0 { format!(", {free} became free just now") } else { String::new() };
     format!(
         "{locked} locked, {completed} completed, {inactive} inactive, {too_full} too full, \
          {not_selected} not selected{freed}"

@@ -63,8 +63,7 @@ impl Pools {
     pub async fn create(&self, new: &NewPool) -> Result<Pool, Error> {
         check_bounds("pool.", new.min_lease, new.default_lease, new.max_lease)?;
         let pool = self.store.insert_pool(new).await?;
-        pool.map(|pool| self.remember(pool))
-            .ok_or_else(|| Error::PoolExists(new.pool_id.clone()))
+        pool.map(|pool| self.remember(pool)).ok_or_else(|| Error::PoolExists(new.pool_id.clone()))
     }
 
     /// Changes a pool.
@@ -189,11 +188,15 @@ fn check_bounds(
 ) -> Result<(), Error> {
     let mut violations = Vec::new();
     let bounds = MIN_LEASE..=MAX_LEASE;
-    let named =
-        [("min_lease_duration", min), ("default_lease_duration", default), ("max_lease_duration", max)];
+    let named = [
+        ("min_lease_duration", min),
+        ("default_lease_duration", default),
+        ("max_lease_duration", max),
+    ];
     for (name, value) in named {
         if !bounds.contains(&value) {
-            violations.push(Violation::new(format!("{prefix}{name}"), "must be between 1s and 24h"));
+            violations
+                .push(Violation::new(format!("{prefix}{name}"), "must be between 1s and 24h"));
         }
     }
     if min > default {

@@ -9,11 +9,7 @@ use super::{
 };
 use crate::{
     domain::lease::{LeaseLoss, LeaseRef},
-    store::{
-        Store,
-        account::Account,
-        lease::LeaseAnswer,
-    },
+    store::{Store, account::Account, lease::LeaseAnswer},
 };
 
 /// The holder's side of leases. Cheap to clone.
@@ -37,9 +33,7 @@ impl Leases {
         match self.store.renew(&lease, ttl).await? {
             LeaseAnswer::Done(account) => Ok(account),
             LeaseAnswer::Lost(loss, _) => Err(Error::LeaseLost(lease, loss)),
-            LeaseAnswer::NoAccount => {
-                Err(Error::AccountNotFound(lease.pool_id, lease.account_id))
-            }
+            LeaseAnswer::NoAccount => Err(Error::AccountNotFound(lease.pool_id, lease.account_id)),
             LeaseAnswer::Unreadable(error) => Err(error.into()),
         }
     }
@@ -61,9 +55,7 @@ impl Leases {
             }
             LeaseAnswer::Lost(LeaseLoss::Released, account) => Ok(account),
             LeaseAnswer::Lost(loss, _) => Err(Error::LeaseLost(lease, loss)),
-            LeaseAnswer::NoAccount => {
-                Err(Error::AccountNotFound(lease.pool_id, lease.account_id))
-            }
+            LeaseAnswer::NoAccount => Err(Error::AccountNotFound(lease.pool_id, lease.account_id)),
             LeaseAnswer::Unreadable(error) => Err(error.into()),
         }
     }

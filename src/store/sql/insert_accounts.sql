@@ -1,16 +1,19 @@
--- Creates accounts of one pool, each WAITING. An account that is there already, or that names a plan
+-- Creates accounts of one pool: WAITING, or COMPLETED when the balance has reached the plan's target.
+-- An account that is there already, or that names a plan
 -- which is not, has no row in the answer.
 -- $1 pool_id; one element for each account: $2 account ids, $3 login statuses, $4 plan ids,
 -- $5 country codes, $6 balances in minor units, $7 labels; $8 who creates them.
 INSERT INTO accounts AS a (
-    pool_id, account_id, login_status, plan_id, country_code, balance_minor, labels, change_actor
+    pool_id, account_id, status, login_status, plan_id, country_code, balance_minor, labels, change_actor
 )
-SELECT $1, w.account_id, w.login_status, w.plan_id, w.country_code, w.balance_minor, w.labels, $8::text
+SELECT
+    $1, w.account_id,
+    CASE WHEN w.balance_minor >= n.target_minor THEN 'COMPLETED' ELSE 'WAITING' END,
+    w.login_status, w.plan_id, w.country_code, w.balance_minor, w.labels, $8::text
 FROM unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::bigint[], $7::jsonb[])
     AS w (account_id, login_status, plan_id, country_code, balance_minor, labels)
-WHERE w.plan_id IS NULL OR EXISTS (
-    SELECT FROM plans n WHERE n.pool_id = $1 AND n.plan_id = w.plan_id
-)
+LEFT JOIN plans n ON n.pool_id = $1 AND n.plan_id = w.plan_id
+WHERE w.plan_id IS NULL OR n.plan_id IS NOT NULL
 ORDER BY w.account_id
 ON CONFLICT DO NOTHING
 RETURNING

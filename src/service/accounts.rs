@@ -1,0 +1,189 @@
+//! Accounts, as people keep them: created, imported, read, listed and changed.
+
+use std::collections::{HashMap, HashSet};
+
+use super::{
+    Error,
+    error::Violation,
+    pools::{Pools, check_currency},
+};
+use crate::{
+    domain::{
+        id::{AccountId, PlanId, PoolId},
+        money::Money,
+    },
+    store::{
+        Store,
+        account::{Account, AccountChange, AccountEvent, AccountFilter, NewAccount},
+        pool::Pool,
+    },
+};
+
+/// An account to create, with the currency that its balance was given in.
+#[derive(Clone, Debug)]
+pub struct CreateCommand {
+    /// The account.
+    pub new: NewAccount,
+    /// Its balance as it was given.
+    pub balance: Option<Money>,
+}
+
+/// The keeping of accounts. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Accounts {
+    store: Store,
+    pools: Pools,
+}
+
+impl Accounts {
+    /// The accounts of a store.
+    pub fn new(store: Store, pools: Pools) -> Self {
+        Self { store, pools }
+    }
+
+    /// Creates an account.
+    pub async fn create(
+        &self,
+        pool_id: &PoolId,
+        command: CreateCommand,
+    ) -> Result<(Pool, Account), Error> {
+        let pool = self.pools.settings(pool_id).await?;
+        let created = self.import(&pool, vec![command]).await?;
+        let account =
+            created.into_iter().next().ok_or(Error::Internal("no answer to an insert"))?;
+        Ok((pool, account?))
+    }
+
+    /// A pool, for an import into it.
+    pub async fn pool(&self, pool_id: &PoolId) -> Result<Pool, Error> {
+        self.pools.settings(pool_id).await
+    }
+
+    /// Creates accounts, and says of each what became of it, in their order.
+    pub async fn import(
+        &self,
+        pool: &Pool,
+        commands: Vec<CreateCommand>,
+    ) -> Result<Vec<Result<Account, Error>>, Error> {
+        let pool_id = &pool.pool_id;
+        let mut seen = HashSet::new();
+        let checked: Vec<Result<NewAccount, Error>> = commands
+            .into_iter()
+            .map(|command| {
+                if let Some(balance) = command.balance {
+                    check_currency("account.balance", balance, pool)?;
+                }
+                if seen.insert(command.new.account_id.clone()) {
+                    Ok(command.new)
+                } else {
+                    Err(Error::AccountExists(pool_id.clone(), command.new.account_id))
+                }
+            })
+            .collect();
+        let good: Vec<_> = checked.iter().filter_map(|new| new.as_ref().ok().cloned()).collect();
+        let inserted = self.store.insert_accounts(pool_id, &good).await?;
+        let mut inserted: HashMap<AccountId, Account> =
+            inserted.into_iter().map(|account| (account.account_id.clone(), account)).collect();
+        let mut missing_plans: HashMap<PlanId, bool> = HashMap::new();
+        let mut answers = Vec::with_capacity(checked.len());
+        for new in checked {
+            answers.push(match new {
+                Err(error) => Err(error),
+                Ok(new) => match inserted.remove(&new.account_id) {
+                    Some(account) => Ok(account),
+                    None => Err(self.why_not(pool_id, new, &mut missing_plans).await?),
+                },
+            });
+        }
+        Ok(answers)
+    }
+
+    async fn why_not(
+        &self,
+        pool_id: &PoolId,
+        new: NewAccount,
+        missing_plans: &mut HashMap<PlanId, bool>,
+    ) -> Result<Error, Error> {
+        if let Some(plan_id) = new.plan_id {
+            let missing = match missing_plans.get(&plan_id) {
+                Some(missing) => *missing,
+                None => self.store.get_plan(pool_id, &plan_id).await?.is_none(),
+            };
+            missing_plans.insert(plan_id.clone(), missing);
+            if missing {
+                return Ok(Error::PlanNotFound(pool_id.clone(), plan_id));
+            }
+        }
+        Ok(Error::AccountExists(pool_id.clone(), new.account_id))
+    }
+
+    /// Reads an account.
+    pub async fn get(
+        &self,
+        pool_id: &PoolId,
+        account_id: &AccountId,
+    ) -> Result<(Pool, Account), Error> {
+        let not_found = || Error::AccountNotFound(pool_id.clone(), account_id.clone());
+        let account = self.store.get_account(pool_id, account_id).await?.ok_or_else(not_found)?;
+        Ok((self.pools.settings(pool_id).await?, account))
+    }
+
+    /// Lists the accounts of a pool after `after`, at most `limit`.
+    pub async fn list(
+        &self,
+        pool_id: &PoolId,
+        filter: &AccountFilter,
+        after: &str,
+        limit: i64,
+    ) -> Result<(Pool, Vec<Account>), Error> {
+        let pool = self.pools.settings(pool_id).await?;
+        Ok((pool, self.store.list_accounts(pool_id, filter, after, limit).await?))
+    }
+
+    /// Changes an account.
+    pub async fn update(
+        &self,
+        pool_id: &PoolId,
+        account_id: &AccountId,
+        change: AccountChange,
+    ) -> Result<(Pool, Account), Error> {
+        let (pool, before) = self.get(pool_id, account_id).await?;
+        if let Some(Some(plan_id)) = &change.plan_id
+            && self.store.get_plan(pool_id, plan_id).await?.is_none()
+        {
+            return Err(Error::PlanNotFound(pool_id.clone(), plan_id.clone()));
+        }
+        let changed = self.store.update_account(pool_id, account_id, &change).await?;
+        // Accounts are never deleted: it was there, so it is the lock that stands in the way.
+        let account =
+            changed.ok_or_else(|| Error::AccountLocked(pool_id.clone(), account_id.clone()))?;
+        tracing::info!(
+            %pool_id, %account_id,
+            login_status = account.login_status.as_str(),
+            login_status_before = before.login_status.as_str(),
+            "account updated"
+        );
+        Ok((pool, account))
+    }
+
+    /// Lists an account's events before the version `before`, newest first, at most `limit`.
+    pub async fn events(
+        &self,
+        pool_id: &PoolId,
+        account_id: &AccountId,
+        before: i64,
+        limit: i64,
+    ) -> Result<(Pool, Vec<AccountEvent>), Error> {
+        let (pool, _) = self.get(pool_id, account_id).await?;
+        let events = self.store.list_account_events(pool_id, account_id, before, limit).await?;
+        Ok((pool, events))
+    }
+}
+
+/// An import's account is of another pool than the stream's first.
+pub fn of_another_pool(pool_id: &PoolId) -> Error {
+    Error::Invalid(vec![Violation::new(
+        "account.pool_id",
+        format!("must be {pool_id}, as in the first account of the stream"),
+    )])
+}

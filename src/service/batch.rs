@@ -1,0 +1,411 @@
+//! `BatchRedeem`: a stream of cards, each into an account that is picked for it.
+//!
+//! An item's redemption stands for the request `batch:BATCH_ID:ITEM_ID`. That is all that a batch is:
+//! opening it again finds what was begun by those names, and nothing else has to be kept.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use futures_util::{Stream, StreamExt as _};
+use tokio::{
+    sync::mpsc,
+    task::{self, JoinError, JoinSet},
+    time::MissedTickBehavior,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{
+    Error,
+    acquire::{Acquire, AcquireCommand},
+    pools::{Pools, check_currency},
+    redeem::{Redeem, RedeemCommand, Redeemed},
+    release::Leases,
+};
+use crate::{
+    domain::{
+        id::{BatchId, Holder, ItemId, PoolId, RequestId},
+        lease::LeaseRef,
+        money::Money,
+        redemption::{CardCode, RedemptionState},
+    },
+    store::{Store, lease::Selector, pool::Pool},
+};
+
+/// How often progress is told, while there is any.
+const PROGRESS: Duration = Duration::from_secs(1);
+/// Results that wait for the client to read them. When it does not, no more items are begun.
+const UNREAD_RESULTS: usize = 32;
+/// How often an item whose lease ran out before its redemption was begun gets another.
+const MAX_LEASES: u32 = 3;
+
+/// Opens a batch.
+#[derive(Clone, Debug)]
+pub struct BatchOpen {
+    /// Its name.
+    pub batch_id: BatchId,
+    /// Its pool.
+    pub pool_id: PoolId,
+    /// Who asks.
+    pub holder: Holder,
+    /// Which accounts may be picked.
+    pub selection: Selection,
+    /// How many items may be under way at once.
+    pub max_in_flight: usize,
+    /// How long an item waits for an account.
+    pub item_timeout: Duration,
+}
+
+/// Which accounts may be picked, with the currency that the headroom was given in.
+#[derive(Clone, Debug, Default)]
+pub struct Selection {
+    /// As the store takes it.
+    pub selector: Selector,
+    /// The headroom as it was given.
+    pub min_headroom: Option<Money>,
+}
+
+/// A card of a batch.
+#[derive(Clone, Debug)]
+pub struct BatchItem {
+    /// Its name.
+    pub item_id: ItemId,
+    /// The card.
+    pub code: CardCode,
+    /// What it should be worth.
+    pub expected: Option<Money>,
+    /// Replaces, field by field, what the batch says.
+    pub selection: Selection,
+}
+
+/// What the client sent after opening.
+#[derive(Clone, Debug)]
+pub enum Incoming {
+    /// A card.
+    Item(BatchItem),
+    /// Something that is not a card, by the name that it gave itself.
+    Malformed(String, Error),
+}
+
+/// What the client gets.
+#[derive(Debug)]
+pub enum BatchEvent {
+    /// What became of an item.
+    Result {
+        /// The item, by the name that it gave itself.
+        item_id: String,
+        /// The redemption, or why none was begun.
+        outcome: Result<Redeemed, Error>,
+    },
+    /// How far the batch is.
+    Progress(Counts),
+    /// What the batch came to. The last event.
+    Summary(Counts),
+    /// The batch ends early; opened again it goes on. The last event.
+    Stopped(Error),
+}
+
+/// The items of a batch, by what became of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Read.
+    pub received: i64,
+    /// Under way.
+    pub in_flight: i64,
+    /// Credited.
+    pub succeeded: i64,
+    /// Not credited.
+    pub failed: i64,
+    /// Not known yet.
+    pub in_doubt: i64,
+    /// Not begun.
+    pub rejected: i64,
+}
+
+/// The redeeming of batches. Cheap to clone.
+#[derive(Clone)]
+pub struct Batch(Arc<Inner>);
+
+struct Inner {
+    store: Store,
+    pools: Pools,
+    acquire: Acquire,
+    redeem: Redeem,
+    leases: Leases,
+    tasks: TaskTracker,
+    closing: CancellationToken,
+}
+
+impl Batch {
+    /// Batches over the single-card services. When `closing` is cancelled, batches stop reading.
+    pub fn new(
+        store: Store,
+        pools: Pools,
+        acquire: Acquire,
+        redeem: Redeem,
+        leases: Leases,
+        tasks: TaskTracker,
+        closing: CancellationToken,
+    ) -> Self {
+        Self(Arc::new(Inner { store, pools, acquire, redeem, leases, tasks, closing }))
+    }
+
+    /// Opens a batch, and redeems what `items` brings until it ends. The work runs in tasks of its
+    /// own: when the receiver is dropped, what was begun is finished all the same. Answers with the
+    /// pool and the events.
+    pub async fn open<S>(
+        &self,
+        open: BatchOpen,
+        items: S,
+    ) -> Result<(Pool, mpsc::Receiver<BatchEvent>), Error>
+    where
+        S: Stream<Item = Result<Incoming, Error>> + Send + Unpin + 'static,
+    {
+        let pool = self.0.pools.get(&open.pool_id).await?;
+        if pool.paused {
+            return Err(Error::PoolPaused(pool.pool_id));
+        }
+        if let Some(headroom) = open.selection.min_headroom {
+            check_currency("open.selector.min_headroom", headroom, &pool)?;
+        }
+        if let Some(plan_id) = &open.selection.selector.plan_id
+            && self.0.store.get_plan(&open.pool_id, plan_id).await?.is_none()
+        {
+            return Err(Error::PlanNotFound(open.pool_id, plan_id.clone()));
+        }
+        let resumed = self.0.store.batch_exists(&open.pool_id, &open.batch_id).await?;
+        let (events, receiver) = mpsc::channel(UNREAD_RESULTS);
+        let driver = Driver {
+            batch: Arc::clone(&self.0),
+            open: Arc::new(open),
+            pool: pool.clone(),
+            resumed,
+            events,
+            client_gone: CancellationToken::new(),
+            running: JoinSet::new(),
+            names: HashMap::new(),
+            counts: Counts::default(),
+            told: Counts::default(),
+        };
+        self.0.tasks.spawn(driver.run(items));
+        Ok((pool, receiver))
+    }
+}
+
+/// One open batch.
+struct Driver {
+    batch: Arc<Inner>,
+    open: Arc<BatchOpen>,
+    pool: Pool,
+    /// Some of its items were begun before it was opened this time.
+    resumed: bool,
+    events: mpsc::Sender<BatchEvent>,
+    client_gone: CancellationToken,
+    running: JoinSet<Result<Redeemed, Error>>,
+    names: HashMap<task::Id, String>,
+    counts: Counts,
+    told: Counts,
+}
+
+impl Driver {
+    async fn run<S>(mut self, mut items: S)
+    where
+        S: Stream<Item = Result<Incoming, Error>> + Send + Unpin,
+    {
+        tracing::info!(
+            pool_id = %self.open.pool_id, batch_id = %self.open.batch_id, resumed = self.resumed,
+            "batch opened"
+        );
+        let mut progress = tokio::time::interval(PROGRESS);
+        progress.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut end = None;
+        while end.is_none() || !self.running.is_empty() {
+            let may_read = end.is_none() && self.running.len() < self.open.max_in_flight;
+            tokio::select! {
+                Some(done) = self.running.join_next_with_id() => self.finish(done).await,
+                item = items.next(), if may_read => match item {
+                    Some(Ok(item)) => self.take(item).await,
+                    Some(Err(error)) => end = Some(Err(error)),
+                    None => end = Some(Ok(())),
+                },
+                _ = progress.tick() => self.tell_progress(),
+                () = self.events.closed(), if !self.client_gone.is_cancelled() => {
+                    self.client_gone.cancel();
+                    end = Some(Ok(()));
+                }
+                () = self.batch.closing.cancelled(), if end.is_none() => {
+                    end = Some(Err(Error::ShuttingDown));
+                }
+            }
+        }
+        let last = match end {
+            Some(Err(error)) => BatchEvent::Stopped(error),
+            _ => BatchEvent::Summary(self.counts),
+        };
+        tracing::info!(
+            pool_id = %self.open.pool_id, batch_id = %self.open.batch_id, counts = ?self.counts,
+            client_gone = self.client_gone.is_cancelled(), "batch ended"
+        );
+        let _ = self.events.send(last).await;
+    }
+
+    async fn take(&mut self, incoming: Incoming) {
+        self.counts.received += 1;
+        match incoming {
+            Incoming::Malformed(item_id, error) => self.tell(item_id, Err(error)).await,
+            Incoming::Item(item) => {
+                let name = item.item_id.to_string();
+                let work = Item {
+                    batch: Arc::clone(&self.batch),
+                    open: Arc::clone(&self.open),
+                    pool: self.pool.clone(),
+                    resumed: self.resumed,
+                    client_gone: self.client_gone.clone(),
+                    item,
+                };
+                let task = self.running.spawn(work.run());
+                self.names.insert(task.id(), name);
+                self.counts.in_flight += 1;
+            }
+        }
+    }
+
+    async fn finish(&mut self, done: Result<(task::Id, Result<Redeemed, Error>), JoinError>) {
+        let (id, outcome) = match done {
+            Ok(done) => done,
+            Err(error) => (error.id(), Err(Error::Internal("the item's task ended early"))),
+        };
+        self.counts.in_flight -= 1;
+        let item_id = self.names.remove(&id).unwrap_or_default();
+        self.tell(item_id, outcome).await;
+    }
+
+    async fn tell(&mut self, item_id: String, outcome: Result<Redeemed, Error>) {
+        let count = match &outcome {
+            Err(_) => &mut self.counts.rejected,
+            Ok(redeemed) => match redeemed.redemption.state {
+                RedemptionState::Succeeded => &mut self.counts.succeeded,
+                RedemptionState::Failed => &mut self.counts.failed,
+                _ => &mut self.counts.in_doubt,
+            },
+        };
+        *count += 1;
+        // An error means that the client has gone; `run` sees that for itself.
+        let _ = self.events.send(BatchEvent::Result { item_id, outcome }).await;
+    }
+
+    /// Left out when the client has results to read first.
+    fn tell_progress(&mut self) {
+        if self.counts != self.told
+            && self.events.try_send(BatchEvent::Progress(self.counts)).is_ok()
+        {
+            self.told = self.counts;
+        }
+    }
+}
+
+/// One item under way.
+struct Item {
+    batch: Arc<Inner>,
+    open: Arc<BatchOpen>,
+    pool: Pool,
+    resumed: bool,
+    client_gone: CancellationToken,
+    item: BatchItem,
+}
+
+impl Item {
+    async fn run(self) -> Result<Redeemed, Error> {
+        let item = &self.item;
+        if let Some(expected) = item.expected {
+            check_currency("item.expected", expected, &self.pool)?;
+        }
+        if let Some(headroom) = item.selection.min_headroom {
+            check_currency("item.selector.min_headroom", headroom, &self.pool)?;
+        }
+        let request_id = RequestId::of_item(&self.open.batch_id, &item.item_id);
+        if self.resumed {
+            let pool_id = &self.open.pool_id;
+            let found =
+                self.batch.redeem.find(pool_id, &request_id, &item.code, item.expected).await?;
+            if let Some(known) = found {
+                return Ok(known);
+            }
+        }
+        let mut leases = 1;
+        loop {
+            let lease = self.acquire().await?;
+            match self.redeem(&request_id, lease).await {
+                Err(Error::LeaseLost(..)) if leases < MAX_LEASES => leases += 1,
+                outcome => return outcome,
+            }
+        }
+    }
+
+    /// Locks an account for the item, unless the client goes away first.
+    async fn acquire(&self) -> Result<LeaseRef, Error> {
+        let command = AcquireCommand {
+            // A new wish each time: the item's own name stands for its redemption.
+            request_id: RequestId::random(),
+            pool_id: self.open.pool_id.clone(),
+            holder: self.open.holder.clone(),
+            ttl: None,
+            wait: self.open.item_timeout,
+            selector: merged(&self.open.selection.selector, &self.item),
+            min_headroom: None,
+        };
+        tokio::select! {
+            acquired = self.batch.acquire.acquire(command) => {
+                let account = acquired?.account;
+                Ok(LeaseRef {
+                    pool_id: account.pool_id,
+                    account_id: account.account_id,
+                    token: account.token,
+                })
+            }
+            // Nothing was begun, and nobody would hear of it: the item waits for the next opening.
+            () = self.client_gone.cancelled() => Err(Error::Internal("the client has gone")),
+        }
+    }
+
+    /// Redeems under the lease, which ends with the redemption, or at once when none was begun.
+    async fn redeem(&self, request_id: &RequestId, lease: LeaseRef) -> Result<Redeemed, Error> {
+        let command = RedeemCommand {
+            request_id: request_id.clone(),
+            lease: lease.clone(),
+            code: self.item.code.clone(),
+            expected: self.item.expected,
+            release_on_completion: true,
+        };
+        let outcome = if self.client_gone.is_cancelled() {
+            Err(Error::Internal("the client has gone"))
+        } else {
+            self.batch.redeem.redeem(command).await
+        };
+        let lease_is_unused = match &outcome {
+            Ok(redeemed) => {
+                redeemed.redemption.token != lease.token
+                    || redeemed.redemption.account_id != lease.account_id
+            }
+            Err(_) => true,
+        };
+        if lease_is_unused && let Err(error) = self.batch.leases.release(lease).await {
+            tracing::debug!(%error, "an item's unused lease was gone already");
+        }
+        outcome
+    }
+}
+
+/// The batch's selector, with the item's own in place of it field by field. The account's plan must
+/// still want what the card should be worth.
+fn merged(batch: &Selector, item: &BatchItem) -> Selector {
+    let own = &item.selection.selector;
+    let expected_minor = item.expected.map(|money| money.amount_minor);
+    let headroom = own.min_headroom_minor.or(batch.min_headroom_minor);
+    Selector {
+        account_id: own.account_id.clone().or_else(|| batch.account_id.clone()),
+        plan_id: own.plan_id.clone().or_else(|| batch.plan_id.clone()),
+        country_code: own.country_code.clone().or_else(|| batch.country_code.clone()),
+        min_headroom_minor: headroom.max(expected_minor),
+        labels: if own.labels.is_empty() { batch.labels.clone() } else { own.labels.clone() },
+        exclude: if own.exclude.is_empty() { batch.exclude.clone() } else { own.exclude.clone() },
+    }
+}

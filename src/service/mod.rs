@@ -1,0 +1,16 @@
+//! What Holdfast does: one use case a file, named after its RPC. Decides; the store and the provider
+//! act.
+
+pub mod accounts;
+pub mod acquire;
+pub mod batch;
+pub mod error;
+pub mod pools;
+pub mod reconcile;
+pub mod redeem;
+pub mod redemptions;
+pub mod release;
+pub mod settle;
+pub mod sweep;
+
+pub use error::Error;

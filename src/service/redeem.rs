@@ -1,0 +1,393 @@
+//! `Redeem`: recorded, then sent, then settled.
+//!
+//! From the moment that it is recorded a redemption runs in a task of its own: a caller who goes
+//! away does not stop it. No connection to the database is held while the provider is asked.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep},
+};
+use tokio_util::task::TaskTracker;
+
+use super::{
+    Error,
+    pools::{Pools, check_currency},
+    settle::Settler,
+};
+use crate::{
+    domain::{
+        id::{PoolId, RedemptionId, RequestId},
+        lease::LeaseRef,
+        money::{Currency, Money},
+        redemption::{Ask, CardCode, RedemptionState, Step, reason},
+    },
+    provider::{Call, Doubt, Provider, classify},
+    secret::SecretKey,
+    store::{
+        Store, StoreError,
+        redemption::Redemption,
+        transitions::{BeginRefusal, Begun, NewRedemption, Next, SendLimits},
+    },
+};
+
+/// How often a request that never left is sent again before the redemption fails.
+const MAX_UNREACHABLE: i32 = 4;
+/// How often a begin whose obstacle has gone is tried again.
+const MAX_BEGINS: u32 = 5;
+/// Until the reconciler's first look at a redemption that is left in doubt.
+const FIRST_CHECK: Duration = Duration::from_millis(500);
+/// How often a redemption that another server sends is looked at, while a caller waits for it.
+const JOIN_POLL: Duration = Duration::from_millis(100);
+/// What the provider is called in a code's fingerprint. One provider serves an installation.
+pub(super) const PROVIDER_NAME: &str = "default";
+
+/// How long redemptions may be sent, and who takes over then.
+#[derive(Clone, Copy, Debug)]
+pub struct RedeemLimits {
+    /// How long a redemption may be sent, sent again and polled before it is left in doubt.
+    pub send_window: Duration,
+    /// How long after it was recorded the provider may begin.
+    pub not_after: Duration,
+    /// The longest that one call to the provider takes.
+    pub call_timeout: Duration,
+}
+
+impl RedeemLimits {
+    fn send(&self) -> SendLimits {
+        SendLimits { not_after: self.not_after, take_over: self.take_over() }
+    }
+
+    /// When nobody who is alive can still be at work on it.
+    fn take_over(&self) -> Duration {
+        self.send_window + self.call_timeout + Duration::from_secs(5)
+    }
+}
+
+/// A card to redeem.
+#[derive(Clone, Debug)]
+pub struct RedeemCommand {
+    /// The wish.
+    pub request_id: RequestId,
+    /// The lease on the account.
+    pub lease: LeaseRef,
+    /// The card.
+    pub code: CardCode,
+    /// What it should be worth.
+    pub expected: Option<Money>,
+    /// Ends the lease when the outcome is known.
+    pub release_on_completion: bool,
+}
+
+/// A redemption as far as it is known.
+#[derive(Clone, Debug)]
+pub struct Redeemed {
+    /// The redemption.
+    pub redemption: Redemption,
+    /// Whether an earlier call began it.
+    pub replayed: bool,
+}
+
+/// The redeeming of cards. Cheap to clone.
+#[derive(Clone)]
+pub struct Redeem(Arc<Inner>);
+
+struct Inner {
+    store: Store,
+    pools: Pools,
+    provider: Provider,
+    secret: SecretKey,
+    settler: Settler,
+    limits: RedeemLimits,
+    tasks: TaskTracker,
+    /// The redemptions that this server is at work on, for callers who join.
+    flights: Mutex<HashMap<RedemptionId, watch::Receiver<()>>>,
+}
+
+impl Redeem {
+    /// Redeems over `provider`. Work that is under way is tracked by `tasks`.
+    pub fn new(
+        store: Store,
+        pools: Pools,
+        provider: Provider,
+        secret: SecretKey,
+        settler: Settler,
+        limits: RedeemLimits,
+        tasks: TaskTracker,
+    ) -> Self {
+        Self(Arc::new(Inner {
+            store,
+            pools,
+            provider,
+            secret,
+            settler,
+            limits,
+            tasks,
+            flights: Mutex::default(),
+        }))
+    }
+
+    /// Redeems a card and waits until its outcome is known, or in doubt. The work goes on when the
+    /// caller does not.
+    pub async fn redeem(&self, command: RedeemCommand) -> Result<Redeemed, Error> {
+        let inner = Arc::clone(&self.0);
+        let work = self.0.tasks.spawn(async move { inner.run(command).await });
+        work.await.unwrap_or(Err(Error::Internal("the redemption's task ended early")))
+    }
+
+    /// The redemption that stands for a request, once it is no longer being sent; `None` when the
+    /// request was never begun.
+    pub async fn find(
+        &self,
+        pool_id: &PoolId,
+        request_id: &RequestId,
+        code: &CardCode,
+        expected: Option<Money>,
+    ) -> Result<Option<Redeemed>, Error> {
+        let found = self.0.store.get_redemption_by_request(pool_id, request_id).await?;
+        let Some((redemption, fingerprint)) = found else { return Ok(None) };
+        let same_code = fingerprint == self.0.secret.fingerprint(PROVIDER_NAME, code);
+        check_same_wish(&redemption, same_code, expected)?;
+        Ok(Some(Redeemed { redemption: self.0.join(redemption).await?, replayed: true }))
+    }
+}
+
+/// A request that was seen before must be the same wish.
+fn check_same_wish(
+    redemption: &Redemption,
+    same_code: bool,
+    expected: Option<Money>,
+) -> Result<(), Error> {
+    let mut differ = Vec::new();
+    if !same_code {
+        differ.push("code");
+    }
+    if redemption.expected_minor != expected.map(|money| money.amount_minor) {
+        differ.push("expected");
+    }
+    if differ.is_empty() {
+        Ok(())
+    } else {
+        Err(Error::RequestIdReused(redemption.request_id.clone(), differ))
+    }
+}
+
+/// What binds a code's ciphertext to its redemption.
+pub(super) fn code_context(pool_id: &PoolId, id: RedemptionId) -> Vec<u8> {
+    format!("{pool_id}/{id}").into_bytes()
+}
+
+/// A time as the provider gets it.
+pub(super) fn rfc3339(at: OffsetDateTime) -> Result<String, Error> {
+    at.format(&Rfc3339).map_err(|_| Error::Internal("a time past the year 9999"))
+}
+
+impl Inner {
+    async fn run(&self, command: RedeemCommand) -> Result<Redeemed, Error> {
+        let pool = self.pools.settings(&command.lease.pool_id).await?;
+        if let Some(expected) = command.expected {
+            check_currency("expected", expected, &pool)?;
+        }
+        let new = self.record_of(&command);
+        let id = new.redemption_id;
+        match self.begin(new, &command).await? {
+            Began::Now(redemption, not_after) => {
+                let ask = ask(&command, id, pool.currency, not_after)?;
+                let redemption = self.fly(&ask, redemption).await?;
+                Ok(Redeemed { redemption, replayed: false })
+            }
+            Began::Before(redemption) => {
+                Ok(Redeemed { redemption: self.join(redemption).await?, replayed: true })
+            }
+        }
+    }
+
+    fn record_of(&self, command: &RedeemCommand) -> NewRedemption {
+        let redemption_id = RedemptionId::new();
+        let context = code_context(&command.lease.pool_id, redemption_id);
+        NewRedemption {
+            redemption_id,
+            lease: command.lease.clone(),
+            request_id: command.request_id.clone(),
+            release_on_completion: command.release_on_completion,
+            code_fingerprint: self.secret.fingerprint(PROVIDER_NAME, &command.code),
+            code_ciphertext: self.secret.encrypt(&context, &command.code),
+            code_last4: command.code.last4().to_owned(),
+            expected_minor: command.expected.map(|money| money.amount_minor),
+        }
+    }
+
+    /// Records the redemption, or finds the one that stands for the request already.
+    async fn begin(&self, new: NewRedemption, command: &RedeemCommand) -> Result<Began, Error> {
+        let id = new.redemption_id;
+        let pool_id = &command.lease.pool_id;
+        for _ in 0..MAX_BEGINS {
+            match self.store.begin(new.clone(), self.limits.send()).await? {
+                Begun::Recorded { redemption, not_after } => {
+                    return Ok(Began::Now(redemption, not_after));
+                }
+                Begun::SameRequest { redemption_id, same_code } => {
+                    let redemption = self.read(pool_id, redemption_id).await?;
+                    if redemption_id == id {
+                        // Recorded by a statement whose reply was lost: it is this call's to send.
+                        let not_after = redemption.created_at + self.limits.not_after;
+                        return Ok(Began::Now(redemption, not_after));
+                    }
+                    check_same_wish(&redemption, same_code, command.expected)?;
+                    return Ok(Began::Before(redemption));
+                }
+                Begun::Refused(BeginRefusal::TryAgain) => sleep(JOIN_POLL / 10).await,
+                Begun::Refused(refusal) => return Err(refused(refusal, &command.lease)),
+                Begun::Unreadable(error) => return Err(error.into()),
+            }
+        }
+        Err(StoreError::Overloaded.into())
+    }
+
+    /// Asks the provider until the outcome is known, or the time to ask is over.
+    async fn fly(&self, ask: &Ask, redemption: Redemption) -> Result<Redemption, Error> {
+        let _flight = self.announce(ask.redemption_id);
+        let give_up_at = Instant::now() + self.limits.send_window;
+        let holder = redemption.holder.as_str();
+        let mut attempts = 1;
+        let mut step = self.send(ask).await;
+        loop {
+            let in_time = |pause: Duration| Instant::now() + pause < give_up_at;
+            match step {
+                Step::Settle(verdict) => {
+                    return self.settler.conclude(&redemption, verdict, attempts, holder).await;
+                }
+                Step::SendAgain { give_up, after } => {
+                    let pause = after.unwrap_or_else(|| backoff(attempts));
+                    let unreachable = give_up.reason == reason::PROVIDER_UNREACHABLE;
+                    if unreachable && attempts >= MAX_UNREACHABLE || !in_time(pause) {
+                        let verdict = crate::domain::redemption::Verdict::Failed(give_up);
+                        return self.settler.conclude(&redemption, verdict, attempts, holder).await;
+                    }
+                    sleep(pause).await;
+                    step = self.send(ask).await;
+                }
+                Step::LookUp { after, answer } => {
+                    let pause = after.unwrap_or_else(|| backoff(attempts));
+                    if !in_time(pause) {
+                        step = Step::InDoubt { answer };
+                        continue;
+                    }
+                    sleep(pause).await;
+                    let answer = self.provider.look_up(ask.redemption_id).await;
+                    step = classify(ask, Call::LookUp, Doubt::InDoubt, &answer);
+                }
+                Step::NotFound => {
+                    let answer = "the provider does not know the key that it was at work on";
+                    step = Step::InDoubt { answer: answer.to_owned() };
+                    continue;
+                }
+                Step::InDoubt { answer } => {
+                    let next = Next::Check { after: FIRST_CHECK, not_found: false };
+                    return self.settler.defer(&redemption, answer, attempts, next).await;
+                }
+            }
+            attempts += 1;
+        }
+    }
+
+    async fn send(&self, ask: &Ask) -> Step {
+        let answer = self.provider.send(ask).await;
+        classify(ask, Call::Send, Doubt::FirstSend, &answer)
+    }
+
+    /// Lets callers join until the answer is dropped.
+    fn announce(&self, id: RedemptionId) -> Flight<'_> {
+        let (landed, flight) = watch::channel(());
+        self.flights.lock().unwrap_or_else(PoisonError::into_inner).insert(id, flight);
+        Flight { flights: &self.flights, id, _landed: landed }
+    }
+
+    /// Waits until the redemption is no longer being sent, here or by another server.
+    async fn join(&self, mut redemption: Redemption) -> Result<Redemption, Error> {
+        let id = redemption.redemption_id;
+        let give_up_at = Instant::now() + self.limits.take_over();
+        while redemption.state == RedemptionState::Submitted && Instant::now() < give_up_at {
+            let flight =
+                self.flights.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned();
+            match flight {
+                Some(mut landed) => {
+                    // Ends with an error when the sender is dropped: then it has landed.
+                    let _ = landed.changed().await;
+                }
+                None => sleep(JOIN_POLL).await,
+            }
+            redemption = self.read(&redemption.pool_id, id).await?;
+        }
+        Ok(redemption)
+    }
+
+    async fn read(&self, pool_id: &PoolId, id: RedemptionId) -> Result<Redemption, Error> {
+        let found = self.store.get_redemption(pool_id, id).await?;
+        found.ok_or_else(|| Error::RedemptionNotFound(pool_id.clone(), id.to_string()))
+    }
+}
+
+enum Began {
+    /// By this call: it is to be sent, and the provider is not to begin after the time.
+    Now(Redemption, OffsetDateTime),
+    /// By an earlier call.
+    Before(Redemption),
+}
+
+/// A redemption that this server is at work on, until dropped.
+struct Flight<'a> {
+    flights: &'a Mutex<HashMap<RedemptionId, watch::Receiver<()>>>,
+    id: RedemptionId,
+    _landed: watch::Sender<()>,
+}
+
+impl Drop for Flight<'_> {
+    fn drop(&mut self) {
+        self.flights.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
+    }
+}
+
+fn ask(
+    command: &RedeemCommand,
+    redemption_id: RedemptionId,
+    currency: Currency,
+    not_after: OffsetDateTime,
+) -> Result<Ask, Error> {
+    Ok(Ask {
+        redemption_id,
+        code: command.code.clone(),
+        account_id: command.lease.account_id.clone(),
+        expected: command.expected,
+        currency,
+        not_after: rfc3339(not_after)?,
+    })
+}
+
+fn refused(refusal: BeginRefusal, lease: &LeaseRef) -> Error {
+    match refusal {
+        BeginRefusal::NoPool => Error::PoolNotFound(lease.pool_id.clone()),
+        BeginRefusal::NoAccount => {
+            Error::AccountNotFound(lease.pool_id.clone(), lease.account_id.clone())
+        }
+        BeginRefusal::LeaseLost(loss) => Error::LeaseLost(lease.clone(), loss),
+        BeginRefusal::RedemptionOpen(id) => Error::RedemptionOpen(id),
+        BeginRefusal::CodeInUse { redemption_id, request_id, state } => {
+            Error::CodeInUse { redemption_id, request_id, state }
+        }
+        BeginRefusal::Paused => Error::PoolPaused(lease.pool_id.clone()),
+        BeginRefusal::TryAgain => StoreError::Overloaded.into(),
+    }
+}
+
+/// 100 ms, 200 ms, 400 ms … at most 5 s.
+fn backoff(attempts: i32) -> Duration {
+    let doublings = u32::try_from(attempts - 1).unwrap_or(0).min(10);
+    Duration::from_millis(100).saturating_mul(1 << doublings).min(Duration::from_secs(5))
+}

@@ -1,0 +1,220 @@
+//! What is done when something is known, or not known, of a redemption's outcome: the same for a
+//! redemption that is under way, for the reconciler, and for a person.
+
+use std::time::Duration;
+
+use super::{Error, acquire::Acquire, pools::Pools};
+use crate::{
+    domain::{
+        account::AccountStatus,
+        id::{PoolId, RedemptionId},
+        redemption::{Failure, RedemptionState, Verdict, reason},
+    },
+    store::{
+        Store, StoreError,
+        pool::{AmountMismatch, Pool},
+        redemption::{Redemption, Resolution},
+        transitions::{Deferral, Next, Outcome, Settled, Settlement},
+    },
+};
+
+/// How long to wait before a record is tried again while there is no database. A record is never
+/// given up: what it holds is known nowhere else.
+const RETRY: Duration = Duration::from_millis(250);
+
+/// Records outcomes. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Settler {
+    store: Store,
+    pools: Pools,
+    acquire: Acquire,
+}
+
+impl Settler {
+    /// Records in `store`; `acquire` is told of accounts that become free.
+    pub fn new(store: Store, pools: Pools, acquire: Acquire) -> Self {
+        Self { store, pools, acquire }
+    }
+
+    /// Records what is known for certain, and answers with the redemption as it then is.
+    pub async fn conclude(
+        &self,
+        redemption: &Redemption,
+        verdict: Verdict,
+        attempts: i32,
+        actor: &str,
+    ) -> Result<Redemption, Error> {
+        let pool = self.pool(&redemption.pool_id).await?;
+        let (outcome, login_invalid) = match apply_policy(verdict, redemption, &pool) {
+            Verdict::Succeeded { amount, provider_ref } => {
+                (Outcome::Succeeded { amount, provider_ref: Some(provider_ref) }, false)
+            }
+            Verdict::Failed(failure) => {
+                let login_invalid = failure.reason == reason::ACCOUNT_LOGIN_INVALID;
+                (Outcome::Failed(failure), login_invalid)
+            }
+            Verdict::NeedsReview { failure, amount, provider_ref } => {
+                let answer = format!("{}: {}", failure.reason, failure.message);
+                let next = Next::Review { failure, amount, provider_ref: Some(provider_ref) };
+                return self.defer(redemption, answer, attempts, next).await;
+            }
+        };
+        let settlement = Settlement {
+            redemption_id: redemption.redemption_id,
+            outcome,
+            attempts,
+            actor: actor.to_owned(),
+            resolution: None,
+            login_invalid,
+        };
+        Ok(self.settle(&redemption.pool_id, settlement).await?.1)
+    }
+
+    /// Records that the outcome is not known, and answers with the redemption as it then is: settled,
+    /// when somebody else found out meanwhile.
+    pub async fn defer(
+        &self,
+        redemption: &Redemption,
+        answer: String,
+        attempts: i32,
+        next: Next,
+    ) -> Result<Redemption, Error> {
+        let deferral = Deferral { redemption_id: redemption.redemption_id, answer, attempts, next };
+        let deferred = loop {
+            match self.store.defer(&redemption.pool_id, deferral.clone()).await {
+                Err(StoreError::Unavailable(_) | StoreError::Overloaded) => {
+                    tokio::time::sleep(RETRY).await;
+                }
+                answered => break answered?,
+            }
+        };
+        match deferred {
+            Some(redemption) => {
+                log_doubt(&redemption);
+                Ok(redemption)
+            }
+            None => self.read(&redemption.pool_id, redemption.redemption_id).await,
+        }
+    }
+
+    /// Records a person's word. The flag says whether it was this call that settled it.
+    pub async fn resolve(
+        &self,
+        redemption: &Redemption,
+        outcome: Outcome,
+        resolution: Resolution,
+    ) -> Result<(bool, Redemption), Error> {
+        let settlement = Settlement {
+            redemption_id: redemption.redemption_id,
+            outcome,
+            attempts: 0,
+            actor: resolution.resolved_by.clone(),
+            resolution: Some(resolution),
+            login_invalid: false,
+        };
+        self.settle(&redemption.pool_id, settlement).await
+    }
+
+    async fn settle(
+        &self,
+        pool_id: &PoolId,
+        settlement: Settlement,
+    ) -> Result<(bool, Redemption), Error> {
+        let settled = loop {
+            match self.store.settle(pool_id, settlement.clone()).await {
+                Err(StoreError::Unavailable(_) | StoreError::Overloaded) => {
+                    tokio::time::sleep(RETRY).await;
+                }
+                answered => break answered?,
+            }
+        };
+        match settled {
+            Settled::Recorded { redemption, account_status, account_balance_minor } => {
+                log_settled(&redemption, account_status, account_balance_minor);
+                if account_status != AccountStatus::Locking {
+                    self.acquire.wake(pool_id);
+                }
+                Ok((true, redemption))
+            }
+            Settled::Already => Ok((false, self.read(pool_id, settlement.redemption_id).await?)),
+            Settled::Unreadable(error) => Err(error.into()),
+        }
+    }
+
+    async fn read(&self, pool_id: &PoolId, id: RedemptionId) -> Result<Redemption, Error> {
+        loop {
+            match self.store.get_redemption(pool_id, id).await {
+                Err(StoreError::Unavailable(_)) => tokio::time::sleep(RETRY).await,
+                Ok(Some(redemption)) => return Ok(redemption),
+                Ok(None) => {
+                    return Err(Error::RedemptionNotFound(pool_id.clone(), id.to_string()));
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    async fn pool(&self, pool_id: &PoolId) -> Result<Pool, Error> {
+        loop {
+            match self.pools.settings(pool_id).await {
+                Err(Error::Store(StoreError::Unavailable(_))) => {
+                    tokio::time::sleep(RETRY).await;
+                }
+                answered => return answered,
+            }
+        }
+    }
+}
+
+/// A success with another amount than the expected one is for a person to look at, in a pool that
+/// wants that.
+fn apply_policy(verdict: Verdict, redemption: &Redemption, pool: &Pool) -> Verdict {
+    match (verdict, redemption.expected_minor) {
+        (Verdict::Succeeded { amount, provider_ref }, Some(expected))
+            if amount.amount_minor != expected
+                && pool.amount_mismatch == AmountMismatch::NeedsReview =>
+        {
+            let message = format!("expected {expected} {}, credited {amount}", pool.currency);
+            let failure =
+                Failure { reason: reason::AMOUNT_MISMATCH.to_owned(), message, code_spent: true };
+            Verdict::NeedsReview { failure, amount: Some(amount), provider_ref }
+        }
+        (verdict, _) => verdict,
+    }
+}
+
+fn log_settled(redemption: &Redemption, status: AccountStatus, balance_minor: i64) {
+    metrics::counter!("holdfast_redemptions_total", "state" => redemption.state.as_str())
+        .increment(1);
+    let Redemption { pool_id, account_id, redemption_id, .. } = redemption;
+    let account_status = status.as_str();
+    let fencing_token = redemption.token.0;
+    match (redemption.state, &redemption.failure) {
+        (RedemptionState::Succeeded, _) => tracing::info!(
+            %pool_id, %account_id, %redemption_id, fencing_token, account_status, balance_minor,
+            amount_minor = redemption.amount.map(|amount| amount.amount_minor),
+            amount_mismatch = redemption.has_amount_mismatch(),
+            "redeemed"
+        ),
+        (_, failure) => tracing::warn!(
+            %pool_id, %account_id, %redemption_id, fencing_token, account_status, balance_minor,
+            error = failure.as_ref().map(|failure| failure.reason.as_str()),
+            code_spent = failure.as_ref().map(|failure| failure.code_spent),
+            "failed and restored: the account has the status it had before"
+        ),
+    }
+}
+
+fn log_doubt(redemption: &Redemption) {
+    metrics::counter!("holdfast_redemptions_deferred_total", "state" => redemption.state.as_str())
+        .increment(1);
+    tracing::warn!(
+        pool_id = %redemption.pool_id,
+        account_id = %redemption.account_id,
+        redemption_id = %redemption.redemption_id,
+        fencing_token = redemption.token.0,
+        state = redemption.state.as_str(),
+        answer = redemption.last_answer.as_deref(),
+        "in doubt: the account stays locked until the outcome is known"
+    );
+}
