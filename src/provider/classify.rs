@@ -57,8 +57,12 @@ pub enum Doubt {
 /// Says what the answer to a call calls for.
 pub fn classify(ask: &Ask, call: Call, doubt: Doubt, answer: &Answer) -> Step {
     let http = match answer {
-        Answer::NeverSent(why) => return never_sent(call, doubt, why),
-        Answer::Lost(why) => return Step::InDoubt { answer: why.clone() },
+        Answer::NeverSent(why) => {
+            return never_sent(call, doubt, &clean(&ask.code, why, MAX_MESSAGE_CHARS));
+        }
+        Answer::Lost(why) => {
+            return Step::InDoubt { answer: clean(&ask.code, why, MAX_MESSAGE_CHARS) };
+        }
         Answer::Http(http) => http,
     };
     match (call, http.status) {
@@ -298,5 +302,7 @@ fn said(ask: &Ask, http: &HttpAnswer, what: &str, problem: wire::Problem) -> Str
     }
 }
 
+#[cfg(test)]
+mod properties;
 #[cfg(test)]
 mod tests;

@@ -3,7 +3,7 @@
 //! Nothing is tried twice here, no redirect is followed and no proxy is asked: each of those could
 //! send a card's code somewhere, or twice, without anybody having decided it.
 
-use std::{error::Error as _, fs, path::Path, sync::Arc, time::Duration};
+use std::{error::Error as _, fmt, fs, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail, ensure};
 use bytes::{Bytes, BytesMut};
@@ -59,6 +59,12 @@ pub enum CallError {
     /// A body that is not the contract's. What it says is left out: it may repeat a code.
     #[error("the provider answered HTTP 200 with a body that is not the contract's")]
     Malformed,
+}
+
+impl fmt::Debug for Provider {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Provider").field(&self.0.base).finish()
+    }
 }
 
 impl Provider {

@@ -1,30 +1,215 @@
 //! THE error table: what each error is to a gRPC client. Nothing else makes a [`Status`].
+//!
+//! Every error carries an `ErrorInfo` with a reason of the contract, and a `BadRequest`, `RetryInfo`
+//! or `ResourceInfo` where it fits.
+
+use std::{collections::HashMap, time::Duration};
 
 use prost::DecodeError;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
+use crate::{
+    service::{Error, error::Violation},
+    store::StoreError,
+};
+
+/// The domain of every reason.
+const DOMAIN: &str = "holdfast";
+/// When to try again after an overload.
+const RETRY_OVERLOAD: Duration = Duration::from_millis(200);
+/// When to try again when something has to come back first.
+const RETRY_OUTAGE: Duration = Duration::from_secs(1);
+
+/// The row of the table for `error`.
+pub(crate) fn status(error: &Error) -> Status {
+    let text = error.to_string();
+    match error {
+        Error::Invalid(violations) => invalid(text, violations),
+
+        Error::PoolNotFound(id) => not_found("POOL_NOT_FOUND", text, "pool", id.as_str()),
+        Error::AccountNotFound(_, id) => {
+            not_found("ACCOUNT_NOT_FOUND", text, "account", id.as_str())
+        }
+        Error::PlanNotFound(_, id) => not_found("PLAN_NOT_FOUND", text, "plan", id.as_str()),
+        Error::RedemptionNotFound(_, id) => {
+            not_found("REDEMPTION_NOT_FOUND", text, "redemption", id)
+        }
+
+        Error::PoolExists(id) => exists("POOL_ALREADY_EXISTS", text, "pool", id.as_str()),
+        Error::PlanExists(_, id) => exists("PLAN_ALREADY_EXISTS", text, "plan", id.as_str()),
+        Error::AccountExists(_, id) => {
+            exists("ACCOUNT_ALREADY_EXISTS", text, "account", id.as_str())
+        }
+        Error::AlreadySettled { redemption_id, state } => {
+            let mut details = reason(
+                "REDEMPTION_ALREADY_SETTLED",
+                [("redemption_id", redemption_id.to_string()), ("state", state.as_str().into())],
+            );
+            details.set_resource_info("redemption", redemption_id.to_string(), "", &text);
+            Status::with_error_details(Code::AlreadyExists, text, details)
+        }
+        Error::RequestIdReused { request_id, differ } => {
+            let mut details = reason(
+                "REQUEST_ID_REUSED",
+                [("request_id", request_id.to_string()), ("fields", differ.join(","))],
+            );
+            for field in differ {
+                details.add_bad_request_violation(*field, "differs from the first use of the request_id");
+            }
+            Status::with_error_details(Code::AlreadyExists, text, details)
+        }
+
+        Error::NoAccountAvailable { pool_id, counts, .. } => {
+            let mut details = reason(
+                "NO_ACCOUNT_AVAILABLE",
+                [
+                    ("pool_id", pool_id.to_string()),
+                    ("locked", counts.locked.to_string()),
+                    ("completed", counts.completed.to_string()),
+                    ("inactive", counts.inactive.to_string()),
+                    ("too_full", counts.too_full.to_string()),
+                    ("not_selected", counts.not_selected.to_string()),
+                    ("free", counts.free.to_string()),
+                ],
+            );
+            details.set_retry_info(Some(RETRY_OUTAGE));
+            Status::with_error_details(Code::ResourceExhausted, text, details)
+        }
+        Error::LeaseLost { lease, loss } => {
+            let details = reason(
+                "LEASE_LOST",
+                [
+                    ("cause", loss.as_str().to_owned()),
+                    ("pool_id", lease.pool_id.to_string()),
+                    ("account_id", lease.account_id.to_string()),
+                    ("fencing_token", lease.token.to_string()),
+                ],
+            );
+            Status::with_error_details(Code::Aborted, text, details)
+        }
+
+        Error::RedemptionOpen(id) => {
+            precondition("REDEMPTION_OPEN", text, [("redemption_id", id.to_string())])
+        }
+        Error::CodeInUse { redemption_id, request_id, state } => precondition(
+            "CODE_IN_USE",
+            text,
+            [
+                ("redemption_id", redemption_id.to_string()),
+                ("request_id", request_id.to_string()),
+                ("state", state.as_str().to_owned()),
+            ],
+        ),
+        Error::PoolPaused(id) => precondition("POOL_PAUSED", text, [("pool_id", id.to_string())]),
+        Error::AccountLocked(pool_id, id) => precondition(
+            "ACCOUNT_LOCKED",
+            text,
+            [("pool_id", pool_id.to_string()), ("account_id", id.to_string())],
+        ),
+
+        Error::ShuttingDown | Error::Store(StoreError::ShuttingDown) => {
+            retry(Code::Unavailable, "SHUTTING_DOWN", text, RETRY_OUTAGE)
+        }
+        Error::Store(StoreError::Overloaded) => overloaded(),
+        Error::Store(StoreError::Unavailable(_)) => {
+            // What the driver said is for the log, not for callers.
+            tracing::warn!(error = %text, "a call found no database");
+            let text = "the database is out of reach; nothing is known to have been done".to_owned();
+            retry(Code::Unavailable, "DATABASE_UNAVAILABLE", text, RETRY_OUTAGE)
+        }
+        Error::Store(
+            StoreError::Refused(_)
+            | StoreError::Unreadable(_)
+            | StoreError::BadUrl(_)
+            | StoreError::Migration(_),
+        )
+        | Error::Internal(_) => {
+            tracing::error!(error = %text, "a call met a bug");
+            Status::with_error_details(
+                Code::Internal,
+                "an error inside Holdfast; its log has the cause",
+                reason("INTERNAL", []),
+            )
+        }
+    }
+}
+
 /// A reply that could not be written: a bug of ours.
 pub(crate) fn unencodable() -> Status {
-    Status::new(Code::Internal, "the reply could not be encoded")
+    status(&Error::Internal("a reply could not be encoded"))
 }
 
 /// A message that is not protobuf, or holds text that is not UTF-8.
 pub(crate) fn undecodable(error: &DecodeError) -> Status {
-    let why = format!("cannot be read as the RPC's request: {error}");
-    Status::with_error_details(
-        Code::InvalidArgument,
-        format!("the message {why}"),
-        ErrorDetails::with_bad_request_violation("message", why),
-    )
+    let rule = format!("cannot be read as the RPC's request: {error}");
+    status(&Error::Invalid(vec![Violation::new("message", rule)]))
 }
 
 /// A message above the limit.
 pub(crate) fn message_too_large(bytes: usize, max_bytes: usize) -> Status {
-    let why = format!("is {bytes} bytes long; at most {max_bytes} are read");
-    Status::with_error_details(
-        Code::InvalidArgument,
-        format!("the message {why}"),
-        ErrorDetails::with_bad_request_violation("message", why),
-    )
+    let rule = format!("is {bytes} bytes long; at most {max_bytes} are read");
+    status(&Error::Invalid(vec![Violation::new("message", rule)]))
+}
+
+/// More calls than the server takes at once.
+pub(crate) fn overloaded() -> Status {
+    let text = "the server has too much to do; nothing was begun".to_owned();
+    retry(Code::ResourceExhausted, "OVERLOADED", text, RETRY_OVERLOAD)
+}
+
+/// The server is stopping.
+pub(crate) fn shutting_down() -> Status {
+    status(&Error::ShuttingDown)
+}
+
+/// An error as a message inside a reply.
+pub(crate) fn rich(error: &Error) -> tonic_types::Status {
+    let status = status(error);
+    let details = prost::Message::decode(status.details());
+    details.unwrap_or_else(|_| tonic_types::Status {
+        code: status.code().into(),
+        message: status.message().to_owned(),
+        details: Vec::new(),
+    })
+}
+
+fn reason<const N: usize>(reason: &str, metadata: [(&str, String); N]) -> ErrorDetails {
+    let metadata: HashMap<_, _> =
+        metadata.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+    ErrorDetails::with_error_info(reason, DOMAIN, metadata)
+}
+
+fn invalid(text: String, violations: &[Violation]) -> Status {
+    let mut details = reason("INVALID_ARGUMENT", []);
+    for violation in violations {
+        details.add_bad_request_violation(&violation.field, &violation.rule);
+    }
+    Status::with_error_details(Code::InvalidArgument, text, details)
+}
+
+fn not_found(why: &str, text: String, kind: &str, name: &str) -> Status {
+    let mut details = reason(why, []);
+    details.set_resource_info(kind, name, "", &text);
+    Status::with_error_details(Code::NotFound, text, details)
+}
+
+fn exists(why: &str, text: String, kind: &str, name: &str) -> Status {
+    let mut details = reason(why, []);
+    details.set_resource_info(kind, name, "", &text);
+    Status::with_error_details(Code::AlreadyExists, text, details)
+}
+
+fn precondition<const N: usize>(
+    why: &str,
+    text: String,
+    metadata: [(&str, String); N],
+) -> Status {
+    Status::with_error_details(Code::FailedPrecondition, text, reason(why, metadata))
+}
+
+fn retry(code: Code, why: &str, text: String, after: Duration) -> Status {
+    let mut details = reason(why, []);
+    details.set_retry_info(Some(after));
+    Status::with_error_details(code, text, details)
 }

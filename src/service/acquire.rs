@@ -180,7 +180,7 @@ fn check_same_wish(command: &AcquireCommand, acquired: &Acquired) -> Result<(), 
         differ.push("selector.country_code");
     }
     if !differ.is_empty() {
-        return Err(Error::RequestIdReused(command.request_id.clone(), differ));
+        return Err(Error::RequestIdReused { request_id: command.request_id.clone(), differ });
     }
     Ok(())
 }
@@ -325,7 +325,8 @@ impl Dispatcher {
             };
             let over = acquired.account.lease.as_ref().is_none_or(|l| l.remaining.is_zero());
             if over && acquired.account.open_redemption_id.is_some() {
-                let _ = waiter.reply.send(Err(Error::LeaseLost(lease, LeaseLoss::Expired)));
+                let _ =
+                    waiter.reply.send(Err(Error::LeaseLost { lease, loss: LeaseLoss::Expired }));
             } else if over {
                 // The request's last lease has run out and nobody has looked yet: it makes way.
                 given -= 1;

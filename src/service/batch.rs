@@ -334,7 +334,7 @@ impl Item {
         loop {
             let lease = self.acquire().await?;
             match self.redeem(&request_id, lease).await {
-                Err(Error::LeaseLost(..)) if leases < MAX_LEASES => leases += 1,
+                Err(Error::LeaseLost { .. }) if leases < MAX_LEASES => leases += 1,
                 outcome => return outcome,
             }
         }

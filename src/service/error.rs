@@ -55,10 +55,15 @@ pub enum Error {
     #[error("account {1} exists already in pool {0}")]
     AccountExists(PoolId, AccountId),
     /// The request stands for something else.
-    #[error("request_id {0} was used before with another {}", .1.join(", another "))]
-    RequestIdReused(RequestId, Vec<&'static str>),
+    #[error("request_id {request_id} was used before with another {}", .differ.join(", another "))]
+    RequestIdReused {
+        /// The request.
+        request_id: RequestId,
+        /// The fields that are not as they were.
+        differ: Vec<&'static str>,
+    },
     /// No account was to be had in time.
-    #[error("no account was free within {}: {}", humantime::format_duration(*.waited), counts(.counts))]
+    #[error("no account of pool {pool_id} was free within {}: {}", humantime::format_duration(*.waited), count(.counts))]
     NoAccountAvailable {
         /// Of this pool.
         pool_id: PoolId,
@@ -68,8 +73,13 @@ pub enum Error {
         counts: Unavailable,
     },
     /// The lease is not the caller's any more.
-    #[error("the lease with token {} on account {} is lost: {}", .0.token, .0.account_id, lost(*.1))]
-    LeaseLost(LeaseRef, LeaseLoss),
+    #[error("the lease with token {} on account {} is lost: {}", .lease.token, .lease.account_id, lost(*.loss))]
+    LeaseLost {
+        /// The lease.
+        lease: LeaseRef,
+        /// Why.
+        loss: LeaseLoss,
+    },
     /// The account has a redemption whose outcome is not known.
     #[error(
         "redemption {0} is open on the account; read it with GetRedemption, and wait until it is settled"
@@ -92,8 +102,13 @@ pub enum Error {
     #[error("account {1} of pool {0} is LOCKING: its plan can be changed when its lease has ended")]
     AccountLocked(PoolId, AccountId),
     /// The redemption is settled, with another outcome than the one that was given.
-    #[error("redemption {0} is {state} already, and stays so", state = .1.as_str())]
-    AlreadySettled(RedemptionId, RedemptionState),
+    #[error("redemption {redemption_id} is {} already, and stays so", .state.as_str())]
+    AlreadySettled {
+        /// The redemption.
+        redemption_id: RedemptionId,
+        /// As which it is settled.
+        state: RedemptionState,
+    },
     /// The server is stopping; nothing was begun.
     #[error("the server is shutting down; nothing was begun: try another, or this one again")]
     ShuttingDown,
@@ -110,7 +125,7 @@ fn describe(violations: &[Violation]) -> String {
     each.join("; ")
 }
 
-fn counts(counts: &Unavailable) -> String {
+fn count(counts: &Unavailable) -> String {
     let Unavailable { locked, completed, inactive, too_full, not_selected, free } = counts;
     let freed = if *free > 0 { format!(", {free} became free just now") } else { String::new() };
     format!(

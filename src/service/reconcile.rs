@@ -46,7 +46,7 @@ pub struct Reconciler {
     store: Store,
     pools: Pools,
     provider: Provider,
-    secret: SecretKey,
+    secret: Arc<SecretKey>,
     settler: Settler,
     limits: RedeemLimits,
 }
@@ -57,7 +57,7 @@ impl Reconciler {
         store: Store,
         pools: Pools,
         provider: Provider,
-        secret: SecretKey,
+        secret: Arc<SecretKey>,
         settler: Settler,
         limits: RedeemLimits,
     ) -> Self {

@@ -102,7 +102,7 @@ struct Inner {
     store: Store,
     pools: Pools,
     provider: Provider,
-    secret: SecretKey,
+    secret: Arc<SecretKey>,
     settler: Settler,
     limits: RedeemLimits,
     tasks: TaskTracker,
@@ -116,7 +116,7 @@ impl Redeem {
         store: Store,
         pools: Pools,
         provider: Provider,
-        secret: SecretKey,
+        secret: Arc<SecretKey>,
         settler: Settler,
         limits: RedeemLimits,
         tasks: TaskTracker,
@@ -174,7 +174,7 @@ fn check_same_wish(
     if differ.is_empty() {
         Ok(())
     } else {
-        Err(Error::RequestIdReused(redemption.request_id.clone(), differ))
+        Err(Error::RequestIdReused { request_id: redemption.request_id.clone(), differ })
     }
 }
 
@@ -376,7 +376,7 @@ fn refused(refusal: BeginRefusal, lease: &LeaseRef) -> Error {
         BeginRefusal::NoAccount => {
             Error::AccountNotFound(lease.pool_id.clone(), lease.account_id.clone())
         }
-        BeginRefusal::LeaseLost(loss) => Error::LeaseLost(lease.clone(), loss),
+        BeginRefusal::LeaseLost(loss) => Error::LeaseLost { lease: lease.clone(), loss },
         BeginRefusal::RedemptionOpen(id) => Error::RedemptionOpen(id),
         BeginRefusal::CodeInUse { redemption_id, request_id, state } => {
             Error::CodeInUse { redemption_id, request_id, state }

@@ -122,7 +122,10 @@ impl Redemptions {
         let (settled_now, redemption) =
             self.settler.resolve(&redemption, outcome, command.resolution.clone()).await?;
         if !settled_now && !says_the_same(&redemption, &command.outcome) {
-            return Err(Error::AlreadySettled(redemption.redemption_id, redemption.state));
+            return Err(Error::AlreadySettled {
+                redemption_id: redemption.redemption_id,
+                state: redemption.state,
+            });
         }
         if settled_now {
             tracing::warn!(

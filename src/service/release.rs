@@ -32,7 +32,7 @@ impl Leases {
         let ttl = lease_duration(&pool, ttl)?;
         match self.store.renew(&lease, ttl).await? {
             LeaseAnswer::Done(account) => Ok(account),
-            LeaseAnswer::Lost(loss, _) => Err(Error::LeaseLost(lease, loss)),
+            LeaseAnswer::Lost(loss, _) => Err(Error::LeaseLost { lease, loss }),
             LeaseAnswer::NoAccount => Err(Error::AccountNotFound(lease.pool_id, lease.account_id)),
             LeaseAnswer::Unreadable(error) => Err(error.into()),
         }
@@ -54,7 +54,7 @@ impl Leases {
                 Ok(account)
             }
             LeaseAnswer::Lost(LeaseLoss::Released, account) => Ok(account),
-            LeaseAnswer::Lost(loss, _) => Err(Error::LeaseLost(lease, loss)),
+            LeaseAnswer::Lost(loss, _) => Err(Error::LeaseLost { lease, loss }),
             LeaseAnswer::NoAccount => Err(Error::AccountNotFound(lease.pool_id, lease.account_id)),
             LeaseAnswer::Unreadable(error) => Err(error.into()),
         }

@@ -69,3 +69,53 @@ impl SimulatorArgs {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        simulator: SimulatorArgs,
+    }
+
+    fn parse(args: &[&str]) -> Result<SimulatorArgs, clap::Error> {
+        let args = ["simulate", "--ledger", "file"].iter().chain(args);
+        Cli::try_parse_from(args).map(|cli| cli.simulator)
+    }
+
+    #[test]
+    fn the_defaults_are_those_of_code_but_for_the_port() {
+        let mut parsed = parse(&[]).unwrap();
+        assert_eq!(parsed.listen.to_string(), "127.0.0.1:50080");
+        parsed.listen.set_port(0);
+        assert_eq!(format!("{parsed:?}"), format!("{:?}", SimulatorArgs::new("file")));
+    }
+
+    #[test]
+    fn faults_are_flags() {
+        let args = [
+            "--fault-latency=50ms..200ms",
+            "--fault-apply-then-drop=2",
+            "--fault-error-after-apply=2.5",
+            "--fault-slow-202=3",
+            "--processing-time=1s",
+            "--fault-garbage=1",
+            "--fault-wrong-amount=1",
+            "--fault-busy=2",
+            "--fault-drop-before-apply=1",
+            "--fault-lookup-error=4",
+            "--invalid-accounts=a,b",
+        ];
+        let parsed = parse(&args).unwrap();
+        assert_eq!(parsed.faults.latency, "50ms..200ms".parse().unwrap());
+        assert_eq!((parsed.faults.error_after_apply, parsed.faults.slow_202), (2.5, 3.0));
+        assert_eq!(parsed.invalid_accounts, ["a", "b"]);
+        for bad in ["--fault-busy=101", "--fault-busy=NaN", "--fault-latency=2s..1s"] {
+            assert!(parse(&[bad]).is_err(), "{bad}");
+        }
+    }
+}

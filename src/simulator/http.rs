@@ -1,4 +1,4 @@
-//! The contract's paths, and where a fault strikes.
+//! The contract's paths, but for the one that redeems: see `redeem`.
 
 use std::{
     future::pending,
@@ -13,34 +13,31 @@ use axum::{
     response::{IntoResponse as _, Response},
     routing::{get, post},
 };
-use http::{HeaderMap, StatusCode};
+use http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use sha2::{Digest as _, Sha256};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio::time::sleep;
 
 use super::{
     SimulatorArgs,
-    book::{Asked, Book, Entry, How, Place, Submitted},
+    book::{Book, Entry, Place},
     cards::code_sha256,
     cut::Connection,
-    faults::{Fault, Faults, Injector},
+    faults::{Faults, Injector},
     ledger::{Ledger, NotDurable, Row, State},
+    redeem,
 };
 
 /// The longest request that is read, in bytes.
 const MAX_REQUEST_BYTES: usize = 64 * 1024;
 /// Redemptions on a page.
 const PAGE: usize = 1000;
-/// How long a caller that was told to come later is told to wait.
-const RETRY_AFTER_MS: u64 = 50;
-
 /// What all requests share.
 pub(super) struct Shared {
     pub(super) ledger: Arc<Ledger>,
-    book: Mutex<Book>,
-    injector: Mutex<Injector>,
+    pub(super) book: Mutex<Book>,
+    pub(super) injector: Mutex<Injector>,
 }
 
 impl Shared {
@@ -63,7 +60,7 @@ impl Shared {
         lock(&self.injector).set(faults)
     }
 
-    fn finish_later(self: Arc<Self>, key: String) {
+    pub(super) fn finish_later(self: Arc<Self>, key: String) {
         let time = lock(&self.injector).faults().processing_time;
         tokio::spawn(async move {
             sleep(time).await;
@@ -73,14 +70,14 @@ impl Shared {
 }
 
 /// A panic while the lock was held leaves nothing half done that matters more than going on.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The paths.
 pub(super) fn router(shared: Arc<Shared>) -> Router {
     Router::new()
-        .route("/redemptions", post(redeem).get(list))
+        .route("/redemptions", post(redeem::redeem).get(list))
         .route("/redemptions/{key}", get(look_up))
         .route("/redemptions/{key}/cancel", post(cancel))
         .route("/cards/inquire", post(inquire))
@@ -91,7 +88,7 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
 }
 
 /// What a request comes to.
-enum Reply {
+pub(super) enum Reply {
     Answer(Response),
     /// No answer, and the connection is gone.
     Cut,
@@ -106,7 +103,7 @@ impl From<NotDurable> for Reply {
 }
 
 impl Reply {
-    async fn give(self, connection: &Connection) -> Response {
+    pub(super) async fn give(self, connection: &Connection) -> Response {
         match self {
             Self::Answer(response) => response,
             Self::Stall => pending().await,
@@ -119,131 +116,8 @@ impl Reply {
     }
 }
 
-/// The body of `POST /redemptions`.
-#[derive(Deserialize)]
-struct RedemptionRequest {
-    code: String,
-    account_ref: String,
-    expected: Option<Expected>,
-    not_after: String,
-}
-
-#[derive(Deserialize)]
-struct Expected {
-    currency_code: String,
-}
-
-async fn redeem(
-    Shares(shared): Shares<Arc<Shared>>,
-    ConnectInfo(connection): ConnectInfo<Connection>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Response {
-    let (asked, code) = match read_request(&headers, &body) {
-        Ok(read) => read,
-        Err(why) => return problem(StatusCode::BAD_REQUEST, "BAD_REQUEST", why),
-    };
-    // In a task of its own: a provider goes on when its caller has hung up.
-    match tokio::spawn(execute(shared, asked, code)).await {
-        Ok(reply) => reply.give(&connection).await,
-        Err(_) => problem(StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL", "it broke"),
-    }
-}
-
-fn read_request(headers: &HeaderMap, body: &[u8]) -> Result<(Asked, String), &'static str> {
-    let key = headers
-        .get("idempotency-key")
-        .and_then(|key| key.to_str().ok())
-        .filter(|key| (1..=128).contains(&key.len()))
-        .ok_or("Idempotency-Key must be 1 to 128 visible characters")?;
-    let request: RedemptionRequest =
-        serde_json::from_slice(body).map_err(|_| "the body is not a request for a redemption")?;
-    let not_after = OffsetDateTime::parse(&request.not_after, &Rfc3339)
-        .map_err(|_| "not_after is not an RFC 3339 time")?;
-    let asked = Asked {
-        key: key.to_owned(),
-        payload_sha256: hex::encode(Sha256::digest(body)),
-        code_sha256: code_sha256(&request.code),
-        account_ref: request.account_ref,
-        expected_currency: request.expected.map(|expected| expected.currency_code),
-        not_after,
-    };
-    Ok((asked, request.code))
-}
-
-async fn execute(shared: Arc<Shared>, asked: Asked, code: String) -> Reply {
-    let (latency, fault) = lock(&shared.injector).of_request(&code);
-    if !latency.is_zero() {
-        sleep(latency).await;
-    }
-    match fault {
-        Some(Fault::DropBeforeApply) => return Reply::Cut,
-        Some(Fault::Busy) => return Reply::Answer(busy()),
-        _ => {}
-    }
-    match submit(&shared, asked, fault).await {
-        Err(NotDurable) => Reply::Cut,
-        Ok(response) => match fault {
-            Some(Fault::ApplyThenDrop) => Reply::Cut,
-            Some(Fault::Stall) => Reply::Stall,
-            Some(Fault::ErrorAfterApply) => Reply::Answer(problem(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                "INTERNAL",
-                "a fault, after it was executed",
-            )),
-            Some(Fault::Garbage) => {
-                Reply::Answer((StatusCode::CREATED, "{\"key\":\"half of an ans").into_response())
-            }
-            _ => Reply::Answer(response),
-        },
-    }
-}
-
-/// Enters the request into the book, and answers once the ledger has it.
-async fn submit(
-    shared: &Arc<Shared>,
-    asked: Asked,
-    fault: Option<Fault>,
-) -> Result<Response, NotDurable> {
-    let how = How {
-        slowly: fault == Some(Fault::Slow202),
-        wrong_amount: fault == Some(Fault::WrongAmount),
-    };
-    let submitted = lock(&shared.book).submit(asked, how);
-    match submitted {
-        Submitted::Reused => Ok(problem(
-            StatusCode::UNPROCESSABLE_ENTITY,
-            "KEY_REUSED",
-            "the key was seen with another payload",
-        )),
-        // The request that began it has not been answered yet.
-        Submitted::Known(entry) if !shared.ledger.is_durable(entry.number) => {
-            Ok(problem(StatusCode::CONFLICT, "IN_PROGRESS", "the key is in progress"))
-        }
-        Submitted::Known(entry) => Ok(outcome(shared, &entry.row, StatusCode::OK)),
-        Submitted::New(entry) => {
-            shared.ledger.durable(entry.number).await?;
-            if entry.row.state == State::Processing {
-                shared.clone().finish_later(entry.row.key.clone());
-            }
-            Ok(outcome(shared, &entry.row, StatusCode::CREATED))
-        }
-    }
-}
-
-/// A redemption as the answer to asking for it.
-fn outcome(shared: &Shared, row: &Row, success: StatusCode) -> Response {
-    let status = match row.state {
-        State::Succeeded => success,
-        State::Processing => StatusCode::ACCEPTED,
-        State::Failed => StatusCode::PAYMENT_REQUIRED,
-        State::Cancelled => StatusCode::GONE,
-    };
-    (status, Json(redemption(shared, row))).into_response()
-}
-
 /// A redemption as the contract has it.
-fn redemption(shared: &Shared, row: &Row) -> Value {
+pub(super) fn redemption(shared: &Shared, row: &Row) -> Value {
     let mut body = json!({
         "key": row.key,
         "provider_ref": row.provider_ref,
@@ -410,11 +284,6 @@ async fn put_faults(Shares(shared): Shares<Arc<Shared>>, body: Bytes) -> Respons
     }
 }
 
-fn busy() -> Response {
-    let body = json!({"error": "BUSY", "executed": false, "retry_after_ms": RETRY_AFTER_MS});
-    (StatusCode::SERVICE_UNAVAILABLE, Json(body)).into_response()
-}
-
-fn problem(status: StatusCode, error: &str, message: &str) -> Response {
+pub(super) fn problem(status: StatusCode, error: &str, message: &str) -> Response {
     (status, Json(json!({"error": error, "message": message}))).into_response()
 }

@@ -5,7 +5,8 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `http` | the contract's paths, and where a fault strikes |
+//! | `http` | the contract's paths |
+//! | `redeem` | the path that redeems, and where a fault strikes |
 //! | `book` | what was asked, and what came of it: the provider's rules |
 //! | `ledger` | the book on disk: synced before anything is answered |
 //! | `cards` | which codes are worth what |
@@ -19,6 +20,7 @@ mod cut;
 pub mod faults;
 mod http;
 pub mod ledger;
+mod redeem;
 
 use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
 

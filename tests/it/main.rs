@@ -1,7 +1,10 @@
-//! The tests that need a Postgres or a process of their own. One program, so that it is linked once
-//! and all tests share one Postgres; one file a concern.
+//! The tests that need a Postgres, real HTTP or a process of their own. One program, so that it is
+//! linked once and all tests share one Postgres; one file a concern.
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
-mod embedded;
 mod support;
+
+mod embedded;
+mod provider;
+mod simulator;

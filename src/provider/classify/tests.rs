@@ -5,11 +5,11 @@ use serde_json::{Value, json};
 use super::*;
 use crate::domain::{id::AccountId, redemption::CardCode};
 
-const ID: &str = "0190163d-8694-739b-aea5-966c26f8ad90";
-const OTHER: &str = "0190163d-8694-739b-aea5-966c26f8ad91";
+pub(super) const ID: &str = "0190163d-8694-739b-aea5-966c26f8ad90";
+pub(super) const OTHER: &str = "0190163d-8694-739b-aea5-966c26f8ad91";
 const CODE: &str = "SECR-ET12-3456";
 const BOTH: [Doubt; 2] = [Doubt::FirstSend, Doubt::InDoubt];
-const CALLS: [Call; 3] = [Call::Send, Call::LookUp, Call::Cancel];
+pub(super) const CALLS: [Call; 3] = [Call::Send, Call::LookUp, Call::Cancel];
 
 fn ask() -> Ask {
     let currency = Currency::parse("EUR").unwrap();
@@ -23,11 +23,11 @@ fn ask() -> Ask {
     }
 }
 
-fn http(status: u16, body: Value) -> Answer {
+pub(super) fn http(status: u16, body: Value) -> Answer {
     raw(status, &body.to_string())
 }
 
-fn raw(status: u16, body: &str) -> Answer {
+pub(super) fn raw(status: u16, body: &str) -> Answer {
     Answer::Http(HttpAnswer { status, retry_after: None, body: body.to_owned().into() })
 }
 
@@ -55,7 +55,7 @@ fn refusal(changes: Value) -> Value {
     body
 }
 
-fn step(call: Call, doubt: Doubt, answer: &Answer) -> Step {
+pub(super) fn step(call: Call, doubt: Doubt, answer: &Answer) -> Step {
     classify(&ask(), call, doubt, answer)
 }
 

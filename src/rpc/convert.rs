@@ -1,0 +1,255 @@
+//! From messages to values and back. What breaks a rule is collected, so that a caller hears of all
+//! of it at once; a value that could not be read stands in as `None` until then.
+
+use std::time::Duration;
+
+use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
+use time::OffsetDateTime;
+
+use super::pb;
+use crate::{
+    domain::{
+        id::InvalidId,
+        money::{Currency, MAX_AMOUNT_MINOR, Money},
+    },
+    service::error::{Error, Violation},
+    store::account::Labels,
+};
+
+/// The most that one page of a list holds.
+const MAX_PAGE: i32 = 1000;
+/// What a page holds when the caller does not say.
+const DEFAULT_PAGE: i32 = 100;
+const MAX_LABELS: usize = 32;
+
+/// Reads a request's fields, and collects what is wrong with them.
+#[derive(Debug, Default)]
+pub(super) struct Fields {
+    violations: Vec<Violation>,
+}
+
+impl Fields {
+    /// Notes that `field` breaks `rule`.
+    pub(super) fn refuse(&mut self, field: &str, rule: impl Into<String>) {
+        self.violations.push(Violation::new(field, rule));
+    }
+
+    /// All that was read, or all that is wrong with it.
+    pub(super) fn finish<T>(self, read: Option<T>) -> Result<T, Error> {
+        match read {
+            Some(value) if self.violations.is_empty() => Ok(value),
+            _ => Err(Error::Invalid(self.violations)),
+        }
+    }
+
+    /// A name that must be there.
+    pub(super) fn id<T>(
+        &mut self,
+        field: &str,
+        text: &str,
+        parse: fn(&str) -> Result<T, InvalidId>,
+    ) -> Option<T> {
+        match parse(text) {
+            Ok(id) => Some(id),
+            Err(InvalidId(rule)) => {
+                self.refuse(field, rule);
+                None
+            }
+        }
+    }
+
+    /// A name that may be left out.
+    pub(super) fn optional_id<T>(
+        &mut self,
+        field: &str,
+        text: &str,
+        parse: fn(&str) -> Result<T, InvalidId>,
+    ) -> Option<T> {
+        if text.is_empty() { None } else { self.id(field, text, parse) }
+    }
+
+    /// Text for people: bounded, without control characters.
+    pub(super) fn text(&mut self, field: &str, text: &str, max_chars: usize) -> Option<String> {
+        let fits = !text.trim().is_empty()
+            && text.chars().count() <= max_chars
+            && !text.chars().any(|c| c.is_control() && c != '\n');
+        if !fits {
+            let rule = format!("must be 1 to {max_chars} characters without control characters");
+            self.refuse(field, rule);
+        }
+        fits.then(|| text.to_owned())
+    }
+
+    /// A message that must be there.
+    pub(super) fn required<T>(&mut self, field: &str, message: Option<T>) -> Option<T> {
+        if message.is_none() {
+            self.refuse(field, "must be set");
+        }
+        message
+    }
+
+    /// An amount of at least `least` minor units, if it is there.
+    pub(super) fn money(
+        &mut self,
+        field: &str,
+        money: Option<pb::Money>,
+        least: i64,
+    ) -> Option<Money> {
+        let money = money?;
+        let in_bounds = (least..=MAX_AMOUNT_MINOR).contains(&money.amount_minor);
+        if !in_bounds {
+            self.refuse(
+                &format!("{field}.amount_minor"),
+                format!("must be between {least} and {MAX_AMOUNT_MINOR}"),
+            );
+        }
+        let currency = self.currency(&format!("{field}.currency_code"), &money.currency_code)?;
+        in_bounds.then_some(Money { amount_minor: money.amount_minor, currency })
+    }
+
+    pub(super) fn currency(&mut self, field: &str, code: &str) -> Option<Currency> {
+        let currency = Currency::parse(code);
+        if currency.is_none() {
+            self.refuse(field, "must be an ISO 4217 code: three upper-case letters");
+        }
+        currency
+    }
+
+    /// A country, if it is there.
+    pub(super) fn country(&mut self, field: &str, code: &str) -> Option<String> {
+        if code.is_empty() {
+            return None;
+        }
+        let fits = code.len() == 2 && code.bytes().all(|b| b.is_ascii_uppercase());
+        if !fits {
+            self.refuse(field, "must be an ISO 3166-1 alpha-2 code: two upper-case letters");
+        }
+        fits.then(|| code.to_owned())
+    }
+
+    /// A duration within bounds, if it is there.
+    pub(super) fn duration(
+        &mut self,
+        field: &str,
+        duration: Option<prost_types::Duration>,
+        least: Duration,
+        most: Duration,
+    ) -> Option<Duration> {
+        let given = duration?;
+        let read = Duration::try_from(given).ok().filter(|d| (least..=most).contains(d));
+        if read.is_none() {
+            self.refuse(
+                field,
+                format!(
+                    "must be between {} and {}",
+                    humantime::format_duration(least),
+                    humantime::format_duration(most)
+                ),
+            );
+        }
+        read
+    }
+
+    /// An enum's value: `None` for UNSPECIFIED, and refused when the contract has no such value.
+    pub(super) fn choice<P, T>(
+        &mut self,
+        field: &str,
+        value: i32,
+        read: impl Fn(P) -> Option<T>,
+    ) -> Option<T>
+    where
+        P: TryFrom<i32>,
+    {
+        match P::try_from(value) {
+            Ok(known) => read(known),
+            Err(_) => {
+                self.refuse(field, format!("has no value {value}"));
+                None
+            }
+        }
+    }
+
+    pub(super) fn labels(
+        &mut self,
+        field: &str,
+        labels: std::collections::HashMap<String, String>,
+    ) -> Labels {
+        if labels.len() > MAX_LABELS {
+            self.refuse(field, format!("must be at most {MAX_LABELS}"));
+        }
+        for (key, value) in &labels {
+            let key_fits =
+                (1..=63).contains(&key.chars().count()) && !key.chars().any(char::is_control);
+            if !key_fits {
+                self.refuse(field, "must have keys of 1 to 63 characters without control characters");
+            }
+            if value.chars().count() > 256 || value.chars().any(char::is_control) {
+                let rule = "must have values of at most 256 characters without control characters";
+                self.refuse(&format!("{field}[{}]", printable(key)), rule);
+            }
+        }
+        labels.into_iter().collect()
+    }
+
+    /// How many a page is to hold.
+    pub(super) fn page_size(&mut self, page_size: i32) -> i64 {
+        match page_size {
+            0 => i64::from(DEFAULT_PAGE),
+            1..=MAX_PAGE => i64::from(page_size),
+            _ => {
+                self.refuse("page_size", format!("must be between 0 and {MAX_PAGE}"));
+                0
+            }
+        }
+    }
+
+    /// The last key of the page before; `None` for the first page.
+    pub(super) fn page_token<T>(
+        &mut self,
+        token: &str,
+        read: impl Fn(&str) -> Option<T>,
+    ) -> Option<T> {
+        if token.is_empty() {
+            return None;
+        }
+        let key = BASE64_URL_SAFE_NO_PAD.decode(token).ok();
+        let key = key.and_then(|bytes| String::from_utf8(bytes).ok());
+        let read = key.and_then(|key| read(&key));
+        if read.is_none() {
+            self.refuse("page_token", "must be empty, or the next_page_token of the page before");
+        }
+        read
+    }
+}
+
+/// A caller's text in an error: bounded, and without what would garble a terminal.
+fn printable(text: &str) -> String {
+    text.chars().take(63).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
+
+/// The token of the page after one that is full: the key of its last element.
+pub(super) fn next_page_token<T>(page: &[T], limit: i64, key: impl Fn(&T) -> String) -> String {
+    let full = i64::try_from(page.len()).is_ok_and(|len| len >= limit);
+    match page.last() {
+        Some(last) if full => BASE64_URL_SAFE_NO_PAD.encode(key(last)),
+        _ => String::new(),
+    }
+}
+
+pub(super) fn money(amount_minor: i64, currency: Currency) -> pb::Money {
+    pb::Money { amount_minor, currency_code: currency.to_string() }
+}
+
+pub(super) fn timestamp(at: OffsetDateTime) -> prost_types::Timestamp {
+    prost_types::Timestamp {
+        seconds: at.unix_timestamp(),
+        nanos: i32::try_from(at.nanosecond()).unwrap_or(0),
+    }
+}
+
+pub(super) fn duration(duration: Duration) -> prost_types::Duration {
+    prost_types::Duration {
+        seconds: i64::try_from(duration.as_secs()).unwrap_or(i64::MAX),
+        nanos: i32::try_from(duration.subsec_nanos()).unwrap_or(0),
+    }
+}
