@@ -181,7 +181,10 @@ impl Fields {
             let key_fits =
                 (1..=63).contains(&key.chars().count()) && !key.chars().any(char::is_control);
             if !key_fits {
-                self.refuse(field, "must have keys of 1 to 63 characters without control characters");
+                self.refuse(
+                    field,
+                    "must have keys of 1 to 63 characters without control characters",
+                );
             }
             if value.chars().count() > 256 || value.chars().any(char::is_control) {
                 let rule = "must have values of at most 256 characters without control characters";

@@ -1,8 +1,15 @@
 //! The gRPC face: reads requests, calls one service each, writes answers. The only code that knows
 //! tonic and prost.
 
-pub mod codec;
-pub mod status;
+pub mod account;
+mod batch;
+mod codec;
+mod convert;
+pub mod layers;
+mod mask;
+pub mod pool;
+pub mod redemption;
+mod status;
 
 /// The contract, as compiled from `proto/`.
 #[allow(missing_docs, clippy::all, clippy::unwrap_used, unreachable_pub)]

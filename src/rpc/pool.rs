@@ -122,10 +122,8 @@ impl pb::pool_service_server::PoolService for PoolRpc {
         let mut fields = Fields::default();
         let pool_id = fields.id("pool_id", &request.pool_id, PoolId::parse);
         let plan_id = fields.id("plan_id", &request.plan_id, PlanId::parse);
-        let (pool_id, plan_id) =
-            fields.finish(pool_id.zip(plan_id)).map_err(|e| status(&e))?;
-        let (pool, plan) =
-            self.pools.get_plan(&pool_id, &plan_id).await.map_err(|e| status(&e))?;
+        let (pool_id, plan_id) = fields.finish(pool_id.zip(plan_id)).map_err(|e| status(&e))?;
+        let (pool, plan) = self.pools.get_plan(&pool_id, &plan_id).await.map_err(|e| status(&e))?;
         Ok(Response::new(pb::GetPlanResponse { plan: Some(plan_message(&pool, &plan)) }))
     }
 
@@ -169,8 +167,8 @@ fn read_new_pool(request: pb::CreatePoolRequest) -> Result<NewPool, Error> {
         let [min, default, max] = read_leases(&mut fields, &pool);
         let amount_mismatch = read_policy(&mut fields, &pool);
         let min_lease = min.unwrap_or(MIN_LEASE);
-        let default_lease = default
-            .unwrap_or_else(|| DEFAULT_LEASE.max(min_lease).min(max.unwrap_or(MAX_LEASE)));
+        let default_lease =
+            default.unwrap_or_else(|| DEFAULT_LEASE.max(min_lease).min(max.unwrap_or(MAX_LEASE)));
         Some(NewPool {
             pool_id: pool_id?,
             currency: currency?,
@@ -202,9 +200,7 @@ fn read_policy(fields: &mut Fields, pool: &pb::Pool) -> Option<AmountMismatch> {
     })
 }
 
-fn read_pool_change(
-    request: pb::UpdatePoolRequest,
-) -> Result<(PoolId, String, PoolChange), Error> {
+fn read_pool_change(request: pb::UpdatePoolRequest) -> Result<(PoolId, String, PoolChange), Error> {
     const CHANGEABLE: [&str; 5] = [
         "default_lease_duration",
         "min_lease_duration",

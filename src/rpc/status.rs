@@ -55,7 +55,10 @@ pub(crate) fn status(error: &Error) -> Status {
                 [("request_id", request_id.to_string()), ("fields", differ.join(","))],
             );
             for field in differ {
-                details.add_bad_request_violation(*field, "differs from the first use of the request_id");
+                details.add_bad_request_violation(
+                    *field,
+                    "differs from the first use of the request_id",
+                );
             }
             Status::with_error_details(Code::AlreadyExists, text, details)
         }
@@ -115,7 +118,8 @@ pub(crate) fn status(error: &Error) -> Status {
         Error::Store(StoreError::Unavailable(_)) => {
             // What the driver said is for the log, not for callers.
             tracing::warn!(error = %text, "a call found no database");
-            let text = "the database is out of reach; nothing is known to have been done".to_owned();
+            let text =
+                "the database is out of reach; nothing is known to have been done".to_owned();
             retry(Code::Unavailable, "DATABASE_UNAVAILABLE", text, RETRY_OUTAGE)
         }
         Error::Store(
@@ -200,11 +204,7 @@ fn exists(why: &str, text: String, kind: &str, name: &str) -> Status {
     Status::with_error_details(Code::AlreadyExists, text, details)
 }
 
-fn precondition<const N: usize>(
-    why: &str,
-    text: String,
-    metadata: [(&str, String); N],
-) -> Status {
+fn precondition<const N: usize>(why: &str, text: String, metadata: [(&str, String); N]) -> Status {
     Status::with_error_details(Code::FailedPrecondition, text, reason(why, metadata))
 }
 

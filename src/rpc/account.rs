@@ -1,0 +1,376 @@
+//! `AccountService`.
+
+use futures_util::StreamExt as _;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::{
+    convert::{self, Fields, next_page_token, timestamp},
+    mask::Mask,
+    pb,
+    status::{rich, status},
+};
+use crate::{
+    domain::{
+        account::{AccountStatus, LoginStatus},
+        id::{AccountId, PlanId, PoolId},
+        money::Currency,
+    },
+    service::{
+        Error,
+        accounts::{Accounts, CreateCommand, of_another_pool},
+    },
+    store::{
+        account::{Account, AccountChange, AccountEvent, AccountFilter, Lease, NewAccount},
+        pool::Pool,
+    },
+};
+
+/// Accounts of an import that are created by one statement.
+const IMPORT_CHUNK: usize = 500;
+/// The most failures that an import's reply names.
+const MAX_FAILURES: usize = 1000;
+
+/// Serves `AccountService`.
+#[derive(Clone, Debug)]
+pub struct AccountRpc {
+    accounts: Accounts,
+}
+
+impl AccountRpc {
+    /// Over the accounts.
+    pub fn new(accounts: Accounts) -> Self {
+        Self { accounts }
+    }
+}
+
+#[tonic::async_trait]
+impl pb::account_service_server::AccountService for AccountRpc {
+    async fn create_account(
+        &self,
+        request: Request<pb::CreateAccountRequest>,
+    ) -> Result<Response<pb::CreateAccountResponse>, Status> {
+        let (pool_id, command) =
+            read_new_account(request.into_inner().account).map_err(|e| status(&e))?;
+        let (pool, account) =
+            self.accounts.create(&pool_id, command).await.map_err(|e| status(&e))?;
+        let account = account_message(&account, pool.currency);
+        Ok(Response::new(pb::CreateAccountResponse { account: Some(account) }))
+    }
+
+    async fn import_accounts(
+        &self,
+        request: Request<Streaming<pb::ImportAccountsRequest>>,
+    ) -> Result<Response<pb::ImportAccountsResponse>, Status> {
+        let mut stream = request.into_inner();
+        let mut import = Import::new(self.accounts.clone());
+        while let Some(message) = stream.next().await {
+            import.take(message?.account).await.map_err(|e| status(&e))?;
+        }
+        let reply = import.finish().await.map_err(|e| status(&e))?;
+        Ok(Response::new(reply))
+    }
+
+    async fn get_account(
+        &self,
+        request: Request<pb::GetAccountRequest>,
+    ) -> Result<Response<pb::GetAccountResponse>, Status> {
+        let request = request.into_inner();
+        let (pool_id, account_id) =
+            read_names(&request.pool_id, &request.account_id).map_err(|e| status(&e))?;
+        let (pool, account) =
+            self.accounts.get(&pool_id, &account_id).await.map_err(|e| status(&e))?;
+        let account = account_message(&account, pool.currency);
+        Ok(Response::new(pb::GetAccountResponse { account: Some(account) }))
+    }
+
+    async fn list_accounts(
+        &self,
+        request: Request<pb::ListAccountsRequest>,
+    ) -> Result<Response<pb::ListAccountsResponse>, Status> {
+        let request = request.into_inner();
+        let mut fields = Fields::default();
+        let pool_id = fields.id("pool_id", &request.pool_id, PoolId::parse);
+        let limit = fields.page_size(request.page_size);
+        let after = fields.page_token(&request.page_token, |key| AccountId::parse(key).ok());
+        let filter = AccountFilter {
+            status: fields.choice("status", request.status, read_status),
+            login_status: fields.choice("login_status", request.login_status, read_login_status),
+            plan_id: fields.optional_id("plan_id", &request.plan_id, PlanId::parse),
+        };
+        let pool_id = fields.finish(pool_id).map_err(|e| status(&e))?;
+        let after = after.map(|id| id.to_string()).unwrap_or_default();
+        let (pool, accounts) =
+            self.accounts.list(&pool_id, &filter, &after, limit).await.map_err(|e| status(&e))?;
+        Ok(Response::new(pb::ListAccountsResponse {
+            next_page_token: next_page_token(&accounts, limit, |a| a.account_id.to_string()),
+            accounts: accounts.iter().map(|a| account_message(a, pool.currency)).collect(),
+        }))
+    }
+
+    async fn update_account(
+        &self,
+        request: Request<pb::UpdateAccountRequest>,
+    ) -> Result<Response<pb::UpdateAccountResponse>, Status> {
+        let (pool_id, account_id, change) =
+            read_change(request.into_inner()).map_err(|e| status(&e))?;
+        let (pool, account) =
+            self.accounts.update(&pool_id, &account_id, change).await.map_err(|e| status(&e))?;
+        let account = account_message(&account, pool.currency);
+        Ok(Response::new(pb::UpdateAccountResponse { account: Some(account) }))
+    }
+
+    async fn list_account_events(
+        &self,
+        request: Request<pb::ListAccountEventsRequest>,
+    ) -> Result<Response<pb::ListAccountEventsResponse>, Status> {
+        let request = request.into_inner();
+        let mut fields = Fields::default();
+        let pool_id = fields.id("pool_id", &request.pool_id, PoolId::parse);
+        let account_id = fields.id("account_id", &request.account_id, AccountId::parse);
+        let limit = fields.page_size(request.page_size);
+        let before = fields.page_token(&request.page_token, |key| key.parse::<i64>().ok());
+        let (pool_id, account_id) =
+            fields.finish(pool_id.zip(account_id)).map_err(|e| status(&e))?;
+        let (pool, events) = self
+            .accounts
+            .events(&pool_id, &account_id, before.unwrap_or(i64::MAX), limit)
+            .await
+            .map_err(|e| status(&e))?;
+        Ok(Response::new(pb::ListAccountEventsResponse {
+            next_page_token: next_page_token(&events, limit, |event| event.version.to_string()),
+            account_events: events
+                .iter()
+                .map(|event| event_message(event, &pool, &account_id))
+                .collect(),
+        }))
+    }
+}
+
+/// An import under way.
+struct Import {
+    accounts: Accounts,
+    /// The pool of the first account.
+    pool: Option<Pool>,
+    chunk: Vec<(i64, CreateCommand)>,
+    reply: pb::ImportAccountsResponse,
+}
+
+impl Import {
+    fn new(accounts: Accounts) -> Self {
+        Self { accounts, pool: None, chunk: Vec::new(), reply: Default::default() }
+    }
+
+    async fn take(&mut self, account: Option<pb::Account>) -> Result<(), Error> {
+        let index = self.reply.received;
+        self.reply.received += 1;
+        let name = account.as_ref().map(|account| account.account_id.clone()).unwrap_or_default();
+        let (pool_id, command) = match read_new_account(account) {
+            Ok(read) => read,
+            Err(error) => {
+                self.fail(index, name, &error);
+                return Ok(());
+            }
+        };
+        let pool = match &self.pool {
+            Some(pool) => pool,
+            None => self.pool.insert(self.accounts.pool(&pool_id).await?),
+        };
+        if pool.pool_id != pool_id {
+            let error = of_another_pool(&pool.pool_id);
+            self.fail(index, name, &error);
+            return Ok(());
+        }
+        self.chunk.push((index, command));
+        if self.chunk.len() >= IMPORT_CHUNK { self.flush().await } else { Ok(()) }
+    }
+
+    async fn flush(&mut self) -> Result<(), Error> {
+        let Some(pool) = &self.pool else { return Ok(()) };
+        let (places, commands): (Vec<_>, Vec<_>) = std::mem::take(&mut self.chunk)
+            .into_iter()
+            .map(|(index, command)| {
+                let name = command.new.account_id.to_string();
+                ((index, name), command)
+            })
+            .unzip();
+        let outcomes = self.accounts.import(pool, commands).await?;
+        for ((index, name), outcome) in places.into_iter().zip(outcomes) {
+            match outcome {
+                Ok(_) => self.reply.created += 1,
+                Err(error) => self.fail(index, name, &error),
+            }
+        }
+        Ok(())
+    }
+
+    fn fail(&mut self, index: i64, account_id: String, error: &Error) {
+        self.reply.failed += 1;
+        if self.reply.failures.len() < MAX_FAILURES {
+            let error = Some(rich(error));
+            self.reply.failures.push(pb::ImportFailure { index, account_id, error });
+        }
+    }
+
+    async fn finish(mut self) -> Result<pb::ImportAccountsResponse, Error> {
+        self.flush().await?;
+        self.reply.failures.sort_by_key(|failure| failure.index);
+        Ok(self.reply)
+    }
+}
+
+fn read_names(pool_id: &str, account_id: &str) -> Result<(PoolId, AccountId), Error> {
+    let mut fields = Fields::default();
+    let pool_id = fields.id("pool_id", pool_id, PoolId::parse);
+    let account_id = fields.id("account_id", account_id, AccountId::parse);
+    fields.finish(pool_id.zip(account_id))
+}
+
+fn read_new_account(account: Option<pb::Account>) -> Result<(PoolId, CreateCommand), Error> {
+    let mut fields = Fields::default();
+    let account = fields.required("account", account);
+    let read = account.and_then(|account| {
+        let pool_id = fields.id("account.pool_id", &account.pool_id, PoolId::parse);
+        let account_id = fields.id("account.account_id", &account.account_id, AccountId::parse);
+        let plan_id = fields.optional_id("account.plan_id", &account.plan_id, PlanId::parse);
+        let field = "account.login_status";
+        let login = fields.choice(field, account.login_status, read_login_status);
+        let country_code = fields.country("account.country_code", &account.country_code);
+        let balance = fields.money("account.balance", account.balance, 0);
+        let labels = fields.labels("account.labels", account.labels);
+        if account.status != 0 {
+            fields.refuse("account.status", "must not be set: leases and redemptions keep it");
+        }
+        if account.lease.is_some() {
+            fields.refuse("account.lease", "must not be set: acquire the account instead");
+        }
+        if !account.open_redemption_id.is_empty() {
+            fields.refuse("account.open_redemption_id", "must not be set");
+        }
+        let new = NewAccount {
+            account_id: account_id?,
+            login_status: login.unwrap_or(LoginStatus::Active),
+            plan_id,
+            country_code,
+            balance_minor: balance.map_or(0, |balance| balance.amount_minor),
+            labels,
+        };
+        Some((pool_id?, CreateCommand { new, balance }))
+    });
+    fields.finish(read)
+}
+
+fn read_change(
+    request: pb::UpdateAccountRequest,
+) -> Result<(PoolId, AccountId, AccountChange), Error> {
+    const CHANGEABLE: [&str; 4] = ["login_status", "plan_id", "country_code", "labels"];
+    let mut fields = Fields::default();
+    let mask = Mask::read(&mut fields, request.update_mask, &CHANGEABLE);
+    let account = fields.required("account", request.account);
+    let read = account.and_then(|account| {
+        let pool_id = fields.id("account.pool_id", &account.pool_id, PoolId::parse);
+        let account_id = fields.id("account.account_id", &account.account_id, AccountId::parse);
+        let plan_id = fields.optional_id("account.plan_id", &account.plan_id, PlanId::parse);
+        let field = "account.login_status";
+        let login_status = fields.choice(field, account.login_status, read_login_status);
+        if mask.names("login_status") && account.login_status == 0 {
+            fields.refuse(field, "must be set, because update_mask names it");
+        }
+        let country_code = fields.country("account.country_code", &account.country_code);
+        let labels = fields.labels("account.labels", account.labels);
+        let set = |name: &str, given: bool| mask.names(name) || given && mask.allows(name);
+        let change = AccountChange {
+            login_status: login_status.filter(|_| mask.allows("login_status")),
+            plan_id: set("plan_id", plan_id.is_some()).then_some(plan_id),
+            country_code: set("country_code", country_code.is_some()).then_some(country_code),
+            labels: set("labels", !labels.is_empty()).then_some(labels),
+        };
+        Some((pool_id?, account_id?, change))
+    });
+    fields.finish(read)
+}
+
+fn read_status(status: pb::AccountStatus) -> Option<AccountStatus> {
+    match status {
+        pb::AccountStatus::Unspecified => None,
+        pb::AccountStatus::Waiting => Some(AccountStatus::Waiting),
+        pb::AccountStatus::Processing => Some(AccountStatus::Processing),
+        pb::AccountStatus::Locking => Some(AccountStatus::Locking),
+        pb::AccountStatus::Completed => Some(AccountStatus::Completed),
+    }
+}
+
+fn read_login_status(status: pb::LoginStatus) -> Option<LoginStatus> {
+    match status {
+        pb::LoginStatus::Unspecified => None,
+        pb::LoginStatus::Active => Some(LoginStatus::Active),
+        pb::LoginStatus::Inactive => Some(LoginStatus::Inactive),
+        pb::LoginStatus::Invalid => Some(LoginStatus::Invalid),
+    }
+}
+
+fn status_message(status: AccountStatus) -> i32 {
+    match status {
+        AccountStatus::Waiting => pb::AccountStatus::Waiting,
+        AccountStatus::Processing => pb::AccountStatus::Processing,
+        AccountStatus::Locking => pb::AccountStatus::Locking,
+        AccountStatus::Completed => pb::AccountStatus::Completed,
+    }
+    .into()
+}
+
+fn login_status_message(status: LoginStatus) -> i32 {
+    match status {
+        LoginStatus::Active => pb::LoginStatus::Active,
+        LoginStatus::Inactive => pb::LoginStatus::Inactive,
+        LoginStatus::Invalid => pb::LoginStatus::Invalid,
+    }
+    .into()
+}
+
+pub(super) fn account_message(account: &Account, currency: Currency) -> pb::Account {
+    pb::Account {
+        pool_id: account.pool_id.to_string(),
+        account_id: account.account_id.to_string(),
+        status: status_message(account.status),
+        login_status: login_status_message(account.login_status),
+        plan_id: account.plan_id.as_ref().map(PlanId::to_string).unwrap_or_default(),
+        country_code: account.country_code.clone().unwrap_or_default(),
+        balance: Some(convert::money(account.balance_minor, currency)),
+        labels: account.labels.clone().into_iter().collect(),
+        lease: account.lease.as_ref().map(|lease| lease_message(account, lease)),
+        open_redemption_id: account.open_redemption_id.map(|id| id.to_string()).unwrap_or_default(),
+        create_time: Some(timestamp(account.created_at)),
+        update_time: Some(timestamp(account.updated_at)),
+    }
+}
+
+pub(super) fn lease_message(account: &Account, lease: &Lease) -> pb::Lease {
+    pb::Lease {
+        r#ref: Some(pb::LeaseRef {
+            pool_id: account.pool_id.to_string(),
+            account_id: account.account_id.to_string(),
+            fencing_token: account.token.0,
+        }),
+        holder: lease.holder.to_string(),
+        acquire_time: Some(timestamp(lease.acquired_at)),
+        expire_time: Some(timestamp(lease.expires_at)),
+        remaining: Some(convert::duration(lease.remaining)),
+    }
+}
+
+fn event_message(event: &AccountEvent, pool: &Pool, account_id: &AccountId) -> pb::AccountEvent {
+    pb::AccountEvent {
+        pool_id: pool.pool_id.to_string(),
+        account_id: account_id.to_string(),
+        version: event.version,
+        event_time: Some(timestamp(event.happened_at)),
+        actor: event.actor.clone(),
+        reason: event.reason.clone(),
+        from_status: event.from_status.map_or(0, status_message),
+        to_status: status_message(event.to_status),
+        fencing_token: event.token.0,
+        redemption_id: event.redemption_id.map(|id| id.to_string()).unwrap_or_default(),
+        balance: Some(convert::money(event.balance_minor, pool.currency)),
+        lease_expire_time: event.lease_expires_at.map(timestamp),
+    }
+}

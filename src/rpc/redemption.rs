@@ -1,0 +1,385 @@
+//! `RedemptionService`.
+
+use std::{pin::Pin, time::Duration};
+
+use futures_util::Stream;
+use tonic::{Request, Response, Status, Streaming};
+use uuid::Uuid;
+
+use super::{
+    account::{account_message, lease_message},
+    batch,
+    convert::{self, Fields, next_page_token, timestamp},
+    pb,
+    status::status,
+};
+use crate::{
+    domain::{
+        id::{AccountId, BatchId, FencingToken, Holder, PlanId, PoolId, RedemptionId, RequestId},
+        lease::{LeaseRef, MAX_LEASE, MIN_LEASE},
+        money::Currency,
+        redemption::{CardCode, RedemptionState},
+    },
+    service::{
+        Error,
+        acquire::{Acquire, AcquireCommand},
+        batch::{Batch, Selection},
+        pools::Pools,
+        redeem::{Redeem, RedeemCommand},
+        redemptions::{Redemptions, ResolveCommand, ResolvedOutcome},
+        release::Leases,
+    },
+    store::{
+        lease::Selector,
+        redemption::{Redemption, RedemptionFilter, Resolution},
+    },
+};
+
+/// The longest that an acquisition may wait.
+const MAX_WAIT: Duration = Duration::from_secs(600);
+/// The most account ids that a selector may exclude.
+const MAX_EXCLUDED: usize = 1000;
+
+/// Serves `RedemptionService`.
+#[derive(Clone)]
+pub struct RedemptionRpc {
+    /// For the pool's currency in answers.
+    pub pools: Pools,
+    /// `AcquireAccount`.
+    pub acquire: Acquire,
+    /// `RenewLease` and `ReleaseAccount`.
+    pub leases: Leases,
+    /// `Redeem`.
+    pub redeem: Redeem,
+    /// `BatchRedeem`.
+    pub batch: Batch,
+    /// The rest.
+    pub redemptions: Redemptions,
+}
+
+type BatchStream =
+    Pin<Box<dyn Stream<Item = Result<pb::BatchRedeemResponse, Status>> + Send + 'static>>;
+
+#[tonic::async_trait]
+impl pb::redemption_service_server::RedemptionService for RedemptionRpc {
+    type BatchRedeemStream = BatchStream;
+
+    async fn acquire_account(
+        &self,
+        request: Request<pb::AcquireAccountRequest>,
+    ) -> Result<Response<pb::AcquireAccountResponse>, Status> {
+        let command = read_acquire(request.into_inner()).map_err(|e| status(&e))?;
+        let acquired = self.acquire.acquire(command).await.map_err(|e| status(&e))?;
+        let account = acquired.account;
+        let currency = self.currency(&account.pool_id).await?;
+        Ok(Response::new(pb::AcquireAccountResponse {
+            lease: account.lease.as_ref().map(|lease| lease_message(&account, lease)),
+            account: Some(account_message(&account, currency)),
+        }))
+    }
+
+    async fn renew_lease(
+        &self,
+        request: Request<pb::RenewLeaseRequest>,
+    ) -> Result<Response<pb::RenewLeaseResponse>, Status> {
+        let request = request.into_inner();
+        let mut fields = Fields::default();
+        let lease = read_lease(&mut fields, request.lease);
+        let ttl = fields.duration("lease_duration", request.lease_duration, MIN_LEASE, MAX_LEASE);
+        let lease = fields.finish(lease).map_err(|e| status(&e))?;
+        let account = self.leases.renew(lease, ttl).await.map_err(|e| status(&e))?;
+        let lease = account.lease.as_ref().map(|lease| lease_message(&account, lease));
+        Ok(Response::new(pb::RenewLeaseResponse { lease }))
+    }
+
+    async fn redeem(
+        &self,
+        request: Request<pb::RedeemRequest>,
+    ) -> Result<Response<pb::RedeemResponse>, Status> {
+        let command = read_redeem(request.into_inner()).map_err(|e| status(&e))?;
+        let redeemed = self.redeem.redeem(command).await.map_err(|e| status(&e))?;
+        let currency = self.currency(&redeemed.redemption.pool_id).await?;
+        Ok(Response::new(pb::RedeemResponse {
+            redemption: Some(redemption_message(&redeemed.redemption, currency)),
+            replayed: redeemed.replayed,
+        }))
+    }
+
+    async fn release_account(
+        &self,
+        request: Request<pb::ReleaseAccountRequest>,
+    ) -> Result<Response<pb::ReleaseAccountResponse>, Status> {
+        let mut fields = Fields::default();
+        let lease = read_lease(&mut fields, request.into_inner().lease);
+        let lease = fields.finish(lease).map_err(|e| status(&e))?;
+        let account = self.leases.release(lease).await.map_err(|e| status(&e))?;
+        let currency = self.currency(&account.pool_id).await?;
+        let account = account_message(&account, currency);
+        Ok(Response::new(pb::ReleaseAccountResponse { account: Some(account) }))
+    }
+
+    async fn batch_redeem(
+        &self,
+        request: Request<Streaming<pb::BatchRedeemRequest>>,
+    ) -> Result<Response<BatchStream>, Status> {
+        let events = batch::open(&self.batch, request.into_inner()).await?;
+        Ok(Response::new(Box::pin(events)))
+    }
+
+    async fn get_redemption(
+        &self,
+        request: Request<pb::GetRedemptionRequest>,
+    ) -> Result<Response<pb::GetRedemptionResponse>, Status> {
+        let (pool_id, name) = read_get(request.into_inner()).map_err(|e| status(&e))?;
+        let found = match name {
+            Name::Redemption(id) => self.redemptions.get(&pool_id, id).await,
+            Name::Request(id) => self.redemptions.get_by_request(&pool_id, &id).await,
+        };
+        let (pool, redemption) = found.map_err(|e| status(&e))?;
+        let redemption = redemption_message(&redemption, pool.currency);
+        Ok(Response::new(pb::GetRedemptionResponse { redemption: Some(redemption) }))
+    }
+
+    async fn list_redemptions(
+        &self,
+        request: Request<pb::ListRedemptionsRequest>,
+    ) -> Result<Response<pb::ListRedemptionsResponse>, Status> {
+        let request = request.into_inner();
+        let mut fields = Fields::default();
+        let pool_id = fields.id("pool_id", &request.pool_id, PoolId::parse);
+        let limit = fields.page_size(request.page_size);
+        let before = fields.page_token(&request.page_token, |key| RedemptionId::parse(key).ok());
+        let states = request.states.iter();
+        let filter = RedemptionFilter {
+            states: states.filter_map(|s| fields.choice("states", *s, read_state)).collect(),
+            account_id: fields.optional_id("account_id", &request.account_id, AccountId::parse),
+            batch_id: fields.optional_id("batch_id", &request.batch_id, BatchId::parse),
+        };
+        let pool_id = fields.finish(pool_id).map_err(|e| status(&e))?;
+        let before = before.unwrap_or(RedemptionId(Uuid::max()));
+        let (pool, redemptions) = self
+            .redemptions
+            .list(&pool_id, &filter, before, limit)
+            .await
+            .map_err(|e| status(&e))?;
+        Ok(Response::new(pb::ListRedemptionsResponse {
+            next_page_token: next_page_token(&redemptions, limit, |r| r.redemption_id.to_string()),
+            redemptions: redemptions.iter().map(|r| redemption_message(r, pool.currency)).collect(),
+        }))
+    }
+
+    async fn resolve_redemption(
+        &self,
+        request: Request<pb::ResolveRedemptionRequest>,
+    ) -> Result<Response<pb::ResolveRedemptionResponse>, Status> {
+        let command = read_resolve(request.into_inner()).map_err(|e| status(&e))?;
+        let (pool, redemption) = self.redemptions.resolve(command).await.map_err(|e| status(&e))?;
+        let redemption = redemption_message(&redemption, pool.currency);
+        Ok(Response::new(pb::ResolveRedemptionResponse { redemption: Some(redemption) }))
+    }
+}
+
+impl RedemptionRpc {
+    async fn currency(&self, pool_id: &PoolId) -> Result<Currency, Status> {
+        Ok(self.pools.settings(pool_id).await.map_err(|e| status(&e))?.currency)
+    }
+}
+
+fn read_acquire(request: pb::AcquireAccountRequest) -> Result<AcquireCommand, Error> {
+    let mut fields = Fields::default();
+    let request_id = fields.optional_id("request_id", &request.request_id, RequestId::parse);
+    let pool_id = fields.id("pool_id", &request.pool_id, PoolId::parse);
+    let holder = fields.id("holder", &request.holder, Holder::parse);
+    let ttl = fields.duration("lease_duration", request.lease_duration, MIN_LEASE, MAX_LEASE);
+    let wait = fields.duration("wait_timeout", request.wait_timeout, Duration::ZERO, MAX_WAIT);
+    let selection = read_selector(&mut fields, "selector", request.selector);
+    let read = pool_id.zip(holder).map(|(pool_id, holder)| AcquireCommand {
+        request_id: request_id.unwrap_or_else(RequestId::random),
+        pool_id,
+        holder,
+        ttl,
+        wait: wait.unwrap_or_default(),
+        selector: selection.selector,
+        min_headroom: selection.min_headroom,
+    });
+    fields.finish(read)
+}
+
+pub(super) fn read_selector(
+    fields: &mut Fields,
+    field: &str,
+    selector: Option<pb::AccountSelector>,
+) -> Selection {
+    let Some(selector) = selector else { return Selection::default() };
+    let path = |name: &str| format!("{field}.{name}");
+    let account_id =
+        fields.optional_id(&path("account_id"), &selector.account_id, AccountId::parse);
+    let plan_id = fields.optional_id(&path("plan_id"), &selector.plan_id, PlanId::parse);
+    let country_code = fields.country(&path("country_code"), &selector.country_code);
+    let min_headroom = fields.money(&path("min_headroom"), selector.min_headroom, 0);
+    let labels = fields.labels(&path("labels"), selector.labels);
+    if selector.exclude_account_ids.len() > MAX_EXCLUDED {
+        fields.refuse(&path("exclude_account_ids"), format!("must be at most {MAX_EXCLUDED}"));
+    }
+    let excluded = selector.exclude_account_ids.iter().enumerate().take(MAX_EXCLUDED);
+    let exclude = excluded
+        .filter_map(|(place, id)| {
+            fields.id(&format!("{field}.exclude_account_ids[{place}]"), id, AccountId::parse)
+        })
+        .collect();
+    Selection {
+        selector: Selector {
+            account_id,
+            plan_id,
+            country_code,
+            min_headroom_minor: min_headroom.map(|money| money.amount_minor),
+            labels,
+            exclude,
+        },
+        min_headroom,
+    }
+}
+
+fn read_lease(fields: &mut Fields, lease: Option<pb::LeaseRef>) -> Option<LeaseRef> {
+    let lease = fields.required("lease", lease)?;
+    let pool_id = fields.id("lease.pool_id", &lease.pool_id, PoolId::parse);
+    let account_id = fields.id("lease.account_id", &lease.account_id, AccountId::parse);
+    if lease.fencing_token < 1 {
+        fields.refuse("lease.fencing_token", "must be the token of an acquisition: 1 or more");
+    }
+    let (pool_id, account_id) = pool_id.zip(account_id)?;
+    Some(LeaseRef { pool_id, account_id, token: FencingToken(lease.fencing_token) })
+}
+
+fn read_redeem(request: pb::RedeemRequest) -> Result<RedeemCommand, Error> {
+    let mut fields = Fields::default();
+    let request_id = fields.id("request_id", &request.request_id, RequestId::parse);
+    let lease = read_lease(&mut fields, request.lease);
+    let code = fields.id("code", &request.code, CardCode::parse);
+    let expected = fields.money("expected", request.expected, 1);
+    let read = request_id.zip(lease).zip(code).map(|((request_id, lease), code)| RedeemCommand {
+        request_id,
+        lease,
+        code,
+        expected,
+        release_on_completion: request.release_on_completion,
+    });
+    fields.finish(read)
+}
+
+enum Name {
+    Redemption(RedemptionId),
+    Request(RequestId),
+}
+
+fn read_get(request: pb::GetRedemptionRequest) -> Result<(PoolId, Name), Error> {
+    let mut fields = Fields::default();
+    let pool_id = fields.id("pool_id", &request.pool_id, PoolId::parse);
+    let name = match (&*request.redemption_id, &*request.request_id) {
+        ("", "") | (_, "") => fields
+            .id("redemption_id", &request.redemption_id, RedemptionId::parse)
+            .map(Name::Redemption),
+        ("", request_id) => {
+            fields.id("request_id", request_id, RequestId::parse_any).map(Name::Request)
+        }
+        _ => {
+            fields.refuse("request_id", "must be empty when redemption_id is set");
+            None
+        }
+    };
+    fields.finish(pool_id.zip(name))
+}
+
+fn read_resolve(request: pb::ResolveRedemptionRequest) -> Result<ResolveCommand, Error> {
+    let mut fields = Fields::default();
+    let pool_id = fields.id("pool_id", &request.pool_id, PoolId::parse);
+    let redemption_id = fields.id("redemption_id", &request.redemption_id, RedemptionId::parse);
+    let reason = fields.text("reason", &request.reason, 1000);
+    let resolved_by = fields.text("resolved_by", &request.resolved_by, 256);
+    let amount_is_set = request.amount.is_some();
+    let amount = fields.money("amount", request.amount, 1);
+    let provider_ref = (!request.provider_ref.is_empty())
+        .then(|| fields.text("provider_ref", &request.provider_ref, 256))
+        .flatten();
+    let outcome = match fields.choice("state", request.state, read_state) {
+        Some(RedemptionState::Succeeded) => {
+            if !amount_is_set {
+                fields.refuse("amount", "must be set when the state is SUCCEEDED");
+            }
+            amount.map(|amount| ResolvedOutcome::Succeeded { amount, provider_ref })
+        }
+        Some(RedemptionState::Failed) => {
+            if amount_is_set {
+                fields.refuse("amount", "must not be set when the state is FAILED");
+            }
+            Some(ResolvedOutcome::Failed { code_spent: request.code_spent })
+        }
+        _ => {
+            fields.refuse("state", "must be SUCCEEDED or FAILED");
+            None
+        }
+    };
+    let read = pool_id.zip(redemption_id).zip(outcome).zip(reason.zip(resolved_by)).map(
+        |(((pool_id, redemption_id), outcome), (reason, resolved_by))| ResolveCommand {
+            pool_id,
+            redemption_id,
+            outcome,
+            resolution: Resolution { resolved_by, reason },
+        },
+    );
+    fields.finish(read)
+}
+
+fn read_state(state: pb::RedemptionState) -> Option<RedemptionState> {
+    match state {
+        pb::RedemptionState::Unspecified => None,
+        pb::RedemptionState::Submitted => Some(RedemptionState::Submitted),
+        pb::RedemptionState::InDoubt => Some(RedemptionState::InDoubt),
+        pb::RedemptionState::NeedsReview => Some(RedemptionState::NeedsReview),
+        pb::RedemptionState::Succeeded => Some(RedemptionState::Succeeded),
+        pb::RedemptionState::Failed => Some(RedemptionState::Failed),
+    }
+}
+
+fn state_message(state: RedemptionState) -> i32 {
+    match state {
+        RedemptionState::Submitted => pb::RedemptionState::Submitted,
+        RedemptionState::InDoubt => pb::RedemptionState::InDoubt,
+        RedemptionState::NeedsReview => pb::RedemptionState::NeedsReview,
+        RedemptionState::Succeeded => pb::RedemptionState::Succeeded,
+        RedemptionState::Failed => pb::RedemptionState::Failed,
+    }
+    .into()
+}
+
+pub(super) fn redemption_message(redemption: &Redemption, currency: Currency) -> pb::Redemption {
+    let open = redemption.state.is_open();
+    let failed = matches!(redemption.state, RedemptionState::Failed | RedemptionState::NeedsReview);
+    pb::Redemption {
+        redemption_id: redemption.redemption_id.to_string(),
+        request_id: redemption.request_id.to_string(),
+        pool_id: redemption.pool_id.to_string(),
+        account_id: redemption.account_id.to_string(),
+        fencing_token: redemption.token.0,
+        state: state_message(redemption.state),
+        expected: redemption.expected_minor.map(|minor| convert::money(minor, currency)),
+        amount: redemption.amount.map(|m| convert::money(m.amount_minor, m.currency)),
+        provider_ref: redemption.provider_ref.clone().unwrap_or_default(),
+        code_last4: redemption.code_last4.clone(),
+        failure: redemption.failure.as_ref().filter(|_| failed).map(|failure| pb::Failure {
+            reason: failure.reason.clone(),
+            message: failure.message.clone(),
+            code_spent: failure.code_spent,
+        }),
+        attempts: redemption.attempts,
+        create_time: Some(timestamp(redemption.created_at)),
+        finish_time: redemption.finished_at.map(timestamp),
+        next_check_time: redemption.next_check_at.map(timestamp),
+        amount_mismatch: redemption.has_amount_mismatch(),
+        last_answer: redemption.last_answer.clone().filter(|_| open).unwrap_or_default(),
+        resolution: redemption.resolution.as_ref().map(|resolution| pb::Resolution {
+            resolved_by: resolution.resolved_by.clone(),
+            reason: resolution.reason.clone(),
+        }),
+    }
+}
