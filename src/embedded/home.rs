@@ -12,7 +12,7 @@ use std::{
     env,
     fs::{self, File, OpenOptions, TryLockError},
     io::{ErrorKind, Read as _, Write as _},
-    os::unix::fs::{FileExt as _, PermissionsExt as _},
+    os::unix::fs::{FileExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -232,7 +232,9 @@ fn lock_for_this_program(path: &Path) -> anyhow::Result<File> {
 }
 
 fn open_log(path: &Path) -> std::io::Result<File> {
-    OpenOptions::new().read(true).append(true).create(true).open(path.join("postgres.log"))
+    let mut options = OpenOptions::new();
+    options.read(true).append(true).create(true).mode(0o600);
+    options.open(path.join("postgres.log"))
 }
 
 /// Locks the log, and with it the data: Postgres and its supervisor inherit the lock, so it tells

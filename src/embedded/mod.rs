@@ -12,6 +12,7 @@ mod supervisor;
 
 use std::{
     path::{Path, PathBuf},
+    process::ExitStatus,
     time::{Duration, Instant},
 };
 
@@ -33,6 +34,9 @@ const START_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// How often a start or a stop is looked at.
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
+
+/// How often a Postgres that should go on running is looked at.
+const WATCH_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Where a private Postgres keeps its data.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,22 +101,36 @@ impl Postgres {
         self.home.path()
     }
 
+    /// Waits until it ends by itself, which it never should; says how it ended, with the last lines
+    /// of its log. A server that waits for this beside its work need not go on without a database.
+    pub async fn ended(&mut self) -> anyhow::Error {
+        let status = match self.exit(WATCH_INTERVAL).await {
+            Ok(status) => status,
+            Err(error) => return error,
+        };
+        anyhow::anyhow!("Postgres ended ({status}); its log says:\n{}", self.home.log_tail())
+    }
+
     /// Stops it: connections are closed, and kept data is written out, which takes a moment.
     ///
     /// # Errors
     /// When Postgres did not end well. Kept data is safe even so: the next start recovers it.
     pub async fn stop(mut self) -> anyhow::Result<()> {
         self.supervisor.ask_to_stop();
-        let status = loop {
-            match self.supervisor.exit_status()? {
-                Some(status) => break status,
-                None => tokio::time::sleep(POLL_INTERVAL).await,
-            }
-        };
+        let status = self.exit(POLL_INTERVAL).await?;
         if !status.success() && !self.home.is_throw_away() {
             bail!("Postgres did not end well ({status}):\n{}", self.home.log_tail());
         }
         Ok(())
+    }
+
+    async fn exit(&mut self, poll_interval: Duration) -> anyhow::Result<ExitStatus> {
+        loop {
+            match self.supervisor.exit_status()? {
+                Some(status) => return Ok(status),
+                None => tokio::time::sleep(poll_interval).await,
+            }
+        }
     }
 
     async fn wait_until_ready(&mut self) -> anyhow::Result<()> {
