@@ -81,6 +81,7 @@ impl Home {
     }
 
     fn make_throw_away() -> anyhow::Result<Self> {
+        let owner = Owner::of_new_data()?;
         let parent = memory_dir().unwrap_or_else(env::temp_dir);
         let dir = about(
             &parent,
@@ -89,7 +90,6 @@ impl Home {
         )?;
         let path = dir.path().to_owned();
         let cluster_dir = cluster_dir(&path);
-        let owner = Owner::of(&cluster_dir)?;
         let log = about(&path, "open postgres.log in", open_log(&path))?;
         about(&cluster_dir, "make", fs::create_dir(&cluster_dir))?;
         owner.take(&cluster_dir)?;
