@@ -3,7 +3,8 @@
 # Where rustup puts cargo; a shell that was opened before does not know.
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 
-# For test-clients: the server to check.
+# For test-clients: the server to check. It and its provider have to be running; nothing here starts
+# them.
 ADDRESS ?= 127.0.0.1:50051
 
 .DEFAULT_GOAL := help

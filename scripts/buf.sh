@@ -13,11 +13,6 @@ dir=target/tools/buf-$version
 if [ ! -x "$dir/bin/buf" ]; then
     scripts/setup.sh python
     say "installing buf $version"
-    # Beside its place, so that an interrupted installation is not taken for one.
-    rm -rf "$dir.new"
-    mkdir -p "$dir.new"
-    python3 -m pip install --quiet --disable-pip-version-check --root-user-action ignore \
-        --target "$dir.new" "buf-bin==$version" || fail "buf cannot be installed"
-    mv "$dir.new" "$dir"
+    pip_install "$dir" "buf-bin==$version" || fail "buf cannot be installed"
 fi
 exec "$dir/bin/buf" "$@"

@@ -15,11 +15,7 @@ dir=target/tools/clients-$(cksum <"$requirements" | cut -d ' ' -f 1)
 if [ ! -d "$dir" ]; then
     scripts/setup.sh python
     say "installing what the check of the clients needs"
-    rm -rf "$dir.new"
-    mkdir -p "$dir.new"
-    python3 -m pip install --quiet --disable-pip-version-check --root-user-action ignore \
-        --target "$dir.new" --requirement "$requirements" || fail "it cannot be installed"
-    mv "$dir.new" "$dir"
+    pip_install "$dir" --requirement "$requirements" || fail "it cannot be installed"
 fi
 
 address=127.0.0.1:50051

@@ -103,3 +103,15 @@ package_name() {
     done
     echo "?"
 }
+
+# Installs Python packages into directory $1, and nowhere else: the other arguments are pip's.
+pip_install() {
+    target=$1
+    shift
+    # Beside its place, so that an interrupted installation is not taken for one.
+    rm -rf "$target.new"
+    mkdir -p "$target.new"
+    PIP_ROOT_USER_ACTION=ignore python3 -m pip install --quiet --disable-pip-version-check \
+        --target "$target.new" "$@" || return
+    mv "$target.new" "$target"
+}

@@ -12,7 +12,7 @@ use std::{
     env,
     fs::{self, File, OpenOptions, TryLockError},
     io::{ErrorKind, Read as _, Write as _},
-    os::unix::fs::{FileExt as _, PermissionsExt as _},
+    os::unix::fs::{FileExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -81,6 +81,7 @@ impl Home {
     }
 
     fn make_throw_away() -> anyhow::Result<Self> {
+        let owner = Owner::of_new_data()?;
         let parent = memory_dir().unwrap_or_else(env::temp_dir);
         let dir = about(
             &parent,
@@ -89,7 +90,6 @@ impl Home {
         )?;
         let path = dir.path().to_owned();
         let cluster_dir = cluster_dir(&path);
-        let owner = Owner::of(&cluster_dir)?;
         let log = about(&path, "open postgres.log in", open_log(&path))?;
         about(&cluster_dir, "make", fs::create_dir(&cluster_dir))?;
         owner.take(&cluster_dir)?;
@@ -232,7 +232,9 @@ fn lock_for_this_program(path: &Path) -> anyhow::Result<File> {
 }
 
 fn open_log(path: &Path) -> std::io::Result<File> {
-    OpenOptions::new().read(true).append(true).create(true).open(path.join("postgres.log"))
+    let mut options = OpenOptions::new();
+    options.read(true).append(true).create(true).mode(0o600);
+    options.open(path.join("postgres.log"))
 }
 
 /// Locks the log, and with it the data: Postgres and its supervisor inherit the lock, so it tells

@@ -12,6 +12,7 @@ mod supervisor;
 
 use std::{
     path::{Path, PathBuf},
+    process::ExitStatus,
     time::{Duration, Instant},
 };
 
@@ -33,6 +34,9 @@ const START_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// How often a start or a stop is looked at.
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
+
+/// How often a Postgres that should go on running is looked at.
+const WATCH_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Where a private Postgres keeps its data.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,22 +101,36 @@ impl Postgres {
         self.home.path()
     }
 
+    /// Waits until it ends by itself, which it never should; says how it ended, with the last lines
+    /// of its log. A server that waits for this beside its work need not go on without a database.
+    pub async fn ended(&mut self) -> anyhow::Error {
+        let status = match self.exit(WATCH_INTERVAL).await {
+            Ok(status) => status,
+            Err(error) => return error,
+        };
+        anyhow::anyhow!("Postgres ended ({status}); its log says:\n{}", self.home.log_tail())
+    }
+
     /// Stops it: connections are closed, and kept data is written out, which takes a moment.
     ///
     /// # Errors
     /// When Postgres did not end well. Kept data is safe even so: the next start recovers it.
     pub async fn stop(mut self) -> anyhow::Result<()> {
         self.supervisor.ask_to_stop();
-        let status = loop {
-            match self.supervisor.exit_status()? {
-                Some(status) => break status,
-                None => tokio::time::sleep(POLL_INTERVAL).await,
-            }
-        };
+        let status = self.exit(POLL_INTERVAL).await?;
         if !status.success() && !self.home.is_throw_away() {
             bail!("Postgres did not end well ({status}):\n{}", self.home.log_tail());
         }
         Ok(())
+    }
+
+    async fn exit(&mut self, poll_interval: Duration) -> anyhow::Result<ExitStatus> {
+        loop {
+            match self.supervisor.exit_status()? {
+                Some(status) => return Ok(status),
+                None => tokio::time::sleep(poll_interval).await,
+            }
+        }
     }
 
     async fn wait_until_ready(&mut self) -> anyhow::Result<()> {
@@ -175,19 +193,13 @@ fn about<T>(path: &Path, what: &str, result: std::io::Result<T>) -> anyhow::Resu
 
 #[cfg(test)]
 mod tests {
-    use sqlx::postgres::PgConnectOptions;
-
     use super::*;
 
     #[test]
-    fn the_url_is_read_as_a_socket() {
-        let url = socket_url(Path::new("/tmp/hf-a b%c"), "te?st");
-        let options: PgConnectOptions = url.parse().unwrap();
+    fn the_url_names_the_socket_whatever_its_path_is() {
         assert_eq!(
-            options.get_socket().map(|path| path.as_path()),
-            Some(Path::new("/tmp/hf-a b%c"))
+            socket_url(Path::new("/tmp/hf-a b%c"), "te?st"),
+            "postgres://holdfast@%2Ftmp%2Fhf-a%20b%25c/te%3Fst"
         );
-        assert_eq!(options.get_database(), Some("te?st"));
-        assert_eq!(options.get_username(), USER);
     }
 }

@@ -35,18 +35,20 @@ pub(super) enum Owner {
 impl Owner {
     /// Who is to run the Postgres whose data is, or will be, at `data`.
     pub(super) fn of(data: &Path) -> anyhow::Result<Self> {
-        if !rustix::process::geteuid().is_root() {
-            return Ok(Self::Ourselves);
-        }
         match fs::metadata(data) {
             // Data that is there already stays with whoever made it.
-            Ok(found) if found.uid() != 0 => {
-                return Ok(Self::Other { uid: found.uid(), gid: found.gid() });
+            Ok(found) if is_root() && found.uid() != 0 => {
+                Ok(Self::Other { uid: found.uid(), gid: found.gid() })
             }
-            Err(error) if error.kind() != ErrorKind::NotFound => {
-                return about(data, "look at", Err(error));
-            }
-            _ => {}
+            Err(error) if error.kind() != ErrorKind::NotFound => about(data, "look at", Err(error)),
+            _ => Self::of_new_data(),
+        }
+    }
+
+    /// Who is to run a Postgres that has no data yet.
+    pub(super) fn of_new_data() -> anyhow::Result<Self> {
+        if !is_root() {
+            return Ok(Self::Ourselves);
         }
         for name in CANDIDATES {
             if let (Some(uid), Some(gid)) = (number_of("-u", name)?, number_of("-g", name)?) {
@@ -103,6 +105,10 @@ impl Owner {
         self.run(&mut shell);
         Ok(shell.status().context("cannot run /bin/sh")?.success())
     }
+}
+
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
 }
 
 /// A user's number (`-u`) or that of its group (`-g`), when the system knows the user.

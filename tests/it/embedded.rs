@@ -166,9 +166,11 @@ async fn kept_data_survives_the_killing_of_its_program() {
 #[tokio::test]
 async fn kept_data_survives_the_killing_of_postgres() {
     let dir = open_dir();
-    let postgres = Postgres::start(Options::new(kept_in(&dir))).await.unwrap();
+    let mut postgres = Postgres::start(Options::new(kept_in(&dir))).await.unwrap();
     write_a_row(&postgres.url(DATABASE)).await;
     kill_process(postmaster(postgres.directory()), Signal::KILL).unwrap();
+    let error = postgres.ended().await.to_string();
+    assert!(error.contains("ready to accept connections"), "its log is there: {error}");
     drop(postgres);
     assert!(dir.path().join("data/postgres/data/postmaster.pid").exists(), "it is stale");
     let postgres = Postgres::start(Options::new(kept_in(&dir))).await.unwrap();
@@ -241,6 +243,16 @@ async fn without_programs_the_error_names_the_packages() {
     assert!(error.contains("postgresql-server"), "{error}");
     assert!(error.contains("HOLDFAST_DATABASE_URL"), "{error}");
     assert!(!data.exists(), "nothing is made in vain");
+}
+
+#[tokio::test]
+async fn data_of_another_version_is_left_alone() {
+    let dir = open_dir();
+    let data = dir.path().join("data/postgres/data");
+    fs::create_dir_all(&data).unwrap();
+    fs::write(data.join("PG_VERSION"), "9\n").unwrap();
+    let error = Postgres::start(Options::new(kept_in(&dir))).await.unwrap_err().to_string();
+    assert!(error.contains("made by Postgres 9, and no Postgres 9 was found"), "{error}");
 }
 
 #[tokio::test]

@@ -1,0 +1,120 @@
+"""A gRPC client that knows nothing but an address: it asks the server what it serves."""
+
+import grpc
+from google.protobuf import descriptor_pool, json_format, message_factory
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
+    ProtoReflectionDescriptorDatabase,
+)
+from grpc_status import rpc_status
+
+
+class Refusal(Exception):
+    """An error status, with the details that came along."""
+
+    def __init__(self, code, message, details):
+        super().__init__(f"{code.name}: {message}")
+        self.code = code
+        self.message = message
+        self.details = details  # [(type name, message)]
+
+    def detail(self, type_name):
+        """The first detail of a type such as google.rpc.ErrorInfo; None when there is none."""
+        return next((found for name, found in self.details if name == type_name), None)
+
+    @property
+    def reason(self):
+        info = self.detail("google.rpc.ErrorInfo")
+        return info.reason if info else None
+
+    @property
+    def violations(self):
+        """What is wrong with which field."""
+        bad = self.detail("google.rpc.BadRequest")
+        return {v.field: v.description for v in bad.field_violations} if bad else {}
+
+    def lines(self):
+        """All of it, for people."""
+        yield str(self)
+        for name, detail in self.details:
+            text = json_format.MessageToJson(detail, preserving_proto_field_name=True, indent=None)
+            yield f"  {name} {text}"
+
+
+class Server:
+    """The services behind an address."""
+
+    def __init__(self, address, timeout):
+        self.channel = grpc.insecure_channel(address)
+        self.timeout = timeout
+        self._database = ProtoReflectionDescriptorDatabase(self.channel)
+        self._pool = descriptor_pool.DescriptorPool(self._database)
+
+    def services(self):
+        """The names of the services that the server says it has."""
+        return set(self._database.get_services())
+
+    def call(self, rpc, request):
+        """Calls an RPC with one reply.
+
+        `rpc` is a name such as "holdfast.v1.PoolService/GetPool"; `request` is a dict, or a list of
+        dicts for a stream.
+        """
+        method = self._method(rpc)
+        if method.client_streaming:
+            request = iter([self._encode(method, one) for one in request])
+            stub = self.channel.stream_unary
+        else:
+            request = self._encode(method, request)
+            stub = self.channel.unary_unary
+        try:
+            return self._bind(stub, rpc, method)(request, timeout=self.timeout)
+        except grpc.RpcError as error:
+            raise self._refusal(error) from None
+
+    def converse(self, rpc, requests):
+        """Calls an RPC with a stream each way; answers with the list of replies."""
+        method = self._method(rpc)
+        stub = self._bind(self.channel.stream_stream, rpc, method)
+        encoded = iter([self._encode(method, request) for request in requests])
+        try:
+            return list(stub(encoded, timeout=self.timeout))
+        except grpc.RpcError as error:
+            raise self._refusal(error) from None
+
+    def details_of(self, status):
+        """The details of a google.rpc.Status, by the types that the server describes."""
+        for any_message in status.details:
+            name = any_message.type_url.rsplit("/", 1)[-1]
+            message = self._class(self._pool.FindMessageTypeByName(name))()
+            message.ParseFromString(any_message.value)
+            yield name, message
+
+    def _method(self, rpc):
+        service, name = rpc.split("/")
+        return self._pool.FindServiceByName(service).methods_by_name[name]
+
+    def _class(self, descriptor):
+        return message_factory.GetMessageClass(descriptor)
+
+    def _encode(self, method, request):
+        message = self._class(method.input_type)()
+        return json_format.ParseDict(request, message, descriptor_pool=self._pool)
+
+    def _bind(self, stub, rpc, method):
+        return stub(
+            f"/{rpc}",
+            request_serializer=lambda message: message.SerializeToString(),
+            response_deserializer=self._class(method.output_type).FromString,
+        )
+
+    def _refusal(self, error):
+        # grpc-status-details-bin, which has to agree with the status itself.
+        status = rpc_status.from_call(error)
+        details = list(self.details_of(status)) if status else []
+        return Refusal(error.code(), error.details(), details)
+
+
+def name_of(message, field):
+    """The name of an enum field's value, such as ACCOUNT_STATUS_LOCKING."""
+    enum = message.DESCRIPTOR.fields_by_name[field].enum_type
+    return enum.values_by_number[getattr(message, field)].name
