@@ -1,7 +1,12 @@
 //! The server's settings: flags, each with a variable. Read once, at start.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
+use anyhow::Context as _;
 use clap::Args;
 use secrecy::SecretString;
 
@@ -111,4 +116,74 @@ pub struct ProviderArgs {
     #[arg(id = "provider_not_after", long = "provider-not-after",
           env = "HOLDFAST_PROVIDER_NOT_AFTER", default_value = "15m", value_parser = parse_duration)]
     pub not_after: Duration,
+}
+
+impl ServeArgs {
+    /// The database URL, from the setting or from its file; `None` for a private Postgres.
+    pub fn database_url(&self) -> anyhow::Result<Option<SecretString>> {
+        database_url(self.database_url.as_ref(), self.database_url_file.as_deref())
+    }
+
+    /// Refuses settings that contradict each other, and names all of them.
+    pub fn check(&self) -> anyhow::Result<()> {
+        let provider = &self.provider;
+        let mut wrong = Vec::new();
+        let zero = [
+            ("HOLDFAST_SWEEP_INTERVAL", self.sweep_interval),
+            ("HOLDFAST_RECONCILE_INTERVAL", self.reconcile_interval),
+            ("HOLDFAST_PROVIDER_CONNECT_TIMEOUT", provider.connect_timeout),
+        ];
+        for (name, value) in zero {
+            if value.is_zero() {
+                wrong.push(format!("{name} must be more than 0"));
+            }
+        }
+        let order = [
+            (
+                "HOLDFAST_PROVIDER_CONNECT_TIMEOUT",
+                provider.connect_timeout,
+                "HOLDFAST_PROVIDER_TIMEOUT",
+                provider.timeout,
+            ),
+            (
+                "HOLDFAST_PROVIDER_TIMEOUT",
+                provider.timeout,
+                "HOLDFAST_PROVIDER_SEND_WINDOW",
+                provider.send_window,
+            ),
+            (
+                "HOLDFAST_PROVIDER_SEND_WINDOW",
+                provider.send_window,
+                "HOLDFAST_PROVIDER_NOT_AFTER",
+                provider.not_after,
+            ),
+        ];
+        for (short_name, short, long_name, long) in order {
+            if short >= long {
+                wrong.push(format!(
+                    "{short_name} ({}) must be shorter than {long_name} ({})",
+                    humantime::format_duration(short),
+                    humantime::format_duration(long),
+                ));
+            }
+        }
+        anyhow::ensure!(wrong.is_empty(), "the settings do not fit together: {}", wrong.join("; "));
+        Ok(())
+    }
+}
+
+/// A database URL from a setting or from a file, whichever is given.
+pub fn database_url(
+    url: Option<&SecretString>,
+    file: Option<&Path>,
+) -> anyhow::Result<Option<SecretString>> {
+    match (url, file) {
+        (Some(url), _) => Ok(Some(url.clone())),
+        (None, Some(file)) => {
+            let text = std::fs::read_to_string(file)
+                .with_context(|| format!("cannot read the database URL from {}", file.display()))?;
+            Ok(Some(text.trim().to_owned().into()))
+        }
+        (None, None) => Ok(None),
+    }
 }

@@ -16,3 +16,9 @@ pub mod store;
 pub mod service;
 
 pub mod rpc;
+
+pub mod admin;
+pub mod app;
+pub mod health;
+pub mod shutdown;
+pub mod telemetry;

@@ -12,7 +12,7 @@ use tonic::{
 
 /// The largest message that is read, in bytes. tonic's own limit must be above it, or a message
 /// that is too large is answered with tonic's `OUT_OF_RANGE`.
-pub const MAX_MESSAGE_BYTES: usize = 1024 * 1024;
+pub(super) const MAX_MESSAGE_BYTES: usize = 1024 * 1024;
 
 /// See the module.
 #[derive(Debug)]

@@ -3,7 +3,7 @@
 
 pub mod account;
 mod batch;
-mod codec;
+pub mod codec;
 mod convert;
 pub mod layers;
 mod mask;

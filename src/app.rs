@@ -1,0 +1,317 @@
+//! A server, put together: the database, the services, the listeners, and the way down.
+
+use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use secrecy::SecretString;
+use tokio::{net::TcpListener, task::JoinHandle};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::transport::{Server, server::TcpIncoming};
+
+use crate::{
+    admin,
+    config::ServeArgs,
+    embedded::{self, Data, Postgres},
+    health::Health,
+    provider::Provider,
+    rpc::{
+        account::AccountRpc,
+        layers::Admission,
+        pb::{
+            DESCRIPTORS, account_service_server::AccountServiceServer,
+            pool_service_server::PoolServiceServer,
+            redemption_service_server::RedemptionServiceServer,
+        },
+        pool::PoolRpc,
+        redemption::RedemptionRpc,
+    },
+    secret::SecretKey,
+    service::{
+        accounts::Accounts,
+        acquire::Acquire,
+        batch::Batch,
+        pools::Pools,
+        reconcile::Reconciler,
+        redeem::{Redeem, RedeemLimits},
+        redemptions::Redemptions,
+        release::Leases,
+        settle::Settler,
+        sweep,
+    },
+    shutdown::{Patience, Shutdown},
+    store::Store,
+    telemetry,
+};
+
+/// tonic's own bound on a message, above the codec's, which answers in the contract's words.
+const TONIC_MAX_MESSAGE_BYTES: usize = 16 * 1024 * 1024;
+/// The most calls of one connection at once.
+const MAX_STREAMS: u32 = 4096;
+/// A connection on which nothing is heard is asked whether it lives, and given up.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long Postgres may take to say goodbye, after everything else.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// A server that runs.
+#[derive(Debug)]
+pub struct App {
+    addr: SocketAddr,
+    admin_addr: SocketAddr,
+    shutdown: Shutdown,
+    running: JoinHandle<anyhow::Result<()>>,
+}
+
+impl App {
+    /// Starts a server. It answers when this returns.
+    pub async fn start(args: &ServeArgs) -> anyhow::Result<Self> {
+        args.check()?;
+        let metrics = telemetry::metrics()?;
+        let (postgres, url, secret) = database(args).await?;
+        let store = Store::open(&url, args.database_connections)?;
+        store.migrate().await.context("the database cannot be prepared")?;
+        let key_fits = store.check_key(&secret.check_value()).await?;
+        anyhow::ensure!(
+            key_fits,
+            "the secret key is not the one that this database's codes are encrypted with; \
+             give the right one with HOLDFAST_SECRET_KEY_FILE"
+        );
+        let provider = Provider::new(&args.provider)?;
+
+        let listener = listen(args.listen, "HOLDFAST_LISTEN").await?;
+        let admin_listener = listen(args.admin_listen, "HOLDFAST_ADMIN_LISTEN").await?;
+        let (addr, admin_addr) = (listener.local_addr()?, admin_listener.local_addr()?);
+
+        let shutdown = Shutdown::default();
+        let tasks = TaskTracker::new();
+        let (reporter, health_service) = tonic_health::server::health_reporter();
+        let health = Health::new(reporter).await;
+        let parts = Parts::new(args, store.clone(), provider, secret, &shutdown, &tasks);
+        parts.spawn_loops(args, &shutdown.closing);
+        health.look(&store).await;
+        tokio::spawn(health.clone().watch(store.clone(), shutdown.closing.clone()));
+        let stop_admin = CancellationToken::new();
+        tokio::spawn(admin::serve(admin_listener, health.clone(), metrics, stop_admin.clone()));
+
+        let serving = Server::builder()
+            .layer(Admission::new(shutdown.closing.clone()))
+            .max_concurrent_streams(MAX_STREAMS)
+            .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+            .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+            .http2_max_pending_accept_reset_streams(Some(256))
+            .tcp_nodelay(true)
+            .add_service(health_service)
+            .add_service(reflection_v1()?)
+            .add_service(reflection_v1alpha()?)
+            .add_service(parts.redemption_service())
+            .add_service(parts.account_service())
+            .add_service(parts.pool_service())
+            .serve_with_incoming_shutdown(
+                TcpIncoming::from(listener).with_nodelay(Some(true)),
+                shutdown.closing.clone().cancelled_owned(),
+            );
+        let serving = tokio::spawn(serving);
+
+        let patience = Patience { drain_delay: args.drain_delay, timeout: args.shutdown_timeout };
+        let steps = shutdown.clone();
+        let running = tokio::spawn(async move {
+            steps.run(patience, &health, &tasks, serving).await;
+            stop_admin.cancel();
+            let _ = tokio::time::timeout(CLOSE_TIMEOUT, store.close()).await;
+            match postgres {
+                Some(postgres) => postgres.stop().await,
+                None => Ok(()),
+            }
+        });
+        tracing::info!(%addr, %admin_addr, "listening");
+        Ok(Self { addr, admin_addr, shutdown, running })
+    }
+
+    /// The address that gRPC is served on.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// The address that metrics and liveness are served on.
+    pub fn admin_addr(&self) -> SocketAddr {
+        self.admin_addr
+    }
+
+    /// Asks the server to stop; [`App::stopped`] waits until it has.
+    pub fn begin_stop(&self) {
+        self.shutdown.wanted.cancel();
+    }
+
+    /// Waits until the server has stopped.
+    pub async fn stopped(self) -> anyhow::Result<()> {
+        self.running.await.context("the server's own task ended early")?
+    }
+
+    /// Stops the server: health first, then the drain delay, then what is under way.
+    pub async fn stop(self) -> anyhow::Result<()> {
+        self.begin_stop();
+        self.stopped().await
+    }
+}
+
+/// The services, wired.
+struct Parts {
+    store: Store,
+    pools: Pools,
+    acquire: Acquire,
+    reconciler: Reconciler,
+    redemption: RedemptionRpc,
+}
+
+impl Parts {
+    fn new(
+        args: &ServeArgs,
+        store: Store,
+        provider: Provider,
+        secret: SecretKey,
+        shutdown: &Shutdown,
+        tasks: &TaskTracker,
+    ) -> Self {
+        let secret = Arc::new(secret);
+        let closing = shutdown.closing.clone();
+        let limits = RedeemLimits {
+            send_window: args.provider.send_window,
+            not_after: args.provider.not_after,
+            call_timeout: args.provider.timeout,
+        };
+        let pools = Pools::new(store.clone());
+        let acquire = Acquire::new(store.clone(), pools.clone(), closing.clone());
+        let leases = Leases::new(store.clone(), pools.clone(), acquire.clone());
+        let settler = Settler::new(store.clone(), pools.clone(), acquire.clone());
+        let redeem = Redeem::new(
+            store.clone(),
+            pools.clone(),
+            provider.clone(),
+            Arc::clone(&secret),
+            settler.clone(),
+            limits,
+            tasks.clone(),
+        );
+        let batch = Batch::new(
+            store.clone(),
+            pools.clone(),
+            acquire.clone(),
+            redeem.clone(),
+            leases.clone(),
+            tasks.clone(),
+            closing,
+        );
+        let reconciler = Reconciler::new(
+            store.clone(),
+            pools.clone(),
+            provider,
+            secret,
+            settler.clone(),
+            limits,
+        );
+        let redemptions = Redemptions::new(store.clone(), pools.clone(), settler);
+        let redemption = RedemptionRpc {
+            pools: pools.clone(),
+            acquire: acquire.clone(),
+            leases,
+            redeem,
+            batch,
+            redemptions,
+        };
+        Self { store, pools, acquire, reconciler, redemption }
+    }
+
+    /// The sweeper and the reconciler.
+    fn spawn_loops(&self, args: &ServeArgs, stop: &CancellationToken) {
+        tokio::spawn(sweep::run(
+            self.store.clone(),
+            self.pools.clone(),
+            self.acquire.clone(),
+            args.sweep_interval,
+            stop.clone(),
+        ));
+        tokio::spawn(self.reconciler.clone().run(args.reconcile_interval, stop.clone()));
+    }
+
+    fn redemption_service(&self) -> RedemptionServiceServer<RedemptionRpc> {
+        RedemptionServiceServer::new(self.redemption.clone())
+            .max_decoding_message_size(TONIC_MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(TONIC_MAX_MESSAGE_BYTES)
+    }
+
+    fn account_service(&self) -> AccountServiceServer<AccountRpc> {
+        let accounts = Accounts::new(self.store.clone(), self.pools.clone());
+        AccountServiceServer::new(AccountRpc::new(accounts))
+            .max_decoding_message_size(TONIC_MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(TONIC_MAX_MESSAGE_BYTES)
+    }
+
+    fn pool_service(&self) -> PoolServiceServer<PoolRpc> {
+        PoolServiceServer::new(PoolRpc::new(self.pools.clone()))
+            .max_decoding_message_size(TONIC_MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(TONIC_MAX_MESSAGE_BYTES)
+    }
+}
+
+/// The database to use, started if it is a private one, and the secret key that goes with it.
+async fn database(args: &ServeArgs) -> anyhow::Result<(Option<Postgres>, SecretString, SecretKey)> {
+    let key_file = args.secret_key_file.as_deref();
+    if let Some(url) = args.database_url()? {
+        let key_file = key_file.context(
+            "a database URL is given, so a secret key is needed too: put 32 random bytes in hex \
+             in a file (openssl rand -hex 32) and name it with HOLDFAST_SECRET_KEY_FILE. Keep it: \
+             the codes in the database cannot be read without it",
+        )?;
+        return Ok((None, url, SecretKey::from_file(key_file)?));
+    }
+    let data_dir = &args.data_dir;
+    tracing::info!(
+        data_dir = %data_dir.display(),
+        "no HOLDFAST_DATABASE_URL is set: starting a private Postgres"
+    );
+    let postgres = Postgres::start(embedded::Options {
+        bin_dir: args.postgres_bin.clone(),
+        ..embedded::Options::new(Data::Kept(data_dir.clone()))
+    })
+    .await?;
+    let secret = private_key(key_file, data_dir)?;
+    let url = SecretString::from(postgres.url(embedded::DATABASE));
+    Ok((Some(postgres), url, secret))
+}
+
+fn private_key(key_file: Option<&Path>, data_dir: &Path) -> anyhow::Result<SecretKey> {
+    match key_file {
+        Some(file) => SecretKey::from_file(file),
+        None => SecretKey::create_beside(data_dir),
+    }
+}
+
+async fn listen(addr: SocketAddr, variable: &str) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(addr).await.with_context(|| {
+        format!("cannot listen on {addr}; is another server there? Choose another with {variable}")
+    })
+}
+
+fn reflection_v1() -> anyhow::Result<
+    tonic_reflection::server::v1::ServerReflectionServer<
+        impl tonic_reflection::server::v1::ServerReflection,
+    >,
+> {
+    Ok(reflection().build_v1()?)
+}
+
+fn reflection_v1alpha() -> anyhow::Result<
+    tonic_reflection::server::v1alpha::ServerReflectionServer<
+        impl tonic_reflection::server::v1alpha::ServerReflection,
+    >,
+> {
+    Ok(reflection().build_v1alpha()?)
+}
+
+/// The contract, the error details, so that clients can print them, and health.
+fn reflection() -> tonic_reflection::server::Builder<'static> {
+    tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+}

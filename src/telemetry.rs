@@ -1,0 +1,36 @@
+//! Logs and metrics of the process.
+
+use std::{
+    io::{self, IsTerminal as _},
+    sync::OnceLock,
+};
+
+use anyhow::Context as _;
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use tracing_subscriber::EnvFilter;
+
+/// Starts logging to standard error: text on a terminal, JSON, one object a line, otherwise.
+/// `filter` is a level or a list of `target=level`, such as `info,holdfast=debug`.
+pub fn init_logs(filter: &str) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_new(filter)
+        .with_context(|| format!("HOLDFAST_LOG: {filter:?} is not a log filter; try info"))?;
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    let started = if io::stderr().is_terminal() {
+        logs.with_target(false).try_init()
+    } else {
+        logs.json().flatten_event(true).try_init()
+    };
+    started.map_err(|error| anyhow::anyhow!("logging could not be started: {error}"))
+}
+
+/// The process's metrics; recording begins with the first call.
+pub fn metrics() -> anyhow::Result<&'static PrometheusHandle> {
+    static METRICS: OnceLock<Result<PrometheusHandle, String>> = OnceLock::new();
+    let handle = METRICS.get_or_init(|| {
+        PrometheusBuilder::new()
+            .set_buckets(&[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0])
+            .and_then(PrometheusBuilder::install_recorder)
+            .map_err(|error| error.to_string())
+    });
+    handle.as_ref().map_err(|error| anyhow::anyhow!("metrics could not be started: {error}"))
+}
