@@ -8,3 +8,5 @@ pub mod domain;
 pub mod rpc;
 
 pub mod config;
+
+pub mod cli;
