@@ -8,6 +8,7 @@ mod account;
 mod account_import;
 mod client;
 mod csv_files;
+mod demo;
 mod output;
 mod plan;
 mod pool;
@@ -30,6 +31,8 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Show the whole thing on one machine: Postgres, a provider, the server, batches, a report.
+    Demo(demo::DemoArgs),
     /// Pools: sets of interchangeable accounts of one provider.
     #[command(subcommand)]
     Pool(pool::PoolCommand),
@@ -69,6 +72,7 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 
 async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
+        Command::Demo(args) => Box::pin(demo::run(args)).await,
         Command::Pool(command) => Box::pin(pool::run(command)).await.map(done),
         Command::Plan(command) => Box::pin(plan::run(command)).await.map(done),
         Command::Account(command) => Box::pin(account::run(command)).await.map(done),
@@ -142,6 +146,8 @@ mod tests {
     #[test]
     fn commands_are_read_as_they_are_documented() {
         for line in [
+            "demo",
+            "demo --stay --accounts a.csv --cards c.csv",
             "pool create p --currency EUR",
             "pool create p --currency EUR --default-lease 60s --min-lease 1s --max-lease 10m --amount-mismatch needs-review",
             "pool list --format json",

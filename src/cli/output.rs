@@ -92,7 +92,7 @@ pub(crate) struct Rows {
 }
 
 enum Shape {
-    Table(Table),
+    Table(Box<Table>),
     Csv,
     Json { first: bool },
 }
@@ -108,7 +108,7 @@ impl Rows {
             Format::Table => {
                 let mut table = Table::new();
                 table.load_style(presets::UTF8_FULL_CONDENSED).set_header(columns.iter());
-                Shape::Table(table)
+                Shape::Table(Box::new(table))
             }
             Format::Csv => {
                 sink.line(csv_line(columns.iter().copied())?)?;

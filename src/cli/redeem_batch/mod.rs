@@ -23,7 +23,7 @@ use clap::Args;
 pub(super) use self::{
     progress::Progress,
     results::{Outcome, Tally},
-    session::redeem,
+    session::{Done, redeem},
 };
 use super::{
     client::ServerArgs,
