@@ -9,4 +9,8 @@ pub mod rpc;
 
 pub mod config;
 
+pub mod provider;
+
+pub mod simulator;
+
 pub mod cli;

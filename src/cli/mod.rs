@@ -14,6 +14,7 @@ mod plan;
 mod pool;
 mod redeem_batch;
 mod redemption;
+mod simulate;
 mod view;
 
 use std::process::ExitCode;
@@ -33,6 +34,8 @@ pub struct Cli {
 enum Command {
     /// Show the whole thing on one machine: Postgres, a provider, the server, batches, a report.
     Demo(demo::DemoArgs),
+    /// Serve the provider's contract with cards, a ledger and faults of its own, to try things on.
+    SimulateProvider(crate::simulator::SimulatorArgs),
     /// Pools: sets of interchangeable accounts of one provider.
     #[command(subcommand)]
     Pool(pool::PoolCommand),
@@ -73,6 +76,7 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::Demo(args) => Box::pin(demo::run(args)).await,
+        Command::SimulateProvider(args) => Box::pin(simulate::run(args)).await.map(done),
         Command::Pool(command) => Box::pin(pool::run(command)).await.map(done),
         Command::Plan(command) => Box::pin(plan::run(command)).await.map(done),
         Command::Account(command) => Box::pin(account::run(command)).await.map(done),
@@ -144,10 +148,21 @@ mod tests {
     }
 
     #[test]
+    fn every_flag_of_the_simulator_has_a_variable() {
+        let simulator = crate::simulator::SimulatorArgs::augment_args(clap::Command::new("s"));
+        for flag in simulator.get_arguments() {
+            let variable = flag.get_env().map(|name| name.to_string_lossy().into_owned());
+            let name = flag.get_long().unwrap_or_default().replace('-', "_").to_uppercase();
+            assert_eq!(variable, Some(format!("HOLDFAST_SIMULATOR_{name}")));
+        }
+    }
+
+    #[test]
     fn commands_are_read_as_they_are_documented() {
         for line in [
             "demo",
             "demo --stay --accounts a.csv --cards c.csv",
+            "simulate-provider --listen 127.0.0.1:0 --ledger l.jsonl --fault-busy 5",
             "pool create p --currency EUR",
             "pool create p --currency EUR --default-lease 60s --min-lease 1s --max-lease 10m --amount-mismatch needs-review",
             "pool list --format json",

@@ -140,3 +140,37 @@ fn provider_entry(listed: Listed) -> Entry {
         currency_code: listed.currency_code,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::simulator::{Simulator, SimulatorArgs};
+
+    #[tokio::test]
+    async fn the_provider_lists_what_it_did_with_the_example_cards() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut args = SimulatorArgs::new(folder.path().join("ledger.jsonl"));
+        let cards = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/provider-cards.csv");
+        args.cards = Some(cards.clone());
+        let simulator = Simulator::start(&args).await.unwrap();
+        assert!(provider_answers(&simulator.url()).await);
+
+        let card = csv::Reader::from_path(cards).unwrap().records().next().unwrap().unwrap();
+        for (key, code) in [("1", &card[0]), ("2", "NOT-A-CARD-AT-ALL")] {
+            let body =
+                json!({"code": code, "account_ref": "a", "not_after": "2999-01-01T00:00:00Z"});
+            let request = http().unwrap().post(format!("{}/redemptions", simulator.url()));
+            request.header("Idempotency-Key", key).json(&body).send().await.unwrap();
+        }
+        let listed = provider(&simulator.url()).await.unwrap();
+        let states: Vec<_> = listed.iter().map(|it| (it.key.as_str(), it.state)).collect();
+        assert_eq!(states, [("1", State::Credited), ("2", State::NotCredited)]);
+        assert_eq!(listed[0].amount_minor.to_string(), card[1]);
+        assert_eq!((listed[0].currency_code.as_str(), listed[0].account.as_str()), (&card[2], "a"));
+        simulator.stop().await.unwrap();
+    }
+}

@@ -235,6 +235,13 @@ mod tests {
     }
 
     #[test]
+    fn the_provider_is_given_flags_that_it_has() {
+        let simulator = crate::simulator::SimulatorArgs::augment_args(clap::Command::new("s"));
+        let words = ["s", "--ledger=l"].into_iter().chain(FAULTS.iter().copied());
+        assert!(simulator.try_get_matches_from(words).is_ok());
+    }
+
+    #[test]
     fn settings_for_another_server_are_left_out() {
         assert!(is_setting(OsStr::new("HOLDFAST_DATABASE_URL")));
         assert!(!is_setting(OsStr::new("HOLDFAST_POSTGRES_BIN")));

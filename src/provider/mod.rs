@@ -1,0 +1,51 @@
+//! The only outbound HTTP: asks the provider, and says what its answer proves.
+//!
+//! [`client::Provider`] makes one call at a time and reports what happened to it as an [`Answer`],
+//! without judging. [`classify::classify`] is the judge: a pure function from an answer to the next
+//! step. Whoever asks keeps the two apart, so that every rule can be read and tested in one place.
+
+pub mod classify;
+pub mod client;
+mod scrub;
+pub mod wire;
+
+use std::{fmt, time::Duration};
+
+use bytes::Bytes;
+
+pub use classify::{Call, Doubt, classify};
+pub use client::{CallError, Provider};
+
+/// What happened to one call. Owned and raw: nothing has been concluded from it yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// Proven never to have left: DNS, refused, TLS or connect timeout. Says which.
+    NeverSent(String),
+    /// It may have arrived, and no whole answer came back: timeout, reset, broken or oversized
+    /// body. Says which.
+    Lost(String),
+    /// A whole answer.
+    Http(HttpAnswer),
+}
+
+/// A whole HTTP answer.
+#[derive(Clone, PartialEq, Eq)]
+pub struct HttpAnswer {
+    /// The status code.
+    pub status: u16,
+    /// The `Retry-After` header, where it is given in seconds.
+    pub retry_after: Option<Duration>,
+    /// The body, at most [`client::MAX_BODY_BYTES`] long. It may repeat the card's code.
+    pub body: Bytes,
+}
+
+/// The body may hold a code, so only its length is shown.
+impl fmt::Debug for HttpAnswer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HttpAnswer")
+            .field("status", &self.status)
+            .field("retry_after", &self.retry_after)
+            .field("body_bytes", &self.body.len())
+            .finish()
+    }
+}

@@ -1,0 +1,105 @@
+//! Makes text that came from the provider fit to be kept and shown.
+
+use secrecy::ExposeSecret;
+
+use crate::domain::redemption::CardCode;
+
+/// The longest message that is kept, in characters.
+pub(super) const MAX_MESSAGE_CHARS: usize = 500;
+
+/// `text` without control characters, without the card's code however it is written, and at most
+/// `max_chars` long.
+///
+/// The order matters: a control character inside a code must not hide it, and the cut must not
+/// leave the first half of one.
+pub(super) fn clean(code: &CardCode, text: &str, max_chars: usize) -> String {
+    let text: String = text.chars().filter(|c| !c.is_control()).collect();
+    let text = without_code(code, text.trim());
+    match text.char_indices().nth(max_chars) {
+        None => text,
+        Some((end, _)) => {
+            let mut short: String = text[..end].chars().take(max_chars.saturating_sub(1)).collect();
+            short.push('…');
+            short
+        }
+    }
+}
+
+/// Replaces the code wherever it stands, in any case, with or without spaces and hyphens in it.
+fn without_code(code: &CardCode, text: &str) -> String {
+    let normalised = code.normalised();
+    let wanted: Vec<char> = normalised.expose_secret().chars().collect();
+    if wanted.is_empty() {
+        // A code of nothing but hyphens has no other way to be written.
+        return text.replace(code.expose(), "…");
+    }
+    let found = occurrences(text, &wanted);
+    let mut clean = String::with_capacity(text.len());
+    let mut from = 0;
+    for (start, end) in found {
+        clean.push_str(&text[from..start]);
+        clean.push('…');
+        from = end;
+    }
+    clean.push_str(&text[from..]);
+    clean
+}
+
+/// The byte ranges of `text` that read as `wanted` once normalised, in order, not overlapping.
+fn occurrences(text: &str, wanted: &[char]) -> Vec<(usize, usize)> {
+    let letters: Vec<(usize, usize, char)> = text
+        .char_indices()
+        .filter(|(_, c)| !matches!(c, ' ' | '-'))
+        .map(|(at, c)| (at, at + c.len_utf8(), c.to_ascii_uppercase()))
+        .collect();
+    let mut found = Vec::new();
+    let mut at = 0;
+    while at + wanted.len() <= letters.len() {
+        let window = &letters[at..at + wanted.len()];
+        if window.iter().map(|(_, _, c)| c).eq(wanted) {
+            found.push((window[0].0, window[window.len() - 1].1));
+            at += wanted.len();
+        } else {
+            at += 1;
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn code() -> CardCode {
+        CardCode::parse("Ab12-cd34").unwrap()
+    }
+
+    #[test]
+    fn a_code_is_found_however_it_is_written() {
+        for text in ["Ab12-cd34", "AB12CD34", "ab12 cd34", "A-b-1-2-C-D-3-4", "AB12\u{0}CD34"] {
+            assert_eq!(clean(&code(), &format!("card <{text}> no"), 500), "card <…> no", "{text}");
+        }
+        assert_eq!(clean(&code(), "AB12CD34AB12CD34", 500), "……");
+        assert_eq!(clean(&code(), "AB12CD3", 500), "AB12CD3");
+    }
+
+    #[test]
+    fn a_code_of_hyphens_is_found_too() {
+        assert_eq!(clean(&CardCode::parse("----").unwrap(), "no ---- no", 500), "no … no");
+    }
+
+    #[test]
+    fn text_is_bounded_and_has_no_control_characters() {
+        assert_eq!(clean(&code(), "\u{1b}[31mred\r\n\u{0}", 500), "[31mred");
+        let long = clean(&code(), &"ä".repeat(600), 500);
+        assert_eq!(long.chars().count(), 500);
+        assert!(long.ends_with("ä…"));
+        assert_eq!(clean(&code(), &"ä".repeat(500), 500).chars().count(), 500);
+    }
+
+    #[test]
+    fn the_cut_never_leaves_half_a_code() {
+        let text = format!("{}AB12CD34", "x".repeat(497));
+        assert!(!clean(&code(), &text, 500).contains("AB"));
+    }
+}

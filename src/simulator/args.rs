@@ -1,0 +1,121 @@
+//! Settings of `holdfast simulate-provider`.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+};
+
+use clap::Args;
+
+use super::faults::Faults;
+
+/// Settings of `holdfast simulate-provider`.
+#[derive(Args, Clone, Debug)]
+pub struct SimulatorArgs {
+    /// The address that the provider's contract is served on, over HTTP.
+    #[arg(long, env = "HOLDFAST_SIMULATOR_LISTEN", default_value = "127.0.0.1:50080")]
+    pub listen: SocketAddr,
+
+    /// The file that redemptions are kept in: JSON lines, synced before they are answered. Made if
+    /// it is missing, read back if it is there.
+    #[arg(long, env = "HOLDFAST_SIMULATOR_LEDGER")]
+    pub ledger: PathBuf,
+
+    /// A CSV file of the cards that exist: code,amount_minor,currency_code,country_code,state,
+    /// where the state is fresh or used and only the code is required. Without a file, every code
+    /// is a fresh card.
+    #[arg(long, env = "HOLDFAST_SIMULATOR_CARDS")]
+    pub cards: Option<PathBuf>,
+
+    /// What a card is worth that no amount is given for, in minor units.
+    #[arg(long, env = "HOLDFAST_SIMULATOR_DEFAULT_AMOUNT_MINOR", default_value_t = 1000,
+          value_parser = clap::value_parser!(i64).range(0..=1_000_000_000))]
+    pub default_amount_minor: i64,
+
+    /// The currency of a card that no currency is given for.
+    #[arg(long, env = "HOLDFAST_SIMULATOR_CURRENCY", default_value = "EUR")]
+    pub currency: String,
+
+    /// The country of a card that no country is given for.
+    #[arg(long, env = "HOLDFAST_SIMULATOR_COUNTRY", default_value = "DE")]
+    pub country: String,
+
+    /// Accounts whose login is refused.
+    #[arg(long, env = "HOLDFAST_SIMULATOR_INVALID_ACCOUNTS", value_delimiter = ',')]
+    pub invalid_accounts: Vec<String>,
+
+    /// Where the dice that decide about faults begin.
+    #[arg(long, env = "HOLDFAST_SIMULATOR_FAULT_SEED", default_value_t = 1)]
+    pub fault_seed: u64,
+
+    /// What goes wrong, how often.
+    #[command(flatten)]
+    pub faults: Faults,
+}
+
+impl SimulatorArgs {
+    /// A simulator on a free local port, where every code is good and nothing goes wrong.
+    pub fn new(ledger: impl Into<PathBuf>) -> Self {
+        Self {
+            listen: (Ipv4Addr::LOCALHOST, 0).into(),
+            ledger: ledger.into(),
+            cards: None,
+            default_amount_minor: 1000,
+            currency: "EUR".to_owned(),
+            country: "DE".to_owned(),
+            invalid_accounts: Vec::new(),
+            fault_seed: 1,
+            faults: Faults::default(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        simulator: SimulatorArgs,
+    }
+
+    fn parse(args: &[&str]) -> Result<SimulatorArgs, clap::Error> {
+        let args = ["simulate", "--ledger", "file"].iter().chain(args);
+        Cli::try_parse_from(args).map(|cli| cli.simulator)
+    }
+
+    #[test]
+    fn the_defaults_are_those_of_code_but_for_the_port() {
+        let mut parsed = parse(&[]).unwrap();
+        assert_eq!(parsed.listen.to_string(), "127.0.0.1:50080");
+        parsed.listen.set_port(0);
+        assert_eq!(format!("{parsed:?}"), format!("{:?}", SimulatorArgs::new("file")));
+    }
+
+    #[test]
+    fn faults_are_flags() {
+        let args = [
+            "--fault-latency=50ms..200ms",
+            "--fault-apply-then-drop=2",
+            "--fault-error-after-apply=2.5",
+            "--fault-slow-202=3",
+            "--processing-time=1s",
+            "--fault-garbage=1",
+            "--fault-wrong-amount=1",
+            "--fault-busy=2",
+            "--fault-drop-before-apply=1",
+            "--fault-lookup-error=4",
+            "--invalid-accounts=a,b",
+        ];
+        let parsed = parse(&args).unwrap();
+        assert_eq!(parsed.faults.latency, "50ms..200ms".parse().unwrap());
+        assert_eq!((parsed.faults.error_after_apply, parsed.faults.slow_202), (2.5, 3.0));
+        assert_eq!(parsed.invalid_accounts, ["a", "b"]);
+        for bad in ["--fault-busy=101", "--fault-busy=NaN", "--fault-latency=2s..1s"] {
+            assert!(parse(&[bad]).is_err(), "{bad}");
+        }
+    }
+}

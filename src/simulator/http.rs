@@ -1,0 +1,289 @@
+//! The contract's paths, but for the one that redeems: see `redeem`.
+
+use std::{
+    future::pending,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use axum::{
+    Json, Router,
+    body::Bytes,
+    extract::{ConnectInfo, DefaultBodyLimit, Path, Query, State as Shares},
+    response::{IntoResponse as _, Response},
+    routing::{get, post},
+};
+use http::StatusCode;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use tokio::time::sleep;
+
+use super::{
+    SimulatorArgs,
+    book::{Book, Entry, Place},
+    cards::code_sha256,
+    cut::Connection,
+    faults::{Faults, Injector},
+    ledger::{Ledger, NotDurable, Row, State},
+    redeem,
+};
+
+/// The longest request that is read, in bytes.
+const MAX_REQUEST_BYTES: usize = 64 * 1024;
+/// Redemptions on a page.
+const PAGE: usize = 1000;
+/// What all requests share.
+pub(super) struct Shared {
+    pub(super) ledger: Arc<Ledger>,
+    pub(super) book: Mutex<Book>,
+    pub(super) injector: Mutex<Injector>,
+}
+
+impl Shared {
+    /// Reads the ledger back. What was under way goes on.
+    pub(super) fn open(args: &SimulatorArgs) -> anyhow::Result<Arc<Self>> {
+        let injector = Injector::new(args.faults.clone(), args.fault_seed)?;
+        let (ledger, rows) = Ledger::open(&args.ledger)?;
+        let ledger = Arc::new(ledger);
+        let book = Book::open(args, ledger.clone(), rows)?;
+        let under_way = book.processing();
+        let shared =
+            Arc::new(Self { ledger, book: Mutex::new(book), injector: Mutex::new(injector) });
+        for key in under_way {
+            shared.clone().finish_later(key);
+        }
+        Ok(shared)
+    }
+
+    pub(super) fn set_faults(&self, faults: Faults) -> anyhow::Result<()> {
+        lock(&self.injector).set(faults)
+    }
+
+    pub(super) fn finish_later(self: Arc<Self>, key: String) {
+        let time = lock(&self.injector).faults().processing_time;
+        tokio::spawn(async move {
+            sleep(time).await;
+            lock(&self.book).finish(&key);
+        });
+    }
+}
+
+/// A panic while the lock was held leaves nothing half done that matters more than going on.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The paths.
+pub(super) fn router(shared: Arc<Shared>) -> Router {
+    Router::new()
+        .route("/redemptions", post(redeem::redeem).get(list))
+        .route("/redemptions/{key}", get(look_up))
+        .route("/redemptions/{key}/cancel", post(cancel))
+        .route("/cards/inquire", post(inquire))
+        .route("/healthz", get(health))
+        .route("/faults", get(show_faults).put(put_faults))
+        .layer(DefaultBodyLimit::max(MAX_REQUEST_BYTES))
+        .with_state(shared)
+}
+
+/// What a request comes to.
+pub(super) enum Reply {
+    Answer(Response),
+    /// No answer, and the connection is gone.
+    Cut,
+    /// No answer.
+    Stall,
+}
+
+impl From<NotDurable> for Reply {
+    fn from(_: NotDurable) -> Self {
+        Self::Cut
+    }
+}
+
+impl Reply {
+    pub(super) async fn give(self, connection: &Connection) -> Response {
+        match self {
+            Self::Answer(response) => response,
+            Self::Stall => pending().await,
+            Self::Cut => {
+                connection.cut();
+                // Never written: the connection fails first.
+                StatusCode::INTERNAL_SERVER_ERROR.into_response()
+            }
+        }
+    }
+}
+
+/// A redemption as the contract has it.
+pub(super) fn redemption(shared: &Shared, row: &Row) -> Value {
+    let mut body = json!({
+        "key": row.key,
+        "provider_ref": row.provider_ref,
+        "state": row.state,
+        "amount_minor": row.amount_minor,
+        "currency_code": row.currency_code,
+        "account_ref": row.account_ref,
+    });
+    if let Some(balance) = row.balance_minor {
+        body["balance_minor"] = balance.into();
+    }
+    if let Some(failure) = &row.failure {
+        body["failure"] = json!(failure);
+    }
+    if row.state == State::Processing {
+        let time = lock(&shared.injector).faults().processing_time;
+        let poll = (time / 3).clamp(Duration::from_millis(10), Duration::from_secs(1));
+        body["poll_after_ms"] = json!(poll.as_millis() as u64);
+    }
+    body
+}
+
+/// What is known of a key, once it is on disk.
+async fn known(shared: &Shared, key: &str) -> Result<Option<Entry>, NotDurable> {
+    let entry = lock(&shared.book).get(key);
+    if let Some(entry) = &entry {
+        shared.ledger.durable(entry.number).await?;
+    }
+    Ok(entry)
+}
+
+async fn look_up(
+    Shares(shared): Shares<Arc<Shared>>,
+    ConnectInfo(connection): ConnectInfo<Connection>,
+    Path(key): Path<String>,
+) -> Response {
+    if lock(&shared.injector).of_lookup() {
+        return problem(StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL", "a fault");
+    }
+    match known(&shared, &key).await {
+        Ok(Some(entry)) => Json(redemption(&shared, &entry.row)).into_response(),
+        Ok(None) => problem(StatusCode::NOT_FOUND, "NOT_FOUND", "the key was never seen"),
+        Err(failed) => Reply::from(failed).give(&connection).await,
+    }
+}
+
+async fn cancel(
+    Shares(shared): Shares<Arc<Shared>>,
+    ConnectInfo(connection): ConnectInfo<Connection>,
+    Path(key): Path<String>,
+) -> Response {
+    if key.len() > 128 {
+        return problem(StatusCode::BAD_REQUEST, "BAD_REQUEST", "the key is too long");
+    }
+    let entry = lock(&shared.book).cancel(&key);
+    if let Err(failed) = shared.ledger.durable(entry.number).await {
+        return Reply::from(failed).give(&connection).await;
+    }
+    match entry.row.state {
+        State::Succeeded => {
+            problem(StatusCode::CONFLICT, "ALREADY_SUCCEEDED", "the redemption has succeeded")
+        }
+        _ => Json(redemption(&shared, &entry.row)).into_response(),
+    }
+}
+
+#[derive(Deserialize)]
+struct InquireRequest {
+    code: String,
+}
+
+async fn inquire(Shares(shared): Shares<Arc<Shared>>, body: Bytes) -> Response {
+    let Ok(request) = serde_json::from_slice::<InquireRequest>(&body) else {
+        return problem(StatusCode::BAD_REQUEST, "BAD_REQUEST", "the body is not an inquiry");
+    };
+    let found = lock(&shared.book).inquire(&code_sha256(&request.code));
+    match found {
+        None => problem(StatusCode::NOT_FOUND, "CODE_UNKNOWN", "there is no such card"),
+        Some((card, redeemable)) => Json(json!({
+            "amount_minor": card.amount_minor,
+            "currency_code": card.currency_code,
+            "country_code": card.country_code,
+            "redeemable": redeemable,
+        }))
+        .into_response(),
+    }
+}
+
+#[derive(Deserialize)]
+struct ListQuery {
+    from: Option<String>,
+    to: Option<String>,
+    page_token: Option<String>,
+}
+
+async fn list(
+    Shares(shared): Shares<Arc<Shared>>,
+    ConnectInfo(connection): ConnectInfo<Connection>,
+    Query(query): Query<ListQuery>,
+) -> Response {
+    let Some((from, to, after)) = read_query(&query) else {
+        return problem(
+            StatusCode::BAD_REQUEST,
+            "BAD_REQUEST",
+            "from and to must be RFC 3339 times, and page_token one that was given",
+        );
+    };
+    let (mut entries, rows) = {
+        let book = lock(&shared.book);
+        (book.list(from, to, after, PAGE + 1), book.rows())
+    };
+    if let Err(failed) = shared.ledger.durable(rows).await {
+        return Reply::from(failed).give(&connection).await;
+    }
+    let more = entries.len() > PAGE;
+    entries.truncate(PAGE);
+    let next =
+        entries.last().filter(|_| more).map(|entry| write_token((entry.row.at, entry.number)));
+    let redemptions: Vec<Value> =
+        entries.iter().map(|entry| redemption(&shared, &entry.row)).collect();
+    Json(json!({"redemptions": redemptions, "next_page_token": next.unwrap_or_default()}))
+        .into_response()
+}
+
+fn read_query(query: &ListQuery) -> Option<(OffsetDateTime, OffsetDateTime, Option<Place>)> {
+    let time = |text: &Option<String>, default: OffsetDateTime| match text.as_deref() {
+        None | Some("") => Some(default),
+        Some(text) => OffsetDateTime::parse(text, &Rfc3339).ok(),
+    };
+    let from = time(&query.from, OffsetDateTime::UNIX_EPOCH)?;
+    let to = time(&query.to, OffsetDateTime::now_utc() + Duration::from_secs(86_400))?;
+    let after = match query.page_token.as_deref() {
+        None | Some("") => None,
+        Some(token) => Some(read_token(token)?),
+    };
+    Some((from, to, after))
+}
+
+fn write_token((at, number): Place) -> String {
+    format!("{}.{number}", at.unix_timestamp_nanos())
+}
+
+fn read_token(token: &str) -> Option<Place> {
+    let (at, number) = token.split_once('.')?;
+    let at = OffsetDateTime::from_unix_timestamp_nanos(at.parse().ok()?).ok()?;
+    Some((at, number.parse().ok()?))
+}
+
+async fn health(Shares(shared): Shares<Arc<Shared>>) -> StatusCode {
+    if shared.ledger.is_open() { StatusCode::OK } else { StatusCode::INTERNAL_SERVER_ERROR }
+}
+
+async fn show_faults(Shares(shared): Shares<Arc<Shared>>) -> Response {
+    Json(lock(&shared.injector).faults()).into_response()
+}
+
+async fn put_faults(Shares(shared): Shares<Arc<Shared>>, body: Bytes) -> Response {
+    let set = serde_json::from_slice(&body)
+        .map_err(anyhow::Error::from)
+        .and_then(|faults| shared.set_faults(faults));
+    match set {
+        Ok(()) => show_faults(Shares(shared)).await,
+        Err(error) => problem(StatusCode::BAD_REQUEST, "BAD_REQUEST", &error.to_string()),
+    }
+}
+
+pub(super) fn problem(status: StatusCode, error: &str, message: &str) -> Response {
+    (status, Json(json!({"error": error, "message": message}))).into_response()
+}

@@ -1,0 +1,125 @@
+//! The provider for demonstrations, tests and load: the contract of `provider`, served over real
+//! HTTP by an independent implementation, with a durable ledger and faults on demand.
+//!
+//! It shares no code with `provider`, so that a mistake in one shows as a difference to the other.
+//!
+//! | file | what |
+//! |---|---|
+//! | `http` | the contract's paths |
+//! | `redeem` | the path that redeems, and where a fault strikes |
+//! | `book` | what was asked, and what came of it: the provider's rules |
+//! | `ledger` | the book on disk: synced before anything is answered |
+//! | `cards` | which codes are worth what |
+//! | `faults` | what goes wrong, how often |
+//! | `cut` | connections that can be cut off |
+
+mod args;
+mod book;
+mod cards;
+mod cut;
+pub mod faults;
+mod http;
+pub mod ledger;
+mod redeem;
+
+use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
+
+use anyhow::{Context as _, bail};
+use tokio::{net::TcpListener, task::JoinHandle, time::timeout};
+use tokio_util::sync::CancellationToken;
+
+pub use args::SimulatorArgs;
+use http::Shared;
+
+/// How long requests under way may take when the simulator stops.
+const DRAIN: Duration = Duration::from_secs(2);
+
+/// A simulator that is running. It stops, abruptly, when this is dropped.
+pub struct Simulator {
+    addr: SocketAddr,
+    shared: Arc<Shared>,
+    /// Refuses new connections, and lets requests under way finish.
+    stopping: CancellationToken,
+    /// Cuts every connection.
+    cut: CancellationToken,
+    server: JoinHandle<()>,
+}
+
+/// Serves until `shutdown`, or until the ledger cannot be written, which is an error.
+pub async fn run(args: SimulatorArgs, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
+    let simulator = Simulator::start(&args).await?;
+    tracing::info!(address = %simulator.addr, ledger = %args.ledger.display(), "simulating the provider");
+    let failed = tokio::select! {
+        () = shutdown => None,
+        why = simulator.shared.ledger.failure() => Some(why),
+    };
+    simulator.stop().await?;
+    match failed {
+        Some(why) => bail!("the ledger cannot be written: {why}"),
+        None => Ok(()),
+    }
+}
+
+impl Simulator {
+    /// Reads the ledger back, binds, and serves from its own task.
+    pub async fn start(args: &SimulatorArgs) -> anyhow::Result<Self> {
+        let shared = Shared::open(args)?;
+        let listener = TcpListener::bind(args.listen)
+            .await
+            .with_context(|| format!("the simulator cannot listen on {}", args.listen))?;
+        let addr = listener.local_addr().context("the simulator's address cannot be read")?;
+        let (stopping, cut) = (CancellationToken::new(), CancellationToken::new());
+        let service =
+            http::router(shared.clone()).into_make_service_with_connect_info::<cut::Connection>();
+        let served = axum::serve(cut::Listener::new(listener, cut.clone()), service)
+            .with_graceful_shutdown(stopping.clone().cancelled_owned());
+        let server = tokio::spawn(async move {
+            if let Err(error) = served.await {
+                tracing::error!(%error, "the simulator stopped serving");
+            }
+        });
+        Ok(Self { addr, shared, stopping, cut, server })
+    }
+
+    /// Where it serves.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// The base URL to give to `provider`.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.addr)
+    }
+
+    /// What goes wrong from now on.
+    pub fn set_faults(&self, faults: faults::Faults) -> anyhow::Result<()> {
+        self.shared.set_faults(faults)
+    }
+
+    /// Takes no new connection, gives requests under way a moment, and closes the ledger.
+    pub async fn stop(mut self) -> anyhow::Result<()> {
+        self.stopping.cancel();
+        if timeout(DRAIN, &mut self.server).await.is_err() {
+            tracing::debug!("cutting requests that took too long to finish");
+        }
+        self.kill().await
+    }
+
+    /// Cuts every connection at once, as a crash would, and lets go of the ledger. What was not
+    /// yet written is lost, as is the answer to it.
+    pub async fn kill(self) -> anyhow::Result<()> {
+        self.cut.cancel();
+        self.server.abort();
+        let shared = self.shared.clone();
+        tokio::task::spawn_blocking(move || shared.ledger.close())
+            .await
+            .context("the ledger's writer did not end")
+    }
+}
+
+impl Drop for Simulator {
+    fn drop(&mut self) {
+        self.cut.cancel();
+        self.server.abort();
+    }
+}
