@@ -37,7 +37,7 @@ pub(super) struct ImportArgs {
 }
 
 /// What an import did.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Imported {
     /// Accounts that were created.
     pub(super) created: i64,
@@ -86,7 +86,7 @@ pub(super) async fn import(
         Err(status) => return Err(RpcError(status).into()),
     };
     for failure in &reply.failures {
-        name_failure(failure, &fed.lines);
+        note(told(failure, &fed.lines));
     }
     let named = i64::try_from(reply.failures.len()).unwrap_or(i64::MAX);
     if reply.failed > named {
@@ -97,15 +97,17 @@ pub(super) async fn import(
     Ok(fed.done)
 }
 
-fn name_failure(failure: &pb::ImportFailure, lines: &[u64]) {
+/// A failure, by the line of its row.
+fn told(failure: &pb::ImportFailure, lines: &[u64]) -> String {
     let place = usize::try_from(failure.index).ok().and_then(|index| lines.get(index));
-    let line = place.map_or("?".to_owned(), u64::to_string);
-    let Some(error) = &failure.error else { return };
-    let status = status_of(error);
-    if reason_of(&status) == ALREADY_THERE {
-        note(format_args!("line {line}: account_id is already there; left as it is"));
-    } else {
-        note(format_args!("line {line}: {}", RpcError(status)));
+    let line = place.map_or("line ?".to_owned(), |line| format!("line {line}"));
+    let status = failure.error.as_ref().map(status_of);
+    match status {
+        Some(status) if reason_of(&status) == ALREADY_THERE => {
+            format!("{line}: account_id is already there; left as it is")
+        }
+        Some(status) => format!("{line}: {}", RpcError(status)),
+        None => format!("{line}: no account was made"),
     }
 }
 
@@ -167,5 +169,42 @@ fn message(row: AccountRow, pool: &PoolId, currency: &str) -> pb::Account {
         }),
         labels: row.labels,
         ..Default::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+    use crate::cli::fake::{Fake, serve};
+
+    #[tokio::test]
+    async fn good_rows_are_sent_whatever_the_others_are() {
+        let fake = Fake::default();
+        let server = serve(fake.clone()).await;
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        writeln!(file, "account_id,balance_minor,pool_id\na,5,\nb,-1,\nc,,p\nd,,q\ne,,").unwrap();
+        let pool = PoolId::parse("p").unwrap();
+        let done = import(&server, file.path(), &pool).await.unwrap();
+        assert_eq!(done, Imported { created: 2, failed: 1, bad_rows: 1, skipped: 1 });
+
+        let imported = fake.imported.lock().unwrap();
+        let names: Vec<_> = imported.iter().map(|it| it.account_id.as_str()).collect();
+        assert_eq!(names, ["a", "c", "e"]);
+        let balance = imported[0].balance.as_ref().unwrap();
+        assert_eq!((balance.amount_minor, balance.currency_code.as_str()), (5, "EUR"));
+    }
+
+    #[test]
+    fn a_failure_is_told_by_its_line() {
+        let error = |message: &str| tonic_types::Status {
+            code: 3,
+            message: message.into(),
+            details: vec![],
+        };
+        let failure =
+            pb::ImportFailure { index: 1, error: Some(error("no")), ..Default::default() };
+        assert_eq!(told(&failure, &[2, 7]), "line 7: INVALID_ARGUMENT: no");
     }
 }

@@ -9,6 +9,8 @@ mod account_import;
 mod client;
 mod csv_files;
 mod demo;
+#[cfg(test)]
+mod fake;
 mod output;
 mod plan;
 mod pool;

@@ -15,6 +15,7 @@ use anyhow::Context as _;
 use clap::Args;
 use futures_util::future::try_join_all;
 use indicatif::MultiProgress;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use self::{
     files::Files,
@@ -25,7 +26,7 @@ use self::{
 use super::{
     account_import,
     client::Server,
-    output::note,
+    output::{Sink, note},
     redeem_batch::{Batch, Progress, redeem},
 };
 use crate::{
@@ -74,18 +75,19 @@ pub(super) async fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
         .tempdir()
         .context("no folder for the demo's files can be made")?;
     let files = Files::choose(&args, folder.path())?;
+    let mut stop = Stop::listen().context("signals cannot be waited for")?;
     note("starting Postgres, the provider and the server …");
     let stage = tokio::select! {
         stage = Stage::start(folder.path(), &files, args.postgres_bin.as_deref()) => stage?,
-        _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted"),
+        () = stop.asked() => anyhow::bail!("interrupted"),
     };
     let shown = tokio::select! {
         shown = Box::pin(show(&stage, &files, &args)) => shown,
-        _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),
+        () = stop.asked() => Err(anyhow::anyhow!("interrupted")),
     };
     if shown.is_ok() && args.stay {
         note(format_args!("up at {} until Ctrl-C", stage.server_url));
-        tokio::signal::ctrl_c().await.context("Ctrl-C cannot be waited for")?;
+        stop.asked().await;
     }
     if shown.is_err() {
         stage.show_logs();
@@ -94,6 +96,26 @@ pub(super) async fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
     let agreed = shown?;
     stopped?;
     Ok(if agreed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Ctrl-C, `kill`, or the terminal's end: whichever it is, what was started must not be left behind.
+struct Stop([Signal; 3]);
+
+impl Stop {
+    fn listen() -> std::io::Result<Self> {
+        let kinds = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
+        let [interrupt, terminate, hangup] = kinds.map(signal);
+        Ok(Self([interrupt?, terminate?, hangup?]))
+    }
+
+    async fn asked(&mut self) {
+        let [interrupt, terminate, hangup] = &mut self.0;
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
+        }
+    }
 }
 
 /// Plays it and prints the report. Answers whether both sides agree.
@@ -114,7 +136,7 @@ async fn show(stage: &Stage, files: &Files, args: &DemoArgs) -> anyhow::Result<b
     let provider = ledger::provider(&stage.provider_url).await?;
     let after = world::accounts(&server).await?;
     let report = Report { runs, before, after, ours, provider, settled };
-    report.print(&stage.server_url, args.stay)
+    report.print(&stage.server_url, args.stay, Sink::stdout())
 }
 
 /// Runs one pool's batch.

@@ -45,8 +45,12 @@ pub(super) struct Report {
 
 impl Report {
     /// Prints it. Answers whether both sides agree.
-    pub(super) fn print(&self, server_url: &str, stays: bool) -> anyhow::Result<bool> {
-        let mut sink = Sink::stdout();
+    pub(super) fn print(
+        &self,
+        server_url: &str,
+        stays: bool,
+        mut sink: Sink,
+    ) -> anyhow::Result<bool> {
         sink = table("Outcomes", OUTCOMES, self.outcomes(), sink)?;
         sink = table("Accounts", ACCOUNTS, self.accounts(), sink)?;
         sink = table("Throughput", THROUGHPUT, self.throughput(), sink)?;
@@ -210,4 +214,65 @@ fn table(
     let mut out = Rows::begin(Format::Table, columns, sink)?;
     rows.iter().try_for_each(|row| out.push(row))?;
     out.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rpc::pb;
+
+    fn accounts(balance_minor: i64) -> Accounts {
+        let balance = pb::Money { amount_minor: balance_minor, currency_code: "EUR".into() };
+        let account = pb::Account {
+            pool_id: "steam-eu".into(),
+            account_id: "a".into(),
+            balance: Some(balance),
+            status: pb::AccountStatus::Processing.into(),
+            ..Default::default()
+        };
+        Accounts::from([(("steam-eu".into(), "a".into()), account)])
+    }
+
+    fn report(credited_minor: i64) -> Report {
+        let ours = Entry {
+            key: "the-key".into(),
+            pool_id: "steam-eu".into(),
+            state: State::Credited,
+            account: "a".into(),
+            amount_minor: 500,
+            currency_code: "EUR".into(),
+        };
+        let provider =
+            Entry { pool_id: String::new(), amount_minor: credited_minor, ..ours.clone() };
+        Report {
+            runs: Vec::new(),
+            before: accounts(100),
+            after: accounts(600),
+            ours: vec![ours],
+            provider: vec![provider],
+            settled: Some(Duration::ZERO),
+        }
+    }
+
+    fn printed(report: &Report) -> (bool, String) {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let sink = Sink::file(file.path()).unwrap();
+        let agreed = report.print("http://127.0.0.1:7", true, sink).unwrap();
+        (agreed, std::fs::read_to_string(file.path()).unwrap())
+    }
+
+    #[test]
+    fn sides_that_agree_differ_by_nothing() {
+        let (agreed, text) = printed(&report(500));
+        assert!(agreed && text.contains("Difference: none."), "{text}");
+        assert!(text.contains("grpcurl -plaintext 127.0.0.1:7 list"), "{text}");
+    }
+
+    #[test]
+    fn a_difference_is_named_by_redemption_and_by_account() {
+        let (agreed, text) = printed(&report(400));
+        assert!(!agreed && text.contains("Difference: 2"), "{text}");
+        assert!(text.contains("redemption the-key: the amounts differ"), "{text}");
+        assert!(text.contains("changed by 500, credited were 400"), "{text}");
+    }
 }
