@@ -117,7 +117,7 @@ async fn list(args: ListArgs) -> anyhow::Result<()> {
         login_status: login_status.into(),
         plan_id: args.plan.map(|plan| plan.to_string()).unwrap_or_default(),
     };
-    let mut rows = Rows::begin(args.format.for_stdout(), view::ACCOUNT, Sink::stdout())?;
+    let mut rows = Rows::new(args.format.for_stdout(), view::ACCOUNT, Sink::stdout());
     every_page(
         async |page_token| {
             let request = pb::ListAccountsRequest { page_token, ..filter.clone() };
@@ -160,7 +160,7 @@ fn print(format: Format, account: &pb::Account, events: &[pb::AccountEvent]) -> 
     }
     sink = record(format, view::ACCOUNT, &row, sink)?;
     sink.line("")?;
-    let mut rows = Rows::begin(format, view::EVENT, sink)?;
+    let mut rows = Rows::new(format, view::EVENT, sink);
     events.iter().try_for_each(|event| rows.push(&view::event(event)))?;
     rows.finish()?;
     Ok(())

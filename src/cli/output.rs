@@ -84,68 +84,66 @@ impl Sink {
     }
 }
 
-/// Rows under a header, in any [`Format`]. Only a table is held in memory.
+/// Rows under a header, in any [`Format`]. Only a table is held in memory. Nothing is written before
+/// the first row or the end, so that a command which is refused leaves its output empty.
 pub(crate) struct Rows {
     sink: Sink,
+    format: Format,
     columns: &'static [&'static str],
-    shape: Shape,
-}
-
-enum Shape {
-    Table(Box<Table>),
-    Csv,
-    Json { first: bool },
+    table: Table,
+    begun: bool,
 }
 
 impl Rows {
-    /// Begins to write rows of these columns.
-    pub(crate) fn begin(
-        format: Format,
-        columns: &'static [&'static str],
-        mut sink: Sink,
-    ) -> anyhow::Result<Self> {
-        let shape = match format {
-            Format::Table => {
-                let mut table = Table::new();
-                table.load_style(presets::UTF8_FULL_CONDENSED).set_header(columns.iter());
-                Shape::Table(Box::new(table))
-            }
-            Format::Csv => {
-                sink.line(csv_line(columns.iter().copied())?)?;
-                Shape::Csv
-            }
-            Format::Json => {
-                sink.line("[")?;
-                Shape::Json { first: true }
-            }
-        };
-        Ok(Self { sink, columns, shape })
+    /// Rows of these columns, of which there are none yet.
+    pub(crate) fn new(format: Format, columns: &'static [&'static str], sink: Sink) -> Self {
+        let mut table = Table::new();
+        table.load_style(presets::UTF8_FULL_CONDENSED).set_header(columns.iter());
+        Self { sink, format, columns, table, begun: false }
     }
 
     /// Adds a row: a value for each column, in their order.
     pub(crate) fn push(&mut self, row: &[Value]) -> anyhow::Result<()> {
-        match &mut self.shape {
-            Shape::Table(table) => {
-                table.add_row(row.iter().map(|value| printable(&text(value))));
+        let first = self.begin()?;
+        match self.format {
+            Format::Table => {
+                self.table.add_row(row.iter().map(|value| printable(&text(value))));
                 Ok(())
             }
-            Shape::Csv => {
+            Format::Csv => {
                 let fields: Vec<String> = row.iter().map(text).collect();
                 self.sink.line(csv_line(fields.iter().map(String::as_str))?)
             }
-            Shape::Json { first } => {
-                let comma = if std::mem::take(first) { "" } else { "," };
+            Format::Json => {
+                let comma = if first { "" } else { "," };
                 self.sink.line(format_args!("{comma}{}", object(self.columns, row)))
             }
         }
     }
 
+    /// Whether there is no row yet.
+    pub(crate) fn is_empty(&self) -> bool {
+        !self.begun
+    }
+
+    /// Writes what comes before the first row. Answers whether it was not written before.
+    fn begin(&mut self) -> anyhow::Result<bool> {
+        let first = !std::mem::replace(&mut self.begun, true);
+        match self.format {
+            Format::Csv if first => self.sink.line(csv_line(self.columns.iter().copied())?)?,
+            Format::Json if first => self.sink.line("[")?,
+            _ => {}
+        }
+        Ok(first)
+    }
+
     /// Ends the rows, and gives the sink back for what comes after them.
     pub(crate) fn finish(mut self) -> anyhow::Result<Sink> {
-        match &self.shape {
-            Shape::Table(table) => self.sink.line(table)?,
-            Shape::Csv => {}
-            Shape::Json { .. } => self.sink.line("]")?,
+        self.begin()?;
+        match self.format {
+            Format::Table => self.sink.line(&self.table)?,
+            Format::Csv => {}
+            Format::Json => self.sink.line("]")?,
         }
         self.sink.flush()?;
         Ok(self.sink)
@@ -169,7 +167,7 @@ pub(crate) fn record(
             sink.line(table)?;
         }
         Format::Csv => {
-            let mut rows = Rows::begin(format, columns, sink)?;
+            let mut rows = Rows::new(format, columns, sink);
             rows.push(row)?;
             return rows.finish();
         }
@@ -267,7 +265,7 @@ mod tests {
     fn written(format: Format, rows: &[Vec<Value>]) -> String {
         let memory = Memory::default();
         let sink = Sink(Box::new(memory.clone()));
-        let mut out = Rows::begin(format, &["name", "labels"], sink).unwrap();
+        let mut out = Rows::new(format, &["name", "labels"], sink);
         for row in rows {
             out.push(row).unwrap();
         }
@@ -285,6 +283,13 @@ mod tests {
         let read: Value = serde_json::from_str(&text).unwrap();
         assert_eq!(read, json!([{"name": "a", "labels": {"k": "v"}}, {"name": 1, "labels": null}]));
         assert_eq!(serde_json::from_str::<Value>(&written(Format::Json, &[])).unwrap(), json!([]));
+    }
+
+    #[test]
+    fn a_command_that_is_refused_leaves_its_output_empty() {
+        let memory = Memory::default();
+        drop(Rows::new(Format::Json, &["name"], Sink(Box::new(memory.clone()))));
+        assert!(memory.0.lock().unwrap().is_empty());
     }
 
     #[test]

@@ -76,7 +76,7 @@ async fn create(args: CreateArgs) -> anyhow::Result<()> {
 
 async fn list(args: ListArgs) -> anyhow::Result<()> {
     let mut pools = args.server.connect().await?.pools();
-    let mut rows = Rows::begin(args.format.for_stdout(), view::PLAN, Sink::stdout())?;
+    let mut rows = Rows::new(args.format.for_stdout(), view::PLAN, Sink::stdout());
     every_page(
         async |page_token| {
             let pool_id = args.pool.to_string();

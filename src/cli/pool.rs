@@ -111,7 +111,7 @@ async fn create(args: CreateArgs) -> anyhow::Result<()> {
 
 async fn list(args: ListArgs) -> anyhow::Result<()> {
     let mut pools = args.server.connect().await?.pools();
-    let mut rows = Rows::begin(args.format.for_stdout(), view::POOL, Sink::stdout())?;
+    let mut rows = Rows::new(args.format.for_stdout(), view::POOL, Sink::stdout());
     every_page(
         async |page_token| {
             let request = pb::ListPoolsRequest { page_size: PAGE_SIZE, page_token };

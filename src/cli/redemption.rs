@@ -143,7 +143,7 @@ async fn list(args: ListArgs) -> anyhow::Result<()> {
         batch_id: args.batch_id.map(|batch| batch.to_string()).unwrap_or_default(),
         ..Default::default()
     };
-    let mut rows = Rows::begin(args.format.for_stdout(), view::REDEMPTION, Sink::stdout())?;
+    let mut rows = Rows::new(args.format.for_stdout(), view::REDEMPTION, Sink::stdout());
     each(&server, filter, |redemption| rows.push(&view::redemption(&redemption))).await?;
     rows.finish()?;
     Ok(())

@@ -211,7 +211,7 @@ fn table(
     mut sink: Sink,
 ) -> anyhow::Result<Sink> {
     sink.line(format_args!("\n{title}"))?;
-    let mut out = Rows::begin(Format::Table, columns, sink)?;
+    let mut out = Rows::new(Format::Table, columns, sink);
     rows.iter().try_for_each(|row| out.push(row))?;
     out.finish()
 }

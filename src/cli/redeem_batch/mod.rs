@@ -16,7 +16,7 @@ mod session;
 #[cfg(test)]
 mod tests;
 
-use std::{path::PathBuf, process::ExitCode, time::Duration};
+use std::{io::IsTerminal as _, path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::Args;
 
@@ -128,11 +128,19 @@ pub(super) async fn run(args: RedeemBatchArgs) -> anyhow::Result<ExitCode> {
         item_timeout: args.item_timeout,
     };
     let progress = Progress::new(batch.pool_id.to_string());
-    let mut rows = Rows::begin(format, results::COLUMNS, sink)?;
-    let done = redeem(&server, &batch, &progress, |outcome| rows.push(&outcome.row())).await;
+    let mut rows = Rows::new(format, results::COLUMNS, sink);
+    // Rows and the bar share the terminal: each must stay on lines of its own.
+    let shared = args.output.is_none() && std::io::stdout().is_terminal();
+    let done = redeem(&server, &batch, &progress, |outcome| {
+        let row = outcome.row();
+        if shared { progress.aside(|| rows.push(&row)) } else { rows.push(&row) }
+    })
+    .await;
     progress.finish();
     // What is known is printed, whatever ended the batch.
-    rows.finish()?;
+    if done.is_ok() || !rows.is_empty() {
+        rows.finish()?;
+    }
     let done = done?;
     note(&done);
     if done.tally.in_doubt > 0 {

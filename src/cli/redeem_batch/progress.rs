@@ -70,7 +70,12 @@ impl Progress {
 
     /// Writes a line above the bar.
     pub(super) fn note(&self, text: impl fmt::Display) {
-        self.bar.suspend(|| output::note(text));
+        self.aside(|| output::note(text));
+    }
+
+    /// Does something with the terminal while the bar is out of the way.
+    pub(super) fn aside<T>(&self, write: impl FnOnce() -> T) -> T {
+        self.bar.suspend(write)
     }
 
     /// Takes the bar away.
