@@ -115,12 +115,18 @@ impl App {
         let patience = Patience { drain_delay: args.drain_delay, timeout: args.shutdown_timeout };
         let steps = shutdown.clone();
         let running = tokio::spawn(async move {
-            steps.run(patience, &health, &tasks, serving).await;
+            let mut postgres = postgres;
+            let ended = tokio::select! {
+                _ = steps.run(patience, &health, &tasks, serving) => Ok(()),
+                why = postgres_ended(&mut postgres) => Err(why),
+            };
+            // Everything that still runs is told so, whichever way it came to this.
+            steps.closing.cancel();
             stop_admin.cancel();
             let _ = tokio::time::timeout(CLOSE_TIMEOUT, store.close()).await;
             match postgres {
-                Some(postgres) => postgres.stop().await,
-                None => Ok(()),
+                Some(postgres) => ended.and(postgres.stop().await),
+                None => ended,
             }
         });
         tracing::info!(%addr, %admin_addr, "listening");
@@ -137,9 +143,9 @@ impl App {
         self.admin_addr
     }
 
-    /// Asks the server to stop; [`App::stopped`] waits until it has.
-    pub fn begin_stop(&self) {
-        self.shutdown.wanted.cancel();
+    /// Cancelled, it asks the server to stop; [`App::stopped`] waits until it has.
+    pub fn stopper(&self) -> CancellationToken {
+        self.shutdown.wanted.clone()
     }
 
     /// Waits until the server has stopped.
@@ -149,8 +155,16 @@ impl App {
 
     /// Stops the server: health first, then the drain delay, then what is under way.
     pub async fn stop(self) -> anyhow::Result<()> {
-        self.begin_stop();
+        self.stopper().cancel();
         self.stopped().await
+    }
+}
+
+/// Waits until the private Postgres, if there is one, ends by itself, and says why.
+async fn postgres_ended(postgres: &mut Option<Postgres>) -> anyhow::Error {
+    match postgres {
+        Some(postgres) => postgres.ended().await,
+        None => std::future::pending().await,
     }
 }
 

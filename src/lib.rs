@@ -22,3 +22,5 @@ pub mod app;
 pub mod health;
 pub mod shutdown;
 pub mod telemetry;
+
+pub mod cli;

@@ -5,6 +5,7 @@
 
 mod support;
 
+mod cli_program;
 mod embedded;
 mod provider;
 mod simulator;

@@ -1,0 +1,173 @@
+//! `holdfast demo`: the whole thing on one machine, with processes of its own: a private Postgres, a
+//! provider that misbehaves, the server, and batches from files through the real API. Ends with a
+//! report that lays the provider's ledger beside our records.
+
+mod compare;
+mod files;
+mod ledger;
+mod report;
+mod stage;
+mod world;
+
+use std::{path::PathBuf, process::ExitCode, time::Duration};
+
+use anyhow::Context as _;
+use clap::Args;
+use futures_util::future::try_join_all;
+use indicatif::MultiProgress;
+
+use self::{
+    files::Files,
+    report::{PoolRun, Report},
+    stage::Stage,
+    world::{POOLS, PoolPlan},
+};
+use super::{
+    account_import,
+    client::Server,
+    output::{Sink, note},
+    redeem_batch::{Batch, Progress, redeem},
+    stop::Stop,
+};
+use crate::{
+    config::parse_duration,
+    domain::id::{BatchId, Holder, PoolId},
+};
+
+/// The batch's name in both pools.
+const BATCH_ID: &str = "demo";
+/// Items under way at once in each pool.
+const MAX_IN_FLIGHT: i32 = 32;
+/// How long an item waits for an account that is free and has room for it.
+const ITEM_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often it is looked whether redemptions are still open.
+const SETTLE_POLL: Duration = Duration::from_millis(250);
+
+#[derive(Args, Debug)]
+pub(super) struct DemoArgs {
+    /// The accounts, of the pools steam-eu and psn-us (column pool_id). The example's when not
+    /// given.
+    #[arg(long)]
+    accounts: Option<PathBuf>,
+    /// The cards, of the same pools. The example's when not given.
+    #[arg(long)]
+    cards: Option<PathBuf>,
+    /// What the simulated provider knows of the cards: code, amount_minor, currency_code,
+    /// country_code, state (fresh or used). The example's when not given; with cards of your own,
+    /// every code is a fresh card worth 1000.
+    #[arg(long)]
+    provider_cards: Option<PathBuf>,
+    /// The folder that holds Postgres's programs (initdb, postgres).
+    #[arg(long, env = "HOLDFAST_POSTGRES_BIN")]
+    postgres_bin: Option<PathBuf>,
+    /// How long to wait, after the batches, for redemptions that are in doubt.
+    #[arg(long, default_value = "60s", value_parser = parse_duration)]
+    settle_timeout: Duration,
+    /// Stay up after the report, until Ctrl-C.
+    #[arg(long)]
+    stay: bool,
+}
+
+/// Runs the demo. It has failed when the provider's ledger and our records differ.
+pub(super) async fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
+    let folder = tempfile::Builder::new()
+        .prefix("holdfast-demo-")
+        .tempdir()
+        .context("no folder for the demo's files can be made")?;
+    let files = Files::choose(&args, folder.path())?;
+    let mut stop = Stop::listen(false)?;
+    note("starting Postgres, the provider and the server …");
+    let stage = tokio::select! {
+        stage = Stage::start(folder.path(), &files, args.postgres_bin.as_deref()) => stage?,
+        () = stop.asked() => anyhow::bail!("interrupted"),
+    };
+    let shown = tokio::select! {
+        shown = Box::pin(show(&stage, &files, &args)) => shown,
+        () = stop.asked() => Err(anyhow::anyhow!("interrupted")),
+    };
+    if shown.is_ok() && args.stay {
+        note(format_args!("up at {} until Ctrl-C", stage.server_url));
+        stop.asked().await;
+    }
+    if shown.is_err() {
+        stage.show_logs();
+    }
+    let stopped = stage.stop().await;
+    let agreed = shown?;
+    stopped?;
+    Ok(if agreed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Plays it and prints the report. Answers whether both sides agree.
+async fn show(stage: &Stage, files: &Files, args: &DemoArgs) -> anyhow::Result<bool> {
+    let server = Server::connect(&stage.server_url).await?;
+    world::prepare(&server).await?;
+    for pool in POOLS {
+        let done = account_import::import(&server, &files.accounts, &pool.id()?).await?;
+        note(format_args!("{}: {} accounts imported", pool.pool_id, done.created));
+    }
+    let before = world::accounts(&server).await?;
+
+    let bars = MultiProgress::new();
+    let runs = try_join_all(POOLS.iter().map(|pool| run_pool(&server, files, pool, &bars))).await?;
+    let settled = settle(&server, args.settle_timeout).await?;
+
+    let ours = ledger::ours(&server).await?;
+    let provider = ledger::provider(&stage.provider_url).await?;
+    let after = world::accounts(&server).await?;
+    let report = Report { runs, before, after, ours, provider, settled };
+    report.print(&stage.server_url, args.stay, Sink::stdout())
+}
+
+/// Runs one pool's batch.
+async fn run_pool(
+    server: &Server,
+    files: &Files,
+    pool: &PoolPlan,
+    bars: &MultiProgress,
+) -> anyhow::Result<PoolRun> {
+    let batch = Batch {
+        file: files.cards.clone(),
+        pool_id: pool.id()?,
+        batch_id: BatchId::parse(BATCH_ID)?,
+        holder: Holder::parse("demo")?,
+        plan: None,
+        max_in_flight: MAX_IN_FLIGHT,
+        item_timeout: ITEM_TIMEOUT,
+    };
+    let progress = Progress::among(bars, pool.pool_id.to_owned());
+    let mut outcomes = report::Outcomes::default();
+    let done = redeem(server, &batch, &progress, |outcome| {
+        *outcomes.entry(outcome.kind()).or_default() += 1;
+        Ok(())
+    })
+    .await;
+    progress.finish();
+    Ok(PoolRun { pool_id: pool.pool_id, outcomes, done: done? })
+}
+
+/// Waits until no outcome is unknown. Answers how long that took; `None` when time ran out.
+async fn settle(server: &Server, timeout: Duration) -> anyhow::Result<Option<Duration>> {
+    let begun = std::time::Instant::now();
+    loop {
+        let mut open = 0_u64;
+        for pool in POOLS {
+            open += ledger::count_unknown(server, pool).await?;
+        }
+        if open == 0 {
+            return Ok(Some(begun.elapsed()));
+        }
+        if begun.elapsed() >= timeout {
+            note(format_args!("{open} redemptions are still open"));
+            return Ok(None);
+        }
+        tokio::time::sleep(SETTLE_POLL).await;
+    }
+}
+
+impl PoolPlan {
+    /// The pool's name, checked.
+    fn id(&self) -> anyhow::Result<PoolId> {
+        Ok(PoolId::parse(self.pool_id)?)
+    }
+}

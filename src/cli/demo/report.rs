@@ -1,0 +1,278 @@
+//! The demo's report, on stdout.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use serde_json::Value;
+
+use super::{
+    compare::{Difference, Entry, State, SumDifference, compare, compare_sums},
+    world::{AccountKey, Accounts, POOLS, PoolPlan},
+};
+use crate::cli::{
+    output::{Format, Rows, Sink},
+    redeem_batch::Done,
+    view,
+};
+
+/// Items by what became of them and why.
+pub(super) type Outcomes = BTreeMap<(String, String), u64>;
+
+/// One pool's batch.
+pub(super) struct PoolRun {
+    /// The pool.
+    pub(super) pool_id: &'static str,
+    /// What became of its items.
+    pub(super) outcomes: Outcomes,
+    /// What the batch came to.
+    pub(super) done: Done,
+}
+
+/// Everything that the report is about.
+pub(super) struct Report {
+    /// The batches.
+    pub(super) runs: Vec<PoolRun>,
+    /// The accounts before them.
+    pub(super) before: Accounts,
+    /// The accounts after everything was settled.
+    pub(super) after: Accounts,
+    /// Our redemptions.
+    pub(super) ours: Vec<Entry>,
+    /// The provider's.
+    pub(super) provider: Vec<Entry>,
+    /// How long it took, after the batches, until no outcome was unknown; `None`: too long.
+    pub(super) settled: Option<Duration>,
+}
+
+impl Report {
+    /// Prints it. Answers whether both sides agree.
+    pub(super) fn print(
+        &self,
+        server_url: &str,
+        stays: bool,
+        mut sink: Sink,
+    ) -> anyhow::Result<bool> {
+        sink = table("Outcomes", OUTCOMES, self.outcomes(), sink)?;
+        sink = table("Accounts", ACCOUNTS, self.accounts(), sink)?;
+        sink = table("Throughput", THROUGHPUT, self.throughput(), sink)?;
+        match self.settled {
+            Some(took) => sink.line(format_args!(
+                "Every outcome was known {:.1} s after the batches.",
+                took.as_secs_f64()
+            ))?,
+            None => sink.line("Not every outcome is known yet.")?,
+        }
+
+        let differences = compare(&self.ours, &self.provider);
+        let sums = compare_sums(&self.changes(), &self.ours, &self.provider);
+        sink = table("The provider's ledger beside our records", LEDGERS, self.ledgers(), sink)?;
+        let agreed = differences.is_empty() && sums.is_empty();
+        self.differences(&differences, &sums, &mut sink)?;
+
+        let address = server_url.trim_start_matches("http://");
+        sink.line(if stays { "\nTry it:" } else { "\nTo try it, with `holdfast demo --stay`:" })?;
+        sink.line(format_args!("  grpcurl -plaintext {address} list"))?;
+        sink.flush()?;
+        Ok(agreed)
+    }
+
+    fn outcomes(&self) -> Vec<Vec<Value>> {
+        let row = |pool: &str, outcome: &str, reason: &str, items: u64| {
+            vec![pool.into(), outcome.into(), view::text(reason), items.into()]
+        };
+        let mut rows = Vec::new();
+        for run in &self.runs {
+            for ((outcome, reason), items) in &run.outcomes {
+                rows.push(row(run.pool_id, outcome, reason, *items));
+            }
+            rows.push(row(run.pool_id, "BAD ROW", "named above", run.done.file.bad_rows));
+        }
+        rows
+    }
+
+    fn accounts(&self) -> Vec<Vec<Value>> {
+        let mut counts: BTreeMap<(String, String, String), [u64; 2]> = BTreeMap::new();
+        for (side, accounts) in [&self.before, &self.after].into_iter().enumerate() {
+            for account in accounts.values() {
+                let row = view::account(account);
+                let word = |at: usize| row[at].as_str().unwrap_or_default().to_owned();
+                // By position: pool_id, status, login_status.
+                counts.entry((word(0), word(2), word(3))).or_default()[side] += 1;
+            }
+        }
+        let row =
+            |((pool, status, login), [before, after]): ((String, String, String), [u64; 2])| {
+                vec![Value::from(pool), status.into(), login.into(), before.into(), after.into()]
+            };
+        counts.into_iter().map(row).collect()
+    }
+
+    fn throughput(&self) -> Vec<Vec<Value>> {
+        let row = |run: &PoolRun| {
+            vec![
+                run.pool_id.into(),
+                run.done.tally.total().into(),
+                format!("{:.1}", run.done.took.as_secs_f64()).into(),
+                format!("{:.0}", run.done.rate()).into(),
+            ]
+        };
+        self.runs.iter().map(row).collect()
+    }
+
+    fn ledgers(&self) -> Vec<Vec<Value>> {
+        let pool_of: BTreeMap<&str, &str> =
+            self.ours.iter().map(|it| (it.key.as_str(), it.pool_id.as_str())).collect();
+        let theirs = |pool: &PoolPlan, entry: &&Entry| {
+            pool_of.get(entry.key.as_str()).copied() == Some(pool.pool_id)
+        };
+        let mut rows = Vec::new();
+        for pool in POOLS {
+            let ours = self.ours.iter().filter(|it| it.pool_id == pool.pool_id);
+            rows.push(ledger_row(pool, "ours", ours));
+            let provider = self.provider.iter().filter(|entry| theirs(pool, entry));
+            rows.push(ledger_row(pool, "the provider's", provider));
+        }
+        rows
+    }
+
+    /// By how much each account's balance changed.
+    fn changes(&self) -> BTreeMap<AccountKey, i64> {
+        let balance = |accounts: &Accounts, key: &AccountKey| {
+            let account = accounts.get(key).and_then(|account| account.balance.as_ref());
+            account.map_or(0, |money| money.amount_minor)
+        };
+        let change = |key: &AccountKey| balance(&self.after, key) - balance(&self.before, key);
+        self.after.keys().map(|key| (key.clone(), change(key))).collect()
+    }
+
+    fn differences(
+        &self,
+        differences: &[(String, Difference)],
+        sums: &[SumDifference],
+        sink: &mut Sink,
+    ) -> anyhow::Result<()> {
+        if differences.is_empty() && sums.is_empty() {
+            return sink.line(format_args!(
+                "Difference: none. {} redemptions compared by key, state, account and amount, both \
+                 ways; {} balances changed by what was credited.",
+                self.ours.len(),
+                self.after.len()
+            ));
+        }
+        sink.line(format_args!("Difference: {}", differences.len() + sums.len()))?;
+        for (key, difference) in differences {
+            sink.line(format_args!("  redemption {key}: {difference}"))?;
+        }
+        for it in sums {
+            let ((pool, account), change, credited) =
+                (&it.account, it.change_minor, it.credited_minor);
+            sink.line(format_args!(
+                "  account {account} of {pool}: the balance changed by {change}, credited were \
+                 {credited}"
+            ))?;
+        }
+        Ok(())
+    }
+}
+
+const OUTCOMES: &[&str] = &["pool", "outcome", "reason", "items"];
+const ACCOUNTS: &[&str] = &["pool", "status", "login", "before", "after"];
+const THROUGHPUT: &[&str] = &["pool", "items", "seconds", "items/s"];
+const LEDGERS: &[&str] =
+    &["pool", "records", "redemptions", "credited", "not credited", "review", "open", "sum_minor"];
+
+fn ledger_row<'a>(
+    pool: &PoolPlan,
+    side: &str,
+    entries: impl Iterator<Item = &'a Entry>,
+) -> Vec<Value> {
+    let entries: Vec<&Entry> = entries.collect();
+    let count = |state: State| entries.iter().filter(|entry| entry.state == state).count() as u64;
+    let sum: i64 = entries
+        .iter()
+        .filter(|it| it.state == State::Credited && it.currency_code == pool.currency_code)
+        .map(|it| it.amount_minor)
+        .sum();
+    vec![
+        pool.pool_id.into(),
+        side.into(),
+        entries.len().into(),
+        count(State::Credited).into(),
+        count(State::NotCredited).into(),
+        count(State::Review).into(),
+        count(State::Open).into(),
+        sum.into(),
+    ]
+}
+
+fn table(
+    title: &str,
+    columns: &'static [&'static str],
+    rows: Vec<Vec<Value>>,
+    mut sink: Sink,
+) -> anyhow::Result<Sink> {
+    sink.line(format_args!("\n{title}"))?;
+    let mut out = Rows::new(Format::Table, columns, sink);
+    rows.iter().try_for_each(|row| out.push(row))?;
+    out.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rpc::pb;
+
+    fn accounts(balance_minor: i64) -> Accounts {
+        let balance = pb::Money { amount_minor: balance_minor, currency_code: "EUR".into() };
+        let account = pb::Account {
+            pool_id: "steam-eu".into(),
+            account_id: "a".into(),
+            balance: Some(balance),
+            status: pb::AccountStatus::Processing.into(),
+            ..Default::default()
+        };
+        Accounts::from([(("steam-eu".into(), "a".into()), account)])
+    }
+
+    fn report(credited_minor: i64) -> Report {
+        let ours = Entry {
+            key: "the-key".into(),
+            pool_id: "steam-eu".into(),
+            state: State::Credited,
+            account: "a".into(),
+            amount_minor: 500,
+            currency_code: "EUR".into(),
+        };
+        let provider =
+            Entry { pool_id: String::new(), amount_minor: credited_minor, ..ours.clone() };
+        Report {
+            runs: Vec::new(),
+            before: accounts(100),
+            after: accounts(600),
+            ours: vec![ours],
+            provider: vec![provider],
+            settled: Some(Duration::ZERO),
+        }
+    }
+
+    fn printed(report: &Report) -> (bool, String) {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let sink = Sink::file(file.path()).unwrap();
+        let agreed = report.print("http://127.0.0.1:7", true, sink).unwrap();
+        (agreed, std::fs::read_to_string(file.path()).unwrap())
+    }
+
+    #[test]
+    fn sides_that_agree_differ_by_nothing() {
+        let (agreed, text) = printed(&report(500));
+        assert!(agreed && text.contains("Difference: none."), "{text}");
+        assert!(text.contains("grpcurl -plaintext 127.0.0.1:7 list"), "{text}");
+    }
+
+    #[test]
+    fn a_difference_is_named_by_redemption_and_by_account() {
+        let (agreed, text) = printed(&report(400));
+        assert!(!agreed && text.contains("Difference: 2"), "{text}");
+        assert!(text.contains("redemption the-key: the amounts differ"), "{text}");
+        assert!(text.contains("changed by 500, credited were 400"), "{text}");
+    }
+}

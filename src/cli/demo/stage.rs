@@ -1,0 +1,252 @@
+//! What the demo plays on: the provider and the server, each a process of this very program, as
+//! anybody would start them, with their logs in files. The server brings its own Postgres.
+
+use std::{
+    env,
+    ffi::OsStr,
+    fs::{self, File},
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use tokio::process::{Child, Command};
+
+use super::{files::Files, ledger};
+use crate::{
+    cli::{
+        client::{Server, unary},
+        output::note,
+    },
+    rpc::pb,
+};
+
+/// How long starting may take: making a database takes seconds on a slow disk.
+const START_TIMEOUT: Duration = Duration::from_secs(90);
+/// How often it is looked whether something has started.
+const START_POLL: Duration = Duration::from_millis(100);
+/// How long a process may take to stop before it is killed.
+const STOP_TIMEOUT: Duration = Duration::from_secs(20);
+/// Lines of each log that are shown when the demo fails.
+const LOG_LINES: usize = 15;
+
+/// What the provider does wrong, so that doubt is seen to arise and to be settled.
+const FAULTS: &[&str] = &[
+    "--fault-latency=2ms..20ms",
+    "--fault-apply-then-drop=4",
+    "--fault-drop-before-apply=2",
+    "--fault-error-after-apply=3",
+    "--fault-slow-202=5",
+    "--fault-garbage=2",
+    "--fault-busy=3",
+    "--fault-wrong-amount=1",
+    "--invalid-accounts=steam-open-10",
+];
+
+/// How the server is set up: as by default, but patient for less time than a visitor is.
+const SERVER: &[&str] = &[
+    "--provider-timeout=3s",
+    "--provider-send-window=5s",
+    "--reconcile-interval=200ms",
+    "--drain-delay=0s",
+    "--shutdown-timeout=10s",
+];
+
+/// Variables of the surroundings that also hold for the demo's processes.
+const KEPT_VARIABLES: [&str; 2] = ["HOLDFAST_LOG", "HOLDFAST_POSTGRES_BIN"];
+
+/// Everything that was started.
+pub(super) struct Stage {
+    /// The server's URL, for gRPC.
+    pub(super) server_url: String,
+    /// The provider's base URL.
+    pub(super) provider_url: String,
+    server: Process,
+    provider: Process,
+}
+
+impl Stage {
+    /// Starts the provider and the server on free ports, and waits until both answer. All that they
+    /// write is in `folder`.
+    pub(super) async fn start(
+        folder: &Path,
+        files: &Files,
+        postgres_bin: Option<&Path>,
+    ) -> anyhow::Result<Self> {
+        let (listen, provider_listen) = (free_address()?, free_address()?);
+        let provider_url = format!("http://{provider_listen}");
+        let server_url = format!("http://{listen}");
+
+        let mut command = this_program("simulate-provider")?;
+        command.args(FAULTS).arg(flag("--listen", provider_listen));
+        command.arg("--ledger").arg(folder.join("provider-ledger.jsonl"));
+        if let Some(cards) = &files.provider_cards {
+            command.arg("--cards").arg(cards);
+        }
+        let mut provider = Process::start("provider", command, folder)?;
+
+        let mut command = this_program("serve")?;
+        command.args(SERVER).arg(flag("--listen", listen));
+        command.arg(flag("--admin-listen", free_address()?));
+        command.arg(flag("--provider-url", &provider_url));
+        command.arg("--data-dir").arg(folder.join("data"));
+        if let Some(programs) = postgres_bin {
+            command.arg("--postgres-bin").arg(programs);
+        }
+        let mut server = Process::start("server", command, folder)?;
+
+        provider.wait_until(async || ledger::provider_answers(&provider_url).await).await?;
+        server.wait_until(async || server_answers(&server_url).await).await?;
+        Ok(Self { server_url, provider_url, server, provider })
+    }
+
+    /// Stops both, the server first: it may still be asking the provider.
+    pub(super) async fn stop(self) -> anyhow::Result<()> {
+        let server = self.server.stop().await;
+        self.provider.stop().await?;
+        server
+    }
+
+    /// Shows the end of each log.
+    pub(super) fn show_logs(&self) {
+        self.provider.show_log();
+        self.server.show_log();
+    }
+}
+
+/// A process of ours, and its log. Killed when this is dropped.
+struct Process {
+    name: &'static str,
+    child: Child,
+    log: PathBuf,
+}
+
+impl Process {
+    fn start(name: &'static str, mut command: Command, folder: &Path) -> anyhow::Result<Self> {
+        let log = folder.join(format!("{name}.log"));
+        let file = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
+        let child = command
+            // Ends with this process, however that ends, and the child with it.
+            .arg("--while-stdin-is-open")
+            .stdin(Stdio::piped())
+            .stdout(file.try_clone()?)
+            .stderr(file)
+            // Ctrl-C is for the demo alone, which then stops what it started, in order.
+            .process_group(0)
+            .kill_on_drop(true)
+            .spawn()
+            .with_context(|| format!("the {name} cannot be started"))?;
+        Ok(Self { name, child, log })
+    }
+
+    /// Waits until it answers, or has ended, or has had its time.
+    async fn wait_until(&mut self, answers: impl AsyncFn() -> bool) -> anyhow::Result<()> {
+        let begun = Instant::now();
+        while !answers().await {
+            if let Some(status) = self.child.try_wait()? {
+                self.show_log();
+                anyhow::bail!("the {} did not start: {status}", self.name);
+            }
+            if begun.elapsed() > START_TIMEOUT {
+                self.show_log();
+                let after = humantime::format_duration(START_TIMEOUT);
+                anyhow::bail!("the {} does not answer after {after}", self.name);
+            }
+            tokio::time::sleep(START_POLL).await;
+        }
+        Ok(())
+    }
+
+    async fn stop(mut self) -> anyhow::Result<()> {
+        if let Some(id) = self.child.id() {
+            let id = i32::try_from(id).ok().and_then(rustix::process::Pid::from_raw);
+            let asked =
+                id.map(|id| rustix::process::kill_process(id, rustix::process::Signal::TERM));
+            asked.transpose().with_context(|| format!("the {} cannot be stopped", self.name))?;
+        }
+        match tokio::time::timeout(STOP_TIMEOUT, self.child.wait()).await {
+            Ok(status) => {
+                let status = status?;
+                anyhow::ensure!(status.success(), "the {} ended badly: {status}", self.name);
+                Ok(())
+            }
+            Err(_) => {
+                self.child.kill().await?;
+                anyhow::bail!("the {} did not stop in time, and was killed", self.name)
+            }
+        }
+    }
+
+    fn show_log(&self) {
+        let text = fs::read(&self.log).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
+        let lines: Vec<&str> = text.lines().collect();
+        note(format_args!("the {}'s log ends with:", self.name));
+        for line in &lines[lines.len().saturating_sub(LOG_LINES)..] {
+            note(format_args!("  {line}"));
+        }
+    }
+}
+
+/// A command of this program, untouched by settings that are meant for another server.
+fn this_program(command: &str) -> anyhow::Result<Command> {
+    let program = env::current_exe().context("this program cannot find itself")?;
+    let mut it = Command::new(program);
+    it.arg(command);
+    for (name, _) in env::vars_os().filter(|(name, _)| is_setting(name)) {
+        it.env_remove(name);
+    }
+    Ok(it)
+}
+
+fn is_setting(name: &OsStr) -> bool {
+    let name = name.to_string_lossy();
+    name.starts_with("HOLDFAST_") && !KEPT_VARIABLES.contains(&name.as_ref())
+}
+
+fn flag(name: &str, value: impl std::fmt::Display) -> String {
+    format!("{name}={value}")
+}
+
+/// An address that nobody listens on. Somebody else may take it before the process that is told of
+/// it does; that process then says so.
+fn free_address() -> anyhow::Result<SocketAddr> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no port is free")?;
+    Ok(listener.local_addr()?)
+}
+
+async fn server_answers(url: &str) -> bool {
+    let Ok(server) = Server::connect(url).await else { return false };
+    let request = pb::ListPoolsRequest { page_size: 1, ..Default::default() };
+    server.pools().list_pools(unary(request)).await.is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Args as _;
+
+    use super::*;
+
+    #[test]
+    fn the_server_is_given_flags_that_it_has() {
+        let serve = crate::config::ServeArgs::augment_args(clap::Command::new("serve"));
+        let words = ["serve"].into_iter().chain(SERVER.iter().copied());
+        assert!(serve.try_get_matches_from(words).is_ok());
+    }
+
+    #[test]
+    fn the_provider_is_given_flags_that_it_has() {
+        let simulator = crate::simulator::SimulatorArgs::augment_args(clap::Command::new("s"));
+        let words = ["s", "--ledger=l"].into_iter().chain(FAULTS.iter().copied());
+        assert!(simulator.try_get_matches_from(words).is_ok());
+    }
+
+    #[test]
+    fn settings_for_another_server_are_left_out() {
+        assert!(is_setting(OsStr::new("HOLDFAST_DATABASE_URL")));
+        assert!(!is_setting(OsStr::new("HOLDFAST_POSTGRES_BIN")));
+        assert!(!is_setting(OsStr::new("PATH")));
+    }
+}

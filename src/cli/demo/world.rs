@@ -1,0 +1,88 @@
+//! What the demo plays with: pools and plans, and how their accounts stand.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    cli::client::{PAGE_SIZE, RpcError, Server, every_page, unary},
+    rpc::pb,
+};
+
+/// A pool, and the plans in it.
+pub(super) struct PoolPlan {
+    /// The pool's name.
+    pub(super) pool_id: &'static str,
+    /// Its currency.
+    pub(super) currency_code: &'static str,
+    /// Its plans: name and target, in minor units.
+    plans: &'static [(&'static str, i64)],
+}
+
+/// The pools of the example files.
+pub(super) const POOLS: &[PoolPlan] = &[
+    PoolPlan {
+        pool_id: "steam-eu",
+        currency_code: "EUR",
+        plans: &[("starter", 10_000), ("regular", 25_000)],
+    },
+    PoolPlan { pool_id: "psn-us", currency_code: "USD", plans: &[("family", 50_000)] },
+];
+
+/// Creates the pools and plans.
+pub(super) async fn prepare(server: &Server) -> anyhow::Result<()> {
+    let mut pools = server.pools();
+    for pool in POOLS {
+        let created = pb::Pool {
+            pool_id: pool.pool_id.to_owned(),
+            currency_code: pool.currency_code.to_owned(),
+            ..Default::default()
+        };
+        let request = pb::CreatePoolRequest { pool: Some(created) };
+        pools.create_pool(unary(request)).await.map_err(RpcError)?;
+        for (plan_id, amount_minor) in pool.plans {
+            let target = pb::Money {
+                amount_minor: *amount_minor,
+                currency_code: pool.currency_code.to_owned(),
+            };
+            let plan = pb::Plan {
+                pool_id: pool.pool_id.to_owned(),
+                plan_id: (*plan_id).to_owned(),
+                target: Some(target),
+                ..Default::default()
+            };
+            let request = pb::CreatePlanRequest { plan: Some(plan) };
+            pools.create_plan(unary(request)).await.map_err(RpcError)?;
+        }
+    }
+    Ok(())
+}
+
+/// An account's pool and name.
+pub(super) type AccountKey = (String, String);
+/// All accounts, as they were at one time.
+pub(super) type Accounts = BTreeMap<AccountKey, pb::Account>;
+
+/// Reads all accounts of all pools.
+pub(super) async fn accounts(server: &Server) -> anyhow::Result<Accounts> {
+    let mut all = Accounts::new();
+    for pool in POOLS {
+        let mut client = server.accounts();
+        every_page(
+            async |page_token| {
+                let request = pb::ListAccountsRequest {
+                    pool_id: pool.pool_id.to_owned(),
+                    page_size: PAGE_SIZE,
+                    page_token,
+                    ..Default::default()
+                };
+                let page = client.list_accounts(unary(request)).await?.into_inner();
+                Ok((page.accounts, page.next_page_token))
+            },
+            |account| {
+                all.insert((account.pool_id.clone(), account.account_id.clone()), account);
+                Ok(())
+            },
+        )
+        .await?;
+    }
+    Ok(all)
+}

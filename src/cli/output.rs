@@ -1,0 +1,317 @@
+//! All that commands print: results on stdout or in a file, everything else on stderr. Nothing
+//! else of the program writes to either, besides its log.
+
+use std::{
+    fmt,
+    fs::File,
+    io::{self, BufWriter, IsTerminal as _, Write},
+    path::Path,
+};
+
+use anyhow::Context as _;
+use clap::{Args, ValueEnum};
+use comfy_table::{Table, presets};
+use serde_json::Value;
+
+/// Whoever read our output has stopped (`holdfast … | head`): a reason to end, not an error.
+#[derive(Debug, thiserror::Error)]
+#[error("the output was closed")]
+pub(crate) struct Closed;
+
+/// How results are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people. Printed when all is known.
+    Table,
+    /// A header and a line for each row, as they come.
+    Csv,
+    /// An array of objects, one a line, as they come.
+    Json,
+}
+
+/// The flag of every command that prints results.
+#[derive(Args, Clone, Copy, Debug)]
+pub(crate) struct FormatArgs {
+    /// How results are written. A table on a terminal, otherwise CSV, when not given.
+    #[arg(long, value_enum)]
+    format: Option<Format>,
+}
+
+impl FormatArgs {
+    /// The format for stdout.
+    pub(crate) fn for_stdout(self) -> Format {
+        let usual = if io::stdout().is_terminal() { Format::Table } else { Format::Csv };
+        self.format.unwrap_or(usual)
+    }
+
+    /// The format for a file.
+    pub(crate) fn for_file(self) -> Format {
+        self.format.unwrap_or(Format::Csv)
+    }
+}
+
+/// Where results go.
+pub(crate) struct Sink(Box<dyn Write + Send>);
+
+impl Sink {
+    /// Standard output, line by line.
+    pub(crate) fn stdout() -> Self {
+        Self(Box::new(io::stdout()))
+    }
+
+    /// A file, made anew.
+    pub(crate) fn file(path: &Path) -> anyhow::Result<Self> {
+        let file = File::create(path)
+            .with_context(|| format!("cannot write the file {}", path.display()))?;
+        Ok(Self(Box::new(BufWriter::new(file))))
+    }
+
+    /// Writes a line.
+    pub(crate) fn line(&mut self, text: impl fmt::Display) -> anyhow::Result<()> {
+        self.done(|out| writeln!(out, "{text}"))
+    }
+
+    /// Writes what is buffered.
+    pub(crate) fn flush(&mut self) -> anyhow::Result<()> {
+        self.done(|out| out.flush())
+    }
+
+    fn done(&mut self, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> anyhow::Result<()> {
+        write(&mut *self.0).map_err(|error| match error.kind() {
+            io::ErrorKind::BrokenPipe => Closed.into(),
+            _ => anyhow::Error::new(error).context("cannot write the results"),
+        })
+    }
+}
+
+/// Rows under a header, in any [`Format`]. Only a table is held in memory. Nothing is written before
+/// the first row or the end, so that a command which is refused leaves its output empty.
+pub(crate) struct Rows {
+    sink: Sink,
+    format: Format,
+    columns: &'static [&'static str],
+    table: Table,
+    begun: bool,
+}
+
+impl Rows {
+    /// Rows of these columns, of which there are none yet.
+    pub(crate) fn new(format: Format, columns: &'static [&'static str], sink: Sink) -> Self {
+        let mut table = Table::new();
+        table.load_style(presets::UTF8_FULL_CONDENSED).set_header(columns.iter());
+        Self { sink, format, columns, table, begun: false }
+    }
+
+    /// Adds a row: a value for each column, in their order.
+    pub(crate) fn push(&mut self, row: &[Value]) -> anyhow::Result<()> {
+        let first = self.begin()?;
+        match self.format {
+            Format::Table => {
+                self.table.add_row(row.iter().map(|value| printable(&text(value))));
+                Ok(())
+            }
+            Format::Csv => {
+                let fields: Vec<String> = row.iter().map(text).collect();
+                self.sink.line(csv_line(fields.iter().map(String::as_str))?)
+            }
+            Format::Json => {
+                let comma = if first { "" } else { "," };
+                self.sink.line(format_args!("{comma}{}", object(self.columns, row)))
+            }
+        }
+    }
+
+    /// Whether there is no row yet.
+    pub(crate) fn is_empty(&self) -> bool {
+        !self.begun
+    }
+
+    /// Writes what comes before the first row. Answers whether it was not written before.
+    fn begin(&mut self) -> anyhow::Result<bool> {
+        let first = !std::mem::replace(&mut self.begun, true);
+        match self.format {
+            Format::Csv if first => self.sink.line(csv_line(self.columns.iter().copied())?)?,
+            Format::Json if first => self.sink.line("[")?,
+            _ => {}
+        }
+        Ok(first)
+    }
+
+    /// Ends the rows, and gives the sink back for what comes after them.
+    pub(crate) fn finish(mut self) -> anyhow::Result<Sink> {
+        self.begin()?;
+        match self.format {
+            Format::Table => self.sink.line(&self.table)?,
+            Format::Csv => {}
+            Format::Json => self.sink.line("]")?,
+        }
+        self.sink.flush()?;
+        Ok(self.sink)
+    }
+}
+
+/// Writes one thing: in a table a line for each of its fields, in JSON an object.
+pub(crate) fn record(
+    format: Format,
+    columns: &'static [&'static str],
+    row: &[Value],
+    mut sink: Sink,
+) -> anyhow::Result<Sink> {
+    match format {
+        Format::Table => {
+            let mut table = Table::new();
+            table.load_style(presets::UTF8_FULL_CONDENSED);
+            for (column, value) in columns.iter().zip(row) {
+                table.add_row([(*column).to_owned(), printable(&text(value))]);
+            }
+            sink.line(table)?;
+        }
+        Format::Csv => {
+            let mut rows = Rows::new(format, columns, sink);
+            rows.push(row)?;
+            return rows.finish();
+        }
+        Format::Json => sink.line(object(columns, row))?,
+    }
+    sink.flush()?;
+    Ok(sink)
+}
+
+/// A JSON object whose keys keep the order of the columns.
+pub(crate) fn object(columns: &[&str], row: &[Value]) -> String {
+    let fields: Vec<String> = columns
+        .iter()
+        .zip(row)
+        .map(|(column, value)| format!("{}:{value}", Value::from(*column)))
+        .collect();
+    format!("{{{}}}", fields.join(","))
+}
+
+/// A value outside JSON: nothing for null, `k=v;k=v` for an object.
+fn text(value: &Value) -> String {
+    match value {
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        Value::Object(map) => {
+            let pairs: Vec<String> = map.iter().map(|(k, v)| format!("{k}={}", text(v))).collect();
+            pairs.join(";")
+        }
+        other => other.to_string(),
+    }
+}
+
+/// Text for a terminal: what others wrote (a provider's message) must not move the cursor.
+fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
+
+fn csv_line<'a>(fields: impl Iterator<Item = &'a str>) -> anyhow::Result<String> {
+    let mut writer = csv::WriterBuilder::new().from_writer(Vec::new());
+    writer.write_record(fields)?;
+    let line = String::from_utf8(writer.into_inner()?)?;
+    Ok(line.trim_end_matches('\n').to_owned())
+}
+
+/// Tells the person at the terminal something that is no result. That nobody reads it is no error.
+pub(crate) fn note(text: impl fmt::Display) {
+    let _ = writeln!(io::stderr(), "{text}");
+}
+
+/// Prints an error once, with its causes.
+pub(crate) fn error(error: &anyhow::Error) {
+    note(format_args!("error: {error}"));
+    let mut said = error.to_string();
+    for cause in error.chain().skip(1) {
+        let cause = cause.to_string();
+        // Libraries often repeat their cause's text in their own.
+        if !said.contains(&cause) {
+            note(format_args!("  caused by: {cause}"));
+            said = cause;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use serde_json::json;
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Memory(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Memory {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    struct Broken;
+
+    impl Write for Broken {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(io::ErrorKind::BrokenPipe.into())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn written(format: Format, rows: &[Vec<Value>]) -> String {
+        let memory = Memory::default();
+        let sink = Sink(Box::new(memory.clone()));
+        let mut out = Rows::new(format, &["name", "labels"], sink);
+        for row in rows {
+            out.push(row).unwrap();
+        }
+        out.finish().unwrap();
+        let bytes = memory.0.lock().unwrap().clone();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn json_is_one_array_with_an_object_a_line() {
+        let text = written(
+            Format::Json,
+            &[vec![json!("a"), json!({"k": "v"})], vec![json!(1), json!(null)]],
+        );
+        let read: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(read, json!([{"name": "a", "labels": {"k": "v"}}, {"name": 1, "labels": null}]));
+        assert_eq!(serde_json::from_str::<Value>(&written(Format::Json, &[])).unwrap(), json!([]));
+    }
+
+    #[test]
+    fn a_command_that_is_refused_leaves_its_output_empty() {
+        let memory = Memory::default();
+        drop(Rows::new(Format::Json, &["name"], Sink(Box::new(memory.clone()))));
+        assert!(memory.0.lock().unwrap().is_empty());
+    }
+
+    #[test]
+    fn csv_quotes_what_needs_it_and_leaves_null_empty() {
+        let text = written(Format::Csv, &[vec![json!("a,\"b"), json!(null)]]);
+        assert_eq!(text, "name,labels\n\"a,\"\"b\",\n");
+        assert!(
+            written(Format::Csv, &[vec![json!("x"), json!({"k": "v", "l": "w"})]])
+                .contains("k=v;l=w")
+        );
+    }
+
+    #[test]
+    fn a_table_cannot_be_used_to_write_to_the_terminal() {
+        assert!(
+            !written(Format::Table, &[vec![json!("a\u{1b}[2J"), json!(null)]]).contains('\u{1b}')
+        );
+    }
+
+    #[test]
+    fn a_reader_that_stopped_is_told_apart() {
+        let error = Sink(Box::new(Broken)).line("x").unwrap_err();
+        assert!(error.is::<Closed>());
+    }
+}

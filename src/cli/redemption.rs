@@ -1,0 +1,231 @@
+//! `holdfast redemption`: list and show redemptions, and close what only a person can.
+
+use clap::{Args, Subcommand, ValueEnum};
+
+use super::{
+    client::{PAGE_SIZE, RpcError, Server, ServerArgs, every_page, required, unary},
+    output::{FormatArgs, Rows, Sink, record},
+    parse,
+    plan::pool_currency,
+    view,
+};
+use crate::{
+    domain::id::{AccountId, BatchId, Holder, PoolId, RedemptionId},
+    rpc::pb,
+};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum RedemptionCommand {
+    /// List the redemptions of a pool, newest first.
+    List(ListArgs),
+    /// Show a redemption.
+    Show(ShowArgs),
+    /// Close a redemption that is in doubt or needs review, by the word of somebody who looked at
+    /// the provider's own records.
+    Resolve(ResolveArgs),
+}
+
+#[derive(Args, Debug)]
+pub(super) struct ListArgs {
+    /// The pool.
+    #[arg(long, value_parser = parse::pool)]
+    pool: PoolId,
+    /// Only redemptions of this state; give it more than once, or with commas, for several.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    state: Vec<State>,
+    /// Only redemptions of this batch.
+    #[arg(long, value_parser = parse::batch)]
+    batch_id: Option<BatchId>,
+    /// Only redemptions into this account.
+    #[arg(long, value_parser = parse::account)]
+    account: Option<AccountId>,
+    #[command(flatten)]
+    format: FormatArgs,
+    #[command(flatten)]
+    server: ServerArgs,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct ShowArgs {
+    /// The redemption.
+    #[arg(value_parser = parse::redemption)]
+    redemption: RedemptionId,
+    /// Its pool.
+    #[arg(long, value_parser = parse::pool)]
+    pool: PoolId,
+    #[command(flatten)]
+    format: FormatArgs,
+    #[command(flatten)]
+    server: ServerArgs,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct ResolveArgs {
+    /// The redemption.
+    #[arg(value_parser = parse::redemption)]
+    redemption: RedemptionId,
+    /// Its pool.
+    #[arg(long, value_parser = parse::pool)]
+    pool: PoolId,
+    /// What the provider did.
+    #[arg(long, value_enum)]
+    outcome: Outcome,
+    /// What was credited, in minor units of the pool's currency. For succeeded, and only for it.
+    #[arg(long, value_parser = parse::amount, required_if_eq("outcome", "succeeded"))]
+    amount_minor: Option<i64>,
+    /// The provider's own name for it, if it is known.
+    #[arg(long, default_value = "")]
+    provider_ref: String,
+    /// The code is spent: trying it elsewhere is no use. For failed, and only for it.
+    #[arg(long, conflicts_with = "amount_minor")]
+    code_spent: bool,
+    /// Why, and on what evidence: 1 to 1000 characters, kept for good.
+    #[arg(long)]
+    reason: String,
+    /// Who says so: 1 to 256 characters.
+    #[arg(long, env = "USER", value_parser = parse::holder)]
+    by: Holder,
+    #[command(flatten)]
+    format: FormatArgs,
+    #[command(flatten)]
+    server: ServerArgs,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum State {
+    /// Being sent.
+    Submitted,
+    /// The outcome is being found out.
+    InDoubt,
+    /// A person decides.
+    NeedsReview,
+    /// The card was credited.
+    Succeeded,
+    /// The card was not credited.
+    Failed,
+}
+
+impl From<State> for pb::RedemptionState {
+    fn from(state: State) -> Self {
+        match state {
+            State::Submitted => Self::Submitted,
+            State::InDoubt => Self::InDoubt,
+            State::NeedsReview => Self::NeedsReview,
+            State::Succeeded => Self::Succeeded,
+            State::Failed => Self::Failed,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Outcome {
+    /// The card was credited.
+    Succeeded,
+    /// The card was not credited, and will not be.
+    Failed,
+}
+
+/// Runs one of the commands.
+pub(super) async fn run(command: RedemptionCommand) -> anyhow::Result<()> {
+    match command {
+        RedemptionCommand::List(args) => list(args).await,
+        RedemptionCommand::Show(args) => show(args).await,
+        RedemptionCommand::Resolve(args) => resolve(args).await,
+    }
+}
+
+async fn list(args: ListArgs) -> anyhow::Result<()> {
+    let server = args.server.connect().await?;
+    let filter = pb::ListRedemptionsRequest {
+        pool_id: args.pool.to_string(),
+        states: args.state.iter().map(|state| pb::RedemptionState::from(*state).into()).collect(),
+        account_id: args.account.map(|account| account.to_string()).unwrap_or_default(),
+        batch_id: args.batch_id.map(|batch| batch.to_string()).unwrap_or_default(),
+        ..Default::default()
+    };
+    let mut rows = Rows::new(args.format.for_stdout(), view::REDEMPTION, Sink::stdout());
+    each(&server, filter, |redemption| rows.push(&view::redemption(&redemption))).await?;
+    rows.finish()?;
+    Ok(())
+}
+
+/// Reads all redemptions that a filter lets through.
+pub(super) async fn each(
+    server: &Server,
+    filter: pb::ListRedemptionsRequest,
+    then: impl FnMut(pb::Redemption) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let mut redemptions = server.redemptions();
+    every_page(
+        async |page_token| {
+            let request =
+                pb::ListRedemptionsRequest { page_token, page_size: PAGE_SIZE, ..filter.clone() };
+            let page = redemptions.list_redemptions(unary(request)).await?.into_inner();
+            Ok((page.redemptions, page.next_page_token))
+        },
+        then,
+    )
+    .await
+}
+
+async fn show(args: ShowArgs) -> anyhow::Result<()> {
+    let request = pb::GetRedemptionRequest {
+        pool_id: args.pool.to_string(),
+        redemption_id: args.redemption.to_string(),
+        ..Default::default()
+    };
+    let mut redemptions = args.server.connect().await?.redemptions();
+    let reply = redemptions.get_redemption(unary(request)).await.map_err(RpcError)?;
+    print(args.format, reply.into_inner().redemption)
+}
+
+async fn resolve(args: ResolveArgs) -> anyhow::Result<()> {
+    check(&args)?;
+    let server = args.server.connect().await?;
+    let (state, amount) = match (args.outcome, args.amount_minor) {
+        (Outcome::Succeeded, Some(amount_minor)) => {
+            let currency_code = pool_currency(&server, &args.pool).await?;
+            let amount = pb::Money { amount_minor, currency_code };
+            (pb::RedemptionState::Succeeded, Some(amount))
+        }
+        _ => (pb::RedemptionState::Failed, None),
+    };
+    let request = pb::ResolveRedemptionRequest {
+        pool_id: args.pool.to_string(),
+        redemption_id: args.redemption.to_string(),
+        state: state.into(),
+        amount,
+        provider_ref: args.provider_ref,
+        code_spent: args.code_spent,
+        reason: args.reason,
+        resolved_by: args.by.to_string(),
+    };
+    let reply = server.redemptions().resolve_redemption(unary(request)).await.map_err(RpcError)?;
+    print(args.format, reply.into_inner().redemption)
+}
+
+/// What the flags' own rules cannot say. Such a word is for good: nothing is guessed.
+fn check(args: &ResolveArgs) -> anyhow::Result<()> {
+    match args.outcome {
+        Outcome::Succeeded => {
+            anyhow::ensure!(
+                args.amount_minor.is_some(),
+                "--outcome succeeded needs --amount-minor"
+            );
+            anyhow::ensure!(!args.code_spent, "--code-spent is for --outcome failed");
+        }
+        Outcome::Failed => {
+            anyhow::ensure!(
+                args.amount_minor.is_none(),
+                "--amount-minor is for --outcome succeeded"
+            );
+        }
+    }
+    Ok(())
+}
+
+fn print(format: FormatArgs, redemption: Option<pb::Redemption>) -> anyhow::Result<()> {
+    let row = view::redemption(&required(redemption, "redemption")?);
+    record(format.for_stdout(), view::REDEMPTION, &row, Sink::stdout())?;
+    Ok(())
+}

@@ -1,0 +1,242 @@
+//! What is shown of each message: the columns, and the row that fills them.
+
+use prost_types::{Duration, Timestamp};
+use serde_json::{Map, Value};
+
+use crate::rpc::pb;
+
+/// A pool's columns.
+pub(crate) const POOL: &[&str] = &[
+    "pool_id",
+    "currency_code",
+    "paused",
+    "default_lease",
+    "min_lease",
+    "max_lease",
+    "amount_mismatch",
+    "create_time",
+    "update_time",
+];
+
+/// A pool's row.
+pub(crate) fn pool(pool: &pb::Pool) -> Vec<Value> {
+    vec![
+        text(&pool.pool_id),
+        text(&pool.currency_code),
+        pool.paused().into(),
+        span(pool.default_lease_duration.as_ref()),
+        span(pool.min_lease_duration.as_ref()),
+        span(pool.max_lease_duration.as_ref()),
+        name(pool.amount_mismatch_policy().as_str_name(), "AMOUNT_MISMATCH_POLICY_"),
+        time(pool.create_time.as_ref()),
+        time(pool.update_time.as_ref()),
+    ]
+}
+
+/// A plan's columns.
+pub(crate) const PLAN: &[&str] =
+    &["pool_id", "plan_id", "target_minor", "currency_code", "create_time", "update_time"];
+
+/// A plan's row.
+pub(crate) fn plan(plan: &pb::Plan) -> Vec<Value> {
+    vec![
+        text(&plan.pool_id),
+        text(&plan.plan_id),
+        amount(plan.target.as_ref()),
+        currency(plan.target.as_ref()),
+        time(plan.create_time.as_ref()),
+        time(plan.update_time.as_ref()),
+    ]
+}
+
+/// An account's columns.
+pub(crate) const ACCOUNT: &[&str] = &[
+    "pool_id",
+    "account_id",
+    "status",
+    "login_status",
+    "plan_id",
+    "country_code",
+    "balance_minor",
+    "currency_code",
+    "holder",
+    "lease_expire_time",
+    "open_redemption_id",
+    "labels",
+    "update_time",
+];
+
+/// An account's row.
+pub(crate) fn account(account: &pb::Account) -> Vec<Value> {
+    let lease = account.lease.as_ref();
+    vec![
+        text(&account.pool_id),
+        text(&account.account_id),
+        status(account.status()),
+        name(account.login_status().as_str_name(), "LOGIN_STATUS_"),
+        text(&account.plan_id),
+        text(&account.country_code),
+        amount(account.balance.as_ref()),
+        currency(account.balance.as_ref()),
+        lease.map_or(Value::Null, |lease| text(&lease.holder)),
+        time(lease.and_then(|lease| lease.expire_time.as_ref())),
+        text(&account.open_redemption_id),
+        labels(&account.labels),
+        time(account.update_time.as_ref()),
+    ]
+}
+
+/// The columns of an account's event.
+pub(crate) const EVENT: &[&str] = &[
+    "version",
+    "event_time",
+    "actor",
+    "reason",
+    "from_status",
+    "to_status",
+    "fencing_token",
+    "balance_minor",
+    "redemption_id",
+    "lease_expire_time",
+];
+
+/// The row of an account's event.
+pub(crate) fn event(event: &pb::AccountEvent) -> Vec<Value> {
+    vec![
+        event.version.into(),
+        time(event.event_time.as_ref()),
+        text(&event.actor),
+        text(&event.reason),
+        status(event.from_status()),
+        status(event.to_status()),
+        event.fencing_token.into(),
+        amount(event.balance.as_ref()),
+        text(&event.redemption_id),
+        time(event.lease_expire_time.as_ref()),
+    ]
+}
+
+/// A redemption's columns.
+pub(crate) const REDEMPTION: &[&str] = &[
+    "redemption_id",
+    "state",
+    "account_id",
+    "code_last4",
+    "expected_minor",
+    "amount_minor",
+    "currency_code",
+    "amount_mismatch",
+    "reason",
+    "message",
+    "code_spent",
+    "provider_ref",
+    "attempts",
+    "request_id",
+    "create_time",
+    "finish_time",
+    "next_check_time",
+    "last_answer",
+    "resolved_by",
+    "resolution",
+];
+
+/// A redemption's row.
+pub(crate) fn redemption(redemption: &pb::Redemption) -> Vec<Value> {
+    let failure = redemption.failure.as_ref();
+    let resolution = redemption.resolution.as_ref();
+    let money = redemption.amount.as_ref().or(redemption.expected.as_ref());
+    vec![
+        text(&redemption.redemption_id),
+        state(redemption.state()),
+        text(&redemption.account_id),
+        text(&redemption.code_last4),
+        amount(redemption.expected.as_ref()),
+        amount(redemption.amount.as_ref()),
+        currency(money),
+        redemption.amount_mismatch.into(),
+        failure.map_or(Value::Null, |it| text(&it.reason)),
+        failure.map_or(Value::Null, |it| text(&it.message)),
+        failure.map_or(Value::Null, |it| it.code_spent.into()),
+        text(&redemption.provider_ref),
+        redemption.attempts.into(),
+        text(&redemption.request_id),
+        time(redemption.create_time.as_ref()),
+        time(redemption.finish_time.as_ref()),
+        time(redemption.next_check_time.as_ref()),
+        text(&redemption.last_answer),
+        resolution.map_or(Value::Null, |it| text(&it.resolved_by)),
+        resolution.map_or(Value::Null, |it| text(&it.reason)),
+    ]
+}
+
+/// A redemption's state, without the prefix that protobuf needs.
+pub(crate) fn state(state: pb::RedemptionState) -> Value {
+    name(state.as_str_name(), "REDEMPTION_STATE_")
+}
+
+/// An account's status, without the prefix that protobuf needs.
+pub(crate) fn status(status: pb::AccountStatus) -> Value {
+    name(status.as_str_name(), "ACCOUNT_STATUS_")
+}
+
+/// An amount in minor units; null when there is none.
+pub(crate) fn amount(money: Option<&pb::Money>) -> Value {
+    money.map_or(Value::Null, |money| money.amount_minor.into())
+}
+
+/// An amount's currency; null when there is none.
+pub(crate) fn currency(money: Option<&pb::Money>) -> Value {
+    money.map_or(Value::Null, |money| text(&money.currency_code))
+}
+
+/// Text; null when empty, as protobuf has it for what is not set.
+pub(crate) fn text(text: &str) -> Value {
+    if text.is_empty() { Value::Null } else { text.into() }
+}
+
+fn name(full: &'static str, prefix: &str) -> Value {
+    match full.strip_prefix(prefix).unwrap_or(full) {
+        "UNSPECIFIED" => Value::Null,
+        short => short.into(),
+    }
+}
+
+fn time(time: Option<&Timestamp>) -> Value {
+    time.map_or(Value::Null, |time| time.to_string().into())
+}
+
+fn span(span: Option<&Duration>) -> Value {
+    let span = span.and_then(|span| std::time::Duration::try_from(*span).ok());
+    span.map_or(Value::Null, |span| humantime::format_duration(span).to_string().into())
+}
+
+fn labels(labels: &std::collections::HashMap<String, String>) -> Value {
+    if labels.is_empty() {
+        return Value::Null;
+    }
+    let map: Map<String, Value> =
+        labels.iter().map(|(key, value)| (key.clone(), value.as_str().into())).collect();
+    Value::Object(map)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_row_fills_its_columns() {
+        assert_eq!(pool(&pb::Pool::default()).len(), POOL.len());
+        assert_eq!(plan(&pb::Plan::default()).len(), PLAN.len());
+        assert_eq!(account(&pb::Account::default()).len(), ACCOUNT.len());
+        assert_eq!(event(&pb::AccountEvent::default()).len(), EVENT.len());
+        assert_eq!(redemption(&pb::Redemption::default()).len(), REDEMPTION.len());
+    }
+
+    #[test]
+    fn what_is_shown_is_short() {
+        assert_eq!(state(pb::RedemptionState::InDoubt), "IN_DOUBT");
+        assert_eq!(state(pb::RedemptionState::Unspecified), Value::Null);
+        assert_eq!(span(Some(&Duration { seconds: 90, nanos: 0 })), "1m 30s");
+        assert_eq!(time(Some(&Timestamp { seconds: 0, nanos: 0 })), "1970-01-01T00:00:00Z");
+    }
+}
