@@ -2,14 +2,14 @@
 
 use anyhow::Context as _;
 use tokio::{
-    io::{AsyncReadExt as _, stdin},
     signal::unix::{Signal, SignalKind, signal},
+    sync::oneshot,
 };
 
 /// Ctrl-C, `kill`, the terminal's end, or, where that was asked for, the end of standard input.
 pub(super) struct Stop {
     signals: [Signal; 3],
-    while_stdin_is_open: bool,
+    stdin_closed: Option<oneshot::Receiver<()>>,
 }
 
 impl Stop {
@@ -19,7 +19,8 @@ impl Stop {
         let [interrupt, terminate, hangup] = kinds.map(signal);
         let signals = (|| Ok::<_, std::io::Error>([interrupt?, terminate?, hangup?]))();
         let signals = signals.context("signals cannot be waited for")?;
-        Ok(Self { signals, while_stdin_is_open })
+        let stdin_closed = while_stdin_is_open.then(watch_stdin).transpose()?;
+        Ok(Self { signals, stdin_closed })
     }
 
     /// Waits until it is told to stop.
@@ -29,13 +30,29 @@ impl Stop {
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
             _ = hangup.recv() => {}
-            () = stdin_closed(), if self.while_stdin_is_open => {}
+            () = closed(self.stdin_closed.as_mut()) => {}
         }
     }
 }
 
-async fn stdin_closed() {
-    let mut buffer = [0; 64];
-    let mut stdin = stdin();
-    while stdin.read(&mut buffer).await.is_ok_and(|read| read > 0) {}
+async fn closed(stdin: Option<&mut oneshot::Receiver<()>>) {
+    match stdin {
+        // Ends, one way or the other, with the thread that reads.
+        Some(stdin) => drop(stdin.await),
+        None => std::future::pending().await,
+    }
+}
+
+/// Reads standard input to its end, on a thread that a runtime which is shutting down does not wait
+/// for.
+fn watch_stdin() -> anyhow::Result<oneshot::Receiver<()>> {
+    let (ended, closed) = oneshot::channel();
+    std::thread::Builder::new()
+        .name("stdin".to_owned())
+        .spawn(move || {
+            let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+            drop(ended);
+        })
+        .context("standard input cannot be watched")?;
+    Ok(closed)
 }
