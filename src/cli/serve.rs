@@ -17,6 +17,6 @@ pub(super) async fn run(args: ServeArgs, mut stop: Stop) -> anyhow::Result<()> {
     }
     tokio::select! {
         ended = stopped => ended,
-        () = stop.asked() => anyhow::bail!("told twice to stop: not waiting for what is under way"),
+        () = stop.asked_again() => anyhow::bail!("told twice to stop: not waiting for what is under way"),
     }
 }

@@ -25,17 +25,25 @@ impl Stop {
 
     /// Waits until it is told to stop.
     pub(super) async fn asked(&mut self) {
+        let stdin = self.stdin_closed.take();
+        tokio::select! {
+            () = self.asked_again() => {}
+            () = closed(stdin) => {}
+        }
+    }
+
+    /// Waits until a person, who has told it before, does not want to wait.
+    pub(super) async fn asked_again(&mut self) {
         let [interrupt, terminate, hangup] = &mut self.signals;
         tokio::select! {
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
             _ = hangup.recv() => {}
-            () = closed(self.stdin_closed.as_mut()) => {}
         }
     }
 }
 
-async fn closed(stdin: Option<&mut oneshot::Receiver<()>>) {
+async fn closed(stdin: Option<oneshot::Receiver<()>>) {
     match stdin {
         // Ends, one way or the other, with the thread that reads.
         Some(stdin) => drop(stdin.await),

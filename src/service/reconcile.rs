@@ -193,9 +193,9 @@ impl Reconciler {
     }
 }
 
-/// 500 ms, 1 s, 2 s … at most a minute; of each, a random part is left out.
+/// 500 ms after the first look, then 1 s, 2 s … at most a minute; of each, a random part is left out.
 fn backoff(checks: i32) -> Duration {
-    let doublings = u32::try_from(checks).unwrap_or(0).min(10);
+    let doublings = u32::try_from(checks - 1).unwrap_or(0).min(10);
     let most =
         Duration::from_millis(500).saturating_mul(1 << doublings).min(Duration::from_secs(60));
     most.mul_f64(rand::rng().random_range(0.5..1.0))
