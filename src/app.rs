@@ -93,8 +93,9 @@ impl App {
         let stop_admin = CancellationToken::new();
         tokio::spawn(admin::serve(admin_listener, health.clone(), metrics, stop_admin.clone()));
 
+        let admission = Admission::new(shutdown.closing.clone());
         let serving = Server::builder()
-            .layer(Admission::new(shutdown.closing.clone()))
+            .layer(admission.clone())
             .max_concurrent_streams(MAX_STREAMS)
             .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
             .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
@@ -117,7 +118,7 @@ impl App {
         let running = tokio::spawn(async move {
             let mut postgres = postgres;
             let ended = tokio::select! {
-                _ = steps.run(patience, &health, &tasks, serving) => Ok(()),
+                _ = steps.run(patience, &health, &admission, &tasks, serving) => Ok(()),
                 why = postgres_ended(&mut postgres) => Err(why),
             };
             // Everything that still runs is told so, whichever way it came to this.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::{sleep, timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::health::Health;
+use crate::{health::Health, rpc::layers::Admission};
 
 /// The steps of a shutdown, as tokens that the parts of the server wait for.
 #[derive(Clone, Debug, Default)]
@@ -16,6 +16,9 @@ pub struct Shutdown {
     /// Nothing new is begun; those who wait are told so.
     pub closing: CancellationToken,
 }
+
+/// How long clients may take to close their connections when all their calls are answered.
+const CONNECTION_GRACE: Duration = Duration::from_secs(1);
 
 /// How long each step may take.
 #[derive(Clone, Copy, Debug)]
@@ -28,11 +31,12 @@ pub struct Patience {
 
 impl Shutdown {
     /// Waits until a stop is wanted, and takes the server through the steps. `serving` ends when the
-    /// last call has been answered. True when all work was finished in time.
+    /// last connection is closed. True when all work was finished in time.
     pub async fn run(
         &self,
         patience: Patience,
         health: &Health,
+        calls: &Admission,
         tasks: &TaskTracker,
         serving: impl Future,
     ) -> bool {
@@ -43,10 +47,12 @@ impl Shutdown {
         self.closing.cancel();
         tasks.close();
         let finished = async {
-            serving.await;
+            calls.all_answered().await;
             tasks.wait().await;
         };
         let in_time = timeout(patience.timeout, finished).await.is_ok();
+        // A client that does not answer the farewell, or never said a word, is not waited for.
+        let _ = timeout(CONNECTION_GRACE, serving).await;
         if in_time {
             tracing::info!("stopped: everything under way was finished");
         } else {

@@ -128,7 +128,7 @@ fn malformed(item_id: String, fields: Fields) -> Incoming {
 fn tell(event: BatchEvent, currency: Currency) -> Result<pb::BatchRedeemResponse, Status> {
     let message = match event {
         BatchEvent::Result { item_id, outcome } => {
-            let (outcome, replayed) = match outcome {
+            let (outcome, replayed) = match *outcome {
                 Ok(redeemed) => (
                     Outcome::Redemption(redemption_message(&redeemed.redemption, currency)),
                     redeemed.replayed,

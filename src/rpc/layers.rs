@@ -17,7 +17,7 @@ use super::status;
 
 /// Calls that are answered at once; streams count until they are open. One more is refused as
 /// overload. Most of them wait for an account, which costs little.
-const MAX_CALLS: usize = 16_384;
+const MAX_CALLS: u32 = 16_384;
 
 /// Admits calls while the server takes them, and gives each a span.
 #[derive(Clone, Debug)]
@@ -29,7 +29,15 @@ pub struct Admission {
 impl Admission {
     /// Refuses calls once `closing` is cancelled.
     pub fn new(closing: CancellationToken) -> Self {
-        Self { places: Arc::new(Semaphore::new(MAX_CALLS)), closing }
+        Self { places: Arc::new(Semaphore::new(MAX_CALLS as usize)), closing }
+    }
+
+    /// Waits until no admitted call is left to answer.
+    pub async fn all_answered(&self) {
+        // Every place at once: what takes them never gives them back, so nothing comes after.
+        if let Ok(places) = self.places.acquire_many(MAX_CALLS).await {
+            places.forget();
+        }
     }
 }
 

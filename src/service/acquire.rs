@@ -155,6 +155,9 @@ impl Acquire {
             expired_at: None,
             counts: Arc::default(),
             closing: self.closing.clone(),
+            waiting_gauge: metrics::gauge!(
+                "holdfast_acquire_waiting", "pool_id" => pool_id.to_string()
+            ),
         };
         tokio::spawn(dispatcher.run());
         queues.insert(pool_id.clone(), queue.clone());
@@ -213,6 +216,8 @@ struct Dispatcher {
     expired_at: Option<Instant>,
     counts: Counts,
     closing: CancellationToken,
+    /// How many wait, for operators.
+    waiting_gauge: metrics::Gauge,
 }
 
 impl Dispatcher {
@@ -223,6 +228,7 @@ impl Dispatcher {
             }
             self.serve().await;
             self.dismiss();
+            self.waiting_gauge.set(self.waiting.len() as f64);
         }
     }
 

@@ -93,7 +93,7 @@ pub enum BatchEvent {
         /// The item, by the name that it gave itself.
         item_id: String,
         /// The redemption, or why none was begun.
-        outcome: Result<Redeemed, Error>,
+        outcome: Box<Result<Redeemed, Error>>,
     },
     /// How far the batch is.
     Progress(Counts),
@@ -289,6 +289,7 @@ impl Driver {
         };
         *count += 1;
         // An error means that the client has gone; `run` sees that for itself.
+        let outcome = Box::new(outcome);
         let _ = self.events.send(BatchEvent::Result { item_id, outcome }).await;
     }
 

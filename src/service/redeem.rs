@@ -230,7 +230,7 @@ impl Inner {
         for _ in 0..MAX_BEGINS {
             match self.store.begin(new.clone(), self.limits.send()).await? {
                 Begun::Recorded { redemption, not_after } => {
-                    return Ok(Began::Now(redemption, not_after));
+                    return Ok(Began::Now(*redemption, not_after));
                 }
                 Begun::SameRequest { redemption_id, same_code } => {
                     let redemption = self.read(pool_id, redemption_id).await?;

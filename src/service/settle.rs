@@ -134,7 +134,7 @@ impl Settler {
                 if account_status != AccountStatus::Locking {
                     self.acquire.wake(pool_id);
                 }
-                Ok((true, redemption))
+                Ok((true, *redemption))
             }
             Settled::Already => Ok((false, self.read(pool_id, settlement.redemption_id).await?)),
             Settled::Unreadable(error) => Err(error.into()),

@@ -49,7 +49,7 @@ pub enum Begun {
     /// It is recorded, and may be sent.
     Recorded {
         /// As recorded.
-        redemption: Redemption,
+        redemption: Box<Redemption>,
         /// The provider is not to begin after this time.
         not_after: OffsetDateTime,
     },
@@ -138,7 +138,7 @@ pub enum Settled {
     /// It is recorded.
     Recorded {
         /// As settled.
-        redemption: Redemption,
+        redemption: Box<Redemption>,
         /// The account's status now.
         account_status: AccountStatus,
         /// The account's balance now, in minor units.
@@ -330,7 +330,7 @@ impl BegunRow {
     fn begun(self, pool_id: &PoolId) -> Begun {
         let not_after = self.not_after;
         match self.redemption(pool_id) {
-            Ok(redemption) => Begun::Recorded { redemption, not_after },
+            Ok(redemption) => Begun::Recorded { redemption: Box::new(redemption), not_after },
             Err(error) => Begun::Unreadable(error),
         }
     }
@@ -450,7 +450,7 @@ impl SettledRow {
     fn settled(self, pool_id: &PoolId) -> Settled {
         let account_balance_minor = self.account_balance_minor;
         let read = read_status(&self.account_status)
-            .and_then(|status| Ok((status, self.redemption(pool_id)?)));
+            .and_then(|status| Ok((status, Box::new(self.redemption(pool_id)?))));
         match read {
             Ok((account_status, redemption)) => {
                 Settled::Recorded { redemption, account_status, account_balance_minor }

@@ -7,5 +7,6 @@ mod support;
 
 mod cli_program;
 mod embedded;
+mod leases;
 mod provider;
 mod simulator;

@@ -1,4 +1,7 @@
 //! What the tests stand on.
 
+pub(crate) mod checks;
 pub(crate) mod cluster;
+pub(crate) mod logs;
 pub(crate) mod wait;
+pub(crate) mod world;

@@ -1,0 +1,418 @@
+//! A whole Holdfast for one test: a database, a provider, servers, clients. When it is dropped the
+//! invariants are checked, so no test can forget to.
+
+use std::{
+    sync::atomic::{AtomicU32, Ordering},
+    thread,
+    time::Duration,
+};
+
+use holdfast::{
+    app::App,
+    config::{ProviderArgs, ServeArgs},
+    rpc::pb::{
+        self, account_service_client::AccountServiceClient, pool_service_client::PoolServiceClient,
+        redemption_service_client::RedemptionServiceClient,
+    },
+    secret::SecretKey,
+    simulator::{
+        Simulator, SimulatorArgs,
+        faults::{Fault, Faults},
+    },
+    store::Store,
+};
+use sqlx::{Connection as _, PgConnection};
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+use tonic::{Status, transport::Channel};
+use tonic_types::StatusExt as _;
+
+use super::{
+    checks,
+    cluster::{Template, TestDatabase},
+    logs,
+    wait::eventually,
+};
+
+static MIGRATED: Template = Template::new("holdfast_template");
+
+/// How every code begins that a test redeems: nothing that is stored or logged may hold it.
+pub(crate) const CODE_PREFIX: &str = "HFCODE";
+/// The pool of most tests.
+pub(crate) const POOL: &str = "pool";
+
+pub(crate) struct World {
+    pub(crate) db_url: String,
+    pub(crate) ledger: std::path::PathBuf,
+    number: u32,
+    servers: Vec<App>,
+    provider: Option<Simulator>,
+    database: Option<TestDatabase>,
+    folder: Option<TempDir>,
+    args: ServeArgs,
+    /// The servers' own threads: a test that blocks does not stop them.
+    runtime: Option<Runtime>,
+}
+
+/// The clients of one server.
+#[derive(Clone)]
+pub(crate) struct Clients {
+    pub(crate) redemptions: RedemptionServiceClient<Channel>,
+    pub(crate) accounts: AccountServiceClient<Channel>,
+    pub(crate) pools: PoolServiceClient<Channel>,
+}
+
+impl World {
+    /// One server, with the pool [`POOL`] in EUR and nothing in it.
+    pub(crate) async fn start() -> Self {
+        Self::with(|_| {}, 1).await
+    }
+
+    /// `servers` servers on one database, with the pool [`POOL`], with changed settings.
+    pub(crate) async fn with(change: impl FnOnce(&mut ServeArgs), servers: usize) -> Self {
+        logs::keep();
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let migrate = async |url: String| {
+            let store = Store::open(&url.into(), 2)?;
+            store.migrate().await?;
+            store.close().await;
+            Ok(())
+        };
+        let database = MIGRATED.fresh_database(migrate).await;
+        let folder = tempfile::tempdir().unwrap();
+        let ledger = folder.path().join("ledger.jsonl");
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .thread_name("servers")
+            .enable_all()
+            .build()
+            .unwrap();
+        let simulator = SimulatorArgs::new(&ledger);
+        let provider = runtime
+            .spawn(async move { Simulator::start(&simulator).await.unwrap() })
+            .await
+            .unwrap();
+        let _ = SecretKey::create_beside(folder.path()).unwrap();
+        let mut args = serve_args(&database.url, &folder, provider.url());
+        change(&mut args);
+        let mut world = Self {
+            db_url: database.url.clone(),
+            ledger,
+            number: NUMBER.fetch_add(1, Ordering::Relaxed),
+            servers: Vec::new(),
+            provider: Some(provider),
+            database: Some(database),
+            folder: Some(folder),
+            args,
+            runtime: Some(runtime),
+        };
+        for _ in 0..servers {
+            world.start_server().await;
+        }
+        world.clients(0).await.create_pool(POOL).await;
+        world
+    }
+
+    /// Starts one more server on the same database.
+    pub(crate) async fn start_server(&mut self) {
+        let args = self.args.clone();
+        let runtime = self.runtime.as_ref().unwrap();
+        let app = runtime.spawn(async move { App::start(&args).await }).await.unwrap().unwrap();
+        self.servers.push(app);
+    }
+
+    /// Takes a server out, to be stopped by the test.
+    pub(crate) fn take_server(&mut self, place: usize) -> App {
+        self.servers.remove(place)
+    }
+
+    pub(crate) fn server(&self, place: usize) -> &App {
+        &self.servers[place]
+    }
+
+    /// The clients of a server.
+    pub(crate) async fn clients(&self, place: usize) -> Clients {
+        let url = format!("http://{}", self.servers[place].addr());
+        // Their connections live on the servers' threads too: they are still answered to while the
+        // test's own thread tears the world down.
+        let runtime = self.runtime.as_ref().unwrap();
+        runtime.spawn(async move { Clients::connect(&url).await }).await.unwrap()
+    }
+
+    /// Waits until exactly `count` callers wait on a server for the accounts of a pool. Metrics are
+    /// the process's, so the pool's name must be this test's alone.
+    pub(crate) async fn callers_wait(&self, server: usize, pool_id: &str, count: usize) {
+        let url = format!("http://{}/metrics", self.servers[server].admin_addr());
+        let wanted = format!("holdfast_acquire_waiting{{pool_id=\"{pool_id}\"}} {count}");
+        eventually(Duration::from_secs(10), &wanted, async || {
+            let metrics = reqwest::get(&url).await.unwrap().text().await.unwrap();
+            metrics.lines().any(|line| line == wanted).then_some(())
+        })
+        .await;
+    }
+
+    /// A connection to the database.
+    pub(crate) async fn sql(&self) -> PgConnection {
+        PgConnection::connect(&self.db_url).await.unwrap()
+    }
+
+    /// A store of the test's own on the same database.
+    pub(crate) fn store(&self) -> Store {
+        Store::open(&self.db_url.clone().into(), 4).unwrap()
+    }
+
+    /// A code that no other test has.
+    pub(crate) fn code(&self, name: &str) -> String {
+        format!("{CODE_PREFIX}-{:04}-{name}", self.number)
+    }
+
+    /// Lets the next requests for a card go wrong, one after another.
+    pub(crate) fn fault(&self, code: &str, faults: &[Fault]) {
+        self.set_faults(Faults { rules: Faults::of_card(code, faults), ..Faults::default() });
+    }
+
+    pub(crate) fn set_faults(&self, faults: Faults) {
+        self.provider.as_ref().unwrap().set_faults(faults).unwrap();
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        let servers = std::mem::take(&mut self.servers);
+        let (Some(runtime), Some(provider)) = (self.runtime.take(), self.provider.take()) else {
+            return;
+        };
+        let (database, folder) = (self.database.take(), self.folder.take());
+        let (url, ledger, number) = (self.db_url.clone(), self.ledger.clone(), self.number);
+        let failed_already = thread::panicking();
+        // On a thread of its own: a runtime must not be entered from within another.
+        let teardown = thread::spawn(move || {
+            runtime.block_on(async move {
+                provider.set_faults(Faults::default()).unwrap();
+                if !failed_already {
+                    checks::everything_settles(&url).await;
+                    checks::leases_end(&url).await;
+                }
+                for server in servers {
+                    server.stop().await.unwrap();
+                }
+                provider.stop().await.unwrap();
+                if !failed_already {
+                    let prefix = format!("{CODE_PREFIX}-{number:04}");
+                    checks::invariants(&url, &ledger, &prefix).await;
+                }
+                if let Some(database) = database {
+                    database.drop_database().await;
+                }
+            });
+            drop(folder);
+        });
+        if let Err(panic) = teardown.join()
+            && !failed_already
+        {
+            std::panic::resume_unwind(panic);
+        }
+    }
+}
+
+fn serve_args(url: &str, folder: &TempDir, provider_url: String) -> ServeArgs {
+    ServeArgs {
+        database_url: Some(url.to_owned().into()),
+        database_url_file: None,
+        database_connections: 8,
+        data_dir: folder.path().join("data"),
+        postgres_bin: None,
+        secret_key_file: Some(folder.path().join(holdfast::secret::FILE_NAME)),
+        listen: ([127, 0, 0, 1], 0).into(),
+        admin_listen: ([127, 0, 0, 1], 0).into(),
+        provider: ProviderArgs {
+            url: provider_url,
+            token_file: None,
+            timeout: Duration::from_secs(2),
+            connect_timeout: Duration::from_millis(500),
+            send_window: Duration::from_secs(4),
+            not_after: Duration::from_secs(60),
+        },
+        sweep_interval: Duration::from_millis(200),
+        reconcile_interval: Duration::from_millis(100),
+        drain_delay: Duration::ZERO,
+        shutdown_timeout: Duration::from_secs(15),
+    }
+}
+
+impl Clients {
+    pub(crate) async fn connect(url: &str) -> Self {
+        let channel = Channel::from_shared(url.to_owned()).unwrap().connect().await.unwrap();
+        Self {
+            redemptions: RedemptionServiceClient::new(channel.clone()),
+            accounts: AccountServiceClient::new(channel.clone()),
+            pools: PoolServiceClient::new(channel),
+        }
+    }
+
+    pub(crate) async fn create_pool(&mut self, pool_id: &str) {
+        let pool = pb::Pool {
+            pool_id: pool_id.to_owned(),
+            currency_code: "EUR".to_owned(),
+            ..Default::default()
+        };
+        self.pools.create_pool(pb::CreatePoolRequest { pool: Some(pool) }).await.unwrap();
+    }
+
+    pub(crate) async fn create_plan(&mut self, plan_id: &str, target_minor: i64) {
+        let plan = pb::Plan {
+            pool_id: POOL.to_owned(),
+            plan_id: plan_id.to_owned(),
+            target: Some(eur(target_minor)),
+            ..Default::default()
+        };
+        self.pools.create_plan(pb::CreatePlanRequest { plan: Some(plan) }).await.unwrap();
+    }
+
+    /// Creates an account in [`POOL`], as changed.
+    pub(crate) async fn create_account(
+        &mut self,
+        account_id: &str,
+        change: impl FnOnce(&mut pb::Account),
+    ) -> pb::Account {
+        let mut account = pb::Account {
+            pool_id: POOL.to_owned(),
+            account_id: account_id.to_owned(),
+            ..Default::default()
+        };
+        change(&mut account);
+        let request = pb::CreateAccountRequest { account: Some(account) };
+        self.accounts.create_account(request).await.unwrap().into_inner().account.unwrap()
+    }
+
+    /// Creates the accounts `a-000`, `a-001` and so on.
+    pub(crate) async fn create_accounts(&mut self, count: usize) {
+        let accounts: Vec<_> = (0..count)
+            .map(|n| pb::ImportAccountsRequest {
+                account: Some(pb::Account {
+                    pool_id: POOL.to_owned(),
+                    account_id: format!("a-{n:03}"),
+                    ..Default::default()
+                }),
+            })
+            .collect();
+        let stream = tokio_stream::iter(accounts);
+        let reply = self.accounts.import_accounts(stream).await.unwrap().into_inner();
+        assert_eq!(reply.created, i64::try_from(count).unwrap(), "{reply:?}");
+    }
+
+    pub(crate) async fn account(&mut self, account_id: &str) -> pb::Account {
+        let request =
+            pb::GetAccountRequest { pool_id: POOL.to_owned(), account_id: account_id.to_owned() };
+        self.accounts.get_account(request).await.unwrap().into_inner().account.unwrap()
+    }
+
+    pub(crate) async fn status_of(&mut self, account_id: &str) -> pb::AccountStatus {
+        self.account(account_id).await.status()
+    }
+
+    /// Acquires any account of [`POOL`], as changed.
+    pub(crate) async fn acquire(
+        &mut self,
+        change: impl FnOnce(&mut pb::AcquireAccountRequest),
+    ) -> Result<pb::AcquireAccountResponse, Status> {
+        let mut request = pb::AcquireAccountRequest {
+            request_id: String::new(),
+            pool_id: POOL.to_owned(),
+            holder: "tester".to_owned(),
+            ..Default::default()
+        };
+        change(&mut request);
+        Ok(self.redemptions.acquire_account(request).await?.into_inner())
+    }
+
+    pub(crate) async fn release(&mut self, lease: &pb::LeaseRef) -> Result<pb::Account, Status> {
+        let request = pb::ReleaseAccountRequest { lease: Some(lease.clone()) };
+        Ok(self.redemptions.release_account(request).await?.into_inner().account.unwrap())
+    }
+
+    pub(crate) async fn renew(
+        &mut self,
+        lease: &pb::LeaseRef,
+        ttl: Duration,
+    ) -> Result<pb::Lease, Status> {
+        let request = pb::RenewLeaseRequest {
+            lease: Some(lease.clone()),
+            lease_duration: Some(ttl.try_into().unwrap()),
+        };
+        Ok(self.redemptions.renew_lease(request).await?.into_inner().lease.unwrap())
+    }
+
+    /// Redeems a code under a lease, for the request named like the code.
+    pub(crate) async fn redeem(
+        &mut self,
+        lease: &pb::LeaseRef,
+        code: &str,
+        change: impl FnOnce(&mut pb::RedeemRequest),
+    ) -> Result<pb::RedeemResponse, Status> {
+        let mut request = pb::RedeemRequest {
+            request_id: format!("redeem {}", code.trim_start_matches(CODE_PREFIX)),
+            lease: Some(lease.clone()),
+            code: code.to_owned(),
+            expected: None,
+            release_on_completion: false,
+        };
+        change(&mut request);
+        Ok(self.redemptions.redeem(request).await?.into_inner())
+    }
+
+    pub(crate) async fn redemption(&mut self, redemption_id: &str) -> pb::Redemption {
+        let request = pb::GetRedemptionRequest {
+            pool_id: POOL.to_owned(),
+            redemption_id: redemption_id.to_owned(),
+            request_id: String::new(),
+        };
+        self.redemptions.get_redemption(request).await.unwrap().into_inner().redemption.unwrap()
+    }
+
+    pub(crate) async fn events(&mut self, account_id: &str) -> Vec<pb::AccountEvent> {
+        let request = pb::ListAccountEventsRequest {
+            pool_id: POOL.to_owned(),
+            account_id: account_id.to_owned(),
+            page_size: 1000,
+            page_token: String::new(),
+        };
+        let reply = self.accounts.list_account_events(request).await.unwrap();
+        reply.into_inner().account_events
+    }
+}
+
+/// The lease of an acquisition.
+pub(crate) fn lease(acquired: &pb::AcquireAccountResponse) -> pb::LeaseRef {
+    acquired.lease.as_ref().unwrap().r#ref.clone().unwrap()
+}
+
+pub(crate) fn eur(amount_minor: i64) -> pb::Money {
+    pb::Money { amount_minor, currency_code: "EUR".to_owned() }
+}
+
+pub(crate) fn seconds(seconds: f64) -> Option<prost_types::Duration> {
+    Some(Duration::from_secs_f64(seconds).try_into().unwrap())
+}
+
+/// The reason of an error, by its `ErrorInfo`.
+pub(crate) fn reason(status: &Status) -> String {
+    let details = status.get_error_details();
+    let info = details.error_info().unwrap_or_else(|| panic!("no ErrorInfo in {status:?}"));
+    assert_eq!(info.domain, "holdfast");
+    info.reason.clone()
+}
+
+/// What an error's `ErrorInfo` says of `key`.
+pub(crate) fn metadata(status: &Status, key: &str) -> String {
+    let details = status.get_error_details();
+    details.error_info().unwrap().metadata.get(key).cloned().unwrap_or_default()
+}
+
+/// The fields that an error's `BadRequest` names, in order.
+pub(crate) fn bad_fields(status: &Status) -> Vec<String> {
+    assert_eq!(status.code(), tonic::Code::InvalidArgument, "{status:?}");
+    let details = status.get_error_details();
+    let bad = details.bad_request().unwrap_or_else(|| panic!("no BadRequest in {status:?}"));
+    bad.field_violations.iter().map(|violation| violation.field.clone()).collect()
+}
