@@ -7,6 +7,9 @@ mod support;
 
 mod cli_program;
 mod embedded;
+mod layering;
 mod leases;
 mod provider;
 mod simulator;
+mod sql_rules;
+mod state_machine;

@@ -38,6 +38,8 @@ static MIGRATED: Template = Template::new("holdfast_template");
 
 /// How every code begins that a test redeems: nothing that is stored or logged may hold it.
 pub(crate) const CODE_PREFIX: &str = "HFCODE";
+/// The account whose login the provider refuses.
+pub(crate) const INVALID_ACCOUNT: &str = "login-invalid";
 /// The pool of most tests.
 pub(crate) const POOL: &str = "pool";
 
@@ -72,13 +74,7 @@ impl World {
     pub(crate) async fn with(change: impl FnOnce(&mut ServeArgs), servers: usize) -> Self {
         logs::keep();
         static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let migrate = async |url: String| {
-            let store = Store::open(&url.into(), 2)?;
-            store.migrate().await?;
-            store.close().await;
-            Ok(())
-        };
-        let database = MIGRATED.fresh_database(migrate).await;
+        let database = fresh_database().await;
         let folder = tempfile::tempdir().unwrap();
         let ledger = folder.path().join("ledger.jsonl");
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -87,7 +83,10 @@ impl World {
             .enable_all()
             .build()
             .unwrap();
-        let simulator = SimulatorArgs::new(&ledger);
+        let simulator = SimulatorArgs {
+            invalid_accounts: vec![INVALID_ACCOUNT.to_owned()],
+            ..SimulatorArgs::new(&ledger)
+        };
         let provider = runtime
             .spawn(async move { Simulator::start(&simulator).await.unwrap() })
             .await
@@ -156,6 +155,11 @@ impl World {
         PgConnection::connect(&self.db_url).await.unwrap()
     }
 
+    /// The servers' secret key.
+    pub(crate) fn secret(&self) -> SecretKey {
+        SecretKey::from_file(self.args.secret_key_file.as_ref().unwrap()).unwrap()
+    }
+
     /// A store of the test's own on the same database.
     pub(crate) fn store(&self) -> Store {
         Store::open(&self.db_url.clone().into(), 4).unwrap()
@@ -213,6 +217,17 @@ impl Drop for World {
             std::panic::resume_unwind(panic);
         }
     }
+}
+
+/// A database with the schema and nothing in it, for tests that need no more.
+pub(crate) async fn fresh_database() -> TestDatabase {
+    let migrate = async |url: String| {
+        let store = Store::open(&url.into(), 2)?;
+        store.migrate().await?;
+        store.close().await;
+        Ok(())
+    };
+    MIGRATED.fresh_database(migrate).await
 }
 
 fn serve_args(url: &str, folder: &TempDir, provider_url: String) -> ServeArgs {

@@ -1,0 +1,306 @@
+//! The rules that every statement of the program keeps: those that its text or its plan can show.
+//! `CONTRIBUTING.md` says why each is there.
+
+use std::{collections::BTreeMap, fs, path::Path};
+
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _};
+
+use crate::support::world::fresh_database;
+
+/// Statements that are not of one pool, each for a reason that its comment gives.
+const OF_NO_POOL: [&str; 6] = [
+    "get_key_check",
+    "insert_key_check",
+    "list_pools",
+    "ping",
+    "pools_with_due_checks",
+    "pools_with_expired_leases",
+];
+
+const TABLES: [&str; 6] =
+    ["pools", "plans", "accounts", "redemptions", "account_events", "installation"];
+
+/// The statements, by name, without their comments and with single spaces.
+fn statements() -> BTreeMap<String, String> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/store/sql");
+    let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let statements: BTreeMap<_, _> = files
+        .map(|path| {
+            let text = fs::read_to_string(&path).unwrap();
+            assert!(text.starts_with("-- "), "{} has no comment at its head", path.display());
+            (path.file_stem().unwrap().to_str().unwrap().to_owned(), plain(&text))
+        })
+        .collect();
+    assert!(statements.len() > 30, "{:?}", statements.keys());
+    statements
+}
+
+fn plain(text: &str) -> String {
+    let code: Vec<_> = text.lines().map(|line| line.split("--").next().unwrap()).collect();
+    let spaced = code.join(" ").replace('(', " ( ").replace(')', " ) ").replace(',', " , ");
+    spaced.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// The tables that a statement refers to: (table, alias, the word before it).
+fn references(sql: &str) -> Vec<(String, String, String)> {
+    let words: Vec<_> = sql.split(' ').collect();
+    let mut found = Vec::new();
+    for (place, word) in words.iter().enumerate().skip(1) {
+        let before = words[place - 1].to_uppercase();
+        if !TABLES.contains(word) || !["FROM", "JOIN", "UPDATE", "INTO"].contains(&&*before) {
+            continue;
+        }
+        let mut alias = words.get(place + 1).copied().unwrap_or_default();
+        if alias.eq_ignore_ascii_case("AS") {
+            alias = words[place + 2];
+        }
+        found.push(((*word).to_owned(), alias.to_owned(), before));
+    }
+    found
+}
+
+#[test]
+fn every_statement_serves_one_pool_and_says_so_of_every_table() {
+    for (name, sql) in statements() {
+        if OF_NO_POOL.contains(&name.as_str()) {
+            continue;
+        }
+        let references = references(&sql);
+        assert!(!references.is_empty(), "{name} refers to no table");
+        for (table, alias, verb) in references {
+            if verb == "INTO" {
+                let inserted = sql.contains("( pool_id ,")
+                    && (sql.contains("SELECT $1 ,") || sql.contains("VALUES ( $1 ,"));
+                assert!(inserted, "{name} does not insert $1 as the pool_id of {table}");
+            } else {
+                let guard = format!("{alias}.pool_id = $1");
+                assert!(sql.contains(&guard), "{name} lacks {guard:?} for {table}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_missing_pool_is_noticed() {
+    let sql =
+        plain("SELECT 1 FROM accounts a JOIN plans p ON p.pool_id = $1 WHERE a.account_id = $2");
+    let missing: Vec<_> = references(&sql)
+        .into_iter()
+        .filter(|(_, alias, _)| !sql.contains(&format!("{alias}.pool_id = $1")))
+        .collect();
+    assert_eq!(missing.len(), 1);
+}
+
+#[test]
+fn every_statement_is_one_and_leaves_nothing_open() {
+    let forbidden = [
+        ";",
+        "BEGIN",
+        "COMMIT",
+        "clock_timestamp",
+        "statement_timestamp",
+        "NOTIFY",
+        "advisory",
+        "set_config",
+        "nextval",
+        "current_setting",
+        "FOR UPDATE",
+    ];
+    for (name, sql) in statements() {
+        for word in forbidden {
+            assert!(!sql.contains(word), "{name} contains {word}");
+        }
+    }
+}
+
+#[test]
+fn no_insert_stands_in_a_chain_of_ctes() {
+    for (name, sql) in statements() {
+        let inserts = sql.matches("INSERT INTO").count();
+        assert!(inserts == 0 || inserts == 1 && sql.starts_with("INSERT INTO"), "{name}");
+    }
+}
+
+#[test]
+fn a_statement_changes_a_table_once_and_then_reads_only_what_it_changed() {
+    for (name, sql) in statements() {
+        let updated: Vec<_> =
+            references(&sql).into_iter().filter(|(_, _, verb)| verb == "UPDATE").collect();
+        for (table, ..) in &updated {
+            let times = updated.iter().filter(|(other, ..)| other == table).count();
+            assert_eq!(times, 1, "{name} updates {table} {times} times");
+        }
+        if sql.starts_with("WITH ") {
+            let last = &sql[sql.rfind(" SELECT ").unwrap()..];
+            let read = references(last);
+            assert!(read.is_empty(), "{name}'s last SELECT reads {read:?}, not its CTEs");
+        }
+    }
+}
+
+#[test]
+fn rows_are_locked_in_the_order_of_their_keys_or_not_waited_for() {
+    for (name, sql) in statements() {
+        for (place, _) in sql.match_indices("FOR NO KEY UPDATE") {
+            let before = &sql[..place];
+            let select = &before[before.rfind("SELECT").unwrap()..];
+            let order = select.rfind("ORDER BY").map(|at| &select[at..]);
+            let by_key = order.is_some_and(|order| {
+                let first = order.split(' ').nth(2).unwrap_or_default();
+                first.ends_with(".account_id") || first.ends_with(".redemption_id")
+            });
+            let skips = sql[place..].starts_with("FOR NO KEY UPDATE OF a SKIP LOCKED")
+                || sql[place..].starts_with("FOR NO KEY UPDATE OF r SKIP LOCKED")
+                || sql[place..].starts_with("FOR NO KEY UPDATE SKIP LOCKED");
+            assert!(by_key || skips, "{name} locks rows in no order: {select}");
+        }
+    }
+}
+
+#[test]
+fn the_time_of_a_statement_is_not_taken_where_it_cannot_be_pushed_down() {
+    for (name, sql) in statements() {
+        for (open, close) in [("CASE", "END"), ("COALESCE (", ")")] {
+            for (place, _) in sql.match_indices(open) {
+                let inside = &sql[place..];
+                let inside = &inside[..inside.find(close).unwrap_or(inside.len())];
+                assert!(!inside.contains("now ( )"), "{name}: now() inside {open}");
+            }
+        }
+        if sql.starts_with("WITH ") {
+            for (place, _) in sql.match_indices("RETURNING") {
+                let inside = &sql[place..];
+                let inside = &inside[..inside.find(" ) ").unwrap_or(inside.len())];
+                assert!(!inside.contains("now"), "{name}: now() in RETURNING");
+            }
+        }
+    }
+}
+
+#[test]
+fn an_update_repeats_the_guard_of_the_rows_that_were_locked_for_it() {
+    for (name, sql) in statements() {
+        let Some(update) =
+            sql.find("UPDATE accounts a SET").or(sql.find("UPDATE redemptions r SET"))
+        else {
+            continue;
+        };
+        if !sql.starts_with("WITH ") {
+            continue;
+        }
+        let guard = &sql[update..];
+        let guard = &guard[guard.find("WHERE").unwrap()..];
+        let guard = &guard[..guard.find("RETURNING").unwrap()];
+        let guarded = ["a.status", "a.open_redemption_id", "r.state"]
+            .iter()
+            .any(|column| guard.contains(column));
+        assert!(guarded, "{name}'s UPDATE does not look at the state again: {guard}");
+    }
+}
+
+#[test]
+fn every_statement_stands_in_its_file_and_every_file_is_used() {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut code = String::new();
+    read_sources(&source, &mut code);
+    for name in statements().keys() {
+        assert!(code.contains(&format!("src/store/sql/{name}.sql")), "{name}.sql is not used");
+    }
+    for inline in ["sqlx::query(", "sqlx::query!(", "query_as!(", "raw_sql(", "query_scalar!("] {
+        let stray = code.lines().find(|line| {
+            line.contains(inline) && !line.contains("query_file") && !line.trim().starts_with("//")
+        });
+        assert_eq!(stray, None, "a statement that is not in src/store/sql");
+    }
+    for transaction in [".begin().await", "begin_with(", "Transaction<"] {
+        assert!(!code.contains(transaction), "an interactive transaction: {transaction}");
+    }
+}
+
+fn read_sources(folder: &Path, code: &mut String) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            read_sources(&path, code);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            code.push_str(&fs::read_to_string(&path).unwrap());
+        }
+    }
+}
+
+/// The hot statements, with arguments as a lane gives them.
+const HOT: [(&str, &str); 8] = [
+    ("acquire", "'p', '{q1,q2}', '{h,h}', '{1 min,1 min}', 2"),
+    (
+        "acquire_matching",
+        "'p', '{q1,q2}', '{h,h}', '{1 min,1 min}', 2, NULL, 'plan', NULL, 500, '{}', '{}'",
+    ),
+    ("renew", "'p', '{a-00001,a-00021}', '{1,1}', '{1 min,1 min}'"),
+    ("release", "'p', '{a-00001,a-00021}', '{1,1}'"),
+    ("expire", "'p', 100, 'sweeper'"),
+    (
+        "begin",
+        "'p', ARRAY[gen_random_uuid()], '{a-00001}', '{1}', '{q}', '{f}', '{\"\\\\x01\"}', \
+         '{\"\\\\x01\"}', '{x}', '{5}', '1 min', '1 min'",
+    ),
+    (
+        "settle",
+        "'p', ARRAY[gen_random_uuid()], '{FAILED}', '{NULL}', '{NULL}', '{NULL}', '{x}', '{x}', \
+         '{f}', '{1}', '{me}', '{NULL}', '{NULL}', '{f}'",
+    ),
+    (
+        "defer",
+        "'p', ARRAY[gen_random_uuid()], '{IN_DOUBT}', '{x}', '{1 min}', '{1}', '{f}', '{NULL}', \
+         '{NULL}', '{NULL}', '{NULL}', '{NULL}', '{NULL}'",
+    ),
+];
+
+#[tokio::test]
+async fn no_hot_statement_reads_a_whole_table() {
+    let database = fresh_database().await;
+    let mut db = PgConnection::connect(&database.url).await.unwrap();
+    fill(&mut db).await;
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/store/sql");
+    for (name, arguments) in HOT {
+        let sql = fs::read_to_string(folder.join(format!("{name}.sql"))).unwrap();
+        let prepare = format!("PREPARE hot AS {sql}");
+        sqlx::raw_sql(AssertSqlSafe(prepare)).execute(&mut db).await.unwrap();
+        let explain = format!("EXPLAIN EXECUTE hot ({arguments})");
+        let rows = sqlx::raw_sql(AssertSqlSafe(explain)).fetch_all(&mut db).await.unwrap();
+        let plan: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+        let whole = plan.iter().find(|line| {
+            line.contains("Seq Scan on accounts") || line.contains("Seq Scan on redemptions")
+        });
+        assert_eq!(whole, None, "{name}:\n{}", plan.join("\n"));
+        if name == "acquire" {
+            let ordered = !plan.iter().any(|line| line.contains("Sort Key: a.status"));
+            assert!(ordered, "acquire sorts what its index has in order:\n{}", plan.join("\n"));
+        }
+        sqlx::raw_sql("DEALLOCATE hot").execute(&mut db).await.unwrap();
+    }
+    database.drop_database().await;
+}
+
+/// 20,000 accounts, of which one in twenty is free and one in twenty locked, and a past redemption for each.
+async fn fill(db: &mut PgConnection) {
+    sqlx::raw_sql(
+        "INSERT INTO pools VALUES ('p', 'EUR', '1 minute', '1 second', '1 hour', false, 'ACCEPT');
+         INSERT INTO plans VALUES ('p', 'plan', 1000);
+         INSERT INTO accounts (pool_id, account_id, plan_id, status, resume_status, fencing_token,
+             holder, lease_request_id, lease_acquired_at, lease_expires_at)
+         SELECT 'p', format('a-%s', lpad(n::text, 5, '0')), 'plan',
+             CASE n % 20 WHEN 0 THEN 'WAITING' WHEN 1 THEN 'LOCKING' ELSE 'COMPLETED' END, 'WAITING', 1, 'h', n::text,
+             now(), now() + interval '1 hour'
+         FROM generate_series(1, 20000) n;
+         INSERT INTO redemptions (pool_id, redemption_id, account_id, fencing_token, request_id,
+             holder, state, release_on_completion, code_fingerprint, code_last4, not_after,
+             finished_at)
+         SELECT 'p', gen_random_uuid(), account_id, 1, account_id, 'h', 'FAILED', true,
+             account_id::bytea, '', now(), now()
+         FROM accounts;",
+    )
+    .execute(&mut *db)
+    .await
+    .unwrap();
+    sqlx::raw_sql("ANALYZE").execute(db).await.unwrap();
+}
