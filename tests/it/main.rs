@@ -10,6 +10,8 @@ mod embedded;
 mod layering;
 mod leases;
 mod provider;
+mod redeem;
+mod serving;
 mod simulator;
 mod sql_rules;
 mod state_machine;

@@ -155,6 +155,11 @@ impl World {
         PgConnection::connect(&self.db_url).await.unwrap()
     }
 
+    /// The servers' settings.
+    pub(crate) fn args(&self) -> &ServeArgs {
+        &self.args
+    }
+
     /// The servers' secret key.
     pub(crate) fn secret(&self) -> SecretKey {
         SecretKey::from_file(self.args.secret_key_file.as_ref().unwrap()).unwrap()
