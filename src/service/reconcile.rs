@@ -121,14 +121,14 @@ impl Reconciler {
         if step == Step::NotFound {
             self.climb(due, &ask).await
         } else {
-            self.record(due, 1, step).await
+            self.record(due, 1, step, false).await
         }
     }
 
     /// The provider does not know the key.
     async fn climb(&self, due: &DueCheck, ask: &Ask) -> Result<Redemption, Error> {
         let (call, answer) = match next_rung(due.not_found_checks, due.db_now >= due.not_after) {
-            Rung::LookUpAgain => return self.record(due, 1, Step::NotFound).await,
+            Rung::LookUpAgain => return self.record(due, 1, Step::NotFound, true).await,
             Rung::SendAgain => (Call::Send, self.provider.send(ask).await),
             Rung::Cancel => (Call::Cancel, self.provider.cancel(ask.redemption_id).await),
         };
@@ -137,18 +137,25 @@ impl Reconciler {
             "the provider does not know the key of a redemption in doubt"
         );
         let step = classify(ask, call, Doubt::InDoubt, &answer);
-        self.record(due, 2, step).await
+        self.record(due, 2, step, true).await
     }
 
-    async fn record(&self, due: &DueCheck, calls: i32, step: Step) -> Result<Redemption, Error> {
-        let (answer, after, not_found) = match step {
+    /// `not_found`: the key was not known at this look, whatever was done about it then.
+    async fn record(
+        &self,
+        due: &DueCheck,
+        calls: i32,
+        step: Step,
+        not_found: bool,
+    ) -> Result<Redemption, Error> {
+        let (answer, after) = match step {
             Step::Settle(verdict) => {
                 return self.settler.conclude(&due.redemption, verdict, calls, ACTOR).await;
             }
-            Step::SendAgain { give_up, after } => (give_up.message, after, false),
-            Step::LookUp { after, answer } => (answer, after, false),
-            Step::NotFound => ("the provider does not know the key".to_owned(), None, true),
-            Step::InDoubt { answer } => (answer, None, false),
+            Step::SendAgain { give_up, after } => (give_up.message, after),
+            Step::LookUp { after, answer } => (answer, after),
+            Step::NotFound => ("the provider does not know the key".to_owned(), None),
+            Step::InDoubt { answer } => (answer, None),
         };
         let after = after.unwrap_or_else(|| backoff(due.checks));
         let next = Next::Check { after, not_found };

@@ -190,6 +190,8 @@ pub(super) fn rfc3339(at: OffsetDateTime) -> Result<String, Error> {
 
 impl Inner {
     async fn run(&self, command: RedeemCommand) -> Result<Redeemed, Error> {
+        // From before it is recorded: whoever takes over counts from then.
+        let give_up_at = Instant::now() + self.limits.send_window;
         let pool = self.pools.settings(&command.lease.pool_id).await?;
         if let Some(expected) = command.expected {
             check_currency("expected", expected, &pool)?;
@@ -199,7 +201,7 @@ impl Inner {
         match self.begin(new, &command).await? {
             Began::Now(redemption, not_after) => {
                 let ask = ask(&command, id, pool.currency, not_after)?;
-                let redemption = self.fly(&ask, redemption).await?;
+                let redemption = self.fly(&ask, redemption, give_up_at).await?;
                 Ok(Redeemed { redemption, replayed: false })
             }
             Began::Before(redemption) => {
@@ -251,12 +253,21 @@ impl Inner {
     }
 
     /// Asks the provider until the outcome is known, or the time to ask is over.
-    async fn fly(&self, ask: &Ask, redemption: Redemption) -> Result<Redemption, Error> {
+    async fn fly(
+        &self,
+        ask: &Ask,
+        redemption: Redemption,
+        give_up_at: Instant,
+    ) -> Result<Redemption, Error> {
         let _flight = self.announce(ask.redemption_id);
-        let give_up_at = Instant::now() + self.limits.send_window;
         let holder = redemption.holder.as_str();
         let mut attempts = 1;
-        let mut step = self.send(ask).await;
+        let mut step = if Instant::now() < give_up_at {
+            self.send(ask).await
+        } else {
+            attempts = 0;
+            Step::InDoubt { answer: "the server stood still before it could be sent".to_owned() }
+        };
         loop {
             let in_time = |pause: Duration| Instant::now() + pause < give_up_at;
             match step {
@@ -267,8 +278,7 @@ impl Inner {
                     let pause = after.unwrap_or_else(|| backoff(attempts));
                     let unreachable = give_up.reason == reason::PROVIDER_UNREACHABLE;
                     if unreachable && attempts >= MAX_UNREACHABLE || !in_time(pause) {
-                        let verdict = crate::domain::redemption::Verdict::Failed(give_up);
-                        return self.settler.conclude(&redemption, verdict, attempts, holder).await;
+                        return self.settler.give_up(&redemption, give_up, attempts, holder).await;
                     }
                     sleep(pause).await;
                     step = self.send(ask).await;
@@ -328,8 +338,17 @@ impl Inner {
         Ok(redemption)
     }
 
+    /// Reads a redemption that is known to be there, waiting for the database if need be.
     async fn read(&self, pool_id: &PoolId, id: RedemptionId) -> Result<Redemption, Error> {
-        let found = self.store.get_redemption(pool_id, id).await?;
+        let give_up_at = Instant::now() + self.limits.take_over();
+        let found = loop {
+            match self.store.get_redemption(pool_id, id).await {
+                Err(StoreError::Unavailable(_)) if Instant::now() < give_up_at => {
+                    sleep(JOIN_POLL).await;
+                }
+                answered => break answered?,
+            }
+        };
         found.ok_or_else(|| Error::RedemptionNotFound(pool_id.clone(), id.to_string()))
     }
 }

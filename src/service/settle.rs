@@ -66,6 +66,28 @@ impl Settler {
             actor: actor.to_owned(),
             resolution: None,
             login_invalid,
+            inferred: false,
+        };
+        Ok(self.settle(&redemption.pool_id, settlement).await?.1)
+    }
+
+    /// Records that nothing which this server sent was executed. When somebody else has taken the
+    /// redemption over meanwhile that is no outcome, and the redemption is answered as it is.
+    pub async fn give_up(
+        &self,
+        redemption: &Redemption,
+        failure: Failure,
+        attempts: i32,
+        actor: &str,
+    ) -> Result<Redemption, Error> {
+        let settlement = Settlement {
+            redemption_id: redemption.redemption_id,
+            outcome: Outcome::Failed(failure),
+            attempts,
+            actor: actor.to_owned(),
+            resolution: None,
+            login_invalid: false,
+            inferred: true,
         };
         Ok(self.settle(&redemption.pool_id, settlement).await?.1)
     }
@@ -111,6 +133,7 @@ impl Settler {
             actor: resolution.resolved_by.clone(),
             resolution: Some(resolution),
             login_invalid: false,
+            inferred: false,
         };
         self.settle(&redemption.pool_id, settlement).await
     }
@@ -136,7 +159,13 @@ impl Settler {
                 }
                 Ok((true, *redemption))
             }
-            Settled::Already => Ok((false, self.read(pool_id, settlement.redemption_id).await?)),
+            Settled::Already => {
+                let redemption = self.read(pool_id, settlement.redemption_id).await?;
+                if !settlement.inferred && contradicts(&redemption, &settlement.outcome) {
+                    log_contradiction(&redemption, &settlement);
+                }
+                Ok((false, redemption))
+            }
             Settled::Unreadable(error) => Err(error.into()),
         }
     }
@@ -181,6 +210,28 @@ fn apply_policy(verdict: Verdict, redemption: &Redemption, pool: &Pool) -> Verdi
         }
         (verdict, _) => verdict,
     }
+}
+
+/// Whether a settled redemption is something else than what is known now.
+fn contradicts(redemption: &Redemption, outcome: &Outcome) -> bool {
+    match outcome {
+        Outcome::Succeeded { amount, .. } => {
+            redemption.state != RedemptionState::Succeeded || redemption.amount != Some(*amount)
+        }
+        Outcome::Failed(_) => redemption.state != RedemptionState::Failed,
+    }
+}
+
+fn log_contradiction(redemption: &Redemption, settlement: &Settlement) {
+    metrics::counter!("holdfast_contradictions_total").increment(1);
+    tracing::error!(
+        pool_id = %redemption.pool_id,
+        redemption_id = %redemption.redemption_id,
+        recorded = redemption.state.as_str(),
+        evidence = ?settlement.outcome,
+        from = settlement.actor,
+        "what is known now contradicts what was recorded before: a person must look"
+    );
 }
 
 fn log_settled(redemption: &Redemption, status: AccountStatus, balance_minor: i64) {

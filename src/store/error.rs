@@ -33,17 +33,20 @@ pub enum StoreError {
 pub(super) enum Fault {
     /// It met another statement: run it again, at once.
     Contention,
+    /// A stranger holds one of its rows: run its rows apart, so that the others need not wait.
+    Blocked,
     /// There is no database to run it: run it again, later.
     Unavailable,
     /// It will fail again as it is.
     Refused,
 }
 
-/// Two statements that wait for each other, or for too long for one row.
-const CONTENTION: [&str; 3] = ["40001", "40P01", "55P03"];
+/// Two statements that wait for each other.
+const CONTENTION: [&str; 2] = ["40001", "40P01"];
+/// A lock, or the statement as a whole, took longer than it may.
+const BLOCKED: [&str; 2] = ["55P03", "57014"];
 /// Starting, stopping, failing over, out of connections, out of space, or read-only: it comes back.
-const UNAVAILABLE: [&str; 8] =
-    ["57P01", "57P02", "57P03", "53300", "53100", "53200", "25006", "57014"];
+const UNAVAILABLE: [&str; 7] = ["57P01", "57P02", "57P03", "53300", "53100", "53200", "25006"];
 
 pub(super) fn fault(error: &sqlx::Error) -> Fault {
     match error {
@@ -61,6 +64,7 @@ pub(super) fn fault(error: &sqlx::Error) -> Fault {
 fn database_fault(error: &dyn DatabaseError) -> Fault {
     match error.code().as_deref() {
         Some(code) if CONTENTION.contains(&code) => Fault::Contention,
+        Some(code) if BLOCKED.contains(&code) => Fault::Blocked,
         Some(code) if UNAVAILABLE.contains(&code) || code.starts_with("08") => Fault::Unavailable,
         _ => Fault::Refused,
     }
@@ -74,7 +78,9 @@ pub(super) fn is_unique_violation(error: &sqlx::Error) -> bool {
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
         match fault(&error) {
-            Fault::Contention | Fault::Unavailable => Self::Unavailable(error.to_string()),
+            Fault::Contention | Fault::Blocked | Fault::Unavailable => {
+                Self::Unavailable(error.to_string())
+            }
             Fault::Refused => Self::Refused(error.to_string()),
         }
     }

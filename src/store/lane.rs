@@ -15,10 +15,11 @@ use std::{
     time::Duration,
 };
 
+use futures_util::{StreamExt as _, stream};
 use rand::RngExt as _;
 use tokio::{
     sync::{mpsc, oneshot},
-    time::{Instant, sleep},
+    time::{Instant, sleep, timeout},
 };
 
 use super::{
@@ -34,8 +35,13 @@ const MAX_QUEUE: usize = 8192;
 /// How long a statement that failed for want of a database is tried again, unless its callers have
 /// less time.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Longer than Postgres lets any of our statements run (see [`super::Store::open`]), and than a
+/// connection is waited for.
+const STATEMENT_LIMIT: Duration = Duration::from_secs(20);
+/// Rows that are run side by side when their statement failed as a whole.
+const MAX_APART: usize = 8;
 /// How often a statement that met another is run again before it counts as refused.
-const MAX_CONTENTION: u32 = 10;
+const MAX_CONTENTION: u32 = 5;
 
 /// A kind of statement that does for many inputs at once what it does for one.
 pub(super) trait Batch: Send + Sync + 'static {
@@ -131,33 +137,41 @@ async fn work<B: Batch>(batch: Arc<B>, pool_id: PoolId, mut queue: mpsc::Receive
 
 type Jobs<B> = (Vec<<B as Batch>::Input>, Vec<Caller<B>>);
 
-/// Runs one statement over the jobs. When it is refused as a whole, its halves are run apart, so that
-/// one bad row fails alone.
+/// Runs one statement over the jobs. When it fails as a whole, they are run one by one, side by side,
+/// so that one bad row fails alone, and one that a stranger holds is waited for alone.
 async fn run<B: Batch>(batch: &B, pool_id: &PoolId, jobs: Jobs<B>) {
-    let mut pending = vec![jobs];
-    while let Some((mut inputs, mut callers)) = pending.pop() {
-        if inputs.is_empty() {
-            continue;
+    let (inputs, callers) = jobs;
+    if inputs.is_empty() {
+        return;
+    }
+    let error = match run_patiently(batch, pool_id, &inputs, &callers).await {
+        Ok(outputs) => return answer(callers, outputs),
+        Err(error) => error,
+    };
+    if inputs.len() == 1 || matches!(fault(&error), Fault::Unavailable) {
+        return refuse(pool_id, callers, error);
+    }
+    let single = |(input, caller)| async move {
+        match run_patiently(batch, pool_id, &[input], std::slice::from_ref(&caller)).await {
+            Ok(outputs) => answer(vec![caller], outputs),
+            Err(error) => refuse(pool_id, vec![caller], error),
         }
-        match run_patiently(batch, pool_id, &inputs, &callers).await {
-            Ok(outputs) => {
-                debug_assert_eq!(outputs.len(), callers.len(), "an output for each input");
-                for (caller, output) in callers.into_iter().zip(outputs) {
-                    let _ = caller.reply.send(Ok(output));
-                }
-            }
-            Err(StoreError::Refused(_)) if inputs.len() > 1 => {
-                let half = inputs.len() / 2;
-                pending.push((inputs.split_off(half), callers.split_off(half)));
-                pending.push((inputs, callers));
-            }
-            Err(error) => {
-                tracing::error!(lane = B::NAME, %pool_id, %error, rows = inputs.len(), "statement failed");
-                for caller in callers {
-                    let _ = caller.reply.send(Err(error.clone()));
-                }
-            }
-        }
+    };
+    stream::iter(inputs.into_iter().zip(callers)).for_each_concurrent(MAX_APART, single).await;
+}
+
+fn answer<B: Batch>(callers: Vec<Caller<B>>, outputs: Vec<B::Output>) {
+    debug_assert_eq!(outputs.len(), callers.len(), "an output for each input");
+    for (caller, output) in callers.into_iter().zip(outputs) {
+        let _ = caller.reply.send(Ok(output));
+    }
+}
+
+fn refuse<B: Batch>(pool_id: &PoolId, callers: Vec<Caller<B>>, error: sqlx::Error) {
+    let error = StoreError::from(error);
+    tracing::error!(lane = B::NAME, %pool_id, %error, rows = callers.len(), "statement failed");
+    for caller in callers {
+        let _ = caller.reply.send(Err(error.clone()));
     }
 }
 
@@ -168,12 +182,12 @@ async fn run_patiently<B: Batch>(
     pool_id: &PoolId,
     inputs: &[B::Input],
     callers: &[Caller<B>],
-) -> Result<Vec<B::Output>, StoreError> {
+) -> Result<Vec<B::Output>, sqlx::Error> {
     let give_up_at = callers.iter().map(|caller| caller.give_up_at).max();
     let mut tries = 0;
     loop {
         let begun = Instant::now();
-        let error = match batch.run(pool_id, inputs).await {
+        let error = match bounded(batch.run(pool_id, inputs)).await {
             Ok(outputs) => {
                 metrics::histogram!("holdfast_lane_rows", "lane" => B::NAME)
                     .record(inputs.len() as f64);
@@ -190,9 +204,18 @@ async fn run_patiently<B: Batch>(
             Fault::Unavailable if give_up_at.is_some_and(|at| Instant::now() < at) => {
                 sleep(pause(tries)).await;
             }
-            Fault::Contention | Fault::Unavailable | Fault::Refused => return Err(error.into()),
+            _ => return Err(error),
         }
     }
+}
+
+/// A statement that gets no answer at all, as when the database's host is gone without a farewell,
+/// ends too: as one that found no database.
+pub(super) async fn bounded<T>(
+    statement: impl Future<Output = Result<T, sqlx::Error>>,
+) -> Result<T, sqlx::Error> {
+    let answered = timeout(STATEMENT_LIMIT, statement).await;
+    answered.unwrap_or_else(|_| Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())))
 }
 
 /// A pause that doubles from about 5 ms to about 300 ms, of which a random part is left out, so that
@@ -212,7 +235,7 @@ where
 {
     let mut tries = 0;
     loop {
-        match statement().await {
+        match bounded(statement()).await {
             Ok(value) => return Ok(value),
             Err(error)
                 if tries < MAX_CONTENTION

@@ -9,7 +9,7 @@ use super::{
     account::{Account, AccountRow, Labels, account_row, labels_json},
     error::is_unique_violation,
     interval,
-    lane::{Batch, run_again_after_contention},
+    lane::{Batch, bounded, run_again_after_contention},
 };
 use crate::domain::{
     account::AccountStatus,
@@ -99,12 +99,32 @@ pub enum LeaseAnswer {
     Unreadable(StoreError),
 }
 
+/// Which accounts are picked when a plan is named.
+#[derive(Clone, Copy, Debug)]
+enum Binding {
+    /// Those that are of the plan.
+    Own,
+    /// Those of no plan, which the lease binds to it.
+    New,
+}
+
 account_row!(AcquiredRow { request_id: String, fresh: bool, resume_status: String });
-account_row!(LeaseRow { lease_expired: Option<bool>, lease_end: Option<String> });
+account_row!(LeaseRow {
+    asked_token: i64,
+    ended_by: Option<String>,
+    lease_expired: Option<bool>,
+    lease_end: Option<String>
+});
 
 impl LeaseRow {
     /// Why a call under `token` did nothing; `None` when nothing stands in its way any more.
     fn loss(&self, token: FencingToken) -> Option<LeaseLoss> {
+        if self.fencing_token > token.0
+            && self.ended_by.as_deref().is_some_and(|by| by != "expired")
+        {
+            // Taken again since, but only after its holder, or its redemption, had ended it.
+            return Some(LeaseLoss::Released);
+        }
         lease_loss(
             token,
             &LeaseNow {
@@ -156,10 +176,29 @@ impl Store {
         selector: &Selector,
         wanted: &[Wanted],
     ) -> Result<HashMap<RequestId, Acquired>, StoreError> {
+        let mut found = self.acquire_from(pool_id, selector, wanted, Binding::Own).await?;
+        if selector.plan_id.is_some() && found.len() < wanted.len() {
+            let rest: Vec<_> = wanted
+                .iter()
+                .filter(|wanted| !found.contains_key(&wanted.request_id))
+                .cloned()
+                .collect();
+            found.extend(self.acquire_from(pool_id, selector, &rest, Binding::New).await?);
+        }
+        Ok(found)
+    }
+
+    async fn acquire_from(
+        &self,
+        pool_id: &PoolId,
+        selector: &Selector,
+        wanted: &[Wanted],
+        binding: Binding,
+    ) -> Result<HashMap<RequestId, Acquired>, StoreError> {
         // A unique violation: the same request is being served by another server. Next time its
         // lease is seen.
         let rows = run_again_after_contention(
-            || self.acquire_rows(pool_id, selector, wanted),
+            || self.acquire_rows(pool_id, selector, wanted, binding),
             is_unique_violation,
         )
         .await?;
@@ -180,6 +219,7 @@ impl Store {
         pool_id: &PoolId,
         selector: &Selector,
         wanted: &[Wanted],
+        binding: Binding,
     ) -> Result<Vec<AcquiredRow>, sqlx::Error> {
         let requests: Vec<_> = wanted.iter().map(|w| w.request_id.to_string()).collect();
         let holders: Vec<_> = wanted.iter().map(|w| w.holder.to_string()).collect();
@@ -199,6 +239,11 @@ impl Store {
             .await;
         }
         let exclude: Vec<_> = selector.exclude.iter().map(AccountId::to_string).collect();
+        let plan_id = selector.plan_id.as_ref().map(PlanId::as_str);
+        let (own_plan, new_plan) = match binding {
+            Binding::Own => (plan_id, None),
+            Binding::New => (None, plan_id),
+        };
         sqlx::query_file_as!(
             AcquiredRow,
             "src/store/sql/acquire_matching.sql",
@@ -208,11 +253,12 @@ impl Store {
             &ttls,
             count,
             selector.account_id.as_ref().map(AccountId::as_str),
-            selector.plan_id.as_ref().map(PlanId::as_str),
+            own_plan,
             selector.country_code.as_deref(),
             selector.min_headroom_minor,
             labels_json(&selector.labels),
             &exclude,
+            new_plan,
         )
         .fetch_all(&self.db)
         .await
@@ -274,12 +320,14 @@ impl Store {
         limit: i64,
         actor: &str,
     ) -> Result<Vec<Account>, StoreError> {
-        sqlx::query_file_as!(AccountRow, "src/store/sql/expire.sql", pool_id.as_str(), limit, actor)
-            .fetch_all(&self.db)
-            .await?
-            .iter()
-            .map(|row| row.account(pool_id))
-            .collect()
+        let expire = sqlx::query_file_as!(
+            AccountRow,
+            "src/store/sql/expire.sql",
+            pool_id.as_str(),
+            limit,
+            actor,
+        );
+        bounded(expire.fetch_all(&self.db)).await?.iter().map(|row| row.account(pool_id)).collect()
     }
 }
 
@@ -364,12 +412,12 @@ async fn answer(
     let missed: Vec<_> = leases
         .iter()
         .filter(|lease| !changed.contains_key(&key(lease)))
-        .map(|lease| lease.account_id.to_string())
+        .map(|lease| key(lease))
         .collect();
     let explained = if missed.is_empty() {
         HashMap::new()
     } else {
-        explain_leases(db, pool_id, &missed).await?
+        explain_leases(db, pool_id, missed).await?
     };
     Ok(leases
         .iter()
@@ -378,7 +426,7 @@ async fn answer(
                 row.account(pool_id).map_or_else(LeaseAnswer::Unreadable, LeaseAnswer::Done)
             }
             None => {
-                explained.get(lease.account_id.as_str()).map_or(LeaseAnswer::NoAccount, |row| {
+                explained.get(&key(lease)).map_or(LeaseAnswer::NoAccount, |row| {
                     match row.account(pool_id) {
                         // Nothing in its way now, and yet it was not done: between the two statements
                         // the account came back to this very lease, which no history does.
@@ -397,15 +445,17 @@ async fn answer(
 async fn explain_leases(
     db: &PgPool,
     pool_id: &PoolId,
-    account_ids: &[String],
-) -> Result<HashMap<String, LeaseRow>, sqlx::Error> {
+    leases: Vec<(String, i64)>,
+) -> Result<HashMap<(String, i64), LeaseRow>, sqlx::Error> {
+    let (account_ids, tokens): (Vec<_>, Vec<_>) = leases.into_iter().unzip();
     let rows = sqlx::query_file_as!(
         LeaseRow,
         "src/store/sql/explain_lease.sql",
         pool_id.as_str(),
-        account_ids,
+        &account_ids,
+        &tokens,
     )
     .fetch_all(db)
     .await?;
-    Ok(rows.into_iter().map(|row| (row.account_id.clone(), row)).collect())
+    Ok(rows.into_iter().map(|row| ((row.account_id.clone(), row.asked_token), row)).collect())
 }

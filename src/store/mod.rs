@@ -55,7 +55,7 @@ impl Store {
             // No statement of ours is slow; one that is waits for a stranger.
             .options([
                 ("statement_timeout", "15s"),
-                ("lock_timeout", "5s"),
+                ("lock_timeout", "2s"),
                 ("idle_in_transaction_session_timeout", "15s"),
                 ("timezone", "UTC"),
             ])

@@ -1,6 +1,9 @@
 //! What changes redemptions: begin, settle and defer, each a lane.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use sqlx::PgPool;
 use time::OffsetDateTime;
@@ -116,6 +119,9 @@ pub struct Settlement {
     pub resolution: Option<Resolution>,
     /// The provider refused the account's login.
     pub login_invalid: bool,
+    /// It only follows from what this server sent: it does not hold once the redemption is in doubt,
+    /// because then somebody else may have sent it too.
+    pub inferred: bool,
 }
 
 /// See [`Settlement`].
@@ -144,7 +150,8 @@ pub enum Settled {
         /// The account's balance now, in minor units.
         account_balance_minor: i64,
     },
-    /// The redemption was settled before, or there is none.
+    /// The redemption was settled before, or there is none, or it is in doubt and the outcome was only
+    /// inferred.
     Already,
     /// A row of the answer could not be read.
     Unreadable(StoreError),
@@ -383,6 +390,13 @@ impl BeginMiss {
     }
 }
 
+/// The inputs without those that name a redemption which an earlier one names: a statement changes a
+/// row once, and which of two inputs it took could not be told. The later ones find it changed.
+fn firsts<T>(inputs: &[T], id: impl Fn(&T) -> RedemptionId) -> impl Iterator<Item = &T> {
+    let mut seen = HashSet::new();
+    inputs.iter().filter(move |input| seen.insert(id(input)))
+}
+
 /// The lane of settlements. May be repeated: one that was recorded is found settled, and whoever
 /// settles then reads what is there.
 #[derive(Debug)]
@@ -401,7 +415,8 @@ impl Batch for Settle {
         pool_id: &PoolId,
         inputs: &[Settlement],
     ) -> Result<Vec<Settled>, sqlx::Error> {
-        let rows = self.update(pool_id, inputs).await?;
+        let first: Vec<_> = firsts(inputs, |settlement| settlement.redemption_id).collect();
+        let rows = self.update(pool_id, &first).await?;
         let mut settled: HashMap<Uuid, Settled> =
             rows.into_iter().map(|row| (row.redemption_id, row.settled(pool_id))).collect();
         Ok(inputs
@@ -415,10 +430,10 @@ impl Settle {
     async fn update(
         &self,
         pool_id: &PoolId,
-        inputs: &[Settlement],
+        inputs: &[&Settlement],
     ) -> Result<Vec<SettledRow>, sqlx::Error> {
         let column = |read: fn(&Settlement) -> Option<String>| -> Vec<Option<String>> {
-            inputs.iter().map(read).collect()
+            inputs.iter().map(|settlement| read(settlement)).collect()
         };
         sqlx::query_file_as!(
             SettledRow,
@@ -440,6 +455,7 @@ impl Settle {
                 as &[Option<String>],
             &column(|s| s.resolution.as_ref().map(|r| r.reason.clone())) as &[Option<String>],
             &inputs.iter().map(|s| s.login_invalid).collect::<Vec<_>>(),
+            &inputs.iter().map(|s| s.inferred).collect::<Vec<_>>(),
         )
         .fetch_all(&self.db)
         .await
@@ -507,7 +523,8 @@ impl Batch for Defer {
         pool_id: &PoolId,
         inputs: &[Deferral],
     ) -> Result<Vec<Self::Output>, sqlx::Error> {
-        let rows = self.update(pool_id, inputs).await?;
+        let first: Vec<_> = firsts(inputs, |deferral| deferral.redemption_id).collect();
+        let rows = self.update(pool_id, &first).await?;
         let mut deferred: HashMap<Uuid, _> =
             rows.into_iter().map(|row| (row.redemption_id, row.redemption(pool_id))).collect();
         Ok(inputs.iter().map(|input| deferred.remove(&input.redemption_id.0)).collect())
@@ -518,7 +535,7 @@ impl Defer {
     async fn update(
         &self,
         pool_id: &PoolId,
-        inputs: &[Deferral],
+        inputs: &[&Deferral],
     ) -> Result<Vec<DeferredRow>, sqlx::Error> {
         let text = |read: fn(&Next) -> Option<String>| -> Vec<Option<String>> {
             inputs.iter().map(|d| read(&d.next)).collect()

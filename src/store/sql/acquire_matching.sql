@@ -4,7 +4,9 @@
 -- $4 lease durations; $5 how many that is.
 -- The selector, null where it does not say: $6 account_id, $7 plan_id, $8 country_code,
 -- $9 min_headroom in minor units; $10 labels, all of which an account must carry; $11 account ids
--- that are not wanted.
+-- that are not wanted; $12 a plan that accounts without one are bound to, and only those are picked.
+-- Who names a plan asks twice: for accounts of the plan, and then for accounts to bind to it. Each
+-- walks an index in its order.
 WITH wanted AS MATERIALIZED (
     SELECT w.request_id, w.holder, w.ttl, w.place
     FROM unnest($2::text[], $3::text[], $4::interval[])
@@ -24,31 +26,33 @@ waiting AS MATERIALIZED (
     FROM wanted w
     WHERE NOT EXISTS (SELECT FROM held h WHERE h.request_id = w.request_id)
 ),
--- Accounts of the plan that is asked for come before those that have none and are bound to it.
 -- Headroom is what the account's plan, or the one that it would be bound to, still wants.
 free AS MATERIALIZED (
-    SELECT a.account_id, ($7::text IS NOT NULL AND a.plan_id IS NULL) AS binds, a.status, a.idle_since
+    SELECT a.account_id, a.status, a.idle_since
     FROM accounts a
-    LEFT JOIN plans p ON p.pool_id = $1 AND p.plan_id = COALESCE(a.plan_id, $7::text)
+    LEFT JOIN plans p ON p.pool_id = $1 AND p.plan_id = COALESCE(a.plan_id, $12::text)
     WHERE a.pool_id = $1
       AND a.status IN ('PROCESSING', 'WAITING')
       AND a.login_status = 'ACTIVE'
       AND a.idle_since <= now()
       AND ($6::text IS NULL OR a.account_id = $6)
-      AND ($7::text IS NULL OR a.plan_id = $7 OR a.plan_id IS NULL)
-      AND ($7::text IS NULL OR EXISTS (SELECT FROM plans n WHERE n.pool_id = $1 AND n.plan_id = $7))
+      AND ($7::text IS NULL OR a.plan_id = $7)
       AND ($8::text IS NULL OR a.country_code = $8)
+      AND (p.target_minor IS NULL OR a.balance_minor < p.target_minor)
       AND ($9::bigint IS NULL OR p.target_minor IS NULL OR p.target_minor - a.balance_minor >= $9)
       AND a.labels @> $10::jsonb
       AND a.account_id <> ALL ($11::text[])
+      AND ($12::text IS NULL OR a.plan_id IS NULL)
+      AND ($12::text IS NULL OR EXISTS (
+          SELECT FROM plans n WHERE n.pool_id = $1 AND n.plan_id = $12
+      ))
       AND EXISTS (SELECT FROM pools o WHERE o.pool_id = $1 AND NOT o.paused)
-    ORDER BY ($7::text IS NOT NULL AND a.plan_id IS NULL), a.status, a.idle_since, a.account_id
+    ORDER BY a.status, a.idle_since, a.account_id
     LIMIT $5
     FOR NO KEY UPDATE OF a SKIP LOCKED
 ),
 chosen AS MATERIALIZED (
-    SELECT f.account_id, f.binds,
-        row_number() OVER (ORDER BY f.binds, f.status, f.idle_since, f.account_id) AS turn
+    SELECT f.account_id, row_number() OVER (ORDER BY f.status, f.idle_since, f.account_id) AS turn
     FROM free f
 ),
 leased AS (
@@ -60,8 +64,8 @@ leased AS (
         lease_request_id = w.request_id,
         lease_acquired_at = now(),
         lease_expires_at = ((now() AT TIME ZONE 'utc') + w.ttl) AT TIME ZONE 'utc',
-        plan_id = COALESCE(a.plan_id, $7::text),
-        bound_by_lease = c.binds,
+        plan_id = COALESCE(a.plan_id, $12::text),
+        bound_by_lease = $12::text IS NOT NULL,
         lease_end = NULL,
         change_actor = w.holder,
         change_reason = 'acquired'

@@ -20,6 +20,7 @@ FROM (
         ) THEN 'other'
         WHEN a.status = 'COMPLETED' THEN 'completed'
         WHEN a.login_status <> 'ACTIVE' THEN 'inactive'
+        WHEN p.target_minor <= a.balance_minor THEN 'too_full'
         WHEN $5::bigint IS NOT NULL AND p.target_minor - a.balance_minor < $5 THEN 'too_full'
         WHEN a.status = 'LOCKING' THEN 'locked'
         ELSE 'free'

@@ -1,6 +1,13 @@
 -- Why renew.sql or release.sql did nothing for some leases. Changes nothing.
--- $1 pool_id, $2 account ids.
+-- $1 pool_id; one element for each lease: $2 account ids, $3 fencing tokens.
 SELECT
+    w.token AS "asked_token!",
+    (
+        SELECT e.reason FROM account_events e
+        WHERE e.pool_id = $1 AND e.account_id = w.account_id
+          AND e.fencing_token = w.token AND e.to_status <> 'LOCKING'
+        ORDER BY e.version DESC LIMIT 1
+    ) AS "ended_by?",
     a.lease_expires_at <= now() AS "lease_expired?",
     a.account_id AS "account_id!",
     a.status AS "status!",
@@ -19,5 +26,5 @@ SELECT
     a.created_at AS "created_at!",
     a.updated_at AS "updated_at!",
     now() AS "db_now!"
-FROM accounts a
-WHERE a.pool_id = $1 AND a.account_id = ANY ($2::text[])
+FROM unnest($2::text[], $3::bigint[]) AS w (account_id, token)
+JOIN accounts a ON a.pool_id = $1 AND a.account_id = w.account_id

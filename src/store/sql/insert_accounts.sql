@@ -32,4 +32,4 @@ RETURNING
     a.open_redemption_id AS "open_redemption_id?",
     a.created_at AS "created_at!",
     a.updated_at AS "updated_at!",
-    now() AS "db_now!"
+    a.created_at AS "db_now!"

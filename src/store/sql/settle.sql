@@ -6,16 +6,19 @@
 -- $4 amounts in minor units, $5 their currencies, $6 provider refs, $7 failure reasons,
 -- $8 failure messages, $9 whether the code is spent, $10 calls made since the last record,
 -- $11 who settles, $12 who resolved it and $13 why (both null unless a person did),
--- $14 whether the provider refused the account's login.
--- A redemption without a row in the answer is settled already, or unknown.
+-- $14 whether the provider refused the account's login, $15 whether it is inferred: a failure that only
+-- follows from what this server sent, and holds only while nobody else has taken over.
+-- No redemption may be named twice. One without a row in the answer is settled already, or unknown, or
+-- in doubt where the outcome is inferred.
 WITH outcome AS MATERIALIZED (
     SELECT o.*
     FROM unnest(
         $2::uuid[], $3::text[], $4::bigint[], $5::text[], $6::text[], $7::text[], $8::text[],
-        $9::bool[], $10::int[], $11::text[], $12::text[], $13::text[], $14::bool[]
+        $9::bool[], $10::int[], $11::text[], $12::text[], $13::text[], $14::bool[], $15::bool[]
     ) AS o (
         redemption_id, state, amount_minor, amount_currency, provider_ref, failure_reason,
-        failure_message, code_spent, attempts, actor, resolved_by, resolution_reason, login_invalid
+        failure_message, code_spent, attempts, actor, resolved_by, resolution_reason, login_invalid,
+        inferred
     )
 ),
 locked AS MATERIALIZED (
@@ -35,6 +38,7 @@ locked AS MATERIALIZED (
     WHERE a.pool_id = $1
       AND a.open_redemption_id = r.redemption_id
       AND r.state IN ('SUBMITTED', 'IN_DOUBT', 'NEEDS_REVIEW')
+      AND (NOT o.inferred OR r.state = 'SUBMITTED')
     ORDER BY a.account_id
     FOR NO KEY UPDATE OF a
 ),
@@ -59,6 +63,7 @@ settled AS (
     WHERE r.pool_id = $1
       AND r.redemption_id = o.redemption_id
       AND r.state IN ('SUBMITTED', 'IN_DOUBT', 'NEEDS_REVIEW')
+      AND (NOT o.inferred OR r.state = 'SUBMITTED')
     RETURNING r.*
 ),
 credited AS (
