@@ -1,6 +1,6 @@
 //! Holdfast: locks accounts and redeems card codes into them, exactly once.
 //!
-//! The modules, in the order of their dependency: each uses only those above it.
+//! The modules, in the order of their dependency: each uses only those of the groups above it.
 //! `ARCHITECTURE.md` walks through a request; `domain::account` is the page to read first.
 
 pub mod domain;
@@ -17,10 +17,12 @@ pub mod service;
 
 pub mod rpc;
 
-pub mod admin;
-pub mod app;
 pub mod health;
-pub mod shutdown;
 pub mod telemetry;
+
+pub mod admin;
+pub mod shutdown;
+
+pub mod app;
 
 pub mod cli;
