@@ -3,10 +3,6 @@
 # Where rustup puts cargo; a shell that was opened before does not know.
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 
-# For test-clients: the server to check. It and its provider have to be running; nothing here starts
-# them.
-ADDRESS ?= 127.0.0.1:50051
-
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-clients lint format sqlx-prepare sqlx-check
 
@@ -21,8 +17,9 @@ demo: setup ## Shows the whole thing on this machine. ARGS="…" are options of 
 
 test: setup ## Runs all tests. ARGS="…" are options of `cargo test`.
 	@cargo test $(ARGS)
+	@scripts/clients.sh --if-possible
 
-test-clients: setup ## Checks a running server (ADDRESS=host:port) with a client in Python.
+test-clients: setup ## Checks with clients in Python, buf and grpcurl; with ADDRESS=host:port, a server that runs.
 	@scripts/clients.sh $(ADDRESS) $(ARGS)
 
 lint: setup ## Checks format, lints, the contract and .sqlx.

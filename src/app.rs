@@ -3,6 +3,8 @@
 use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
+use prost::Message as _;
+use prost_types::FileDescriptorSet;
 use secrecy::SecretString;
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -312,7 +314,7 @@ fn reflection_v1() -> anyhow::Result<
         impl tonic_reflection::server::v1::ServerReflection,
     >,
 > {
-    Ok(reflection().build_v1()?)
+    Ok(reflection()?.build_v1()?)
 }
 
 fn reflection_v1alpha() -> anyhow::Result<
@@ -320,13 +322,23 @@ fn reflection_v1alpha() -> anyhow::Result<
         impl tonic_reflection::server::v1alpha::ServerReflection,
     >,
 > {
-    Ok(reflection().build_v1alpha()?)
+    Ok(reflection()?.build_v1alpha()?)
 }
 
 /// The contract, the error details, so that clients can print them, and health.
-fn reflection() -> tonic_reflection::server::Builder<'static> {
-    tonic_reflection::server::Builder::configure()
+fn reflection() -> anyhow::Result<tonic_reflection::server::Builder<'static>> {
+    Ok(tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(DESCRIPTORS)
-        .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .register_file_descriptor_set(error_details()?)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET))
+}
+
+/// The files of `google.rpc` under the names that others import them by: tonic-types has them as
+/// `status.proto` and `error_details.proto`, where no client finds them.
+fn error_details() -> anyhow::Result<FileDescriptorSet> {
+    let mut files = FileDescriptorSet::decode(tonic_types::pb::FILE_DESCRIPTOR_SET)?;
+    for file in files.file.iter_mut().filter(|file| file.package() == "google.rpc") {
+        file.name = Some(format!("google/rpc/{}", file.name()));
+    }
+    Ok(files)
 }

@@ -24,26 +24,30 @@ impl Stop {
     }
 
     /// Waits until it is told to stop.
+    ///
+    /// One that was not waited for to its end may be waited for again.
     pub(super) async fn asked(&mut self) {
-        let stdin = self.stdin_closed.take();
         tokio::select! {
-            () = self.asked_again() => {}
-            () = closed(stdin) => {}
+            () = signalled(&mut self.signals) => {}
+            () = closed(&mut self.stdin_closed) => self.stdin_closed = None,
         }
     }
 
     /// Waits until a person, who has told it before, does not want to wait.
     pub(super) async fn asked_again(&mut self) {
-        let [interrupt, terminate, hangup] = &mut self.signals;
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-            _ = hangup.recv() => {}
-        }
+        signalled(&mut self.signals).await;
     }
 }
 
-async fn closed(stdin: Option<oneshot::Receiver<()>>) {
+async fn signalled([interrupt, terminate, hangup]: &mut [Signal; 3]) {
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+        _ = hangup.recv() => {}
+    }
+}
+
+async fn closed(stdin: &mut Option<oneshot::Receiver<()>>) {
     match stdin {
         // Ends, one way or the other, with the thread that reads.
         Some(stdin) => drop(stdin.await),

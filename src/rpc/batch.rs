@@ -47,7 +47,9 @@ pub(super) async fn open(
     let items = messages.scan((), |(), message| {
         std::future::ready(match message {
             Ok(message) => Some(Ok(read_item(message.message))),
-            Err(error) if error.code() == Code::InvalidArgument => Some(Err(unreadable(&error))),
+            Err(error) if matches!(error.code(), Code::InvalidArgument | Code::OutOfRange) => {
+                Some(Err(unreadable(&error)))
+            }
             // The client broke off: no more is to come.
             Err(_) => None,
         })

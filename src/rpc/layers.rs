@@ -13,7 +13,7 @@ use tonic::body::Body;
 use tower::{Layer, Service};
 use tracing::Instrument as _;
 
-use super::status;
+use super::{codec::MAX_MESSAGE_BYTES, status};
 
 /// Calls that are answered at once; streams count until they are open. One more is refused as
 /// overload. Most of them wait for an account, which costs little.
@@ -93,11 +93,23 @@ where
         let admitted = async move {
             let answer = answer.await;
             drop(place);
+            let answer = answer.map(in_our_words);
             metrics::histogram!("holdfast_call_seconds", "method" => method)
                 .record(begun.elapsed());
             answer
         };
         Box::pin(admitted.instrument(span))
+    }
+}
+
+/// What tonic says of a message above its own limit, as the codec says it of one above ours.
+fn in_our_words(answer: http::Response<Body>) -> http::Response<Body> {
+    const OUT_OF_RANGE: &str = "11";
+    match answer.headers().get("grpc-status") {
+        Some(code) if code == OUT_OF_RANGE => {
+            status::message_not_read(MAX_MESSAGE_BYTES).into_http()
+        }
+        _ => answer,
     }
 }
 

@@ -254,14 +254,12 @@ fn read_plan_change(
     request: pb::UpdatePlanRequest,
 ) -> Result<(PoolId, PlanId, Option<Money>), Error> {
     let mut fields = Fields::default();
-    let mask = Mask::read(&mut fields, request.update_mask, &["target"]);
+    Mask::read(&mut fields, request.update_mask, &["target"]);
     let plan = fields.required("plan", request.plan);
     let read = plan.and_then(|plan| {
         let names = read_plan_names(&mut fields, &plan);
-        if mask.names("target") && plan.target.is_none() {
-            fields.refuse("plan.target", "must be set, because update_mask names it");
-        }
-        let target = fields.money("plan.target", plan.target, 1);
+        let target = fields.required("plan.target", plan.target);
+        let target = fields.money("plan.target", target, 1);
         let (pool_id, plan_id) = names?;
         Some((pool_id, plan_id, target))
     });

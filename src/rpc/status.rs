@@ -156,6 +156,12 @@ pub(crate) fn message_too_large(bytes: usize, max_bytes: usize) -> Status {
     status(&Error::Invalid(vec![Violation::new("message", rule)]))
 }
 
+/// A message so large that tonic did not read it.
+pub(crate) fn message_not_read(max_bytes: usize) -> Status {
+    let rule = format!("is far too long; at most {max_bytes} bytes are read");
+    status(&Error::Invalid(vec![Violation::new("message", rule)]))
+}
+
 /// More calls than the server takes at once.
 pub(crate) fn overloaded() -> Status {
     let text = "the server has too much to do; nothing was begun".to_owned();

@@ -27,6 +27,12 @@ class Refusal(Exception):
         return info.reason if info else None
 
     @property
+    def metadata(self):
+        """What the ErrorInfo says besides."""
+        info = self.detail("google.rpc.ErrorInfo")
+        return dict(info.metadata) if info else {}
+
+    @property
     def violations(self):
         """What is wrong with which field."""
         bad = self.detail("google.rpc.BadRequest")
@@ -57,7 +63,7 @@ class Server:
         """Calls an RPC with one reply.
 
         `rpc` is a name such as "holdfast.v1.PoolService/GetPool"; `request` is a dict, or a list of
-        dicts for a stream.
+        dicts for a stream. Bytes stand for themselves, whether or not they are a message.
         """
         method = self._method(rpc)
         if method.client_streaming:
@@ -81,13 +87,19 @@ class Server:
         except grpc.RpcError as error:
             raise self._refusal(error) from None
 
+    def methods(self, service):
+        """The names of a service's RPCs."""
+        return set(self._pool.FindServiceByName(service).methods_by_name)
+
     def details_of(self, status):
         """The details of a google.rpc.Status, by the types that the server describes."""
         for any_message in status.details:
             name = any_message.type_url.rsplit("/", 1)[-1]
-            message = self._class(self._pool.FindMessageTypeByName(name))()
-            message.ParseFromString(any_message.value)
-            yield name, message
+            yield name, self.decode(name, any_message.value)
+
+    def decode(self, name, value):
+        """A message, by the type that the server describes."""
+        return self._class(self._pool.FindMessageTypeByName(name)).FromString(value)
 
     def _method(self, rpc):
         service, name = rpc.split("/")
@@ -97,13 +109,15 @@ class Server:
         return message_factory.GetMessageClass(descriptor)
 
     def _encode(self, method, request):
+        if isinstance(request, bytes):
+            return request
         message = self._class(method.input_type)()
-        return json_format.ParseDict(request, message, descriptor_pool=self._pool)
+        json_format.ParseDict(request, message, descriptor_pool=self._pool)
+        return message.SerializeToString()
 
     def _bind(self, stub, rpc, method):
         return stub(
             f"/{rpc}",
-            request_serializer=lambda message: message.SerializeToString(),
             response_deserializer=self._class(method.output_type).FromString,
         )
 

@@ -1,5 +1,6 @@
 """What the steps of check.py are made of."""
 
+import traceback
 import uuid
 
 from reflected import Refusal
@@ -25,11 +26,31 @@ class Run:
         self.amount_minor = amount_minor
         self.currency = currency
         self.mismatches = 0
+        self.expectations = 0
         run = uuid.uuid4().hex[:12]
         self.pool = f"check-{run}"
         self.review_pool = f"check-{run}-review"
 
+    def step(self, step):
+        """Takes a step, and counts it when it ends early."""
+        try:
+            step()
+        except Refusal as refusal:
+            self.mismatches += 1
+            print("  UNEXPECTED")
+            print_refusal(refusal)
+            traceback.print_exc()
+        except Exception:  # Whatever it is, the other steps have something to say too.
+            self.mismatches += 1
+            traceback.print_exc()
+
+    def summary(self):
+        if self.mismatches:
+            return f"{self.mismatches} mismatches of {self.expectations} expectations"
+        return f"all {self.expectations} expectations are met"
+
     def expect(self, found, wanted, what):
+        self.expectations += 1
         if found != wanted:
             self.mismatches += 1
             print(f"  MISMATCH {what}: wanted {wanted!r}, found {found!r}")
@@ -37,7 +58,7 @@ class Run:
     def expect_in(self, wanted, found, what):
         self.expect(wanted in found, True, f"{what}: {wanted!r} in {sorted(found)!r}")
 
-    def expect_refusal(self, rpc, request, code, reason=None, fields=()):
+    def expect_refusal(self, rpc, request, code, reason=None, fields=(), metadata=None):
         """Calls what has to be refused, and shows how it was."""
         what = f"{rpc} refused"
         try:
@@ -45,12 +66,18 @@ class Run:
         except Refusal as refusal:
             print_refusal(refusal)
             self.expect(refusal.code, code, what)
+            card = isinstance(request, dict) and request.get("code", "")
+            if card:
+                self.expect(card in str(list(refusal.lines())), False, f"{what}: tells the card")
             if reason:
                 info = refusal.detail("google.rpc.ErrorInfo")
                 self.expect(refusal.reason, reason, what)
                 self.expect(info.domain if info else None, "holdfast", f"{what}: domain")
             for field in fields:
                 self.expect_in(field, refusal.violations, f"{what}: fields")
+            for key, value in (metadata or {}).items():
+                found = refusal.metadata.get(key)
+                self.expect(found, value, f"{what}: {key} in the metadata")
             return refusal
         self.expect("no error", reason or code.name, what)
         return None
