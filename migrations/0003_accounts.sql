@@ -10,7 +10,7 @@ CREATE TABLE accounts (
     plan_id text COLLATE "C",
     country_code text COLLATE "C" CHECK (country_code ~ '^[A-Z]{2}$'),
     balance_minor bigint NOT NULL DEFAULT 0 CHECK (balance_minor >= 0),
-    labels jsonb NOT NULL DEFAULT '{}',
+    labels jsonb NOT NULL DEFAULT '{}' CHECK (jsonb_typeof(labels) = 'object'),
 
     -- Rises by one at every acquisition; every write under a lease repeats it.
     fencing_token bigint NOT NULL DEFAULT 0,

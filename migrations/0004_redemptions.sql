@@ -50,7 +50,7 @@ CREATE TABLE redemptions (
     FOREIGN KEY (pool_id, account_id) REFERENCES accounts (pool_id, account_id),
     CONSTRAINT redemptions_code_is_wiped CHECK (
         (state IN ('SUCCEEDED', 'FAILED')) = (finished_at IS NOT NULL)
-        AND (finished_at IS NULL OR code_ciphertext IS NULL)
+        AND (finished_at IS NULL) = (code_ciphertext IS NOT NULL)
     ),
     CONSTRAINT redemptions_success_has_an_amount CHECK (
         state <> 'SUCCEEDED' OR (amount_minor IS NOT NULL AND amount_currency IS NOT NULL)

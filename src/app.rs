@@ -3,10 +3,11 @@
 use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use prost::Message as _;
-use prost_types::FileDescriptorSet;
 use secrecy::SecretString;
-use tokio::{net::TcpListener, task::JoinHandle};
+use tokio::{
+    net::TcpListener,
+    task::{JoinHandle, JoinSet},
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::transport::{Server, server::TcpIncoming};
 
@@ -20,12 +21,12 @@ use crate::{
         account::AccountRpc,
         layers::Admission,
         pb::{
-            DESCRIPTORS, account_service_server::AccountServiceServer,
-            pool_service_server::PoolServiceServer,
+            account_service_server::AccountServiceServer, pool_service_server::PoolServiceServer,
             redemption_service_server::RedemptionServiceServer,
         },
         pool::PoolRpc,
         redemption::RedemptionRpc,
+        reflection,
     },
     secret::SecretKey,
     service::{
@@ -89,9 +90,9 @@ impl App {
         let (reporter, health_service) = tonic_health::server::health_reporter();
         let health = Health::new(reporter).await;
         let parts = Parts::new(args, store.clone(), provider, secret, &shutdown, &tasks);
-        parts.spawn_loops(args, &shutdown.closing);
+        let mut loops = parts.spawn_loops(args, &shutdown.closing);
         health.look(&store).await;
-        tokio::spawn(health.clone().watch(store.clone(), shutdown.closing.clone()));
+        loops.spawn(health.clone().watch(store.clone(), shutdown.closing.clone()));
         let stop_admin = CancellationToken::new();
         tokio::spawn(admin::serve(admin_listener, health.clone(), metrics, stop_admin.clone()));
 
@@ -104,8 +105,8 @@ impl App {
             .http2_max_pending_accept_reset_streams(Some(256))
             .tcp_nodelay(true)
             .add_service(health_service)
-            .add_service(reflection_v1()?)
-            .add_service(reflection_v1alpha()?)
+            .add_service(reflection::v1()?)
+            .add_service(reflection::v1alpha()?)
             .add_service(parts.redemption_service())
             .add_service(parts.account_service())
             .add_service(parts.pool_service())
@@ -122,6 +123,7 @@ impl App {
             let ended = tokio::select! {
                 _ = steps.run(patience, &health, &admission, &tasks, serving) => Ok(()),
                 why = postgres_ended(&mut postgres) => Err(why),
+                why = loop_ended(&mut loops, &steps.closing) => Err(why),
             };
             // Everything that still runs is told so, whichever way it came to this.
             steps.closing.cancel();
@@ -171,6 +173,19 @@ async fn postgres_ended(postgres: &mut Option<Postgres>) -> anyhow::Error {
     }
 }
 
+/// Waits until a loop that should run as long as the server does ends before it: a server that does
+/// not sweep or reconcile any more had better be started anew.
+async fn loop_ended(loops: &mut JoinSet<()>, closing: &CancellationToken) -> anyhow::Error {
+    let ended = loops.join_next().await;
+    if closing.is_cancelled() {
+        std::future::pending::<()>().await;
+    }
+    match ended {
+        Some(Err(error)) => anyhow::anyhow!("a loop of the server ended: {error}"),
+        _ => anyhow::anyhow!("a loop of the server ended"),
+    }
+}
+
 /// The services, wired.
 struct Parts {
     store: Store,
@@ -178,6 +193,7 @@ struct Parts {
     acquire: Acquire,
     reconciler: Reconciler,
     redemption: RedemptionRpc,
+    closing: CancellationToken,
 }
 
 impl Parts {
@@ -216,7 +232,7 @@ impl Parts {
             redeem.clone(),
             leases.clone(),
             tasks.clone(),
-            closing,
+            closing.clone(),
         );
         let reconciler = Reconciler::new(
             store.clone(),
@@ -235,19 +251,21 @@ impl Parts {
             batch,
             redemptions,
         };
-        Self { store, pools, acquire, reconciler, redemption }
+        Self { store, pools, acquire, reconciler, redemption, closing }
     }
 
     /// The sweeper and the reconciler.
-    fn spawn_loops(&self, args: &ServeArgs, stop: &CancellationToken) {
-        tokio::spawn(sweep::run(
+    fn spawn_loops(&self, args: &ServeArgs, stop: &CancellationToken) -> JoinSet<()> {
+        let mut loops = JoinSet::new();
+        loops.spawn(sweep::run(
             self.store.clone(),
             self.pools.clone(),
             self.acquire.clone(),
             args.sweep_interval,
             stop.clone(),
         ));
-        tokio::spawn(self.reconciler.clone().run(args.reconcile_interval, stop.clone()));
+        loops.spawn(self.reconciler.clone().run(args.reconcile_interval, stop.clone()));
+        loops
     }
 
     fn redemption_service(&self) -> RedemptionServiceServer<RedemptionRpc> {
@@ -258,7 +276,7 @@ impl Parts {
 
     fn account_service(&self) -> AccountServiceServer<AccountRpc> {
         let accounts = Accounts::new(self.store.clone(), self.pools.clone());
-        AccountServiceServer::new(AccountRpc::new(accounts))
+        AccountServiceServer::new(AccountRpc::new(accounts, self.closing.clone()))
             .max_decoding_message_size(TONIC_MAX_MESSAGE_BYTES)
             .max_encoding_message_size(TONIC_MAX_MESSAGE_BYTES)
     }
@@ -307,38 +325,4 @@ async fn listen(addr: SocketAddr, variable: &str) -> anyhow::Result<TcpListener>
     TcpListener::bind(addr).await.with_context(|| {
         format!("cannot listen on {addr}; is another server there? Choose another with {variable}")
     })
-}
-
-fn reflection_v1() -> anyhow::Result<
-    tonic_reflection::server::v1::ServerReflectionServer<
-        impl tonic_reflection::server::v1::ServerReflection,
-    >,
-> {
-    Ok(reflection()?.build_v1()?)
-}
-
-fn reflection_v1alpha() -> anyhow::Result<
-    tonic_reflection::server::v1alpha::ServerReflectionServer<
-        impl tonic_reflection::server::v1alpha::ServerReflection,
-    >,
-> {
-    Ok(reflection()?.build_v1alpha()?)
-}
-
-/// The contract, the error details, so that clients can print them, and health.
-fn reflection() -> anyhow::Result<tonic_reflection::server::Builder<'static>> {
-    Ok(tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(DESCRIPTORS)
-        .register_file_descriptor_set(error_details()?)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET))
-}
-
-/// The files of `google.rpc` under the names that others import them by: tonic-types has them as
-/// `status.proto` and `error_details.proto`, where no client finds them.
-fn error_details() -> anyhow::Result<FileDescriptorSet> {
-    let mut files = FileDescriptorSet::decode(tonic_types::pb::FILE_DESCRIPTOR_SET)?;
-    for file in files.file.iter_mut().filter(|file| file.package() == "google.rpc") {
-        file.name = Some(format!("google/rpc/{}", file.name()));
-    }
-    Ok(files)
 }

@@ -16,6 +16,9 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
         .map_err(|error| format!("{error}; write it as 500ms, 30s or 2m"))
 }
 
+/// The longest duration that any setting may be.
+const MAX_SETTING: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
 /// Settings of `holdfast serve`.
 #[derive(Args, Clone, Debug)]
 pub struct ServeArgs {
@@ -136,6 +139,18 @@ impl ServeArgs {
         for (name, value) in zero {
             if value.is_zero() {
                 wrong.push(format!("{name} must be more than 0"));
+            }
+        }
+        let all = [
+            ("HOLDFAST_SWEEP_INTERVAL", self.sweep_interval),
+            ("HOLDFAST_RECONCILE_INTERVAL", self.reconcile_interval),
+            ("HOLDFAST_DRAIN_DELAY", self.drain_delay),
+            ("HOLDFAST_SHUTDOWN_TIMEOUT", self.shutdown_timeout),
+            ("HOLDFAST_PROVIDER_NOT_AFTER", provider.not_after),
+        ];
+        for (name, value) in all {
+            if value > MAX_SETTING {
+                wrong.push(format!("{name} must be at most 7days"));
             }
         }
         let order = [

@@ -63,6 +63,10 @@ impl Health {
         if serves {
             tracing::info!("serving");
             self.report(ServingStatus::Serving).await;
+            if self.draining.load(Ordering::Relaxed) {
+                // The drain began since, and its word is the last.
+                self.drain().await;
+            }
         } else {
             let why = match answer {
                 Ok(Ok(())) => "draining".to_owned(),

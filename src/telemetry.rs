@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
 
 /// Starts logging to standard error: text on a terminal, JSON, one object a line, otherwise.
@@ -29,6 +29,13 @@ pub fn metrics() -> anyhow::Result<&'static PrometheusHandle> {
     let handle = METRICS.get_or_init(|| {
         PrometheusBuilder::new()
             .set_buckets(&[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0])
+            .and_then(|builder| {
+                let rows = Matcher::Full("holdfast_lane_rows".to_owned());
+                builder.set_buckets_for_metric(
+                    rows,
+                    &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0],
+                )
+            })
             .and_then(PrometheusBuilder::install_recorder)
             .map_err(|error| error.to_string())
     });

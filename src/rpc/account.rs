@@ -1,13 +1,14 @@
 //! `AccountService`.
 
 use futures_util::StreamExt as _;
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{
-    convert::{self, Fields, next_page_token, timestamp},
+    convert::{self, Fields, echo, next_page_token, timestamp},
     mask::Mask,
     pb,
-    status::{rich, status},
+    status::{rich, shutting_down, status},
 };
 use crate::{
     domain::{
@@ -34,12 +35,13 @@ const MAX_FAILURES: usize = 1000;
 #[derive(Clone, Debug)]
 pub struct AccountRpc {
     accounts: Accounts,
+    closing: CancellationToken,
 }
 
 impl AccountRpc {
-    /// Over the accounts.
-    pub fn new(accounts: Accounts) -> Self {
-        Self { accounts }
+    /// Over the accounts. When `closing` is cancelled, imports stop reading.
+    pub fn new(accounts: Accounts, closing: CancellationToken) -> Self {
+        Self { accounts, closing }
     }
 }
 
@@ -63,7 +65,13 @@ impl pb::account_service_server::AccountService for AccountRpc {
     ) -> Result<Response<pb::ImportAccountsResponse>, Status> {
         let mut stream = request.into_inner();
         let mut import = Import::new(self.accounts.clone());
-        while let Some(message) = stream.next().await {
+        loop {
+            let message = tokio::select! {
+                message = stream.next() => message,
+                // What was received is created; the rest is the client's to send elsewhere.
+                () = self.closing.cancelled() => return Err(shutting_down()),
+            };
+            let Some(message) = message else { break };
             import.take(message?.account).await.map_err(|e| status(&e))?;
         }
         let reply = import.finish().await.map_err(|e| status(&e))?;
@@ -163,7 +171,7 @@ impl Import {
     async fn take(&mut self, account: Option<pb::Account>) -> Result<(), Error> {
         let index = self.reply.received;
         self.reply.received += 1;
-        let name = account.as_ref().map(|account| account.account_id.clone()).unwrap_or_default();
+        let name = account.as_ref().map(|account| echo(&account.account_id)).unwrap_or_default();
         let (pool_id, command) = match read_new_account(account) {
             Ok(read) => read,
             Err(error) => {

@@ -3,17 +3,18 @@
 use std::time::Duration;
 
 use futures_util::{Stream, StreamExt as _};
+use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
 
 use super::{
-    convert::Fields,
+    convert::{Fields, echo},
     pb::{
         self, batch_item_result::Outcome, batch_redeem_request::Message as Said,
         batch_redeem_response::Message as Told,
     },
     redemption::{read_selector, redemption_message},
-    status::{rich, status},
+    status::{rich, shutting_down, status},
 };
 use crate::{
     domain::{
@@ -34,6 +35,8 @@ const DEFAULT_IN_FLIGHT: i32 = 64;
 const MAX_IN_FLIGHT: i32 = 1024;
 /// How long an item waits for an account, when the client does not say.
 const DEFAULT_ITEM_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a stream may take to open its batch.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 const MIN_ITEM_TIMEOUT: Duration = Duration::from_secs(1);
 const MAX_ITEM_TIMEOUT: Duration = Duration::from_secs(600);
 
@@ -42,7 +45,10 @@ pub(super) async fn open(
     batch: &Batch,
     mut messages: Streaming<pb::BatchRedeemRequest>,
 ) -> Result<impl Stream<Item = Result<pb::BatchRedeemResponse, Status>> + Send + 'static, Status> {
-    let first = messages.next().await.transpose()?;
+    let first = tokio::select! {
+        first = timeout(OPEN_TIMEOUT, messages.next()) => first.unwrap_or(None).transpose()?,
+        () = batch.closing().cancelled() => return Err(shutting_down()),
+    };
     let open = read_open(first.and_then(|first| first.message)).map_err(|e| status(&e))?;
     let items = messages.scan((), |(), message| {
         std::future::ready(match message {
@@ -118,7 +124,7 @@ fn read_item(message: Option<Said>) -> Incoming {
         item_id.zip(code).map(|(item_id, code)| BatchItem { item_id, code, expected, selection });
     match fields.finish(read) {
         Ok(item) => Incoming::Item(item),
-        Err(error) => Incoming::Malformed(item.item_id, error),
+        Err(error) => Incoming::Malformed(echo(&item.item_id), error),
     }
 }
 

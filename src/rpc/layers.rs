@@ -13,7 +13,7 @@ use tonic::body::Body;
 use tower::{Layer, Service};
 use tracing::Instrument as _;
 
-use super::{codec::MAX_MESSAGE_BYTES, status};
+use super::{codec::MAX_MESSAGE_BYTES, pb, status};
 
 /// Calls that are answered at once; streams count until they are open. One more is refused as
 /// overload. Most of them wait for an account, which costs little.
@@ -116,7 +116,7 @@ fn in_our_words(answer: http::Response<Body>) -> http::Response<Body> {
 /// The service and the method of a call's path; a path that is neither is nobody's metric.
 fn split(path: &str) -> (&str, &str) {
     match path.trim_start_matches('/').split_once('/') {
-        Some((service, method)) if service.starts_with("holdfast.") => (service, method),
+        Some((service, method)) if pb::has_method(service, method) => (service, method),
         _ => ("other", "other"),
     }
 }

@@ -181,7 +181,7 @@ impl pb::redemption_service_server::RedemptionService for RedemptionRpc {
 
 impl RedemptionRpc {
     async fn currency(&self, pool_id: &PoolId) -> Result<Currency, Status> {
-        Ok(self.pools.settings(pool_id).await.map_err(|e| status(&e))?.currency)
+        self.pools.currency(pool_id).await.map_err(|e| status(&e))
     }
 }
 
@@ -221,12 +221,8 @@ pub(super) fn read_selector(
     if selector.exclude_account_ids.len() > MAX_EXCLUDED {
         fields.refuse(&path("exclude_account_ids"), format!("must be at most {MAX_EXCLUDED}"));
     }
-    let excluded = selector.exclude_account_ids.iter().enumerate().take(MAX_EXCLUDED);
-    let exclude = excluded
-        .filter_map(|(place, id)| {
-            fields.id(&format!("{field}.exclude_account_ids[{place}]"), id, AccountId::parse)
-        })
-        .collect();
+    let excluded = selector.exclude_account_ids.iter().take(MAX_EXCLUDED);
+    let exclude = fields.ids(&path("exclude_account_ids"), excluded, AccountId::parse);
     Selection {
         selector: Selector {
             account_id,

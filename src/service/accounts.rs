@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use super::{
     Error,
     error::Violation,
-    pools::{Pools, check_currency},
+    pools::{Pools, check_currencies},
 };
 use crate::{
     domain::{
@@ -70,9 +70,7 @@ impl Accounts {
         let checked: Vec<Result<NewAccount, Error>> = commands
             .into_iter()
             .map(|command| {
-                if let Some(balance) = command.balance {
-                    check_currency("account.balance", balance, pool)?;
-                }
+                check_currencies(pool, [("account.balance", command.balance)])?;
                 if seen.insert(command.new.account_id.clone()) {
                     Ok(command.new)
                 } else {

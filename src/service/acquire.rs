@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     error::Error,
-    pools::{Pools, check_currency, lease_duration},
+    pools::{Pools, check_currencies, lease_duration},
 };
 use crate::{
     domain::{
@@ -101,11 +101,18 @@ impl Acquire {
     /// Leases an account, waiting for one up to `command.wait`.
     pub async fn acquire(&self, command: AcquireCommand) -> Result<Acquired, Error> {
         let pool = self.pools.settings(&command.pool_id).await?;
-        let ttl = lease_duration(&pool, command.ttl)?;
-        if let Some(headroom) = command.min_headroom {
-            check_currency("selector.min_headroom", headroom, &pool)?;
-        }
+        let currencies = check_currencies(&pool, [("selector.min_headroom", command.min_headroom)]);
+        let ttl = match (lease_duration(&pool, command.ttl), currencies) {
+            (Ok(ttl), Ok(())) => ttl,
+            (Err(wrong), Err(Error::Invalid(mut violations))) => {
+                violations.insert(0, wrong);
+                return Err(Error::Invalid(violations));
+            }
+            (Err(wrong), _) => return Err(Error::Invalid(vec![wrong])),
+            (_, Err(error)) => return Err(error),
+        };
         let (reply, answer) = oneshot::channel();
+        let mut answer = Answer { answer, acquire: self.clone(), pool_id: command.pool_id.clone() };
         let now = Instant::now();
         let waiter = Waiter {
             wanted: Wanted {
@@ -121,7 +128,7 @@ impl Acquire {
         };
         let queue = self.queue(&command.pool_id);
         queue.waiters.try_send(waiter).map_err(|_| StoreError::Overloaded)?;
-        let acquired = answer.await.unwrap_or(Err(Error::ShuttingDown))?;
+        let acquired = (&mut answer.answer).await.unwrap_or(Err(Error::ShuttingDown))?;
         if !acquired.fresh {
             check_same_wish(&command, &acquired)?;
         }
@@ -162,6 +169,43 @@ impl Acquire {
         tokio::spawn(dispatcher.run());
         queues.insert(pool_id.clone(), queue.clone());
         queue
+    }
+}
+
+/// What a caller waits for. A caller who goes away after the lease was handed to it, and before it
+/// could look, gives it back here: nobody knows of it.
+struct Answer {
+    answer: oneshot::Receiver<Result<Acquired, Error>>,
+    acquire: Acquire,
+    pool_id: PoolId,
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        let Ok(Ok(acquired)) = self.answer.try_recv() else { return };
+        if !acquired.fresh {
+            return;
+        }
+        let lease = LeaseRef {
+            pool_id: self.pool_id.clone(),
+            account_id: acquired.account.account_id,
+            token: acquired.account.token,
+        };
+        let acquire = self.acquire.clone();
+        tokio::spawn(async move {
+            give_back(&acquire.store, &lease).await;
+            acquire.wake(&lease.pool_id);
+        });
+    }
+}
+
+/// Ends a lease that nobody knows of.
+async fn give_back(store: &Store, lease: &LeaseRef) {
+    if let Err(error) = store.release(lease).await {
+        tracing::warn!(
+            pool_id = %lease.pool_id, account_id = %lease.account_id, %error,
+            "a lease that nobody took could not be released, and ends by itself"
+        );
     }
 }
 
@@ -294,7 +338,9 @@ impl Dispatcher {
         }
     }
 
-    /// The first waiter whose wish is not known to be without hope, and all others who wish the same.
+    /// The first waiter whose wish is not known to be without hope, and those after it who wish the
+    /// same, up to the first who wishes something else and may still hope: nobody is served before
+    /// somebody who came earlier and could have had the same account.
     fn next_group(
         &self,
         exhausted: &HashSet<Arc<Selector>>,
@@ -306,6 +352,7 @@ impl Dispatcher {
             .waiting
             .iter()
             // The same request twice is one wish: the second is served when the first has its lease.
+            .take_while(|w| w.selector == selector || exhausted.contains(&w.selector))
             .filter(|w| w.selector == selector && requests.insert(&w.wanted.request_id))
             .take(MAX_ROWS)
             .map(|waiter| waiter.wanted.clone())
@@ -330,7 +377,10 @@ impl Dispatcher {
                 token: acquired.account.token,
             };
             let over = acquired.account.lease.as_ref().is_none_or(|l| l.remaining.is_zero());
-            if over && acquired.account.open_redemption_id.is_some() {
+            if acquired.account.lease.as_ref().is_some_and(|lease| lease.release_requested) {
+                let loss = LeaseLoss::Released;
+                let _ = waiter.reply.send(Err(Error::LeaseLost { lease, loss }));
+            } else if over && acquired.account.open_redemption_id.is_some() {
                 let _ =
                     waiter.reply.send(Err(Error::LeaseLost { lease, loss: LeaseLoss::Expired }));
             } else if over {
@@ -347,19 +397,9 @@ impl Dispatcher {
         }
         self.waiting = kept;
         for lease in unwanted {
-            self.give_back(&lease).await;
+            give_back(&self.store, &lease).await;
         }
         given
-    }
-
-    /// The caller went away before it could be told: nobody knows of the lease, so it ends at once.
-    async fn give_back(&self, lease: &LeaseRef) {
-        if let Err(error) = self.store.release(lease).await {
-            tracing::warn!(
-                pool_id = %lease.pool_id, account_id = %lease.account_id, %error,
-                "a lease that nobody took could not be released, and ends by itself"
-            );
-        }
     }
 
     /// Ends leases whose time has passed. True when there were any.

@@ -16,7 +16,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{
     Error,
     acquire::{Acquire, AcquireCommand},
-    pools::{Pools, check_currency},
+    pools::{Pools, check_currencies},
     redeem::{Redeem, RedeemCommand, Redeemed},
     release::Leases,
 };
@@ -148,6 +148,11 @@ impl Batch {
         Self(Arc::new(Inner { store, pools, acquire, redeem, leases, tasks, closing }))
     }
 
+    /// Cancelled when batches stop reading.
+    pub fn closing(&self) -> &CancellationToken {
+        &self.0.closing
+    }
+
     /// Opens a batch, and redeems what `items` brings until it ends. The work runs in tasks of its
     /// own: when the receiver is dropped, what was begun is finished all the same. Answers with the
     /// pool and the events.
@@ -163,9 +168,7 @@ impl Batch {
         if pool.paused {
             return Err(Error::PoolPaused(pool.pool_id));
         }
-        if let Some(headroom) = open.selection.min_headroom {
-            check_currency("open.selector.min_headroom", headroom, &pool)?;
-        }
+        check_currencies(&pool, [("open.selector.min_headroom", open.selection.min_headroom)])?;
         if let Some(plan_id) = &open.selection.selector.plan_id
             && self.0.store.get_plan(&open.pool_id, plan_id).await?.is_none()
         {
@@ -316,12 +319,13 @@ struct Item {
 impl Item {
     async fn run(self) -> Result<Redeemed, Error> {
         let item = &self.item;
-        if let Some(expected) = item.expected {
-            check_currency("item.expected", expected, &self.pool)?;
-        }
-        if let Some(headroom) = item.selection.min_headroom {
-            check_currency("item.selector.min_headroom", headroom, &self.pool)?;
-        }
+        check_currencies(
+            &self.pool,
+            [
+                ("item.expected", item.expected),
+                ("item.selector.min_headroom", item.selection.min_headroom),
+            ],
+        )?;
         let request_id = RequestId::of_item(&self.open.batch_id, &item.item_id);
         if self.resumed {
             let pool_id = &self.open.pool_id;

@@ -13,7 +13,7 @@ use crate::{
     domain::{
         id::{PlanId, PoolId},
         lease::{MAX_LEASE, MIN_LEASE},
-        money::Money,
+        money::{Currency, Money},
     },
     store::{
         Store,
@@ -44,6 +44,16 @@ impl Pools {
         match known {
             Some((read_at, pool)) if read_at.elapsed() < FRESH => Ok(pool),
             _ => self.get(pool_id).await,
+        }
+    }
+
+    /// A pool's currency. It never changes, so what is known of it is good at any age, and an answer
+    /// that is there already does not wait for the database.
+    pub async fn currency(&self, pool_id: &PoolId) -> Result<Currency, Error> {
+        let known = self.known().get(pool_id).map(|(_, pool)| pool.currency);
+        match known {
+            Some(currency) => Ok(currency),
+            None => Ok(self.get(pool_id).await?.currency),
         }
     }
 
@@ -94,7 +104,7 @@ impl Pools {
         target: Money,
     ) -> Result<(Pool, Plan), Error> {
         let pool = self.settings(pool_id).await?;
-        check_currency("plan.target", target, &pool)?;
+        check_currencies(&pool, [("plan.target", Some(target))])?;
         let plan = self.store.insert_plan(pool_id, plan_id, target.amount_minor).await?;
         plan.map(|plan| (pool, plan))
             .ok_or_else(|| Error::PlanExists(pool_id.clone(), plan_id.clone()))
@@ -134,9 +144,7 @@ impl Pools {
             Err(Error::PoolNotFound(_)) => return Err(not_found()),
             pool => pool?,
         };
-        if let Some(target) = target {
-            check_currency("plan.target", target, &pool)?;
-        }
+        check_currencies(&pool, [("plan.target", target)])?;
         let minor = target.map(|target| target.amount_minor);
         let plan = self.store.update_plan(pool_id, plan_id, minor).await?;
         Ok((pool, plan.ok_or_else(not_found)?))
@@ -152,24 +160,34 @@ impl Pools {
     }
 }
 
-/// Refuses an amount that is not in the pool's currency.
-pub(super) fn check_currency(field: &str, money: Money, pool: &Pool) -> Result<(), Error> {
-    if money.currency == pool.currency {
-        return Ok(());
-    }
-    Err(Error::Invalid(vec![Violation::new(
-        format!("{field}.currency_code"),
-        format!("must be {}, the currency of pool {}", pool.currency, pool.pool_id),
-    )]))
+/// Refuses amounts that are not in the pool's currency; each with the field that it stands in.
+pub(super) fn check_currencies<const N: usize>(
+    pool: &Pool,
+    amounts: [(&str, Option<Money>); N],
+) -> Result<(), Error> {
+    let violations: Vec<_> = amounts
+        .iter()
+        .filter_map(|(field, money)| currency_violation(pool, field, (*money)?))
+        .collect();
+    if violations.is_empty() { Ok(()) } else { Err(Error::Invalid(violations)) }
+}
+
+fn currency_violation(pool: &Pool, field: &str, money: Money) -> Option<Violation> {
+    (money.currency != pool.currency).then(|| {
+        Violation::new(
+            format!("{field}.currency_code"),
+            format!("must be {}, the currency of pool {}", pool.currency, pool.pool_id),
+        )
+    })
 }
 
 /// The lease duration that is asked for, or the pool's own.
-pub(super) fn lease_duration(pool: &Pool, asked: Option<Duration>) -> Result<Duration, Error> {
+pub(super) fn lease_duration(pool: &Pool, asked: Option<Duration>) -> Result<Duration, Violation> {
     let ttl = asked.unwrap_or(pool.default_lease);
     if (pool.min_lease..=pool.max_lease).contains(&ttl) {
         return Ok(ttl);
     }
-    Err(Error::Invalid(vec![Violation::new(
+    Err(Violation::new(
         "lease_duration",
         format!(
             "must be between {} and {} in pool {}",
@@ -177,7 +195,7 @@ pub(super) fn lease_duration(pool: &Pool, asked: Option<Duration>) -> Result<Dur
             humantime::format_duration(pool.max_lease),
             pool.pool_id,
         ),
-    )]))
+    ))
 }
 
 fn check_bounds(

@@ -18,7 +18,7 @@ use tokio_util::task::TaskTracker;
 
 use super::{
     Error,
-    pools::{Pools, check_currency},
+    pools::{Pools, check_currencies},
     settle::Settler,
 };
 use crate::{
@@ -193,9 +193,7 @@ impl Inner {
         // From before it is recorded: whoever takes over counts from then.
         let give_up_at = Instant::now() + self.limits.send_window;
         let pool = self.pools.settings(&command.lease.pool_id).await?;
-        if let Some(expected) = command.expected {
-            check_currency("expected", expected, &pool)?;
-        }
+        check_currencies(&pool, [("expected", command.expected)])?;
         let new = self.record_of(&command);
         let id = new.redemption_id;
         match self.begin(new, &command).await? {

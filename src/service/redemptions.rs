@@ -2,7 +2,7 @@
 
 use super::{
     Error,
-    pools::{Pools, check_currency},
+    pools::{Pools, check_currencies},
     settle::Settler,
 };
 use crate::{
@@ -113,7 +113,7 @@ impl Redemptions {
     pub async fn resolve(&self, command: ResolveCommand) -> Result<(Pool, Redemption), Error> {
         let (pool, redemption) = self.get(&command.pool_id, command.redemption_id).await?;
         if let ResolvedOutcome::Succeeded { amount, .. } = &command.outcome {
-            check_currency("amount", *amount, &pool)?;
+            check_currencies(&pool, [("amount", Some(*amount))])?;
         }
         if redemption.state == RedemptionState::Submitted {
             return Err(Error::RedemptionOpen(redemption.redemption_id));

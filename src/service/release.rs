@@ -29,7 +29,7 @@ impl Leases {
     /// Makes a lease end later.
     pub async fn renew(&self, lease: LeaseRef, ttl: Option<Duration>) -> Result<Account, Error> {
         let pool = self.pools.settings(&lease.pool_id).await?;
-        let ttl = lease_duration(&pool, ttl)?;
+        let ttl = lease_duration(&pool, ttl).map_err(|wrong| Error::Invalid(vec![wrong]))?;
         match self.store.renew(&lease, ttl).await? {
             LeaseAnswer::Done(account) => Ok(account),
             LeaseAnswer::Lost(loss, _) => Err(Error::LeaseLost { lease, loss }),
@@ -48,6 +48,7 @@ impl Leases {
                     account_id = %lease.account_id,
                     fencing_token = lease.token.0,
                     status = account.status.as_str(),
+                    waits_for_redemption_id = account.open_redemption_id.map(|id| id.to_string()),
                     "released"
                 );
                 self.acquire.wake(&lease.pool_id);

@@ -251,7 +251,7 @@ fn log_settled(redemption: &Redemption, status: AccountStatus, balance_minor: i6
             %pool_id, %account_id, %redemption_id, fencing_token, account_status, balance_minor,
             error = failure.as_ref().map(|failure| failure.reason.as_str()),
             code_spent = failure.as_ref().map(|failure| failure.code_spent),
-            "failed and restored: the account has the status it had before"
+            "failed and restored: the account has, or goes back to, the status it had before"
         ),
     }
 }
@@ -259,13 +259,17 @@ fn log_settled(redemption: &Redemption, status: AccountStatus, balance_minor: i6
 fn log_doubt(redemption: &Redemption) {
     metrics::counter!("holdfast_redemptions_deferred_total", "state" => redemption.state.as_str())
         .increment(1);
-    tracing::warn!(
-        pool_id = %redemption.pool_id,
-        account_id = %redemption.account_id,
-        redemption_id = %redemption.redemption_id,
-        fencing_token = redemption.token.0,
-        state = redemption.state.as_str(),
-        answer = redemption.last_answer.as_deref(),
-        "in doubt: the account stays locked until the outcome is known"
-    );
+    let Redemption { pool_id, account_id, redemption_id, .. } = redemption;
+    let (fencing_token, answer) = (redemption.token.0, redemption.last_answer.as_deref());
+    if redemption.state == RedemptionState::NeedsReview {
+        tracing::error!(
+            %pool_id, %account_id, %redemption_id, fencing_token, answer,
+            "needs review: the account stays locked until a person resolves the redemption"
+        );
+    } else {
+        tracing::warn!(
+            %pool_id, %account_id, %redemption_id, fencing_token, answer,
+            "in doubt: the account stays locked until the outcome is known"
+        );
+    }
 }

@@ -169,7 +169,7 @@ macro_rules! account_row {
                     plan_id: self.plan_id.as_deref().map(stored::read_plan_id).transpose()?,
                     country_code: self.country_code.clone(),
                     balance_minor: self.balance_minor,
-                    labels: stored::read_labels(&self.labels)?,
+                    labels: stored::read_labels(&self.labels),
                     token: $crate::domain::id::FencingToken(self.fencing_token),
                     lease: stored::read_lease(
                         status,
@@ -208,8 +208,12 @@ pub(super) fn read_login_status(text: &str) -> Result<LoginStatus, StoreError> {
     LoginStatus::parse(text).ok_or(StoreError::Unreadable("accounts.login_status"))
 }
 
-pub(super) fn read_labels(value: &serde_json::Value) -> Result<Labels, StoreError> {
-    serde_json::from_value(value.clone()).map_err(|_| StoreError::Unreadable("accounts.labels"))
+/// Labels that are not text, as a person may have written them, are read as their JSON.
+pub(super) fn read_labels(value: &serde_json::Value) -> Labels {
+    let labels = value.as_object().into_iter().flatten();
+    let text =
+        |value: &serde_json::Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    labels.map(|(key, value)| (key.clone(), text(value))).collect()
 }
 
 pub(super) fn read_lease(

@@ -39,6 +39,8 @@ const CONNECTION_TIMEOUT: Duration = Duration::from_secs(3);
 #[derive(Clone, Debug)]
 pub struct Store {
     db: PgPool,
+    /// One connection for health alone: a server whose connections are all busy is not unhealthy.
+    health_db: PgPool,
     renew: Lanes<Renew>,
     release: Lanes<Release>,
     begin: Lanes<Begin>,
@@ -63,8 +65,13 @@ impl Store {
         let db = PgPoolOptions::new()
             .max_connections(connections)
             .acquire_timeout(CONNECTION_TIMEOUT)
+            .connect_lazy_with(options.clone());
+        let health_db = PgPoolOptions::new()
+            .max_connections(1)
+            .acquire_timeout(CONNECTION_TIMEOUT)
             .connect_lazy_with(options);
         Ok(Self {
+            health_db,
             renew: Lanes::new(Renew { db: db.clone() }),
             release: Lanes::new(Release { db: db.clone() }),
             begin: Lanes::new(Begin { db: db.clone() }),
@@ -92,13 +99,13 @@ impl Store {
     /// Whether the database answers, and takes writes.
     pub async fn ping(&self) -> Result<(), StoreError> {
         let writable =
-            sqlx::query_file_scalar!("src/store/sql/ping.sql").fetch_one(&self.db).await?;
+            sqlx::query_file_scalar!("src/store/sql/ping.sql").fetch_one(&self.health_db).await?;
         if writable { Ok(()) } else { Err(StoreError::Unavailable("it is read-only".to_owned())) }
     }
 
     /// Closes the connections, after the statements that are running.
     pub async fn close(&self) {
-        self.db.close().await;
+        tokio::join!(self.db.close(), self.health_db.close());
     }
 }
 

@@ -152,8 +152,10 @@ impl Bench {
         let redemption_id = RedemptionId::new();
         sqlx::query(
             "INSERT INTO redemptions (pool_id, redemption_id, account_id, fencing_token, request_id,
-                 holder, state, release_on_completion, code_fingerprint, code_last4, not_after)
-             VALUES ('p', $1, $2, 7, $1::text, 'me', 'SUBMITTED', false, uuid_send($1), '', now())",
+                 holder, state, release_on_completion, code_fingerprint, code_ciphertext, code_last4,
+                 not_after)
+             VALUES ('p', $1, $2, 7, $1::text, 'me', 'SUBMITTED', false, uuid_send($1), '\\x01', '',
+                 now())",
         )
         .bind(redemption_id.0)
         .bind(id)
@@ -342,6 +344,7 @@ impl Bench {
             actor: "test".to_owned(),
             resolution: None,
             login_invalid: false,
+            inferred: false,
         };
         match self.store.settle(&self.pool_id, settlement).await.unwrap() {
             Settled::Recorded { .. } => {
