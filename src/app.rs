@@ -3,8 +3,6 @@
 use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use prost::Message as _;
-use prost_types::FileDescriptorSet;
 use secrecy::SecretString;
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -20,7 +18,7 @@ use crate::{
         account::AccountRpc,
         layers::Admission,
         pb::{
-            DESCRIPTORS, account_service_server::AccountServiceServer,
+            self, DESCRIPTORS, account_service_server::AccountServiceServer,
             pool_service_server::PoolServiceServer,
             redemption_service_server::RedemptionServiceServer,
         },
@@ -329,16 +327,6 @@ fn reflection_v1alpha() -> anyhow::Result<
 fn reflection() -> anyhow::Result<tonic_reflection::server::Builder<'static>> {
     Ok(tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(DESCRIPTORS)
-        .register_file_descriptor_set(error_details()?)
+        .register_file_descriptor_set(pb::error_details()?)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET))
-}
-
-/// The files of `google.rpc` under the names that others import them by: tonic-types has them as
-/// `status.proto` and `error_details.proto`, where no client finds them.
-fn error_details() -> anyhow::Result<FileDescriptorSet> {
-    let mut files = FileDescriptorSet::decode(tonic_types::pb::FILE_DESCRIPTOR_SET)?;
-    for file in files.file.iter_mut().filter(|file| file.package() == "google.rpc") {
-        file.name = Some(format!("google/rpc/{}", file.name()));
-    }
-    Ok(files)
 }
