@@ -20,22 +20,31 @@ use tempfile::TempDir;
 
 use crate::support::{cluster, wait::eventually};
 
-/// Where [`hold_a_private_postgres`] keeps its data; empty for throw-away data.
+/// Where [`throw_away_data_goes_with_its_postgres`] keeps its data; empty for throw-away data.
 const HOLD_VARIABLE: &str = "HOLDFAST_TEST_HOLD";
 
 const NOBODY: u32 = 65534;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Not a test: the program that tests kill. They run it by its name.
+/// Also the program that the other tests kill: they run it by its name, with the variable set, and it
+/// then holds its Postgres until it dies.
 #[tokio::test]
-#[ignore = "the other tests of this file run it"]
-async fn hold_a_private_postgres() {
-    let Ok(dir) = env::var(HOLD_VARIABLE) else { return };
-    let data = if dir.is_empty() { Data::ThrowAway } else { Data::Kept(dir.into()) };
+async fn throw_away_data_goes_with_its_postgres() {
+    let held = env::var(HOLD_VARIABLE).ok();
+    let data = match held.as_deref() {
+        None | Some("") => Data::ThrowAway,
+        Some(dir) => Data::Kept(dir.into()),
+    };
     let postgres = Postgres::start(Options::new(data)).await.unwrap();
-    println!("\nheld {} {}", postgres.directory().display(), postgres.url(DATABASE));
-    tokio::time::sleep(Duration::from_secs(600)).await;
+    let directory = postgres.directory().to_owned();
+    if held.is_some() {
+        println!("\nheld {} {}", directory.display(), postgres.url(DATABASE));
+        std::future::pending::<()>().await;
+    }
+    assert!(directory.exists());
+    postgres.stop().await.unwrap();
+    assert!(!directory.exists(), "{} is left", directory.display());
 }
 
 /// Another program that holds a private Postgres.
@@ -52,7 +61,7 @@ impl Holder {
 
     fn start_as(dir: Option<&Path>, command: &mut Command) -> Self {
         command
-            .args(["--exact", "embedded::hold_a_private_postgres", "--ignored", "--nocapture"])
+            .args(["--exact", "embedded::throw_away_data_goes_with_its_postgres", "--nocapture"])
             .env(HOLD_VARIABLE, dir.unwrap_or(Path::new("")))
             .stdout(Stdio::piped());
         let mut program = command.spawn().unwrap();

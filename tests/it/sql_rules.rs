@@ -233,7 +233,7 @@ const HOT: [(&str, &str); 8] = [
     ("acquire", "'p', '{q1,q2}', '{h,h}', '{1 min,1 min}', 2"),
     (
         "acquire_matching",
-        "'p', '{q1,q2}', '{h,h}', '{1 min,1 min}', 2, NULL, 'plan', NULL, 500, '{}', '{}'",
+        "'p', '{q1,q2}', '{h,h}', '{1 min,1 min}', 2, NULL, 'plan', NULL, 500, '{}', '{}', NULL",
     ),
     ("renew", "'p', '{a-00001,a-00021}', '{1,1}', '{1 min,1 min}'"),
     ("release", "'p', '{a-00001,a-00021}', '{1,1}'"),
@@ -246,7 +246,7 @@ const HOT: [(&str, &str); 8] = [
     (
         "settle",
         "'p', ARRAY[gen_random_uuid()], '{FAILED}', '{NULL}', '{NULL}', '{NULL}', '{x}', '{x}', \
-         '{f}', '{1}', '{me}', '{NULL}', '{NULL}', '{f}'",
+         '{f}', '{1}', '{me}', '{NULL}', '{NULL}', '{f}', '{f}'",
     ),
     (
         "defer",

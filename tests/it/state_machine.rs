@@ -177,10 +177,15 @@ impl Bench {
     /// The wish to release with the outcome stands in the redemption; whether the target is reached
     /// is a matter of the plan.
     async fn prepare_settle(&mut self, account: &Account, event: AccountEvent) {
-        let AccountEvent::Settle(Settle { outcome, release }) = event else { return };
-        let reached = outcome == SettleOutcome::Succeeded { target_reached: true };
+        let settle = match event {
+            AccountEvent::Settle(settle) => Some(settle),
+            _ => None,
+        };
+        let reached = SettleOutcome::Succeeded { target_reached: true };
+        let reached = settle.is_some_and(|settle| settle.outcome == reached);
         let plan = if reached { "plan_id = 'small'" } else { "plan_id = 'large'" };
         self.set(account.id.as_str(), plan).await;
+        let Some(Settle { release, .. }) = settle else { return };
         if let Some(open) = account.open {
             sqlx::query(
                 "UPDATE redemptions SET release_on_completion = $2 WHERE redemption_id = $1",
