@@ -8,7 +8,10 @@
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -78,7 +81,14 @@ pub struct Acquire {
 #[derive(Clone, Debug)]
 struct Queue {
     waiters: mpsc::Sender<Waiter>,
-    wake: Arc<Notify>,
+    freed: Arc<Freed>,
+}
+
+/// How often an account may have become free on this server, and the bell that rings when one may.
+#[derive(Debug, Default)]
+struct Freed {
+    count: AtomicU64,
+    bell: Notify,
 }
 
 #[derive(Debug)]
@@ -140,7 +150,8 @@ impl Acquire {
     pub fn wake(&self, pool_id: &PoolId) {
         let queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(queue) = queues.get(pool_id) {
-            queue.wake.notify_one();
+            queue.freed.count.fetch_add(1, Ordering::Relaxed);
+            queue.freed.bell.notify_one();
         }
     }
 
@@ -152,12 +163,12 @@ impl Acquire {
             return queue.clone();
         }
         let (waiters, arrivals) = mpsc::channel(MAX_WAITING);
-        let queue = Queue { waiters, wake: Arc::default() };
+        let queue = Queue { waiters, freed: Arc::default() };
         let dispatcher = Dispatcher {
             store: self.store.clone(),
             pool_id: pool_id.clone(),
             arrivals,
-            wake: Arc::clone(&queue.wake),
+            freed: Arc::clone(&queue.freed),
             waiting: VecDeque::new(),
             expired_at: None,
             counts: Arc::default(),
@@ -254,7 +265,7 @@ struct Dispatcher {
     store: Store,
     pool_id: PoolId,
     arrivals: mpsc::Receiver<Waiter>,
-    wake: Arc<Notify>,
+    freed: Arc<Freed>,
     /// In the order of arrival.
     waiting: VecDeque<Waiter>,
     expired_at: Option<Instant>,
@@ -294,7 +305,7 @@ impl Dispatcher {
                 Some(waiter) => self.waiting.push_back(waiter),
                 None => return false,
             },
-            () = self.wake.notified(), if !self.waiting.is_empty() => {}
+            () = self.freed.bell.notified(), if !self.waiting.is_empty() => {}
             () = idle => {}
         }
         while self.waiting.len() < MAX_WAITING
@@ -319,7 +330,17 @@ impl Dispatcher {
     /// Serves those who wait, until nobody more can be.
     async fn serve(&mut self) {
         let mut exhausted: HashSet<Arc<Selector>> = HashSet::new();
-        while let Some((selector, wanted)) = self.next_group(&exhausted) {
+        let mut freed = self.freed.count.load(Ordering::Relaxed);
+        // A pass must end even while accounts come back all the time: others arrive, and time passes.
+        let mut restarts = 4;
+        loop {
+            // What became free meanwhile is theirs first who were tried in vain before.
+            let freed_now = self.freed.count.load(Ordering::Relaxed);
+            if std::mem::replace(&mut freed, freed_now) != freed_now && restarts > 0 {
+                restarts -= 1;
+                exhausted.clear();
+            }
+            let Some((selector, wanted)) = self.next_group(&exhausted) else { return };
             let asked = wanted.len();
             match self.store.acquire(&self.pool_id, &selector, &wanted).await {
                 Ok(found) => {

@@ -6,6 +6,7 @@
 mod support;
 
 mod cli_program;
+mod contention;
 mod embedded;
 mod layering;
 mod leases;

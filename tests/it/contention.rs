@@ -1,0 +1,201 @@
+//! What happens when statements meet: strangers that hold rows, evidence that comes twice, servers
+//! that take over from each other.
+
+use std::time::Duration;
+
+use holdfast::{
+    domain::{
+        id::{PoolId, RedemptionId},
+        money::{Currency, Money},
+        redemption::Failure,
+    },
+    rpc::pb::{self, AccountStatus, RedemptionState},
+    simulator::faults::Fault,
+    store::transitions::{Outcome, Settled, Settlement},
+};
+use sqlx::Connection as _;
+use tokio::task::JoinSet;
+
+use crate::support::{
+    wait::eventually,
+    world::{POOL, World, eur, lease, metadata, reason, seconds},
+};
+
+#[tokio::test]
+async fn a_row_that_a_stranger_holds_does_not_hold_up_its_neighbours() {
+    let world = World::start().await;
+    let mut clients = world.clients(0).await;
+    clients.create_accounts(6).await;
+    let mut leases = Vec::new();
+    for _ in 0..6 {
+        leases.push(lease(&clients.acquire(|_| {}).await.unwrap()));
+    }
+    // A person with psql, who forgot to commit.
+    let mut stranger = world.sql().await;
+    let mut transaction = stranger.begin().await.unwrap();
+    sqlx::query("SELECT 1 FROM accounts WHERE account_id = $1 FOR UPDATE")
+        .bind(&leases[0].account_id)
+        .execute(&mut *transaction)
+        .await
+        .unwrap();
+    let mut releases = JoinSet::new();
+    for lease in leases.clone() {
+        let mut clients = clients.clone();
+        releases.spawn(async move { (lease.account_id.clone(), clients.release(&lease).await) });
+    }
+    let mut refused = Vec::new();
+    while let Some(released) = releases.join_next().await {
+        let (account_id, released) = released.unwrap();
+        match released {
+            Ok(account) => assert_eq!(account.status(), AccountStatus::Waiting),
+            Err(error) => refused.push((account_id, reason(&error))),
+        }
+    }
+    let held = (leases[0].account_id.clone(), "DATABASE_UNAVAILABLE".to_owned());
+    assert_eq!(refused, [held], "the one that is held, and no other");
+    transaction.rollback().await.unwrap();
+    clients.release(&leases[0]).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_release_whose_reply_was_lost_may_be_repeated_even_when_the_account_is_taken_again() {
+    let world = World::start().await;
+    let mut clients = world.clients(0).await;
+    clients.create_account("a", |_| {}).await;
+    let first = lease(&clients.acquire(|_| {}).await.unwrap());
+    clients.release(&first).await.unwrap();
+    let second = lease(&clients.acquire(|_| {}).await.unwrap());
+    let repeated = clients.release(&first).await.unwrap();
+    assert_eq!(
+        repeated.lease.unwrap().r#ref.unwrap(),
+        second,
+        "and it does not touch the new lease"
+    );
+    let error = clients.renew(&first, Duration::from_secs(5)).await.unwrap_err();
+    assert_eq!(metadata(&error, "cause"), "released");
+}
+
+#[tokio::test]
+async fn somebody_who_came_first_is_not_passed_over_by_later_ones_who_wish_something_else() {
+    let world = World::start().await;
+    let mut clients = world.clients(0).await;
+    clients.create_pool("mixed").await;
+    clients.create_account("only", |account| account.pool_id = "mixed".into()).await;
+    let held = clients.acquire(|r| r.pool_id = "mixed".into()).await.unwrap();
+    let not = |other: &str| pb::AccountSelector {
+        exclude_account_ids: vec![other.to_owned()],
+        ..Default::default()
+    };
+    // X, Y, X: two wishes that the same account fits.
+    let (served, mut order) = tokio::sync::mpsc::unbounded_channel();
+    let mut waiting = JoinSet::new();
+    for (n, selector) in [not("x"), not("y"), not("x")].into_iter().enumerate() {
+        let (mut clients, served) = (clients.clone(), served.clone());
+        waiting.spawn(async move {
+            let acquired = clients
+                .acquire(|r| {
+                    r.pool_id = "mixed".into();
+                    r.selector = Some(selector);
+                    r.wait_timeout = seconds(20.0);
+                })
+                .await
+                .unwrap();
+            served.send((n, lease(&acquired))).unwrap();
+        });
+        world.callers_wait(0, "mixed", n + 1).await;
+    }
+    let mut held = lease(&held);
+    for expected in 0..3 {
+        clients.release(&held).await.unwrap();
+        let (n, next) = order.recv().await.unwrap();
+        assert_eq!(n, expected);
+        // The rest have been tried again, and wait.
+        world.callers_wait(0, "mixed", 2 - n).await;
+        held = next;
+    }
+}
+
+fn settlement(id: RedemptionId, outcome: Outcome, inferred: bool) -> Settlement {
+    Settlement {
+        redemption_id: id,
+        outcome,
+        attempts: 1,
+        actor: "test".to_owned(),
+        resolution: None,
+        login_invalid: false,
+        inferred,
+    }
+}
+
+fn unreachable() -> Outcome {
+    Outcome::Failed(Failure {
+        reason: "PROVIDER_UNREACHABLE".to_owned(),
+        message: String::new(),
+        code_spent: false,
+    })
+}
+
+#[tokio::test]
+async fn what_only_one_server_could_know_does_not_hold_once_another_has_taken_over() {
+    // The reconciler is slow, so that the redemption stays in doubt while this looks.
+    let world = World::with(|args| args.reconcile_interval = Duration::from_secs(3), 1).await;
+    let mut clients = world.clients(0).await;
+    clients.create_account("a", |_| {}).await;
+    let held = lease(&clients.acquire(|_| {}).await.unwrap());
+    let code = world.code("taken-over");
+    world.fault(&code, &[Fault::ApplyThenDrop]);
+    let reply = clients.redeem(&held, &code, |_| {}).await.unwrap();
+    let id = reply.redemption.unwrap().redemption_id;
+    // The first server wakes up, and nothing that it sent since was executed.
+    let pool_id = PoolId::parse(POOL).unwrap();
+    let stale = settlement(RedemptionId::parse(&id).unwrap(), unreachable(), true);
+    let settled = world.store().settle(&pool_id, stale).await.unwrap();
+    assert!(matches!(settled, Settled::Already), "{settled:?}");
+    let redemption = eventually(Duration::from_secs(20), "the evidence counts", async || {
+        let redemption = clients.redemption(&id).await;
+        redemption.finish_time.is_some().then_some(redemption)
+    })
+    .await;
+    assert_eq!(redemption.state(), RedemptionState::Succeeded);
+}
+
+#[tokio::test]
+async fn of_two_outcomes_that_come_at_once_one_is_recorded_whole() {
+    let world = World::start().await;
+    let mut clients = world.clients(0).await;
+    clients.create_accounts(8).await;
+    let store = world.store();
+    let pool_id = PoolId::parse(POOL).unwrap();
+    // Looked at by a person: nothing else settles it.
+    let mut db = world.sql().await;
+    for n in 0..8 {
+        let held = lease(&clients.acquire(|_| {}).await.unwrap());
+        let code = world.code(&format!("both-{n}"));
+        world.fault(&code, &[Fault::ApplyThenDrop]);
+        let reply = clients.redeem(&held, &code, |_| {}).await.unwrap();
+        let id = RedemptionId::parse(&reply.redemption.unwrap().redemption_id).unwrap();
+        let credited = Outcome::Succeeded {
+            amount: Money { amount_minor: 1000, currency: Currency::parse("EUR").unwrap() },
+            provider_ref: None,
+        };
+        let (first, second) = tokio::join!(
+            store.settle(&pool_id, settlement(id, credited.clone(), false)),
+            store.settle(&pool_id, settlement(id, credited, false)),
+        );
+        let recorded = [first.unwrap(), second.unwrap()]
+            .iter()
+            .filter(|settled| matches!(settled, Settled::Recorded { .. }))
+            .count();
+        assert!(recorded <= 1, "recorded {recorded} times");
+        let row: (String, i64, String) = sqlx::query_as(
+            "SELECT r.state, a.balance_minor, a.resume_status FROM redemptions r
+             JOIN accounts a USING (pool_id, account_id) WHERE r.redemption_id = $1",
+        )
+        .bind(id.0)
+        .fetch_one(&mut db)
+        .await
+        .unwrap();
+        assert_eq!(row, ("SUCCEEDED".to_owned(), 1000, "PROCESSING".to_owned()));
+        assert_eq!(clients.account(&held.account_id).await.balance, Some(eur(1000)));
+    }
+}
