@@ -136,7 +136,13 @@ impl Fields {
         most: Duration,
     ) -> Option<Duration> {
         let given = duration?;
-        let read = Duration::try_from(given).ok().filter(|d| (least..=most).contains(d));
+        // Not `TryFrom`: it takes nanos beyond a second, and overflows on the most negative seconds.
+        let seconds = u64::try_from(given.seconds).ok();
+        let nanos = u32::try_from(given.nanos).ok().filter(|nanos| *nanos < 1_000_000_000);
+        let read = seconds
+            .zip(nanos)
+            .map(|(seconds, nanos)| Duration::new(seconds, nanos))
+            .filter(|d| (least..=most).contains(d));
         if read.is_none() {
             self.refuse(
                 field,

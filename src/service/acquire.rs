@@ -101,10 +101,12 @@ impl Acquire {
     /// Leases an account, waiting for one up to `command.wait`.
     pub async fn acquire(&self, command: AcquireCommand) -> Result<Acquired, Error> {
         let pool = self.pools.settings(&command.pool_id).await?;
-        let ttl = lease_duration(&pool, command.ttl)?;
-        if let Some(headroom) = command.min_headroom {
-            check_currency("selector.min_headroom", headroom, &pool)?;
-        }
+        let ttl = lease_duration(&pool, command.ttl);
+        let headroom = command
+            .min_headroom
+            .map(|headroom| check_currency("selector.min_headroom", headroom, &pool));
+        all([ttl.clone().map(drop)].into_iter().chain(headroom))?;
+        let ttl = ttl?;
         let (reply, answer) = oneshot::channel();
         let now = Instant::now();
         let waiter = Waiter {

@@ -16,6 +16,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{
     Error,
     acquire::{Acquire, AcquireCommand},
+    error::all,
     pools::{Pools, check_currency},
     redeem::{Redeem, RedeemCommand, Redeemed},
     release::Leases,
@@ -316,12 +317,13 @@ struct Item {
 impl Item {
     async fn run(self) -> Result<Redeemed, Error> {
         let item = &self.item;
-        if let Some(expected) = item.expected {
-            check_currency("item.expected", expected, &self.pool)?;
-        }
-        if let Some(headroom) = item.selection.min_headroom {
-            check_currency("item.selector.min_headroom", headroom, &self.pool)?;
-        }
+        let amounts = [
+            ("item.expected", item.expected),
+            ("item.selector.min_headroom", item.selection.min_headroom),
+        ];
+        all(amounts.into_iter().filter_map(|(field, amount)| {
+            amount.map(|amount| check_currency(field, amount, &self.pool))
+        }))?;
         let request_id = RequestId::of_item(&self.open.batch_id, &item.item_id);
         if self.resumed {
             let pool_id = &self.open.pool_id;
