@@ -205,15 +205,18 @@ impl Import {
 
     fn fail(&mut self, index: i64, account_id: String, error: &Error) {
         self.reply.failed += 1;
-        if self.reply.failures.len() < MAX_FAILURES {
-            let error = Some(rich(error));
-            self.reply.failures.push(pb::ImportFailure { index, account_id, error });
+        // What the chunk holds comes later than what is refused before it, but keeps its place.
+        let failures = &mut self.reply.failures;
+        let place = failures.partition_point(|failure| failure.index < index);
+        if place < MAX_FAILURES {
+            failures
+                .insert(place, pb::ImportFailure { index, account_id, error: Some(rich(error)) });
+            failures.truncate(MAX_FAILURES);
         }
     }
 
     async fn finish(mut self) -> Result<pb::ImportAccountsResponse, Error> {
         self.flush().await?;
-        self.reply.failures.sort_by_key(|failure| failure.index);
         Ok(self.reply)
     }
 }

@@ -20,7 +20,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    error::Error,
+    error::{Error, all},
     pools::{Pools, check_currency, lease_duration},
 };
 use crate::{

@@ -9,6 +9,8 @@ mod batch;
 mod batch_again;
 mod cli_program;
 mod embedded;
+mod imports;
 mod leases;
 mod provider;
+mod resources;
 mod simulator;
