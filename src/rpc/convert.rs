@@ -29,9 +29,11 @@ pub(super) struct Fields {
 }
 
 impl Fields {
-    /// Notes that `field` breaks `rule`.
+    /// Notes that `field` breaks `rule`. A field is named once, with the first rule that it breaks.
     pub(super) fn refuse(&mut self, field: &str, rule: impl Into<String>) {
-        self.violations.push(Violation::new(field, rule));
+        if self.violations.iter().all(|violation| violation.field != field) {
+            self.violations.push(Violation::new(field, rule));
+        }
     }
 
     /// All that was read, or all that is wrong with it.
@@ -180,6 +182,8 @@ impl Fields {
         field: &str,
         labels: std::collections::HashMap<String, String>,
     ) -> Labels {
+        // In an order, so that an error always names them in the same one.
+        let labels: Labels = labels.into_iter().collect();
         if labels.len() > MAX_LABELS {
             self.refuse(field, format!("must be at most {MAX_LABELS}"));
         }
@@ -197,7 +201,7 @@ impl Fields {
                 self.refuse(&format!("{field}[{}]", printable(key)), rule);
             }
         }
-        labels.into_iter().collect()
+        labels
     }
 
     /// How many a page is to hold.
