@@ -29,6 +29,8 @@ use crate::{
 const IMPORT_CHUNK: usize = 500;
 /// The most failures that an import's reply names.
 const MAX_FAILURES: usize = 1000;
+/// The longest part of a name that a failure repeats: a good name is never longer.
+const MAX_NAME: usize = 256;
 
 /// Serves `AccountService`.
 #[derive(Clone, Debug)]
@@ -163,7 +165,8 @@ impl Import {
     async fn take(&mut self, account: Option<pb::Account>) -> Result<(), Error> {
         let index = self.reply.received;
         self.reply.received += 1;
-        let name = account.as_ref().map(|account| account.account_id.clone()).unwrap_or_default();
+        let name = account.iter().flat_map(|account| account.account_id.chars());
+        let name = name.take(MAX_NAME).collect();
         let (pool_id, command) = match read_new_account(account) {
             Ok(read) => read,
             Err(error) => {

@@ -21,23 +21,43 @@ const MAX_PAGE: i32 = 1000;
 /// What a page holds when the caller does not say.
 const DEFAULT_PAGE: i32 = 100;
 const MAX_LABELS: usize = 32;
+/// What the violations that one error names come to at most, in bytes. An error travels in a header,
+/// where each of them takes about four times its size, and clients take 8 KiB: one that is larger
+/// costs them the whole connection.
+const MAX_VIOLATION_BYTES: usize = 2000;
 
 /// Reads a request's fields, and collects what is wrong with them.
 #[derive(Debug, Default)]
 pub(super) struct Fields {
     violations: Vec<Violation>,
+    bytes: usize,
+    /// How many more violations there are than an error can name.
+    more: usize,
 }
 
 impl Fields {
     /// Notes that `field` breaks `rule`. A field is named once, with the first rule that it breaks.
     pub(super) fn refuse(&mut self, field: &str, rule: impl Into<String>) {
-        if self.violations.iter().all(|violation| violation.field != field) {
-            self.violations.push(Violation::new(field, rule));
+        if self.violations.iter().any(|violation| violation.field == field) {
+            return;
+        }
+        let violation = Violation::new(field, rule);
+        let bytes = violation.field.len() + violation.rule.len();
+        if self.bytes + bytes <= MAX_VIOLATION_BYTES {
+            self.bytes += bytes;
+            self.violations.push(violation);
+        } else {
+            self.more += 1;
         }
     }
 
     /// All that was read, or all that is wrong with it.
-    pub(super) fn finish<T>(self, read: Option<T>) -> Result<T, Error> {
+    pub(super) fn finish<T>(mut self, read: Option<T>) -> Result<T, Error> {
+        if self.more > 0
+            && let Some(last) = self.violations.last_mut()
+        {
+            last.rule = format!("{}; and {} more fields break their rules", last.rule, self.more);
+        }
         match read {
             Some(value) if self.violations.is_empty() => Ok(value),
             _ => Err(Error::Invalid(self.violations)),

@@ -14,7 +14,7 @@ use tonic::{
 
 use crate::support::{
     batch::{Session, begun, item, opening, said_item},
-    world::{World, bad_fields, lease, reason},
+    world::{POOL, World, bad_fields, lease, reason},
 };
 
 /// Sends and reads bytes as they are.
@@ -241,4 +241,58 @@ async fn an_rpc_that_is_not_there_is_said_to_be() {
     }
     let missing = call(&channel, "/holdfast.v1.PoolService/GetPool", b"\x0a\x01x").await;
     assert_eq!(reason(&missing.unwrap_err()), "POOL_NOT_FOUND", "the connection goes on");
+}
+
+#[tokio::test]
+async fn an_error_with_very_many_bad_fields_still_reaches_the_client() {
+    let world = World::start().await;
+    let mut clients = world.clients(0).await;
+    let error = clients
+        .acquire(|r| {
+            let exclude_account_ids = vec!["\0".to_owned(); 1000];
+            r.selector = Some(pb::AccountSelector { exclude_account_ids, ..Default::default() });
+        })
+        .await
+        .unwrap_err();
+    let fields = bad_fields(&error);
+    assert_eq!(fields[0], "selector.exclude_account_ids[0]");
+    let more = format!("{} more fields", 1000 - fields.len());
+    assert!(error.message().contains(&more), "{} without {more}", error.message());
+
+    let error = clients
+        .acquire(|r| {
+            let labels = (0..32).map(|n| {
+                let key = char::from_u32(0x1f600 + n).unwrap().to_string();
+                (key.repeat(63), "\0".to_owned())
+            });
+            let labels = labels.collect();
+            r.selector = Some(pb::AccountSelector { labels, ..Default::default() });
+        })
+        .await
+        .unwrap_err();
+    assert!(bad_fields(&error)[0].starts_with("selector.labels[\u{1f600}"), "{error:?}");
+
+    let states = vec![77; 300_000];
+    let request = pb::ListRedemptionsRequest { pool_id: POOL.into(), states, ..Default::default() };
+    let error = clients.redemptions.list_redemptions(request).await.unwrap_err();
+    assert_eq!(bad_fields(&error)[0], "states[0]");
+}
+
+#[tokio::test]
+async fn an_import_of_very_long_names_is_answered_in_a_message_that_can_be_read() {
+    let world = World::start().await;
+    let mut clients = world.clients(0).await;
+    let accounts = (0..6).map(|n| pb::ImportAccountsRequest {
+        account: Some(pb::Account {
+            pool_id: POOL.into(),
+            account_id: n.to_string().repeat(1_000_000),
+            ..Default::default()
+        }),
+    });
+    let accounts = tokio_stream::iter(accounts.collect::<Vec<_>>());
+    let reply = clients.accounts.import_accounts(accounts).await.unwrap().into_inner();
+    assert_eq!((reply.received, reply.failed), (6, 6));
+    for (n, failure) in reply.failures.iter().enumerate() {
+        assert!(failure.account_id.starts_with(&n.to_string()));
+    }
 }
