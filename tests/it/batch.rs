@@ -348,11 +348,9 @@ async fn a_client_that_sends_faster_than_it_is_served_is_held_back() {
     })
     .await;
     assert!(stuck < ITEMS, "all of {ITEMS} items were swallowed");
-    let told = loop {
-        match session.next().await.unwrap() {
-            Some(Told::Progress(told)) => break told,
-            other => panic!("{other:?}"),
-        }
+    let told = match session.next().await.unwrap() {
+        Some(Told::Progress(told)) => told,
+        other => panic!("{other:?}"),
     };
     assert_eq!((told.received, told.in_flight), (1, 1), "no more is read than is under way");
 
