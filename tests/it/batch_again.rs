@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use holdfast::{
     rpc::pb::{self, batch_redeem_response::Message as Told},
-    simulator::faults::Faults,
+    simulator::faults::{Fault, Faults},
 };
 use tonic::Code;
 
 use crate::support::{
     batch::{Ended, Session, begun, credited, item, opening, refusal, run},
     wait::eventually,
-    world::{Clients, POOL, World, eur, metadata, reason},
+    world::{Clients, POOL, World, eur, metadata, reason, seconds},
 };
 
 fn items(world: &World, count: usize) -> Vec<pb::BatchItem> {
@@ -210,4 +210,75 @@ async fn a_batch_whose_server_stops_is_completed_by_another() {
     }
     let again = run(&mut clients, open(), &items).await.unwrap();
     check_whole(&again, &items, &known);
+}
+
+#[tokio::test]
+async fn what_is_known_is_replayed_when_no_account_has_room_any_more() {
+    let world = World::start().await;
+    let mut clients = world.clients(0).await;
+    clients.create_plan("plan", 1000).await;
+    clients.create_account("a", |account| account.plan_id = "plan".into()).await;
+    let items = items(&world, 2);
+    let open = || pb::BatchOpen { item_timeout: seconds(1.0), ..opening("b") };
+    let first = run(&mut clients, open(), &items[..1]).await.unwrap();
+    let known = credited(&first.results[0]).clone();
+    assert_eq!(clients.status_of("a").await, pb::AccountStatus::Completed);
+
+    let again = run(&mut clients, open(), &items).await.unwrap();
+    let results = again.by_item();
+    assert_eq!(*credited(results["i-00"]), known);
+    assert!(results["i-00"].replayed);
+    let error = refusal(results["i-01"]);
+    assert_eq!(reason(&error), "NO_ACCOUNT_AVAILABLE");
+    assert_eq!(metadata(&error, "completed"), "1");
+}
+
+#[tokio::test]
+async fn an_item_in_doubt_is_told_as_such_and_later_as_what_became_of_it() {
+    let world = World::start().await;
+    let mut clients = world.clients(0).await;
+    clients.create_accounts(3).await;
+    let items = items(&world, 3);
+    let rules = Faults::of_card(&items[1].code, &[Fault::ErrorAfterApply]);
+    world.set_faults(Faults { rules, lookup_error: 100.0, ..Faults::default() });
+    let first = run(&mut clients, opening("b"), &items).await.unwrap();
+    let results = first.by_item();
+    let doubtful = begun(results["i-01"]).unwrap();
+    assert_eq!(doubtful.state(), pb::RedemptionState::InDoubt);
+    assert_eq!((first.summary.succeeded, first.summary.in_doubt), (2, 1));
+    let locked = clients.account(&doubtful.account_id).await;
+    assert_eq!(locked.open_redemption_id, doubtful.redemption_id);
+
+    world.set_faults(Faults::default());
+    eventually(Duration::from_secs(30), "the reconciler settles it", async || {
+        let redemption = clients.redemption(&doubtful.redemption_id).await;
+        (redemption.state() == pb::RedemptionState::Succeeded).then_some(())
+    })
+    .await;
+    let again = run(&mut clients, opening("b"), &items).await.unwrap();
+    check_whole(&again, &items, &listed(&mut clients, "b").await);
+    assert_eq!(clients.status_of(&doubtful.account_id).await, pb::AccountStatus::Processing);
+}
+
+#[tokio::test]
+async fn an_item_that_failed_stays_failed_when_the_batch_is_opened_again() {
+    let world = World::start().await;
+    let mut clients = world.clients(0).await;
+    clients.create_accounts(1).await;
+    let items = items(&world, 1);
+    world.set_faults(Faults { busy: 100.0, ..Faults::default() });
+    let first = run(&mut clients, opening("b"), &items).await.unwrap();
+    let failed = begun(&first.results[0]).unwrap();
+    assert_eq!(failed.state(), pb::RedemptionState::Failed);
+    let failure = failed.failure.as_ref().unwrap();
+    assert_eq!((&*failure.reason, failure.code_spent), ("PROVIDER_BUSY", false));
+    assert_eq!((first.summary.failed, first.summary.rejected), (1, 0));
+    assert_eq!(clients.status_of("a-000").await, pb::AccountStatus::Waiting, "as it was");
+
+    world.set_faults(Faults::default());
+    let again = run(&mut clients, opening("b"), &items).await.unwrap();
+    assert_eq!(begun(&again.results[0]), Some(failed));
+    assert!(again.results[0].replayed);
+    let other = run(&mut clients, opening("b2"), &items).await.unwrap();
+    assert_eq!(other.summary.succeeded, 1, "the code was not spent");
 }
