@@ -9,7 +9,7 @@ use std::{
 
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
-use tonic::body::Body;
+use tonic::{Code, Status, body::Body};
 use tower::{Layer, Service};
 use tracing::Instrument as _;
 
@@ -91,13 +91,24 @@ where
         let begun = Instant::now();
         let answer = self.inner.call(request);
         let admitted = async move {
-            let answer = answer.await;
+            let answer = answer.await.map(in_our_words);
             drop(place);
             metrics::histogram!("holdfast_call_seconds", "method" => method)
                 .record(begun.elapsed());
             answer
         };
         Box::pin(admitted.instrument(span))
+    }
+}
+
+/// tonic refuses a message that is far too large before our codec sees it, with a code that is
+/// nowhere in our table.
+fn in_our_words(answer: http::Response<Body>) -> http::Response<Body> {
+    let code =
+        answer.headers().get(Status::GRPC_STATUS).map(|code| Code::from_bytes(code.as_ref()));
+    match code {
+        Some(Code::OutOfRange) => status::message_far_too_large().into_http(),
+        _ => answer,
     }
 }
 

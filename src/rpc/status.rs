@@ -156,6 +156,12 @@ pub(crate) fn message_too_large(bytes: usize, max_bytes: usize) -> Status {
     status(&Error::Invalid(vec![Violation::new("message", rule)]))
 }
 
+/// A message so far above the limit that it was not even received.
+pub(crate) fn message_far_too_large() -> Status {
+    let rule = "is larger than any message that is received";
+    status(&Error::Invalid(vec![Violation::new("message", rule)]))
+}
+
 /// More calls than the server takes at once.
 pub(crate) fn overloaded() -> Status {
     let text = "the server has too much to do; nothing was begun".to_owned();
