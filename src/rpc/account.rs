@@ -30,6 +30,8 @@ use crate::{
 const IMPORT_CHUNK: usize = 500;
 /// The most failures that an import's reply names.
 const MAX_FAILURES: usize = 1000;
+/// The longest part of a name that a failure repeats: a good name is never longer.
+const MAX_NAME: usize = 256;
 
 /// Serves `AccountService`.
 #[derive(Clone, Debug)]
@@ -213,15 +215,18 @@ impl Import {
 
     fn fail(&mut self, index: i64, account_id: String, error: &Error) {
         self.reply.failed += 1;
-        if self.reply.failures.len() < MAX_FAILURES {
-            let error = Some(rich(error));
-            self.reply.failures.push(pb::ImportFailure { index, account_id, error });
+        // What the chunk holds comes later than what is refused before it, but keeps its place.
+        let failures = &mut self.reply.failures;
+        let place = failures.partition_point(|failure| failure.index < index);
+        if place < MAX_FAILURES {
+            failures
+                .insert(place, pb::ImportFailure { index, account_id, error: Some(rich(error)) });
+            failures.truncate(MAX_FAILURES);
         }
     }
 
     async fn finish(mut self) -> Result<pb::ImportAccountsResponse, Error> {
         self.flush().await?;
-        self.reply.failures.sort_by_key(|failure| failure.index);
         Ok(self.reply)
     }
 }

@@ -21,21 +21,43 @@ const MAX_PAGE: i32 = 1000;
 /// What a page holds when the caller does not say.
 const DEFAULT_PAGE: i32 = 100;
 const MAX_LABELS: usize = 32;
+/// What the violations that one error names come to at most, in bytes. An error travels in a header,
+/// where each of them takes about four times its size, and clients take 8 KiB: one that is larger
+/// costs them the whole connection.
+const MAX_VIOLATION_BYTES: usize = 2000;
 
 /// Reads a request's fields, and collects what is wrong with them.
 #[derive(Debug, Default)]
 pub(super) struct Fields {
     violations: Vec<Violation>,
+    bytes: usize,
+    /// How many more violations there are than an error can name.
+    more: usize,
 }
 
 impl Fields {
-    /// Notes that `field` breaks `rule`.
+    /// Notes that `field` breaks `rule`. A field is named once, with the first rule that it breaks.
     pub(super) fn refuse(&mut self, field: &str, rule: impl Into<String>) {
-        self.violations.push(Violation::new(field, rule));
+        if self.violations.iter().any(|violation| violation.field == field) {
+            return;
+        }
+        let violation = Violation::new(field, rule);
+        let bytes = violation.field.len() + violation.rule.len();
+        if self.bytes + bytes <= MAX_VIOLATION_BYTES {
+            self.bytes += bytes;
+            self.violations.push(violation);
+        } else {
+            self.more += 1;
+        }
     }
 
     /// All that was read, or all that is wrong with it.
-    pub(super) fn finish<T>(self, read: Option<T>) -> Result<T, Error> {
+    pub(super) fn finish<T>(mut self, read: Option<T>) -> Result<T, Error> {
+        if self.more > 0
+            && let Some(last) = self.violations.last_mut()
+        {
+            last.rule = format!("{}; and {} more fields break their rules", last.rule, self.more);
+        }
         match read {
             Some(value) if self.violations.is_empty() => Ok(value),
             _ => Err(Error::Invalid(self.violations)),
@@ -164,7 +186,13 @@ impl Fields {
         most: Duration,
     ) -> Option<Duration> {
         let given = duration?;
-        let read = Duration::try_from(given).ok().filter(|d| (least..=most).contains(d));
+        // Not `TryFrom`: it takes nanos beyond a second, and overflows on the most negative seconds.
+        let seconds = u64::try_from(given.seconds).ok();
+        let nanos = u32::try_from(given.nanos).ok().filter(|nanos| *nanos < 1_000_000_000);
+        let read = seconds
+            .zip(nanos)
+            .map(|(seconds, nanos)| Duration::new(seconds, nanos))
+            .filter(|d| (least..=most).contains(d));
         if read.is_none() {
             self.refuse(
                 field,
@@ -202,6 +230,8 @@ impl Fields {
         field: &str,
         labels: std::collections::HashMap<String, String>,
     ) -> Labels {
+        // In an order, so that an error always names them in the same one.
+        let labels: Labels = labels.into_iter().collect();
         if labels.len() > MAX_LABELS {
             self.refuse(field, format!("must be at most {MAX_LABELS}"));
         }
@@ -215,7 +245,7 @@ impl Fields {
             let rule = "must have values of at most 256 characters without control characters";
             self.refuse(field, rule);
         }
-        labels.into_iter().collect()
+        labels
     }
 
     /// How many a page is to hold.

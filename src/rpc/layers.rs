@@ -9,7 +9,7 @@ use std::{
 
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
-use tonic::body::Body;
+use tonic::{Code, Status, body::Body};
 use tower::{Layer, Service};
 use tracing::Instrument as _;
 
@@ -91,7 +91,7 @@ where
         let begun = Instant::now();
         let answer = self.inner.call(request);
         let admitted = async move {
-            let answer = answer.await;
+            let answer = answer.await.map(in_our_words);
             drop(place);
             let answer = answer.map(in_our_words);
             metrics::histogram!("holdfast_call_seconds", "method" => method)

@@ -213,6 +213,9 @@ fn read_pool_change(request: pb::UpdatePoolRequest) -> Result<(PoolId, String, P
     let pool = fields.required("pool", request.pool);
     let read = pool.and_then(|pool| {
         let pool_id = fields.id("pool.pool_id", &pool.pool_id, PoolId::parse);
+        if !pool.currency_code.is_empty() {
+            fields.currency("pool.currency_code", &pool.currency_code);
+        }
         let [min, default, max] = read_leases(&mut fields, &pool);
         let amount_mismatch = read_policy(&mut fields, &pool);
         let missing = [

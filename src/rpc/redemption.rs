@@ -149,9 +149,11 @@ impl pb::redemption_service_server::RedemptionService for RedemptionRpc {
         let pool_id = fields.id("pool_id", &request.pool_id, PoolId::parse);
         let limit = fields.page_size(request.page_size);
         let before = fields.page_token(&request.page_token, |key| RedemptionId::parse(key).ok());
-        let states = request.states.iter();
+        let states = request.states.iter().enumerate();
         let filter = RedemptionFilter {
-            states: states.filter_map(|s| fields.choice("states", *s, read_state)).collect(),
+            states: states
+                .filter_map(|(n, state)| fields.choice(&format!("states[{n}]"), *state, read_state))
+                .collect(),
             account_id: fields.optional_id("account_id", &request.account_id, AccountId::parse),
             batch_id: fields.optional_id("batch_id", &request.batch_id, BatchId::parse),
         };

@@ -120,6 +120,18 @@ pub enum Error {
     Internal(&'static str),
 }
 
+/// All checks in one: every field that one of them refuses is named.
+pub(super) fn all(checks: impl IntoIterator<Item = Result<(), Error>>) -> Result<(), Error> {
+    let mut violations = Vec::new();
+    for check in checks {
+        match check {
+            Err(Error::Invalid(more)) => violations.extend(more),
+            other => other?,
+        }
+    }
+    if violations.is_empty() { Ok(()) } else { Err(Error::Invalid(violations)) }
+}
+
 fn describe(violations: &[Violation]) -> String {
     let each: Vec<_> = violations.iter().map(|v| format!("{}: {}", v.field, v.rule)).collect();
     each.join("; ")

@@ -54,7 +54,7 @@ pub struct Redemption {
 impl Redemption {
     /// Whether the provider credited another amount than the one that was expected.
     pub fn has_amount_mismatch(&self) -> bool {
-        self.state == RedemptionState::Succeeded
+        matches!(self.state, RedemptionState::Succeeded | RedemptionState::NeedsReview)
             && self.expected_minor.is_some_and(|expected| {
                 self.amount.is_some_and(|amount| amount.amount_minor != expected)
             })

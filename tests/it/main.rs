@@ -5,6 +5,8 @@
 
 mod support;
 
+mod batch;
+mod batch_again;
 mod cli_program;
 mod contention;
 mod embedded;

@@ -1,5 +1,6 @@
 //! What the tests stand on.
 
+pub(crate) mod batch;
 pub(crate) mod checks;
 pub(crate) mod cluster;
 pub(crate) mod logs;

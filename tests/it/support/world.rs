@@ -131,11 +131,17 @@ impl World {
 
     /// The clients of a server.
     pub(crate) async fn clients(&self, place: usize) -> Clients {
+        Clients::over(self.channel(place).await)
+    }
+
+    /// A connection to a server.
+    pub(crate) async fn channel(&self, place: usize) -> Channel {
         let url = format!("http://{}", self.servers[place].addr());
-        // Their connections live on the servers' threads too: they are still answered to while the
+        // Connections live on the servers' threads too: they are still answered to while the
         // test's own thread tears the world down.
         let runtime = self.runtime.as_ref().unwrap();
-        runtime.spawn(async move { Clients::connect(&url).await }).await.unwrap()
+        let connect = async move { Channel::from_shared(url).unwrap().connect().await.unwrap() };
+        runtime.spawn(connect).await.unwrap()
     }
 
     /// Waits until exactly `count` callers wait on a server for the accounts of a pool. Metrics are
@@ -261,8 +267,7 @@ fn serve_args(url: &str, folder: &TempDir, provider_url: String) -> ServeArgs {
 }
 
 impl Clients {
-    pub(crate) async fn connect(url: &str) -> Self {
-        let channel = Channel::from_shared(url.to_owned()).unwrap().connect().await.unwrap();
+    fn over(channel: Channel) -> Self {
         Self {
             redemptions: RedemptionServiceClient::new(channel.clone()),
             accounts: AccountServiceClient::new(channel.clone()),
