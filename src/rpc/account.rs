@@ -30,8 +30,6 @@ use crate::{
 const IMPORT_CHUNK: usize = 500;
 /// The most failures that an import's reply names.
 const MAX_FAILURES: usize = 1000;
-/// The longest part of a name that a failure repeats: a good name is never longer.
-const MAX_NAME: usize = 256;
 
 /// Serves `AccountService`.
 #[derive(Clone, Debug)]

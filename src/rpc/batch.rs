@@ -53,11 +53,8 @@ pub(super) async fn open(
     let items = messages.scan((), |(), message| {
         std::future::ready(match message {
             Ok(message) => Some(Ok(read_item(message.message))),
-            Err(error) if matches!(error.code(), Code::InvalidArgument | Code::OutOfRange) => {
-                Some(Err(unreadable(&error)))
-            }
-            // The client broke off: no more is to come.
-            Err(_) => None,
+            // Also when the client broke off: a summary would say that all was done.
+            Err(error) => Some(Err(unreadable(&error))),
         })
     });
     let (pool, events) = batch.open(open, items).await.map_err(|e| status(&e))?;

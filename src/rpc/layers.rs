@@ -93,7 +93,6 @@ where
         let admitted = async move {
             let answer = answer.await.map(in_our_words);
             drop(place);
-            let answer = answer.map(in_our_words);
             metrics::histogram!("holdfast_call_seconds", "method" => method)
                 .record(begun.elapsed());
             answer
@@ -104,11 +103,9 @@ where
 
 /// What tonic says of a message above its own limit, as the codec says it of one above ours.
 fn in_our_words(answer: http::Response<Body>) -> http::Response<Body> {
-    const OUT_OF_RANGE: &str = "11";
-    match answer.headers().get("grpc-status") {
-        Some(code) if code == OUT_OF_RANGE => {
-            status::message_not_read(MAX_MESSAGE_BYTES).into_http()
-        }
+    let code = answer.headers().get(Status::GRPC_STATUS);
+    match code.map(|code| Code::from_bytes(code.as_ref())) {
+        Some(Code::OutOfRange) => status::message_not_read(MAX_MESSAGE_BYTES).into_http(),
         _ => answer,
     }
 }

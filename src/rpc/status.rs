@@ -21,9 +21,8 @@ const RETRY_OVERLOAD: Duration = Duration::from_millis(200);
 /// When to try again when something has to come back first.
 const RETRY_OUTAGE: Duration = Duration::from_secs(1);
 
-/// Errors travel in headers, of which clients take 8 KiB: no request has as many fields of its own, so
-/// only repeated ones can go past this.
-const MAX_VIOLATIONS: usize = 20;
+/// Errors travel in headers, of which clients take 8 KiB; what the violations come to is bounded where
+/// they are collected.
 const MAX_TEXT_CHARS: usize = 1000;
 
 /// The row of the table for `error`.
@@ -197,11 +196,8 @@ fn reason<const N: usize>(reason: &str, metadata: [(&str, String); N]) -> ErrorD
 
 fn invalid(text: String, violations: &[Violation]) -> Status {
     let mut details = reason("INVALID_ARGUMENT", []);
-    for violation in violations.iter().take(MAX_VIOLATIONS) {
+    for violation in violations {
         details.add_bad_request_violation(&violation.field, &violation.rule);
-    }
-    if let Some(more) = violations.len().checked_sub(MAX_VIOLATIONS).filter(|more| *more > 0) {
-        details.add_bad_request_violation("…", format!("and {more} more"));
     }
     let text: String = text.chars().take(MAX_TEXT_CHARS).collect();
     Status::with_error_details(Code::InvalidArgument, text, details)

@@ -23,7 +23,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    error::Error,
+    error::{Error, all},
     pools::{Pools, check_currencies, lease_duration},
 };
 use crate::{
@@ -111,16 +111,10 @@ impl Acquire {
     /// Leases an account, waiting for one up to `command.wait`.
     pub async fn acquire(&self, command: AcquireCommand) -> Result<Acquired, Error> {
         let pool = self.pools.settings(&command.pool_id).await?;
+        let ttl = lease_duration(&pool, command.ttl);
         let currencies = check_currencies(&pool, [("selector.min_headroom", command.min_headroom)]);
-        let ttl = match (lease_duration(&pool, command.ttl), currencies) {
-            (Ok(ttl), Ok(())) => ttl,
-            (Err(wrong), Err(Error::Invalid(mut violations))) => {
-                violations.insert(0, wrong);
-                return Err(Error::Invalid(violations));
-            }
-            (Err(wrong), _) => return Err(Error::Invalid(vec![wrong])),
-            (_, Err(error)) => return Err(error),
-        };
+        all([ttl.clone().map(drop), currencies])?;
+        let ttl = ttl?;
         let (reply, answer) = oneshot::channel();
         let mut answer = Answer { answer, acquire: self.clone(), pool_id: command.pool_id.clone() };
         let now = Instant::now();

@@ -182,12 +182,12 @@ fn currency_violation(pool: &Pool, field: &str, money: Money) -> Option<Violatio
 }
 
 /// The lease duration that is asked for, or the pool's own.
-pub(super) fn lease_duration(pool: &Pool, asked: Option<Duration>) -> Result<Duration, Violation> {
+pub(super) fn lease_duration(pool: &Pool, asked: Option<Duration>) -> Result<Duration, Error> {
     let ttl = asked.unwrap_or(pool.default_lease);
     if (pool.min_lease..=pool.max_lease).contains(&ttl) {
         return Ok(ttl);
     }
-    Err(Violation::new(
+    Err(Error::Invalid(vec![Violation::new(
         "lease_duration",
         format!(
             "must be between {} and {} in pool {}",
@@ -195,7 +195,7 @@ pub(super) fn lease_duration(pool: &Pool, asked: Option<Duration>) -> Result<Dur
             humantime::format_duration(pool.max_lease),
             pool.pool_id,
         ),
-    ))
+    )]))
 }
 
 fn check_bounds(

@@ -29,7 +29,7 @@ impl Leases {
     /// Makes a lease end later.
     pub async fn renew(&self, lease: LeaseRef, ttl: Option<Duration>) -> Result<Account, Error> {
         let pool = self.pools.settings(&lease.pool_id).await?;
-        let ttl = lease_duration(&pool, ttl).map_err(|wrong| Error::Invalid(vec![wrong]))?;
+        let ttl = lease_duration(&pool, ttl)?;
         match self.store.renew(&lease, ttl).await? {
             LeaseAnswer::Done(account) => Ok(account),
             LeaseAnswer::Lost(loss, _) => Err(Error::LeaseLost { lease, loss }),
