@@ -90,34 +90,6 @@ impl Fields {
         if text.is_empty() { None } else { self.id(field, text, parse) }
     }
 
-    /// A list of names. However many are bad, they are one violation, which says which.
-    pub(super) fn ids<'a, T>(
-        &mut self,
-        field: &str,
-        texts: impl Iterator<Item = &'a String>,
-        parse: fn(&str) -> Result<T, InvalidId>,
-    ) -> Vec<T> {
-        const NAMED: usize = 5;
-        let mut read = Vec::new();
-        let mut bad = Vec::new();
-        let mut broken = None;
-        for (place, text) in texts.enumerate() {
-            match parse(text) {
-                Ok(id) => read.push(id),
-                Err(InvalidId(rule)) => {
-                    broken = Some(rule);
-                    bad.push(place.to_string());
-                }
-            }
-        }
-        if let Some(rule) = broken {
-            let more = if bad.len() > NAMED { ", …" } else { "" };
-            let places = bad[..bad.len().min(NAMED)].join(", ");
-            self.refuse(field, format!("each {rule} (not so: element {places}{more})"));
-        }
-        read
-    }
-
     /// Text for people: bounded, without control characters.
     pub(super) fn text(&mut self, field: &str, text: &str, max_chars: usize) -> Option<String> {
         let fits = !text.trim().is_empty()
@@ -238,12 +210,14 @@ impl Fields {
         let fits = |text: &str, least: usize, most: usize| {
             (least..=most).contains(&text.chars().count()) && !text.chars().any(char::is_control)
         };
-        if !labels.keys().all(|key| fits(key, 1, 63)) {
-            self.refuse(field, "must have keys of 1 to 63 characters without control characters");
-        }
-        if !labels.values().all(|value| fits(value, 0, 256)) {
-            let rule = "must have values of at most 256 characters without control characters";
-            self.refuse(field, rule);
+        for (key, value) in &labels {
+            if !fits(key, 1, 63) {
+                let rule = "must have keys of 1 to 63 characters without control characters";
+                self.refuse(field, rule);
+            } else if !fits(value, 0, 256) {
+                let rule = "must be at most 256 characters without control characters";
+                self.refuse(&format!("{field}[{key}]"), rule);
+            }
         }
         labels
     }

@@ -223,8 +223,12 @@ pub(super) fn read_selector(
     if selector.exclude_account_ids.len() > MAX_EXCLUDED {
         fields.refuse(&path("exclude_account_ids"), format!("must be at most {MAX_EXCLUDED}"));
     }
-    let excluded = selector.exclude_account_ids.iter().take(MAX_EXCLUDED);
-    let exclude = fields.ids(&path("exclude_account_ids"), excluded, AccountId::parse);
+    let excluded = selector.exclude_account_ids.iter().enumerate().take(MAX_EXCLUDED);
+    let exclude = excluded
+        .filter_map(|(place, id)| {
+            fields.id(&path(&format!("exclude_account_ids[{place}]")), id, AccountId::parse)
+        })
+        .collect();
     Selection {
         selector: Selector {
             account_id,

@@ -21,10 +21,6 @@ const RETRY_OVERLOAD: Duration = Duration::from_millis(200);
 /// When to try again when something has to come back first.
 const RETRY_OUTAGE: Duration = Duration::from_secs(1);
 
-/// Errors travel in headers, of which clients take 8 KiB; what the violations come to is bounded where
-/// they are collected.
-const MAX_TEXT_CHARS: usize = 1000;
-
 /// The row of the table for `error`.
 pub(crate) fn status(error: &Error) -> Status {
     let text = error.to_string();
@@ -199,7 +195,6 @@ fn invalid(text: String, violations: &[Violation]) -> Status {
     for violation in violations {
         details.add_bad_request_violation(&violation.field, &violation.rule);
     }
-    let text: String = text.chars().take(MAX_TEXT_CHARS).collect();
     Status::with_error_details(Code::InvalidArgument, text, details)
 }
 

@@ -267,6 +267,11 @@ fn serve_args(url: &str, folder: &TempDir, provider_url: String) -> ServeArgs {
 }
 
 impl Clients {
+    /// The clients of a server that is not the world's.
+    pub(crate) async fn connect(url: &str) -> Self {
+        Self::over(Channel::from_shared(url.to_owned()).unwrap().connect().await.unwrap())
+    }
+
     fn over(channel: Channel) -> Self {
         Self {
             redemptions: RedemptionServiceClient::new(channel.clone()),
