@@ -67,13 +67,18 @@ impl RedemptionState {
 pub struct CardCode(SecretString);
 
 impl CardCode {
-    /// Reads a code: 4 to 128 printable ASCII characters, after spaces around it are dropped.
+    /// Reads a code: 4 to 128 printable ASCII characters, after spaces around it are dropped, at least
+    /// 4 of them other than spaces and hyphens, which a fingerprint does not tell apart.
     pub fn parse(text: &str) -> Result<Self, InvalidId> {
         let text = text.trim_matches(' ');
-        if (4..=128).contains(&text.len()) && text.bytes().all(|b| (b' '..=b'~').contains(&b)) {
+        let told_apart = text.bytes().filter(|b| !matches!(b, b' ' | b'-')).count();
+        if text.len() <= 128 && told_apart >= 4 && text.bytes().all(|b| (b' '..=b'~').contains(&b))
+        {
             Ok(Self(text.into()))
         } else {
-            Err(InvalidId("must be 4 to 128 printable ASCII characters"))
+            Err(InvalidId(
+                "must be 4 to 128 printable ASCII characters, 4 of them other than ' ' and '-'",
+            ))
         }
     }
 
@@ -246,7 +251,9 @@ mod tests {
 
     #[test]
     fn codes_are_bounded_and_printable() {
-        for bad in ["", "abc", "   ", "ab\tcd", "abcé", "ab\ncd", &"x".repeat(129)] {
+        for bad in
+            ["", "abc", "   ", "----", "a - b - c", "ab\tcd", "abcé", "ab\ncd", &"x".repeat(129)]
+        {
             assert!(CardCode::parse(bad).is_err(), "{bad:?}");
         }
         assert_eq!(CardCode::parse("  AB-12  ").unwrap().expose(), "AB-12");

@@ -25,14 +25,21 @@ pub(super) fn clean(code: &CardCode, text: &str, max_chars: usize) -> String {
     }
 }
 
-/// Replaces the code wherever it stands, in any case, with or without spaces and hyphens in it.
+/// Letters and digits that a code must have to be looked for by them alone: fewer would be found in
+/// many a word.
+const MIN_LETTERS: usize = 4;
+
+/// Replaces the code wherever it stands, in any case, whatever stands between its letters and digits:
+/// a provider may write it with points, or with spaces and hyphens of its own kind.
 fn without_code(code: &CardCode, text: &str) -> String {
     let normalised = code.normalised();
-    let wanted: Vec<char> = normalised.expose_secret().chars().collect();
-    if wanted.is_empty() {
-        // A code of nothing but hyphens has no other way to be written.
-        return text.replace(code.expose(), "…");
+    let wanted: Vec<char> =
+        normalised.expose_secret().chars().filter(char::is_ascii_alphanumeric).collect();
+    let text = text.replace(code.expose(), "…");
+    if wanted.len() < MIN_LETTERS {
+        return text;
     }
+    let text = text.as_str();
     let found = occurrences(text, &wanted);
     let mut clean = String::with_capacity(text.len());
     let mut from = 0;
@@ -49,7 +56,7 @@ fn without_code(code: &CardCode, text: &str) -> String {
 fn occurrences(text: &str, wanted: &[char]) -> Vec<(usize, usize)> {
     let letters: Vec<(usize, usize, char)> = text
         .char_indices()
-        .filter(|(_, c)| !matches!(c, ' ' | '-'))
+        .filter(|(_, c)| c.is_ascii_alphanumeric())
         .map(|(at, c)| (at, at + c.len_utf8(), c.to_ascii_uppercase()))
         .collect();
     let mut found = Vec::new();
@@ -76,7 +83,17 @@ mod tests {
 
     #[test]
     fn a_code_is_found_however_it_is_written() {
-        for text in ["Ab12-cd34", "AB12CD34", "ab12 cd34", "A-b-1-2-C-D-3-4", "AB12\u{0}CD34"] {
+        for text in [
+            "Ab12-cd34",
+            "AB12CD34",
+            "ab12 cd34",
+            "A-b-1-2-C-D-3-4",
+            "AB12\u{0}CD34",
+            "AB12\u{2011}CD34",
+            "AB12\u{a0}CD34",
+            "AB12.CD34",
+            "AB12_\u{200b}CD34",
+        ] {
             assert_eq!(clean(&code(), &format!("card <{text}> no"), 500), "card <…> no", "{text}");
         }
         assert_eq!(clean(&code(), "AB12CD34AB12CD34", 500), "……");
@@ -84,8 +101,8 @@ mod tests {
     }
 
     #[test]
-    fn a_code_of_hyphens_is_found_too() {
-        assert_eq!(clean(&CardCode::parse("----").unwrap(), "no ---- no", 500), "no … no");
+    fn a_code_of_signs_is_found_too() {
+        assert_eq!(clean(&CardCode::parse("+*/:").unwrap(), "no +*/: no", 500), "no … no");
     }
 
     #[test]

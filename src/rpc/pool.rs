@@ -253,9 +253,7 @@ fn read_plan_names(fields: &mut Fields, plan: &pb::Plan) -> Option<(PoolId, Plan
     pool_id.zip(plan_id)
 }
 
-fn read_plan_change(
-    request: pb::UpdatePlanRequest,
-) -> Result<(PoolId, PlanId, Option<Money>), Error> {
+fn read_plan_change(request: pb::UpdatePlanRequest) -> Result<(PoolId, PlanId, Money), Error> {
     let mut fields = Fields::default();
     Mask::read(&mut fields, request.update_mask, &["target"]);
     let plan = fields.required("plan", request.plan);
@@ -264,7 +262,7 @@ fn read_plan_change(
         let target = fields.required("plan.target", plan.target);
         let target = fields.money("plan.target", target, 1);
         let (pool_id, plan_id) = names?;
-        Some((pool_id, plan_id, target))
+        Some((pool_id, plan_id, target?))
     });
     fields.finish(read)
 }

@@ -37,6 +37,8 @@ use crate::{
 
 /// The longest that an acquisition may wait.
 const MAX_WAIT: Duration = Duration::from_secs(600);
+/// The most states that a list may be of: more than there are.
+const MAX_STATES: usize = 16;
 /// The most account ids that a selector may exclude.
 const MAX_EXCLUDED: usize = 1000;
 
@@ -149,7 +151,10 @@ impl pb::redemption_service_server::RedemptionService for RedemptionRpc {
         let pool_id = fields.id("pool_id", &request.pool_id, PoolId::parse);
         let limit = fields.page_size(request.page_size);
         let before = fields.page_token(&request.page_token, |key| RedemptionId::parse(key).ok());
-        let states = request.states.iter().enumerate();
+        if request.states.len() > MAX_STATES {
+            fields.refuse("states", format!("must be at most {MAX_STATES}"));
+        }
+        let states = request.states.iter().enumerate().take(MAX_STATES);
         let filter = RedemptionFilter {
             states: states
                 .filter_map(|(n, state)| fields.choice(&format!("states[{n}]"), *state, read_state))

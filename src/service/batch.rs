@@ -327,22 +327,31 @@ impl Item {
             ],
         )?;
         let request_id = RequestId::of_item(&self.open.batch_id, &item.item_id);
-        if self.resumed {
-            let pool_id = &self.open.pool_id;
-            let found =
-                self.batch.redeem.find(pool_id, &request_id, &item.code, item.expected).await?;
-            if let Some(known) = found {
-                return Ok(known);
-            }
+        if self.resumed
+            && let Some(known) = self.find(&request_id).await?
+        {
+            return Ok(known);
         }
         let mut leases = 1;
         loop {
-            let lease = self.acquire().await?;
+            let lease = match self.acquire().await {
+                // It may have been sent twice, and the first one was begun.
+                Err(error @ Error::NoAccountAvailable { .. }) => {
+                    return self.find(&request_id).await?.ok_or(error);
+                }
+                lease => lease?,
+            };
             match self.redeem(&request_id, lease).await {
                 Err(Error::LeaseLost { .. }) if leases < MAX_LEASES => leases += 1,
                 outcome => return outcome,
             }
         }
+    }
+
+    /// What was begun for the item before.
+    async fn find(&self, request_id: &RequestId) -> Result<Option<Redeemed>, Error> {
+        let Self { batch, open, item, .. } = self;
+        batch.redeem.find(&open.pool_id, request_id, &item.code, item.expected).await
     }
 
     /// Locks an account for the item, unless the client goes away first.

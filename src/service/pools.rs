@@ -132,21 +132,20 @@ impl Pools {
         Ok((pool, self.store.list_plans(pool_id, after, limit).await?))
     }
 
-    /// Changes a plan's target, where one is given.
+    /// Changes a plan's target.
     pub async fn update_plan(
         &self,
         pool_id: &PoolId,
         plan_id: &PlanId,
-        target: Option<Money>,
+        target: Money,
     ) -> Result<(Pool, Plan), Error> {
         let not_found = || Error::PlanNotFound(pool_id.clone(), plan_id.clone());
         let pool = match self.settings(pool_id).await {
             Err(Error::PoolNotFound(_)) => return Err(not_found()),
             pool => pool?,
         };
-        check_currencies(&pool, [("plan.target", target)])?;
-        let minor = target.map(|target| target.amount_minor);
-        let plan = self.store.update_plan(pool_id, plan_id, minor).await?;
+        check_currencies(&pool, [("plan.target", Some(target))])?;
+        let plan = self.store.update_plan(pool_id, plan_id, target.amount_minor).await?;
         Ok((pool, plan.ok_or_else(not_found)?))
     }
 

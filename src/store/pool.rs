@@ -280,12 +280,12 @@ impl Store {
         .collect()
     }
 
-    /// Changes a plan's target, where one is given; `None` when there is no such plan.
+    /// Changes a plan's target; `None` when there is no such plan.
     pub async fn update_plan(
         &self,
         pool_id: &PoolId,
         plan_id: &PlanId,
-        target_minor: Option<i64>,
+        target_minor: i64,
     ) -> Result<Option<Plan>, StoreError> {
         sqlx::query_file_as!(
             PlanRow,

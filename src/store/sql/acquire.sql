@@ -23,7 +23,7 @@ waiting AS MATERIALIZED (
     WHERE NOT EXISTS (SELECT FROM held h WHERE h.request_id = w.request_id)
 ),
 -- SKIP LOCKED: another server's statement is choosing those. idle_since: no lease begins, by now(),
--- before the last one ended.
+-- before the last one ended. Full: a plan's target may have been lowered since the last settlement.
 free AS MATERIALIZED (
     SELECT a.account_id, a.status, a.idle_since
     FROM accounts a
@@ -31,6 +31,10 @@ free AS MATERIALIZED (
       AND a.status IN ('PROCESSING', 'WAITING')
       AND a.login_status = 'ACTIVE'
       AND a.idle_since <= now()
+      AND NOT EXISTS (
+          SELECT FROM plans n
+          WHERE n.pool_id = $1 AND n.plan_id = a.plan_id AND n.target_minor <= a.balance_minor
+      )
       AND EXISTS (SELECT FROM pools p WHERE p.pool_id = $1 AND NOT p.paused)
     ORDER BY a.status, a.idle_since, a.account_id
     LIMIT $5

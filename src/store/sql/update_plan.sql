@@ -1,6 +1,6 @@
--- Changes a plan's target, where one is given.
+-- Changes a plan's target.
 UPDATE plans n
-SET target_minor = COALESCE($3::bigint, n.target_minor), updated_at = now()
+SET target_minor = $3, updated_at = now()
 WHERE n.pool_id = $1 AND n.plan_id = $2
 RETURNING
     n.plan_id AS "plan_id!",
