@@ -10,6 +10,7 @@ use tokio::{
 pub(super) struct Stop {
     signals: [Signal; 3],
     stdin_closed: Option<oneshot::Receiver<()>>,
+    told_by_stdin: bool,
 }
 
 impl Stop {
@@ -20,7 +21,7 @@ impl Stop {
         let signals = (|| Ok::<_, std::io::Error>([interrupt?, terminate?, hangup?]))();
         let signals = signals.context("signals cannot be waited for")?;
         let stdin_closed = while_stdin_is_open.then(watch_stdin).transpose()?;
-        Ok(Self { signals, stdin_closed })
+        Ok(Self { signals, stdin_closed, told_by_stdin: false })
     }
 
     /// Waits until it is told to stop.
@@ -29,12 +30,20 @@ impl Stop {
     pub(super) async fn asked(&mut self) {
         tokio::select! {
             () = signalled(&mut self.signals) => {}
-            () = closed(&mut self.stdin_closed) => self.stdin_closed = None,
+            () = closed(&mut self.stdin_closed) => {
+                self.stdin_closed = None;
+                self.told_by_stdin = true;
+            }
         }
     }
 
     /// Waits until a person, who has told it before, does not want to wait.
     pub(super) async fn asked_again(&mut self) {
+        if self.told_by_stdin {
+            // Whoever sends a signal and then closes the input says one thing, in whichever order the
+            // two arrive.
+            signalled(&mut self.signals).await;
+        }
         signalled(&mut self.signals).await;
     }
 }

@@ -84,15 +84,17 @@ impl Reconciler {
                 }
             };
             for pool_id in due {
+                // A full claim: there is more.
+                while this.look_at_pool(&pool_id).await == BATCH && !stop.is_cancelled() {}
                 if stop.is_cancelled() {
                     return;
                 }
-                this.look_at_pool(&pool_id).await;
             }
         }
     }
 
-    async fn look_at_pool(self: &Arc<Self>, pool_id: &PoolId) {
+    /// Looks at what is due in a pool, and answers at how many.
+    async fn look_at_pool(self: &Arc<Self>, pool_id: &PoolId) -> usize {
         // Nobody else looks at them meanwhile: a look is at most two calls, and then a record.
         let hold = self.limits.call_timeout * 2 + Duration::from_secs(10);
         let limit = i64::try_from(BATCH).unwrap_or(i64::MAX);
@@ -100,9 +102,10 @@ impl Reconciler {
             Ok(claimed) => claimed,
             Err(error) => {
                 tracing::warn!(%pool_id, %error, "redemptions in doubt could not be taken; trying again");
-                return;
+                return 0;
             }
         };
+        let count = claimed.len();
         let looks = stream::iter(claimed).for_each_concurrent(BATCH, |due| async move {
             if let Err(error) = self.look(&due).await {
                 tracing::error!(
@@ -112,6 +115,7 @@ impl Reconciler {
             }
         });
         looks.await;
+        count
     }
 
     async fn look(&self, due: &DueCheck) -> Result<Redemption, Error> {

@@ -245,7 +245,7 @@ class Hostile:
         listing = {"pool_id": self.pool, "status": 99, "login_status": -1}
         self.refused(ACCOUNTS + "ListAccounts", listing, "status", "login_status")
         listing = {"pool_id": self.pool, "states": [99]}
-        self.refused(REDEMPTIONS + "ListRedemptions", listing, "states")
+        self.refused(REDEMPTIONS + "ListRedemptions", listing, "states[0]")
         for rpc in ("CreateAccount", "UpdateAccount"):
             account = {"pool_id": self.pool, "account_id": "single", "login_status": 99}
             self.refused(ACCOUNTS + rpc, {"account": account}, "account.login_status")

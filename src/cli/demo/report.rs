@@ -51,7 +51,7 @@ impl Report {
         stays: bool,
         mut sink: Sink,
     ) -> anyhow::Result<bool> {
-        sink = table("Outcomes", OUTCOMES, self.outcomes(), sink)?;
+        sink = table("Outcomes, as the batches answered them", OUTCOMES, self.outcomes(), sink)?;
         sink = table("Accounts", ACCOUNTS, self.accounts(), sink)?;
         sink = table("Throughput", THROUGHPUT, self.throughput(), sink)?;
         match self.settled {
