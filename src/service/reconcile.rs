@@ -30,8 +30,8 @@ use crate::{
     secret::SecretKey,
     store::{
         Store,
+        outcome::Next,
         redemption::{DueCheck, Redemption},
-        transitions::Next,
     },
 };
 

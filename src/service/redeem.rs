@@ -32,8 +32,9 @@ use crate::{
     secret::SecretKey,
     store::{
         Store, StoreError,
+        begin::{BeginRefusal, Begun, NewRedemption, SendLimits},
+        outcome::Next,
         redemption::Redemption,
-        transitions::{BeginRefusal, Begun, NewRedemption, Next, SendLimits},
     },
 };
 

@@ -13,9 +13,9 @@ use crate::{
     },
     store::{
         Store,
+        outcome::Outcome,
         pool::Pool,
         redemption::{Redemption, RedemptionFilter, Resolution},
-        transitions::Outcome,
     },
 };
 

@@ -12,9 +12,9 @@ use crate::{
     },
     store::{
         Store, StoreError,
+        outcome::{Deferral, Next, Outcome, Settled, Settlement},
         pool::{AmountMismatch, Pool},
         redemption::{Redemption, Resolution},
-        transitions::{Deferral, Next, Outcome, Settled, Settlement},
     },
 };
 

@@ -5,12 +5,13 @@
 //! [`lane`]s, which make one statement of what many callers want at once.
 
 pub mod account;
+pub mod begin;
 mod error;
 mod lane;
 pub mod lease;
+pub mod outcome;
 pub mod pool;
 pub mod redemption;
-pub mod transitions;
 
 use std::{str::FromStr as _, time::Duration};
 
@@ -23,9 +24,10 @@ use sqlx::{
 pub use error::StoreError;
 
 use self::{
+    begin::Begin,
     lane::Lanes,
     lease::{Release, Renew},
-    transitions::{Begin, Defer, Settle},
+    outcome::{Defer, Settle},
 };
 
 /// The schema, as compiled in.

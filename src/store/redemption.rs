@@ -1,4 +1,5 @@
-//! Redemptions: how they are stored and read. What changes them is in [`super::transitions`].
+//! Redemptions: how they are stored and read. What changes them is in
+//! [`super::begin`] and [`super::outcome`].
 
 use time::OffsetDateTime;
 use uuid::Uuid;

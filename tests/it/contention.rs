@@ -11,7 +11,7 @@ use holdfast::{
     },
     rpc::pb::{self, AccountStatus, RedemptionState},
     simulator::faults::Fault,
-    store::transitions::{Outcome, Settled, Settlement},
+    store::outcome::{Outcome, Settled, Settlement},
 };
 use sqlx::Connection as _;
 use tokio::task::JoinSet;

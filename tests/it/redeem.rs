@@ -13,7 +13,7 @@ use holdfast::{
         faults::Fault,
         ledger::{self, State},
     },
-    store::transitions::{Begun, NewRedemption, SendLimits},
+    store::begin::{Begun, NewRedemption, SendLimits},
 };
 use tonic::Code;
 

@@ -16,10 +16,9 @@ use holdfast::{
     },
     store::{
         Store,
+        begin::{BeginRefusal, Begun, NewRedemption, SendLimits},
         lease::{LeaseAnswer, Selector, Wanted},
-        transitions::{
-            BeginRefusal, Begun, NewRedemption, Outcome, SendLimits, Settled, Settlement,
-        },
+        outcome::{Outcome, Settled, Settlement},
     },
 };
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
