@@ -28,7 +28,8 @@ CREATE TABLE accounts (
     lease_end text COLLATE "C" CHECK (lease_end IN ('released', 'expired')),
     -- Set by a trigger when a redemption is inserted, cleared by the statement that settles it.
     open_redemption_id uuid,
-    -- When the last lease ended. Orders the choice, and no lease may begin before it: a statement
+    -- When the last lease ended (while one is out: its last release request or settlement). Orders the
+    -- choice, and no lease may begin before it: a statement
     -- that began before the last lease ended, by now(), passes the account by.
     idle_since timestamptz NOT NULL DEFAULT now(),
 

@@ -33,7 +33,7 @@ use self::stop::Stop;
 #[derive(Debug, Parser)]
 #[command(name = "holdfast", version, propagate_version = true, max_term_width = 100)]
 pub struct Cli {
-    /// What is logged: a level, or a list of target=level, such as info,holdfast=debug. To standard
+    /// What serve, simulate-provider and migrate log: a level, or a list of target=level, such as info,holdfast=debug. To standard
     /// error: text on a terminal, JSON otherwise.
     #[arg(long, global = true, env = "HOLDFAST_LOG", default_value = "info")]
     log: String,
@@ -94,7 +94,10 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 }
 
 async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
-    if matches!(cli.command, Command::Serve(_) | Command::SimulateProvider(_)) {
+    let logs = |command: &Command| {
+        matches!(command, Command::Serve(_) | Command::SimulateProvider(_) | Command::Migrate(_))
+    };
+    if logs(&cli.command) {
         crate::telemetry::init_logs(&cli.log)?;
     }
     let stop = || Stop::listen(cli.while_stdin_is_open);

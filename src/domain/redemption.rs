@@ -178,7 +178,7 @@ pub mod reason {
     pub const CURRENCY_MISMATCH: &str = "CURRENCY_MISMATCH";
     /// The provider credited another amount than the one expected, and the pool wants a person to look.
     pub const AMOUNT_MISMATCH: &str = "AMOUNT_MISMATCH";
-    /// The outcome could not be found out by any means that the provider offers.
+    /// The stored code can no longer be read, so it cannot be sent again.
     pub const UNRESOLVED: &str = "UNRESOLVED";
     /// A failure code of the provider's contract: the account's login was refused.
     pub const ACCOUNT_LOGIN_INVALID: &str = "ACCOUNT_LOGIN_INVALID";

@@ -1,8 +1,8 @@
 //! `AcquireAccount`: who gets which free account, and who waits.
 //!
 //! Each pool has one dispatcher, a task that holds the queue of those who want an account, first
-//! come, first served. It is the lane in front of the acquire statement: all that wait, and want the
-//! same, are served by one. Those who find nothing stay, and are tried again when an account is given
+//! come, first served. It is the lane in front of the acquire statement: those who want the same, up to
+//! the first who wants something else and may still hope, are served by one. Those who find nothing stay, and are tried again when an account is given
 //! back on this server, and every [`POLL`] for what other servers give back. One that nothing can
 //! satisfy does not hold up those behind it who want something else.
 

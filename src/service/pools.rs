@@ -16,7 +16,7 @@ use crate::{
         money::{Currency, Money},
     },
     store::{
-        Store,
+        Store, StoreError,
         pool::{NewPool, Plan, Pool, PoolChange},
     },
 };
@@ -24,6 +24,9 @@ use crate::{
 /// How long a pool's settings are taken as read. A change on another server is seen within it; a
 /// pause is seen at once, because the statements look at the pool's row themselves.
 const FRESH: Duration = Duration::from_secs(1);
+
+/// How often a change of a pool that others change too is tried.
+const MAX_UPDATES: u32 = 5;
 
 /// Pools and plans. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -78,17 +81,21 @@ impl Pools {
 
     /// Changes a pool.
     pub async fn update(&self, pool_id: &PoolId, change: PoolChange) -> Result<Pool, Error> {
-        let now = self.get(pool_id).await?;
-        check_bounds(
-            "pool.",
-            change.min_lease.unwrap_or(now.min_lease),
-            change.default_lease.unwrap_or(now.default_lease),
-            change.max_lease.unwrap_or(now.max_lease),
-        )?;
-        let pool = self.store.update_pool(pool_id, change).await?;
-        let pool = pool.ok_or_else(|| Error::PoolNotFound(pool_id.clone()))?;
-        tracing::info!(%pool_id, paused = pool.paused, "pool updated");
-        Ok(self.remember(pool))
+        // Once more when another change came between the look and this one.
+        for _ in 0..MAX_UPDATES {
+            let now = self.get(pool_id).await?;
+            check_bounds(
+                "pool.",
+                change.min_lease.unwrap_or(now.min_lease),
+                change.default_lease.unwrap_or(now.default_lease),
+                change.max_lease.unwrap_or(now.max_lease),
+            )?;
+            if let Some(pool) = self.store.update_pool(pool_id, change).await? {
+                tracing::info!(%pool_id, paused = pool.paused, "pool updated");
+                return Ok(self.remember(pool));
+            }
+        }
+        Err(StoreError::Overloaded.into())
     }
 
     /// Lists the pools after `after`, at most `limit`.

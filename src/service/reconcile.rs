@@ -2,8 +2,9 @@
 //!
 //! It looks each up at the provider by its key. A key that is not found is not proof that nothing
 //! happened, so the same bytes are sent again under the same key while the provider may still begin
-//! them; after that the key is cancelled, which makes sure that nothing can happen any more. When
-//! neither settles it, a person has to. Age alone never makes a failure.
+//! them; after that the key is cancelled, which makes sure that nothing can happen any more. It
+//! looks on until it is settled; a person may close it meanwhile, and has to when its code cannot be
+//! read. Age alone never makes a failure.
 //!
 //! Which redemptions are due stands in their rows, so it does not matter which server looks.
 

@@ -152,8 +152,13 @@ impl Settler {
             }
         };
         match settled {
-            Settled::Recorded { redemption, account_status, account_balance_minor } => {
-                log_settled(&redemption, account_status, account_balance_minor);
+            Settled::Recorded {
+                redemption,
+                account_status,
+                resume_status,
+                account_balance_minor,
+            } => {
+                log_settled(&redemption, [account_status, resume_status], account_balance_minor);
                 if account_status != AccountStatus::Locking {
                     self.acquire.wake(pool_id);
                 }
@@ -234,15 +239,16 @@ fn log_contradiction(redemption: &Redemption, settlement: &Settlement) {
     );
 }
 
-fn log_settled(redemption: &Redemption, status: AccountStatus, balance_minor: i64) {
+fn log_settled(redemption: &Redemption, statuses: [AccountStatus; 2], balance_minor: i64) {
     metrics::counter!("holdfast_redemptions_total", "state" => redemption.state.as_str())
         .increment(1);
     let Redemption { pool_id, account_id, redemption_id, .. } = redemption;
-    let account_status = status.as_str();
+    let [account_status, resume_status] = statuses.map(AccountStatus::as_str);
     let fencing_token = redemption.token.0;
     match (redemption.state, &redemption.failure) {
         (RedemptionState::Succeeded, _) => tracing::info!(
-            %pool_id, %account_id, %redemption_id, fencing_token, account_status, balance_minor,
+            %pool_id, %account_id, %redemption_id, fencing_token, account_status, resume_status,
+            balance_minor,
             amount_minor = redemption.amount.map(|amount| amount.amount_minor),
             amount_mismatch = redemption.has_amount_mismatch(),
             "redeemed"

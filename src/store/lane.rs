@@ -32,8 +32,8 @@ use crate::domain::id::PoolId;
 pub(super) const MAX_ROWS: usize = 256;
 /// The most callers that wait in one lane. One more is refused as overload.
 const MAX_QUEUE: usize = 8192;
-/// How long a statement that failed for want of a database is tried again, unless its callers have
-/// less time.
+/// How long a statement that failed for want of a database is tried again, from when its last caller
+/// queued.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Longer than Postgres lets any of our statements run (see [`super::Store::open`]), and than a
 /// connection is waited for.

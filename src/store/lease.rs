@@ -65,7 +65,7 @@ pub struct Unavailable {
     pub completed: i64,
     /// Not let in by the provider, or set aside.
     pub inactive: i64,
-    /// Their plan wants less than the asked headroom.
+    /// Their plan wants nothing more, or less than the asked headroom.
     pub too_full: i64,
     /// Not what the selector asks for.
     pub not_selected: i64,

@@ -65,6 +65,8 @@ pub enum Settled {
         redemption: Box<Redemption>,
         /// The account's status now.
         account_status: AccountStatus,
+        /// The status that it has, or goes back to when its lease ends.
+        resume_status: AccountStatus,
         /// The account's balance now, in minor units.
         account_balance_minor: i64,
     },
@@ -108,7 +110,11 @@ pub enum Next {
         provider_ref: Option<String>,
     },
 }
-redemption_row!(SettledRow { account_status: String, account_balance_minor: i64 });
+redemption_row!(SettledRow {
+    account_status: String,
+    resume_status: String,
+    account_balance_minor: i64
+});
 redemption_row!(DeferredRow {});
 
 impl Store {
@@ -205,14 +211,18 @@ impl Settle {
 impl SettledRow {
     fn settled(self, pool_id: &PoolId) -> Settled {
         let account_balance_minor = self.account_balance_minor;
-        let read = read_status(&self.account_status)
-            .and_then(|status| Ok((status, Box::new(self.redemption(pool_id)?))));
-        match read {
-            Ok((account_status, redemption)) => {
-                Settled::Recorded { redemption, account_status, account_balance_minor }
-            }
-            Err(error) => Settled::Unreadable(error),
-        }
+        let read = || {
+            let account_status = read_status(&self.account_status)?;
+            let resume_status = read_status(&self.resume_status)?;
+            let redemption = Box::new(self.redemption(pool_id)?);
+            Ok(Settled::Recorded {
+                redemption,
+                account_status,
+                resume_status,
+                account_balance_minor,
+            })
+        };
+        read().unwrap_or_else(Settled::Unreadable)
     }
 }
 

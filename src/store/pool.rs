@@ -199,7 +199,7 @@ impl Store {
             .collect()
     }
 
-    /// Changes a pool; `None` when there is none.
+    /// Changes a pool; `None` when there is none, or when its lease durations would be out of order.
     pub async fn update_pool(
         &self,
         pool_id: &PoolId,

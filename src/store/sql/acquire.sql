@@ -2,7 +2,7 @@
 -- $1 pool_id; one element for each request, in the order of arrival: $2 request ids, $3 holders,
 -- $4 lease durations; $5 how many that is.
 -- Answers with the accounts that are now leased, each with its request. A request without a row
--- found nothing free.
+-- found nothing free, or the pool is paused.
 WITH wanted AS MATERIALIZED (
     SELECT w.request_id, w.holder, w.ttl, w.place
     FROM unnest($2::text[], $3::text[], $4::interval[])

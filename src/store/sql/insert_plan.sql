@@ -1,4 +1,4 @@
--- Creates a plan; no row when it is there already.
+-- Creates a plan; no row when it is there already. $1 pool_id, $2 plan_id, $3 target in minor units.
 INSERT INTO plans AS n (pool_id, plan_id, target_minor)
 VALUES ($1, $2, $3)
 ON CONFLICT DO NOTHING

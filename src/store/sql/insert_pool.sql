@@ -1,4 +1,4 @@
--- Creates a pool; no row when it is there already.
+-- Creates a pool; no row when it is there already. $1 to $7: the columns, in their order.
 INSERT INTO pools AS p (pool_id, currency_code, default_lease, min_lease, max_lease, paused, amount_mismatch)
 VALUES ($1, $2, $3, $4, $5, $6, $7)
 ON CONFLICT DO NOTHING

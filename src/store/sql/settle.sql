@@ -90,10 +90,11 @@ credited AS (
     WHERE a.pool_id = $1
       AND a.account_id = s.account_id
       AND a.open_redemption_id = s.redemption_id
-    RETURNING a.account_id, a.status, a.balance_minor, a.login_status
+    RETURNING a.account_id, a.status, a.resume_status, a.balance_minor
 )
 SELECT
     c.status AS "account_status!",
+    c.resume_status AS "resume_status!",
     c.balance_minor AS "account_balance_minor!",
     s.redemption_id AS "redemption_id!",
     s.account_id AS "account_id!",

@@ -1,4 +1,4 @@
--- Changes a plan's target.
+-- Changes a plan's target. $1 pool_id, $2 plan_id, $3 target in minor units.
 UPDATE plans n
 SET target_minor = $3, updated_at = now()
 WHERE n.pool_id = $1 AND n.plan_id = $2

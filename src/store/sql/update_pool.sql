@@ -1,4 +1,5 @@
--- Changes a pool where a value is given. The table's own check holds the lease durations in order.
+-- Changes a pool where a value is given. No row when there is no such pool, or when the lease
+-- durations would be out of order: another change may have come between its caller's look and this.
 UPDATE pools p
 SET default_lease = COALESCE($2::interval, p.default_lease),
     min_lease = COALESCE($3::interval, p.min_lease),
@@ -7,6 +8,8 @@ SET default_lease = COALESCE($2::interval, p.default_lease),
     amount_mismatch = COALESCE($6::text, p.amount_mismatch),
     updated_at = now()
 WHERE p.pool_id = $1
+  AND COALESCE($3::interval, p.min_lease) <= COALESCE($2::interval, p.default_lease)
+  AND COALESCE($2::interval, p.default_lease) <= COALESCE($4::interval, p.max_lease)
 RETURNING
     p.pool_id AS "pool_id!",
     p.currency_code AS "currency_code!",
