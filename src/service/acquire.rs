@@ -354,8 +354,8 @@ impl Dispatcher {
     }
 
     /// The first waiter whose wish is not known to be without hope, and those after it who wish the
-    /// same, up to the first who wishes something else and may still hope: nobody is served before
-    /// somebody who came earlier and could have had the same account.
+    /// same, up to the first who wishes something else and may still hope: of accounts that are free
+    /// when a round begins, nobody gets one before somebody who came earlier and could have had it.
     fn next_group(
         &self,
         exhausted: &HashSet<Arc<Selector>>,
@@ -557,3 +557,6 @@ async fn count(
     known.insert(Arc::clone(selector), (Instant::now(), counts));
     Ok(counts)
 }
+
+#[cfg(test)]
+mod tests;

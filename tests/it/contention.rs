@@ -9,7 +9,7 @@ use holdfast::{
         money::{Currency, Money},
         redemption::Failure,
     },
-    rpc::pb::{self, AccountStatus, RedemptionState},
+    rpc::pb::{AccountStatus, RedemptionState},
     simulator::faults::Fault,
     store::outcome::{Outcome, Settled, Settlement},
 };
@@ -18,7 +18,7 @@ use tokio::task::JoinSet;
 
 use crate::support::{
     wait::eventually,
-    world::{POOL, World, eur, lease, metadata, reason, seconds},
+    world::{POOL, World, eur, lease, metadata, reason},
 };
 
 #[tokio::test]
@@ -73,46 +73,6 @@ async fn a_release_whose_reply_was_lost_may_be_repeated_even_when_the_account_is
     );
     let error = clients.renew(&first, Duration::from_secs(5)).await.unwrap_err();
     assert_eq!(metadata(&error, "cause"), "released");
-}
-
-#[tokio::test]
-async fn somebody_who_came_first_is_not_passed_over_by_later_ones_who_wish_something_else() {
-    let world = World::start().await;
-    let mut clients = world.clients(0).await;
-    clients.create_pool("mixed").await;
-    clients.create_account("only", |account| account.pool_id = "mixed".into()).await;
-    let held = clients.acquire(|r| r.pool_id = "mixed".into()).await.unwrap();
-    let not = |other: &str| pb::AccountSelector {
-        exclude_account_ids: vec![other.to_owned()],
-        ..Default::default()
-    };
-    // X, Y, X: two wishes that the same account fits.
-    let (served, mut order) = tokio::sync::mpsc::unbounded_channel();
-    let mut waiting = JoinSet::new();
-    for (n, selector) in [not("x"), not("y"), not("x")].into_iter().enumerate() {
-        let (mut clients, served) = (clients.clone(), served.clone());
-        waiting.spawn(async move {
-            let acquired = clients
-                .acquire(|r| {
-                    r.pool_id = "mixed".into();
-                    r.selector = Some(selector);
-                    r.wait_timeout = seconds(20.0);
-                })
-                .await
-                .unwrap();
-            served.send((n, lease(&acquired))).unwrap();
-        });
-        world.callers_wait(0, "mixed", n + 1).await;
-    }
-    let mut held = lease(&held);
-    for expected in 0..3 {
-        clients.release(&held).await.unwrap();
-        let (n, next) = order.recv().await.unwrap();
-        assert_eq!(n, expected);
-        // The rest have been tried again, and wait.
-        world.callers_wait(0, "mixed", 2 - n).await;
-        held = next;
-    }
 }
 
 fn settlement(id: RedemptionId, outcome: Outcome, inferred: bool) -> Settlement {
