@@ -5,5 +5,4 @@ pub mod account;
 pub mod id;
 pub mod lease;
 pub mod money;
-pub mod plan;
 pub mod redemption;
