@@ -16,6 +16,7 @@ use crate::{
     config::ServeArgs,
     embedded::{self, Data, Postgres},
     health::Health,
+    injection,
     provider::Provider,
     rpc::{
         account::AccountRpc,
@@ -69,6 +70,7 @@ impl App {
     /// Starts a server. It answers when this returns.
     pub async fn start(args: &ServeArgs) -> anyhow::Result<Self> {
         args.check()?;
+        injection::check()?;
         let metrics = telemetry::metrics()?;
         let (postgres, url, secret) = database(args).await?;
         let store = Store::open(&url, args.database_connections)?;
@@ -211,6 +213,7 @@ impl Parts {
             send_window: args.provider.send_window,
             not_after: args.provider.not_after,
             call_timeout: args.provider.timeout,
+            provider: args.provider.capabilities(),
         };
         let pools = Pools::new(store.clone());
         let acquire = Acquire::new(store.clone(), pools.clone(), closing.clone());

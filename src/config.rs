@@ -7,8 +7,10 @@ use std::{
 };
 
 use anyhow::Context as _;
-use clap::Args;
+use clap::{ArgAction, Args};
 use secrecy::SecretString;
+
+use crate::domain::redemption::Capabilities;
 
 /// Reads a duration such as `500ms`, `30s` or `2m`.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
@@ -114,11 +116,82 @@ pub struct ProviderArgs {
           env = "HOLDFAST_PROVIDER_SEND_WINDOW", default_value = "30s", value_parser = parse_duration)]
     pub send_window: Duration,
 
-    /// How long after a redemption was recorded the provider may still begin it. At most as long as
-    /// the provider remembers keys.
+    /// How long after a redemption was recorded the provider may still begin it.
     #[arg(id = "provider_not_after", long = "provider-not-after",
           env = "HOLDFAST_PROVIDER_NOT_AFTER", default_value = "15m", value_parser = parse_duration)]
     pub not_after: Duration,
+
+    /// Whether the provider counts an idempotency key once, however often it is sent. Only then is a
+    /// redemption in doubt sent again.
+    #[arg(id = "provider_deduplicates", long = "provider-deduplicates",
+          env = "HOLDFAST_PROVIDER_DEDUPLICATES", default_value_t = true, action = ArgAction::Set)]
+    pub deduplicates: bool,
+
+    /// Whether the provider tells what became of a key.
+    #[arg(id = "provider_looks_up", long = "provider-looks-up",
+          env = "HOLDFAST_PROVIDER_LOOKS_UP", default_value_t = true, action = ArgAction::Set)]
+    pub looks_up: bool,
+
+    /// Whether the provider cancels a key, also one that it has never seen, so that a later arrival is
+    /// refused.
+    #[arg(id = "provider_cancels", long = "provider-cancels",
+          env = "HOLDFAST_PROVIDER_CANCELS", default_value_t = true, action = ArgAction::Set)]
+    pub cancels: bool,
+
+    /// How long after it was first seen the provider counts a key once. Longer than a redemption may
+    /// be begun, and than the provider is at work on one.
+    #[arg(id = "provider_key_retention", long = "provider-key-retention",
+          env = "HOLDFAST_PROVIDER_KEY_RETENTION", default_value = "24h", value_parser = parse_duration)]
+    pub key_retention: Duration,
+
+    /// How long after a request arrived the provider may still not know its key when it is asked.
+    #[arg(id = "provider_visibility_horizon", long = "provider-visibility-horizon",
+          env = "HOLDFAST_PROVIDER_VISIBILITY_HORIZON", default_value = "5s", value_parser = parse_duration)]
+    pub visibility_horizon: Duration,
+
+    /// The longest that the provider is at work on a redemption. One that takes longer is cancelled,
+    /// or in the end left to a person.
+    #[arg(id = "provider_max_processing_time", long = "provider-max-processing-time",
+          env = "HOLDFAST_PROVIDER_MAX_PROCESSING_TIME", default_value = "2m", value_parser = parse_duration)]
+    pub max_processing_time: Duration,
+}
+
+impl ProviderArgs {
+    /// Pairs of settings of which the first must be shorter than the second.
+    fn in_order(&self) -> Vec<[(&'static str, Duration); 2]> {
+        let timeout = ("HOLDFAST_PROVIDER_TIMEOUT", self.timeout);
+        let send_window = ("HOLDFAST_PROVIDER_SEND_WINDOW", self.send_window);
+        let not_after = ("HOLDFAST_PROVIDER_NOT_AFTER", self.not_after);
+        let retention = ("HOLDFAST_PROVIDER_KEY_RETENTION", self.key_retention);
+        let processing = ("HOLDFAST_PROVIDER_MAX_PROCESSING_TIME", self.max_processing_time);
+        let mut pairs = vec![
+            [("HOLDFAST_PROVIDER_CONNECT_TIMEOUT", self.connect_timeout), timeout],
+            [timeout, send_window],
+            [send_window, not_after],
+        ];
+        if self.deduplicates {
+            // A request that arrives late, or is done late, must still meet its own key.
+            pairs.push([not_after, retention]);
+            pairs.push([processing, retention]);
+        }
+        if self.looks_up {
+            let horizon = ("HOLDFAST_PROVIDER_VISIBILITY_HORIZON", self.visibility_horizon);
+            pairs.push([horizon, processing]);
+        }
+        pairs
+    }
+
+    /// What the provider can do for a redemption in doubt.
+    pub fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            deduplicates: self.deduplicates,
+            looks_up: self.looks_up,
+            cancels: self.cancels,
+            key_retention: self.key_retention,
+            visibility_horizon: self.visibility_horizon,
+            max_processing_time: self.max_processing_time,
+        }
+    }
 }
 
 impl ServeArgs {
@@ -147,33 +220,14 @@ impl ServeArgs {
             ("HOLDFAST_DRAIN_DELAY", self.drain_delay),
             ("HOLDFAST_SHUTDOWN_TIMEOUT", self.shutdown_timeout),
             ("HOLDFAST_PROVIDER_NOT_AFTER", provider.not_after),
+            ("HOLDFAST_PROVIDER_MAX_PROCESSING_TIME", provider.max_processing_time),
         ];
         for (name, value) in all {
             if value > MAX_SETTING {
                 wrong.push(format!("{name} must be at most 7days"));
             }
         }
-        let order = [
-            (
-                "HOLDFAST_PROVIDER_CONNECT_TIMEOUT",
-                provider.connect_timeout,
-                "HOLDFAST_PROVIDER_TIMEOUT",
-                provider.timeout,
-            ),
-            (
-                "HOLDFAST_PROVIDER_TIMEOUT",
-                provider.timeout,
-                "HOLDFAST_PROVIDER_SEND_WINDOW",
-                provider.send_window,
-            ),
-            (
-                "HOLDFAST_PROVIDER_SEND_WINDOW",
-                provider.send_window,
-                "HOLDFAST_PROVIDER_NOT_AFTER",
-                provider.not_after,
-            ),
-        ];
-        for (short_name, short, long_name, long) in order {
+        for [(short_name, short), (long_name, long)] in provider.in_order() {
             if short >= long {
                 wrong.push(format!(
                     "{short_name} ({}) must be shorter than {long_name} ({})",

@@ -6,6 +6,7 @@
 pub mod domain;
 
 pub mod config;
+pub mod injection;
 pub mod secret;
 
 pub mod embedded;

@@ -178,7 +178,8 @@ pub mod reason {
     pub const CURRENCY_MISMATCH: &str = "CURRENCY_MISMATCH";
     /// The provider credited another amount than the one expected, and the pool wants a person to look.
     pub const AMOUNT_MISMATCH: &str = "AMOUNT_MISMATCH";
-    /// The stored code can no longer be read, so it cannot be sent again.
+    /// Nothing that can be asked of the provider tells the outcome, or the stored code can no longer be
+    /// read, so that nothing can be asked.
     pub const UNRESOLVED: &str = "UNRESOLVED";
     /// A failure code of the provider's contract: the account's login was refused.
     pub const ACCOUNT_LOGIN_INVALID: &str = "ACCOUNT_LOGIN_INVALID";
@@ -214,28 +215,94 @@ pub enum Step {
 
 /// How often in a row the provider must not know a key before more is done than look: the first
 /// request may still be on its way.
-const LOOKS_BEFORE_SENDING_AGAIN: i32 = 2;
+const LOOKS_BEFORE_MORE: i32 = 2;
 
-/// What to do about a redemption in doubt whose key the provider does not know.
+/// What a provider can do for a redemption in doubt, as an operator says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capabilities {
+    /// The same key counts once, however often it is sent.
+    pub deduplicates: bool,
+    /// It tells what became of a key.
+    pub looks_up: bool,
+    /// It cancels a key, also one that it has never seen: a later arrival is refused.
+    pub cancels: bool,
+    /// How long after a key was first seen it still counts once.
+    pub key_retention: Duration,
+    /// How long after a request arrived a look-up may still not find its key.
+    pub visibility_horizon: Duration,
+    /// The longest that it is at work on a redemption.
+    pub max_processing_time: Duration,
+}
+
+/// A redemption in doubt, as far as it decides what is next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Doubtful {
+    /// Since it was recorded, by the database's clock: it was not sent before that.
+    pub age: Duration,
+    /// How long what is decided now may take to be done.
+    pub lead_time: Duration,
+    /// How often in a row a look-up did not find the key, this time included.
+    pub not_found: i32,
+    /// The provider may not begin it any more.
+    pub not_after_passed: bool,
+}
+
+/// What to do about a redemption in doubt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rung {
-    /// Wait, and look once more.
-    LookUpAgain,
+    /// Ask what became of the key.
+    LookUp,
+    /// Nothing for now; look once more, later.
+    Wait,
     /// Send the same bytes under the same key: whether or not the first arrived, it counts once.
     SendAgain,
     /// Cancel the key, so that nothing can happen under it any more.
     Cancel,
+    /// Nothing more can be found out: a person has to look.
+    Review,
 }
 
-/// The next rung, after `not_found_before` earlier looks in a row that did not find the key. Once the
-/// provider may not begin any more, sending again is no use.
-pub fn next_rung(not_found_before: i32, not_after_passed: bool) -> Rung {
-    if not_found_before < LOOKS_BEFORE_SENDING_AGAIN {
-        Rung::LookUpAgain
-    } else if not_after_passed {
-        Rung::Cancel
-    } else {
-        Rung::SendAgain
+impl Capabilities {
+    /// The rung to begin with.
+    pub fn first_rung(&self, doubtful: &Doubtful) -> Rung {
+        if self.looks_up { Rung::LookUp } else { self.without_look_up(doubtful) }
+    }
+
+    /// The rung after a look-up that did not find the key.
+    pub fn rung_after_not_found(&self, doubtful: &Doubtful) -> Rung {
+        let may_be_on_its_way =
+            doubtful.not_found <= LOOKS_BEFORE_MORE || doubtful.age < self.visibility_horizon;
+        if may_be_on_its_way { Rung::Wait } else { self.without_look_up(doubtful) }
+    }
+
+    /// The rung when the provider has been at work on it for so long.
+    pub fn rung_after_processing(&self, doubtful: &Doubtful) -> Rung {
+        if doubtful.age < self.max_processing_time {
+            Rung::Wait
+        } else if self.cancels {
+            Rung::Cancel
+        } else if doubtful.age < self.max_processing_time.saturating_mul(2) {
+            Rung::Wait
+        } else {
+            Rung::Review
+        }
+    }
+
+    /// The rung where look-ups do not help.
+    fn without_look_up(&self, doubtful: &Doubtful) -> Rung {
+        let remembered =
+            self.deduplicates && doubtful.age + doubtful.lead_time < self.key_retention;
+        // Past its time it would be refused, which is an outcome too, where there is no better one.
+        if remembered && !(doubtful.not_after_passed && self.cancels) {
+            Rung::SendAgain
+        } else if self.cancels {
+            Rung::Cancel
+        } else if self.looks_up && doubtful.age < self.max_processing_time {
+            // A request that is slow to arrive would be found in the end.
+            Rung::Wait
+        } else {
+            Rung::Review
+        }
     }
 }
 
@@ -270,5 +337,82 @@ mod tests {
     fn four_characters_are_shown_only_of_a_longer_code() {
         assert_eq!(CardCode::parse("ABCD-1234").unwrap().last4(), "1234");
         assert_eq!(CardCode::parse("ABC1234").unwrap().last4(), "");
+    }
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn able(deduplicates: bool, looks_up: bool, cancels: bool) -> Capabilities {
+        Capabilities {
+            deduplicates,
+            looks_up,
+            cancels,
+            key_retention: SECOND * 1000,
+            visibility_horizon: SECOND * 5,
+            max_processing_time: SECOND * 60,
+        }
+    }
+
+    fn doubtful(age: u32, not_found: i32) -> Doubtful {
+        Doubtful {
+            age: SECOND * age,
+            lead_time: SECOND * 10,
+            not_found,
+            not_after_passed: age >= 500,
+        }
+    }
+
+    #[test]
+    fn a_key_that_is_not_found_is_looked_for_past_the_horizon_before_more_is_done() {
+        let provider = able(true, true, true);
+        assert_eq!(provider.first_rung(&doubtful(9, 0)), Rung::LookUp);
+        assert_eq!(provider.rung_after_not_found(&doubtful(9, 1)), Rung::Wait, "once only");
+        assert_eq!(provider.rung_after_not_found(&doubtful(4, 9)), Rung::Wait, "too early");
+        assert_eq!(provider.rung_after_not_found(&doubtful(5, 3)), Rung::SendAgain);
+    }
+
+    #[test]
+    fn a_key_is_sent_again_while_it_is_remembered_and_cancelled_after() {
+        let provider = able(true, true, true);
+        assert_eq!(provider.rung_after_not_found(&doubtful(499, 3)), Rung::SendAgain);
+        assert_eq!(provider.rung_after_not_found(&doubtful(500, 3)), Rung::Cancel);
+        let without_cancel = able(true, true, false);
+        assert_eq!(without_cancel.rung_after_not_found(&doubtful(989, 3)), Rung::SendAgain);
+        assert_eq!(without_cancel.rung_after_not_found(&doubtful(990, 3)), Rung::Review);
+    }
+
+    #[test]
+    fn what_a_provider_cannot_do_is_never_asked_of_it() {
+        for bits in 0..8u8 {
+            let provider = able(bits & 1 > 0, bits & 2 > 0, bits & 4 > 0);
+            for age in [0, 4, 5, 59, 60, 119, 120, 499, 500, 989, 990, 5000] {
+                for not_found in 0..5 {
+                    let doubtful = doubtful(age, not_found);
+                    for rung in [
+                        provider.first_rung(&doubtful),
+                        provider.rung_after_not_found(&doubtful),
+                        provider.rung_after_processing(&doubtful),
+                    ] {
+                        let able = match rung {
+                            Rung::LookUp => provider.looks_up,
+                            Rung::SendAgain => provider.deduplicates && age < 990,
+                            Rung::Cancel => provider.cancels,
+                            Rung::Wait => true,
+                            Rung::Review => !provider.cancels,
+                        };
+                        assert!(able, "{provider:?} {doubtful:?} {rung:?}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn where_nothing_helps_a_person_looks_at_the_latest_after_twice_the_longest_processing() {
+        assert_eq!(able(false, false, false).first_rung(&doubtful(0, 0)), Rung::Review);
+        let looks_up = able(false, true, false);
+        assert_eq!(looks_up.rung_after_not_found(&doubtful(59, 9)), Rung::Wait);
+        assert_eq!(looks_up.rung_after_not_found(&doubtful(60, 9)), Rung::Review);
+        assert_eq!(looks_up.rung_after_processing(&doubtful(119, 0)), Rung::Wait);
+        assert_eq!(looks_up.rung_after_processing(&doubtful(120, 0)), Rung::Review);
     }
 }

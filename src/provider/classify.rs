@@ -23,10 +23,13 @@ use super::{
     scrub::{MAX_MESSAGE_CHARS, clean},
     wire,
 };
-use crate::domain::{
-    id::RedemptionId,
-    money::{Currency, MAX_AMOUNT_MINOR, Money},
-    redemption::{Ask, Failure, Step, Verdict, reason},
+use crate::{
+    domain::{
+        id::RedemptionId,
+        money::{Currency, MAX_AMOUNT_MINOR, Money},
+        redemption::{Ask, Failure, Step, Verdict, reason},
+    },
+    injection::{self, Guard},
 };
 
 /// The longest failure code, and the longest name of the provider's own, in characters.
@@ -59,6 +62,9 @@ pub fn classify(ask: &Ask, call: Call, doubt: Doubt, answer: &Answer) -> Step {
     let http = match answer {
         Answer::NeverSent(why) => {
             return never_sent(call, doubt, &clean(&ask.code, why, MAX_MESSAGE_CHARS));
+        }
+        Answer::Lost(why) if !injection::holds(Guard::LostIsNoProof) => {
+            return never_sent(call, doubt, why);
         }
         Answer::Lost(why) => {
             return Step::InDoubt { answer: clean(&ask.code, why, MAX_MESSAGE_CHARS) };
@@ -126,7 +132,8 @@ struct Told<'a> {
 
 impl<'a> Told<'a> {
     fn new(ask: &'a Ask, call: Call, doubt: Doubt, http: &'a HttpAnswer) -> Self {
-        let key_required = call != Call::Send || doubt == Doubt::InDoubt;
+        let key_required = (call != Call::Send || doubt == Doubt::InDoubt)
+            && injection::holds(Guard::FailureByKey);
         Self { ask, http, body: serde_json::from_slice(&http.body).ok(), key_required }
     }
 

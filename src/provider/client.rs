@@ -21,6 +21,7 @@ use crate::{
         id::RedemptionId,
         redemption::{Ask, CardCode},
     },
+    injection::{self, Side, Step},
 };
 
 /// The longest body that is read of an answer about one redemption or card, in bytes.
@@ -95,24 +96,35 @@ impl Provider {
 
     /// Asks for the redemption: the call that may spend a card.
     pub async fn send(&self, ask: &Ask) -> Answer {
+        self.post_redemption(Step::Send, ask).await
+    }
+
+    /// The same request once more, to the byte, for a redemption in doubt. For providers that count a
+    /// key once.
+    pub async fn send_again(&self, ask: &Ask) -> Answer {
+        self.post_redemption(Step::SendAgain, ask).await
+    }
+
+    async fn post_redemption(&self, step: Step, ask: &Ask) -> Answer {
         let Ok(body) = wire::redemption_request(ask) else {
             return Answer::NeverSent("the request cannot be written as JSON".to_owned());
         };
         let request = self
             .post("/redemptions", body)
             .header("idempotency-key", ask.redemption_id.to_string());
-        call(request, MAX_BODY_BYTES).await
+        call_about_redemption(step, request).await
     }
 
     /// Asks what became of the redemption.
     pub async fn look_up(&self, id: RedemptionId) -> Answer {
         let request = self.0.http.get(format!("{}/redemptions/{id}", self.0.base));
-        call(request, MAX_BODY_BYTES).await
+        call_about_redemption(Step::LookUp, request).await
     }
 
     /// Asks that the redemption never happens, even if it arrives later.
     pub async fn cancel(&self, id: RedemptionId) -> Answer {
-        call(self.post(&format!("/redemptions/{id}/cancel"), Vec::new()), MAX_BODY_BYTES).await
+        let request = self.post(&format!("/redemptions/{id}/cancel"), Vec::new());
+        call_about_redemption(Step::Cancel, request).await
     }
 
     /// Asks what a card is worth. `None`: the provider does not know it.
@@ -175,6 +187,18 @@ fn default_headers(token_file: Option<&Path>) -> anyhow::Result<HeaderMap> {
         headers.insert(header::AUTHORIZATION, value);
     }
     Ok(headers)
+}
+
+/// Makes one call about a redemption.
+async fn call_about_redemption(step: Step, request: RequestBuilder) -> Answer {
+    if let Err(error) = injection::reach(step, Side::Before).await {
+        return Answer::NeverSent(error.to_string());
+    }
+    let answer = call(request, MAX_BODY_BYTES).await;
+    match injection::reach(step, Side::After).await {
+        Ok(()) => answer,
+        Err(error) => Answer::Lost(error.to_string()),
+    }
 }
 
 /// Makes one call and reads its answer to the end.

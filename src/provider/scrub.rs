@@ -2,7 +2,10 @@
 
 use secrecy::ExposeSecret;
 
-use crate::domain::redemption::CardCode;
+use crate::{
+    domain::redemption::CardCode,
+    injection::{self, Guard},
+};
 
 /// The longest message that is kept, in characters.
 pub(super) const MAX_MESSAGE_CHARS: usize = 500;
@@ -14,7 +17,11 @@ pub(super) const MAX_MESSAGE_CHARS: usize = 500;
 /// leave the first half of one.
 pub(super) fn clean(code: &CardCode, text: &str, max_chars: usize) -> String {
     let text: String = text.chars().filter(|c| !c.is_control()).collect();
-    let text = without_code(code, text.trim());
+    let text = if injection::holds(Guard::CodesAreTakenOut) {
+        without_code(code, text.trim())
+    } else {
+        text
+    };
     match text.char_indices().nth(max_chars) {
         None => text,
         Some((end, _)) => {

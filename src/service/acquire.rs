@@ -32,6 +32,7 @@ use crate::{
         lease::{LeaseLoss, LeaseRef},
         money::Money,
     },
+    injection::{self, Guard},
     store::{
         Store, StoreError,
         lease::{Acquired, Selector, Unavailable, Wanted},
@@ -391,7 +392,8 @@ impl Dispatcher {
                 account_id: acquired.account.account_id.clone(),
                 token: acquired.account.token,
             };
-            let over = acquired.account.lease.as_ref().is_none_or(|l| l.remaining.is_zero());
+            let over = acquired.account.lease.as_ref().is_none_or(|l| l.remaining.is_zero())
+                && injection::holds(Guard::HandedOutAlive);
             if acquired.account.lease.as_ref().is_some_and(|lease| lease.release_requested) {
                 let loss = LeaseLoss::Released;
                 let _ = waiter.reply.send(Err(Error::LeaseLost { lease, loss }));

@@ -1,10 +1,11 @@
 //! The reconciler: settles redemptions whose outcome is not known.
 //!
-//! It looks each up at the provider by its key. A key that is not found is not proof that nothing
-//! happened, so the same bytes are sent again under the same key while the provider may still begin
-//! them; after that the key is cancelled, which makes sure that nothing can happen any more. It
-//! looks on until it is settled; a person may close it meanwhile, and has to when its code cannot be
-//! read. Age alone never makes a failure.
+//! It climbs a ladder, of which [`Capabilities`](crate::domain::redemption::Capabilities) has the
+//! rungs: it looks each up at the provider by its key. A key that is not found is not proof that nothing
+//! happened, so the same bytes are sent again under the same key while the provider remembers keys;
+//! after that the key is cancelled, which makes sure that nothing can happen any more. What the
+//! provider cannot do is left out. It looks on while there is something to be found out; when there is
+//! not, a person has to look. Age alone never makes a failure.
 //!
 //! Which redemptions are due stands in their rows, so it does not matter which server looks.
 
@@ -12,7 +13,7 @@ use std::{sync::Arc, time::Duration};
 
 use futures_util::{StreamExt as _, stream};
 use rand::RngExt as _;
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -25,19 +26,17 @@ use crate::{
     domain::{
         id::PoolId,
         money::Money,
-        redemption::{Ask, Failure, Rung, Step, next_rung, reason},
+        redemption::{Ask, Doubtful, Failure, Rung, Step, reason},
     },
     provider::{Call, Doubt, Provider, classify},
     secret::SecretKey,
-    store::{
-        Store,
-        outcome::Next,
-        redemption::{DueCheck, Redemption},
-    },
+    store::{Store, outcome::Next, redemption::DueCheck},
 };
 
 /// Who settles, in the accounts' events.
 const ACTOR: &str = "reconciler";
+/// How long recording what was found may take, while the database is slow.
+const RECORDING: Duration = Duration::from_secs(5);
 /// The most redemptions that are taken, and looked at, at once.
 const BATCH: usize = 32;
 
@@ -97,7 +96,8 @@ impl Reconciler {
     /// Looks at what is due in a pool, and answers at how many.
     async fn look_at_pool(self: &Arc<Self>, pool_id: &PoolId) -> usize {
         // Nobody else looks at them meanwhile: a look is at most two calls, and then a record.
-        let hold = self.limits.call_timeout * 2 + Duration::from_secs(10);
+        let hold = self.limits.call_timeout * 2 + RECORDING;
+        let act_until = Instant::now() + self.limits.call_timeout + RECORDING;
         let limit = i64::try_from(BATCH).unwrap_or(i64::MAX);
         let claimed = match self.store.claim_checks(pool_id, limit, hold).await {
             Ok(claimed) => claimed,
@@ -108,9 +108,10 @@ impl Reconciler {
         };
         let count = claimed.len();
         let looks = stream::iter(claimed).for_each_concurrent(BATCH, |due| async move {
-            if let Err(error) = self.look(&due).await {
+            let look = Look { due, lead_time: hold, act_until };
+            if let Err(error) = self.look(&look).await {
                 tracing::error!(
-                    %pool_id, redemption_id = %due.redemption.redemption_id, %error,
+                    %pool_id, redemption_id = %look.due.redemption.redemption_id, %error,
                     "a redemption in doubt could not be looked at; trying again"
                 );
             }
@@ -119,52 +120,87 @@ impl Reconciler {
         count
     }
 
-    async fn look(&self, due: &DueCheck) -> Result<Redemption, Error> {
-        let ask = self.ask(due).await?;
-        let answer = self.provider.look_up(ask.redemption_id).await;
-        let step = classify(&ask, Call::LookUp, Doubt::InDoubt, &answer);
-        if step == Step::NotFound {
-            self.climb(due, &ask).await
-        } else {
-            self.record(due, 1, step, false).await
+    async fn look(&self, look: &Look) -> Result<(), Error> {
+        let ask = self.ask(&look.due).await?;
+        let doubtful = look.doubtful();
+        let mut rung = self.limits.provider.first_rung(&doubtful);
+        let mut calls = 0;
+        let mut found_missing = false;
+        loop {
+            let Some(call) = call_of(rung) else { break };
+            // Whoever stood still for longer than it holds the redemption leaves it to the next.
+            if Instant::now() > look.act_until {
+                return Ok(());
+            }
+            let step = self.call(&ask, call, rung).await;
+            calls += 1;
+            rung = match (rung, &step) {
+                (Rung::LookUp, Step::NotFound) => {
+                    found_missing = true;
+                    self.limits.provider.rung_after_not_found(&doubtful)
+                }
+                (Rung::LookUp, Step::LookUp { .. }) => {
+                    self.limits.provider.rung_after_processing(&doubtful)
+                }
+                // It succeeded before it could be cancelled, and cannot be asked with what.
+                (Rung::Cancel, Step::LookUp { .. }) if !self.limits.provider.looks_up => {
+                    Rung::Review
+                }
+                _ => Rung::Wait,
+            };
+            match rung {
+                Rung::Wait => return self.record(look, calls, step, found_missing).await,
+                Rung::Review => return self.review(look, calls, answer_of(step).0).await,
+                Rung::LookUp | Rung::SendAgain | Rung::Cancel => {}
+            }
         }
+        self.review(look, calls, "the provider cannot be asked about it".to_owned()).await
     }
 
-    /// The provider does not know the key.
-    async fn climb(&self, due: &DueCheck, ask: &Ask) -> Result<Redemption, Error> {
-        let (call, answer) = match next_rung(due.not_found_checks, due.db_now >= due.not_after) {
-            Rung::LookUpAgain => return self.record(due, 1, Step::NotFound, true).await,
-            Rung::SendAgain => (Call::Send, self.provider.send(ask).await),
-            Rung::Cancel => (Call::Cancel, self.provider.cancel(ask.redemption_id).await),
+    async fn call(&self, ask: &Ask, call: Call, rung: Rung) -> Step {
+        if rung != Rung::LookUp {
+            tracing::info!(redemption_id = %ask.redemption_id, ?rung, "a redemption in doubt: more than looking");
+        }
+        let answer = match rung {
+            Rung::SendAgain => self.provider.send_again(ask).await,
+            Rung::Cancel => self.provider.cancel(ask.redemption_id).await,
+            _ => self.provider.look_up(ask.redemption_id).await,
         };
-        tracing::info!(
-            pool_id = %due.redemption.pool_id, redemption_id = %ask.redemption_id, ?call,
-            "the provider does not know the key of a redemption in doubt"
-        );
-        let step = classify(ask, call, Doubt::InDoubt, &answer);
-        self.record(due, 2, step, true).await
+        classify(ask, call, Doubt::InDoubt, &answer)
     }
 
     /// `not_found`: the key was not known at this look, whatever was done about it then.
     async fn record(
         &self,
-        due: &DueCheck,
+        look: &Look,
         calls: i32,
         step: Step,
         not_found: bool,
-    ) -> Result<Redemption, Error> {
-        let (answer, after) = match step {
-            Step::Settle(verdict) => {
-                return self.settler.conclude(&due.redemption, verdict, calls, ACTOR).await;
-            }
-            Step::SendAgain { give_up, after } => (give_up.message, after),
-            Step::LookUp { after, answer } => (answer, after),
-            Step::NotFound => ("the provider does not know the key".to_owned(), None),
-            Step::InDoubt { answer } => (answer, None),
-        };
-        let after = after.unwrap_or_else(|| backoff(due.checks));
+    ) -> Result<(), Error> {
+        let redemption = &look.due.redemption;
+        if let Step::Settle(verdict) = step {
+            self.settler.conclude(redemption, verdict, calls, ACTOR).await?;
+            return Ok(());
+        }
+        let (answer, after) = answer_of(step);
+        let after = after.unwrap_or_else(|| {
+            backoff(look.due.checks, self.limits.provider.max_processing_time / 2)
+        });
         let next = Next::Check { after, not_found };
-        self.settler.defer(&due.redemption, answer, calls, next).await
+        self.settler.defer(redemption, answer, calls, next).await?;
+        Ok(())
+    }
+
+    /// Everything that can be asked has been.
+    async fn review(&self, look: &Look, calls: i32, answer: String) -> Result<(), Error> {
+        let failure = Failure {
+            reason: reason::UNRESOLVED.to_owned(),
+            message: format!("the provider does not tell the outcome; at the last: {answer}"),
+            code_spent: false,
+        };
+        let next = Next::Review { failure, amount: None, provider_ref: None };
+        self.settler.defer(&look.due.redemption, answer, calls, next).await?;
+        Ok(())
     }
 
     /// The very bytes that were sent at first.
@@ -205,10 +241,55 @@ impl Reconciler {
     }
 }
 
-/// 500 ms after the first look, then 1 s, 2 s … at most a minute; of each, a random part is left out.
-fn backoff(checks: i32) -> Duration {
+/// A redemption that this server looks at.
+struct Look {
+    due: DueCheck,
+    /// How long what is decided now may take to be done.
+    lead_time: Duration,
+    /// By the program's own clock: after this somebody else may look at it.
+    act_until: Instant,
+}
+
+impl Look {
+    fn doubtful(&self) -> Doubtful {
+        let age = self.due.db_now - self.due.redemption.created_at;
+        Doubtful {
+            age: age.try_into().unwrap_or_default(),
+            lead_time: self.lead_time,
+            not_found: self.due.not_found_checks + 1,
+            not_after_passed: self.due.db_now >= self.due.not_after,
+        }
+    }
+}
+
+/// The call that a rung makes, if it makes one.
+fn call_of(rung: Rung) -> Option<Call> {
+    match rung {
+        Rung::LookUp => Some(Call::LookUp),
+        Rung::SendAgain => Some(Call::Send),
+        Rung::Cancel => Some(Call::Cancel),
+        Rung::Wait | Rung::Review => None,
+    }
+}
+
+/// What was answered, for people, and when the provider wants to be asked again.
+fn answer_of(step: Step) -> (String, Option<Duration>) {
+    match step {
+        Step::SendAgain { give_up, after } => (give_up.message, after),
+        Step::LookUp { after, answer } => (answer, after),
+        Step::NotFound => ("the provider does not know the key".to_owned(), None),
+        Step::InDoubt { answer } => (answer, None),
+        Step::Settle(_) => ("the outcome is known".to_owned(), None),
+    }
+}
+
+/// 500 ms after the first look, then 1 s, 2 s … at most a minute, or `longest`; of each, a random part
+/// is left out.
+fn backoff(checks: i32, longest: Duration) -> Duration {
     let doublings = u32::try_from(checks - 1).unwrap_or(0).min(10);
-    let most =
-        Duration::from_millis(500).saturating_mul(1 << doublings).min(Duration::from_secs(60));
+    let most = Duration::from_millis(500)
+        .saturating_mul(1 << doublings)
+        .min(Duration::from_secs(60))
+        .min(longest);
     most.mul_f64(rand::rng().random_range(0.5..1.0))
 }

@@ -8,10 +8,13 @@ use crate::{
     domain::{
         account::AccountStatus,
         id::{PoolId, RedemptionId},
+        money::Money,
         redemption::{Failure, RedemptionState, Verdict, reason},
     },
+    injection::{self, Guard},
     store::{
         Store, StoreError,
+        late_credit::LateCredit,
         outcome::{Deferral, Next, Outcome, Settled, Settlement},
         pool::{AmountMismatch, Pool},
         redemption::{Redemption, Resolution},
@@ -87,7 +90,7 @@ impl Settler {
             actor: actor.to_owned(),
             resolution: None,
             login_invalid: false,
-            inferred: true,
+            inferred: injection::holds(Guard::InferredIsNotProof),
         };
         Ok(self.settle(&redemption.pool_id, settlement).await?.1)
     }
@@ -164,14 +167,57 @@ impl Settler {
                 }
                 Ok((true, *redemption))
             }
-            Settled::Already => {
-                let redemption = self.read(pool_id, settlement.redemption_id).await?;
-                if !settlement.inferred && contradicts(&redemption, &settlement.outcome) {
-                    log_contradiction(&redemption, &settlement);
-                }
-                Ok((false, redemption))
-            }
+            Settled::Already => Ok((false, self.reconsider(pool_id, &settlement).await?)),
             Settled::Unreadable(error) => Err(error.into()),
+        }
+    }
+
+    /// A redemption that was settled before is looked at once more in the light of what is known now.
+    /// The provider's word that it credited the card overturns a failure, whose account gets what was
+    /// credited; anything else that does not agree is for a person.
+    async fn reconsider(
+        &self,
+        pool_id: &PoolId,
+        settlement: &Settlement,
+    ) -> Result<Redemption, Error> {
+        let redemption = self.read(pool_id, settlement.redemption_id).await?;
+        if settlement.inferred || !contradicts(&redemption, &settlement.outcome) {
+            return Ok(redemption);
+        }
+        let is_evidence = settlement.resolution.is_none();
+        if let (Outcome::Succeeded { amount, provider_ref }, RedemptionState::Failed, true) =
+            (&settlement.outcome, redemption.state, is_evidence)
+        {
+            let fact = (*amount, provider_ref.as_deref());
+            match self.credit_late(&redemption, fact, settlement).await? {
+                LateCredit::Recorded => {
+                    let redemption = self.read(pool_id, settlement.redemption_id).await?;
+                    log_late_credit(&redemption, settlement);
+                    return Ok(redemption);
+                }
+                LateCredit::NotFailed => {
+                    return self.read(pool_id, settlement.redemption_id).await;
+                }
+                LateCredit::CodeRedeemedAgain => {}
+            }
+        }
+        log_contradiction(&redemption, settlement);
+        Ok(redemption)
+    }
+
+    async fn credit_late(
+        &self,
+        redemption: &Redemption,
+        fact: (Money, Option<&str>),
+        settlement: &Settlement,
+    ) -> Result<LateCredit, Error> {
+        let Redemption { pool_id, redemption_id, .. } = redemption;
+        let Settlement { attempts, actor, .. } = settlement;
+        loop {
+            match self.store.credit_late(pool_id, *redemption_id, fact, *attempts, actor).await {
+                Err(StoreError::Unavailable(_)) => tokio::time::sleep(RETRY).await,
+                answered => return Ok(answered?),
+            }
         }
     }
 
@@ -236,6 +282,18 @@ fn log_contradiction(redemption: &Redemption, settlement: &Settlement) {
         evidence = ?settlement.outcome,
         from = settlement.actor,
         "what is known now contradicts what was recorded before: a person must look"
+    );
+}
+
+fn log_late_credit(redemption: &Redemption, settlement: &Settlement) {
+    metrics::counter!("holdfast_late_credits_total").increment(1);
+    tracing::error!(
+        pool_id = %redemption.pool_id,
+        account_id = %redemption.account_id,
+        redemption_id = %redemption.redemption_id,
+        amount_minor = redemption.amount.map(|amount| amount.amount_minor),
+        from = settlement.actor,
+        "the provider credited what was recorded as failed: recorded, and added to the account"
     );
 }
 

@@ -3,11 +3,13 @@
 use std::{
     net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
+    time::Duration,
 };
 
-use clap::Args;
+use clap::{ArgAction, Args};
 
 use super::faults::Faults;
+use crate::config::parse_duration;
 
 /// Settings of `holdfast simulate-provider`.
 #[derive(Args, Clone, Debug)]
@@ -44,6 +46,23 @@ pub struct SimulatorArgs {
     #[arg(long, env = "HOLDFAST_SIMULATOR_INVALID_ACCOUNTS", value_delimiter = ',')]
     pub invalid_accounts: Vec<String>,
 
+    /// Whether a key counts once. Otherwise each request for it is executed anew, as careless
+    /// providers do.
+    #[arg(long, env = "HOLDFAST_SIMULATOR_DEDUPLICATES", default_value_t = true, action = ArgAction::Set)]
+    pub deduplicates: bool,
+
+    /// Whether look-ups by key are served. Otherwise every key is unknown there.
+    #[arg(long, env = "HOLDFAST_SIMULATOR_LOOKS_UP", default_value_t = true, action = ArgAction::Set)]
+    pub looks_up: bool,
+
+    /// Whether keys can be cancelled. Otherwise the path is not there.
+    #[arg(long, env = "HOLDFAST_SIMULATOR_CANCELS", default_value_t = true, action = ArgAction::Set)]
+    pub cancels: bool,
+
+    /// How long after a request a look-up does not find its key yet.
+    #[arg(long, env = "HOLDFAST_SIMULATOR_VISIBILITY_LAG", default_value = "0ms", value_parser = parse_duration)]
+    pub visibility_lag: Duration,
+
     /// Where the dice that decide about faults begin.
     #[arg(long, env = "HOLDFAST_SIMULATOR_FAULT_SEED", default_value_t = 1)]
     pub fault_seed: u64,
@@ -64,6 +83,10 @@ impl SimulatorArgs {
             currency: "EUR".to_owned(),
             country: "DE".to_owned(),
             invalid_accounts: Vec::new(),
+            deduplicates: true,
+            looks_up: true,
+            cancels: true,
+            visibility_lag: Duration::ZERO,
             fault_seed: 1,
             faults: Faults::default(),
         }

@@ -42,6 +42,8 @@ pub(super) struct How {
 pub(super) struct Entry {
     pub(super) row: Row,
     pub(super) number: u64,
+    /// When the key was first seen.
+    pub(super) since: OffsetDateTime,
 }
 
 /// What came of asking.
@@ -63,6 +65,7 @@ pub(super) struct Book {
     cards: Cards,
     currency: String,
     invalid_accounts: HashSet<String>,
+    deduplicates: bool,
     entries: HashMap<String, Entry>,
     /// The key that a card went to, by the hash of its code.
     taken: HashMap<String, String>,
@@ -83,6 +86,7 @@ impl Book {
             ledger,
             cards: Cards::open(args)?,
             currency: args.currency.clone(),
+            deduplicates: args.deduplicates,
             invalid_accounts: args.invalid_accounts.iter().cloned().collect(),
             entries: HashMap::new(),
             taken: HashMap::new(),
@@ -104,7 +108,9 @@ impl Book {
 
     /// Begins a redemption, or finds it.
     pub(super) fn submit(&mut self, asked: Asked, how: How) -> Submitted {
-        if let Some(entry) = self.entries.get(&asked.key) {
+        if let Some(entry) = self.entries.get(&asked.key)
+            && (self.deduplicates || entry.row.state == State::Cancelled)
+        {
             let same = entry.row.payload_sha256.as_ref() == Some(&asked.payload_sha256);
             // A tombstone answers every payload: it may have been laid before any was seen.
             return if same || entry.row.state == State::Cancelled {
@@ -212,7 +218,8 @@ impl Book {
         let Some((card, redeemable)) = self.inquire(&asked.code_sha256) else {
             return Err(refusal("CODE_UNKNOWN", "there is no such card", false));
         };
-        if !redeemable {
+        let own_key = self.taken.get(&asked.code_sha256) == Some(&asked.key);
+        if !redeemable && !(own_key && !self.deduplicates) {
             return Err(refusal("CODE_USED", "the card was redeemed before", true));
         }
         if asked.expected_currency.as_ref().is_some_and(|wanted| *wanted != card.currency_code) {
@@ -276,7 +283,8 @@ impl Book {
         if row.state != State::Processing {
             self.completed.insert((row.at, self.rows), key.clone());
         }
-        let entry = Entry { row, number: self.rows };
+        let since = self.entries.get(&key).map_or(row.at, |known| known.since);
+        let entry = Entry { row, number: self.rows, since };
         self.entries.insert(key, entry.clone());
         entry
     }

@@ -38,6 +38,9 @@ pub(super) struct Shared {
     pub(super) ledger: Arc<Ledger>,
     pub(super) book: Mutex<Book>,
     pub(super) injector: Mutex<Injector>,
+    looks_up: bool,
+    cancels: bool,
+    visibility_lag: Duration,
 }
 
 impl Shared {
@@ -48,8 +51,14 @@ impl Shared {
         let ledger = Arc::new(ledger);
         let book = Book::open(args, ledger.clone(), rows)?;
         let under_way = book.processing();
-        let shared =
-            Arc::new(Self { ledger, book: Mutex::new(book), injector: Mutex::new(injector) });
+        let shared = Arc::new(Self {
+            ledger,
+            book: Mutex::new(book),
+            injector: Mutex::new(injector),
+            looks_up: args.looks_up,
+            cancels: args.cancels,
+            visibility_lag: args.visibility_lag,
+        });
         for key in under_way {
             shared.clone().finish_later(key);
         }
@@ -157,7 +166,13 @@ async fn look_up(
     if lock(&shared.injector).of_lookup() {
         return problem(StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL", "a fault");
     }
+    let is_visible = |entry: &Entry| {
+        shared.looks_up && OffsetDateTime::now_utc() >= entry.since + shared.visibility_lag
+    };
     match known(&shared, &key).await {
+        Ok(Some(entry)) if !is_visible(&entry) => {
+            problem(StatusCode::NOT_FOUND, "NOT_FOUND", "the key is not to be seen")
+        }
         Ok(Some(entry)) => Json(redemption(&shared, &entry.row)).into_response(),
         Ok(None) => problem(StatusCode::NOT_FOUND, "NOT_FOUND", "the key was never seen"),
         Err(failed) => Reply::from(failed).give(&connection).await,
@@ -169,6 +184,9 @@ async fn cancel(
     ConnectInfo(connection): ConnectInfo<Connection>,
     Path(key): Path<String>,
 ) -> Response {
+    if !shared.cancels {
+        return problem(StatusCode::NOT_FOUND, "NOT_FOUND", "there is no such path");
+    }
     if key.len() > 128 {
         return problem(StatusCode::BAD_REQUEST, "BAD_REQUEST", "the key is too long");
     }

@@ -12,10 +12,13 @@ use super::{
     lease::{LeaseNow, lease_loss},
     redemption::{Redemption, redemption_row},
 };
-use crate::domain::{
-    id::{PoolId, RedemptionId, RequestId},
-    lease::{LeaseLoss, LeaseRef},
-    redemption::RedemptionState,
+use crate::{
+    domain::{
+        id::{PoolId, RedemptionId, RequestId},
+        lease::{LeaseLoss, LeaseRef},
+        redemption::RedemptionState,
+    },
+    injection::Step,
 };
 
 /// A redemption to record before it is sent.
@@ -131,7 +134,7 @@ pub(super) struct Begin {
 impl Batch for Begin {
     type Input = (NewRedemption, SendLimits);
     type Output = Begun;
-    const NAME: &'static str = "begin";
+    const STEP: Step = Step::Begin;
     const DROPPED_WITH_CALLER: bool = true;
 
     async fn run(

@@ -10,7 +10,7 @@
 
 use std::{
     collections::HashMap,
-    fmt,
+    fmt, io,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -26,7 +26,10 @@ use super::{
     StoreError,
     error::{Fault, fault},
 };
-use crate::domain::id::PoolId;
+use crate::{
+    domain::id::PoolId,
+    injection::{self, Side, Step},
+};
 
 /// The most rows of one statement: past this, a statement costs more than it saves.
 pub(super) const MAX_ROWS: usize = 256;
@@ -49,8 +52,8 @@ pub(super) trait Batch: Send + Sync + 'static {
     type Input: Send + Sync + 'static;
     /// What a caller gets.
     type Output: Send + 'static;
-    /// For metrics and logs.
-    const NAME: &'static str;
+    /// For metrics, logs and crash points.
+    const STEP: Step;
     /// Whether an input may be dropped when its caller has gone before the statement runs.
     const DROPPED_WITH_CALLER: bool;
 
@@ -77,7 +80,7 @@ impl<B: Batch> Clone for Lanes<B> {
 
 impl<B: Batch> fmt::Debug for Lanes<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Lanes({})", B::NAME)
+        write!(f, "Lanes({})", B::STEP.as_str())
     }
 }
 
@@ -169,7 +172,7 @@ fn answer<B: Batch>(callers: Vec<Caller<B>>, outputs: Vec<B::Output>) {
 
 fn refuse<B: Batch>(pool_id: &PoolId, callers: Vec<Caller<B>>, error: sqlx::Error) {
     let error = StoreError::from(error);
-    tracing::error!(lane = B::NAME, %pool_id, %error, rows = callers.len(), "statement failed");
+    tracing::error!(lane = B::STEP.as_str(), %pool_id, %error, rows = callers.len(), "statement failed");
     for caller in callers {
         let _ = caller.reply.send(Err(error.clone()));
     }
@@ -187,18 +190,18 @@ async fn run_patiently<B: Batch>(
     let mut tries = 0;
     loop {
         let begun = Instant::now();
-        let error = match bounded(batch.run(pool_id, inputs)).await {
+        let error = match bounded(B::STEP, batch.run(pool_id, inputs)).await {
             Ok(outputs) => {
-                metrics::histogram!("holdfast_lane_rows", "lane" => B::NAME)
+                metrics::histogram!("holdfast_lane_rows", "lane" => B::STEP.as_str())
                     .record(inputs.len() as f64);
-                metrics::histogram!("holdfast_lane_seconds", "lane" => B::NAME)
+                metrics::histogram!("holdfast_lane_seconds", "lane" => B::STEP.as_str())
                     .record(begun.elapsed());
                 return Ok(outputs);
             }
             Err(error) => error,
         };
         tries += 1;
-        metrics::counter!("holdfast_lane_retries_total", "lane" => B::NAME).increment(1);
+        metrics::counter!("holdfast_lane_retries_total", "lane" => B::STEP.as_str()).increment(1);
         match fault(&error) {
             Fault::Contention if tries <= MAX_CONTENTION => sleep(pause(tries)).await,
             Fault::Unavailable if give_up_at.is_some_and(|at| Instant::now() < at) => {
@@ -212,10 +215,15 @@ async fn run_patiently<B: Batch>(
 /// A statement that gets no answer at all, as when the database's host is gone without a farewell,
 /// ends too: as one that found no database.
 pub(super) async fn bounded<T>(
+    step: Step,
     statement: impl Future<Output = Result<T, sqlx::Error>>,
 ) -> Result<T, sqlx::Error> {
+    injection::reach(step, Side::Before).await?;
     let answered = timeout(STATEMENT_LIMIT, statement).await;
-    answered.unwrap_or_else(|_| Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())))
+    let answered =
+        answered.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()));
+    injection::reach(step, Side::After).await?;
+    answered
 }
 
 /// A pause that doubles from about 5 ms to about 300 ms, of which a random part is left out, so that
@@ -227,6 +235,7 @@ fn pause(tries: u32) -> Duration {
 
 /// Runs a statement that is not a lane's, again after it met another one.
 pub(super) async fn run_again_after_contention<T, F>(
+    step: Step,
     mut statement: impl FnMut() -> F,
     also: impl Fn(&sqlx::Error) -> bool,
 ) -> Result<T, StoreError>
@@ -235,7 +244,7 @@ where
 {
     let mut tries = 0;
     loop {
-        match bounded(statement()).await {
+        match bounded(step, statement()).await {
             Ok(value) => return Ok(value),
             Err(error)
                 if tries < MAX_CONTENTION

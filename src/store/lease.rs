@@ -11,10 +11,13 @@ use super::{
     interval,
     lane::{Batch, bounded, run_again_after_contention},
 };
-use crate::domain::{
-    account::AccountStatus,
-    id::{AccountId, FencingToken, Holder, PlanId, PoolId, RequestId},
-    lease::{LeaseLoss, LeaseRef},
+use crate::{
+    domain::{
+        account::AccountStatus,
+        id::{AccountId, FencingToken, Holder, PlanId, PoolId, RequestId},
+        lease::{LeaseLoss, LeaseRef},
+    },
+    injection::Step,
 };
 
 /// Which accounts may be picked. What is `None` or empty does not narrow the choice.
@@ -198,6 +201,7 @@ impl Store {
         // A unique violation: the same request is being served by another server. Next time its
         // lease is seen.
         let rows = run_again_after_contention(
+            Step::Acquire,
             || self.acquire_rows(pool_id, selector, wanted, binding),
             is_unique_violation,
         )
@@ -327,7 +331,11 @@ impl Store {
             limit,
             actor,
         );
-        bounded(expire.fetch_all(&self.db)).await?.iter().map(|row| row.account(pool_id)).collect()
+        bounded(Step::Expire, expire.fetch_all(&self.db))
+            .await?
+            .iter()
+            .map(|row| row.account(pool_id))
+            .collect()
     }
 }
 
@@ -340,7 +348,7 @@ pub(super) struct Renew {
 impl Batch for Renew {
     type Input = (LeaseRef, Duration);
     type Output = LeaseAnswer;
-    const NAME: &'static str = "renew";
+    const STEP: Step = Step::Renew;
     const DROPPED_WITH_CALLER: bool = true;
 
     async fn run(
@@ -375,7 +383,7 @@ pub(super) struct Release {
 impl Batch for Release {
     type Input = LeaseRef;
     type Output = LeaseAnswer;
-    const NAME: &'static str = "release";
+    const STEP: Step = Step::Release;
     const DROPPED_WITH_CALLER: bool = false;
 
     async fn run(

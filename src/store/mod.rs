@@ -8,6 +8,7 @@ pub mod account;
 pub mod begin;
 mod error;
 mod lane;
+pub mod late_credit;
 pub mod lease;
 pub mod outcome;
 pub mod pool;

@@ -15,11 +15,14 @@ use super::{
     lane::Batch,
     redemption::{Redemption, Resolution, redemption_row},
 };
-use crate::domain::{
-    account::AccountStatus,
-    id::{PoolId, RedemptionId},
-    money::Money,
-    redemption::{Failure, RedemptionState},
+use crate::{
+    domain::{
+        account::AccountStatus,
+        id::{PoolId, RedemptionId},
+        money::Money,
+        redemption::{Failure, RedemptionState},
+    },
+    injection::Step,
 };
 
 /// An outcome to record.
@@ -153,7 +156,7 @@ pub(super) struct Settle {
 impl Batch for Settle {
     type Input = Settlement;
     type Output = Settled;
-    const NAME: &'static str = "settle";
+    const STEP: Step = Step::Settle;
     const DROPPED_WITH_CALLER: bool = false;
 
     async fn run(
@@ -265,7 +268,7 @@ pub(super) struct Defer {
 impl Batch for Defer {
     type Input = Deferral;
     type Output = Option<Result<Redemption, StoreError>>;
-    const NAME: &'static str = "defer";
+    const STEP: Step = Step::Defer;
     const DROPPED_WITH_CALLER: bool = false;
 
     async fn run(

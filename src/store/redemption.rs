@@ -4,11 +4,14 @@
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Store, StoreError, interval};
-use crate::domain::{
-    id::{AccountId, BatchId, FencingToken, Holder, PoolId, RedemptionId, RequestId},
-    money::{Currency, Money},
-    redemption::{Failure, RedemptionState},
+use super::{Store, StoreError, interval, lane::bounded};
+use crate::{
+    domain::{
+        id::{AccountId, BatchId, FencingToken, Holder, PoolId, RedemptionId, RequestId},
+        money::{Currency, Money},
+        redemption::{Failure, RedemptionState},
+    },
+    injection::Step,
 };
 
 /// A redemption, as it is stored. Without its code.
@@ -312,26 +315,26 @@ impl Store {
         limit: i64,
         hold: std::time::Duration,
     ) -> Result<Vec<DueCheck>, StoreError> {
-        sqlx::query_file_as!(
+        let claim = sqlx::query_file_as!(
             DueRow,
             "src/store/sql/claim_checks.sql",
             pool_id.as_str(),
             limit,
             interval(hold),
-        )
-        .fetch_all(&self.db)
-        .await?
-        .into_iter()
-        .map(|mut row| {
-            Ok(DueCheck {
-                code_ciphertext: std::mem::take(&mut row.code_ciphertext),
-                not_after: row.not_after,
-                checks: row.checks,
-                not_found_checks: row.not_found_checks,
-                db_now: row.db_now,
-                redemption: row.redemption(pool_id)?,
+        );
+        bounded(Step::Claim, claim.fetch_all(&self.db))
+            .await?
+            .into_iter()
+            .map(|mut row| {
+                Ok(DueCheck {
+                    code_ciphertext: std::mem::take(&mut row.code_ciphertext),
+                    not_after: row.not_after,
+                    checks: row.checks,
+                    not_found_checks: row.not_found_checks,
+                    db_now: row.db_now,
+                    redemption: row.redemption(pool_id)?,
+                })
             })
-        })
-        .collect()
+            .collect()
     }
 }

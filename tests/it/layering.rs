@@ -6,15 +6,16 @@ use std::{
 };
 
 /// Each module, and those that it may use.
-const MAY_USE: [(&str, &[&str]); 15] = [
+const MAY_USE: [(&str, &[&str]); 16] = [
     ("domain", &[]),
     ("config", &["domain"]),
+    ("injection", &[]),
     ("secret", &["domain"]),
     ("embedded", &[]),
-    ("provider", &["domain", "config"]),
+    ("provider", &["domain", "config", "injection"]),
     ("simulator", &["config", "domain"]),
-    ("store", &["domain"]),
-    ("service", &["domain", "secret", "provider", "store"]),
+    ("store", &["domain", "injection"]),
+    ("service", &["domain", "injection", "secret", "provider", "store"]),
     ("rpc", &["domain", "service", "store"]),
     ("health", &["store"]),
     ("admin", &["health"]),
@@ -27,6 +28,7 @@ const MAY_USE: [(&str, &[&str]); 15] = [
             "config",
             "embedded",
             "health",
+            "injection",
             "provider",
             "rpc",
             "secret",
@@ -54,6 +56,7 @@ const KNOWN_TO: [(&str, &[&str]); 6] = [
             "cli",
             "embedded",
             "health",
+            "injection",
             "provider",
             "rpc",
             "service",

@@ -13,6 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::support::world::provider_args;
 use axum::{
     Router,
     body::{Body, Bytes},
@@ -37,12 +38,11 @@ const CODE: &str = "SECRET-9876-5432";
 
 pub(crate) fn args(url: &str) -> ProviderArgs {
     ProviderArgs {
-        url: url.to_owned(),
-        token_file: None,
         timeout: Duration::from_secs(20),
         connect_timeout: Duration::from_secs(10),
         send_window: Duration::from_secs(30),
         not_after: Duration::from_secs(900),
+        ..provider_args(url.to_owned())
     }
 }
 

@@ -241,6 +241,24 @@ pub(crate) async fn fresh_database() -> TestDatabase {
     MIGRATED.fresh_database(migrate).await
 }
 
+/// The provider's settings for tests: it can do everything, and nobody is patient.
+pub(crate) fn provider_args(url: String) -> ProviderArgs {
+    ProviderArgs {
+        url,
+        token_file: None,
+        timeout: Duration::from_secs(2),
+        connect_timeout: Duration::from_millis(500),
+        send_window: Duration::from_secs(4),
+        not_after: Duration::from_secs(60),
+        deduplicates: true,
+        looks_up: true,
+        cancels: true,
+        key_retention: Duration::from_secs(3600),
+        visibility_horizon: Duration::from_millis(200),
+        max_processing_time: Duration::from_secs(10),
+    }
+}
+
 fn serve_args(url: &str, folder: &TempDir, provider_url: String) -> ServeArgs {
     ServeArgs {
         database_url: Some(url.to_owned().into()),
@@ -251,14 +269,7 @@ fn serve_args(url: &str, folder: &TempDir, provider_url: String) -> ServeArgs {
         secret_key_file: Some(folder.path().join(holdfast::secret::FILE_NAME)),
         listen: ([127, 0, 0, 1], 0).into(),
         admin_listen: ([127, 0, 0, 1], 0).into(),
-        provider: ProviderArgs {
-            url: provider_url,
-            token_file: None,
-            timeout: Duration::from_secs(2),
-            connect_timeout: Duration::from_millis(500),
-            send_window: Duration::from_secs(4),
-            not_after: Duration::from_secs(60),
-        },
+        provider: provider_args(provider_url),
         sweep_interval: Duration::from_millis(200),
         reconcile_interval: Duration::from_millis(100),
         drain_delay: Duration::ZERO,
