@@ -124,6 +124,8 @@ pub enum AccountEvent {
     Release,
     /// The sweeper, or an acquirer that found nothing free, looks at the lease's time.
     Expire,
+    /// The provider credited what was recorded as failed before.
+    CreditLate,
 }
 
 /// A redemption's outcome, as far as it concerns the account.
@@ -174,6 +176,9 @@ pub fn transition(state: AccountState, event: AccountEvent) -> Result<AccountSta
     use AccountState::{Free, Locking};
 
     match (state, event) {
+        // Facts are not fenced, and move nothing but the balance.
+        (state, E::CreditLate) => Ok(state),
+
         (Free(Resume::Completed), E::Acquire) => Err(Refusal::Completed),
         (Free(resume), E::Acquire) => Ok(Locking(Lock {
             resume,
@@ -278,7 +283,7 @@ impl AccountEvent {
         let settles = outcomes.into_iter().flat_map(|outcome| {
             [false, true].map(|release| Self::Settle(Settle { outcome, release }))
         });
-        [Self::Acquire, Self::Renew, Self::Begin, Self::Release, Self::Expire]
+        [Self::Acquire, Self::Renew, Self::Begin, Self::Release, Self::Expire, Self::CreditLate]
             .into_iter()
             .chain(settles)
     }

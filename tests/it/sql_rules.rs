@@ -180,9 +180,10 @@ fn the_time_of_a_statement_is_not_taken_where_it_cannot_be_pushed_down() {
 #[test]
 fn an_update_repeats_the_guard_of_the_rows_that_were_locked_for_it() {
     for (name, sql) in statements() {
-        let Some(update) =
-            sql.find("UPDATE accounts a SET").or(sql.find("UPDATE redemptions r SET"))
-        else {
+        // What was really credited is added whatever its account has become: the guard is in the
+        // update of the redemption.
+        let of_account = sql.find("UPDATE accounts a SET").filter(|_| name != "credit_late");
+        let Some(update) = of_account.or(sql.find("UPDATE redemptions r SET")) else {
             continue;
         };
         if !sql.starts_with("WITH ") {

@@ -17,6 +17,7 @@ use holdfast::{
     store::{
         Store,
         begin::{BeginRefusal, Begun, NewRedemption, SendLimits},
+        late_credit::LateCredit,
         lease::{LeaseAnswer, Selector, Wanted},
         outcome::{Outcome, Settled, Settlement},
     },
@@ -62,12 +63,13 @@ async fn the_function_and_the_statements_agree_over_random_histories() {
                 bench.let_the_lease_run_out(&account).await;
                 lock.expired = true;
             }
-            let event = match random.random_range(0..6) {
+            let event = match random.random_range(0..7) {
                 0 => AccountEvent::Acquire,
                 1 => AccountEvent::Begin,
                 2 => settles[random.random_range(0..settles.len())],
                 3 => AccountEvent::Renew,
                 4 => AccountEvent::Release,
+                5 => AccountEvent::CreditLate,
                 _ => AccountEvent::Expire,
             };
             bench.prepare_settle(&account, event).await;
@@ -276,7 +278,43 @@ impl Bench {
             }
             AccountEvent::Begin => self.begin(account, lease).await,
             AccountEvent::Settle(settle) => self.settle(account, settle).await,
+            AccountEvent::CreditLate => self.credit_late(account).await,
         }
+    }
+
+    /// Of a redemption that failed long ago, under another lease.
+    async fn credit_late(&mut self, account: &Account) -> Said {
+        let id = RedemptionId::new();
+        sqlx::query(
+            "INSERT INTO redemptions (pool_id, redemption_id, account_id, fencing_token, request_id,
+                 holder, state, release_on_completion, code_fingerprint, code_last4, not_after,
+                 failure_reason, finished_at)
+             VALUES ('p', $1, $2, 1, $1::text, 'me', 'FAILED', false, uuid_send($1), '', now(),
+                 'RESOLVED_AS_FAILED', now())",
+        )
+        .bind(id.0)
+        .bind(account.id.as_str())
+        .execute(&mut self.db)
+        .await
+        .unwrap();
+        let balance = self.balance(account).await;
+        let amount = Money { amount_minor: CREDIT, currency: Currency::parse("EUR").unwrap() };
+        let credit = async || {
+            let fact = (amount, Some("ref"));
+            self.store.credit_late(&self.pool_id, id, fact, 1, "test").await.unwrap()
+        };
+        assert_eq!(credit().await, LateCredit::Recorded);
+        assert_eq!(credit().await, LateCredit::NotFailed, "once");
+        assert_eq!(self.balance(account).await, balance + CREDIT);
+        Said::Done
+    }
+
+    async fn balance(&mut self, account: &Account) -> i64 {
+        sqlx::query_scalar("SELECT balance_minor FROM accounts WHERE account_id = $1")
+            .bind(account.id.as_str())
+            .fetch_one(&mut self.db)
+            .await
+            .unwrap()
     }
 
     async fn acquire(&mut self, account: &mut Account) -> Said {
