@@ -9,6 +9,7 @@ mod batch;
 mod batch_again;
 mod cli_program;
 mod contention;
+mod crash_table;
 mod embedded;
 mod imports;
 mod input;

@@ -11,13 +11,17 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
 
-use super::world::{Clients, POOL};
+use super::{
+    journal::Journal,
+    world::{Clients, POOL},
+};
 
 /// A batch that is open.
 pub(crate) struct Session {
     /// Where items are sent.
     pub(crate) items: mpsc::Sender<pb::BatchRedeemRequest>,
     replies: Streaming<pb::BatchRedeemResponse>,
+    journal: Journal,
 }
 
 /// What a batch answered, to its end.
@@ -74,7 +78,8 @@ impl Session {
         let (items, stream) = mpsc::channel(1);
         items.send(first).await.unwrap();
         let call = clients.redemptions.batch_redeem(ReceiverStream::new(stream));
-        Ok(Self { items, replies: call.await?.into_inner() })
+        let replies = call.await?.into_inner();
+        Ok(Self { items, replies, journal: clients.journal().clone() })
     }
 
     pub(crate) async fn send(&self, item: pb::BatchItem) {
@@ -85,6 +90,11 @@ impl Session {
     pub(crate) async fn next(&mut self) -> Result<Option<Told>, Status> {
         let reply = self.replies.message().await?;
         let told = reply.map(|reply| reply.message.unwrap());
+        if let Some(Told::Result(result)) = &told
+            && let Some(redemption) = begun(result)
+        {
+            self.journal.redemption(redemption);
+        }
         if let Some(Told::Progress(told)) = &told {
             let sum = [told.in_flight, told.succeeded, told.failed, told.in_doubt, told.rejected];
             assert_eq!(told.received, sum.iter().sum::<i64>(), "{told:?}");

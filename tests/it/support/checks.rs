@@ -1,29 +1,56 @@
-//! What never happens, whatever a test did: checked after each.
+//! What never happens, checked after every test that starts servers, whatever it was about. Each
+//! check answers with the promises that were broken; none of them is undone by a crash.
 
-use std::{collections::HashMap, path::Path, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use holdfast::simulator::ledger::{self, State};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _};
 use uuid::Uuid;
 
-use super::{logs, wait::eventually};
+use super::{
+    journal::{Journal, Told},
+    logs,
+    wait::eventually,
+};
 
 /// How long what is in doubt may take to be settled once the provider behaves.
 const SETTLE: Duration = Duration::from_secs(40);
+
+/// A promise that was broken, for people.
+pub(crate) type Broken = String;
+
+/// What the checks look at.
+pub(crate) struct Scene<'a> {
+    /// The database, which nobody uses any more.
+    pub(crate) url: &'a str,
+    /// The provider's ledger: the oracle.
+    pub(crate) ledger: &'a Path,
+    /// How every code begins that was redeemed.
+    pub(crate) code_prefix: &'a str,
+    /// What callers were told.
+    pub(crate) journal: &'a Journal,
+    /// The log files of processes.
+    pub(crate) logs: &'a [PathBuf],
+}
 
 /// Waits until no outcome is unknown but those that a person must find out.
 pub(crate) async fn everything_settles(url: &str) {
     let mut db = PgConnection::connect(url).await.unwrap();
     eventually(SETTLE, "every redemption in doubt is settled", async || {
-        let open: i64 = sqlx::query_scalar(
-            "SELECT count(*) FROM redemptions WHERE state IN ('SUBMITTED', 'IN_DOUBT')",
-        )
-        .fetch_one(&mut db)
-        .await
-        .unwrap();
-        (open == 0).then_some(())
+        (open_redemptions(&mut db).await == 0).then_some(())
     })
     .await;
+}
+
+/// How many outcomes are unknown that Holdfast finds out by itself.
+pub(crate) async fn open_redemptions(db: &mut PgConnection) -> i64 {
+    let count = "SELECT count(*) FROM redemptions WHERE state IN ('SUBMITTED', 'IN_DOUBT')";
+    sqlx::query_scalar(count).fetch_one(db).await.unwrap()
 }
 
 /// No account is locked past its lease and one sweep, unless a redemption is open.
@@ -43,166 +70,224 @@ pub(crate) async fn leases_end(url: &str) {
     .await;
 }
 
-/// The rest, on a database that nobody uses any more.
-pub(crate) async fn invariants(url: &str, ledger: &Path, code_prefix: &str) {
-    let mut db = PgConnection::connect(url).await.unwrap();
-    ledger_agrees(&mut db, ledger).await;
-    balances_add_up(&mut db).await;
-    leases_never_overlap(&mut db).await;
-    events_tell_the_whole_story(&mut db).await;
-    open_redemptions_hold_their_accounts(&mut db).await;
-    no_code_is_in_clear(&mut db, code_prefix).await;
+/// Panics with every promise that was broken.
+pub(crate) async fn assert_invariants(scene: &Scene<'_>) {
+    let broken = broken_promises(scene).await;
+    assert!(broken.is_empty(), "broken promises: {broken:#?}");
 }
 
-/// No code is credited twice, and each side knows of the other's credits, to the cent.
-async fn ledger_agrees(db: &mut PgConnection, ledger: &Path) {
-    let mut credits_by_code: HashMap<String, Vec<String>> = HashMap::new();
+/// Every promise that was broken.
+pub(crate) async fn broken_promises(scene: &Scene<'_>) -> Vec<Broken> {
+    let mut db = PgConnection::connect(scene.url).await.unwrap();
+    let mut broken = ledger_agrees(&mut db, scene.ledger).await;
+    broken.extend(sql_finds_nothing(&mut db).await);
+    broken.extend(nothing_told_is_undone(&mut db, scene.journal).await);
+    broken.extend(no_code_is_in_clear(&mut db, scene).await);
+    broken
+}
+
+/// 1, 2 and 5: no code is credited twice, and each side knows of the other's credits, to the cent.
+async fn ledger_agrees(db: &mut PgConnection, ledger: &Path) -> Vec<Broken> {
+    let mut broken = Vec::new();
+    let mut keys_by_code: HashMap<String, String> = HashMap::new();
     let mut theirs: HashMap<Uuid, (String, i64)> = HashMap::new();
     for row in ledger::read(ledger).unwrap() {
         if row.state != State::Succeeded {
             continue;
         }
         let key: Uuid = row.key.parse().unwrap();
-        if let Some(code) = row.code_sha256 {
-            credits_by_code.entry(code).or_default().push(row.key.clone());
+        if let Some(code) = row.code_sha256
+            && let Some(first) = keys_by_code.insert(code, row.key.clone())
+        {
+            broken.push(format!("a code was credited twice, under {first} and {key}"));
         }
-        let credit = (row.account_ref.unwrap_or_default(), row.amount_minor);
-        assert_eq!(theirs.insert(key, credit), None, "key {key} was credited twice");
-    }
-    for (code, keys) in credits_by_code {
-        assert!(keys.len() == 1, "code {code} was credited under {keys:?}");
+        theirs.insert(key, (row.account_ref.unwrap_or_default(), row.amount_minor));
     }
     let rows = sqlx::query("SELECT * FROM redemptions").fetch_all(db).await.unwrap();
     for row in rows {
         let id: Uuid = row.get("redemption_id");
         let state: String = row.get("state");
         let credited = theirs.remove(&id);
+        let by_a_person = row.get::<Option<String>, _>("resolved_by").is_some();
         match &*state {
-            "SUCCEEDED" if row.get::<Option<String>, _>("resolved_by").is_none() => {
-                let ours = (row.get("account_id"), row.get("amount_minor"));
-                assert_eq!(credited, Some(ours), "redemption {id}");
+            "SUCCEEDED" if !by_a_person => {
+                let ours = Some((row.get("account_id"), row.get("amount_minor")));
+                if credited != ours {
+                    broken.push(format!("redemption {id}: {ours:?} here, {credited:?} there"));
+                }
             }
-            "FAILED" if row.get::<Option<String>, _>("resolved_by").is_none() => {
-                assert_eq!(credited, None, "redemption {id} is FAILED");
+            "FAILED" if !by_a_person => {
+                if credited.is_some() {
+                    broken.push(format!("redemption {id} is FAILED here, {credited:?} there"));
+                }
             }
             // A person's word may differ; a review says that something does not fit.
             "SUCCEEDED" | "FAILED" | "NEEDS_REVIEW" => {}
-            open => panic!("redemption {id} is still {open}"),
+            open => broken.push(format!("redemption {id} is still {open}")),
         }
     }
-    assert!(theirs.is_empty(), "the provider credited what we do not know of: {theirs:?}");
+    for (key, credit) in theirs {
+        broken
+            .push(format!("the provider credited {credit:?} for {key}, of which we know nothing"));
+    }
+    broken
 }
 
-/// An account's balance is what it began with and what was credited since.
-async fn balances_add_up(db: &mut PgConnection) {
-    let wrong: Vec<String> = sqlx::query_scalar(
-        "SELECT a.account_id FROM accounts a
+/// What the database can tell by itself: a name, and a statement that finds each broken case as text.
+const BY_SQL: [(&str, &str); 7] = [
+    (
+        // 5, by account.
+        "a balance is what it began with and what was credited since",
+        "SELECT format('%s has %s', a.account_id, a.balance_minor) FROM accounts a
          JOIN account_events first USING (pool_id, account_id)
          WHERE first.version = 1
            AND a.balance_minor <> first.balance_minor + (
                SELECT COALESCE(sum(r.amount_minor), 0) FROM redemptions r
                WHERE r.pool_id = a.pool_id AND r.account_id = a.account_id
                  AND r.state = 'SUCCEEDED')",
-    )
-    .fetch_all(db)
-    .await
-    .unwrap();
-    assert!(wrong.is_empty(), "balances that do not add up: {wrong:?}");
-}
-
-/// By the database's times, no lease begins before the one before it ended, and tokens only rise.
-async fn leases_never_overlap(db: &mut PgConnection) {
-    let overlaps: Vec<String> = sqlx::query_scalar(
+    ),
+    (
+        // 3.
+        "by the database's times no lease begins before the one before it ended",
         "WITH leases AS (
-             SELECT e.pool_id, e.account_id, e.fencing_token, e.happened_at AS begins,
-                 (SELECT min(f.happened_at) FROM account_events f
-                  WHERE f.pool_id = e.pool_id AND f.account_id = e.account_id
-                    AND f.version > e.version AND f.to_status <> 'LOCKING') AS ends
-             FROM account_events e WHERE e.reason = 'acquired'
+             SELECT pool_id, account_id, fencing_token,
+                 min(happened_at) FILTER (WHERE reason = 'acquired') AS begins,
+                 min(happened_at) FILTER (WHERE to_status <> 'LOCKING') AS ends
+             FROM account_events WHERE fencing_token > 0
+             GROUP BY pool_id, account_id, fencing_token
+         ), times AS (
+             SELECT *, tstzrange(begins, GREATEST(begins, COALESCE(ends, 'infinity'))) AS held
+             FROM leases WHERE begins IS NOT NULL
          )
-         SELECT format('%s: token %s [%s, %s) and token %s [%s, %s)', a.account_id,
-             a.fencing_token, a.begins, a.ends, b.fencing_token, b.begins, b.ends)
-         FROM leases a JOIN leases b USING (pool_id, account_id)
-         WHERE a.fencing_token < b.fencing_token
-           AND tstzrange(a.begins, COALESCE(a.ends, 'infinity'))
-            && tstzrange(b.begins, COALESCE(b.ends, 'infinity'))",
-    )
-    .fetch_all(&mut *db)
-    .await
-    .unwrap();
-    assert!(overlaps.is_empty(), "leases overlap: {overlaps:#?}");
-    let falling: i64 = sqlx::query_scalar(
-        "SELECT count(*) FROM (
-             SELECT fencing_token - lag(fencing_token) OVER w AS rise, reason
+         SELECT format('%s: token %s %s and token %s %s', a.account_id,
+             a.fencing_token, a.held, b.fencing_token, b.held)
+         FROM times a JOIN times b USING (pool_id, account_id)
+         WHERE a.fencing_token < b.fencing_token AND a.held && b.held",
+    ),
+    (
+        "a fencing token rises by one at an acquisition, and only there",
+        "SELECT format('%s: %s by %s', account_id, reason, rise) FROM (
+             SELECT account_id, fencing_token - lag(fencing_token) OVER w AS rise, reason
              FROM account_events
              WINDOW w AS (PARTITION BY pool_id, account_id ORDER BY version)
          ) e
          WHERE rise <> CASE reason WHEN 'acquired' THEN 1 ELSE 0 END",
-    )
-    .fetch_one(db)
-    .await
-    .unwrap();
-    assert_eq!(falling, 0, "a fencing token changed otherwise than by rising at an acquisition");
-}
-
-/// Each event begins where the one before it ended, and the last one ends where the account is.
-async fn events_tell_the_whole_story(db: &mut PgConnection) {
-    let gaps: i64 = sqlx::query_scalar(
-        "SELECT count(*) FROM (
-             SELECT version, from_status,
+    ),
+    (
+        "a redemption is begun under the lease that was out then",
+        "SELECT format('redemption %s under token %s', r.redemption_id, r.fencing_token)
+         FROM redemptions r
+         WHERE NOT EXISTS (
+             SELECT FROM account_events e
+             WHERE e.pool_id = r.pool_id AND e.account_id = r.account_id
+               AND e.fencing_token = r.fencing_token AND e.reason = 'redeem_begun'
+               AND e.redemption_id = r.redemption_id AND e.lease_expires_at > e.happened_at)",
+    ),
+    (
+        "each event begins where the one before it ended",
+        "SELECT format('%s: version %s', account_id, version) FROM (
+             SELECT account_id, version, from_status,
                  lag(to_status) OVER w AS before, lag(version) OVER w AS version_before
              FROM account_events
              WINDOW w AS (PARTITION BY pool_id, account_id ORDER BY version)
          ) e
          WHERE from_status IS DISTINCT FROM before OR version <> COALESCE(version_before, 0) + 1",
-    )
-    .fetch_one(&mut *db)
-    .await
-    .unwrap();
-    assert_eq!(gaps, 0, "events with a gap between them");
-    let astray: i64 = sqlx::query_scalar(
-        "SELECT count(*) FROM accounts a
+    ),
+    (
+        "an account is where its last event left it",
+        "SELECT a.account_id FROM accounts a
          LEFT JOIN account_events e
              ON e.pool_id = a.pool_id AND e.account_id = a.account_id AND e.version = a.version
          WHERE e.to_status IS DISTINCT FROM a.status
             OR e.fencing_token IS DISTINCT FROM a.fencing_token
             OR e.balance_minor IS DISTINCT FROM a.balance_minor",
-    )
-    .fetch_one(db)
-    .await
-    .unwrap();
-    assert_eq!(astray, 0, "accounts that are not where their last event left them");
-}
-
-/// An open redemption and its account name each other.
-async fn open_redemptions_hold_their_accounts(db: &mut PgConnection) {
-    let loose: i64 = sqlx::query_scalar(
-        "SELECT count(*)
+    ),
+    (
+        // 4: what is locked past its lease has one of these.
+        "an open redemption and its locked account name each other",
+        "SELECT format('redemption %s, account %s', r.redemption_id, a.account_id)
          FROM (SELECT * FROM redemptions
                WHERE state IN ('SUBMITTED', 'IN_DOUBT', 'NEEDS_REVIEW')) r
          FULL JOIN (SELECT * FROM accounts WHERE open_redemption_id IS NOT NULL) a
              ON a.pool_id = r.pool_id AND a.account_id = r.account_id
              AND a.open_redemption_id = r.redemption_id
          WHERE a.account_id IS NULL OR r.redemption_id IS NULL OR a.status <> 'LOCKING'",
-    )
-    .fetch_one(db)
-    .await
-    .unwrap();
-    assert_eq!(loose, 0, "open redemptions whose account is not locked for them, or the reverse");
+    ),
+];
+
+async fn sql_finds_nothing(db: &mut PgConnection) -> Vec<Broken> {
+    let mut broken = Vec::new();
+    for (promise, sql) in BY_SQL {
+        let found: Vec<String> = sqlx::query_scalar(sql).fetch_all(&mut *db).await.unwrap();
+        broken.extend(found.into_iter().take(20).map(|found| format!("{promise}: {found}")));
+    }
+    broken
 }
 
-/// No column of any table, and no line that was logged, holds a code.
-async fn no_code_is_in_clear(db: &mut PgConnection, code_prefix: &str) {
-    for table in ["pools", "plans", "accounts", "account_events", "redemptions", "installation"] {
-        let found: i64 = sqlx::query_scalar(AssertSqlSafe(format!(
-            "SELECT count(*) FROM {table} t WHERE t::text LIKE $1"
-        )))
-        .bind(format!("%{code_prefix}%"))
-        .fetch_one(&mut *db)
-        .await
-        .unwrap();
-        assert_eq!(found, 0, "a code stands in clear in {table}");
+/// 6 and 7: what a caller was told is still so. A failure may have turned out to be a credit.
+async fn nothing_told_is_undone(db: &mut PgConnection, journal: &Journal) -> Vec<Broken> {
+    let mut leases = HashSet::new();
+    let mut ended = HashSet::new();
+    let events = "SELECT pool_id, account_id, fencing_token, reason, to_status FROM account_events";
+    for row in sqlx::query(events).fetch_all(&mut *db).await.unwrap() {
+        let lease: (String, String, i64) = (row.get(0), row.get(1), row.get(2));
+        if row.get::<String, _>("to_status") != "LOCKING" {
+            ended.insert(lease.clone());
+        }
+        if row.get::<String, _>("reason") == "acquired" {
+            leases.insert(lease);
+        }
     }
-    let lines = logs::lines_with(code_prefix);
-    assert!(lines.is_empty(), "codes in the logs: {lines:#?}");
+    let mut outcomes = HashMap::new();
+    let redemptions = "SELECT redemption_id::text, state, amount_minor FROM redemptions";
+    for row in sqlx::query(redemptions).fetch_all(db).await.unwrap() {
+        let outcome: (String, Option<i64>) = (row.get(1), row.get(2));
+        outcomes.insert(row.get::<String, _>(0), outcome);
+    }
+    let holds = |told: &Told| match told {
+        Told::Leased { pool_id, account_id, token } => {
+            leases.contains(&(pool_id.clone(), account_id.clone(), *token))
+        }
+        Told::Released { pool_id, account_id, token } => {
+            ended.contains(&(pool_id.clone(), account_id.clone(), *token))
+        }
+        Told::Settled { redemption_id, state, amount_minor } => match outcomes.get(redemption_id) {
+            Some((now, amount)) if *state == "SUCCEEDED" => {
+                now == state && *amount == Some(*amount_minor)
+            }
+            Some((now, _)) => now == state || now == "SUCCEEDED",
+            None => false,
+        },
+    };
+    let told = journal.entries();
+    let undone = told.iter().filter(|told| !holds(told));
+    undone.map(|told| format!("a caller was told {told:?}, which is not so any more")).collect()
+}
+
+/// 8: no column of any table, and no line that was logged, holds a code.
+async fn no_code_is_in_clear(db: &mut PgConnection, scene: &Scene<'_>) -> Vec<Broken> {
+    let mut broken = Vec::new();
+    let tables = "SELECT relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace
+                  WHERE relkind = 'r' AND nspname = 'public'";
+    let tables: Vec<String> = sqlx::query_scalar(tables).fetch_all(&mut *db).await.unwrap();
+    for table in tables {
+        let count = format!("SELECT count(*) FROM {table} t WHERE t::text LIKE $1");
+        let found: i64 = sqlx::query_scalar(AssertSqlSafe(count))
+            .bind(format!("%{}%", scene.code_prefix))
+            .fetch_one(&mut *db)
+            .await
+            .unwrap();
+        if found > 0 {
+            broken.push(format!("codes stand in clear in {table}, in {found} rows"));
+        }
+    }
+    let logged = logs::lines_with(scene.code_prefix);
+    broken.extend(logged.iter().map(|line| format!("a code was logged: {line}")));
+    for log in scene.logs {
+        let text = fs::read(log).unwrap_or_default();
+        if String::from_utf8_lossy(&text).contains(scene.code_prefix) {
+            broken.push(format!("a code stands in the log {}", log.display()));
+        }
+    }
+    broken
 }

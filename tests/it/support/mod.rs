@@ -3,6 +3,8 @@
 pub(crate) mod batch;
 pub(crate) mod checks;
 pub(crate) mod cluster;
+pub(crate) mod fleet;
+pub(crate) mod journal;
 pub(crate) mod logs;
 pub(crate) mod wait;
 pub(crate) mod world;

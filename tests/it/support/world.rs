@@ -28,8 +28,9 @@ use tonic::{Status, transport::Channel};
 use tonic_types::StatusExt as _;
 
 use super::{
-    checks,
+    checks::{self, Scene},
     cluster::{Template, TestDatabase},
+    journal::Journal,
     logs,
     wait::eventually,
 };
@@ -52,6 +53,7 @@ pub(crate) struct World {
     database: Option<TestDatabase>,
     folder: Option<TempDir>,
     args: ServeArgs,
+    journal: Journal,
     /// The servers' own threads: a test that blocks does not stop them.
     runtime: Option<Runtime>,
 }
@@ -62,6 +64,7 @@ pub(crate) struct Clients {
     pub(crate) redemptions: RedemptionServiceClient<Channel>,
     pub(crate) accounts: AccountServiceClient<Channel>,
     pub(crate) pools: PoolServiceClient<Channel>,
+    journal: Journal,
 }
 
 impl World {
@@ -103,6 +106,7 @@ impl World {
             database: Some(database),
             folder: Some(folder),
             args,
+            journal: Journal::default(),
             runtime: Some(runtime),
         };
         for _ in 0..servers {
@@ -131,7 +135,7 @@ impl World {
 
     /// The clients of a server.
     pub(crate) async fn clients(&self, place: usize) -> Clients {
-        Clients::over(self.channel(place).await)
+        Clients::over(self.channel(place).await, self.journal.clone())
     }
 
     /// A connection to a server.
@@ -199,6 +203,7 @@ impl Drop for World {
         };
         let (database, folder) = (self.database.take(), self.folder.take());
         let (url, ledger, number) = (self.db_url.clone(), self.ledger.clone(), self.number);
+        let journal = self.journal.clone();
         let failed_already = thread::panicking();
         // On a thread of its own: a runtime must not be entered from within another.
         let teardown = thread::spawn(move || {
@@ -213,8 +218,14 @@ impl Drop for World {
                 }
                 provider.stop().await.unwrap();
                 if !failed_already {
-                    let prefix = format!("{CODE_PREFIX}-{number:04}");
-                    checks::invariants(&url, &ledger, &prefix).await;
+                    let scene = Scene {
+                        url: &url,
+                        ledger: &ledger,
+                        code_prefix: &format!("{CODE_PREFIX}-{number:04}"),
+                        journal: &journal,
+                        logs: &[],
+                    };
+                    checks::assert_invariants(&scene).await;
                 }
                 if let Some(database) = database {
                     database.drop_database().await;
@@ -280,15 +291,23 @@ fn serve_args(url: &str, folder: &TempDir, provider_url: String) -> ServeArgs {
 impl Clients {
     /// The clients of a server that is not the world's.
     pub(crate) async fn connect(url: &str) -> Self {
-        Self::over(Channel::from_shared(url.to_owned()).unwrap().connect().await.unwrap())
+        let channel = Channel::from_shared(url.to_owned()).unwrap().connect().await.unwrap();
+        Self::over(channel, Journal::default())
     }
 
-    fn over(channel: Channel) -> Self {
+    /// Clients over a connection, who write down what they are told.
+    pub(crate) fn over(channel: Channel, journal: Journal) -> Self {
         Self {
             redemptions: RedemptionServiceClient::new(channel.clone()),
             accounts: AccountServiceClient::new(channel.clone()),
             pools: PoolServiceClient::new(channel),
+            journal,
         }
+    }
+
+    /// What they were told.
+    pub(crate) fn journal(&self) -> &Journal {
+        &self.journal
     }
 
     pub(crate) async fn create_pool(&mut self, pool_id: &str) {
@@ -364,12 +383,17 @@ impl Clients {
             ..Default::default()
         };
         change(&mut request);
-        Ok(self.redemptions.acquire_account(request).await?.into_inner())
+        let acquired = self.redemptions.acquire_account(request).await?.into_inner();
+        self.journal.leased(&lease(&acquired));
+        Ok(acquired)
     }
 
     pub(crate) async fn release(&mut self, lease: &pb::LeaseRef) -> Result<pb::Account, Status> {
         let request = pb::ReleaseAccountRequest { lease: Some(lease.clone()) };
-        Ok(self.redemptions.release_account(request).await?.into_inner().account.unwrap())
+        let reply = self.redemptions.release_account(request).await?.into_inner();
+        let account = reply.account.unwrap();
+        self.journal.released(lease, &account);
+        Ok(account)
     }
 
     pub(crate) async fn renew(
@@ -399,7 +423,9 @@ impl Clients {
             release_on_completion: false,
         };
         change(&mut request);
-        Ok(self.redemptions.redeem(request).await?.into_inner())
+        let redeemed = self.redemptions.redeem(request).await?.into_inner();
+        self.journal.redemption(redeemed.redemption.as_ref().unwrap());
+        Ok(redeemed)
     }
 
     pub(crate) async fn redemption(&mut self, redemption_id: &str) -> pb::Redemption {
