@@ -35,8 +35,6 @@ use crate::{
 
 /// Who settles, in the accounts' events.
 const ACTOR: &str = "reconciler";
-/// How long recording what was found may take, while the database is slow.
-const RECORDING: Duration = Duration::from_secs(5);
 /// The most redemptions that are taken, and looked at, at once.
 const BATCH: usize = 32;
 
@@ -95,9 +93,9 @@ impl Reconciler {
 
     /// Looks at what is due in a pool, and answers at how many.
     async fn look_at_pool(self: &Arc<Self>, pool_id: &PoolId) -> usize {
-        // Nobody else looks at them meanwhile: a look is at most two calls, and then a record.
-        let hold = self.limits.call_timeout * 2 + RECORDING;
-        let act_until = Instant::now() + self.limits.call_timeout + RECORDING;
+        // Nobody else looks at them meanwhile.
+        let (act, hold) = self.limits.hold();
+        let act_until = Instant::now() + act;
         let limit = i64::try_from(BATCH).unwrap_or(i64::MAX);
         let claimed = match self.store.claim_checks(pool_id, limit, hold).await {
             Ok(claimed) => claimed,

@@ -68,9 +68,22 @@ impl RedeemLimits {
         SendLimits { not_after: self.not_after, take_over: self.take_over() }
     }
 
-    /// When nobody who is alive can still be at work on it.
+    /// When nobody who is alive can still be at work on it: the last call has ended, and what it told
+    /// has been recorded.
     fn take_over(&self) -> Duration {
-        self.send_window + self.call_timeout + Duration::from_secs(5)
+        self.send_window + self.call_timeout + self.recording()
+    }
+
+    /// How long recording what a call told may take: as long as the call, and a second at least.
+    fn recording(&self) -> Duration {
+        self.call_timeout.max(Duration::from_secs(1))
+    }
+
+    /// How long the reconciler may begin calls about a redemption that it has taken, and how long it
+    /// is its own: two calls, the second of which begins in that time, and a record.
+    pub(super) fn hold(&self) -> (Duration, Duration) {
+        let act = self.call_timeout * 2;
+        (act, act + self.call_timeout + self.recording())
     }
 }
 

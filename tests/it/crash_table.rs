@@ -235,9 +235,7 @@ impl Caller<'_> {
 
     /// Where the first server is gone or stands still, there is another.
     async fn look_after_servers(&mut self) {
-        let first = &mut self.fleet.servers[0];
-        let is_gone = !first.is_running() || first.is_stopped();
-        if is_gone && self.fleet.servers.len() == 1 {
+        if self.fleet.first_is_gone() && self.fleet.servers.len() == 1 {
             self.fleet.start_server(&[]).await;
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -270,9 +268,11 @@ async fn play(cell: Cell) {
         })
         .await;
     }
-    let is_gone = !fleet.servers[0].is_running() || fleet.servers[0].is_stopped();
-    if is_gone && fleet.servers.len() == 1 {
-        fleet.start_server(&[]).await;
+    if matches!(cell.action, Action::Kill | Action::Stop) {
+        eventually(CELL, "the server is gone", async || fleet.first_is_gone().then_some(())).await;
+        if fleet.servers.len() == 1 {
+            fleet.start_server(&[]).await;
+        }
     }
     // The other server has done what there was to be done: the lease has run out long ago, too.
     account_is_free_or_reviewed(&fleet).await;
@@ -370,10 +370,10 @@ async fn play_all(action: Action, able: Able) {
             tokio::task::spawn_blocking(alone).await.is_err().then_some(cell)
         })
         .buffer_unordered(4)
-        .filter_map(async |failed| failed)
-        .collect::<Vec<_>>()
+        .collect::<Vec<Option<Cell>>>()
         .await;
-    assert!(played.is_empty(), "cells that did not end as they should: {played:#?}");
+    let failed: Vec<_> = played.into_iter().flatten().collect();
+    assert!(failed.is_empty(), "cells that did not end as they should: {failed:#?}");
 }
 
 macro_rules! rows {

@@ -29,7 +29,7 @@ use super::{
 /// How every code begins that is redeemed over a fleet.
 const CODE_PREFIX: &str = "FLCODE";
 /// How long a process may take to start, on a machine that is busy.
-const START: Duration = Duration::from_secs(60);
+const START: Duration = Duration::from_secs(30);
 
 /// A process of the program under test. Killed when it is dropped.
 pub(crate) struct Process {
@@ -80,7 +80,9 @@ impl Process {
     fn listening(&self) -> Option<String> {
         self.said().lines().find_map(|line| {
             let line: serde_json::Value = serde_json::from_str(line).ok()?;
-            let addr = (line["message"] == "listening").then(|| line["addr"].as_str())?;
+            let says_so = ["listening", "simulating the provider"];
+            let says_so = says_so.iter().any(|message| line["message"] == *message);
+            let addr = says_so.then(|| line["addr"].as_str())?;
             addr.map(str::to_owned)
         })
     }
@@ -114,7 +116,8 @@ impl Process {
 
     /// Lets it go on.
     pub(crate) fn go_on(&self) {
-        kill_process(self.pid(), Signal::CONT).unwrap();
+        // One that has ended is not there any more.
+        let _ = kill_process(self.pid(), Signal::CONT);
     }
 
     fn pid(&self) -> Pid {
@@ -247,13 +250,18 @@ impl Fleet {
             "--provider-connect-timeout=200ms".to_owned(),
             "--provider-send-window=1s".to_owned(),
             "--provider-visibility-horizon=200ms".to_owned(),
-            "--provider-max-processing-time=3s".to_owned(),
+            "--provider-max-processing-time=2s".to_owned(),
         ];
         args.extend(self.setup.able.flags("provider-"));
         args.extend(self.setup.serve.iter().cloned());
         let mut env = env.to_vec();
         env.push(("HOLDFAST_DATABASE_URL", &self.db_url));
         Process::start("server", folder, &args, &env).await
+    }
+
+    /// Whether the first server has ended or stands still.
+    pub(crate) fn first_is_gone(&mut self) -> bool {
+        !self.servers[0].is_running() || self.servers[0].is_stopped()
     }
 
     pub(crate) fn folder(&self) -> &Path {
@@ -277,6 +285,8 @@ impl Fleet {
     /// What goes wrong at the provider from now on.
     pub(crate) async fn set_faults(&self, faults: &Faults) {
         let url = format!("http://{}/faults", self.provider.as_ref().unwrap().addr);
+        // Fails only where one is installed already, which is then the one that is used.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let reply = reqwest::Client::new()
             .put(url)
             .body(serde_json::to_vec(faults).unwrap())
