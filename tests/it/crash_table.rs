@@ -131,7 +131,7 @@ impl Cell {
     fn setup(self) -> Setup {
         let mut serve = Vec::new();
         if self.way() == Way::TooLate {
-            serve.push("--provider-not-after=1500ms".to_owned());
+            serve.push("--provider-not-after=2500ms".to_owned());
         }
         Setup { able: self.able, serve, provider: Vec::new() }
     }
@@ -147,7 +147,7 @@ impl Cell {
 }
 
 /// How long a call may take before its caller asks another server.
-const CALL: Duration = Duration::from_secs(3);
+const CALL: Duration = Duration::from_secs(4);
 /// How long a cell may take to end.
 const CELL: Duration = Duration::from_secs(60);
 

@@ -246,11 +246,11 @@ impl Fleet {
             "--reconcile-interval=100ms".to_owned(),
             "--drain-delay=0s".to_owned(),
             "--shutdown-timeout=5s".to_owned(),
-            "--provider-timeout=500ms".to_owned(),
-            "--provider-connect-timeout=200ms".to_owned(),
-            "--provider-send-window=1s".to_owned(),
+            "--provider-timeout=1500ms".to_owned(),
+            "--provider-connect-timeout=500ms".to_owned(),
+            "--provider-send-window=2s".to_owned(),
             "--provider-visibility-horizon=200ms".to_owned(),
-            "--provider-max-processing-time=2s".to_owned(),
+            "--provider-max-processing-time=3s".to_owned(),
         ];
         args.extend(self.setup.able.flags("provider-"));
         args.extend(self.setup.serve.iter().cloned());
