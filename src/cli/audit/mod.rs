@@ -87,13 +87,15 @@ pub(super) async fn run(args: AuditArgs) -> anyhow::Result<ExitCode> {
     let window = Window { from: args.from, to: args.to };
     let server = args.server.connect().await?;
     let pools = Pools::read(&server, &args.pool).await?;
+    let progress = Progress::new();
+    let rows = Rows::new(args.format.for_stdout(), COLUMNS, Sink::stdout());
     let mut audit = Audit {
         server,
         pools,
         window,
         names: Names::default(),
-        progress: Progress::new(),
-        report: Report::new(Rows::new(args.format.for_stdout(), COLUMNS, Sink::stdout())),
+        report: Report::new(rows, progress.aside()),
+        progress,
     };
     let done = audit.run(&args).await;
     audit.progress.finish();
@@ -221,8 +223,7 @@ impl Audit {
             LookUps::File(end) => {
                 for ours in absent {
                     if is_too_late(&ours, *end) {
-                        self.report.not_covered();
-                        self.progress.aside(|| note(TooLate(&ours)));
+                        self.report.not_covered(&ours);
                     } else {
                         self.compare(&ours, None, theirs)?;
                     }
@@ -248,8 +249,7 @@ impl Audit {
             match redemption {
                 None => {
                     let twice = theirs.take_twice(key);
-                    let (report, name) = (&mut self.report, key.to_string());
-                    self.progress.aside(|| report.missing_here(&name, &record, &twice))?;
+                    self.report.missing_here(&key.to_string(), &record, &twice)?;
                 }
                 Some(redemption) if self.pools.is_audited(&redemption.pool_id) => {
                     let ours = Ours::read(&redemption, &mut self.names)?;
@@ -259,8 +259,7 @@ impl Audit {
             }
         }
         for (key, record) in theirs.strangers() {
-            let report = &mut self.report;
-            self.progress.aside(|| report.missing_here(key, record, &[]))?;
+            self.report.missing_here(key, record, &[])?;
         }
         Ok(())
     }
@@ -271,8 +270,8 @@ impl Audit {
         record: Option<&Record>,
         theirs: &mut Theirs,
     ) -> anyhow::Result<()> {
-        let (report, twice) = (&mut self.report, theirs.take_twice(ours.key));
-        self.progress.aside(|| report.compare(ours, record, &twice))
+        let twice = theirs.take_twice(ours.key);
+        self.report.compare(ours, record, &twice)
     }
 }
 
@@ -280,13 +279,4 @@ impl Audit {
 fn is_too_late(ours: &Ours, end: OffsetDateTime) -> bool {
     ours.record.credited().is_some()
         && ours.known_at.is_some_and(|at| at >= end.saturating_sub(CLOCK_SLACK))
-}
-
-struct TooLate<'a>(&'a Ours);
-
-impl std::fmt::Display for TooLate<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Ours { key, pool_id, .. } = self.0;
-        write!(f, "redemption {key} of {pool_id} may have been completed after the ledger ends")
-    }
 }

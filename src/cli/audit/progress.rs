@@ -21,6 +21,16 @@ pub(in crate::cli) struct Progress {
     last_line: Instant,
 }
 
+/// Keeps the line out of the way of others.
+pub(super) struct Aside(ProgressBar);
+
+impl Aside {
+    /// Does something with the terminal.
+    pub(super) fn write<T>(&self, write: impl FnOnce() -> T) -> T {
+        self.0.suspend(write)
+    }
+}
+
 impl Progress {
     /// On the terminal, if there is one.
     pub(super) fn new() -> Self {
@@ -46,9 +56,9 @@ impl Progress {
         }
     }
 
-    /// Does something with the terminal while the line is out of the way.
-    pub(super) fn aside<T>(&self, write: impl FnOnce() -> T) -> T {
-        self.bar.suspend(write)
+    /// For whoever else writes to the terminal.
+    pub(super) fn aside(&self) -> Aside {
+        Aside(self.bar.clone())
     }
 
     /// Takes the line away.

@@ -7,8 +7,12 @@ use serde_json::Value;
 use super::{
     compare::{Difference, Record, State, differences},
     ours::Ours,
+    progress::Aside,
 };
-use crate::cli::{output::Rows, view::text};
+use crate::cli::{
+    output::{Rows, note},
+    view::text,
+};
 
 /// The columns of a difference: which, of what, and what each side says.
 pub(super) const COLUMNS: &[&str] = &[
@@ -30,6 +34,7 @@ pub(super) const COLUMNS: &[&str] = &[
 /// Gathers what is found. Rows are written as they come, but for a table's.
 pub(super) struct Report {
     rows: Rows,
+    aside: Aside,
     tally: Tally,
 }
 
@@ -55,8 +60,8 @@ struct Sums {
 }
 
 impl Report {
-    pub(super) fn new(rows: Rows) -> Self {
-        Self { rows, tally: Tally::default() }
+    pub(super) fn new(rows: Rows, aside: Aside) -> Self {
+        Self { rows, aside, tally: Tally::default() }
     }
 
     /// A redemption of ours, and what the provider says of it: nothing, something, or, which is one
@@ -99,9 +104,16 @@ impl Report {
         Ok(())
     }
 
-    /// A redemption of ours that may have been completed after a ledger's file ends.
-    pub(super) fn not_covered(&mut self) {
+    /// A redemption of ours that may have been completed after a ledger's file ends: said aside, so
+    /// that rows are differences and nothing else.
+    pub(super) fn not_covered(&mut self, ours: &Ours) {
         self.tally.not_covered += 1;
+        let Ours { key, pool_id, .. } = ours;
+        self.aside.write(|| {
+            note(format_args!(
+                "redemption {key} of {pool_id} may have been completed after the ledger ends"
+            ));
+        });
     }
 
     /// Ends the rows.
@@ -157,7 +169,7 @@ impl Report {
         for (ours, provider) in side(ours).into_iter().zip(side(provider)) {
             row.extend([ours, provider]);
         }
-        self.rows.push(&row)
+        self.aside.write(|| self.rows.push(&row))
     }
 }
 
@@ -197,7 +209,10 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::cli::output::{Format, Sink};
+    use crate::cli::{
+        audit::progress::Progress,
+        output::{Format, Sink},
+    };
 
     fn record(state: State, amount_minor: i64) -> Record {
         Record {
@@ -217,7 +232,7 @@ mod tests {
     fn reported(report: impl FnOnce(&mut Report)) -> (Vec<String>, String) {
         let file = tempfile::NamedTempFile::new().unwrap();
         let rows = Rows::new(Format::Csv, COLUMNS, Sink::file(file.path()).unwrap());
-        let mut it = Report::new(rows);
+        let mut it = Report::new(rows, Progress::hidden().aside());
         report(&mut it);
         let closing = it.finish().unwrap().to_string();
         let text = std::fs::read_to_string(file.path()).unwrap();
