@@ -315,6 +315,8 @@ async fn what_is_changed_in_the_database_is_named_and_asked_of_the_provider() {
     yesterday().agrees(1);
     // And from the provider's side it is found here, though our window does not have it.
     audit_now(&world, &[]).agrees(3);
+    clients.create_pool("other").await;
+    audit_now(&world, &["--pool", "other"]).agrees(0);
     sql(&world, back, id(1)).await;
     audit_now(&world, &[]).agrees(3);
 }
