@@ -241,11 +241,11 @@ impl Parts {
             store.clone(),
             pools.clone(),
             provider,
-            secret,
+            Arc::clone(&secret),
             settler.clone(),
             limits,
         );
-        let redemptions = Redemptions::new(store.clone(), pools.clone(), settler);
+        let redemptions = Redemptions::new(store.clone(), pools.clone(), secret, settler);
         let redemption = RedemptionRpc {
             pools: pools.clone(),
             acquire: acquire.clone(),

@@ -4,8 +4,10 @@ use std::{error::Error, fmt, time::Duration};
 
 use anyhow::Context as _;
 use clap::Args;
+use time::{OffsetDateTime, format_description::well_known::Rfc2822};
 use tonic::{
     Code, Request, Status,
+    metadata::MetadataMap,
     transport::{Channel, Endpoint},
 };
 use tonic_types::{ErrorDetails, StatusExt as _};
@@ -89,6 +91,14 @@ pub(crate) fn unary<T>(message: T) -> Request<T> {
     let mut request = Request::new(message);
     request.set_timeout(UNARY_TIMEOUT);
     request
+}
+
+/// When a reply was written, by the server's clock; by this machine's, when a proxy in between took
+/// that out. To show how long ago something was, to the second; nothing is decided by it.
+pub(crate) fn server_time(metadata: &MetadataMap) -> OffsetDateTime {
+    let date = metadata.get("date").and_then(|date| date.to_str().ok());
+    let date = date.and_then(|date| OffsetDateTime::parse(date, &Rfc2822).ok());
+    date.unwrap_or_else(OffsetDateTime::now_utc)
 }
 
 /// Reads every page of a list: `fetch` gets a page's token and answers with its rows and the next
@@ -240,6 +250,17 @@ mod tests {
         details.set_retry_info(Some(Duration::from_millis(1500)));
         let status = Status::with_error_details(Code::Unavailable, "later", details);
         assert!(RpcError(status).to_string().ends_with("next: try again in 1s 500ms"));
+    }
+
+    #[test]
+    fn the_servers_clock_is_taken_before_ones_own() {
+        let mut metadata = MetadataMap::new();
+        metadata.insert("date", "Sun, 06 Nov 1994 08:49:37 GMT".parse().unwrap());
+        assert_eq!(server_time(&metadata).unix_timestamp(), 784_111_777);
+        let before = OffsetDateTime::now_utc();
+        metadata.insert("date", "yesterday".parse().unwrap());
+        assert!(server_time(&metadata) >= before);
+        assert!(server_time(&MetadataMap::new()) >= before);
     }
 
     #[tokio::test]

@@ -1,11 +1,12 @@
 //! The command line: one file a command. Commands that talk to a server do so over gRPC alone, as
 //! any client could.
 //!
-//! Exit codes: 0 when all is well, 1 for an error, 2 for arguments that cannot be read, and for
-//! `redeem-batch` 3 when the batch went through but some of it wants a look.
+//! Exit codes: 0 when all is well, 1 for an error, 2 for arguments that cannot be read, and 3 when
+//! `redeem-batch` went through but some of it wants a look, or `redemption audit` found differences.
 
 mod account;
 mod account_import;
+mod audit;
 mod client;
 mod csv_files;
 mod demo;
@@ -110,7 +111,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Plan(command) => Box::pin(plan::run(command)).await.map(done),
         Command::Account(command) => Box::pin(account::run(command)).await.map(done),
         Command::RedeemBatch(args) => Box::pin(redeem_batch::run(args)).await,
-        Command::Redemption(command) => Box::pin(redemption::run(command)).await.map(done),
+        Command::Redemption(command) => Box::pin(redemption::run(command)).await,
     }
 }
 
@@ -120,6 +121,8 @@ fn done((): ()) -> ExitCode {
 
 /// How flags are read.
 mod parse {
+    use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+
     use crate::domain::{
         id::{AccountId, BatchId, Holder, PlanId, PoolId, RedemptionId},
         money::Currency,
@@ -138,6 +141,15 @@ mod parse {
     by_rule! {
         pool => PoolId, plan => PlanId, account => AccountId, batch => BatchId, holder => Holder,
         redemption => RedemptionId,
+    }
+
+    /// Reads a time: RFC 3339, or a date, whose first moment in UTC it then is.
+    pub(super) fn time(text: &str) -> Result<OffsetDateTime, &'static str> {
+        let date = format!("{text}T00:00:00Z");
+        let text = if text.contains('T') { text } else { &date };
+        OffsetDateTime::parse(text, &Rfc3339).map_err(
+            |_| "must be a date such as 2026-11-24, or a time such as 2026-11-24T06:00:00Z",
+        )
     }
 
     /// Reads a currency code.
@@ -209,9 +221,13 @@ mod tests {
             "redeem-batch f.csv --pool p --batch-id b --holder h --max-in-flight 8 --item-timeout 30s --plan s --format json --output o",
             "redemption list --pool p --state in-doubt --state needs-review --batch-id b --account a",
             "redemption list --pool p --state in-doubt,needs-review",
+            "redemption list --state in-doubt",
+            "redemption audit --from 2026-11-24 --to 2026-11-25",
+            "redemption audit --from 2026-11-24T06:00:00+01:00 --to 2026-11-25 --pool p --pool q --provider-url http://127.0.0.1:1 --provider-timeout 3s --format json",
+            "redemption audit --from 2026-11-24 --to 2026-11-25 --ledger l.jsonl",
             "redemption show 01890a5d-ac96-774b-bcce-b302099a8057 --pool p",
-            "redemption resolve 01890a5d-ac96-774b-bcce-b302099a8057 --pool p --outcome succeeded --amount-minor 5 --provider-ref r --reason seen --by me",
-            "redemption resolve 01890a5d-ac96-774b-bcce-b302099a8057 --pool p --outcome failed --code-spent --reason seen --by me",
+            "redemption resolve 01890a5d-ac96-774b-bcce-b302099a8057 --pool p --outcome succeeded --amount-minor 5 --provider-ref r --reason seen --evidence ticket --by me",
+            "redemption resolve 01890a5d-ac96-774b-bcce-b302099a8057 --pool p --outcome failed --code-spent --reason seen --evidence ticket --by me",
         ] {
             let words = ["holdfast"].into_iter().chain(line.split(' '));
             assert!(Cli::try_parse_from(words).is_ok(), "{line}");
@@ -229,7 +245,13 @@ mod tests {
             "redeem-batch f.csv --pool p --batch-id a:b",
             "redeem-batch f.csv --pool p --batch-id b --max-in-flight 1025",
             "redemption show x --pool p",
-            "redemption resolve 01890a5d-ac96-774b-bcce-b302099a8057 --pool p --outcome succeeded --reason seen --by me",
+            "redemption resolve 01890a5d-ac96-774b-bcce-b302099a8057 --pool p --outcome succeeded --reason seen --evidence ticket --by me",
+            "redemption resolve 01890a5d-ac96-774b-bcce-b302099a8057 --pool p --outcome failed --reason seen --by me",
+            "redemption audit --from 2026-11-24",
+            "redemption audit --from yesterday --to 2026-11-25",
+            "redemption audit --from 2026-11-31 --to 2026-12-01",
+            "redemption audit --from 2026-11-24T06:00:00 --to 2026-11-25",
+            "redemption audit --from 2026-11-24 --to 2026-11-25 --pool p/q",
         ] {
             let words = ["holdfast"].into_iter().chain(line.split(' '));
             assert!(Cli::try_parse_from(words).is_err(), "{line}");

@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
-use comfy_table::{Table, presets};
+use comfy_table::{ColumnConstraint, ContentArrangement, Table, Width, presets};
 use serde_json::Value;
 
 /// Whoever read our output has stopped (`holdfast … | head`): a reason to end, not an error.
@@ -51,19 +51,27 @@ impl FormatArgs {
 }
 
 /// Where results go.
-pub(crate) struct Sink(Box<dyn Write + Send>);
+pub(crate) struct Sink {
+    out: Box<dyn Write + Send>,
+    /// How many characters a line of the terminal has, when it is one.
+    width: Option<u16>,
+}
 
 impl Sink {
     /// Standard output, line by line.
     pub(crate) fn stdout() -> Self {
-        Self(Box::new(io::stdout()))
+        let is_terminal = io::stdout().is_terminal();
+        let size = is_terminal.then(|| rustix::termios::tcgetwinsize(io::stdout()).ok()).flatten();
+        // One that does not know says 0.
+        let width = size.map(|size| size.ws_col).filter(|width| *width > 0);
+        Self { out: Box::new(io::stdout()), width }
     }
 
     /// A file, made anew.
     pub(crate) fn file(path: &Path) -> anyhow::Result<Self> {
         let file = File::create(path)
             .with_context(|| format!("cannot write the file {}", path.display()))?;
-        Ok(Self(Box::new(BufWriter::new(file))))
+        Ok(Self { out: Box::new(BufWriter::new(file)), width: None })
     }
 
     /// Writes a line.
@@ -77,7 +85,7 @@ impl Sink {
     }
 
     fn done(&mut self, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> anyhow::Result<()> {
-        write(&mut *self.0).map_err(|error| match error.kind() {
+        write(&mut *self.out).map_err(|error| match error.kind() {
             io::ErrorKind::BrokenPipe => Closed.into(),
             _ => anyhow::Error::new(error).context("cannot write the results"),
         })
@@ -91,6 +99,8 @@ pub(crate) struct Rows {
     format: Format,
     columns: &'static [&'static str],
     table: Table,
+    /// Which columns of the table have something in them.
+    filled: Vec<bool>,
     begun: bool,
 }
 
@@ -99,7 +109,7 @@ impl Rows {
     pub(crate) fn new(format: Format, columns: &'static [&'static str], sink: Sink) -> Self {
         let mut table = Table::new();
         table.load_style(presets::UTF8_FULL_CONDENSED).set_header(columns.iter());
-        Self { sink, format, columns, table, begun: false }
+        Self { sink, format, columns, table, filled: vec![false; columns.len()], begun: false }
     }
 
     /// Adds a row: a value for each column, in their order.
@@ -107,6 +117,9 @@ impl Rows {
         let first = self.begin()?;
         match self.format {
             Format::Table => {
+                for (filled, value) in self.filled.iter_mut().zip(row) {
+                    *filled |= !text(value).is_empty();
+                }
                 self.table.add_row(row.iter().map(|value| printable(&text(value))));
                 Ok(())
             }
@@ -141,7 +154,13 @@ impl Rows {
     pub(crate) fn finish(mut self) -> anyhow::Result<Sink> {
         self.begin()?;
         match self.format {
-            Format::Table => self.sink.line(&self.table)?,
+            Format::Table => {
+                if let Some(width) = self.sink.width {
+                    fit(&mut self.table, width);
+                    arrange(&mut self.table, self.columns, &self.filled);
+                }
+                self.sink.line(&self.table)?;
+            }
             Format::Csv => {}
             Format::Json => self.sink.line("]")?,
         }
@@ -164,6 +183,9 @@ pub(crate) fn record(
             for (column, value) in columns.iter().zip(row) {
                 table.add_row([(*column).to_owned(), printable(&text(value))]);
             }
+            if let Some(width) = sink.width {
+                fit(&mut table, width);
+            }
             sink.line(table)?;
         }
         Format::Csv => {
@@ -175,6 +197,32 @@ pub(crate) fn record(
     }
     sink.flush()?;
     Ok(sink)
+}
+
+/// What people and providers wrote, and so may be long. In a table on a terminal it is broken into
+/// lines; everything else stays whole, so that it can be copied.
+const PROSE: [&str; 5] = ["message", "last_answer", "resolution", "evidence", "labels"];
+/// The least width of such a column: in less nobody can read.
+const MIN_PROSE: u16 = 20;
+
+/// Makes a table fit a terminal, as far as it can.
+fn fit(table: &mut Table, width: u16) {
+    table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
+}
+
+/// Leaves out the columns that have nothing in them, unless none has, and shares out the width among
+/// the others.
+fn arrange(table: &mut Table, columns: &[&str], filled: &[bool]) {
+    let is_empty = !filled.contains(&true);
+    for ((name, filled), column) in columns.iter().zip(filled).zip(table.column_iter_mut()) {
+        column.set_constraint(if !filled && !is_empty {
+            ColumnConstraint::Hidden
+        } else if PROSE.contains(name) {
+            ColumnConstraint::LowerBoundary(Width::Fixed(MIN_PROSE))
+        } else {
+            ColumnConstraint::ContentWidth
+        });
+    }
 }
 
 /// A JSON object whose keys keep the order of the columns.
@@ -263,9 +311,18 @@ mod tests {
     }
 
     fn written(format: Format, rows: &[Vec<Value>]) -> String {
+        written_in(None, format, &["name", "labels"], rows)
+    }
+
+    fn written_in(
+        width: Option<u16>,
+        format: Format,
+        columns: &'static [&'static str],
+        rows: &[Vec<Value>],
+    ) -> String {
         let memory = Memory::default();
-        let sink = Sink(Box::new(memory.clone()));
-        let mut out = Rows::new(format, &["name", "labels"], sink);
+        let sink = Sink { out: Box::new(memory.clone()), width };
+        let mut out = Rows::new(format, columns, sink);
         for row in rows {
             out.push(row).unwrap();
         }
@@ -288,7 +345,8 @@ mod tests {
     #[test]
     fn a_command_that_is_refused_leaves_its_output_empty() {
         let memory = Memory::default();
-        drop(Rows::new(Format::Json, &["name"], Sink(Box::new(memory.clone()))));
+        let sink = Sink { out: Box::new(memory.clone()), width: None };
+        drop(Rows::new(Format::Json, &["name"], sink));
         assert!(memory.0.lock().unwrap().is_empty());
     }
 
@@ -310,8 +368,37 @@ mod tests {
     }
 
     #[test]
+    fn on_a_terminal_long_texts_are_broken_and_names_are_not() {
+        let (id, said) =
+            ("01890a5d-ac96-774b-bcce-b302099a8057", "the provider said so ".repeat(9));
+        let rows = [vec![json!(id), json!(said)]];
+        let columns = &["redemption_id", "last_answer"];
+        let longest = |width| {
+            let text = written_in(width, Format::Table, columns, &rows);
+            assert!(text.contains(id), "{text}");
+            text.lines().map(|line| line.chars().count()).max().unwrap()
+        };
+        assert!(longest(None) > 200 && longest(Some(80)) <= 80);
+        assert!(longest(Some(30)) > 30, "what cannot be read is no better for fitting");
+        let piped = written_in(Some(80), Format::Csv, columns, &rows);
+        assert!(piped.contains(&said), "{piped}");
+    }
+
+    #[test]
+    fn on_a_terminal_a_column_without_anything_is_left_out() {
+        let rows = [vec![json!("a"), json!(null)]];
+        let shown = |width, rows: &[Vec<Value>]| {
+            let text = written_in(width, Format::Table, &["name", "reason"], rows);
+            (text.contains("name"), text.contains("reason"))
+        };
+        assert_eq!(shown(Some(80), &rows), (true, false));
+        assert_eq!(shown(Some(80), &[]), (true, true));
+        assert_eq!(shown(None, &rows), (true, true));
+    }
+
+    #[test]
     fn a_reader_that_stopped_is_told_apart() {
-        let error = Sink(Box::new(Broken)).line("x").unwrap_err();
+        let error = Sink { out: Box::new(Broken), width: None }.line("x").unwrap_err();
         assert!(error.is::<Closed>());
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::{
-    client::{PAGE_SIZE, RpcError, ServerArgs, every_page, required, unary},
+    client::{PAGE_SIZE, RpcError, Server, ServerArgs, every_page, required, unary},
     output::{FormatArgs, Rows, Sink, record},
     parse, view,
 };
@@ -109,18 +109,37 @@ async fn create(args: CreateArgs) -> anyhow::Result<()> {
     print(args.format, reply.map_err(RpcError)?.into_inner().pool)
 }
 
-async fn list(args: ListArgs) -> anyhow::Result<()> {
-    let mut pools = args.server.connect().await?.pools();
-    let mut rows = Rows::new(args.format.for_stdout(), view::POOL, Sink::stdout());
+/// The names of all pools.
+pub(super) async fn names(server: &Server) -> anyhow::Result<Vec<String>> {
+    let mut names = Vec::new();
+    each(server, |pool| {
+        names.push(pool.pool_id);
+        Ok(())
+    })
+    .await?;
+    Ok(names)
+}
+
+async fn each(
+    server: &Server,
+    then: impl FnMut(pb::Pool) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let mut pools = server.pools();
     every_page(
         async |page_token| {
             let request = pb::ListPoolsRequest { page_size: PAGE_SIZE, page_token };
             let page = pools.list_pools(unary(request)).await?.into_inner();
             Ok((page.pools, page.next_page_token))
         },
-        |pool| rows.push(&view::pool(&pool)),
+        then,
     )
-    .await?;
+    .await
+}
+
+async fn list(args: ListArgs) -> anyhow::Result<()> {
+    let server = args.server.connect().await?;
+    let mut rows = Rows::new(args.format.for_stdout(), view::POOL, Sink::stdout());
+    each(&server, |pool| rows.push(&view::pool(&pool))).await?;
     rows.finish()?;
     Ok(())
 }

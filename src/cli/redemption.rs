@@ -1,13 +1,18 @@
-//! `holdfast redemption`: list and show redemptions, and close what only a person can.
+//! `holdfast redemption`: list and show redemptions, close what only a person can, and compare with
+//! the provider.
+
+use std::process::ExitCode;
 
 use clap::{Args, Subcommand, ValueEnum};
+use time::OffsetDateTime;
 
 use super::{
-    client::{PAGE_SIZE, RpcError, Server, ServerArgs, every_page, required, unary},
-    output::{FormatArgs, Rows, Sink, record},
+    audit,
+    client::{PAGE_SIZE, RpcError, Server, ServerArgs, every_page, required, server_time, unary},
+    output::{Format, FormatArgs, Rows, Sink, record},
     parse,
     plan::pool_currency,
-    view,
+    pool, view,
 };
 use crate::{
     domain::id::{AccountId, BatchId, Holder, PoolId, RedemptionId},
@@ -16,20 +21,23 @@ use crate::{
 
 #[derive(Debug, Subcommand)]
 pub(super) enum RedemptionCommand {
-    /// List the redemptions of a pool, newest first.
+    /// List the redemptions of a pool, or of all pools one after another, newest first.
     List(ListArgs),
     /// Show a redemption.
     Show(ShowArgs),
     /// Close a redemption that is in doubt or needs review, by the word of somebody who looked at
     /// the provider's own records.
     Resolve(ResolveArgs),
+    /// Compare the provider's list, or its ledger in a file, with our records, both ways, and name
+    /// every difference.
+    Audit(audit::AuditArgs),
 }
 
 #[derive(Args, Debug)]
 pub(super) struct ListArgs {
-    /// The pool.
+    /// The pool. All pools, one after another, when not given.
     #[arg(long, value_parser = parse::pool)]
-    pool: PoolId,
+    pool: Option<PoolId>,
     /// Only redemptions of this state; give it more than once, or with commas, for several.
     #[arg(long, value_enum, value_delimiter = ',')]
     state: Vec<State>,
@@ -79,9 +87,13 @@ pub(super) struct ResolveArgs {
     /// The code is spent: trying it elsewhere is no use. For failed, and only for it.
     #[arg(long, conflicts_with = "amount_minor")]
     code_spent: bool,
-    /// Why, and on what evidence: 1 to 1000 characters, kept for good.
+    /// Why: 1 to 1000 characters, kept for good.
     #[arg(long)]
     reason: String,
+    /// What was looked at: the provider's own record, a ticket, the name of a picture. 1 to 1000
+    /// characters, kept for good.
+    #[arg(long, value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    evidence: String,
     /// Who says so: 1 to 256 characters.
     #[arg(long, env = "USER", value_parser = parse::holder)]
     by: Holder,
@@ -126,44 +138,65 @@ enum Outcome {
 }
 
 /// Runs one of the commands.
-pub(super) async fn run(command: RedemptionCommand) -> anyhow::Result<()> {
+pub(super) async fn run(command: RedemptionCommand) -> anyhow::Result<ExitCode> {
     match command {
-        RedemptionCommand::List(args) => list(args).await,
-        RedemptionCommand::Show(args) => show(args).await,
-        RedemptionCommand::Resolve(args) => resolve(args).await,
+        RedemptionCommand::List(args) => list(args).await?,
+        RedemptionCommand::Show(args) => show(args).await?,
+        RedemptionCommand::Resolve(args) => resolve(args).await?,
+        RedemptionCommand::Audit(args) => return audit::run(args).await,
     }
+    Ok(ExitCode::SUCCESS)
 }
 
 async fn list(args: ListArgs) -> anyhow::Result<()> {
     let server = args.server.connect().await?;
+    let pools = match &args.pool {
+        Some(pool) => vec![pool.to_string()],
+        None => pool::names(&server).await?,
+    };
     let filter = pb::ListRedemptionsRequest {
-        pool_id: args.pool.to_string(),
         states: args.state.iter().map(|state| pb::RedemptionState::from(*state).into()).collect(),
         account_id: args.account.map(|account| account.to_string()).unwrap_or_default(),
         batch_id: args.batch_id.map(|batch| batch.to_string()).unwrap_or_default(),
         ..Default::default()
     };
-    let mut rows = Rows::new(args.format.for_stdout(), view::REDEMPTION, Sink::stdout());
-    each(&server, filter, |redemption| rows.push(&view::redemption(&redemption))).await?;
+    let format = args.format.for_stdout();
+    let columns = match format {
+        // All of them fit on no terminal; `show` has the rest.
+        Format::Table => view::REDEMPTION_AT_A_GLANCE,
+        Format::Csv | Format::Json => view::REDEMPTION,
+    };
+    let mut rows = Rows::new(format, columns, Sink::stdout());
+    for pool_id in pools {
+        let filter = pb::ListRedemptionsRequest { pool_id, ..filter.clone() };
+        each(&server, filter, |redemption, now| {
+            let row = view::redemption(&redemption, now);
+            rows.push(&view::choose(columns, view::REDEMPTION, &row))
+        })
+        .await?;
+    }
     rows.finish()?;
     Ok(())
 }
 
-/// Reads all redemptions that a filter lets through.
+/// Reads all redemptions that a filter lets through, each with the time at which it was so.
 pub(super) async fn each(
     server: &Server,
     filter: pb::ListRedemptionsRequest,
-    then: impl FnMut(pb::Redemption) -> anyhow::Result<()>,
+    mut then: impl FnMut(pb::Redemption, OffsetDateTime) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let mut redemptions = server.redemptions();
     every_page(
         async |page_token| {
             let request =
                 pb::ListRedemptionsRequest { page_token, page_size: PAGE_SIZE, ..filter.clone() };
-            let page = redemptions.list_redemptions(unary(request)).await?.into_inner();
-            Ok((page.redemptions, page.next_page_token))
+            let reply = redemptions.list_redemptions(unary(request)).await?;
+            let now = server_time(reply.metadata());
+            let page = reply.into_inner();
+            let rows = page.redemptions.into_iter().map(|redemption| (redemption, now)).collect();
+            Ok((rows, page.next_page_token))
         },
-        then,
+        |(redemption, now)| then(redemption, now),
     )
     .await
 }
@@ -176,7 +209,7 @@ async fn show(args: ShowArgs) -> anyhow::Result<()> {
     };
     let mut redemptions = args.server.connect().await?.redemptions();
     let reply = redemptions.get_redemption(unary(request)).await.map_err(RpcError)?;
-    print(args.format, reply.into_inner().redemption)
+    print(args.format, reply, |reply| reply.redemption)
 }
 
 async fn resolve(args: ResolveArgs) -> anyhow::Result<()> {
@@ -198,10 +231,11 @@ async fn resolve(args: ResolveArgs) -> anyhow::Result<()> {
         provider_ref: args.provider_ref,
         code_spent: args.code_spent,
         reason: args.reason,
+        evidence: args.evidence,
         resolved_by: args.by.to_string(),
     };
     let reply = server.redemptions().resolve_redemption(unary(request)).await.map_err(RpcError)?;
-    print(args.format, reply.into_inner().redemption)
+    print(args.format, reply, |reply| reply.redemption)
 }
 
 /// What the flags' own rules cannot say. Such a word is for good: nothing is guessed.
@@ -224,8 +258,14 @@ fn check(args: &ResolveArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn print(format: FormatArgs, redemption: Option<pb::Redemption>) -> anyhow::Result<()> {
-    let row = view::redemption(&required(redemption, "redemption")?);
+fn print<T>(
+    format: FormatArgs,
+    reply: tonic::Response<T>,
+    redemption: fn(T) -> Option<pb::Redemption>,
+) -> anyhow::Result<()> {
+    let now = server_time(reply.metadata());
+    let redemption = required(redemption(reply.into_inner()), "redemption")?;
+    let row = view::redemption(&redemption, now);
     record(format.for_stdout(), view::REDEMPTION, &row, Sink::stdout())?;
     Ok(())
 }

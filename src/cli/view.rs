@@ -2,6 +2,7 @@
 
 use prost_types::{Duration, Timestamp};
 use serde_json::{Map, Value};
+use time::OffsetDateTime;
 
 use crate::rpc::pb;
 
@@ -138,10 +139,37 @@ pub(crate) const REDEMPTION: &[&str] = &[
     "last_answer",
     "resolved_by",
     "resolution",
+    "evidence",
+    "pool_id",
+    "age",
+    "age_seconds",
 ];
 
-/// A redemption's row.
-pub(crate) fn redemption(redemption: &pb::Redemption) -> Vec<Value> {
+/// The columns that tell, of many redemptions, which one to look at: those that fit on a terminal.
+pub(crate) const REDEMPTION_AT_A_GLANCE: &[&str] = &[
+    "pool_id",
+    "redemption_id",
+    "state",
+    "age",
+    "account_id",
+    "expected_minor",
+    "amount_minor",
+    "attempts",
+    "next_check_time",
+    "reason",
+    "message",
+    "last_answer",
+];
+
+/// Some columns of a row: those of `columns`, in their order, of a row that has all of `of`.
+pub(crate) fn choose(columns: &[&str], of: &[&str], row: &[Value]) -> Vec<Value> {
+    let place = |column: &&str| of.iter().position(|name| name == column);
+    columns.iter().filter_map(place).filter_map(|place| row.get(place).cloned()).collect()
+}
+
+/// A redemption's row, as it was at `now`.
+pub(crate) fn redemption(redemption: &pb::Redemption, now: OffsetDateTime) -> Vec<Value> {
+    let age = redemption.create_time.as_ref().map(|created| age(created, now));
     let failure = redemption.failure.as_ref();
     let resolution = redemption.resolution.as_ref();
     let money = redemption.amount.as_ref().or(redemption.expected.as_ref());
@@ -166,7 +194,24 @@ pub(crate) fn redemption(redemption: &pb::Redemption) -> Vec<Value> {
         text(&redemption.last_answer),
         resolution.map_or(Value::Null, |it| text(&it.resolved_by)),
         resolution.map_or(Value::Null, |it| text(&it.reason)),
+        resolution.map_or(Value::Null, |it| text(&it.evidence)),
+        text(&redemption.pool_id),
+        age.map_or(Value::Null, |age| rough(age).into()),
+        age.map_or(Value::Null, |age| age.as_secs().into()),
     ]
+}
+
+/// How long ago something was; 0 when the clocks say that it is yet to come.
+fn age(created: &Timestamp, now: OffsetDateTime) -> std::time::Duration {
+    let seconds = now.unix_timestamp().saturating_sub(created.seconds);
+    std::time::Duration::from_secs(seconds.try_into().unwrap_or(0))
+}
+
+/// A duration by its two largest units: `3days 4h`, `12m 5s`.
+fn rough(span: std::time::Duration) -> String {
+    let exact = humantime::format_duration(span).to_string();
+    let units: Vec<&str> = exact.split(' ').take(2).collect();
+    units.join(" ")
 }
 
 /// A redemption's state, without the prefix that protobuf needs.
@@ -229,7 +274,36 @@ mod tests {
         assert_eq!(plan(&pb::Plan::default()).len(), PLAN.len());
         assert_eq!(account(&pb::Account::default()).len(), ACCOUNT.len());
         assert_eq!(event(&pb::AccountEvent::default()).len(), EVENT.len());
-        assert_eq!(redemption(&pb::Redemption::default()).len(), REDEMPTION.len());
+        let now = OffsetDateTime::UNIX_EPOCH;
+        let row = redemption(&pb::Redemption::default(), now);
+        assert_eq!(row.len(), REDEMPTION.len());
+        let glance = choose(REDEMPTION_AT_A_GLANCE, REDEMPTION, &row);
+        assert_eq!(glance.len(), REDEMPTION_AT_A_GLANCE.len());
+    }
+
+    #[test]
+    fn an_open_redemption_tells_how_old_it_is_and_why_it_is_open() {
+        let open = pb::Redemption {
+            redemption_id: "r".into(),
+            pool_id: "p".into(),
+            attempts: 7,
+            last_answer: "HTTP 500".into(),
+            create_time: Some(Timestamp { seconds: 1_000, nanos: 999_999_999 }),
+            next_check_time: Some(Timestamp { seconds: 90_000, nanos: 0 }),
+            resolution: Some(pb::Resolution { evidence: "ticket 7".into(), ..Default::default() }),
+            ..Default::default()
+        };
+        let seen = |now: i64, column: &str| {
+            let row = redemption(&open, OffsetDateTime::from_unix_timestamp(now).unwrap());
+            choose(&[column], REDEMPTION, &row).remove(0)
+        };
+        let now = 1_000 + 26 * 3600 + 61;
+        assert_eq!((seen(now, "age"), seen(now, "age_seconds")), ("1day 2h".into(), 93_661.into()));
+        assert_eq!((seen(999, "age"), seen(999, "age_seconds")), ("0s".into(), 0.into()));
+        assert_eq!((seen(now, "pool_id"), seen(now, "attempts")), ("p".into(), 7.into()));
+        assert_eq!(seen(now, "last_answer"), "HTTP 500");
+        assert_eq!(seen(now, "next_check_time"), "1970-01-02T01:00:00Z");
+        assert_eq!(seen(now, "evidence"), "ticket 7");
     }
 
     #[test]

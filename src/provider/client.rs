@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 
 use super::{
     Answer, HttpAnswer,
-    wire::{self, Card, Page},
+    wire::{self, Card, Listed, Page},
 };
 use crate::{
     config::ProviderArgs,
@@ -119,6 +119,17 @@ impl Provider {
     pub async fn look_up(&self, id: RedemptionId) -> Answer {
         let request = self.0.http.get(format!("{}/redemptions/{id}", self.0.base));
         call_about_redemption(Step::LookUp, request).await
+    }
+
+    /// Reads a redemption as a page would list it. `None`: the provider has never seen the key.
+    pub async fn find(&self, id: RedemptionId) -> Result<Option<Listed>, CallError> {
+        let request = self.0.http.get(format!("{}/redemptions/{id}", self.0.base));
+        match read::<Listed>(request, MAX_BODY_BYTES).await {
+            Ok(listed) if RedemptionId::parse(&listed.key) == Ok(id) => Ok(Some(listed)),
+            Ok(_) => Err(CallError::Malformed),
+            Err(CallError::Status(404)) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Asks that the redemption never happens, even if it arrives later.

@@ -15,6 +15,7 @@ use bytes::Bytes;
 
 pub use classify::{Call, Doubt, classify};
 pub use client::{CallError, Provider};
+pub use scrub::holds_code;
 
 /// What happened to one call. Owned and raw: nothing has been concluded from it yet.
 #[derive(Clone, Debug, PartialEq, Eq)]

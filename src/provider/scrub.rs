@@ -32,6 +32,12 @@ pub(super) fn clean(code: &CardCode, text: &str, max_chars: usize) -> String {
     }
 }
 
+/// Whether `text` holds the card's code, however it is written there.
+pub fn holds_code(code: &CardCode, text: &str) -> bool {
+    let text: String = text.chars().filter(|c| !c.is_control()).collect();
+    without_code(code, &text) != text
+}
+
 /// Letters and digits that a code must have to be looked for by them alone: fewer would be found in
 /// many a word.
 const MIN_LETTERS: usize = 4;
@@ -105,6 +111,15 @@ mod tests {
         }
         assert_eq!(clean(&code(), "AB12CD34AB12CD34", 500), "……");
         assert_eq!(clean(&code(), "AB12CD3", 500), "AB12CD3");
+    }
+
+    #[test]
+    fn a_text_that_holds_the_code_is_told_from_one_that_does_not() {
+        assert!(holds_code(&code(), "the card ab12 cd34 was\ncredited"));
+        assert!(holds_code(&code(), "AB12\nCD34"));
+        for text in ["", "ticket 12 … 34", "AB12CD3", "sim-29, seen on 2026-11-25"] {
+            assert!(!holds_code(&code(), text), "{text}");
+        }
     }
 
     #[test]

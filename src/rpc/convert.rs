@@ -102,6 +102,16 @@ impl Fields {
         fits.then(|| text.to_owned())
     }
 
+    /// Text for people that may be left out.
+    pub(super) fn optional_text(
+        &mut self,
+        field: &str,
+        text: &str,
+        max_chars: usize,
+    ) -> Option<String> {
+        if text.is_empty() { None } else { self.text(field, text, max_chars) }
+    }
+
     /// A message that must be there.
     pub(super) fn required<T>(&mut self, field: &str, message: Option<T>) -> Option<T> {
         if message.is_none() {
@@ -174,6 +184,25 @@ impl Fields {
                     humantime::format_duration(most)
                 ),
             );
+        }
+        read
+    }
+
+    /// A time of the years 1 to 9999, if it is there.
+    pub(super) fn time(
+        &mut self,
+        field: &str,
+        time: Option<prost_types::Timestamp>,
+    ) -> Option<OffsetDateTime> {
+        let given = time?;
+        let nanos = u32::try_from(given.nanos).ok().filter(|nanos| *nanos < 1_000_000_000);
+        let read = OffsetDateTime::from_unix_timestamp(given.seconds)
+            .ok()
+            .zip(nanos)
+            .and_then(|(at, nanos)| at.replace_nanosecond(nanos).ok())
+            .filter(|at| at.year() >= 1);
+        if read.is_none() {
+            self.refuse(field, "must be a time of the years 1 to 9999");
         }
         read
     }

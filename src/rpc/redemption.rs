@@ -161,7 +161,14 @@ impl pb::redemption_service_server::RedemptionService for RedemptionRpc {
                 .collect(),
             account_id: fields.optional_id("account_id", &request.account_id, AccountId::parse),
             batch_id: fields.optional_id("batch_id", &request.batch_id, BatchId::parse),
+            created_from: fields.time("create_time_from", request.create_time_from),
+            created_to: fields.time("create_time_to", request.create_time_to),
         };
+        if let (Some(from), Some(to)) = (filter.created_from, filter.created_to)
+            && from >= to
+        {
+            fields.refuse("create_time_to", "must be after create_time_from");
+        }
         let pool_id = fields.finish(pool_id).map_err(|e| status(&e))?;
         let before = before.unwrap_or(RedemptionId(Uuid::max()));
         let (pool, redemptions) = self
@@ -303,11 +310,10 @@ fn read_resolve(request: pb::ResolveRedemptionRequest) -> Result<ResolveCommand,
     let redemption_id = fields.id("redemption_id", &request.redemption_id, RedemptionId::parse);
     let reason = fields.text("reason", &request.reason, 1000);
     let resolved_by = fields.text("resolved_by", &request.resolved_by, 256);
+    let evidence = fields.optional_text("evidence", &request.evidence, 1000);
     let amount_is_set = request.amount.is_some();
     let amount = fields.money("amount", request.amount, 1);
-    let provider_ref = (!request.provider_ref.is_empty())
-        .then(|| fields.text("provider_ref", &request.provider_ref, 256))
-        .flatten();
+    let provider_ref = fields.optional_text("provider_ref", &request.provider_ref, 256);
     let outcome = match fields.choice("state", request.state, read_state) {
         Some(RedemptionState::Succeeded) => {
             if !amount_is_set {
@@ -331,7 +337,7 @@ fn read_resolve(request: pb::ResolveRedemptionRequest) -> Result<ResolveCommand,
             pool_id,
             redemption_id,
             outcome,
-            resolution: Resolution { resolved_by, reason },
+            resolution: Resolution { resolved_by, reason, evidence },
         },
     );
     fields.finish(read)
@@ -387,6 +393,7 @@ pub(super) fn redemption_message(redemption: &Redemption, currency: Currency) ->
         resolution: redemption.resolution.as_ref().map(|resolution| pb::Resolution {
             resolved_by: resolution.resolved_by.clone(),
             reason: resolution.reason.clone(),
+            evidence: resolution.evidence.clone().unwrap_or_default(),
         }),
     }
 }

@@ -1,8 +1,12 @@
 //! Redemptions, as people look at them, and close those that nothing else can.
 
+use std::sync::Arc;
+
 use super::{
     Error,
+    error::Violation,
     pools::{Pools, check_currencies},
+    redeem::code_context,
     settle::Settler,
 };
 use crate::{
@@ -11,6 +15,8 @@ use crate::{
         money::Money,
         redemption::{Failure, RedemptionState},
     },
+    provider::holds_code,
+    secret::SecretKey,
     store::{
         Store,
         outcome::Outcome,
@@ -57,13 +63,14 @@ pub enum ResolvedOutcome {
 pub struct Redemptions {
     store: Store,
     pools: Pools,
+    secret: Arc<SecretKey>,
     settler: Settler,
 }
 
 impl Redemptions {
     /// The redemptions of a store.
-    pub fn new(store: Store, pools: Pools, settler: Settler) -> Self {
-        Self { store, pools, settler }
+    pub fn new(store: Store, pools: Pools, secret: Arc<SecretKey>, settler: Settler) -> Self {
+        Self { store, pools, secret, settler }
     }
 
     /// Reads a redemption by its id.
@@ -118,6 +125,7 @@ impl Redemptions {
         if redemption.state == RedemptionState::Submitted {
             return Err(Error::RedemptionOpen(redemption.redemption_id));
         }
+        self.check_words(&command).await?;
         let outcome = outcome(&command);
         let (settled_now, redemption) =
             self.settler.resolve(&redemption, outcome, command.resolution.clone()).await?;
@@ -138,6 +146,34 @@ impl Redemptions {
         }
         Ok((pool, redemption))
     }
+
+    /// Refuses words that repeat the card's code: they are kept in clear. Of a redemption that is
+    /// settled nobody knows the code any more, and no word is kept.
+    async fn check_words(&self, command: &ResolveCommand) -> Result<(), Error> {
+        let stored = self.store.get_code(&command.pool_id, command.redemption_id).await?;
+        let context = code_context(&command.pool_id, command.redemption_id);
+        // One that cannot be decrypted is why a person has to look, and must not keep them from it.
+        let Some(code) = stored.and_then(|code| self.secret.decrypt(&context, &code).ok()) else {
+            return Ok(());
+        };
+        let wrong: Vec<Violation> = words(command)
+            .into_iter()
+            .filter(|(_, text)| holds_code(&code, text))
+            .map(|(field, _)| Violation::new(field, "must not hold the card's code"))
+            .collect();
+        if wrong.is_empty() { Ok(()) } else { Err(Error::Invalid(wrong)) }
+    }
+}
+
+/// Every text of a person's word that is kept, by its field.
+fn words(command: &ResolveCommand) -> Vec<(&'static str, &str)> {
+    let Resolution { resolved_by, reason, evidence } = &command.resolution;
+    let mut words = vec![("reason", reason.as_str()), ("resolved_by", resolved_by.as_str())];
+    words.extend(evidence.as_deref().map(|evidence| ("evidence", evidence)));
+    if let ResolvedOutcome::Succeeded { provider_ref: Some(name), .. } = &command.outcome {
+        words.push(("provider_ref", name));
+    }
+    words
 }
 
 fn outcome(command: &ResolveCommand) -> Outcome {

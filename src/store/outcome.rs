@@ -205,6 +205,8 @@ impl Settle {
             &column(|s| s.resolution.as_ref().map(|r| r.reason.clone())) as &[Option<String>],
             &inputs.iter().map(|s| s.login_invalid).collect::<Vec<_>>(),
             &inputs.iter().map(|s| s.inferred).collect::<Vec<_>>(),
+            &column(|s| s.resolution.as_ref().and_then(|r| r.evidence.clone()))
+                as &[Option<String>],
         )
         .fetch_all(&self.db)
         .await

@@ -72,6 +72,8 @@ pub struct Resolution {
     pub resolved_by: String,
     /// Why.
     pub reason: String,
+    /// What that person looked at, where it is named.
+    pub evidence: Option<String>,
 }
 
 /// A redemption that is the caller's to look at.
@@ -100,6 +102,29 @@ pub struct RedemptionFilter {
     pub account_id: Option<AccountId>,
     /// Only of this batch.
     pub batch_id: Option<BatchId>,
+    /// Only recorded at this time or later, by the database's clock.
+    pub created_from: Option<OffsetDateTime>,
+    /// Only recorded before this time.
+    pub created_to: Option<OffsetDateTime>,
+}
+
+/// By how much the clock of a server, which makes the ids, may be off the database's and a list by
+/// time still has all: far more than any that is kept.
+const MAX_CLOCK_DIFFERENCE: time::Duration = time::Duration::days(1);
+
+impl RedemptionFilter {
+    /// The ids that a redemption recorded in the filter's time can have: from `.0` to before `.1`.
+    fn ids(&self) -> (Uuid, Uuid) {
+        let from = self.created_from.map(|at| at.saturating_sub(MAX_CLOCK_DIFFERENCE));
+        let to = self.created_to.map(|at| at.saturating_add(MAX_CLOCK_DIFFERENCE));
+        (from.map_or(Uuid::nil(), first_id_at), to.map_or(Uuid::max(), first_id_at))
+    }
+}
+
+/// Not after any id that is made at this time, and after all that were made a millisecond before.
+fn first_id_at(at: OffsetDateTime) -> Uuid {
+    let ms = (at.unix_timestamp_nanos() / 1_000_000).clamp(0, (1 << 48) - 1);
+    Uuid::from_u128(ms.unsigned_abs() << 80)
 }
 
 /// Declares the row of a statement that answers with redemptions: the columns that all of them
@@ -124,6 +149,7 @@ macro_rules! redemption_row {
             pub(super) code_spent: Option<bool>,
             pub(super) resolved_by: Option<String>,
             pub(super) resolution_reason: Option<String>,
+            pub(super) resolution_evidence: Option<String>,
             pub(super) attempts: i32,
             pub(super) last_answer: Option<String>,
             pub(super) next_check_at: Option<time::OffsetDateTime>,
@@ -154,7 +180,11 @@ macro_rules! redemption_row {
                         self.failure_message,
                         self.code_spent,
                     ),
-                    resolution: stored::read_resolution(self.resolved_by, self.resolution_reason),
+                    resolution: stored::read_resolution(
+                        self.resolved_by,
+                        self.resolution_reason,
+                        self.resolution_evidence,
+                    ),
                     attempts: self.attempts,
                     last_answer: self.last_answer,
                     next_check_at: self.next_check_at,
@@ -214,8 +244,10 @@ pub(super) fn read_failure(
 pub(super) fn read_resolution(
     resolved_by: Option<String>,
     reason: Option<String>,
+    evidence: Option<String>,
 ) -> Option<Resolution> {
-    resolved_by.zip(reason).map(|(resolved_by, reason)| Resolution { resolved_by, reason })
+    let (resolved_by, reason) = resolved_by.zip(reason)?;
+    Some(Resolution { resolved_by, reason, evidence })
 }
 
 impl Store {
@@ -268,6 +300,22 @@ impl Store {
         .transpose()
     }
 
+    /// Reads a redemption's code, encrypted; `None` when it is settled or not there.
+    pub async fn get_code(
+        &self,
+        pool_id: &PoolId,
+        redemption_id: RedemptionId,
+    ) -> Result<Option<Vec<u8>>, StoreError> {
+        let found = sqlx::query_file_scalar!(
+            "src/store/sql/get_code.sql",
+            pool_id.as_str(),
+            redemption_id.0,
+        )
+        .fetch_optional(&self.db)
+        .await?;
+        Ok(found.flatten())
+    }
+
     /// Lists the redemptions of a pool before `before` (exclusive), newest first, at most `limit`.
     pub async fn list_redemptions(
         &self,
@@ -278,16 +326,20 @@ impl Store {
     ) -> Result<Vec<Redemption>, StoreError> {
         let states: Vec<_> = filter.states.iter().map(|s| s.as_str().to_owned()).collect();
         let range = filter.batch_id.as_ref().map(RequestId::range_of_batch);
+        let (first, end) = filter.ids();
         sqlx::query_file_as!(
             RedemptionRow,
             "src/store/sql/list_redemptions.sql",
             pool_id.as_str(),
-            before.0,
+            before.0.min(end),
             limit,
             (!states.is_empty()).then_some(&states[..]),
             filter.account_id.as_ref().map(AccountId::as_str),
             range.as_ref().map(|(from, _)| from.as_str()),
             range.as_ref().map(|(_, to)| to.as_str()),
+            filter.created_from,
+            filter.created_to,
+            first,
         )
         .fetch_all(&self.db)
         .await?
@@ -336,5 +388,32 @@ impl Store {
                 })
             })
             .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ids_of_a_time_hold_every_id_that_was_made_in_it() {
+        let now = OffsetDateTime::now_utc();
+        let id = Uuid::now_v7();
+        let filter = |from, to| RedemptionFilter {
+            created_from: Some(from),
+            created_to: Some(to),
+            ..Default::default()
+        };
+        let second = time::Duration::SECOND;
+        let off = MAX_CLOCK_DIFFERENCE - second * 2;
+        for clock in [now, now - off, now + off] {
+            let (first, end) = filter(clock - second, clock + second).ids();
+            assert!(first <= id && id < end, "{clock}");
+        }
+        for far in [now - off - second * 6, now + off + second * 6] {
+            let (first, end) = filter(far - second, far + second).ids();
+            assert!(id < first || end <= id, "{far}");
+        }
+        assert_eq!(RedemptionFilter::default().ids(), (Uuid::nil(), Uuid::max()));
     }
 }

@@ -105,12 +105,14 @@ class Doubt:
                 "code_spent": False,
                 "reason": "the provider's statement does not have it",
                 "resolved_by": HOLDER,
+                "evidence": "the statement's third page",
             }
             for _ in range(2):
                 resolved = self.server.call(REDEMPTIONS + "ResolveRedemption", word).redemption
                 self.expect_state(resolved, "FAILED", "resolved")
                 self.run.expect(resolved.resolution.reason, word["reason"], "why, for good")
                 self.run.expect(resolved.resolution.resolved_by, HOLDER, "who")
+                self.run.expect(resolved.resolution.evidence, word["evidence"], "on what")
             self.run.expect_refusal(
                 REDEMPTIONS + "ResolveRedemption",
                 {**word, "code_spent": True},

@@ -174,10 +174,29 @@ async fn bad_fields_of_reading_and_resolving_are_all_named() {
         states: vec![1, NO_SUCH_VALUE, -1],
         account_id: "\0".into(),
         batch_id: "a b".into(),
+        create_time_from: Some(prost_types::Timestamp { seconds: 0, nanos: -1 }),
+        create_time_to: Some(prost_types::Timestamp { seconds: i64::MAX, nanos: 0 }),
     };
-    let fields =
-        ["pool_id", "page_size", "page_token", "states[1]", "states[2]", "account_id", "batch_id"];
+    let fields = [
+        "pool_id",
+        "page_size",
+        "page_token",
+        "states[1]",
+        "states[2]",
+        "account_id",
+        "batch_id",
+        "create_time_from",
+        "create_time_to",
+    ];
     refused(rpc.list_redemptions(request).await, &fields);
+    let moment = Some(prost_types::Timestamp { seconds: 1_764_000_000, nanos: 5 });
+    let no_time = pb::ListRedemptionsRequest {
+        pool_id: POOL.into(),
+        create_time_from: moment,
+        create_time_to: moment,
+        ..Default::default()
+    };
+    refused(rpc.list_redemptions(no_time).await, &["create_time_to"]);
 
     let nothing = pb::ResolveRedemptionRequest::default();
     let fields = ["pool_id", "redemption_id", "reason", "resolved_by", "state"];
@@ -191,12 +210,14 @@ async fn bad_fields_of_reading_and_resolving_are_all_named() {
         code_spent: false,
         reason: "x".repeat(1001),
         resolved_by: "\u{7}".into(),
+        evidence: "x".repeat(1001),
     };
     let mut fields = vec![
         "pool_id",
         "redemption_id",
         "reason",
         "resolved_by",
+        "evidence",
         "amount.amount_minor",
         "amount.currency_code",
         "provider_ref",

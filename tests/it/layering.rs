@@ -46,7 +46,7 @@ const KNOWN_TO: [(&str, &[&str]); 6] = [
     ("sqlx", &["store"]),
     ("tonic", &["rpc", "health", "app", "cli"]),
     ("prost", &["rpc", "cli"]),
-    ("reqwest", &["provider", "cli"]),
+    ("reqwest", &["provider"]),
     ("axum", &["admin", "simulator"]),
     (
         "tokio",

@@ -5,6 +5,7 @@
 
 mod support;
 
+mod audit;
 mod batch;
 mod batch_again;
 mod cli_program;
@@ -18,6 +19,7 @@ mod layering;
 mod leases;
 mod provider;
 mod redeem;
+mod redemption_commands;
 mod redemptions;
 mod resources;
 mod serving;

@@ -205,6 +205,7 @@ async fn a_redemption_in_doubt_is_closed_as_credited_by_a_person() {
 
     let said = pb::ResolveRedemptionRequest {
         provider_ref: "their name".into(),
+        evidence: "their record sim-7, ticket 12".into(),
         ..word(&open, RedemptionState::Succeeded)
     };
     let closed = resolve(&mut clients, said.clone()).await.unwrap();
@@ -212,10 +213,12 @@ async fn a_redemption_in_doubt_is_closed_as_credited_by_a_person() {
     assert_eq!((&closed.amount, &*closed.provider_ref), (&Some(eur(1000)), "their name"));
     assert!(closed.finish_time.is_some() && closed.next_check_time.is_none());
     let resolution = closed.resolution.clone().unwrap();
-    assert_eq!(
-        (resolution.resolved_by, resolution.reason),
-        (said.resolved_by.clone(), said.reason.clone())
-    );
+    let expected = pb::Resolution {
+        resolved_by: said.resolved_by.clone(),
+        reason: said.reason.clone(),
+        evidence: said.evidence.clone(),
+    };
+    assert_eq!(resolution, expected);
     let account = clients.account("a").await;
     assert_eq!(account.status(), AccountStatus::Processing);
     assert_eq!((account.balance, account.lease), (Some(eur(1000)), None));
@@ -224,6 +227,8 @@ async fn a_redemption_in_doubt_is_closed_as_credited_by_a_person() {
 
     let again = pb::ResolveRedemptionRequest { reason: "another day".into(), ..said.clone() };
     assert_eq!(resolve(&mut clients, again).await.unwrap(), closed, "the first word is kept");
+    let again = pb::ResolveRedemptionRequest { evidence: "another".into(), ..said.clone() };
+    assert_eq!(resolve(&mut clients, again).await.unwrap(), closed, "and so is the first evidence");
     let other_amount = pb::ResolveRedemptionRequest { amount: Some(eur(999)), ..said };
     for other in [other_amount, word(&open, RedemptionState::Failed)] {
         let error = resolve(&mut clients, other).await.unwrap_err();
@@ -248,6 +253,7 @@ async fn a_redemption_in_doubt_is_closed_as_failed_by_a_person() {
     assert_eq!((closed.state(), &closed.amount), (RedemptionState::Failed, &None));
     let failure = closed.failure.clone().unwrap();
     assert_eq!((&*failure.reason, failure.code_spent), ("RESOLVED_AS_FAILED", false));
+    assert_eq!(closed.resolution.clone().unwrap().evidence, "", "a client need not name any");
     assert_eq!(resolve(&mut clients, said.clone()).await.unwrap(), closed);
     let spent = pb::ResolveRedemptionRequest { code_spent: true, ..said };
     for other in [spent, word(&open, RedemptionState::Succeeded)] {
@@ -338,4 +344,81 @@ async fn a_redemption_that_a_server_is_at_work_on_is_not_for_a_person() {
     let unknown = pb::Redemption { redemption_id: uuid::Uuid::nil().to_string(), ..open };
     let error = resolve(&mut clients, word(&unknown, RedemptionState::Failed)).await.unwrap_err();
     assert_eq!((error.code(), &*reason(&error)), (Code::NotFound, "REDEMPTION_NOT_FOUND"));
+}
+
+#[tokio::test]
+async fn a_persons_word_that_holds_the_cards_code_is_refused_and_nothing_of_it_is_kept() {
+    let world = World::start().await;
+    let mut clients = world.clients(0).await;
+    clients.create_account("a", |_| {}).await;
+    let code = world.code("WRITTEN-DOWN");
+    let (held, open) = left_in_doubt(&world, &mut clients, &code, Fault::ErrorAfterApply).await;
+    let written =
+        [code.clone(), code.to_lowercase(), code.replace('-', " "), code.replace('-', "")];
+    let said = word(&open, RedemptionState::Succeeded);
+    for code in written {
+        let text = format!("the card {code} is on their list");
+        let word = pb::ResolveRedemptionRequest {
+            reason: text.clone(),
+            resolved_by: text.clone(),
+            evidence: text.clone(),
+            provider_ref: text,
+            ..said.clone()
+        };
+        let error = resolve(&mut clients, word).await.unwrap_err();
+        assert_eq!(bad_fields(&error), ["reason", "resolved_by", "evidence", "provider_ref"]);
+        assert!(!error.message().contains(&code), "{error:?}");
+    }
+    assert_eq!(clients.redemption(&open.redemption_id).await.state(), RedemptionState::InDoubt);
+    resolve(&mut clients, said).await.unwrap();
+    clients.release(&held).await.unwrap();
+}
+
+#[tokio::test]
+async fn redemptions_are_listed_by_the_databases_time_of_their_record() {
+    let world = World::start().await;
+    let mut clients = world.clients(0).await;
+    clients.create_accounts(1).await;
+    let mut made = Vec::new();
+    for n in 0..3 {
+        let held = lease(&clients.acquire(|_| {}).await.unwrap());
+        let code = world.code(&format!("card-{n}"));
+        let redeemed = clients.redeem(&held, &code, |r| r.release_on_completion = true).await;
+        made.insert(0, redeemed.unwrap().redemption.unwrap());
+    }
+    // Ids are made by the server's clock, which may be off: the database's time is what counts.
+    let mut db = world.sql().await;
+    let moved = uuid::Uuid::parse_str(&made[2].redemption_id).unwrap();
+    sqlx::query(
+        "UPDATE redemptions SET created_at = created_at - interval '23 hours'
+         WHERE redemption_id = $1",
+    )
+    .bind(moved)
+    .execute(&mut db)
+    .await
+    .unwrap();
+    made[2] = clients.redemption(&made[2].redemption_id).await;
+    let at = |place: usize| made[place].create_time;
+    let just_after = |place: usize| {
+        let mut time = at(place).unwrap();
+        time.nanos += 1000;
+        Some(time)
+    };
+    for (from, to, expected) in [
+        (None, None, &made[..]),
+        (at(1), None, &made[..2]),
+        (just_after(1), None, &made[..1]),
+        (None, at(1), &made[2..]),
+        (None, just_after(1), &made[1..]),
+        (at(2), at(0), &made[1..]),
+        (at(1), just_after(1), &made[1..2]),
+        (just_after(0), None, &[]),
+    ] {
+        for page_size in [1, 100] {
+            let found = list(&mut clients, page_size, |request| {
+                (request.create_time_from, request.create_time_to) = (from, to);
+            });
+            assert_eq!(found.await, expected, "from {from:?} to {to:?}");
+        }
+    }
 }

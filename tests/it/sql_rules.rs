@@ -229,8 +229,9 @@ fn read_sources(folder: &Path, code: &mut String) {
     }
 }
 
-/// The hot statements, with arguments as a lane gives them.
-const HOT: [(&str, &str); 8] = [
+/// The hot statements, with arguments as a lane gives them, and a day of a pool's history, which is
+/// read page by page.
+const HOT: [(&str, &str); 9] = [
     ("acquire", "'p', '{q1,q2}', '{h,h}', '{1 min,1 min}', 2"),
     (
         "acquire_matching",
@@ -247,7 +248,12 @@ const HOT: [(&str, &str); 8] = [
     (
         "settle",
         "'p', ARRAY[gen_random_uuid()], '{FAILED}', '{NULL}', '{NULL}', '{NULL}', '{x}', '{x}', \
-         '{f}', '{1}', '{me}', '{NULL}', '{NULL}', '{f}', '{f}'",
+         '{f}', '{1}', '{me}', '{NULL}', '{NULL}', '{f}', '{f}', '{NULL}'",
+    ),
+    (
+        "list_redemptions",
+        "'p', '019ab000-0000-7000-8000-000000000000', 200, NULL, NULL, NULL, NULL, now(), now(), \
+         '019aa000-0000-7000-8000-000000000000'",
     ),
     (
         "defer",

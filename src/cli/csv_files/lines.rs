@@ -3,12 +3,12 @@
 use std::io::{self, BufRead, Read as _};
 
 /// The longest line that is read, in bytes: far above any row that can be right.
-pub(super) const MAX_LINE_BYTES: usize = 64 * 1024;
+pub(in crate::cli) const MAX_LINE_BYTES: usize = 64 * 1024;
 
 const BOM: &[u8] = b"\xef\xbb\xbf";
 
 /// A line and its number, counted from 1.
-pub(super) enum Line<'a> {
+pub(in crate::cli) enum Line<'a> {
     /// Without its end.
     Whole(u64, &'a [u8]),
     /// Longer than [`MAX_LINE_BYTES`].
@@ -16,19 +16,19 @@ pub(super) enum Line<'a> {
 }
 
 /// Reads lines.
-pub(super) struct Lines<R> {
+pub(in crate::cli) struct Lines<R> {
     input: R,
     number: u64,
     buffer: Vec<u8>,
 }
 
 impl<R: BufRead> Lines<R> {
-    pub(super) fn new(input: R) -> Self {
+    pub(in crate::cli) fn new(input: R) -> Self {
         Self { input, number: 0, buffer: Vec::new() }
     }
 
     /// The next line that is not blank.
-    pub(super) fn next_line(&mut self) -> io::Result<Option<Line<'_>>> {
+    pub(in crate::cli) fn next_line(&mut self) -> io::Result<Option<Line<'_>>> {
         loop {
             if !self.fill()? {
                 return Ok(None);

@@ -17,11 +17,9 @@ use std::{
 use anyhow::Context as _;
 use sha2::{Digest as _, Sha256};
 
+use self::fields::{Fields, Layout};
+pub(super) use self::lines::{Line, Lines, MAX_LINE_BYTES};
 pub(crate) use self::{account::AccountRow, card::CardRow};
-use self::{
-    fields::{Fields, Layout},
-    lines::{Line, Lines},
-};
 use crate::domain::id::PoolId;
 
 /// A column of both kinds of file: the pool that the row is for. Commands skip the rows of other
@@ -218,7 +216,7 @@ mod tests {
 
     #[test]
     fn an_endless_line_is_named_and_the_next_one_is_read() {
-        let text = format!("code\n{}\nABCD2\n", "x".repeat(lines::MAX_LINE_BYTES + 1));
+        let text = format!("code\n{}\nABCD2\n", "x".repeat(MAX_LINE_BYTES + 1));
         let rows = read_all::<CardRow>(text);
         assert_eq!(rows[0].as_ref().unwrap_err(), "line 2: is longer than 65536 bytes");
         assert_eq!(rows[1].as_ref().unwrap().item_id.as_str(), "line-3");

@@ -1,113 +1,34 @@
-//! The provider's ledger beside our records: pure, so that every way to differ is tested.
+//! The provider's ledger beside our records, and beside the accounts' balances: pure.
 
-use std::{collections::BTreeMap, fmt};
+use std::collections::{BTreeMap, HashMap};
+
+use uuid::Uuid;
 
 use super::world::AccountKey;
+use crate::cli::audit::{
+    compare::{Difference, Record, State, differences},
+    ours::Ours,
+};
 
-/// What one side says of a redemption.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum State {
-    /// The card was credited.
-    Credited,
-    /// The card was not credited, and will not be.
-    NotCredited,
-    /// A person decides; the amount is what the provider said that it credited. Ours alone.
-    Review,
-    /// Not known, or not done yet.
-    Open,
-}
-
-/// One side's record of a redemption.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Entry {
-    /// The redemption's id, which is the provider's idempotency key.
-    pub(super) key: String,
-    /// The pool. Ours alone.
-    pub(super) pool_id: String,
-    /// What became of it.
-    pub(super) state: State,
-    /// The account; empty where it is not known (a key that was cancelled before it arrived).
-    pub(super) account: String,
-    /// What was credited, in minor units.
-    pub(super) amount_minor: i64,
-    /// The amount's currency.
-    pub(super) currency_code: String,
-}
-
-/// How the sides differ about a redemption.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Difference {
-    /// We say that it was credited; the provider has never heard of it.
-    MissingAtProvider,
-    /// The provider has it, and we do not.
-    MissingWithUs,
-    /// One says credited, the other does not, or does not know.
-    State,
-    /// Different accounts.
-    Account,
-    /// Both say credited, but not the same amount.
-    Amount,
-}
-
-impl fmt::Display for Difference {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::MissingAtProvider => "missing at the provider",
-            Self::MissingWithUs => "missing in our records",
-            Self::State => "the states differ",
-            Self::Account => "the accounts differ",
-            Self::Amount => "the amounts differ",
-        })
-    }
-}
+/// The provider's records, by key.
+pub(super) type Ledger = BTreeMap<Uuid, Record>;
 
 /// Every redemption about which the two sides differ, by its key.
-pub(super) fn compare(ours: &[Entry], provider: &[Entry]) -> Vec<(String, Difference)> {
-    let ours = by_key(ours);
-    let provider = by_key(provider);
-    let from_us = ours.iter().filter_map(|(key, entry)| {
-        let difference = differs(entry, provider.get(key).copied())?;
-        Some(((*key).to_owned(), difference))
+pub(super) fn compare(ours: &[Ours], provider: &Ledger) -> Vec<(Uuid, Difference)> {
+    let known = by_key(ours);
+    let from_us = ours.iter().flat_map(|it| {
+        let found = differences(&it.record, provider.get(&it.key));
+        found.into_iter().map(|difference| (it.key, difference))
     });
     let from_them = provider
         .keys()
-        .filter(|key| !ours.contains_key(*key))
-        .map(|key| ((*key).to_owned(), Difference::MissingWithUs));
+        .filter(|key| !known.contains_key(*key))
+        .map(|key| (*key, Difference::MissingHere));
     from_us.chain(from_them).collect()
 }
 
-fn by_key(entries: &[Entry]) -> BTreeMap<&str, &Entry> {
-    entries.iter().map(|entry| (entry.key.as_str(), entry)).collect()
-}
-
-fn differs(ours: &Entry, provider: Option<&Entry>) -> Option<Difference> {
-    let Some(provider) = provider else {
-        return match ours.state {
-            State::Credited | State::Review => Some(Difference::MissingAtProvider),
-            State::Open => Some(Difference::State),
-            // Never sent: the provider could not be reached.
-            State::NotCredited => None,
-        };
-    };
-    let agreed = match (ours.state, provider.state) {
-        (State::Credited | State::Review, State::Credited) => true,
-        (ours, theirs) => ours == theirs && ours != State::Open,
-    };
-    // Under review because of the account: then the provider's own is what a person looks at.
-    let same_account = provider.account.is_empty() || ours.account == provider.account;
-    if !agreed {
-        Some(Difference::State)
-    } else if ours.state != State::Review && !same_account {
-        Some(Difference::Account)
-    } else if provider.state == State::Credited && money(ours) != money(provider) {
-        Some(Difference::Amount)
-    } else {
-        None
-    }
-}
-
-fn money(entry: &Entry) -> (i64, &str) {
-    (entry.amount_minor, &entry.currency_code)
+fn by_key(ours: &[Ours]) -> HashMap<Uuid, &Ours> {
+    ours.iter().map(|it| (it.key, it)).collect()
 }
 
 /// An account whose balance did not change by what the provider credited to it.
@@ -125,16 +46,18 @@ pub(super) struct SumDifference {
 /// person has yet to decide about is on no balance, and is left out.
 pub(super) fn compare_sums(
     changes: &BTreeMap<AccountKey, i64>,
-    ours: &[Entry],
-    provider: &[Entry],
+    ours: &[Ours],
+    provider: &Ledger,
 ) -> Vec<SumDifference> {
     let ours = by_key(ours);
     let mut credits: BTreeMap<AccountKey, i64> = BTreeMap::new();
-    for credit in provider.iter().filter(|entry| entry.state == State::Credited) {
-        let Some(record) = ours.get(credit.key.as_str()) else { continue };
-        if record.state != State::Review {
-            let account = (record.pool_id.clone(), credit.account.clone());
-            *credits.entry(account).or_default() += credit.amount_minor;
+    for (key, credit) in provider {
+        let (Some((_, amount_minor)), Some(our)) = (credit.credited(), ours.get(key)) else {
+            continue;
+        };
+        if our.record.state != State::NeedsReview {
+            let account = (our.pool_id.to_string(), credit.account.to_string());
+            *credits.entry(account).or_default() += amount_minor;
         }
     }
     let mut accounts: Vec<&AccountKey> = changes.keys().chain(credits.keys()).collect();
@@ -155,87 +78,40 @@ pub(super) fn compare_sums(
 mod tests {
     use super::*;
 
-    fn entry(key: &str, state: State, amount_minor: i64) -> Entry {
-        Entry {
-            key: key.into(),
-            pool_id: "p".into(),
+    fn ours(state: State, amount_minor: i64) -> Ours {
+        let record = Record {
             state,
             account: "a".into(),
-            amount_minor,
+            amount_minor: Some(amount_minor),
             currency_code: "EUR".into(),
-        }
+            provider_ref: None,
+        };
+        Ours { key: Uuid::now_v7(), pool_id: "p".into(), known_at: None, record }
     }
 
-    fn difference(ours: Option<Entry>, provider: Option<Entry>) -> Option<Difference> {
-        let found = compare(ours.as_slice(), provider.as_slice());
-        assert!(found.len() <= 1);
-        found.first().map(|(_, difference)| *difference)
-    }
-
-    #[test]
-    fn records_that_agree_do_not_differ() {
-        for state in [State::Credited, State::NotCredited] {
-            let side = || Some(entry("k", state, 5));
-            assert_eq!(difference(side(), side()), None);
-        }
-        let review = Some(entry("k", State::Review, 5));
-        assert_eq!(difference(review, Some(entry("k", State::Credited, 5))), None);
-        // Never sent, or cancelled before it arrived: nobody knows an account there.
-        let failed = || Some(entry("k", State::NotCredited, 0));
-        assert_eq!(difference(failed(), None), None);
-        let tombstone = Entry { account: String::new(), ..entry("k", State::NotCredited, 0) };
-        assert_eq!(difference(failed(), Some(tombstone)), None);
+    fn credits(ours: &[Ours]) -> Ledger {
+        let credited = |it: &Ours| Record { state: State::Succeeded, ..it.record.clone() };
+        ours.iter().map(|it| (it.key, credited(it))).collect()
     }
 
     #[test]
-    fn what_one_side_lacks_is_found() {
-        let credited = || Some(entry("k", State::Credited, 5));
-        assert_eq!(difference(credited(), None), Some(Difference::MissingAtProvider));
-        assert_eq!(difference(None, credited()), Some(Difference::MissingWithUs));
-        let failed = Some(entry("k", State::NotCredited, 0));
-        assert_eq!(difference(None, failed), Some(Difference::MissingWithUs));
-        let review = Some(entry("k", State::Review, 5));
-        assert_eq!(difference(review, None), Some(Difference::MissingAtProvider));
-    }
-
-    #[test]
-    fn states_that_differ_are_found_and_not_knowing_is_a_difference() {
-        let all = [State::Credited, State::NotCredited, State::Review, State::Open];
-        for ours in all {
-            for provider in [State::Credited, State::NotCredited, State::Open] {
-                let agree = matches!(
-                    (ours, provider),
-                    (State::Credited | State::Review, State::Credited)
-                        | (State::NotCredited, State::NotCredited)
-                );
-                let found = difference(Some(entry("k", ours, 5)), Some(entry("k", provider, 5)));
-                let expected = (!agree).then_some(Difference::State);
-                assert_eq!(found, expected, "{ours:?} {provider:?}");
-            }
-        }
-        assert_eq!(difference(Some(entry("k", State::Open, 0)), None), Some(Difference::State));
-    }
-
-    #[test]
-    fn amounts_currencies_and_accounts_that_differ_are_found() {
-        let ours = || Some(entry("k", State::Credited, 5));
-        let other = Some(entry("k", State::Credited, 6));
-        assert_eq!(difference(ours(), other), Some(Difference::Amount));
-        let other = Entry { currency_code: "USD".into(), ..entry("k", State::Credited, 5) };
-        assert_eq!(difference(ours(), Some(other)), Some(Difference::Amount));
-        let other = Entry { account: "b".into(), ..entry("k", State::Credited, 5) };
-        assert_eq!(difference(ours(), Some(other)), Some(Difference::Account));
+    fn what_either_side_lacks_and_what_differs_is_found() {
+        let both = [ours(State::Succeeded, 5), ours(State::Failed, 0)];
+        let mut provider = credits(&both[..1]);
+        assert_eq!(compare(&both, &provider), []);
+        assert_eq!(compare(&both[1..], &provider), [(both[0].key, Difference::MissingHere)]);
+        provider.clear();
+        assert_eq!(compare(&both, &provider), [(both[0].key, Difference::MissingAtProvider)]);
+        let provider = credits(&both);
+        assert_eq!(compare(&both, &provider), [(both[1].key, Difference::State)]);
     }
 
     #[test]
     fn balances_change_by_what_was_credited() {
         let key = |account: &str| ("p".to_owned(), account.to_owned());
-        let ours = [
-            entry("1", State::Credited, 5),
-            entry("2", State::Credited, 7),
-            entry("3", State::Review, 9),
-        ];
-        let provider = ours.clone().map(|it| Entry { state: State::Credited, ..it });
+        let ours =
+            [ours(State::Succeeded, 5), ours(State::Succeeded, 7), ours(State::NeedsReview, 9)];
+        let provider = credits(&ours);
         let right = BTreeMap::from([(key("a"), 12), (key("b"), 0)]);
         assert_eq!(compare_sums(&right, &ours, &provider), []);
         let wrong = BTreeMap::from([(key("a"), 11), (key("b"), 1)]);

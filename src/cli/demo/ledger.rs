@@ -1,53 +1,36 @@
-//! Both sides' records of the redemptions: ours over gRPC, the provider's over its own HTTP listing.
+//! Both sides' records of the redemptions, for all time.
 
-use std::time::Duration;
-
-use anyhow::Context as _;
-use serde::Deserialize;
+use clap::{Args as _, Command, FromArgMatches as _};
+use time::{Duration, OffsetDateTime};
 
 use super::{
-    compare::{Entry, State},
+    compare::Ledger,
     world::{POOLS, PoolPlan},
 };
 use crate::{
-    cli::{client::Server, redemption},
+    cli::{
+        audit::{Window, compare::Names, ours::Ours, progress::Progress, provider::read_list},
+        client::Server,
+        redemption,
+    },
+    config::ProviderArgs,
+    provider::Provider,
     rpc::pb,
 };
 
-/// The longest that one page of the provider's listing may take.
-const PAGE_TIMEOUT: Duration = Duration::from_secs(10);
-
 /// Our redemptions of all pools.
-pub(super) async fn ours(server: &Server) -> anyhow::Result<Vec<Entry>> {
-    let mut entries = Vec::new();
+pub(super) async fn ours(server: &Server) -> anyhow::Result<Vec<Ours>> {
+    let (mut all, mut names) = (Vec::new(), Names::default());
     for pool in POOLS {
         let filter =
             pb::ListRedemptionsRequest { pool_id: pool.pool_id.to_owned(), ..Default::default() };
-        redemption::each(server, filter, |redemption| {
-            entries.push(our_entry(redemption));
+        redemption::each(server, filter, |redemption, _| {
+            all.push(Ours::read(&redemption, &mut names)?);
             Ok(())
         })
         .await?;
     }
-    Ok(entries)
-}
-
-fn our_entry(redemption: pb::Redemption) -> Entry {
-    let state = match redemption.state() {
-        pb::RedemptionState::Succeeded => State::Credited,
-        pb::RedemptionState::Failed => State::NotCredited,
-        pb::RedemptionState::NeedsReview => State::Review,
-        _ => State::Open,
-    };
-    let amount = redemption.amount.unwrap_or_default();
-    Entry {
-        key: redemption.redemption_id,
-        pool_id: redemption.pool_id,
-        state,
-        account: redemption.account_id,
-        amount_minor: amount.amount_minor,
-        currency_code: amount.currency_code,
-    }
+    Ok(all)
 }
 
 /// How many of a pool's redemptions have an outcome that is still being found out.
@@ -59,7 +42,7 @@ pub(super) async fn count_unknown(server: &Server, pool: &PoolPlan) -> anyhow::R
         ..Default::default()
     };
     let mut open = 0;
-    redemption::each(server, filter, |_| {
+    redemption::each(server, filter, |_, _| {
         open += 1;
         Ok(())
     })
@@ -67,78 +50,27 @@ pub(super) async fn count_unknown(server: &Server, pool: &PoolPlan) -> anyhow::R
     Ok(open)
 }
 
-#[derive(Deserialize)]
-struct Page {
-    redemptions: Vec<Listed>,
-    next_page_token: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct Listed {
-    key: String,
-    state: String,
-    #[serde(default)]
-    account_ref: Option<String>,
-    #[serde(default)]
-    amount_minor: i64,
-    #[serde(default)]
-    currency_code: String,
-}
-
 /// The provider's ledger, as it lists it.
-pub(super) async fn provider(base_url: &str) -> anyhow::Result<Vec<Entry>> {
-    let http = http()?;
-    let mut entries = Vec::new();
-    let mut token = String::new();
-    loop {
-        let url = format!("{base_url}/redemptions");
-        let url = reqwest::Url::parse_with_params(&url, [("page_token", &token)])?;
-        let page: Page = http
-            .get(url)
-            .send()
-            .await
-            .and_then(reqwest::Response::error_for_status)
-            .context("the provider does not list its redemptions")?
-            .json()
-            .await
-            .context("the provider's listing cannot be read")?;
-        entries.extend(page.redemptions.into_iter().map(provider_entry));
-        token = page.next_page_token.unwrap_or_default();
-        if token.is_empty() {
-            return Ok(entries);
-        }
-    }
+pub(super) async fn provider(base_url: &str) -> anyhow::Result<Ledger> {
+    let to = OffsetDateTime::now_utc() + Duration::DAY;
+    let always = Window { from: OffsetDateTime::UNIX_EPOCH, to };
+    let (provider, progress) = (client(base_url)?, &mut Progress::hidden());
+    read_list(&provider, always, &mut Names::default(), progress).await?.plain()
 }
 
 /// Whether the provider answers.
 pub(super) async fn provider_answers(base_url: &str) -> bool {
-    provider(base_url).await.is_ok()
+    let Ok(provider) = client(base_url) else { return false };
+    provider.list("", "", "").await.is_ok()
 }
 
-fn http() -> anyhow::Result<reqwest::Client> {
-    // Fails only where one is installed already, which is then the one that is used.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    reqwest::Client::builder()
-        .no_proxy()
-        .timeout(PAGE_TIMEOUT)
-        .build()
-        .context("no HTTP client can be made")
-}
-
-fn provider_entry(listed: Listed) -> Entry {
-    let state = match listed.state.as_str() {
-        "succeeded" => State::Credited,
-        "failed" | "cancelled" => State::NotCredited,
-        _ => State::Open,
-    };
-    Entry {
-        key: listed.key,
-        pool_id: String::new(),
-        state,
-        account: listed.account_ref.unwrap_or_default(),
-        amount_minor: listed.amount_minor,
-        currency_code: listed.currency_code,
-    }
+/// Asks the demo's own provider, with the settings that `serve` has by default. The variables that
+/// are set here are meant for another.
+fn client(base_url: &str) -> anyhow::Result<Provider> {
+    let settings = ProviderArgs::augment_args(Command::new("provider"))
+        .mut_args(|argument| argument.env(None::<&str>));
+    let given = settings.try_get_matches_from(["provider", "--provider-url", base_url])?;
+    Provider::new(&ProviderArgs::from_arg_matches(&given)?)
 }
 
 #[cfg(test)]
@@ -146,8 +78,10 @@ mod tests {
     use std::path::Path;
 
     use serde_json::json;
+    use uuid::Uuid;
 
     use super::*;
+    use crate::cli::audit::compare::State;
     use crate::simulator::{Simulator, SimulatorArgs};
 
     #[tokio::test]
@@ -160,17 +94,19 @@ mod tests {
         assert!(provider_answers(&simulator.url()).await);
 
         let card = csv::Reader::from_path(cards).unwrap().records().next().unwrap().unwrap();
-        for (key, code) in [("1", &card[0]), ("2", "NOT-A-CARD-AT-ALL")] {
+        let keys = [Uuid::now_v7(), Uuid::now_v7()];
+        for (key, code) in keys.into_iter().zip([&card[0], "NOT-A-CARD-AT-ALL"]) {
             let body =
                 json!({"code": code, "account_ref": "a", "not_after": "2999-01-01T00:00:00Z"});
-            let request = http().unwrap().post(format!("{}/redemptions", simulator.url()));
-            request.header("Idempotency-Key", key).json(&body).send().await.unwrap();
+            let request = reqwest::Client::new().post(format!("{}/redemptions", simulator.url()));
+            request.header("Idempotency-Key", key.to_string()).json(&body).send().await.unwrap();
         }
         let listed = provider(&simulator.url()).await.unwrap();
-        let states: Vec<_> = listed.iter().map(|it| (it.key.as_str(), it.state)).collect();
-        assert_eq!(states, [("1", State::Credited), ("2", State::NotCredited)]);
-        assert_eq!(listed[0].amount_minor.to_string(), card[1]);
-        assert_eq!((listed[0].currency_code.as_str(), listed[0].account.as_str()), (&card[2], "a"));
+        let states: Vec<_> = listed.iter().map(|(key, it)| (*key, it.state)).collect();
+        assert_eq!(states, [(keys[0], State::Succeeded), (keys[1], State::Failed)]);
+        let credited = &listed[&keys[0]];
+        assert_eq!(credited.credited(), Some((&card[2], card[1].parse().unwrap())));
+        assert_eq!(&*credited.account, "a");
         simulator.stop().await.unwrap();
     }
 }

@@ -3,12 +3,17 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use serde_json::Value;
+use uuid::Uuid;
 
 use super::{
-    compare::{Difference, Entry, State, SumDifference, compare, compare_sums},
+    compare::{Ledger, SumDifference, compare, compare_sums},
     world::{AccountKey, Accounts, POOLS, PoolPlan},
 };
 use crate::cli::{
+    audit::{
+        compare::{Difference, Record, State},
+        ours::Ours,
+    },
     output::{Format, Rows, Sink},
     redeem_batch::Done,
     view,
@@ -36,9 +41,9 @@ pub(super) struct Report {
     /// The accounts after everything was settled.
     pub(super) after: Accounts,
     /// Our redemptions.
-    pub(super) ours: Vec<Entry>,
+    pub(super) ours: Vec<Ours>,
     /// The provider's.
-    pub(super) provider: Vec<Entry>,
+    pub(super) provider: Ledger,
     /// How long it took, after the batches, until no outcome was unknown; `None`: too long.
     pub(super) settled: Option<Duration>,
 }
@@ -119,16 +124,11 @@ impl Report {
     }
 
     fn ledgers(&self) -> Vec<Vec<Value>> {
-        let pool_of: BTreeMap<&str, &str> =
-            self.ours.iter().map(|it| (it.key.as_str(), it.pool_id.as_str())).collect();
-        let theirs = |pool: &PoolPlan, entry: &&Entry| {
-            pool_of.get(entry.key.as_str()).copied() == Some(pool.pool_id)
-        };
         let mut rows = Vec::new();
         for pool in POOLS {
-            let ours = self.ours.iter().filter(|it| it.pool_id == pool.pool_id);
-            rows.push(ledger_row(pool, "ours", ours));
-            let provider = self.provider.iter().filter(|entry| theirs(pool, entry));
+            let of_pool = || self.ours.iter().filter(|it| &*it.pool_id == pool.pool_id);
+            rows.push(ledger_row(pool, "ours", of_pool().map(|it| &it.record)));
+            let provider = of_pool().filter_map(|it| self.provider.get(&it.key));
             rows.push(ledger_row(pool, "the provider's", provider));
         }
         rows
@@ -146,7 +146,7 @@ impl Report {
 
     fn differences(
         &self,
-        differences: &[(String, Difference)],
+        differences: &[(Uuid, Difference)],
         sums: &[SumDifference],
         sink: &mut Sink,
     ) -> anyhow::Result<()> {
@@ -183,23 +183,29 @@ const LEDGERS: &[&str] =
 fn ledger_row<'a>(
     pool: &PoolPlan,
     side: &str,
-    entries: impl Iterator<Item = &'a Entry>,
+    records: impl Iterator<Item = &'a Record>,
 ) -> Vec<Value> {
-    let entries: Vec<&Entry> = entries.collect();
-    let count = |state: State| entries.iter().filter(|entry| entry.state == state).count() as u64;
-    let sum: i64 = entries
+    let records: Vec<&Record> = records.collect();
+    let count = |is: fn(State) -> bool| records.iter().filter(|it| is(it.state)).count() as u64;
+    let credited = count(|state| state == State::Succeeded);
+    let not_credited = count(State::is_not_credited);
+    let review = count(|state| state == State::NeedsReview);
+    let total = records.len() as u64;
+    let sum: i64 = records
         .iter()
-        .filter(|it| it.state == State::Credited && it.currency_code == pool.currency_code)
-        .map(|it| it.amount_minor)
+        .filter(|it| it.state == State::Succeeded)
+        .filter_map(|it| it.credited())
+        .filter(|(currency_code, _)| *currency_code == pool.currency_code)
+        .map(|(_, amount_minor)| amount_minor)
         .sum();
     vec![
         pool.pool_id.into(),
         side.into(),
-        entries.len().into(),
-        count(State::Credited).into(),
-        count(State::NotCredited).into(),
-        count(State::Review).into(),
-        count(State::Open).into(),
+        total.into(),
+        credited.into(),
+        not_credited.into(),
+        review.into(),
+        (total - credited - not_credited - review).into(),
         sum.into(),
     ]
 }
@@ -234,22 +240,21 @@ mod tests {
     }
 
     fn report(credited_minor: i64) -> Report {
-        let ours = Entry {
-            key: "the-key".into(),
-            pool_id: "steam-eu".into(),
-            state: State::Credited,
+        let record = Record {
+            state: State::Succeeded,
             account: "a".into(),
-            amount_minor: 500,
+            amount_minor: Some(500),
             currency_code: "EUR".into(),
+            provider_ref: None,
         };
-        let provider =
-            Entry { pool_id: String::new(), amount_minor: credited_minor, ..ours.clone() };
+        let provider = Record { amount_minor: Some(credited_minor), ..record.clone() };
+        let ours = Ours { key: Uuid::nil(), pool_id: "steam-eu".into(), known_at: None, record };
         Report {
             runs: Vec::new(),
             before: accounts(100),
             after: accounts(600),
             ours: vec![ours],
-            provider: vec![provider],
+            provider: Ledger::from([(Uuid::nil(), provider)]),
             settled: Some(Duration::ZERO),
         }
     }
@@ -272,7 +277,10 @@ mod tests {
     fn a_difference_is_named_by_redemption_and_by_account() {
         let (agreed, text) = printed(&report(400));
         assert!(!agreed && text.contains("Difference: 2"), "{text}");
-        assert!(text.contains("redemption the-key: the amounts differ"), "{text}");
+        assert!(
+            text.contains(&format!("redemption {}: the amounts differ", Uuid::nil())),
+            "{text}"
+        );
         assert!(text.contains("changed by 500, credited were 400"), "{text}");
     }
 }

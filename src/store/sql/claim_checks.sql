@@ -42,6 +42,7 @@ SELECT
     x.code_spent AS "code_spent?",
     x.resolved_by AS "resolved_by?",
     x.resolution_reason AS "resolution_reason?",
+    x.resolution_evidence AS "resolution_evidence?",
     x.attempts AS "attempts!",
     x.last_answer AS "last_answer?",
     x.next_check_at AS "next_check_at?",

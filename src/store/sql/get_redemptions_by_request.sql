@@ -17,6 +17,7 @@ SELECT
     r.code_spent AS "code_spent?",
     r.resolved_by AS "resolved_by?",
     r.resolution_reason AS "resolution_reason?",
+    r.resolution_evidence AS "resolution_evidence?",
     r.attempts AS "attempts!",
     r.last_answer AS "last_answer?",
     r.next_check_at AS "next_check_at?",

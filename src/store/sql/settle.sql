@@ -5,7 +5,8 @@
 -- $1 pool_id; one element for each outcome: $2 redemption ids, $3 states (SUCCEEDED or FAILED),
 -- $4 amounts in minor units, $5 their currencies, $6 provider refs, $7 failure reasons,
 -- $8 failure messages, $9 whether the code is spent, $10 calls made since the last record,
--- $11 who settles, $12 who resolved it and $13 why (both null unless a person did),
+-- $11 who settles, $12 who resolved it and $13 why (both null unless a person did; $16 what that
+-- person looked at, null where nothing is named),
 -- $14 whether the provider refused the account's login, $15 whether it is inferred: a failure that only
 -- follows from what this server sent, and holds only while nobody else has taken over.
 -- No redemption may be named twice. One without a row in the answer is settled already, or unknown, or
@@ -14,11 +15,12 @@ WITH outcome AS MATERIALIZED (
     SELECT o.*
     FROM unnest(
         $2::uuid[], $3::text[], $4::bigint[], $5::text[], $6::text[], $7::text[], $8::text[],
-        $9::bool[], $10::int[], $11::text[], $12::text[], $13::text[], $14::bool[], $15::bool[]
+        $9::bool[], $10::int[], $11::text[], $12::text[], $13::text[], $14::bool[], $15::bool[],
+        $16::text[]
     ) AS o (
         redemption_id, state, amount_minor, amount_currency, provider_ref, failure_reason,
         failure_message, code_spent, attempts, actor, resolved_by, resolution_reason, login_invalid,
-        inferred
+        inferred, resolution_evidence
     )
 ),
 locked AS MATERIALIZED (
@@ -54,6 +56,7 @@ settled AS (
         attempts = r.attempts + o.attempts,
         resolved_by = o.resolved_by,
         resolution_reason = o.resolution_reason,
+        resolution_evidence = o.resolution_evidence,
         code_ciphertext = NULL,
         next_check_at = NULL,
         updated_at = now(),
@@ -112,6 +115,7 @@ SELECT
     s.code_spent AS "code_spent?",
     s.resolved_by AS "resolved_by?",
     s.resolution_reason AS "resolution_reason?",
+    s.resolution_evidence AS "resolution_evidence?",
     s.attempts AS "attempts!",
     s.last_answer AS "last_answer?",
     s.next_check_at AS "next_check_at?",

@@ -1,0 +1,259 @@
+//! The provider's records of the redemptions: its list, or its ledger in a file, and what it answers
+//! about one of them.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use time::format_description::well_known::Rfc3339;
+use uuid::Uuid;
+
+use super::{
+    Window,
+    compare::{Names, Record, State},
+    progress::Progress,
+};
+use crate::{
+    domain::id::RedemptionId,
+    provider::{CallError, Provider, wire::Listed},
+};
+
+/// The most redemptions of the provider's that are held at once, at about 200 bytes each.
+const MAX_HELD: usize = 4_000_000;
+/// How often the provider is asked the same before the audit gives up: asking changes nothing there.
+const TRIES: u32 = 5;
+/// How long to wait before the second try; twice as long before each one after it.
+const PAUSE: Duration = Duration::from_millis(250);
+
+/// What the provider has, by our keys.
+#[derive(Debug, Default)]
+pub(in crate::cli) struct Theirs {
+    held: HashMap<Uuid, Held>,
+    /// What the provider says a second time, in other words, of a key that it credited.
+    twice: BTreeMap<Uuid, Vec<Record>>,
+    /// Redemptions under keys that are none of ours.
+    strangers: BTreeMap<String, Record>,
+}
+
+#[derive(Debug)]
+struct Held {
+    record: Record,
+    /// Completed in the time that the audit is about; otherwise it is there to be looked up.
+    inside: bool,
+}
+
+impl Theirs {
+    /// Adds a record. A later one of the same key replaces an earlier one, unless both say that the
+    /// card was credited, and differ.
+    pub(in crate::cli) fn add(
+        &mut self,
+        key: &str,
+        record: Record,
+        inside: bool,
+    ) -> anyhow::Result<()> {
+        anyhow::ensure!(
+            self.held.len() + self.strangers.len() < MAX_HELD,
+            "the provider has more than {MAX_HELD} redemptions of that time: audit a shorter one"
+        );
+        let Ok(RedemptionId(key)) = RedemptionId::parse(key) else {
+            if inside {
+                self.strangers.insert(key.to_owned(), record);
+            }
+            return Ok(());
+        };
+        let is_credit = |record: &Record| record.state == State::Succeeded;
+        match self.held.get(&key) {
+            Some(first) if is_credit(&first.record) && is_credit(&record) => {
+                if first.record != record {
+                    self.twice.entry(key).or_default().push(record);
+                }
+            }
+            _ => {
+                self.held.insert(key, Held { record, inside });
+            }
+        }
+        Ok(())
+    }
+
+    /// How many redemptions there are.
+    pub(in crate::cli) fn len(&self) -> usize {
+        self.held.len() + self.strangers.len()
+    }
+
+    /// Takes what there is of a key.
+    pub(in crate::cli) fn take(&mut self, key: Uuid) -> Option<Record> {
+        self.held.remove(&key).map(|held| held.record)
+    }
+
+    /// Takes what is said a second time of a key.
+    pub(in crate::cli) fn take_twice(&mut self, key: Uuid) -> Vec<Record> {
+        self.twice.remove(&key).unwrap_or_default()
+    }
+
+    /// The keys that were completed in the audit's time and have not been taken, in order.
+    pub(in crate::cli) fn rest(&self) -> Vec<Uuid> {
+        let inside = self.held.iter().filter(|(_, held)| held.inside);
+        let mut keys: Vec<Uuid> = inside.map(|(key, _)| *key).collect();
+        keys.sort_unstable();
+        keys
+    }
+
+    /// All of it by key, where nothing else is expected than one record of every key of ours.
+    pub(in crate::cli) fn plain(self) -> anyhow::Result<BTreeMap<Uuid, Record>> {
+        anyhow::ensure!(self.twice.is_empty(), "the provider credited a key twice");
+        anyhow::ensure!(self.strangers.is_empty(), "the provider has a key that is none of ours");
+        Ok(self.held.into_iter().map(|(key, held)| (key, held.record)).collect())
+    }
+
+    /// The redemptions under keys that are none of ours.
+    pub(in crate::cli) fn strangers(&self) -> impl Iterator<Item = (&str, &Record)> {
+        self.strangers.iter().map(|(key, record)| (key.as_str(), record))
+    }
+}
+
+/// A record as the provider lists it.
+pub(super) fn read_listed(listed: &Listed, names: &mut Names) -> Record {
+    let state = match listed.state.as_str() {
+        "succeeded" => State::Succeeded,
+        "failed" => State::Failed,
+        "cancelled" => State::Cancelled,
+        "processing" => State::Processing,
+        _ => State::Unknown,
+    };
+    Record {
+        state,
+        account: names.share(listed.account_ref.as_deref().unwrap_or_default()),
+        amount_minor: listed.amount_minor,
+        currency_code: names.share(listed.currency_code.as_deref().unwrap_or_default()),
+        provider_ref: listed.provider_ref.as_deref().map(Into::into),
+    }
+}
+
+/// Reads all that the provider completed in the window.
+pub(in crate::cli) async fn read_list(
+    provider: &Provider,
+    window: Window,
+    names: &mut Names,
+    progress: &mut Progress,
+) -> anyhow::Result<Theirs> {
+    let (from, to) = (window.from.format(&Rfc3339)?, window.to.format(&Rfc3339)?);
+    let mut theirs = Theirs::default();
+    let mut token = String::new();
+    loop {
+        let page = patiently(PAUSE, async || provider.list(&from, &to, &token).await)
+            .await
+            .context("the provider's list cannot be read")?;
+        for listed in &page.redemptions {
+            theirs.add(&listed.key, read_listed(listed, names), true)?;
+        }
+        progress.show(format_args!("the provider's list: {} redemptions", theirs.len()));
+        match page.next_page_token.filter(|next| !next.is_empty()) {
+            None => return Ok(theirs),
+            Some(next) if next == token => {
+                anyhow::bail!("the provider's list does not end: a page is followed by itself")
+            }
+            Some(next) => token = next,
+        }
+    }
+}
+
+/// Asks the provider about a key; `None`: it has never seen it.
+pub(super) async fn look_up(provider: &Provider, key: Uuid) -> anyhow::Result<Option<Listed>> {
+    patiently(PAUSE, async || provider.find(RedemptionId(key)).await)
+        .await
+        .with_context(|| format!("the provider cannot be asked about {key}"))
+}
+
+/// Asks until there is an answer, a few times.
+async fn patiently<T>(
+    mut pause: Duration,
+    ask: impl AsyncFn() -> Result<T, CallError>,
+) -> Result<T, CallError> {
+    for _ in 1..TRIES {
+        match ask().await {
+            Err(CallError::Status(status)) if status < 500 && status != 429 => {
+                return Err(CallError::Status(status));
+            }
+            Err(_) => tokio::time::sleep(pause).await,
+            answered => return answered,
+        }
+        pause *= 2;
+    }
+    ask().await
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    fn record(state: State, provider_ref: &str) -> Record {
+        Record {
+            state,
+            account: "a".into(),
+            amount_minor: Some(5),
+            currency_code: "EUR".into(),
+            provider_ref: Some(provider_ref.into()),
+        }
+    }
+
+    #[test]
+    fn the_last_word_about_a_key_counts() {
+        let mut theirs = Theirs::default();
+        let key = Uuid::now_v7();
+        theirs.add(&key.to_string(), record(State::Processing, "1"), false).unwrap();
+        assert!(theirs.rest().is_empty());
+        theirs.add(&key.to_string().to_uppercase(), record(State::Succeeded, "1"), true).unwrap();
+        assert_eq!((theirs.rest(), theirs.len()), (vec![key], 1));
+        assert_eq!(theirs.take_twice(key), []);
+        assert_eq!(theirs.take(key), Some(record(State::Succeeded, "1")));
+        assert!(theirs.rest().is_empty() && theirs.take(key).is_none());
+    }
+
+    #[test]
+    fn a_key_that_was_credited_twice_is_found_and_one_that_is_listed_twice_is_not() {
+        let mut theirs = Theirs::default();
+        let key = Uuid::now_v7();
+        for provider_ref in ["1", "1", "2"] {
+            theirs.add(&key.to_string(), record(State::Succeeded, provider_ref), true).unwrap();
+        }
+        assert_eq!(theirs.take_twice(key), [record(State::Succeeded, "2")]);
+        assert_eq!(theirs.take(key), Some(record(State::Succeeded, "1")));
+    }
+
+    #[test]
+    fn a_key_that_is_none_of_ours_is_kept_apart() {
+        let mut theirs = Theirs::default();
+        theirs.add("not ours", record(State::Failed, "1"), true).unwrap();
+        theirs.add("of another day", record(State::Failed, "1"), false).unwrap();
+        let found: Vec<_> = theirs.strangers().map(|(key, _)| key).collect();
+        assert_eq!((found, theirs.rest()), (vec!["not ours"], vec![]));
+        assert!(theirs.plain().is_err());
+    }
+
+    #[tokio::test]
+    async fn a_provider_that_stumbles_is_asked_again_and_one_that_refuses_is_not() {
+        let asked = Cell::new(0);
+        let lost = || CallError::Lost("reset".into());
+        let answer = patiently(Duration::ZERO, async || {
+            asked.set(asked.get() + 1);
+            if asked.get() < TRIES { Err(lost()) } else { Ok(7) }
+        });
+        assert_eq!((answer.await, asked.get()), (Ok(7), TRIES));
+        asked.set(0);
+        let answer = patiently(Duration::ZERO, async || {
+            asked.set(asked.get() + 1);
+            Err::<(), _>(CallError::Status(401))
+        });
+        assert_eq!((answer.await, asked.get()), (Err(CallError::Status(401)), 1));
+        asked.set(0);
+        let answer = patiently(Duration::ZERO, async || {
+            asked.set(asked.get() + 1);
+            Err::<(), _>(lost())
+        });
+        assert_eq!((answer.await, asked.get()), (Err(lost()), TRIES));
+    }
+}
