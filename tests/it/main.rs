@@ -16,6 +16,7 @@ mod input_raw;
 mod layering;
 mod leases;
 mod provider;
+mod proxy;
 mod redeem;
 mod redemptions;
 mod resources;

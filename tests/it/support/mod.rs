@@ -4,5 +4,6 @@ pub(crate) mod batch;
 pub(crate) mod checks;
 pub(crate) mod cluster;
 pub(crate) mod logs;
+pub(crate) mod proxy;
 pub(crate) mod wait;
 pub(crate) mod world;
