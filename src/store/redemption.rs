@@ -4,7 +4,7 @@
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Store, StoreError, interval};
+use super::{Store, StoreError, interval, lane::read_patiently};
 use crate::domain::{
     id::{AccountId, BatchId, FencingToken, Holder, PoolId, RedemptionId, RequestId},
     money::{Currency, Money},
@@ -231,17 +231,16 @@ impl Store {
         pool_id: &PoolId,
         ids: &[Uuid],
     ) -> Result<Vec<Redemption>, StoreError> {
-        sqlx::query_file_as!(
-            RedemptionRow,
-            "src/store/sql/get_redemptions.sql",
-            pool_id.as_str(),
-            ids,
-        )
-        .fetch_all(&self.db)
-        .await?
-        .into_iter()
-        .map(|row| row.redemption(pool_id))
-        .collect()
+        let read = || {
+            sqlx::query_file_as!(
+                RedemptionRow,
+                "src/store/sql/get_redemptions.sql",
+                pool_id.as_str(),
+                ids,
+            )
+            .fetch_all(&self.db)
+        };
+        read_patiently(read).await?.into_iter().map(|row| row.redemption(pool_id)).collect()
     }
 
     /// Reads the redemption that stands for a request, with its code's fingerprint.
@@ -250,19 +249,23 @@ impl Store {
         pool_id: &PoolId,
         request_id: &RequestId,
     ) -> Result<Option<(Redemption, Vec<u8>)>, StoreError> {
-        sqlx::query_file_as!(
-            RequestRow,
-            "src/store/sql/get_redemptions_by_request.sql",
-            pool_id.as_str(),
-            &[request_id.to_string()],
-        )
-        .fetch_optional(&self.db)
-        .await?
-        .map(|mut row| {
-            let fingerprint = std::mem::take(&mut row.code_fingerprint);
-            Ok((row.redemption(pool_id)?, fingerprint))
-        })
-        .transpose()
+        let request_ids = [request_id.to_string()];
+        let read = || {
+            sqlx::query_file_as!(
+                RequestRow,
+                "src/store/sql/get_redemptions_by_request.sql",
+                pool_id.as_str(),
+                &request_ids,
+            )
+            .fetch_optional(&self.db)
+        };
+        read_patiently(read)
+            .await?
+            .map(|mut row| {
+                let fingerprint = std::mem::take(&mut row.code_fingerprint);
+                Ok((row.redemption(pool_id)?, fingerprint))
+            })
+            .transpose()
     }
 
     /// Lists the redemptions of a pool before `before` (exclusive), newest first, at most `limit`.
