@@ -48,6 +48,9 @@ const MAX_WAITING: usize = 16_384;
 const MAX_ROWS: usize = 256;
 /// The least time between two looks for leases whose time has passed, while somebody waits.
 const EXPIRE_AT_MOST_EVERY: Duration = Duration::from_millis(100);
+/// How long those who find no database go on waiting for one, at the least, however short their own
+/// time to wait for an account is: as long as callers of the store's lanes.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// How long an account of why nothing was free is good for others who ask the same.
 const COUNTS_FRESH: Duration = Duration::from_millis(250);
 
@@ -276,8 +279,10 @@ impl Dispatcher {
             if !self.gather().await {
                 return self.close();
             }
-            self.serve().await;
-            self.dismiss();
+            match self.serve().await {
+                Ok(()) => self.dismiss(),
+                Err(why) => self.no_database(&why),
+            }
             self.waiting_gauge.set(self.waiting.len() as f64);
         }
     }
@@ -287,7 +292,9 @@ impl Dispatcher {
     async fn gather(&mut self) -> bool {
         let now = Instant::now();
         let poll = now + POLL.mul_f64(rand::rng().random_range(0.5..1.0));
-        let next = self.waiting.iter().map(|waiter| waiter.until).min().map(|at| at.min(poll));
+        // Those whose time is over already wait for a database alone, and are tried at the next poll.
+        let ends = self.waiting.iter().map(|waiter| waiter.until).filter(|until| *until > now);
+        let next = (!self.waiting.is_empty()).then(|| ends.min().map_or(poll, |at| at.min(poll)));
         let idle = async {
             match next {
                 Some(at) => sleep_until(at).await,
@@ -322,8 +329,8 @@ impl Dispatcher {
         }
     }
 
-    /// Serves those who wait, until nobody more can be.
-    async fn serve(&mut self) {
+    /// Serves those who wait, until nobody more can be. Says why when there was no database.
+    async fn serve(&mut self) -> Result<(), String> {
         let mut exhausted: HashSet<Arc<Selector>> = HashSet::new();
         let mut freed = self.freed.count.load(Ordering::Relaxed);
         // A pass must end even while accounts come back all the time: others arrive, and time passes.
@@ -335,7 +342,7 @@ impl Dispatcher {
                 restarts -= 1;
                 exhausted.clear();
             }
-            let Some((selector, wanted)) = self.next_group(&exhausted) else { return };
+            let Some((selector, wanted)) = self.next_group(&exhausted) else { return Ok(()) };
             let asked = wanted.len();
             match self.store.acquire(&self.pool_id, &selector, &wanted).await {
                 Ok(found) => {
@@ -345,7 +352,7 @@ impl Dispatcher {
                         exhausted.insert(selector);
                     }
                 }
-                Err(StoreError::Unavailable(why)) => return self.no_database(&why),
+                Err(StoreError::Unavailable(why)) => return Err(why),
                 Err(error) => {
                     self.refuse(&selector, &Error::Store(error));
                     exhausted.insert(selector);
@@ -465,9 +472,10 @@ impl Dispatcher {
         }
     }
 
-    /// Those whose time is over are told that there is no database; the others go on waiting.
+    /// Those who have waited long enough for a database are told that there is none; the others go on
+    /// waiting. What was asked for them may have been done, and is found when they are tried again.
     fn no_database(&mut self, why: &str) {
-        for waiter in self.take_overdue() {
+        for waiter in self.take_overdue(PATIENCE) {
             let _ = waiter.reply.send(Err(StoreError::Unavailable(why.to_owned()).into()));
         }
     }
@@ -475,7 +483,7 @@ impl Dispatcher {
     /// Tells those whose time is over why they got nothing.
     fn dismiss(&mut self) {
         let mut groups: HashMap<Arc<Selector>, Vec<Waiter>> = HashMap::new();
-        for waiter in self.take_overdue() {
+        for waiter in self.take_overdue(Duration::ZERO) {
             groups.entry(Arc::clone(&waiter.selector)).or_default().push(waiter);
         }
         for (selector, waiters) in groups {
@@ -490,11 +498,12 @@ impl Dispatcher {
         }
     }
 
-    fn take_overdue(&mut self) -> Vec<Waiter> {
+    /// Those whose time is over, and who have waited `at_least` so long.
+    fn take_overdue(&mut self, at_least: Duration) -> Vec<Waiter> {
         let now = Instant::now();
         let (overdue, kept) = std::mem::take(&mut self.waiting)
             .into_iter()
-            .partition::<VecDeque<_>, _>(|waiter| waiter.until <= now);
+            .partition::<VecDeque<_>, _>(|w| w.until <= now && w.since + at_least <= now);
         self.waiting = kept;
         overdue.into()
     }

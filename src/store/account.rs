@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, time::Duration};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Store, StoreError};
+use super::{Store, StoreError, lane::read_patiently};
 use crate::domain::{
     account::{AccountStatus, LoginStatus},
     id::{AccountId, FencingToken, Holder, PlanId, PoolId, RedemptionId},
@@ -312,16 +312,16 @@ impl Store {
         pool_id: &PoolId,
         account_id: &AccountId,
     ) -> Result<Option<Account>, StoreError> {
-        sqlx::query_file_as!(
-            AccountRow,
-            "src/store/sql/get_account.sql",
-            pool_id.as_str(),
-            account_id.as_str(),
-        )
-        .fetch_optional(&self.db)
-        .await?
-        .map(|row| row.account(pool_id))
-        .transpose()
+        let read = || {
+            sqlx::query_file_as!(
+                AccountRow,
+                "src/store/sql/get_account.sql",
+                pool_id.as_str(),
+                account_id.as_str(),
+            )
+            .fetch_optional(&self.db)
+        };
+        read_patiently(read).await?.map(|row| row.account(pool_id)).transpose()
     }
 
     /// Lists the accounts of a pool after `after` (exclusive), at most `limit`.

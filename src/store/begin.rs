@@ -2,12 +2,13 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use sqlx::PgPool;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{
-    Store, StoreError, interval,
+    Store, StoreError,
+    db::Db,
+    interval,
     lane::Batch,
     lease::{LeaseNow, lease_loss},
     redemption::{Redemption, redemption_row},
@@ -128,7 +129,7 @@ impl Store {
 /// The lane of begins. May be repeated: an input that was recorded is found under its own id.
 #[derive(Debug)]
 pub(super) struct Begin {
-    pub(super) db: PgPool,
+    pub(super) db: Db,
 }
 
 impl Batch for Begin {

@@ -1,6 +1,9 @@
 //! What can go wrong between the program and the database, told apart by what to do about it.
 
-use sqlx::error::DatabaseError;
+use sqlx::{
+    error::DatabaseError,
+    postgres::{PgDatabaseError, PgSeverity},
+};
 
 /// Why the store did not do what it was asked.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -45,11 +48,36 @@ pub(super) enum Fault {
 const CONTENTION: [&str; 2] = ["40001", "40P01"];
 /// A lock, or the statement as a whole, took longer than it may.
 const BLOCKED: [&str; 2] = ["55P03", "57014"];
-/// Starting, stopping, failing over, out of connections, out of space, or read-only: it comes back.
-const UNAVAILABLE: [&str; 7] = ["57P01", "57P02", "57P03", "53300", "53100", "53200", "25006"];
+/// A statement that would write, on a server that takes no writes.
+const READ_ONLY: &str = "25006";
+/// Starting, stopping, failing over, cut by an operator, an error of the disk, or unsure itself what
+/// became of the statement: it comes back.
+const UNAVAILABLE: [&str; 8] =
+    ["57P01", "57P02", "57P03", "57P05", "58000", "58030", "40003", READ_ONLY];
+/// The same, whole classes of it: no connection; out of memory, space or connections.
+const UNAVAILABLE_CLASSES: [&str; 2] = ["08", "53"];
+
+/// A server that was connected to and takes no writes: a standby, or a primary that was demoted.
+#[derive(Debug, thiserror::Error)]
+#[error("the database takes no writes: it is a standby, or was made read-only")]
+struct ReadOnlyServer;
+
+pub(super) fn read_only() -> sqlx::Error {
+    sqlx::Error::AnyDriverError(Box::new(ReadOnlyServer))
+}
+
+/// Whether the server that was asked takes no writes. Its connections are of no use then.
+pub(super) fn is_read_only(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Database(error) => error.code().as_deref() == Some(READ_ONLY),
+        sqlx::Error::AnyDriverError(error) => error.is::<ReadOnlyServer>(),
+        _ => false,
+    }
+}
 
 pub(super) fn fault(error: &sqlx::Error) -> Fault {
     match error {
+        _ if is_read_only(error) => Fault::Unavailable,
         sqlx::Error::Database(error) => database_fault(error.as_ref()),
         sqlx::Error::Io(_)
         | sqlx::Error::Tls(_)
@@ -62,10 +90,20 @@ pub(super) fn fault(error: &sqlx::Error) -> Fault {
 }
 
 fn database_fault(error: &dyn DatabaseError) -> Fault {
+    // A server that panicked restarts, whatever it panicked at.
+    let panicked = error
+        .try_downcast_ref::<PgDatabaseError>()
+        .is_some_and(|error| matches!(error.severity(), PgSeverity::Panic));
+    if panicked {
+        return Fault::Unavailable;
+    }
     match error.code().as_deref() {
         Some(code) if CONTENTION.contains(&code) => Fault::Contention,
         Some(code) if BLOCKED.contains(&code) => Fault::Blocked,
-        Some(code) if UNAVAILABLE.contains(&code) || code.starts_with("08") => Fault::Unavailable,
+        Some(code) if UNAVAILABLE.contains(&code) => Fault::Unavailable,
+        Some(code) if UNAVAILABLE_CLASSES.iter().any(|class| code.starts_with(class)) => {
+            Fault::Unavailable
+        }
         _ => Fault::Refused,
     }
 }

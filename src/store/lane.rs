@@ -10,7 +10,7 @@
 
 use std::{
     collections::HashMap,
-    fmt, io,
+    fmt,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -19,7 +19,7 @@ use futures_util::{StreamExt as _, stream};
 use rand::RngExt as _;
 use tokio::{
     sync::{mpsc, oneshot},
-    time::{Instant, sleep, timeout},
+    time::{Instant, sleep},
 };
 
 use super::{
@@ -38,9 +38,6 @@ const MAX_QUEUE: usize = 8192;
 /// How long a statement that failed for want of a database is tried again, from when its last caller
 /// queued.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Longer than Postgres lets any of our statements run (see [`super::Store::open`]), and than a
-/// connection is waited for.
-const STATEMENT_LIMIT: Duration = Duration::from_secs(20);
 /// Rows that are run side by side when their statement failed as a whole.
 const MAX_APART: usize = 8;
 /// How often a statement that met another is run again before it counts as refused.
@@ -190,7 +187,7 @@ async fn run_patiently<B: Batch>(
     let mut tries = 0;
     loop {
         let begun = Instant::now();
-        let error = match bounded(B::STEP, batch.run(pool_id, inputs)).await {
+        let error = match at_points(B::STEP, batch.run(pool_id, inputs)).await {
             Ok(outputs) => {
                 metrics::histogram!("holdfast_lane_rows", "lane" => B::STEP.as_str())
                     .record(inputs.len() as f64);
@@ -212,16 +209,13 @@ async fn run_patiently<B: Batch>(
     }
 }
 
-/// A statement that gets no answer at all, as when the database's host is gone without a farewell,
-/// ends too: as one that found no database.
-pub(super) async fn bounded<T>(
+/// Runs a statement between its crash points.
+pub(super) async fn at_points<T>(
     step: Step,
     statement: impl Future<Output = Result<T, sqlx::Error>>,
 ) -> Result<T, sqlx::Error> {
     injection::reach(step, Side::Before).await?;
-    let answered = timeout(STATEMENT_LIMIT, statement).await;
-    let answered =
-        answered.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()));
+    let answered = statement.await;
     injection::reach(step, Side::After).await?;
     answered
 }
@@ -231,6 +225,24 @@ pub(super) async fn bounded<T>(
 fn pause(tries: u32) -> Duration {
     let most_ms = 10 * 2u64.pow(tries.min(5));
     Duration::from_millis(rand::rng().random_range(most_ms / 4..=most_ms))
+}
+
+/// Reads, again while there is no database, for as long as a lane's callers wait for one.
+pub(super) async fn read_patiently<T, F>(mut read: impl FnMut() -> F) -> Result<T, sqlx::Error>
+where
+    F: Future<Output = Result<T, sqlx::Error>>,
+{
+    let give_up_at = Instant::now() + PATIENCE;
+    let mut tries = 0;
+    loop {
+        match read().await {
+            Err(error) if fault(&error) == Fault::Unavailable && Instant::now() < give_up_at => {
+                tries += 1;
+                sleep(pause(tries)).await;
+            }
+            answer => return answer,
+        }
+    }
 }
 
 /// Runs a statement that is not a lane's, again after it met another one.
@@ -244,7 +256,7 @@ where
 {
     let mut tries = 0;
     loop {
-        match bounded(step, statement()).await {
+        match at_points(step, statement()).await {
             Ok(value) => return Ok(value),
             Err(error)
                 if tries < MAX_CONTENTION

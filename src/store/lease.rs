@@ -2,14 +2,13 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use sqlx::PgPool;
-
 use super::{
     Store, StoreError,
     account::{Account, AccountRow, Labels, account_row, labels_json},
+    db::Db,
     error::is_unique_violation,
     interval,
-    lane::{Batch, bounded, run_again_after_contention},
+    lane::{Batch, at_points, run_again_after_contention},
 };
 use crate::{
     domain::{
@@ -331,7 +330,7 @@ impl Store {
             limit,
             actor,
         );
-        bounded(Step::Expire, expire.fetch_all(&self.db))
+        at_points(Step::Expire, expire.fetch_all(&self.db))
             .await?
             .iter()
             .map(|row| row.account(pool_id))
@@ -342,7 +341,7 @@ impl Store {
 /// The lane of renewals. May be repeated: a lease that was renewed is renewed once more.
 #[derive(Debug)]
 pub(super) struct Renew {
-    pub(super) db: PgPool,
+    pub(super) db: Db,
 }
 
 impl Batch for Renew {
@@ -377,7 +376,7 @@ impl Batch for Renew {
 /// The lane of releases. May be repeated: a lease that was released is found released.
 #[derive(Debug)]
 pub(super) struct Release {
-    pub(super) db: PgPool,
+    pub(super) db: Db,
 }
 
 impl Batch for Release {
@@ -409,7 +408,7 @@ impl Batch for Release {
 
 /// An answer for each lease: the row that was changed, or why there is none.
 async fn answer(
-    db: &PgPool,
+    db: &Db,
     pool_id: &PoolId,
     leases: &[&LeaseRef],
     changed: Vec<AccountRow>,
@@ -451,7 +450,7 @@ async fn answer(
 }
 
 async fn explain_leases(
-    db: &PgPool,
+    db: &Db,
     pool_id: &PoolId,
     leases: Vec<(String, i64)>,
 ) -> Result<HashMap<(String, i64), LeaseRow>, sqlx::Error> {

@@ -6,6 +6,7 @@
 
 pub mod account;
 pub mod begin;
+mod db;
 mod error;
 mod lane;
 pub mod late_credit;
@@ -18,14 +19,15 @@ use std::{str::FromStr as _, time::Duration};
 
 use secrecy::{ExposeSecret as _, SecretString};
 use sqlx::{
-    ConnectOptions as _, PgPool,
-    postgres::{PgConnectOptions, PgPoolOptions, types::PgInterval},
+    ConnectOptions as _,
+    postgres::{PgConnectOptions, types::PgInterval},
 };
 
 pub use error::StoreError;
 
 use self::{
     begin::Begin,
+    db::Db,
     lane::Lanes,
     lease::{Release, Renew},
     outcome::{Defer, Settle},
@@ -34,16 +36,10 @@ use self::{
 /// The schema, as compiled in.
 static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!();
 
-/// How long a caller waits for one of the pool's connections before the database counts as out of
-/// reach.
-const CONNECTION_TIMEOUT: Duration = Duration::from_secs(3);
-
 /// The database, as the services see it. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Store {
-    db: PgPool,
-    /// One connection for health alone: a server whose connections are all busy is not unhealthy.
-    health_db: PgPool,
+    db: Db,
     renew: Lanes<Renew>,
     release: Lanes<Release>,
     begin: Lanes<Begin>,
@@ -65,16 +61,8 @@ impl Store {
                 ("timezone", "UTC"),
             ])
             .disable_statement_logging();
-        let db = PgPoolOptions::new()
-            .max_connections(connections)
-            .acquire_timeout(CONNECTION_TIMEOUT)
-            .connect_lazy_with(options.clone());
-        let health_db = PgPoolOptions::new()
-            .max_connections(1)
-            .acquire_timeout(CONNECTION_TIMEOUT)
-            .connect_lazy_with(options);
+        let db = Db::new(options, connections);
         Ok(Self {
-            health_db,
             renew: Lanes::new(Renew { db: db.clone() }),
             release: Lanes::new(Release { db: db.clone() }),
             begin: Lanes::new(Begin { db: db.clone() }),
@@ -86,7 +74,10 @@ impl Store {
 
     /// Brings the schema up to date. Servers that do so at once wait for each other.
     pub async fn migrate(&self) -> Result<(), StoreError> {
-        MIGRATOR.run(&self.db).await.map_err(|error| StoreError::Migration(error.to_string()))
+        MIGRATOR
+            .run(&self.db.pool())
+            .await
+            .map_err(|error| StoreError::Migration(error.to_string()))
     }
 
     /// Keeps the check value of the first secret key, and says whether `key_check` is it.
@@ -101,14 +92,12 @@ impl Store {
 
     /// Whether the database answers, and takes writes.
     pub async fn ping(&self) -> Result<(), StoreError> {
-        let writable =
-            sqlx::query_file_scalar!("src/store/sql/ping.sql").fetch_one(&self.health_db).await?;
-        if writable { Ok(()) } else { Err(StoreError::Unavailable("it is read-only".to_owned())) }
+        Ok(self.db.ping().await?)
     }
 
     /// Closes the connections, after the statements that are running.
     pub async fn close(&self) {
-        tokio::join!(self.db.close(), self.health_db.close());
+        self.db.close().await;
     }
 }
 

@@ -5,12 +5,12 @@ use std::{
     time::Duration,
 };
 
-use sqlx::PgPool;
 use uuid::Uuid;
 
 use super::{
     Store, StoreError,
     account::read_status,
+    db::Db,
     interval,
     lane::Batch,
     redemption::{Redemption, Resolution, redemption_row},
@@ -150,7 +150,7 @@ fn firsts<T>(inputs: &[T], id: impl Fn(&T) -> RedemptionId) -> impl Iterator<Ite
 /// settles then reads what is there.
 #[derive(Debug)]
 pub(super) struct Settle {
-    pub(super) db: PgPool,
+    pub(super) db: Db,
 }
 
 impl Batch for Settle {
@@ -264,7 +264,7 @@ impl Outcome {
 /// The lane of deferrals. May be repeated: the same doubt twice is counted twice, and is no worse.
 #[derive(Debug)]
 pub(super) struct Defer {
-    pub(super) db: PgPool,
+    pub(super) db: Db,
 }
 
 impl Batch for Defer {

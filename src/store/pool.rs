@@ -5,7 +5,7 @@ use std::time::Duration;
 use sqlx::postgres::types::PgInterval;
 use time::OffsetDateTime;
 
-use super::{Store, StoreError, duration, interval};
+use super::{Store, StoreError, duration, interval, lane::read_patiently};
 use crate::domain::{
     id::{PlanId, PoolId},
     money::Currency,
@@ -182,11 +182,11 @@ impl Store {
 
     /// Reads a pool.
     pub async fn get_pool(&self, pool_id: &PoolId) -> Result<Option<Pool>, StoreError> {
-        sqlx::query_file_as!(PoolRow, "src/store/sql/get_pool.sql", pool_id.as_str())
-            .fetch_optional(&self.db)
-            .await?
-            .map(PoolRow::read)
-            .transpose()
+        let read = || {
+            sqlx::query_file_as!(PoolRow, "src/store/sql/get_pool.sql", pool_id.as_str())
+                .fetch_optional(&self.db)
+        };
+        read_patiently(read).await?.map(PoolRow::read).transpose()
     }
 
     /// Lists the pools after `after` (exclusive), at most `limit`.

@@ -4,7 +4,10 @@
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Store, StoreError, interval, lane::bounded};
+use super::{
+    Store, StoreError, interval,
+    lane::{at_points, read_patiently},
+};
 use crate::{
     domain::{
         id::{AccountId, BatchId, FencingToken, Holder, PoolId, RedemptionId, RequestId},
@@ -266,17 +269,16 @@ impl Store {
         pool_id: &PoolId,
         ids: &[Uuid],
     ) -> Result<Vec<Redemption>, StoreError> {
-        sqlx::query_file_as!(
-            RedemptionRow,
-            "src/store/sql/get_redemptions.sql",
-            pool_id.as_str(),
-            ids,
-        )
-        .fetch_all(&self.db)
-        .await?
-        .into_iter()
-        .map(|row| row.redemption(pool_id))
-        .collect()
+        let read = || {
+            sqlx::query_file_as!(
+                RedemptionRow,
+                "src/store/sql/get_redemptions.sql",
+                pool_id.as_str(),
+                ids,
+            )
+            .fetch_all(&self.db)
+        };
+        read_patiently(read).await?.into_iter().map(|row| row.redemption(pool_id)).collect()
     }
 
     /// Reads the redemption that stands for a request, with its code's fingerprint.
@@ -285,19 +287,23 @@ impl Store {
         pool_id: &PoolId,
         request_id: &RequestId,
     ) -> Result<Option<(Redemption, Vec<u8>)>, StoreError> {
-        sqlx::query_file_as!(
-            RequestRow,
-            "src/store/sql/get_redemptions_by_request.sql",
-            pool_id.as_str(),
-            &[request_id.to_string()],
-        )
-        .fetch_optional(&self.db)
-        .await?
-        .map(|mut row| {
-            let fingerprint = std::mem::take(&mut row.code_fingerprint);
-            Ok((row.redemption(pool_id)?, fingerprint))
-        })
-        .transpose()
+        let request_ids = [request_id.to_string()];
+        let read = || {
+            sqlx::query_file_as!(
+                RequestRow,
+                "src/store/sql/get_redemptions_by_request.sql",
+                pool_id.as_str(),
+                &request_ids,
+            )
+            .fetch_optional(&self.db)
+        };
+        read_patiently(read)
+            .await?
+            .map(|mut row| {
+                let fingerprint = std::mem::take(&mut row.code_fingerprint);
+                Ok((row.redemption(pool_id)?, fingerprint))
+            })
+            .transpose()
     }
 
     /// Reads a redemption's code, encrypted; `None` when it is settled or not there.
@@ -374,7 +380,7 @@ impl Store {
             limit,
             interval(hold),
         );
-        bounded(Step::Claim, claim.fetch_all(&self.db))
+        at_points(Step::Claim, claim.fetch_all(&self.db))
             .await?
             .into_iter()
             .map(|mut row| {

@@ -18,6 +18,7 @@ mod input_raw;
 mod layering;
 mod leases;
 mod provider;
+mod proxy;
 mod redeem;
 mod redemption_commands;
 mod redemptions;

@@ -6,5 +6,6 @@ pub(crate) mod cluster;
 pub(crate) mod fleet;
 pub(crate) mod journal;
 pub(crate) mod logs;
+pub(crate) mod proxy;
 pub(crate) mod wait;
 pub(crate) mod world;
