@@ -41,7 +41,7 @@ const DIFFERENT: u8 = 3;
 /// Look-ups under way at once, at the provider or here.
 const AT_ONCE: usize = 16;
 /// By how much the provider's clock may be ahead of the database's: what we knew so shortly before a
-/// ledger ends may be in the next one.
+/// its records end may be in the next ones.
 const CLOCK_SLACK: time::Duration = time::Duration::minutes(1);
 
 #[derive(Args, Debug)]
@@ -139,8 +139,8 @@ impl Pools {
 enum LookUps {
     /// The provider itself.
     Provider(Provider),
-    /// Nowhere: the file was all there is, and ends then.
-    File(OffsetDateTime),
+    /// Nowhere: what was read is all there is, and ends then.
+    Nowhere(OffsetDateTime),
 }
 
 struct Audit {
@@ -158,7 +158,7 @@ impl Audit {
         let (mut theirs, look_ups) = match &args.ledger {
             Some(file) => {
                 let ledger = ledger::read(file, window, names, progress)?;
-                (ledger.theirs, LookUps::File(ledger.end))
+                (ledger.theirs, LookUps::Nowhere(ledger.end))
             }
             None => {
                 let provider = Provider::new(&args.provider)?;
@@ -220,7 +220,7 @@ impl Audit {
                     self.compare(&ours, record.as_ref(), theirs)?;
                 }
             }
-            LookUps::File(end) => {
+            LookUps::Nowhere(end) => {
                 for ours in absent {
                     if is_too_late(&ours, *end) {
                         self.report.not_covered(&ours);
@@ -275,7 +275,7 @@ impl Audit {
     }
 }
 
-/// Whether the provider may have completed it after a ledger ends that does not have it.
+/// Whether the provider may have completed it after the end of its records, which do not have it.
 fn is_too_late(ours: &Ours, end: OffsetDateTime) -> bool {
     ours.record.credited().is_some()
         && ours.known_at.is_some_and(|at| at >= end.saturating_sub(CLOCK_SLACK))

@@ -47,7 +47,7 @@ pub(super) struct Tally {
     pub(super) in_review: u64,
     /// Ways in which they differ.
     pub(super) differences: u64,
-    /// Redemptions of ours that a ledger's file may have been too short for.
+    /// Redemptions of ours that the provider's records may have been too short for.
     pub(super) not_covered: u64,
     /// What was credited by our records, and by the provider's, by currency.
     sums: BTreeMap<String, Sums>,
@@ -104,14 +104,14 @@ impl Report {
         Ok(())
     }
 
-    /// A redemption of ours that may have been completed after a ledger's file ends: said aside, so
+    /// A redemption of ours that may have been completed after the provider's records end: said aside, so
     /// that rows are differences and nothing else.
     pub(super) fn not_covered(&mut self, ours: &Ours) {
         self.tally.not_covered += 1;
         let Ours { key, pool_id, .. } = ours;
         self.aside.write(|| {
             note(format_args!(
-                "redemption {key} of {pool_id} may have been completed after the ledger ends"
+                "redemption {key} of {pool_id} may have been completed after the provider's records end"
             ));
         });
     }
@@ -194,7 +194,11 @@ impl fmt::Display for Tally {
             write!(f, "; {} of them wait for a person", self.in_review)?;
         }
         if self.not_covered > 0 {
-            write!(f, "; {} more that the ledger may be too short for", self.not_covered)?;
+            write!(
+                f,
+                "; {} more that the provider's records may be too short for",
+                self.not_covered
+            )?;
         }
         match self.differences {
             0 => f.write_str("; no difference"),
