@@ -60,8 +60,8 @@ enum Way {
     AnswerLost,
     /// The request is lost.
     RequestLost,
-    /// The request is lost, and after it the time to begin is over.
-    TooLate,
+    /// The request is lost, and when it is looked for the provider may have forgotten the key.
+    Forgotten,
     /// The holder goes away without a word; the lease runs out.
     Abandoned,
 }
@@ -79,7 +79,7 @@ impl Cell {
         match self.step {
             Step::Defer | Step::Claim | Step::LookUp => Way::AnswerLost,
             Step::SendAgain => Way::RequestLost,
-            Step::Cancel => Way::TooLate,
+            Step::Cancel => Way::Forgotten,
             Step::Expire => Way::Abandoned,
             _ => Way::Plain,
         }
@@ -130,8 +130,10 @@ impl Cell {
 
     fn setup(self) -> Setup {
         let mut serve = Vec::new();
-        if self.way() == Way::TooLate {
-            serve.push("--provider-not-after=2500ms".to_owned());
+        if self.way() == Way::Forgotten {
+            // Shorter than a look may take.
+            serve.push("--provider-not-after=4s".to_owned());
+            serve.push("--provider-key-retention=5s".to_owned());
         }
         Setup { able: self.able, serve, provider: Vec::new() }
     }
@@ -139,7 +141,7 @@ impl Cell {
     fn faults(self, code: &str) -> Faults {
         let fault = match self.way() {
             Way::AnswerLost => Fault::ApplyThenDrop,
-            Way::RequestLost | Way::TooLate => Fault::DropBeforeApply,
+            Way::RequestLost | Way::Forgotten => Fault::DropBeforeApply,
             Way::Plain | Way::Abandoned => return Faults::default(),
         };
         Faults { rules: Faults::of_card(code, &[fault]), ..Faults::default() }
@@ -148,6 +150,8 @@ impl Cell {
 
 /// How long a call may take before its caller asks another server.
 const CALL: Duration = Duration::from_secs(4);
+/// Longer than a busy machine takes to get from an acquisition to a beginning.
+const LEASE: prost_types::Duration = prost_types::Duration { seconds: 3, nanos: 0 };
 /// How long a cell may take to end.
 const CELL: Duration = Duration::from_secs(60);
 
@@ -180,7 +184,7 @@ impl Caller<'_> {
         let acquired = timed(clients.acquire(|request| {
             request.request_id = wish.to_owned();
             request.wait_timeout = Some(prost_types::Duration { seconds: 2, nanos: 0 });
-            request.lease_duration = Some(prost_types::Duration { seconds: 1, nanos: 0 });
+            request.lease_duration = Some(LEASE);
         }))
         .await;
         // No account: the redemption that was begun holds it. Asked for by its request, it is told.
@@ -189,7 +193,7 @@ impl Caller<'_> {
             Err(error) => return self.find().await.map_err(|_| error),
         };
         if self.cell.step == Step::Renew {
-            timed(clients.renew(&lease, Duration::from_secs(1))).await?;
+            timed(clients.renew(&lease, Duration::from_secs(3))).await?;
         }
         if self.cell.way() == Way::Abandoned && wish == "acquire-1" {
             return Err(Status::aborted("gone without a word"));
@@ -307,6 +311,7 @@ async fn account_is_free_or_reviewed(fleet: &Fleet) {
 async fn check_end(fleet: &mut Fleet, cell: Cell) {
     let mut clients = fleet.clients(fleet.servers.len() - 1);
     let expected = cell.end();
+    // One that was stopped may still have to speak: a review before it does is not the end.
     let redemption = eventually(CELL, &format!("{cell:?} ends as {expected:?}"), async || {
         let request = pb::GetRedemptionRequest {
             pool_id: POOL.to_owned(),
@@ -321,6 +326,8 @@ async fn check_end(fleet: &mut Fleet, cell: Cell) {
             RedemptionState::NeedsReview => Some(End::Review),
             _ => None,
         };
+        let is_final = matches!(ended, Some(End::Credited | End::Cancelled));
+        assert!(!is_final || ended == Some(expected), "{cell:?}, {expected:?}: {redemption:?}");
         (ended == Some(expected)).then_some(redemption)
     })
     .await;
