@@ -1,13 +1,13 @@
 //! A client of a batch.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use holdfast::rpc::pb::{
     self, batch_item_result::Outcome, batch_redeem_request::Message as Said,
     batch_redeem_response::Message as Told,
 };
 use prost::Message as _;
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
 
@@ -111,6 +111,34 @@ impl Session {
                 end => panic!("the batch ended: {end:?}"),
             }
         }
+    }
+
+    /// Sends the items while it reads the results, until the end, a fault, a pause that is too long, or
+    /// until so many results have come.
+    pub(crate) async fn results_until_it_breaks(
+        mut self,
+        items: Vec<pb::BatchItem>,
+        patience: Duration,
+        leaves_after: Option<usize>,
+    ) -> Vec<pb::BatchItemResult> {
+        let (closed, _) = mpsc::channel(1);
+        let sender = std::mem::replace(&mut self.items, closed);
+        tokio::spawn(async move {
+            for item in items {
+                if sender.send(said_item(item)).await.is_err() {
+                    return;
+                }
+            }
+        });
+        let mut results = Vec::new();
+        while leaves_after.is_none_or(|count| results.len() < count) {
+            match timeout(patience, self.next()).await {
+                Ok(Ok(Some(Told::Result(result)))) => results.push(result),
+                Ok(Ok(Some(Told::Progress(_)))) => {}
+                _ => break,
+            }
+        }
+        results
     }
 
     /// Sends no more, and reads to the end: the summary comes last, and its counts are those of the
