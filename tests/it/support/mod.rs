@@ -3,7 +3,9 @@
 pub(crate) mod batch;
 pub(crate) mod checks;
 pub(crate) mod cluster;
+pub(crate) mod load;
 pub(crate) mod logs;
+pub(crate) mod postgres;
 pub(crate) mod proxy;
 pub(crate) mod wait;
 pub(crate) mod world;
