@@ -103,6 +103,8 @@ struct Waiter {
     until: Instant,
     /// What it names is known to exist.
     checked: bool,
+    /// It was tried, and there was no database.
+    unanswered: bool,
     reply: oneshot::Sender<Result<Acquired, Error>>,
 }
 
@@ -132,6 +134,7 @@ impl Acquire {
             since: now,
             until: now + command.wait,
             checked: false,
+            unanswered: false,
             reply,
         };
         let queue = self.queue(&command.pool_id);
@@ -475,15 +478,22 @@ impl Dispatcher {
     /// Those who have waited long enough for a database are told that there is none; the others go on
     /// waiting. What was asked for them may have been done, and is found when they are tried again.
     fn no_database(&mut self, why: &str) {
-        for waiter in self.take_overdue(PATIENCE) {
-            let _ = waiter.reply.send(Err(StoreError::Unavailable(why.to_owned()).into()));
+        let now = Instant::now();
+        for mut waiter in std::mem::take(&mut self.waiting) {
+            // Once more in any case: one try may have taken all the time, without an answer.
+            let tried_before = std::mem::replace(&mut waiter.unanswered, true);
+            if tried_before && waiter.until.max(waiter.since + PATIENCE) <= now {
+                let _ = waiter.reply.send(Err(StoreError::Unavailable(why.to_owned()).into()));
+            } else {
+                self.waiting.push_back(waiter);
+            }
         }
     }
 
     /// Tells those whose time is over why they got nothing.
     fn dismiss(&mut self) {
         let mut groups: HashMap<Arc<Selector>, Vec<Waiter>> = HashMap::new();
-        for waiter in self.take_overdue(Duration::ZERO) {
+        for waiter in self.take_overdue() {
             groups.entry(Arc::clone(&waiter.selector)).or_default().push(waiter);
         }
         for (selector, waiters) in groups {
@@ -498,12 +508,11 @@ impl Dispatcher {
         }
     }
 
-    /// Those whose time is over, and who have waited `at_least` so long.
-    fn take_overdue(&mut self, at_least: Duration) -> Vec<Waiter> {
+    fn take_overdue(&mut self) -> Vec<Waiter> {
         let now = Instant::now();
         let (overdue, kept) = std::mem::take(&mut self.waiting)
             .into_iter()
-            .partition::<VecDeque<_>, _>(|w| w.until <= now && w.since + at_least <= now);
+            .partition::<VecDeque<_>, _>(|waiter| waiter.until <= now);
         self.waiting = kept;
         overdue.into()
     }

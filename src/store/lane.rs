@@ -201,7 +201,10 @@ async fn run_patiently<B: Batch>(
         metrics::counter!("holdfast_lane_retries_total", "lane" => B::STEP.as_str()).increment(1);
         match fault(&error) {
             Fault::Contention if tries <= MAX_CONTENTION => sleep(pause(tries)).await,
-            Fault::Unavailable if give_up_at.is_some_and(|at| Instant::now() < at) => {
+            // Once more in any case: the one try may have taken all the time, without an answer.
+            Fault::Unavailable
+                if tries == 1 || give_up_at.is_some_and(|at| Instant::now() < at) =>
+            {
                 sleep(pause(tries)).await;
             }
             _ => return Err(error),
@@ -236,7 +239,10 @@ where
     let mut tries = 0;
     loop {
         match read().await {
-            Err(error) if fault(&error) == Fault::Unavailable && Instant::now() < give_up_at => {
+            Err(error)
+                if fault(&error) == Fault::Unavailable
+                    && (tries == 0 || Instant::now() < give_up_at) =>
+            {
                 tries += 1;
                 sleep(pause(tries)).await;
             }

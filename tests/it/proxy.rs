@@ -195,6 +195,19 @@ async fn connections_are_cut_and_refused_and_frozen() {
 }
 
 #[tokio::test]
+async fn connections_are_stranded_and_new_ones_are_not() {
+    let mut notes = Notes::new().await;
+    let mut old = notes.connect().await.unwrap();
+    note(&mut old, 1).await.unwrap();
+    notes.proxy.strand();
+    let noting = tokio::spawn(async move { note(&mut old, 2).await });
+    let mut new = notes.connect().await.unwrap();
+    note(&mut new, 3).await.unwrap();
+    assert!(!noting.is_finished());
+    assert_eq!(notes.noted().await, [1, 3]);
+}
+
+#[tokio::test]
 async fn new_connections_are_led_elsewhere_and_old_ones_stay() {
     let (mut here, mut there) = (Notes::new().await, Notes::new().await);
     let mut old = here.connect().await.unwrap();

@@ -132,17 +132,18 @@ impl Wanting {
     /// Opens a batch again and again until each item has one outcome; then once more, to see that each
     /// still has the same.
     async fn redeem_batch(&self, batch_id: &str, batch: usize) -> Vec<Broken> {
-        let codes: HashMap<String, String> = (0..ITEMS)
-            .map(|n| (format!("i{n}"), format!("{}-{batch}-{n}", self.prefix)))
-            .collect();
+        let codes: HashMap<String, String> =
+            (0..ITEMS).map(|n| (format!("i{n}"), format!("{}-{batch}-{n}", self.prefix))).collect();
         let mut known: HashMap<String, pb::Redemption> = HashMap::new();
         let mut broken = Vec::new();
         while known.len() < ITEMS {
             let results = self.open(batch_id, &codes).await;
             for result in results {
                 let Some(redemption) = begun(&result) else { continue };
-                if matches!(redemption.state(), RedemptionState::Succeeded | RedemptionState::Failed)
-                    && known.insert(result.item_id.clone(), redemption.clone()).is_none()
+                if matches!(
+                    redemption.state(),
+                    RedemptionState::Succeeded | RedemptionState::Failed
+                ) && known.insert(result.item_id.clone(), redemption.clone()).is_none()
                 {
                     self.told(redemption);
                 }

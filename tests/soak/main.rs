@@ -37,10 +37,10 @@ use std::{
 use holdfast::simulator::faults::{Faults, Latency};
 use sqlx::{Connection as _, PgConnection};
 use support::{
-    checks::{self, Broken},
+    checks::Broken,
     fleet::{Able, Fleet, Setup},
     postgres::OwnPostgres,
-    proxy::postgres as pg,
+    proxy::{Proxy, postgres::Postgres},
     world::POOL,
 };
 use tokio::sync::Mutex;
@@ -70,7 +70,7 @@ async fn soak(settings: &Settings) -> (Arc<Tally>, Vec<Broken>) {
     // Synced to disk, as where it matters: what was acknowledged must be there after every crash.
     let postgres = OwnPostgres::start(&["fsync=on"]).await;
     migrate(&postgres.url()).await;
-    let proxy = pg::Postgres::before(&postgres.url());
+    let proxy = Proxy::<Postgres>::before(&postgres.url());
     let db_url = proxy.url(&postgres.url());
     let mut fleet = Fleet::over(setup(), db_url, None).await;
     for _ in 0..settings.servers {
@@ -165,8 +165,7 @@ async fn doubt_ends(url: &str, tally: &Tally, since: Instant) -> Vec<Broken> {
     // Those that were begun before the faults stopped.
     let count = "SELECT count(*) FROM redemptions
                  WHERE state IN ('SUBMITTED', 'IN_DOUBT') AND created_at < $1::timestamptz";
-    let now: String =
-        sqlx::query_scalar("SELECT now()::text").fetch_one(&mut db).await.unwrap();
+    let now: String = sqlx::query_scalar("SELECT now()::text").fetch_one(&mut db).await.unwrap();
     loop {
         let open: i64 = sqlx::query_scalar(count).bind(&now).fetch_one(&mut db).await.unwrap();
         if open == 0 {

@@ -79,7 +79,8 @@ impl Tally {
                     FROM (SELECT reason, extract(epoch FROM happened_at - lag(lease_expires_at)
                               OVER (PARTITION BY account_id ORDER BY version))::float8 AS late
                           FROM account_events) e WHERE reason = 'expired'";
-        let late: Option<Vec<Option<f64>>> = sqlx::query_scalar(late).fetch_one(&mut db).await.unwrap();
+        let late: Option<Vec<Option<f64>>> =
+            sqlx::query_scalar(late).fetch_one(&mut db).await.unwrap();
         *self.found.lock().unwrap_or_else(PoisonError::into_inner) =
             json!({"states": states, "leases_ended_late_s": late});
     }

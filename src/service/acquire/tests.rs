@@ -20,6 +20,7 @@ fn dispatcher(wishes: &[&Arc<Selector>]) -> Dispatcher {
         since: Instant::now(),
         until: Instant::now(),
         checked: false,
+        unanswered: false,
         reply: oneshot::channel().0,
     };
     Dispatcher {

@@ -77,12 +77,17 @@ struct Gate {
 #[derive(Debug)]
 struct Open {
     cut: CancellationToken,
+    stranded: CancellationToken,
     tasks: TaskTracker,
 }
 
 impl Open {
     fn none(stop: &CancellationToken) -> Self {
-        Self { cut: stop.child_token(), tasks: TaskTracker::new() }
+        Self {
+            cut: stop.child_token(),
+            stranded: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        }
     }
 }
 
@@ -180,6 +185,13 @@ impl<P: Protocol> Proxy<P> {
         cut.tasks.wait().await;
     }
 
+    /// Lets nothing pass any more over the connections that are open, and tells nobody: as when a host
+    /// is gone and another has its address. New connections are not concerned.
+    pub(crate) fn strand(&self) {
+        let mut open = self.gate.open.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::replace(&mut *open, Open::none(&self.gate.stop)).stranded.cancel();
+    }
+
     /// Closes new connections as soon as they are made.
     pub(crate) fn refuse(&self) {
         self.gate.refuses.store(true, Ordering::SeqCst);
@@ -223,14 +235,21 @@ async fn accept<P: Protocol>(gate: Arc<Gate>, protocol: Arc<P>, listener: std::n
             continue;
         }
         let _ = client.set_nodelay(true);
-        let (cut, tasks) = {
+        let (cut, stranded, tasks) = {
             let open = gate.open.lock().unwrap_or_else(PoisonError::into_inner);
-            (open.cut.clone(), open.tasks.clone())
+            (open.cut.clone(), open.stranded.clone(), open.tasks.clone())
         };
         let (gate, protocol) = (Arc::clone(&gate), Arc::clone(&protocol));
         let serve = async move {
             if let Ok(server) = connect(&gate).await {
-                let _ = protocol.serve(gate.link(Box::new(client), server)).await;
+                let link = gate.link(Box::new(client), server);
+                let serve = std::pin::pin!(protocol.serve(link));
+                tokio::select! {
+                    biased;
+                    // Kept, and never looked at again.
+                    () = stranded.cancelled() => gate.stop.cancelled().await,
+                    _ = serve => {}
+                }
             }
         };
         tasks.spawn(async move { cut.run_until_cancelled(serve).await });

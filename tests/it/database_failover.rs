@@ -1,0 +1,180 @@
+//! Failover: a standby takes over while callers are at work, and one address leads to it from then on.
+
+use std::time::Duration;
+
+use holdfast::rpc::pb::RedemptionState;
+use sqlx::{Connection as _, PgConnection};
+
+use crate::{
+    database::recovers,
+    support::{
+        load::{Load, Seen},
+        postgres::OwnPostgres,
+        proxy::{
+            Proxy,
+            postgres::{Postgres, upstream},
+        },
+        wait::eventually,
+        world::{World, lease},
+    },
+};
+
+const CALLERS: usize = 8;
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// A world behind an address that leads to a primary, which has a synchronous standby.
+struct Cluster {
+    world: World,
+    address: Proxy<Postgres>,
+    primary: OwnPostgres,
+    standby: OwnPostgres,
+}
+
+impl Cluster {
+    async fn new() -> Self {
+        let primary = OwnPostgres::start(&[]).await;
+        let standby = primary.standby().await;
+        primary.wait_for_standby().await;
+        let address = Proxy::<Postgres>::before(&primary.url());
+        let url = address.url(&primary.url());
+        let mut world = World::with(|args| args.database_url = Some(url.into()), 1).await;
+        // The one that is promoted is looked at in the end.
+        world.db_url = standby.url();
+        world.clients(0).await.create_accounts(2 * CALLERS).await;
+        Self { world, address, primary, standby }
+    }
+
+    /// The standby takes over, and the address leads to it.
+    async fn fail_over(&self) {
+        self.standby.promote().await;
+        self.address.lead_to(upstream(&self.standby.url()));
+    }
+
+    /// Everything of which a caller was told that it had succeeded is recorded on the new primary. That
+    /// the provider credited just that is checked at the end of every world.
+    async fn nothing_acknowledged_is_lost(&self, seen: &Seen) {
+        let mut db = PgConnection::connect(&self.standby.url()).await.unwrap();
+        let recorded: Vec<String> = sqlx::query_scalar(
+            "SELECT redemption_id::text FROM redemptions WHERE state = 'SUCCEEDED'",
+        )
+        .fetch_all(&mut db)
+        .await
+        .unwrap();
+        let lost: Vec<_> = seen.succeeded.iter().filter(|id| !recorded.contains(id)).collect();
+        assert!(lost.is_empty(), "{lost:?}");
+    }
+
+    /// How many connections the server has to a Postgres.
+    async fn connections_to(postgres: &OwnPostgres) -> i64 {
+        let mut db = PgConnection::connect(&postgres.url()).await.unwrap();
+        sqlx::query_scalar(
+            "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'holdfast'",
+        )
+        .fetch_one(&mut db)
+        .await
+        .unwrap()
+    }
+}
+
+#[tokio::test]
+async fn a_primary_crashes_and_its_standby_takes_over_and_nothing_acknowledged_is_lost() {
+    let mut cluster = Cluster::new().await;
+    let load = Load::start(&cluster.world, CALLERS).await;
+    load.more(4 * CALLERS).await;
+    cluster.primary.quit();
+    cluster.fail_over().await;
+    recovers(&load, "the standby took over").await;
+    load.more(4 * CALLERS).await;
+    let seen = load.stop().await;
+    cluster.nothing_acknowledged_is_lost(&seen).await;
+    drop(cluster.world);
+}
+
+#[tokio::test]
+async fn an_old_primary_that_lives_on_read_only_is_left_though_its_connections_are_open() {
+    let cluster = Cluster::new().await;
+    let load = Load::start(&cluster.world, CALLERS).await;
+    load.more(CALLERS).await;
+    assert!(Cluster::connections_to(&cluster.primary).await > 0);
+    cluster.primary.set("default_transaction_read_only", "on").await;
+    load.refused().await;
+    cluster.fail_over().await;
+    recovers(&load, "the old primary became read-only and the standby took over").await;
+    load.more(CALLERS).await;
+    eventually(LIMIT, "the connections to the old primary to be closed", async || {
+        (Cluster::connections_to(&cluster.primary).await == 0).then_some(())
+    })
+    .await;
+    let seen = load.stop().await;
+    cluster.nothing_acknowledged_is_lost(&seen).await;
+    drop(cluster.world);
+}
+
+#[tokio::test]
+async fn a_standby_that_the_address_leads_to_too_early_is_not_used_until_it_is_promoted() {
+    let cluster = Cluster::new().await;
+    let load = Load::start(&cluster.world, CALLERS).await;
+    load.more(CALLERS).await;
+    cluster.address.lead_to(upstream(&cluster.standby.url()));
+    cluster.address.cut_all().await;
+    load.refused().await;
+    let ready = format!("http://{}/readyz", cluster.world.server(0).admin_addr());
+    eventually(LIMIT, "the server to say that it is not ready", async || {
+        (reqwest::get(&ready).await.unwrap().status() == 503).then_some(())
+    })
+    .await;
+    cluster.standby.promote().await;
+    recovers(&load, "the standby was promoted").await;
+    load.more(CALLERS).await;
+    eventually(LIMIT, "the server to say that it is ready", async || {
+        (reqwest::get(&ready).await.unwrap().status() == 200).then_some(())
+    })
+    .await;
+    let seen = load.stop().await;
+    cluster.nothing_acknowledged_is_lost(&seen).await;
+    drop(cluster.world);
+}
+
+#[tokio::test]
+async fn a_primary_is_gone_without_a_farewell_and_its_connections_are_given_up() {
+    let mut cluster = Cluster::new().await;
+    let load = Load::start(&cluster.world, CALLERS).await;
+    load.more(CALLERS).await;
+    cluster.address.strand();
+    cluster.primary.quit();
+    cluster.fail_over().await;
+    recovers(&load, "the primary fell silent and the standby took over").await;
+    load.more(CALLERS).await;
+    let seen = load.stop().await;
+    cluster.nothing_acknowledged_is_lost(&seen).await;
+    drop(cluster.world);
+}
+
+#[tokio::test]
+async fn nothing_is_acknowledged_while_the_standby_is_away() {
+    let mut cluster = Cluster::new().await;
+    cluster.world.db_url = cluster.primary.url();
+    let mut clients = cluster.world.clients(0).await;
+    let lease = lease(&clients.acquire(|_| {}).await.unwrap());
+    let code = cluster.world.code("waits");
+    cluster.standby.quit();
+    let redeeming = tokio::spawn(async move { clients.redeem(&lease, &code, |_| {}).await });
+    let waits = "a commit to wait for the standby";
+    eventually(LIMIT, waits, async || {
+        let mut db = PgConnection::connect(&cluster.primary.url()).await.unwrap();
+        let waiting: i64 = sqlx::query_scalar(
+            "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'",
+        )
+        .fetch_one(&mut db)
+        .await
+        .unwrap();
+        (waiting > 0).then_some(())
+    })
+    .await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(!redeeming.is_finished());
+    cluster.standby.start_again().await;
+    let redemption = redeeming.await.unwrap().unwrap().redemption.unwrap();
+    assert_eq!(redemption.state(), RedemptionState::Succeeded);
+    drop(cluster.world);
+}
