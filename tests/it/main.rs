@@ -8,6 +8,7 @@ mod support;
 mod audit;
 mod batch;
 mod batch_again;
+mod batch_survives;
 mod cli_program;
 mod contention;
 mod crash_table;

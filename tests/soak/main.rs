@@ -43,7 +43,6 @@ use support::{
     proxy::{Proxy, postgres::Postgres},
     world::POOL,
 };
-use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use self::{nemesis::Nemesis, settings::Settings, tally::Tally};
@@ -53,6 +52,9 @@ const ACCOUNTS: usize = 96;
 /// The provider's longest processing time, as the servers are told. What is in doubt when the faults
 /// stop is settled or listed within twice as long.
 const MAX_PROCESSING: Duration = Duration::from_secs(5);
+
+/// Where a process listens, and what goes wrong.
+const QUIET: &str = "--log=warn,holdfast::app=info,holdfast::simulator=info";
 
 fn main() -> ExitCode {
     let settings = Settings::from_env();
@@ -84,14 +86,14 @@ async fn soak(settings: &Settings) -> (Arc<Tally>, Vec<Broken>) {
     let tally = Arc::new(Tally::default());
     let stop = CancellationToken::new();
     let mut load = load::Load::start(settings, &fleet, &tally, &stop);
-    let world = Arc::new(Mutex::new(nemesis::Stage { fleet, postgres, proxy }));
-    let nemesis = tokio::spawn(Nemesis::new(settings, &world, &tally, &stop).run());
-    watch(settings, &tally).await;
-    stop.cancel();
-    nemesis.await.unwrap();
+    let mut stage = nemesis::Stage { fleet, postgres, proxy };
+    let watching = async {
+        watch(settings, &tally).await;
+        stop.cancel();
+    };
+    tokio::join!(Nemesis::new(settings, &mut stage, &tally, &stop).run(), watching);
 
-    let nemesis::Stage { mut fleet, postgres, proxy } =
-        Arc::into_inner(world).unwrap().into_inner();
+    let nemesis::Stage { mut fleet, postgres, proxy } = stage;
     fleet.set_faults(&Faults::default()).await;
     println!("the faults have stopped; what is in doubt is settled, what was begun is finished");
     let stopped_at = Instant::now();
@@ -111,12 +113,12 @@ fn setup() -> Setup {
         "--provider-connect-timeout=250ms",
         "--provider-send-window=1s",
         "--provider-max-processing-time=5s",
-        "--log=warn",
+        QUIET,
     ];
     Setup {
         able: Able { deduplicates: true, looks_up: true, cancels: true },
         serve: flags.map(str::to_owned).to_vec(),
-        provider: vec!["--processing-time=400ms".to_owned(), "--log=warn".to_owned()],
+        provider: vec!["--processing-time=400ms".to_owned(), QUIET.to_owned()],
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
-use tokio::{sync::Mutex, time::sleep};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -20,22 +20,22 @@ pub(crate) struct Stage {
     pub(crate) proxy: proxy::Proxy<proxy::postgres::Postgres>,
 }
 
-pub(crate) struct Nemesis {
-    stage: Arc<Mutex<Stage>>,
+pub(crate) struct Nemesis<'a> {
+    stage: &'a mut Stage,
     tally: Arc<Tally>,
     stop: CancellationToken,
     dice: StdRng,
 }
 
-impl Nemesis {
+impl<'a> Nemesis<'a> {
     pub(crate) fn new(
         settings: &Settings,
-        stage: &Arc<Mutex<Stage>>,
+        stage: &'a mut Stage,
         tally: &Arc<Tally>,
         stop: &CancellationToken,
     ) -> Self {
         Self {
-            stage: Arc::clone(stage),
+            stage,
             tally: Arc::clone(tally),
             stop: stop.clone(),
             dice: StdRng::seed_from_u64(settings.seed),
@@ -59,8 +59,8 @@ impl Nemesis {
         }
     }
 
-    async fn kill(&self, server: usize) {
-        let mut stage = self.stage.lock().await;
+    async fn kill(&mut self, server: usize) {
+        let stage = &mut *self.stage;
         let place = server % stage.fleet.servers.len();
         stage.fleet.servers[place].kill();
         self.tally.count(Counted::Kill);
@@ -68,7 +68,7 @@ impl Nemesis {
     }
 
     async fn stand_still(&self, server: usize, time: Duration) {
-        let stage = self.stage.lock().await;
+        let stage = &*self.stage;
         let place = server % stage.fleet.servers.len();
         stage.fleet.servers[place].stop();
         self.tally.count(Counted::Stop);
@@ -77,20 +77,20 @@ impl Nemesis {
     }
 
     async fn cut(&self) {
-        self.stage.lock().await.proxy.cut_all().await;
+        self.stage.proxy.cut_all().await;
         self.tally.count(Counted::Cut);
     }
 
     async fn freeze(&self, time: Duration) {
-        let stage = self.stage.lock().await;
+        let stage = &*self.stage;
         stage.proxy.freeze();
         self.tally.count(Counted::Cut);
         sleep(time).await;
         stage.proxy.thaw();
     }
 
-    async fn restart_postgres(&self) {
-        let mut stage = self.stage.lock().await;
+    async fn restart_postgres(&mut self) {
+        let stage = &mut *self.stage;
         stage.postgres.quit();
         self.tally.count(Counted::Restart);
         stage.postgres.start_again().await;

@@ -194,7 +194,9 @@ impl Fleet {
     /// The same over a database that the servers reach by `db_url`.
     pub(crate) async fn over(setup: Setup, db_url: String, database: Option<TestDatabase>) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let folder = tempfile::tempdir().unwrap();
+        // In memory where there is room: a disk that is busy with other things would make a provider
+        // that syncs slow, and what it told late is in doubt.
+        let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
         let _ = SecretKey::create_beside(folder.path()).unwrap();
         let ledger = folder.path().join("ledger.jsonl");
         let mut args = vec![
@@ -254,6 +256,7 @@ impl Fleet {
         ];
         args.extend(self.setup.able.flags("provider-"));
         args.extend(self.setup.serve.iter().cloned());
+        let args = latest(&args);
         let mut env = env.to_vec();
         env.push(("HOLDFAST_DATABASE_URL", &self.db_url));
         Process::start("server", folder, &args, &env).await
@@ -328,6 +331,14 @@ impl Fleet {
             provider.end().await;
         }
     }
+}
+
+/// The flags, each by the last that is said of it.
+fn latest(args: &[String]) -> Vec<String> {
+    let name = |arg: &str| arg.split('=').next().unwrap_or_default().to_owned();
+    let is_last =
+        |place: usize| args[place + 1..].iter().all(|arg| name(arg) != name(&args[place]));
+    (0..args.len()).filter(|place| is_last(*place)).map(|place| args[place].clone()).collect()
 }
 
 /// A connection that is made when it is needed.
