@@ -68,7 +68,8 @@ impl Load {
                 journal: fleet.journal.clone(),
                 tally: Arc::clone(tally),
                 stop: stop.clone(),
-                prefix: fleet.code(&format!("{number}")),
+                // Hyphens do not tell codes apart; letters do.
+                prefix: fleet.code(&format!("N{number}")),
                 dice: Arc::new(std::sync::Mutex::new(dice)),
             };
             if number < BATCHERS {
@@ -132,8 +133,9 @@ impl Wanting {
     /// Opens a batch again and again until each item has one outcome; then once more, to see that each
     /// still has the same.
     async fn redeem_batch(&self, batch_id: &str, batch: usize) -> Vec<Broken> {
-        let codes: HashMap<String, String> =
-            (0..ITEMS).map(|n| (format!("i{n}"), format!("{}-{batch}-{n}", self.prefix))).collect();
+        let codes: HashMap<String, String> = (0..ITEMS)
+            .map(|n| (format!("i{n}"), format!("{}-B{batch}-I{n}", self.prefix)))
+            .collect();
         let mut known: HashMap<String, pb::Redemption> = HashMap::new();
         let mut broken = Vec::new();
         while known.len() < ITEMS {
@@ -185,7 +187,7 @@ impl Wanting {
         let mut card = 0;
         while !self.stop.is_cancelled() {
             card += 1;
-            let code = format!("{}-{card}", self.prefix);
+            let code = format!("{}-C{card}", self.prefix);
             let request_id = format!("caller-{number}-{card}");
             loop {
                 match timeout(PATIENCE, self.redeem_card(&request_id, &code)).await {
