@@ -15,6 +15,7 @@ mod input;
 mod input_raw;
 mod layering;
 mod leases;
+mod model;
 mod provider;
 mod redeem;
 mod redemptions;
