@@ -21,6 +21,7 @@ mod input;
 mod input_raw;
 mod layering;
 mod leases;
+mod model;
 mod provider;
 mod proxy;
 mod redeem;

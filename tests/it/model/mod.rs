@@ -1,0 +1,152 @@
+//! A model of the redeem protocol, looked at in every state that it can get into: two servers, two
+//! accounts and two codes, with crashes, pauses, and requests and answers that are lost, late, or come
+//! twice. `protocol.rs` says what happens, `properties.rs` what must hold.
+//!
+//! As they are, the rules hold everywhere. Each rule that is taken out is missed: so the model would
+//! see it if the protocol went without it.
+
+mod properties;
+mod protocol;
+mod world;
+
+use std::collections::BTreeSet;
+
+use stateright::{Checker, HasDiscoveries, Model as _};
+
+use properties::{
+    ALL_ENDS_WELL, ALWAYS, BALANCES_ARE_SUMS, CREDITS_ARE_RECORDED, EVERYTHING_CREDITED,
+    LEASES_DO_NOT_OVERLAP, NO_CODE_IS_CREDITED_TWICE, OPEN_KEEPS_THE_LOCK, SETTLED_ONCE, SOMETIMES,
+    SUCCESSES_ARE_CREDITS, TWO_RECONCILERS,
+};
+use protocol::{Protocol, Rules};
+use world::Code;
+
+#[test]
+fn every_rule_holds_for_three_redemptions_of_two_codes() {
+    look_everywhere([&[0, 1], &[0]], 1, 800_000, &[TWO_RECONCILERS]);
+}
+
+#[test]
+fn every_rule_holds_for_two_redemptions_of_one_code_and_two_reconcilers_without_a_hold() {
+    look_everywhere([&[0], &[0]], 2, 50_000, &[EVERYTHING_CREDITED]);
+}
+
+#[test]
+fn a_begin_without_the_fencing_check_uses_the_lease_of_another() {
+    let rules = Rules { begin_is_fenced: false, ..Rules::REAL };
+    breaks(rules, [&[0], &[1]], OPEN_KEEPS_THE_LOCK);
+}
+
+#[test]
+fn a_release_without_the_fencing_check_ends_the_lease_of_another() {
+    let rules = Rules { release_is_fenced: false, ..Rules::REAL };
+    breaks(rules, [&[0], &[1]], LEASES_DO_NOT_OVERLAP);
+}
+
+#[test]
+fn a_send_before_its_begin_is_credited_without_a_record() {
+    let rules = Rules { begin_before_send: false, ..Rules::REAL };
+    breaks(rules, [&[0], &[0]], CREDITS_ARE_RECORDED);
+    breaks(rules, [&[0], &[0]], NO_CODE_IS_CREDITED_TWICE);
+    breaks(rules, [&[0], &[]], ALL_ENDS_WELL);
+}
+
+#[test]
+fn an_expiry_in_spite_of_an_open_redemption_unlocks_its_account() {
+    let rules = Rules { open_keeps_the_lock: false, ..Rules::REAL };
+    breaks(rules, [&[0], &[]], OPEN_KEEPS_THE_LOCK);
+}
+
+#[test]
+fn without_one_living_redemption_a_code_it_is_credited_twice() {
+    let rules = Rules { one_living_redemption_a_code: false, ..Rules::REAL };
+    breaks(rules, [&[0], &[0]], NO_CODE_IS_CREDITED_TWICE);
+}
+
+#[test]
+fn not_found_taken_as_proof_fails_what_is_credited_later() {
+    let rules = Rules { not_found_proves_nothing: false, ..Rules::REAL };
+    breaks(rules, [&[0], &[]], CREDITS_ARE_RECORDED);
+    breaks(rules, [&[0], &[0]], NO_CODE_IS_CREDITED_TWICE);
+}
+
+#[test]
+fn sending_again_under_a_new_key_credits_twice() {
+    let rules = Rules { same_key_again: false, ..Rules::REAL };
+    breaks(rules, [&[0], &[]], NO_CODE_IS_CREDITED_TWICE);
+}
+
+#[test]
+fn an_inference_after_a_takeover_fails_what_is_credited() {
+    let rules = Rules { inference_ends_with_a_takeover: false, ..Rules::REAL };
+    breaks(rules, [&[0], &[]], CREDITS_ARE_RECORDED);
+}
+
+#[test]
+fn settling_what_is_settled_counts_a_late_answer_twice() {
+    let rules = Rules { settled_once: false, ..Rules::REAL };
+    breaks(rules, [&[0], &[]], SETTLED_ONCE);
+    breaks(rules, [&[0], &[]], BALANCES_ARE_SUMS);
+    // A give-up after the reconciler has settled the success.
+    let rules = Rules { inference_ends_with_a_takeover: false, ..rules };
+    breaks(rules, [&[0], &[]], CREDITS_ARE_RECORDED);
+}
+
+/// What is asked of a provider, not of us.
+#[test]
+fn a_cancellation_that_the_provider_forgets_fails_what_is_credited_later() {
+    let rules = Rules { tombstones: false, ..Rules::REAL };
+    breaks(rules, [&[0], &[]], CREDITS_ARE_RECORDED);
+}
+
+/// Likewise: an answer that nothing was executed is believed, so it must hold for the request, however
+/// often something on the way has copied it.
+#[test]
+fn an_inferred_failure_needs_that_no_copy_of_its_request_is_under_way() {
+    let rules = Rules { refusals_speak_for_copies: false, ..Rules::REAL };
+    breaks(rules, [&[0], &[]], CREDITS_ARE_RECORDED);
+}
+
+/// Visits every state of the protocol as it is, at least so many, and finds all of `SOMETIMES` but
+/// what is named.
+fn look_everywhere(
+    wishes: [&'static [Code]; 2],
+    reconcilers: usize,
+    at_least: usize,
+    impossible: &[&str],
+) {
+    let protocol = Protocol { rules: Rules::REAL, wishes, reconcilers };
+    let checker = protocol.checker().threads(2).spawn_bfs().join();
+    let states = checker.unique_state_count();
+    println!("{states} states, {} steps, depth {}", checker.state_count(), checker.max_depth());
+    let found = checker.discoveries();
+    for (name, _) in ALWAYS {
+        if let Some(path) = found.get(name) {
+            panic!("not so: {name}, after {:#?}", path.clone().into_actions());
+        }
+    }
+    for (name, _) in SOMETIMES {
+        assert_eq!(found.contains_key(name), !impossible.contains(&name), "{name}");
+    }
+    assert!(checker.is_done(), "states were left out");
+    assert!(states >= at_least, "{states} states are not all that there should be");
+}
+
+/// Finds a way to break what must always hold.
+fn breaks(rules: Rules, wishes: [&'static [Code]; 2], name: &'static str) {
+    let protocol = Protocol { rules, wishes, reconcilers: 1 };
+    let until = HasDiscoveries::AnyOf(BTreeSet::from([name]));
+    let checker = protocol.checker().finish_when(until).spawn_bfs().join();
+    let path = checker.discovery(name).map(|path| path.into_actions());
+    println!("{name}: {path:?}");
+    assert!(
+        path.is_some(),
+        "{rules:?} break nothing of \"{name}\" in {} states; broken: {:#?}",
+        checker.unique_state_count(),
+        checker
+            .discoveries()
+            .into_iter()
+            .map(|(name, path)| (name, path.into_actions()))
+            .collect::<Vec<_>>(),
+    );
+}
