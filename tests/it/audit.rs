@@ -350,6 +350,8 @@ async fn a_success_that_was_closed_as_failed_and_an_invented_one_are_named() {
         (&"IN_DOUBT".into(), &"SUCCEEDED".into())
     );
     audit_now(&world, &[]).differs(&wrong);
+    // Without look-ups the list is all there is.
+    audit_now(&world, &["--provider-looks-up=false"]).differs(&wrong);
 }
 
 #[tokio::test]

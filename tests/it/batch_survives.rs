@@ -4,7 +4,7 @@
 use std::{collections::HashMap, time::Duration};
 
 use holdfast::rpc::pb::{self, RedemptionState};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use crate::support::{
     batch::{Session, begun, credited, item, opening, run},
@@ -44,7 +44,9 @@ async fn open(
     leaves_after: Option<usize>,
 ) -> HashMap<String, pb::Redemption> {
     let open = pb::BatchOpen { max_in_flight: 4, ..opening("batch") };
-    let Ok(session) = Session::open(clients, open).await else { return HashMap::new() };
+    let Ok(Ok(session)) = timeout(PATIENCE, Session::open(clients, open)).await else {
+        return HashMap::new();
+    };
     let results = session.results_until_it_breaks(items.to_vec(), PATIENCE, leaves_after).await;
     let redemptions =
         results.iter().filter_map(|result| Some((result.item_id.clone(), begun(result)?.clone())));
@@ -60,7 +62,7 @@ async fn ends_well(
     let begun_at = Instant::now();
     let results = loop {
         assert!(begun_at.elapsed() < LIMIT, "the batch does not end");
-        let ended = run(clients, opening("batch"), items).await;
+        let ended = timeout(LIMIT, run(clients, opening("batch"), items)).await.expect("an end");
         if let Ok(ended) = ended
             && ended.results.iter().filter_map(begun).all(|r| r.state() != RedemptionState::InDoubt)
         {
@@ -140,11 +142,17 @@ async fn a_server_that_stands_still_is_overtaken_by_another_and_brings_no_second
     let mut fleet = fleet().await;
     fleet.start_server(&[]).await;
     let items = items(&fleet);
-    let told = open(&mut fleet.clients(0), &items, Some(3)).await;
     let clients = &mut fleet.clients(0);
-    let reading = open(clients, &items, Some(10));
-    let (more, ()) = tokio::join!(reading, async { fleet.servers[0].stop() });
-    let told: HashMap<_, _> = told.into_iter().chain(more).collect();
+    let server = &fleet.servers[0];
+    let stopping = async {
+        eventually(LIMIT, "three cards are redeemed", async || {
+            (server.said().matches("\"redeemed\"").count() >= 3).then_some(())
+        })
+        .await;
+        server.stop();
+    };
+    let (told, ()) = tokio::join!(open(clients, &items, None), stopping);
+    assert!(told.len() < ITEMS, "the server stood still too late");
     ends_well(&mut fleet.clients(1), &items, &told).await;
     fleet.servers[0].go_on();
     ends_well(&mut fleet.clients(0), &items, &told).await;

@@ -19,6 +19,7 @@ mod embedded;
 mod imports;
 mod input;
 mod input_raw;
+mod late_credit;
 mod layering;
 mod leases;
 mod model;

@@ -163,7 +163,13 @@ impl Audit {
             None => {
                 let provider = Provider::new(&args.provider)?;
                 let theirs = read_list(&provider, window, names, progress).await?;
-                (theirs, LookUps::Provider(provider))
+                // One that tells nothing of a key would seem to miss all that its list lacks.
+                let look_ups = if args.provider.looks_up {
+                    LookUps::Provider(provider)
+                } else {
+                    LookUps::Nowhere(window.to)
+                };
+                (theirs, look_ups)
             }
         };
         for place in 0..self.pools.names.len() {

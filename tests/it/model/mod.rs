@@ -16,7 +16,7 @@ use stateright::{Checker, HasDiscoveries, Model as _};
 use properties::{
     ALL_ENDS_WELL, ALWAYS, BALANCES_ARE_SUMS, CREDITS_ARE_RECORDED, EVERYTHING_CREDITED,
     LEASES_DO_NOT_OVERLAP, NO_CODE_IS_CREDITED_TWICE, OPEN_KEEPS_THE_LOCK, SETTLED_ONCE, SOMETIMES,
-    SUCCESSES_ARE_CREDITS, TWO_RECONCILERS,
+    TWO_RECONCILERS,
 };
 use protocol::{Protocol, Rules};
 use world::Code;
