@@ -186,6 +186,9 @@ mod armed {
         Delay(Duration),
     }
 
+    /// Longer than a process takes to stop all its threads, on a busy machine too.
+    const STANDING_STILL: Duration = Duration::from_millis(250);
+
     struct Charge {
         step: Step,
         side: Side,
@@ -278,7 +281,12 @@ mod armed {
     async fn strike(action: Action) -> io::Result<()> {
         match action {
             Action::Kill => kill_process(getpid(), Signal::KILL)?,
-            Action::Stop => kill_process(getpid(), Signal::STOP)?,
+            Action::Stop => {
+                kill_process(getpid(), Signal::STOP)?;
+                // The signal may be taken by another thread, and this one would go on until it hears
+                // of it: it stays here, with its thread, until the process surely stands still.
+                std::thread::sleep(STANDING_STILL);
+            }
             Action::Error => return Err(io::Error::other("a crash point")),
             Action::Delay(time) => tokio::time::sleep(time).await,
         }

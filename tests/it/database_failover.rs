@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use holdfast::rpc::pb::RedemptionState;
+use holdfast::{
+    rpc::pb::RedemptionState,
+    store::{Store, StoreError},
+};
 use sqlx::{Connection as _, PgConnection};
 
 use crate::{
@@ -177,4 +180,13 @@ async fn nothing_is_acknowledged_while_the_standby_is_away() {
     let redemption = redeeming.await.unwrap().unwrap().redemption.unwrap();
     assert_eq!(redemption.state(), RedemptionState::Succeeded);
     drop(cluster.world);
+}
+
+#[tokio::test]
+async fn a_server_is_not_started_on_a_standby_and_says_why() {
+    let primary = OwnPostgres::start(&[]).await;
+    let standby = primary.standby().await;
+    let store = Store::open(&standby.url().into(), 4).unwrap();
+    let error = store.migrate().await.unwrap_err();
+    assert!(matches!(&error, StoreError::Unavailable(why) if why.contains("standby")), "{error:?}");
 }
