@@ -4,7 +4,7 @@
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-clients lint format sqlx-prepare sqlx-check
+.PHONY: help setup demo test soak test-clients lint format sqlx-prepare sqlx-check
 
 help: ## Lists the commands.
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 22
@@ -18,6 +18,10 @@ demo: setup ## Shows the whole thing on this machine. ARGS="…" are options of 
 test: setup ## Runs all tests. ARGS="…" are options of `cargo test`.
 	@cargo test $(ARGS)
 	@scripts/clients.sh --if-possible
+
+soak: setup ## Lets a nemesis loose on servers and clients. MINUTES, KILLS, REDEMPTIONS, SERVERS and SEED are optional.
+	@HOLDFAST_SOAK_MINUTES=$(or $(MINUTES),5) HOLDFAST_SOAK_KILLS=$(KILLS) HOLDFAST_SOAK_REDEMPTIONS=$(REDEMPTIONS) \
+		HOLDFAST_SOAK_SERVERS=$(SERVERS) HOLDFAST_SOAK_SEED=$(SEED) cargo test --quiet --test soak
 
 test-clients: setup ## Checks with clients in Python, buf and grpcurl; with ADDRESS=host:port, a server that runs.
 	@scripts/clients.sh $(ADDRESS) $(ARGS)

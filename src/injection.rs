@@ -267,13 +267,15 @@ mod armed {
     /// Passes by a point. An error means that the step is to fail.
     pub(crate) async fn reach(step: Step, side: Side) -> io::Result<()> {
         let Ok(settings) = settings() else { return Ok(()) };
-        for charge in &settings.charges {
-            if (charge.step, charge.side) == (step, side)
+        // Every one counts the pass, also those after one that fails the step.
+        let strikes = |charge: &&Charge| {
+            (charge.step, charge.side) == (step, side)
                 && charge.passed.fetch_add(1, Ordering::Relaxed) + 1 == charge.pass
-            {
-                tracing::warn!(step = step.as_str(), ?side, action = ?charge.action, "a crash point strikes");
-                strike(charge.action).await?;
-            }
+        };
+        let striking: Vec<_> = settings.charges.iter().filter(strikes).collect();
+        for charge in striking {
+            tracing::warn!(step = step.as_str(), ?side, action = ?charge.action, "a crash point strikes");
+            strike(charge.action).await?;
         }
         Ok(())
     }

@@ -63,6 +63,10 @@ pub struct SimulatorArgs {
     #[arg(long, env = "HOLDFAST_SIMULATOR_VISIBILITY_LAG", default_value = "0ms", value_parser = parse_duration)]
     pub visibility_lag: Duration,
 
+    /// Whether a refusal repeats the card's code, as careless providers do.
+    #[arg(long, env = "HOLDFAST_SIMULATOR_TELLS_CODES", default_value_t = false, action = ArgAction::Set)]
+    pub tells_codes: bool,
+
     /// Where the dice that decide about faults begin.
     #[arg(long, env = "HOLDFAST_SIMULATOR_FAULT_SEED", default_value_t = 1)]
     pub fault_seed: u64,
@@ -87,6 +91,7 @@ impl SimulatorArgs {
             looks_up: true,
             cancels: true,
             visibility_lag: Duration::ZERO,
+            tells_codes: false,
             fault_seed: 1,
             faults: Faults::default(),
         }

@@ -41,6 +41,7 @@ pub(super) struct Shared {
     looks_up: bool,
     cancels: bool,
     visibility_lag: Duration,
+    pub(super) tells_codes: bool,
 }
 
 impl Shared {
@@ -58,6 +59,7 @@ impl Shared {
             looks_up: args.looks_up,
             cancels: args.cancels,
             visibility_lag: args.visibility_lag,
+            tells_codes: args.tells_codes,
         });
         for key in under_way {
             shared.clone().finish_later(key);

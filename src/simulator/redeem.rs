@@ -90,7 +90,7 @@ async fn execute(shared: Arc<Shared>, asked: Asked, code: String) -> Reply {
         Some(Fault::Busy) => return Reply::Answer(busy()),
         _ => {}
     }
-    match submit(&shared, asked, fault).await {
+    match submit(&shared, asked, &code, fault).await {
         Err(NotDurable) => Reply::Cut,
         Ok(response) => match fault {
             Some(Fault::ApplyThenDrop) => Reply::Cut,
@@ -112,6 +112,7 @@ async fn execute(shared: Arc<Shared>, asked: Asked, code: String) -> Reply {
 async fn submit(
     shared: &Arc<Shared>,
     asked: Asked,
+    code: &str,
     fault: Option<Fault>,
 ) -> Result<Response, NotDurable> {
     let how = How {
@@ -129,26 +130,30 @@ async fn submit(
         Submitted::Known(entry) if !shared.ledger.is_durable(entry.number) => {
             Ok(problem(StatusCode::CONFLICT, "IN_PROGRESS", "the key is in progress"))
         }
-        Submitted::Known(entry) => Ok(outcome(shared, &entry.row, StatusCode::OK)),
+        Submitted::Known(entry) => Ok(outcome(shared, &entry.row, code, StatusCode::OK)),
         Submitted::New(entry) => {
             shared.ledger.durable(entry.number).await?;
             if entry.row.state == State::Processing {
                 shared.clone().finish_later(entry.row.key.clone());
             }
-            Ok(outcome(shared, &entry.row, StatusCode::CREATED))
+            Ok(outcome(shared, &entry.row, code, StatusCode::CREATED))
         }
     }
 }
 
 /// A redemption as the answer to asking for it.
-fn outcome(shared: &Shared, row: &Row, success: StatusCode) -> Response {
+fn outcome(shared: &Shared, row: &Row, code: &str, success: StatusCode) -> Response {
     let status = match row.state {
         State::Succeeded => success,
         State::Processing => StatusCode::ACCEPTED,
         State::Failed => StatusCode::PAYMENT_REQUIRED,
         State::Cancelled => StatusCode::GONE,
     };
-    (status, Json(redemption(shared, row))).into_response()
+    let mut body = redemption(shared, row);
+    if let (true, Some(failure)) = (shared.tells_codes, &row.failure) {
+        body["failure"]["message"] = json!(format!("{}: {code}", failure.message));
+    }
+    (status, Json(body)).into_response()
 }
 
 fn busy() -> Response {

@@ -11,6 +11,7 @@ mod batch_again;
 mod batch_survives;
 mod cli_program;
 mod contention;
+mod controls;
 mod crash_table;
 mod database;
 mod database_failover;

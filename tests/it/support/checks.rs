@@ -134,7 +134,7 @@ async fn ledger_agrees(db: &mut PgConnection, ledger: &Path) -> Vec<Broken> {
 }
 
 /// What the database can tell by itself: a name, and a statement that finds each broken case as text.
-const BY_SQL: [(&str, &str); 7] = [
+const BY_SQL: [(&str, &str); 8] = [
     (
         // 5, by account.
         "a balance is what it began with and what was credited since",
@@ -182,6 +182,11 @@ const BY_SQL: [(&str, &str); 7] = [
              WHERE e.pool_id = r.pool_id AND e.account_id = r.account_id
                AND e.fencing_token = r.fencing_token AND e.reason = 'redeem_begun'
                AND e.redemption_id = r.redemption_id AND e.lease_expires_at > e.happened_at)",
+    ),
+    (
+        "the code of what is settled is wiped",
+        "SELECT redemption_id::text FROM redemptions
+         WHERE state IN ('SUCCEEDED', 'FAILED') AND code_ciphertext IS NOT NULL",
     ),
     (
         "each event begins where the one before it ended",
