@@ -124,8 +124,7 @@ impl Reconciler {
         let mut rung = self.limits.provider.first_rung(&doubtful);
         let mut calls = 0;
         let mut found_missing = false;
-        loop {
-            let Some(call) = call_of(rung) else { break };
+        while let Some(call) = call_of(rung) {
             // Whoever stood still for longer than it holds the redemption leaves it to the next.
             if Instant::now() > look.act_until {
                 return Ok(());

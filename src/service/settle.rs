@@ -1,7 +1,7 @@
 //! What is done when something is known, or not known, of a redemption's outcome: the same for a
 //! redemption that is under way, for the reconciler, and for a person.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use super::{Error, acquire::Acquire, pools::Pools};
 use crate::{
@@ -58,8 +58,13 @@ impl Settler {
             }
             Verdict::NeedsReview { failure, amount, provider_ref } => {
                 let answer = format!("{}: {}", failure.reason, failure.message);
+                let evidence = answer.clone();
                 let next = Next::Review { failure, amount, provider_ref: Some(provider_ref) };
-                return self.defer(redemption, answer, attempts, next).await;
+                let redemption = self.defer(redemption, answer, attempts, next).await?;
+                if !redemption.state.is_open() {
+                    log_contradiction(&redemption, &evidence, actor);
+                }
+                return Ok(redemption);
             }
         };
         let settlement = Settlement {
@@ -201,7 +206,7 @@ impl Settler {
                 LateCredit::CodeRedeemedAgain => {}
             }
         }
-        log_contradiction(&redemption, settlement);
+        log_contradiction(&redemption, &settlement.outcome, &settlement.actor);
         Ok(redemption)
     }
 
@@ -273,14 +278,14 @@ fn contradicts(redemption: &Redemption, outcome: &Outcome) -> bool {
     }
 }
 
-fn log_contradiction(redemption: &Redemption, settlement: &Settlement) {
+fn log_contradiction(redemption: &Redemption, evidence: &dyn fmt::Debug, from: &str) {
     metrics::counter!("holdfast_contradictions_total").increment(1);
     tracing::error!(
         pool_id = %redemption.pool_id,
         redemption_id = %redemption.redemption_id,
         recorded = redemption.state.as_str(),
-        evidence = ?settlement.outcome,
-        from = settlement.actor,
+        ?evidence,
+        from,
         "what is known now contradicts what was recorded before: a person must look"
     );
 }

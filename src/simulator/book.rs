@@ -218,8 +218,9 @@ impl Book {
         let Some((card, redeemable)) = self.inquire(&asked.code_sha256) else {
             return Err(refusal("CODE_UNKNOWN", "there is no such card", false));
         };
-        let own_key = self.taken.get(&asked.code_sha256) == Some(&asked.key);
-        if !redeemable && !(own_key && !self.deduplicates) {
+        // Careless: the same key spends the card that it has spent before.
+        let again = !self.deduplicates && self.taken.get(&asked.code_sha256) == Some(&asked.key);
+        if !redeemable && !again {
             return Err(refusal("CODE_USED", "the card was redeemed before", true));
         }
         if asked.expected_currency.as_ref().is_some_and(|wanted| *wanted != card.currency_code) {

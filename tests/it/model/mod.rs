@@ -109,6 +109,7 @@ fn an_inferred_failure_needs_that_no_copy_of_its_request_is_under_way() {
 
 /// Visits every state of the protocol as it is, at least so many, and finds all of `SOMETIMES` but
 /// what is named.
+#[allow(clippy::print_stdout, reason = "a figure, to be read by who runs the test")]
 fn look_everywhere(
     wishes: [&'static [Code]; 2],
     reconcilers: usize,
@@ -138,7 +139,6 @@ fn breaks(rules: Rules, wishes: [&'static [Code]; 2], name: &'static str) {
     let until = HasDiscoveries::AnyOf(BTreeSet::from([name]));
     let checker = protocol.checker().finish_when(until).spawn_bfs().join();
     let path = checker.discovery(name).map(|path| path.into_actions());
-    println!("{name}: {path:?}");
     assert!(
         path.is_some(),
         "{rules:?} break nothing of \"{name}\" in {} states; broken: {:#?}",

@@ -359,10 +359,8 @@ impl Protocol {
                     world.redemptions[key].map(|row| Ask { account: row.account, code });
             }
             // That it arrives late, or twice, is a reconciler who stood still before it sent it.
-            (Step::Cancel(_), Reconciler::Climb(key)) => {
-                if world.ledger[key] == Entry::NeverSeen {
-                    world.ledger[key] = Entry::Cancelled;
-                }
+            (Step::Cancel(_), Reconciler::Climb(key)) if world.ledger[key] == Entry::NeverSeen => {
+                world.ledger[key] = Entry::Cancelled;
             }
             _ => {}
         }
