@@ -6,55 +6,13 @@ use stateright::{Model, Property};
 
 use super::{
     properties,
+    rules::Rules,
+    step::Step,
     world::{
         ACCOUNTS, Account, Ask, Code, Entry, KEYS, Key, Lease, Next, Reconciler, RedemptionRow,
         SERVERS, STRAY, State, WORTH, World,
     },
 };
-
-/// The rules that the protocol rests on. Each can be taken out.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Rules {
-    /// `begin.sql`: `a.fencing_token = w.token`.
-    pub(super) begin_is_fenced: bool,
-    /// `release.sql`: `a.fencing_token = w.token`.
-    pub(super) release_is_fenced: bool,
-    /// `redeem.rs`: recorded before it is sent.
-    pub(super) begin_before_send: bool,
-    /// `expire.sql`: `a.open_redemption_id IS NULL`.
-    pub(super) open_keeps_the_lock: bool,
-    /// `redemptions_living_code`.
-    pub(super) one_living_redemption_a_code: bool,
-    /// `reconcile.rs`: not found is not proof.
-    pub(super) not_found_proves_nothing: bool,
-    /// `reconcile.rs`: sent again under the same key.
-    pub(super) same_key_again: bool,
-    /// `settle.sql`: `NOT o.inferred OR r.state = 'SUBMITTED'`.
-    pub(super) inference_ends_with_a_takeover: bool,
-    /// `settle.sql`: `a.open_redemption_id = r.redemption_id`, and the open states.
-    pub(super) settled_once: bool,
-    /// The provider's contract: a cancelled key stays cancelled.
-    pub(super) tombstones: bool,
-    /// The provider's contract: of a request that was "not executed" no copy is under way either.
-    pub(super) refusals_speak_for_copies: bool,
-}
-
-impl Rules {
-    /// As they are.
-    pub(super) const REAL: Self = Self {
-        begin_is_fenced: true,
-        release_is_fenced: true,
-        begin_before_send: true,
-        open_keeps_the_lock: true,
-        one_living_redemption_a_code: true,
-        not_found_proves_nothing: true,
-        same_key_again: true,
-        inference_ends_with_a_takeover: true,
-        settled_once: true,
-        tombstones: true,
-        refusals_speak_for_copies: true,
-    };
-}
 
 /// The protocol, and how much of it there is.
 #[derive(Clone, Debug)]
@@ -65,49 +23,6 @@ pub(super) struct Protocol {
     pub(super) wishes: [&'static [Code]; SERVERS],
     /// How many reconcilers may be at work at once.
     pub(super) reconcilers: usize,
-}
-
-/// A step. The first number is the server's or the reconciler's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Step {
-    Acquire(usize, Account),
-    Begin(usize),
-    Send(usize),
-    /// A fault: the request never leaves, or the provider is busy and says so.
-    TurnedAway(usize),
-    /// Hears the answer, and records it.
-    Hear(usize),
-    /// A fault: there is no answer, or not in time. Records that there is doubt.
-    HearNothing(usize),
-    GiveUp(usize),
-    Release(usize),
-    /// A fault: forgets the wish that it is at work on.
-    Crash(usize),
-    /// Claims, looks up, and records what is found.
-    LookUp(usize, Key),
-    SendAgain(usize),
-    Cancel(usize),
-    /// A fault: the reconciler crashes, or its call is lost.
-    Forget(usize),
-    Credit(Key),
-    Refuse(Key),
-    /// A fault: the request is lost.
-    Lose(Key),
-    RunOut(Account),
-    Expire(Account),
-}
-
-impl Step {
-    pub(super) fn is_fault(self) -> bool {
-        matches!(
-            self,
-            Step::TurnedAway(_)
-                | Step::HearNothing(_)
-                | Step::Crash(_)
-                | Step::Forget(_)
-                | Step::Lose(_)
-        )
-    }
 }
 
 /// What is recorded of a redemption.
@@ -244,7 +159,11 @@ impl Protocol {
             }
             // `defer.sql`.
             (Step::HearNothing(_), _) => {
-                doubt(world, key);
+                if rules.silence_proves_nothing {
+                    doubt(world, key);
+                } else {
+                    self.settle(world, key, Outcome::Credited);
+                }
                 Next::Release
             }
             (Step::GiveUp(_), _) => {
@@ -346,10 +265,10 @@ impl Protocol {
                 doubt(world, key);
                 if world.ledger[key] != Entry::NeverSeen {
                     self.record_what_the_ledger_says(world, key);
-                } else if self.rules.not_found_proves_nothing {
-                    return Reconciler::Climb(key);
-                } else {
+                } else if !self.rules.not_found_proves_nothing {
                     self.settle(world, key, Outcome::NotCredited);
+                } else if self.rules.reconcilers_climb {
+                    return Reconciler::Climb(key);
                 }
             }
             (Step::SendAgain(_), Reconciler::Climb(key)) => {
@@ -359,8 +278,9 @@ impl Protocol {
                     world.redemptions[key].map(|row| Ask { account: row.account, code });
             }
             // That it arrives late, or twice, is a reconciler who stood still before it sent it.
-            (Step::Cancel(_), Reconciler::Climb(key)) if world.ledger[key] == Entry::NeverSeen => {
-                world.ledger[key] = Entry::Cancelled;
+            (Step::Cancel(_), Reconciler::Climb(key)) => {
+                let entry = &mut world.ledger[key];
+                *entry = if *entry == Entry::NeverSeen { Entry::Cancelled } else { *entry };
             }
             _ => {}
         }

@@ -1,0 +1,51 @@
+//! What the protocol rests on.
+
+/// The rules that the protocol rests on. Each can be taken out.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rules {
+    /// `begin.sql`: `a.fencing_token = w.token`.
+    pub(super) begin_is_fenced: bool,
+    /// `release.sql`: `a.fencing_token = w.token`.
+    pub(super) release_is_fenced: bool,
+    /// `redeem.rs`: recorded before it is sent.
+    pub(super) begin_before_send: bool,
+    /// `expire.sql`: `a.open_redemption_id IS NULL`.
+    pub(super) open_keeps_the_lock: bool,
+    /// `redemptions_living_code`.
+    pub(super) one_living_redemption_a_code: bool,
+    /// `reconcile.rs`: not found is not proof.
+    pub(super) not_found_proves_nothing: bool,
+    /// `redeem.rs`: a lost answer is doubt.
+    pub(super) silence_proves_nothing: bool,
+    /// `reconcile.rs`: what is not found is sent again or cancelled, not only looked up again.
+    pub(super) reconcilers_climb: bool,
+    /// `reconcile.rs`: sent again under the same key.
+    pub(super) same_key_again: bool,
+    /// `settle.sql`: `NOT o.inferred OR r.state = 'SUBMITTED'`.
+    pub(super) inference_ends_with_a_takeover: bool,
+    /// `settle.sql`: `a.open_redemption_id = r.redemption_id`, and the open states.
+    pub(super) settled_once: bool,
+    /// The provider's contract: a cancelled key stays cancelled.
+    pub(super) tombstones: bool,
+    /// The provider's contract: of a request that was "not executed" no copy is under way either.
+    pub(super) refusals_speak_for_copies: bool,
+}
+
+impl Rules {
+    /// As they are.
+    pub(super) const REAL: Self = Self {
+        begin_is_fenced: true,
+        release_is_fenced: true,
+        begin_before_send: true,
+        open_keeps_the_lock: true,
+        one_living_redemption_a_code: true,
+        not_found_proves_nothing: true,
+        silence_proves_nothing: true,
+        reconcilers_climb: true,
+        same_key_again: true,
+        inference_ends_with_a_takeover: true,
+        settled_once: true,
+        tombstones: true,
+        refusals_speak_for_copies: true,
+    };
+}

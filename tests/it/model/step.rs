@@ -1,0 +1,46 @@
+//! What can happen.
+
+use super::world::{Account, Key};
+
+/// A step. The first number is the server's or the reconciler's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    Acquire(usize, Account),
+    Begin(usize),
+    Send(usize),
+    /// A fault: the request never leaves, or the provider is busy and says so.
+    TurnedAway(usize),
+    /// Hears the answer, and records it.
+    Hear(usize),
+    /// A fault: there is no answer, or not in time. Records that there is doubt.
+    HearNothing(usize),
+    GiveUp(usize),
+    Release(usize),
+    /// A fault: forgets the wish that it is at work on.
+    Crash(usize),
+    /// Claims, looks up, and records what is found.
+    LookUp(usize, Key),
+    SendAgain(usize),
+    Cancel(usize),
+    /// A fault: the reconciler crashes, or its call is lost.
+    Forget(usize),
+    Credit(Key),
+    Refuse(Key),
+    /// A fault: the request is lost.
+    Lose(Key),
+    RunOut(Account),
+    Expire(Account),
+}
+
+impl Step {
+    pub(super) fn is_fault(self) -> bool {
+        matches!(
+            self,
+            Step::TurnedAway(_)
+                | Step::HearNothing(_)
+                | Step::Crash(_)
+                | Step::Forget(_)
+                | Step::Lose(_)
+        )
+    }
+}
