@@ -108,7 +108,9 @@ fn every_statement_is_one_and_leaves_nothing_open() {
     ];
     for (name, sql) in statements() {
         for word in forbidden {
-            assert!(!sql.contains(word), "{name} contains {word}");
+            // Whether the server takes writes is a setting of its own; the ping asks for no other.
+            let is_the_ping_s = name == "ping" && word == "current_setting";
+            assert!(is_the_ping_s || !sql.contains(word), "{name} contains {word}");
         }
     }
 }
