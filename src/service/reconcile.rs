@@ -139,6 +139,10 @@ impl Reconciler {
                 (Rung::LookUp, Step::LookUp { .. }) => {
                     self.limits.provider.rung_after_processing(&doubtful)
                 }
+                // Sending again is how such a provider is asked.
+                (Rung::SendAgain, Step::LookUp { .. }) if !self.limits.provider.looks_up => {
+                    self.limits.provider.rung_after_processing(&doubtful)
+                }
                 // It succeeded before it could be cancelled, and cannot be asked with what.
                 (Rung::Cancel, Step::LookUp { .. }) if !self.limits.provider.looks_up => {
                     Rung::Review

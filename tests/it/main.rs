@@ -20,6 +20,7 @@ mod embedded;
 mod imports;
 mod input;
 mod input_raw;
+mod ladder;
 mod late_credit;
 mod layering;
 mod leases;
