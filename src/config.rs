@@ -133,7 +133,7 @@ pub struct ProviderArgs {
     pub looks_up: bool,
 
     /// Whether the provider cancels a key, also one that it has never seen, so that a later arrival is
-    /// refused.
+    /// refused, and refuses to cancel one that has succeeded, however long ago.
     #[arg(id = "provider_cancels", long = "provider-cancels",
           env = "HOLDFAST_PROVIDER_CANCELS", default_value_t = true, action = ArgAction::Set)]
     pub cancels: bool,

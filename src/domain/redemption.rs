@@ -204,6 +204,13 @@ pub enum Step {
         /// What was answered, for people.
         answer: String,
     },
+    /// The provider is busy, and did nothing about this call; earlier ones may have been executed.
+    Busy {
+        /// How long the provider asked to wait.
+        after: Option<Duration>,
+        /// What was answered, for people.
+        answer: String,
+    },
     /// The provider has never seen the key. Not proof: the request may still be on its way.
     NotFound,
     /// The provider may or may not have acted.
@@ -286,6 +293,13 @@ impl Capabilities {
         } else {
             Rung::Review
         }
+    }
+
+    /// The rung after a cancellation that was refused because the key is at work or has succeeded.
+    pub fn rung_after_vain_cancel(&self, doubtful: &Doubtful) -> Rung {
+        // The next look-up tells which, where there are look-ups; but not for ever.
+        let has_had_its_time = doubtful.age >= self.max_processing_time.saturating_mul(4);
+        if !self.looks_up || has_had_its_time { Rung::Review } else { Rung::Wait }
     }
 
     /// The rung where look-ups do not help.
@@ -412,6 +426,11 @@ mod tests {
         let looks_up = able(false, true, false);
         assert_eq!(looks_up.rung_after_not_found(&doubtful(59, 9)), Rung::Wait);
         assert_eq!(looks_up.rung_after_not_found(&doubtful(60, 9)), Rung::Review);
+        let cancels = able(false, true, true);
+        assert_eq!(cancels.rung_after_vain_cancel(&doubtful(239, 0)), Rung::Wait);
+        assert_eq!(cancels.rung_after_vain_cancel(&doubtful(240, 0)), Rung::Review);
+        let blind = able(false, false, true);
+        assert_eq!(blind.rung_after_vain_cancel(&doubtful(0, 0)), Rung::Review);
         assert_eq!(looks_up.rung_after_processing(&doubtful(119, 0)), Rung::Wait);
         assert_eq!(looks_up.rung_after_processing(&doubtful(120, 0)), Rung::Review);
     }

@@ -13,7 +13,7 @@
 //! | 409 in progress; a cancel that came too late | look up | look up |
 //! | 410, or state `cancelled` | `FAILED`, code not spent | same, only if told by our key |
 //! | 404 to a look-up | not found, which proves nothing | same |
-//! | 429/503 with `"executed": false` | send again | look up |
+//! | 429/503 with `"executed": false` | send again | look up, when it is less busy |
 //! | 422, lost, other statuses, malformed | in doubt | in doubt |
 
 use std::time::Duration;
@@ -115,7 +115,7 @@ fn busy(ask: &Ask, call: Call, doubt: Doubt, http: &HttpAnswer) -> Step {
         (Call::Send, Doubt::FirstSend) => {
             Step::SendAgain { give_up: not_spent(reason::PROVIDER_BUSY, answer), after }
         }
-        _ => Step::LookUp { after, answer },
+        _ => Step::Busy { after, answer },
     }
 }
 

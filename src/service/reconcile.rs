@@ -11,9 +11,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use futures_util::{StreamExt as _, stream};
 use rand::RngExt as _;
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, MissedTickBehavior, timeout},
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -35,8 +37,10 @@ use crate::{
 
 /// Who settles, in the accounts' events.
 const ACTOR: &str = "reconciler";
-/// The most redemptions that are taken, and looked at, at once.
+/// The most redemptions that are taken at once.
 const BATCH: usize = 32;
+/// The most that are looked at at once.
+const AT_ONCE: usize = 128;
 
 /// The reconciler of one server.
 #[derive(Clone)]
@@ -47,6 +51,8 @@ pub struct Reconciler {
     secret: Arc<SecretKey>,
     settler: Settler,
     limits: RedeemLimits,
+    /// As many as may be looked at at once.
+    looking: Arc<Semaphore>,
 }
 
 impl Reconciler {
@@ -59,7 +65,8 @@ impl Reconciler {
         settler: Settler,
         limits: RedeemLimits,
     ) -> Self {
-        Self { store, pools, provider, secret, settler, limits }
+        let looking = Arc::new(Semaphore::new(AT_ONCE));
+        Self { store, pools, provider, secret, settler, limits, looking }
     }
 
     /// Looks every `interval`, until `stop`.
@@ -96,7 +103,12 @@ impl Reconciler {
         // Nobody else looks at them meanwhile.
         let (act, hold) = self.limits.hold();
         let act_until = Instant::now() + act;
-        let limit = i64::try_from(BATCH).unwrap_or(i64::MAX);
+        // A record that waits for a stranger's row holds up its own look, and no other.
+        let free = BATCH.min(self.looking.available_permits());
+        if free == 0 {
+            return 0;
+        }
+        let limit = i64::try_from(free).unwrap_or(i64::MAX);
         let claimed = match self.store.claim_checks(pool_id, limit, hold).await {
             Ok(claimed) => claimed,
             Err(error) => {
@@ -105,16 +117,24 @@ impl Reconciler {
             }
         };
         let count = claimed.len();
-        let looks = stream::iter(claimed).for_each_concurrent(BATCH, |due| async move {
+        for due in claimed {
             let look = Look { due, lead_time: hold, act_until };
-            if let Err(error) = self.look(&look).await {
-                tracing::error!(
-                    %pool_id, redemption_id = %look.due.redemption.redemption_id, %error,
-                    "a redemption in doubt could not be looked at; trying again"
-                );
-            }
-        });
-        looks.await;
+            // There is one: nobody else takes any.
+            let permit = Arc::clone(&self.looking).try_acquire_owned();
+            let this = Arc::clone(self);
+            tokio::spawn(async move {
+                let _permit = permit;
+                // When the hold is over somebody else looks, whatever has become of this one.
+                let looked = timeout(hold, this.look(&look)).await;
+                if let Ok(Err(error)) = looked {
+                    tracing::error!(
+                        pool_id = %look.due.redemption.pool_id,
+                        redemption_id = %look.due.redemption.redemption_id, %error,
+                        "a redemption in doubt could not be looked at; trying again"
+                    );
+                }
+            });
+        }
         count
     }
 
@@ -136,16 +156,16 @@ impl Reconciler {
                     found_missing = true;
                     self.limits.provider.rung_after_not_found(&doubtful)
                 }
-                (Rung::LookUp, Step::LookUp { .. }) => {
+                // It has only just begun with it, when the last look did not find it.
+                (Rung::LookUp, Step::LookUp { .. }) if look.due.not_found_checks == 0 => {
                     self.limits.provider.rung_after_processing(&doubtful)
                 }
                 // Sending again is how such a provider is asked.
                 (Rung::SendAgain, Step::LookUp { .. }) if !self.limits.provider.looks_up => {
                     self.limits.provider.rung_after_processing(&doubtful)
                 }
-                // It succeeded before it could be cancelled, and cannot be asked with what.
-                (Rung::Cancel, Step::LookUp { .. }) if !self.limits.provider.looks_up => {
-                    Rung::Review
+                (Rung::Cancel, Step::LookUp { .. }) => {
+                    self.limits.provider.rung_after_vain_cancel(&doubtful)
                 }
                 _ => Rung::Wait,
             };
@@ -184,10 +204,10 @@ impl Reconciler {
             return Ok(());
         }
         let (answer, after) = answer_of(step);
-        let after = after.unwrap_or_else(|| {
-            backoff(look.due.checks, self.limits.provider.max_processing_time / 2)
-        });
-        let next = Next::Check { after, not_found };
+        // A provider that asks to wait for longer does not know how long it takes at the most.
+        let longest = self.limits.provider.max_processing_time / 2;
+        let after = after.map_or_else(|| backoff(look.due.checks, longest), |it| it.min(longest));
+        let next = Next::Check { after, not_found, looks: look.due.checks };
         self.settler.defer(redemption, answer, calls, next).await?;
         Ok(())
     }
@@ -277,7 +297,7 @@ fn call_of(rung: Rung) -> Option<Call> {
 fn answer_of(step: Step) -> (String, Option<Duration>) {
     match step {
         Step::SendAgain { give_up, after } => (give_up.message, after),
-        Step::LookUp { after, answer } => (answer, after),
+        Step::LookUp { after, answer } | Step::Busy { after, answer } => (answer, after),
         Step::NotFound => ("the provider does not know the key".to_owned(), None),
         Step::InDoubt { answer } => (answer, None),
         Step::Settle(_) => ("the outcome is known".to_owned(), None),

@@ -298,7 +298,7 @@ impl Inner {
                     sleep(pause).await;
                     step = self.send(ask).await;
                 }
-                Step::LookUp { after, answer } => {
+                Step::LookUp { after, answer } | Step::Busy { after, answer } => {
                     let pause = after.unwrap_or_else(|| backoff(attempts));
                     if !in_time(pause) || !self.limits.provider.looks_up {
                         step = Step::InDoubt { answer };
@@ -314,7 +314,7 @@ impl Inner {
                     continue;
                 }
                 Step::InDoubt { answer } => {
-                    let next = Next::Check { after: FIRST_CHECK, not_found: false };
+                    let next = Next::Check { after: FIRST_CHECK, not_found: false, looks: 0 };
                     return self.settler.defer(&redemption, answer, attempts, next).await;
                 }
             }

@@ -48,7 +48,16 @@ pub(super) struct Db {
     size: u32,
     current: Arc<RwLock<Generation>>,
     /// One connection for health alone: a server whose connections are all busy is not unhealthy.
-    health: Arc<Mutex<Option<PgConnection>>>,
+    health: Arc<Mutex<HealthConnection>>,
+}
+
+/// What health asks over.
+#[derive(Default)]
+struct HealthConnection {
+    /// The connection, and the generation that was in use when it was made.
+    kept: Option<(u64, PgConnection)>,
+    /// A generation whose time it was when a connection gave no answer.
+    silent: Option<u64>,
 }
 
 /// Connections that are given up together.
@@ -98,17 +107,15 @@ impl Db {
 
     /// Closes the connections, after the statements that are running.
     pub(super) async fn close(&self) {
-        self.health.lock().await.take();
+        self.health.lock().await.kept.take();
         self.pool().close().await;
     }
 
     /// Whether the database answers, and takes writes.
     pub(super) async fn ping(&self) -> Result<(), sqlx::Error> {
-        let number = self.current().number;
         let mut health = self.health.lock().await;
-        let Some(mut kept) = health.take() else {
-            *health = Some(self.connect_in_time(2 * PING_LIMIT).await?);
-            return Ok(());
+        let Some((number, mut kept)) = health.kept.take() else {
+            return self.connect_for_health(&mut health, 2 * PING_LIMIT).await;
         };
         let answer = {
             let asked = check_writable(&mut kept);
@@ -116,26 +123,48 @@ impl Db {
             match timeout(PING_LIMIT, &mut asked).await {
                 Ok(answer) => answer,
                 Err(_) => {
-                    // Either the database stands still, or this connection is dead: a new one tells.
+                    // Either the database stands still, or this connection is dead: a new one tells,
+                    // now or when there is one.
+                    health.silent = Some(number);
                     let new = self.connect_in_time(PING_LIMIT).await?;
-                    if timeout(PING_GRACE, &mut asked).await.is_err() {
-                        self.give_up(number, Why::Silent);
+                    if timeout(PING_GRACE, &mut asked).await.is_ok() {
+                        health.silent = None;
                     }
-                    *health = Some(new);
+                    self.keep_for_health(&mut health, new);
                     return Ok(());
                 }
             }
         };
         match answer {
-            Ok(()) => *health = Some(kept),
+            Ok(()) => {
+                health.kept = Some((number, kept));
+                Ok(())
+            }
             Err(error) => {
                 if is_read_only(&error) {
                     self.give_up(number, Why::ReadOnly);
                 }
-                *health = Some(self.connect_in_time(PING_LIMIT).await?);
+                self.connect_for_health(&mut health, PING_LIMIT).await
             }
         }
+    }
+
+    async fn connect_for_health(
+        &self,
+        health: &mut HealthConnection,
+        limit: Duration,
+    ) -> Result<(), sqlx::Error> {
+        let new = self.connect_in_time(limit).await?;
+        self.keep_for_health(health, new);
         Ok(())
+    }
+
+    /// A new connection is answered: those of a generation that fell silent before are dead.
+    fn keep_for_health(&self, health: &mut HealthConnection, new: PgConnection) {
+        if let Some(silent) = health.silent.take() {
+            self.give_up(silent, Why::Silent);
+        }
+        health.kept = Some((self.current().number, new));
     }
 
     async fn connect_in_time(&self, limit: Duration) -> Result<PgConnection, sqlx::Error> {

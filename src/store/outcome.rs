@@ -102,6 +102,8 @@ pub enum Next {
         after: Duration,
         /// Whether the provider did not know the key this time.
         not_found: bool,
+        /// Looks by the reconciler up to this one; when there were more, somebody else looks.
+        looks: i32,
     },
     /// A person looks at it.
     Review {
@@ -314,6 +316,7 @@ impl Defer {
             &text(|n| n.failure().map(|f| f.message.clone())) as &[Option<String>],
             &inputs.iter().map(|d| d.next.failure().map(|f| f.code_spent)).collect::<Vec<_>>()
                 as &[Option<bool>],
+            &inputs.iter().map(|d| d.next.looks()).collect::<Vec<_>>(),
         )
         .fetch_all(&self.db)
         .await
@@ -332,6 +335,13 @@ impl Next {
         match self {
             Self::Check { after, .. } => Some(*after),
             Self::Review { .. } => None,
+        }
+    }
+
+    fn looks(&self) -> i32 {
+        match self {
+            Self::Check { looks, .. } => *looks,
+            Self::Review { .. } => 0,
         }
     }
 

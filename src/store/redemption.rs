@@ -380,20 +380,30 @@ impl Store {
             limit,
             interval(hold),
         );
-        at_points(Step::Claim, claim.fetch_all(&self.db))
-            .await?
-            .into_iter()
-            .map(|mut row| {
-                Ok(DueCheck {
-                    code_ciphertext: std::mem::take(&mut row.code_ciphertext),
-                    not_after: row.not_after,
-                    checks: row.checks,
-                    not_found_checks: row.not_found_checks,
-                    db_now: row.db_now,
-                    redemption: row.redemption(pool_id)?,
+        let claimed = at_points(Step::Claim, claim.fetch_all(&self.db)).await?;
+        // One that cannot be read must not keep its neighbours from being looked at.
+        let read = |row: DueRow| {
+            let id = row.redemption_id;
+            row.due(pool_id)
+                .inspect_err(|error| {
+                    tracing::error!(%pool_id, redemption_id = %id, %error, "a redemption in doubt cannot be read");
                 })
-            })
-            .collect()
+                .ok()
+        };
+        Ok(claimed.into_iter().filter_map(read).collect())
+    }
+}
+
+impl DueRow {
+    fn due(mut self, pool_id: &PoolId) -> Result<DueCheck, StoreError> {
+        Ok(DueCheck {
+            code_ciphertext: std::mem::take(&mut self.code_ciphertext),
+            not_after: self.not_after,
+            checks: self.checks,
+            not_found_checks: self.not_found_checks,
+            db_now: self.db_now,
+            redemption: self.redemption(pool_id)?,
+        })
     }
 }
 

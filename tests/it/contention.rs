@@ -9,8 +9,8 @@ use holdfast::{
         money::{Currency, Money},
         redemption::Failure,
     },
-    rpc::pb::{AccountStatus, RedemptionState},
-    simulator::faults::Fault,
+    rpc::pb::{self, AccountStatus, RedemptionState},
+    simulator::faults::{Fault, Faults},
     store::outcome::{Outcome, Settled, Settlement},
 };
 use sqlx::Connection as _;
@@ -157,5 +157,57 @@ async fn of_two_outcomes_that_come_at_once_one_is_recorded_whole() {
         .unwrap();
         assert_eq!(row, ("SUCCEEDED".to_owned(), 1000, "PROCESSING".to_owned()));
         assert_eq!(clients.account(&held.account_id).await.balance, Some(eur(1000)));
+    }
+}
+
+#[tokio::test]
+async fn a_row_that_a_stranger_holds_does_not_hold_up_the_reconciler() {
+    let world = World::start().await;
+    let mut clients = world.clients(0).await;
+    clients.create_accounts(2).await;
+    let rules = Faults::of_card(&world.code(""), &[Fault::ApplyThenDrop, Fault::ApplyThenDrop]);
+    world.set_faults(Faults { rules, lookup_error: 100.0, ..Faults::default() });
+    let mut doubtful = Vec::new();
+    for name in ["held", "free"] {
+        let lease = lease(&clients.acquire(|_| {}).await.unwrap());
+        let redeemed = clients.redeem(&lease, &world.code(name), |_| {}).await.unwrap();
+        let redemption = redeemed.redemption.unwrap();
+        assert_eq!(redemption.state(), RedemptionState::InDoubt);
+        doubtful.push(redemption);
+    }
+    let mut stranger = world.sql().await;
+    let mut transaction = stranger.begin().await.unwrap();
+    sqlx::query("SELECT 1 FROM accounts WHERE account_id = $1 FOR UPDATE")
+        .bind(&doubtful[0].account_id)
+        .execute(&mut *transaction)
+        .await
+        .unwrap();
+    world.set_faults(Faults::default());
+    // Again and again: also when the held one is looked at in the same round.
+    eventually(Duration::from_secs(20), "the other one is settled", async || {
+        let free = clients.redemption(&doubtful[1].redemption_id).await;
+        (free.state() == RedemptionState::Succeeded).then_some(())
+    })
+    .await;
+    // And new doubt is settled while the held one still waits for its row.
+    clients.release(&doubtful_lease(&doubtful[1])).await.unwrap();
+    let rules = Faults::of_card(&world.code("new"), &[Fault::ApplyThenDrop]);
+    world.set_faults(Faults { rules, ..Faults::default() });
+    let held = lease(&clients.acquire(|_| {}).await.unwrap());
+    let new = clients.redeem(&held, &world.code("new"), |_| {}).await.unwrap();
+    let id = new.redemption.unwrap().redemption_id;
+    eventually(Duration::from_secs(20), "the new one is settled", async || {
+        let new = clients.redemption(&id).await;
+        (new.state() == RedemptionState::Succeeded).then_some(())
+    })
+    .await;
+    transaction.rollback().await.unwrap();
+}
+
+fn doubtful_lease(redemption: &pb::Redemption) -> pb::LeaseRef {
+    pb::LeaseRef {
+        pool_id: redemption.pool_id.clone(),
+        account_id: redemption.account_id.clone(),
+        fencing_token: redemption.fencing_token,
     }
 }

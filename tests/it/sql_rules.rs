@@ -260,7 +260,7 @@ const HOT: [(&str, &str); 9] = [
     (
         "defer",
         "'p', ARRAY[gen_random_uuid()], '{IN_DOUBT}', '{x}', '{1 min}', '{1}', '{f}', '{NULL}', \
-         '{NULL}', '{NULL}', '{NULL}', '{NULL}', '{NULL}'",
+         '{NULL}', '{NULL}', '{NULL}', '{NULL}', '{NULL}', '{0}'",
     ),
 ];
 

@@ -70,6 +70,8 @@ impl Theirs {
                     self.twice.entry(key).or_default().push(record);
                 }
             }
+            // A later refusal of the same key does not take a credit back.
+            Some(first) if is_credit(&first.record) => {}
             _ => {
                 self.held.insert(key, Held { record, inside });
             }

@@ -212,10 +212,10 @@ fn not_executed_is_sent_again_on_a_first_send_and_looked_up_in_doubt() {
             }
             other => panic!("{other:?}"),
         }
-        assert!(matches!(step(Call::Send, Doubt::InDoubt, &answer), Step::LookUp { .. }));
+        assert!(matches!(step(Call::Send, Doubt::InDoubt, &answer), Step::Busy { .. }));
         for call in [Call::LookUp, Call::Cancel] {
             for doubt in BOTH {
-                assert!(matches!(step(call, doubt, &answer), Step::LookUp { .. }));
+                assert!(matches!(step(call, doubt, &answer), Step::Busy { .. }));
             }
         }
         for body in ["", "{}", r#"{"executed":true}"#, r#"{"executed":"false"}"#] {

@@ -4,22 +4,29 @@
 -- $1 pool_id; one element for each: $2 redemption ids, $3 states (IN_DOUBT or NEEDS_REVIEW),
 -- $4 what was answered, $5 until the next look (null: none), $6 calls made since the last record,
 -- $7 whether the provider did not know the key, $8 amounts credited, $9 their currencies,
--- $10 provider refs, $11 failure reasons, $12 failure messages, $13 whether the code is spent.
+-- $10 provider refs, $11 failure reasons, $12 failure messages, $13 whether the code is spent,
+-- $14 looks up to this one: doubt of somebody who was overtaken does not hurry whoever looks now.
+-- What the provider did (a review with its ref) is kept also where a person is to look already.
 WITH doubt AS MATERIALIZED (
     SELECT d.*
     FROM unnest(
         $2::uuid[], $3::text[], $4::text[], $5::interval[], $6::int[], $7::bool[], $8::bigint[],
-        $9::text[], $10::text[], $11::text[], $12::text[], $13::bool[]
+        $9::text[], $10::text[], $11::text[], $12::text[], $13::bool[], $14::int[]
     ) AS d (
         redemption_id, state, answer, next_check, attempts, not_found, amount_minor,
-        amount_currency, provider_ref, failure_reason, failure_message, code_spent
+        amount_currency, provider_ref, failure_reason, failure_message, code_spent,
+        looks
     )
 ),
 locked AS MATERIALIZED (
     SELECT r.redemption_id
     FROM doubt d
     JOIN redemptions r ON r.pool_id = $1 AND r.redemption_id = d.redemption_id
-    WHERE r.pool_id = $1 AND r.state IN ('SUBMITTED', 'IN_DOUBT')
+    WHERE r.pool_id = $1
+      AND (
+          (r.state IN ('SUBMITTED', 'IN_DOUBT') AND (d.state = 'NEEDS_REVIEW' OR r.checks = d.looks))
+          OR (r.state = 'NEEDS_REVIEW' AND d.state = 'NEEDS_REVIEW' AND d.provider_ref IS NOT NULL)
+      )
     ORDER BY r.redemption_id
     FOR NO KEY UPDATE OF r
 ),
@@ -41,7 +48,10 @@ deferred AS (
     JOIN locked l ON l.redemption_id = d.redemption_id
     WHERE r.pool_id = $1
       AND r.redemption_id = d.redemption_id
-      AND r.state IN ('SUBMITTED', 'IN_DOUBT')
+      AND (
+          (r.state IN ('SUBMITTED', 'IN_DOUBT') AND (d.state = 'NEEDS_REVIEW' OR r.checks = d.looks))
+          OR (r.state = 'NEEDS_REVIEW' AND d.state = 'NEEDS_REVIEW' AND d.provider_ref IS NOT NULL)
+      )
     RETURNING r.*
 )
 SELECT
