@@ -48,7 +48,7 @@ pub struct Simulator {
 /// Serves until `shutdown`, or until the ledger cannot be written, which is an error.
 pub async fn run(args: SimulatorArgs, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
     let simulator = Simulator::start(&args).await?;
-    tracing::info!(addr = %simulator.addr, ledger = %args.ledger.display(), "simulating the provider");
+    tracing::info!(address = %simulator.addr, ledger = %args.ledger.display(), "simulating the provider");
     let failed = tokio::select! {
         () = shutdown => None,
         why = simulator.shared.ledger.failure() => Some(why),

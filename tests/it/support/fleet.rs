@@ -82,7 +82,7 @@ impl Process {
             let line: serde_json::Value = serde_json::from_str(line).ok()?;
             let says_so = ["listening", "simulating the provider"];
             let says_so = says_so.iter().any(|message| line["message"] == *message);
-            let addr = says_so.then(|| line["addr"].as_str())?;
+            let addr = line["addr"].as_str().or(line["address"].as_str()).filter(|_| says_so);
             addr.map(str::to_owned)
         })
     }
