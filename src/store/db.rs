@@ -22,7 +22,7 @@ use sqlx::{
     pool::PoolConnection,
     postgres::{PgConnectOptions, PgPoolOptions, PgQueryResult, PgRow, PgStatement, PgTypeInfo},
 };
-use tokio::{sync::Mutex, time::timeout};
+use tokio::{runtime::Handle, sync::Mutex, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::error::{is_read_only, read_only};
@@ -107,22 +107,23 @@ impl Db {
         let number = self.current().number;
         let mut health = self.health.lock().await;
         let Some(mut kept) = health.take() else {
-            *health = Some(self.connect_in_time().await?);
+            *health = Some(self.connect_in_time(2 * PING_LIMIT).await?);
             return Ok(());
         };
-        let answer = {
-            let asked = check_writable(&mut kept);
-            tokio::pin!(asked);
-            match timeout(PING_LIMIT, &mut asked).await {
-                Ok(answer) => answer,
-                Err(_) => {
-                    // Either the database stands still, or this connection is dead: a new one tells.
-                    let new = self.connect_in_time().await?;
-                    if timeout(PING_GRACE, &mut asked).await.is_err() {
+        let Ok(answer) = timeout(PING_LIMIT, check_writable(&mut kept)).await else {
+            // Either the database stands still, or this connection is dead: a new one tells, as soon
+            // as there can be one. Until then this one is kept to be asked again.
+            match self.connect_in_time(PING_LIMIT).await {
+                Ok(new) => {
+                    if timeout(PING_GRACE, kept.ping()).await.is_err() {
                         self.give_up(number, Why::Silent);
                     }
                     *health = Some(new);
                     return Ok(());
+                }
+                Err(error) => {
+                    *health = Some(kept);
+                    return Err(error);
                 }
             }
         };
@@ -132,19 +133,19 @@ impl Db {
                 if is_read_only(&error) {
                     self.give_up(number, Why::ReadOnly);
                 }
-                *health = Some(self.connect_in_time().await?);
+                *health = Some(self.connect_in_time(PING_LIMIT).await?);
             }
         }
         Ok(())
     }
 
-    async fn connect_in_time(&self) -> Result<PgConnection, sqlx::Error> {
+    async fn connect_in_time(&self, limit: Duration) -> Result<PgConnection, sqlx::Error> {
         let connect = async {
             let mut connection = PgConnection::connect_with(&self.options).await?;
             check_writable(&mut connection).await?;
             Ok(connection)
         };
-        timeout(PING_LIMIT, connect).await.unwrap_or_else(|_| Err(no_answer()))
+        timeout(limit, connect).await.unwrap_or_else(|_| Err(no_answer()))
     }
 
     fn current(&self) -> Generation {
@@ -234,7 +235,11 @@ impl Drop for Lent {
     /// pool is free again, and so for ever when the server is gone.
     fn drop(&mut self) {
         let Some(mut connection) = self.0.take() else { return };
-        tokio::spawn(async move {
+        let Ok(runtime) = Handle::try_current() else {
+            drop(connection.detach());
+            return;
+        };
+        runtime.spawn(async move {
             if !matches!(timeout(RETURN_LIMIT, connection.ping()).await, Ok(Ok(()))) {
                 drop(connection.detach());
             }

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use holdfast::rpc::pb::RedemptionState;
+use holdfast::{
+    rpc::pb::RedemptionState,
+    store::{Store, StoreError},
+};
 use sqlx::{Connection as _, PgConnection};
 
 use crate::{
@@ -64,6 +67,15 @@ impl Cluster {
         assert!(lost.is_empty(), "{lost:?}");
     }
 
+    /// Waits until the server says that it is ready (200) or is not (503).
+    async fn readiness_is(&self, status: u16) {
+        let ready = format!("http://{}/readyz", self.world.server(0).admin_addr());
+        eventually(LIMIT, &format!("readiness to be {status}"), async || {
+            (reqwest::get(&ready).await.unwrap().status() == status).then_some(())
+        })
+        .await;
+    }
+
     /// How many connections the server has to a Postgres.
     async fn connections_to(postgres: &OwnPostgres) -> i64 {
         let mut db = PgConnection::connect(&postgres.url()).await.unwrap();
@@ -118,18 +130,11 @@ async fn a_standby_that_the_address_leads_to_too_early_is_not_used_until_it_is_p
     cluster.address.lead_to(upstream(&cluster.standby.url()));
     cluster.address.cut_all().await;
     load.refused().await;
-    let ready = format!("http://{}/readyz", cluster.world.server(0).admin_addr());
-    eventually(LIMIT, "the server to say that it is not ready", async || {
-        (reqwest::get(&ready).await.unwrap().status() == 503).then_some(())
-    })
-    .await;
+    cluster.readiness_is(503).await;
     cluster.standby.promote().await;
     recovers(&load, "the standby was promoted").await;
     load.more(CALLERS).await;
-    eventually(LIMIT, "the server to say that it is ready", async || {
-        (reqwest::get(&ready).await.unwrap().status() == 200).then_some(())
-    })
-    .await;
+    cluster.readiness_is(200).await;
     let seen = load.stop().await;
     cluster.nothing_acknowledged_is_lost(&seen).await;
     drop(cluster.world);
@@ -140,9 +145,13 @@ async fn a_primary_is_gone_without_a_farewell_and_its_connections_are_given_up()
     let mut cluster = Cluster::new().await;
     let load = Load::start(&cluster.world, CALLERS).await;
     load.more(CALLERS).await;
+    // For a while the address leads nowhere, and what waits is told nothing.
     cluster.address.strand();
+    cluster.address.refuse();
     cluster.primary.quit();
+    cluster.readiness_is(503).await;
     cluster.fail_over().await;
+    cluster.address.accept();
     recovers(&load, "the primary fell silent and the standby took over").await;
     load.more(CALLERS).await;
     let seen = load.stop().await;
@@ -177,4 +186,13 @@ async fn nothing_is_acknowledged_while_the_standby_is_away() {
     let redemption = redeeming.await.unwrap().unwrap().redemption.unwrap();
     assert_eq!(redemption.state(), RedemptionState::Succeeded);
     drop(cluster.world);
+}
+
+#[tokio::test]
+async fn a_server_is_not_started_on_a_standby_and_says_why() {
+    let primary = OwnPostgres::start(&[]).await;
+    let standby = primary.standby().await;
+    let store = Store::open(&standby.url().into(), 4).unwrap();
+    let error = store.migrate().await.unwrap_err();
+    assert!(matches!(&error, StoreError::Unavailable(why) if why.contains("standby")), "{error:?}");
 }

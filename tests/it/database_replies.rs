@@ -16,7 +16,7 @@ use crate::support::{
         postgres::{Fault, Postgres, statement},
     },
     wait::eventually,
-    world::{Clients, World, lease, seconds},
+    world::{Clients, World, lease, reason, seconds},
 };
 
 /// A statement without an answer is given up after 20 s, and a claim is held for 14 s.
@@ -217,4 +217,22 @@ async fn a_connection_is_cut_when_a_statement_of_each_kind_was_committed() {
 #[tokio::test]
 async fn a_connection_falls_silent_when_a_statement_of_each_kind_was_committed() {
     lose_replies_of_all(Fault::SwallowReply).await;
+}
+
+#[tokio::test]
+async fn what_passes_by_itself_is_tried_again_and_a_bug_is_not() {
+    let mut stage = Stage::new().await;
+    let lease = stage.acquire().await;
+    let passes = ["08006", "25006", "40003", "53100", "53200", "53300", "57P01", "57P05", "58030"];
+    for code in passes {
+        let refused = stage.lose("-- Renew, shape (a)", Fault::Refuse(code));
+        stage.clients.renew(&lease, Duration::from_secs(90)).await.unwrap();
+        assert_eq!(refused.times(), 1, "{code}");
+    }
+    for code in ["XX000", "42P01"] {
+        let refused = stage.lose("-- Renew, shape (a)", Fault::Refuse(code));
+        let error = stage.clients.renew(&lease, Duration::from_secs(90)).await.unwrap_err();
+        assert_eq!((&*reason(&error), refused.times()), ("INTERNAL", 1), "{code}");
+    }
+    drop(stage.world);
 }
