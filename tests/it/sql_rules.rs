@@ -108,7 +108,9 @@ fn every_statement_is_one_and_leaves_nothing_open() {
     ];
     for (name, sql) in statements() {
         for word in forbidden {
-            assert!(!sql.contains(word), "{name} contains {word}");
+            // The one question that is about a setting: whether the server takes writes.
+            let asked = name == "ping" && word == "current_setting";
+            assert!(asked || !sql.contains(word), "{name} contains {word}");
         }
     }
 }
