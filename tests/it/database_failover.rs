@@ -67,6 +67,15 @@ impl Cluster {
         assert!(lost.is_empty(), "{lost:?}");
     }
 
+    /// Waits until the server says that it is ready (200) or is not (503).
+    async fn readiness_is(&self, status: u16) {
+        let ready = format!("http://{}/readyz", self.world.server(0).admin_addr());
+        eventually(LIMIT, &format!("readiness to be {status}"), async || {
+            (reqwest::get(&ready).await.unwrap().status() == status).then_some(())
+        })
+        .await;
+    }
+
     /// How many connections the server has to a Postgres.
     async fn connections_to(postgres: &OwnPostgres) -> i64 {
         let mut db = PgConnection::connect(&postgres.url()).await.unwrap();
@@ -121,18 +130,11 @@ async fn a_standby_that_the_address_leads_to_too_early_is_not_used_until_it_is_p
     cluster.address.lead_to(upstream(&cluster.standby.url()));
     cluster.address.cut_all().await;
     load.refused().await;
-    let ready = format!("http://{}/readyz", cluster.world.server(0).admin_addr());
-    eventually(LIMIT, "the server to say that it is not ready", async || {
-        (reqwest::get(&ready).await.unwrap().status() == 503).then_some(())
-    })
-    .await;
+    cluster.readiness_is(503).await;
     cluster.standby.promote().await;
     recovers(&load, "the standby was promoted").await;
     load.more(CALLERS).await;
-    eventually(LIMIT, "the server to say that it is ready", async || {
-        (reqwest::get(&ready).await.unwrap().status() == 200).then_some(())
-    })
-    .await;
+    cluster.readiness_is(200).await;
     let seen = load.stop().await;
     cluster.nothing_acknowledged_is_lost(&seen).await;
     drop(cluster.world);
@@ -143,9 +145,13 @@ async fn a_primary_is_gone_without_a_farewell_and_its_connections_are_given_up()
     let mut cluster = Cluster::new().await;
     let load = Load::start(&cluster.world, CALLERS).await;
     load.more(CALLERS).await;
+    // For a while the address leads nowhere, and what waits is told nothing.
     cluster.address.strand();
+    cluster.address.refuse();
     cluster.primary.quit();
+    cluster.readiness_is(503).await;
     cluster.fail_over().await;
+    cluster.address.accept();
     recovers(&load, "the primary fell silent and the standby took over").await;
     load.more(CALLERS).await;
     let seen = load.stop().await;
