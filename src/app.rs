@@ -34,6 +34,7 @@ use crate::{
         accounts::Accounts,
         acquire::Acquire,
         batch::Batch,
+        plans::Plans,
         pools::Pools,
         reconcile::Reconciler,
         redeem::{Redeem, RedeemLimits},
@@ -192,6 +193,7 @@ async fn loop_ended(loops: &mut JoinSet<()>, closing: &CancellationToken) -> any
 struct Parts {
     store: Store,
     pools: Pools,
+    plans: Plans,
     acquire: Acquire,
     reconciler: Reconciler,
     redemption: RedemptionRpc,
@@ -216,6 +218,7 @@ impl Parts {
             provider: args.provider.capabilities(),
         };
         let pools = Pools::new(store.clone());
+        let plans = Plans::new(store.clone(), pools.clone());
         let acquire = Acquire::new(store.clone(), pools.clone(), closing.clone());
         let leases = Leases::new(store.clone(), pools.clone(), acquire.clone());
         let settler = Settler::new(store.clone(), pools.clone(), acquire.clone());
@@ -254,7 +257,7 @@ impl Parts {
             batch,
             redemptions,
         };
-        Self { store, pools, acquire, reconciler, redemption, closing }
+        Self { store, pools, plans, acquire, reconciler, redemption, closing }
     }
 
     /// The sweeper and the reconciler.
@@ -285,7 +288,7 @@ impl Parts {
     }
 
     fn pool_service(&self) -> PoolServiceServer<PoolRpc> {
-        PoolServiceServer::new(PoolRpc::new(self.pools.clone()))
+        PoolServiceServer::new(PoolRpc::new(self.pools.clone(), self.plans.clone()))
             .max_decoding_message_size(TONIC_MAX_MESSAGE_BYTES)
             .max_encoding_message_size(TONIC_MAX_MESSAGE_BYTES)
     }

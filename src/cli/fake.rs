@@ -86,6 +86,7 @@ impl PoolService for Fake {
         get_plan(GetPlanRequest) -> GetPlanResponse,
         list_plans(ListPlansRequest) -> ListPlansResponse,
         update_plan(UpdatePlanRequest) -> UpdatePlanResponse,
+        delete_plan(DeletePlanRequest) -> DeletePlanResponse,
     }
 }
 
@@ -120,6 +121,7 @@ impl RedemptionService for Fake {
 
     not_here! {
         acquire_account(AcquireAccountRequest) -> AcquireAccountResponse,
+        explain_acquire(ExplainAcquireRequest) -> ExplainAcquireResponse,
         renew_lease(RenewLeaseRequest) -> RenewLeaseResponse,
         redeem(RedeemRequest) -> RedeemResponse,
         release_account(ReleaseAccountRequest) -> ReleaseAccountResponse,

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!               acquire                        redeem succeeded: resume := PROCESSING
-//!  WAITING ───────────────┐                    (or COMPLETED when the plan's target is reached)
+//!  WAITING ───────────────┐                    (COMPLETED when the plan's target is reached,
+//!                         │                    WAITING when its day is and another comes)
 //!                         ▼                    redeem failed:    resume unchanged
 //!                     LOCKING ── release / expire ──▶ resume status
 //!                         ▲                              WAITING | PROCESSING | COMPLETED
@@ -13,10 +14,12 @@
 //! drives every state and every event through both. What decides *which* free account is picked
 //! (its login status, plan, country, labels) is not here: that is the statement's `WHERE`.
 
+use super::plan::Filled;
+
 /// Where an account stands, as it is stored and shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum AccountStatus {
-    /// Free, and nothing has been redeemed into it yet.
+    /// Free, and nothing has been redeemed into it yet; or its plan's next day is not begun yet.
     Waiting,
     /// Free, begun and not yet full. Preferred to `Waiting`.
     Processing,
@@ -76,10 +79,76 @@ impl LoginStatus {
     }
 }
 
+/// What was wrong with an account that failed. It is left in peace for a while; a card's own failure
+/// has no such cause.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum HoldCause {
+    /// The provider refused its login.
+    LoginInvalid,
+    /// It has had as much as the provider allows.
+    LimitReached,
+    /// The provider wants it to be slower.
+    Throttled,
+}
+
+impl HoldCause {
+    /// Every cause.
+    pub const ALL: [Self; 3] = [Self::LoginInvalid, Self::LimitReached, Self::Throttled];
+
+    /// As the database has it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::LoginInvalid => "LOGIN_INVALID",
+            Self::LimitReached => "LIMIT_REACHED",
+            Self::Throttled => "THROTTLED",
+        }
+    }
+
+    /// Reads what the database has.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|cause| cause.as_str() == text)
+    }
+
+    /// What a provider's failure code says about the account.
+    pub fn of_failure(code: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|cause| code.strip_prefix("ACCOUNT_") == Some(cause.as_str()))
+    }
+}
+
+/// Why an account is not to be used before a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Rest {
+    /// Its plan's next day is not due.
+    NextDay,
+    /// Its last redemption is too short ago.
+    Cooldown,
+    /// It failed, and is left in peace.
+    Hold,
+}
+
+impl Rest {
+    /// Every cause.
+    pub const ALL: [Self; 3] = [Self::NextDay, Self::Cooldown, Self::Hold];
+
+    /// As the database has it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NextDay => "next_day",
+            Self::Cooldown => "cooldown",
+            Self::Hold => "hold",
+        }
+    }
+
+    /// Reads what the database has.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|rest| rest.as_str() == text)
+    }
+}
+
 /// The status that an account takes when its lease ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Resume {
-    /// Nothing was redeemed before the lease, nor under it.
+    /// Nothing was redeemed before the lease, nor under it; or a day of its plan has ended.
     Waiting,
     /// Something was, and the plan wants more.
     Processing,
@@ -126,6 +195,13 @@ pub enum AccountEvent {
     Expire,
     /// The provider credited what was recorded as failed before.
     CreditLate,
+    /// A person gives it another plan, of which it has all already, or not.
+    Replan {
+        /// Whether the balance is at or above the plan's target.
+        target_reached: bool,
+    },
+    /// Its plan was changed, and its day has nothing left to take.
+    EndDay,
 }
 
 /// A redemption's outcome, as far as it concerns the account.
@@ -140,11 +216,8 @@ pub struct Settle {
 /// See [`Settle`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum SettleOutcome {
-    /// Credited; the plan's target is now reached, or not.
-    Succeeded {
-        /// Whether the balance after the credit is at or above the plan's target.
-        target_reached: bool,
-    },
+    /// Credited, and that has filled so much.
+    Succeeded(Filled),
     /// Not credited.
     Failed,
 }
@@ -178,6 +251,13 @@ pub fn transition(state: AccountState, event: AccountEvent) -> Result<AccountSta
     match (state, event) {
         // Facts are not fenced, and move nothing but the balance.
         (state, E::CreditLate) => Ok(state),
+
+        (Free(_), E::Replan { target_reached: true }) => Ok(Free(Resume::Completed)),
+        (Free(Resume::Completed), E::Replan { .. }) => Ok(Free(Resume::Waiting)),
+        (Free(resume), E::Replan { .. }) => Ok(Free(resume)),
+        (Free(Resume::Completed), E::EndDay) => Err(Refusal::Completed),
+        (Free(_), E::EndDay) => Ok(Free(Resume::Waiting)),
+        (Locking(_), E::Replan { .. } | E::EndDay) => Err(Refusal::AlreadyLocked),
 
         (Free(Resume::Completed), E::Acquire) => Err(Refusal::Completed),
         (Free(resume), E::Acquire) => Ok(Locking(Lock {
@@ -219,8 +299,7 @@ fn settled(lock: Lock, settle: Settle) -> Result<AccountState, Refusal> {
         return Err(Refusal::NoRedemptionOpen);
     }
     let resume = match settle.outcome {
-        SettleOutcome::Succeeded { target_reached: true } => Resume::Completed,
-        SettleOutcome::Succeeded { target_reached: false } => Resume::Processing,
+        SettleOutcome::Succeeded(filled) => Resume::after(filled),
         SettleOutcome::Failed => lock.resume,
     };
     if settle.release || lock.release_requested || lock.expired {
@@ -262,6 +341,15 @@ impl AccountState {
 }
 
 impl Resume {
+    /// After a success that has filled so much.
+    fn after(filled: Filled) -> Self {
+        match filled {
+            Filled::Nothing => Self::Processing,
+            Filled::Day => Self::Waiting,
+            Filled::Target => Self::Completed,
+        }
+    }
+
     /// The same as a status.
     pub fn status(self) -> AccountStatus {
         match self {
@@ -276,15 +364,19 @@ impl AccountEvent {
     /// Every event: what the table test walks.
     pub fn all() -> impl Iterator<Item = Self> {
         let outcomes = [
-            SettleOutcome::Succeeded { target_reached: false },
-            SettleOutcome::Succeeded { target_reached: true },
+            SettleOutcome::Succeeded(Filled::Nothing),
+            SettleOutcome::Succeeded(Filled::Day),
+            SettleOutcome::Succeeded(Filled::Target),
             SettleOutcome::Failed,
         ];
         let settles = outcomes.into_iter().flat_map(|outcome| {
             [false, true].map(|release| Self::Settle(Settle { outcome, release }))
         });
-        [Self::Acquire, Self::Renew, Self::Begin, Self::Release, Self::Expire, Self::CreditLate]
+        let replans = [false, true].map(|target_reached| Self::Replan { target_reached });
+        [Self::Acquire, Self::Renew, Self::Begin, Self::Release, Self::Expire]
             .into_iter()
+            .chain([Self::CreditLate, Self::EndDay])
+            .chain(replans)
             .chain(settles)
     }
 }
@@ -336,9 +428,12 @@ mod tests {
                         last_success = None;
                     }
                     (_, _, AccountEvent::Settle(Settle {
-                        outcome: SettleOutcome::Succeeded { target_reached }, ..
-                    })) => {
-                        last_success = Some(if target_reached { Resume::Completed } else { Resume::Processing });
+                        outcome: SettleOutcome::Succeeded(filled), ..
+                    })) => last_success = Some(Resume::after(filled)),
+                    // Between leases a person, or a change of the plan, moves it.
+                    (AccountState::Free(_), AccountState::Free(resume), _) => {
+                        found = resume;
+                        last_success = None;
                     }
                     _ => {}
                 }

@@ -2,7 +2,9 @@
 //! clock. Everything else depends on this, and this on nothing else of ours.
 
 pub mod account;
+pub mod choice;
 pub mod id;
 pub mod lease;
 pub mod money;
+pub mod plan;
 pub mod redemption;

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     domain::{
-        account::{AccountStatus, LoginStatus},
+        account::{AccountStatus, HoldCause, LoginStatus},
         id::{AccountId, PlanId, PoolId},
         money::Currency,
     },
@@ -21,7 +21,7 @@ use crate::{
         accounts::{Accounts, CreateCommand, of_another_pool},
     },
     store::{
-        account::{Account, AccountChange, AccountEvent, AccountFilter, Lease, NewAccount},
+        account::{Account, AccountChange, AccountEvent, AccountFilter, Hold, Lease, NewAccount},
         pool::Pool,
     },
 };
@@ -257,6 +257,23 @@ fn read_new_account(account: Option<pb::Account>) -> Result<(PoolId, CreateComma
         if !account.open_redemption_id.is_empty() {
             fields.refuse("account.open_redemption_id", "must not be set");
         }
+        let kept = [
+            ("account.plan_day", account.plan_day != 0),
+            ("account.day_credited", account.day_credited.is_some()),
+            ("account.reserved", account.reserved.is_some()),
+            ("account.available_time", account.available_time.is_some()),
+            ("account.hold", account.hold.is_some()),
+        ];
+        for (field, _) in kept.into_iter().filter(|(_, set)| *set) {
+            fields.refuse(field, "must not be set: redemptions keep it");
+        }
+        for (field, flag) in
+            [("account.paused", account.paused), ("account.draining", account.draining)]
+        {
+            if flag == Some(true) {
+                fields.refuse(field, "must not be set on creation: use UpdateAccount");
+            }
+        }
         let new = NewAccount {
             account_id: account_id?,
             login_status: login.unwrap_or(LoginStatus::Active),
@@ -273,7 +290,8 @@ fn read_new_account(account: Option<pb::Account>) -> Result<(PoolId, CreateComma
 fn read_change(
     request: pb::UpdateAccountRequest,
 ) -> Result<(PoolId, AccountId, AccountChange), Error> {
-    const CHANGEABLE: [&str; 4] = ["login_status", "plan_id", "country_code", "labels"];
+    const CHANGEABLE: [&str; 7] =
+        ["login_status", "plan_id", "country_code", "labels", "paused", "draining", "hold"];
     let mut fields = Fields::default();
     let mask = Mask::read(&mut fields, request.update_mask, &CHANGEABLE);
     let account = fields.required("account", request.account);
@@ -288,12 +306,21 @@ fn read_change(
         }
         let country_code = fields.country("account.country_code", &account.country_code);
         let labels = fields.labels("account.labels", account.labels);
+        if account.hold.is_some() {
+            let rule = "must not be set: to lift it, leave it out and name it in update_mask";
+            fields.refuse("account.hold", rule);
+        }
+        let login_status = login_status.filter(|_| mask.allows("login_status"));
         let set = |name: &str, given: bool| mask.names(name) || given && mask.allows(name);
         let change = AccountChange {
-            login_status: login_status.filter(|_| mask.allows("login_status")),
+            login_status,
             plan_id: set("plan_id", plan_id.is_some()).then_some(plan_id),
             country_code: set("country_code", country_code.is_some()).then_some(country_code),
             labels: set("labels", !labels.is_empty()).then_some(labels),
+            paused: mask.flag("paused", account.paused),
+            draining: mask.flag("draining", account.draining),
+            // Whoever lets an account in again wants it tried.
+            lift_hold: mask.names("hold") || login_status == Some(LoginStatus::Active),
         };
         Some((pool_id?, account_id?, change))
     });
@@ -352,6 +379,26 @@ pub(super) fn account_message(account: &Account, currency: Currency) -> pb::Acco
         open_redemption_id: account.open_redemption_id.map(|id| id.to_string()).unwrap_or_default(),
         create_time: Some(timestamp(account.created_at)),
         update_time: Some(timestamp(account.updated_at)),
+        plan_day: account.plan_day,
+        day_credited: Some(convert::money(account.day_credited_minor, currency)),
+        reserved: account.reserved_minor.map(|amount| convert::money(amount, currency)),
+        available_time: account.available_at.map(timestamp),
+        hold: account.hold.as_ref().map(hold_message),
+        paused: Some(account.paused),
+        draining: Some(account.draining),
+    }
+}
+
+fn hold_message(hold: &Hold) -> pb::AccountHold {
+    pb::AccountHold {
+        cause: match hold.cause {
+            HoldCause::LoginInvalid => pb::HoldCause::LoginInvalid,
+            HoldCause::LimitReached => pb::HoldCause::LimitReached,
+            HoldCause::Throttled => pb::HoldCause::Throttled,
+        }
+        .into(),
+        expire_time: Some(timestamp(hold.until)),
+        count: hold.count,
     }
 }
 

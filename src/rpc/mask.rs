@@ -27,6 +27,15 @@ impl Mask {
         self.paths.iter().any(|path| path == field)
     }
 
+    /// A flag's new value, if it is changed: one that the mask names and that is not set is false.
+    pub(super) fn flag(&self, field: &str, given: Option<bool>) -> Option<bool> {
+        if self.names(field) {
+            Some(given.unwrap_or(false))
+        } else {
+            given.filter(|_| self.allows(field))
+        }
+    }
+
     /// Whether the field may be changed where it is set.
     pub(super) fn allows(&self, field: &str) -> bool {
         self.paths.is_empty() || self.names(field)

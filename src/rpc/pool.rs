@@ -8,33 +8,44 @@ use super::{
     convert::{self, Fields, next_page_token, timestamp},
     mask::Mask,
     pb,
+    plan::{plan_message, read_new_plan, read_plan_change},
     status::status,
 };
 use crate::{
     domain::{
         id::{PlanId, PoolId},
         lease::{MAX_LEASE, MIN_LEASE},
-        money::Money,
+        plan::MAX_INTERVAL,
     },
-    service::{Error, pools::Pools},
-    store::pool::{AmountMismatch, NewPool, Plan, Pool, PoolChange},
+    service::{Error, plans::Plans, pools::Pools},
+    store::pool::{AmountMismatch, Holds, HoldsChange, NewPool, Pool, PoolChange},
 };
 
 /// The lease of an acquisition that asks for none, in a pool that says nothing of it.
 const DEFAULT_LEASE: Duration = Duration::from_secs(60);
 /// The longest lease in a pool that says nothing of it.
 const DEFAULT_MAX_LEASE: Duration = Duration::from_secs(600);
+/// Which part of the leases one holder may get while others wait, in a pool that says nothing of it.
+const DEFAULT_SHARE_PERCENT: i32 = 50;
+/// How long accounts are left in peace in a pool that says nothing of it.
+const DEFAULT_HOLDS: Holds = Holds {
+    login_invalid: Duration::from_secs(60 * 60),
+    limit_reached: Duration::from_secs(60 * 60),
+    throttled: Duration::from_secs(60),
+    longest: Duration::from_secs(24 * 60 * 60),
+};
 
 /// Serves `PoolService`.
 #[derive(Clone, Debug)]
 pub struct PoolRpc {
     pools: Pools,
+    plans: Plans,
 }
 
 impl PoolRpc {
-    /// Over the pools.
-    pub fn new(pools: Pools) -> Self {
-        Self { pools }
+    /// Over the pools and their plans.
+    pub fn new(pools: Pools, plans: Plans) -> Self {
+        Self { pools, plans }
     }
 }
 
@@ -100,18 +111,11 @@ impl pb::pool_service_server::PoolService for PoolRpc {
         &self,
         request: Request<pb::CreatePlanRequest>,
     ) -> Result<Response<pb::CreatePlanResponse>, Status> {
-        let mut fields = Fields::default();
-        let plan = fields.required("plan", request.into_inner().plan);
-        let read = plan.and_then(|plan| {
-            let names = read_plan_names(&mut fields, &plan);
-            let target = fields.required("plan.target", plan.target);
-            let target = fields.money("plan.target", target, 1);
-            Some((names?, target?))
-        });
-        let ((pool_id, plan_id), target) = fields.finish(read).map_err(|e| status(&e))?;
-        let (pool, plan) =
-            self.pools.create_plan(&pool_id, &plan_id, target).await.map_err(|e| status(&e))?;
-        Ok(Response::new(pb::CreatePlanResponse { plan: Some(plan_message(&pool, &plan)) }))
+        let (pool_id, plan_id, terms, amounts) =
+            read_new_plan(request.into_inner()).map_err(|e| status(&e))?;
+        let created = self.plans.create(&pool_id, &plan_id, &terms, amounts).await;
+        let (pool, plan) = created.map_err(|e| status(&e))?;
+        Ok(Response::new(pb::CreatePlanResponse { plan: Some(plan_message(&plan, pool.currency)) }))
     }
 
     async fn get_plan(
@@ -123,8 +127,8 @@ impl pb::pool_service_server::PoolService for PoolRpc {
         let pool_id = fields.id("pool_id", &request.pool_id, PoolId::parse);
         let plan_id = fields.id("plan_id", &request.plan_id, PlanId::parse);
         let (pool_id, plan_id) = fields.finish(pool_id.zip(plan_id)).map_err(|e| status(&e))?;
-        let (pool, plan) = self.pools.get_plan(&pool_id, &plan_id).await.map_err(|e| status(&e))?;
-        Ok(Response::new(pb::GetPlanResponse { plan: Some(plan_message(&pool, &plan)) }))
+        let (pool, plan) = self.plans.get(&pool_id, &plan_id).await.map_err(|e| status(&e))?;
+        Ok(Response::new(pb::GetPlanResponse { plan: Some(plan_message(&plan, pool.currency)) }))
     }
 
     async fn list_plans(
@@ -139,10 +143,10 @@ impl pb::pool_service_server::PoolService for PoolRpc {
         let pool_id = fields.finish(pool_id).map_err(|e| status(&e))?;
         let after = after.map(|id| id.to_string()).unwrap_or_default();
         let (pool, plans) =
-            self.pools.list_plans(&pool_id, &after, limit).await.map_err(|e| status(&e))?;
+            self.plans.list(&pool_id, &after, limit).await.map_err(|e| status(&e))?;
         Ok(Response::new(pb::ListPlansResponse {
             next_page_token: next_page_token(&plans, limit, |plan| plan.plan_id.to_string()),
-            plans: plans.iter().map(|plan| plan_message(&pool, plan)).collect(),
+            plans: plans.iter().map(|plan| plan_message(plan, pool.currency)).collect(),
         }))
     }
 
@@ -150,11 +154,24 @@ impl pb::pool_service_server::PoolService for PoolRpc {
         &self,
         request: Request<pb::UpdatePlanRequest>,
     ) -> Result<Response<pb::UpdatePlanResponse>, Status> {
-        let (pool_id, plan_id, target) =
+        let (pool_id, plan_id, change, amounts) =
             read_plan_change(request.into_inner()).map_err(|e| status(&e))?;
-        let (pool, plan) =
-            self.pools.update_plan(&pool_id, &plan_id, target).await.map_err(|e| status(&e))?;
-        Ok(Response::new(pb::UpdatePlanResponse { plan: Some(plan_message(&pool, &plan)) }))
+        let updated = self.plans.update(&pool_id, &plan_id, change, amounts).await;
+        let (pool, plan) = updated.map_err(|e| status(&e))?;
+        Ok(Response::new(pb::UpdatePlanResponse { plan: Some(plan_message(&plan, pool.currency)) }))
+    }
+
+    async fn delete_plan(
+        &self,
+        request: Request<pb::DeletePlanRequest>,
+    ) -> Result<Response<pb::DeletePlanResponse>, Status> {
+        let request = request.into_inner();
+        let mut fields = Fields::default();
+        let pool_id = fields.id("pool_id", &request.pool_id, PoolId::parse);
+        let plan_id = fields.id("plan_id", &request.plan_id, PlanId::parse);
+        let (pool_id, plan_id) = fields.finish(pool_id.zip(plan_id)).map_err(|e| status(&e))?;
+        self.plans.delete(&pool_id, &plan_id).await.map_err(|e| status(&e))?;
+        Ok(Response::new(pb::DeletePlanResponse {}))
     }
 }
 
@@ -166,6 +183,8 @@ fn read_new_pool(request: pb::CreatePoolRequest) -> Result<NewPool, Error> {
         let currency = fields.currency("pool.currency_code", &pool.currency_code);
         let [min, default, max] = read_leases(&mut fields, &pool);
         let amount_mismatch = read_policy(&mut fields, &pool);
+        let share = read_share(&mut fields, &pool);
+        let holds = read_holds(&mut fields, &pool);
         let min_lease = min.unwrap_or(MIN_LEASE);
         let default_lease =
             default.unwrap_or_else(|| DEFAULT_LEASE.max(min_lease).min(max.unwrap_or(MAX_LEASE)));
@@ -176,7 +195,15 @@ fn read_new_pool(request: pb::CreatePoolRequest) -> Result<NewPool, Error> {
             min_lease,
             max_lease: max.unwrap_or(DEFAULT_MAX_LEASE.max(default_lease)),
             paused: pool.paused.unwrap_or(false),
+            draining: pool.draining.unwrap_or(false),
             amount_mismatch: amount_mismatch.unwrap_or(AmountMismatch::Accept),
+            holder_share_percent: share.unwrap_or(DEFAULT_SHARE_PERCENT),
+            holds: Holds {
+                login_invalid: holds.login_invalid.unwrap_or(DEFAULT_HOLDS.login_invalid),
+                limit_reached: holds.limit_reached.unwrap_or(DEFAULT_HOLDS.limit_reached),
+                throttled: holds.throttled.unwrap_or(DEFAULT_HOLDS.throttled),
+                longest: holds.longest.unwrap_or(DEFAULT_HOLDS.longest),
+            },
         })
     });
     fields.finish(read)
@@ -200,13 +227,38 @@ fn read_policy(fields: &mut Fields, pool: &pb::Pool) -> Option<AmountMismatch> {
     })
 }
 
+fn read_share(fields: &mut Fields, pool: &pb::Pool) -> Option<i32> {
+    let share = pool.holder_share_percent;
+    if !(0..=100).contains(&share) {
+        fields.refuse("pool.holder_share_percent", "must be between 0 and 100");
+    }
+    (share != 0).then_some(share)
+}
+
+fn read_holds(fields: &mut Fields, pool: &pb::Pool) -> HoldsChange {
+    let given = pool.hold_durations.unwrap_or_default();
+    let mut hold = |name: &str, given| {
+        let field = format!("pool.hold_durations.{name}");
+        fields.duration(&field, given, Duration::ZERO, MAX_INTERVAL)
+    };
+    HoldsChange {
+        login_invalid: hold("login_invalid", given.login_invalid),
+        limit_reached: hold("limit_reached", given.limit_reached),
+        throttled: hold("throttled", given.throttled),
+        longest: hold("longest", given.longest),
+    }
+}
+
 fn read_pool_change(request: pb::UpdatePoolRequest) -> Result<(PoolId, String, PoolChange), Error> {
-    const CHANGEABLE: [&str; 5] = [
+    const CHANGEABLE: [&str; 8] = [
         "default_lease_duration",
         "min_lease_duration",
         "max_lease_duration",
         "paused",
+        "draining",
         "amount_mismatch_policy",
+        "holder_share_percent",
+        "hold_durations",
     ];
     let mut fields = Fields::default();
     let mask = Mask::read(&mut fields, request.update_mask, &CHANGEABLE);
@@ -218,11 +270,15 @@ fn read_pool_change(request: pb::UpdatePoolRequest) -> Result<(PoolId, String, P
         }
         let [min, default, max] = read_leases(&mut fields, &pool);
         let amount_mismatch = read_policy(&mut fields, &pool);
+        let share = read_share(&mut fields, &pool);
+        let holds = read_holds(&mut fields, &pool);
         let missing = [
             ("default_lease_duration", pool.default_lease_duration.is_none()),
             ("min_lease_duration", pool.min_lease_duration.is_none()),
             ("max_lease_duration", pool.max_lease_duration.is_none()),
             ("amount_mismatch_policy", pool.amount_mismatch_policy == 0),
+            ("holder_share_percent", pool.holder_share_percent == 0),
+            ("hold_durations", pool.hold_durations.is_none()),
         ];
         for (name, missing) in missing {
             if mask.names(name) && missing {
@@ -234,35 +290,13 @@ fn read_pool_change(request: pb::UpdatePoolRequest) -> Result<(PoolId, String, P
             default_lease: default.filter(|_| mask.allows("default_lease_duration")),
             min_lease: min.filter(|_| mask.allows("min_lease_duration")),
             max_lease: max.filter(|_| mask.allows("max_lease_duration")),
-            // A field that the mask names and that is not set is false.
-            paused: if mask.names("paused") {
-                Some(pool.paused.unwrap_or(false))
-            } else {
-                pool.paused.filter(|_| mask.allows("paused"))
-            },
+            paused: mask.flag("paused", pool.paused),
+            draining: mask.flag("draining", pool.draining),
             amount_mismatch: amount_mismatch.filter(|_| mask.allows("amount_mismatch_policy")),
+            holder_share_percent: share.filter(|_| mask.allows("holder_share_percent")),
+            holds: if mask.allows("hold_durations") { holds } else { HoldsChange::default() },
         };
         Some((pool_id?, pool.currency_code, change))
-    });
-    fields.finish(read)
-}
-
-fn read_plan_names(fields: &mut Fields, plan: &pb::Plan) -> Option<(PoolId, PlanId)> {
-    let pool_id = fields.id("plan.pool_id", &plan.pool_id, PoolId::parse);
-    let plan_id = fields.id("plan.plan_id", &plan.plan_id, PlanId::parse);
-    pool_id.zip(plan_id)
-}
-
-fn read_plan_change(request: pb::UpdatePlanRequest) -> Result<(PoolId, PlanId, Money), Error> {
-    let mut fields = Fields::default();
-    Mask::read(&mut fields, request.update_mask, &["target"]);
-    let plan = fields.required("plan", request.plan);
-    let read = plan.and_then(|plan| {
-        let names = read_plan_names(&mut fields, &plan);
-        let target = fields.required("plan.target", plan.target);
-        let target = fields.money("plan.target", target, 1);
-        let (pool_id, plan_id) = names?;
-        Some((pool_id, plan_id, target?))
     });
     fields.finish(read)
 }
@@ -282,15 +316,13 @@ fn pool_message(pool: &Pool) -> pb::Pool {
         .into(),
         create_time: Some(timestamp(pool.created_at)),
         update_time: Some(timestamp(pool.updated_at)),
-    }
-}
-
-fn plan_message(pool: &Pool, plan: &Plan) -> pb::Plan {
-    pb::Plan {
-        pool_id: plan.pool_id.to_string(),
-        plan_id: plan.plan_id.to_string(),
-        target: Some(convert::money(plan.target_minor, pool.currency)),
-        create_time: Some(timestamp(plan.created_at)),
-        update_time: Some(timestamp(plan.updated_at)),
+        draining: Some(pool.draining),
+        holder_share_percent: pool.holder_share_percent,
+        hold_durations: Some(pb::HoldDurations {
+            login_invalid: Some(convert::duration(pool.holds.login_invalid)),
+            limit_reached: Some(convert::duration(pool.holds.limit_reached)),
+            throttled: Some(convert::duration(pool.holds.throttled)),
+            longest: Some(convert::duration(pool.holds.longest)),
+        }),
     }
 }

@@ -10,7 +10,7 @@ use super::{
     account::{account_message, lease_message},
     batch,
     convert::{self, Fields, next_page_token, timestamp},
-    pb,
+    explain, pb,
     status::status,
 };
 use crate::{
@@ -30,7 +30,7 @@ use crate::{
         release::Leases,
     },
     store::{
-        lease::Selector,
+        acquire::Selector,
         redemption::{Redemption, RedemptionFilter, Resolution},
     },
 };
@@ -78,6 +78,13 @@ impl pb::redemption_service_server::RedemptionService for RedemptionRpc {
             lease: account.lease.as_ref().map(|lease| lease_message(&account, lease)),
             account: Some(account_message(&account, currency)),
         }))
+    }
+
+    async fn explain_acquire(
+        &self,
+        request: Request<pb::ExplainAcquireRequest>,
+    ) -> Result<Response<pb::ExplainAcquireResponse>, Status> {
+        explain::explain(&self.acquire, request.into_inner()).await
     }
 
     async fn renew_lease(
@@ -214,6 +221,7 @@ fn read_acquire(request: pb::AcquireAccountRequest) -> Result<AcquireCommand, Er
         ttl,
         wait: wait.unwrap_or_default(),
         selector: selection.selector,
+        expected: selection.expected,
         min_headroom: selection.min_headroom,
     });
     fields.finish(read)
@@ -231,6 +239,7 @@ pub(super) fn read_selector(
     let plan_id = fields.optional_id(&path("plan_id"), &selector.plan_id, PlanId::parse);
     let country_code = fields.country(&path("country_code"), &selector.country_code);
     let min_headroom = fields.money(&path("min_headroom"), selector.min_headroom, 0);
+    let expected = fields.money(&path("expected"), selector.expected, 1);
     let labels = fields.labels(&path("labels"), selector.labels);
     if selector.exclude_account_ids.len() > MAX_EXCLUDED {
         fields.refuse(&path("exclude_account_ids"), format!("must be at most {MAX_EXCLUDED}"));
@@ -246,11 +255,13 @@ pub(super) fn read_selector(
             account_id,
             plan_id,
             country_code,
+            card_country: None,
             min_headroom_minor: min_headroom.map(|money| money.amount_minor),
             labels,
             exclude,
         },
         min_headroom,
+        expected,
     }
 }
 

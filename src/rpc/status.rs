@@ -10,6 +10,7 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
 use crate::{
+    domain::choice::Choice,
     service::{Error, error::Violation},
     store::StoreError,
 };
@@ -63,19 +64,21 @@ pub(crate) fn status(error: &Error) -> Status {
             Status::with_error_details(Code::AlreadyExists, text, details)
         }
 
-        Error::NoAccountAvailable { pool_id, counts, .. } => {
-            let mut details = reason(
-                "NO_ACCOUNT_AVAILABLE",
-                [
-                    ("pool_id", pool_id.to_string()),
-                    ("locked", counts.locked.to_string()),
-                    ("completed", counts.completed.to_string()),
-                    ("inactive", counts.inactive.to_string()),
-                    ("too_full", counts.too_full.to_string()),
-                    ("not_selected", counts.not_selected.to_string()),
-                    ("free", counts.free.to_string()),
-                ],
-            );
+        Error::NoAccountAvailable { pool_id, position, waiting, counts, .. } => {
+            // Always all of them: a client need not know which are left out at 0.
+            let counted = Choice::ALL.into_iter().map(|choice| {
+                let key = if choice == Choice::Fits { "free" } else { choice.as_str() };
+                (key.to_owned(), counts.get(&choice).copied().unwrap_or_default().to_string())
+            });
+            let asked = [
+                ("pool_id", pool_id.to_string()),
+                ("position", position.to_string()),
+                ("waiting", waiting.to_string()),
+            ];
+            let asked = asked.into_iter().map(|(key, value)| (key.to_owned(), value));
+            let metadata: HashMap<_, _> = asked.chain(counted).collect();
+            let mut details =
+                ErrorDetails::with_error_info("NO_ACCOUNT_AVAILABLE", DOMAIN, metadata);
             details.set_retry_info(Some(RETRY_OUTAGE));
             Status::with_error_details(Code::ResourceExhausted, text, details)
         }
@@ -105,6 +108,53 @@ pub(crate) fn status(error: &Error) -> Status {
             ],
         ),
         Error::PoolPaused(id) => precondition("POOL_PAUSED", text, [("pool_id", id.to_string())]),
+        Error::PoolDraining(id) => {
+            precondition("POOL_DRAINING", text, [("pool_id", id.to_string())])
+        }
+        Error::AccountPaused(pool_id, id) => precondition(
+            "ACCOUNT_PAUSED",
+            text,
+            [("pool_id", pool_id.to_string()), ("account_id", id.to_string())],
+        ),
+        Error::AccountNotReady { pool_id, account_id, cause, left } => {
+            let mut details = reason(
+                "ACCOUNT_NOT_READY",
+                [
+                    ("pool_id", pool_id.to_string()),
+                    ("account_id", account_id.to_string()),
+                    ("cause", cause.as_str().to_owned()),
+                ],
+            );
+            details.set_retry_info(Some(*left));
+            Status::with_error_details(Code::FailedPrecondition, text, details)
+        }
+        Error::AmountDoesNotFit {
+            account_id,
+            plan_id,
+            misfit,
+            headroom_minor,
+            day_headroom_minor,
+            ..
+        } => precondition(
+            "AMOUNT_DOES_NOT_FIT",
+            text,
+            [
+                ("account_id", account_id.to_string()),
+                ("plan_id", plan_id.to_string()),
+                ("cause", misfit.as_str().to_owned()),
+                ("headroom_minor", headroom_minor.to_string()),
+                ("day_headroom_minor", day_headroom_minor.to_string()),
+            ],
+        ),
+        Error::PlanInUse { pool_id, plan_id, account_id } => precondition(
+            "PLAN_IN_USE",
+            text,
+            [
+                ("pool_id", pool_id.to_string()),
+                ("plan_id", plan_id.to_string()),
+                ("account_id", account_id.as_ref().map(ToString::to_string).unwrap_or_default()),
+            ],
+        ),
         Error::AccountLocked(pool_id, id) => precondition(
             "ACCOUNT_LOCKED",
             text,

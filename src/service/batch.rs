@@ -27,7 +27,7 @@ use crate::{
         money::Money,
         redemption::{CardCode, RedemptionState},
     },
-    store::{Store, lease::Selector, pool::Pool},
+    store::{Store, acquire::Selector, pool::Pool},
 };
 
 /// How often progress is told, while there is any.
@@ -61,6 +61,8 @@ pub struct Selection {
     pub selector: Selector,
     /// The headroom as it was given.
     pub min_headroom: Option<Money>,
+    /// What each card is going to bring.
+    pub expected: Option<Money>,
 }
 
 /// A card of a batch.
@@ -168,7 +170,13 @@ impl Batch {
         if pool.paused {
             return Err(Error::PoolPaused(pool.pool_id));
         }
-        check_currencies(&pool, [("open.selector.min_headroom", open.selection.min_headroom)])?;
+        check_currencies(
+            &pool,
+            [
+                ("open.selector.min_headroom", open.selection.min_headroom),
+                ("open.selector.expected", open.selection.expected),
+            ],
+        )?;
         if let Some(plan_id) = &open.selection.selector.plan_id
             && self.0.store.get_plan(&open.pool_id, plan_id).await?.is_none()
         {
@@ -324,6 +332,7 @@ impl Item {
             [
                 ("item.expected", item.expected),
                 ("item.selector.min_headroom", item.selection.min_headroom),
+                ("item.selector.expected", item.selection.expected),
             ],
         )?;
         let request_id = RequestId::of_item(&self.open.batch_id, &item.item_id);
@@ -364,6 +373,11 @@ impl Item {
             ttl: None,
             wait: self.open.item_timeout,
             selector: merged(&self.open.selection.selector, &self.item),
+            expected: self
+                .item
+                .expected
+                .or(self.item.selection.expected)
+                .or(self.open.selection.expected),
             min_headroom: None,
         };
         tokio::select! {
@@ -408,17 +422,15 @@ impl Item {
     }
 }
 
-/// The batch's selector, with the item's own in place of it field by field. The account's plan must
-/// still want what the card should be worth.
+/// The batch's selector, with the item's own in place of it field by field.
 fn merged(batch: &Selector, item: &BatchItem) -> Selector {
     let own = &item.selection.selector;
-    let expected_minor = item.expected.map(|money| money.amount_minor);
-    let headroom = own.min_headroom_minor.or(batch.min_headroom_minor);
     Selector {
         account_id: own.account_id.clone().or_else(|| batch.account_id.clone()),
         plan_id: own.plan_id.clone().or_else(|| batch.plan_id.clone()),
         country_code: own.country_code.clone().or_else(|| batch.country_code.clone()),
-        min_headroom_minor: headroom.max(expected_minor),
+        card_country: None,
+        min_headroom_minor: own.min_headroom_minor.or(batch.min_headroom_minor),
         labels: if own.labels.is_empty() { batch.labels.clone() } else { own.labels.clone() },
         exclude: if own.exclude.is_empty() { batch.exclude.clone() } else { own.exclude.clone() },
     }

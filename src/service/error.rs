@@ -4,11 +4,14 @@ use std::time::Duration;
 
 use crate::{
     domain::{
+        account::Rest,
+        choice::Choice,
         id::{AccountId, PlanId, PoolId, RedemptionId, RequestId},
         lease::{LeaseLoss, LeaseRef},
+        plan::Misfit,
         redemption::RedemptionState,
     },
-    store::{StoreError, lease::Unavailable},
+    store::{StoreError, acquire::Counts},
 };
 
 /// A field that breaks a rule, by its path in the request.
@@ -63,14 +66,21 @@ pub enum Error {
         differ: Vec<&'static str>,
     },
     /// No account was to be had in time.
-    #[error("no account of pool {pool_id} was free within {}: {}", humantime::format_duration(*.waited), count(.counts))]
+    #[error(
+        "no account of pool {pool_id} was to be had within {}, {}: {}",
+        humantime::format_duration(*.waited), place(*.position, *.waiting), count(.counts)
+    )]
     NoAccountAvailable {
         /// Of this pool.
         pool_id: PoolId,
         /// How long was waited.
         waited: Duration,
+        /// The caller's place among those who waited on this server, from 1.
+        position: usize,
+        /// How many of them there were.
+        waiting: usize,
         /// Why each account was passed over.
-        counts: Unavailable,
+        counts: Counts,
     },
     /// The lease is not the caller's any more.
     #[error("the lease with token {} on account {} is lost: {}", .lease.token, .lease.account_id, lost(*.loss))]
@@ -98,6 +108,66 @@ pub enum Error {
     /// The pool begins nothing new.
     #[error("pool {0} is paused: nothing new is begun in it until it is resumed with UpdatePool")]
     PoolPaused(PoolId),
+    /// The pool gives out no new leases.
+    #[error(
+        "pool {0} is draining: no new lease is given in it until it is resumed with UpdatePool"
+    )]
+    PoolDraining(PoolId),
+    /// Nothing new is begun on the account.
+    #[error(
+        "account {1} of pool {0} is paused: nothing is redeemed into it until it is resumed with \
+         UpdateAccount"
+    )]
+    AccountPaused(PoolId, AccountId),
+    /// The account rests for a while.
+    #[error(
+        "account {account_id} of pool {pool_id} is not to be used for another {}: {}",
+        humantime::format_duration(Duration::from_secs(.left.as_secs() + 1)), rests(*.cause)
+    )]
+    AccountNotReady {
+        /// Its pool.
+        pool_id: PoolId,
+        /// The account.
+        account_id: AccountId,
+        /// Why.
+        cause: Rest,
+        /// For how long.
+        left: Duration,
+    },
+    /// The account's plan would not take the amount.
+    #[error(
+        "plan {plan_id}, of account {account_id}, would not take {}: {}; it still wants \
+         {headroom_minor} (in minor units), of which {day_headroom_minor} today",
+        amount(*.expected_minor), does_not_fit(*.misfit)
+    )]
+    AmountDoesNotFit {
+        /// The account.
+        account_id: AccountId,
+        /// Its plan.
+        plan_id: PlanId,
+        /// What was expected, in minor units.
+        expected_minor: Option<i64>,
+        /// Why it does not fit.
+        misfit: Misfit,
+        /// What the plan still wants.
+        headroom_minor: i64,
+        /// How much of that today.
+        day_headroom_minor: i64,
+    },
+    /// Accounts are bound to the plan.
+    #[error(
+        "plan {plan_id} of pool {pool_id} has accounts bound to it{}: give them another plan, or none, \
+         first",
+        such_as(.account_id.as_ref())
+    )]
+    PlanInUse {
+        /// Its pool.
+        pool_id: PoolId,
+        /// The plan.
+        plan_id: PlanId,
+        /// One of the accounts; none when the last has gone since.
+        account_id: Option<AccountId>,
+    },
     /// The account's plan cannot be changed while it is under a lease.
     #[error("account {1} of pool {0} is LOCKING: its plan can be changed when its lease has ended")]
     AccountLocked(PoolId, AccountId),
@@ -137,13 +207,48 @@ fn describe(violations: &[Violation]) -> String {
     each.join("; ")
 }
 
-fn count(counts: &Unavailable) -> String {
-    let Unavailable { locked, completed, inactive, too_full, not_selected, free } = counts;
-    let freed = if *free > 0 { format!(", {free} became free just now") } else { String::new() };
-    format!(
-        "{locked} locked, {completed} completed, {inactive} inactive, {too_full} too full, \
-         {not_selected} not selected{freed}"
-    )
+/// Each choice with its number, the everyday ones always and the others where there are any.
+fn count(counts: &Counts) -> String {
+    const ALWAYS: [Choice; 5] =
+        [Choice::Locked, Choice::Completed, Choice::Inactive, Choice::TooFull, Choice::NotSelected];
+    let number = |choice| counts.get(&choice).copied().unwrap_or_default();
+    let rest =
+        Choice::ALL.into_iter().filter(|choice| !ALWAYS.contains(choice) && number(*choice) > 0);
+    let each: Vec<_> = ALWAYS
+        .into_iter()
+        .chain(rest)
+        .map(|choice| format!("{} {}", number(choice), choice.describe()))
+        .collect();
+    each.join(", ")
+}
+
+fn place(position: usize, waiting: usize) -> String {
+    format!("as number {position} of {waiting} who waited")
+}
+
+fn rests(cause: Rest) -> &'static str {
+    match cause {
+        Rest::NextDay => "its plan's next day is not due yet",
+        Rest::Cooldown => "its last redemption is too short ago for its plan",
+        Rest::Hold => "it failed, and is left in peace; UpdateAccount can lift the hold",
+    }
+}
+
+fn amount(expected_minor: Option<i64>) -> String {
+    expected_minor.map_or_else(|| "any card now".to_owned(), |amount| format!("a card of {amount}"))
+}
+
+fn does_not_fit(misfit: Misfit) -> &'static str {
+    match misfit {
+        Misfit::TooFull => "that is more than it wants",
+        Misfit::Denomination => "it does not take this amount",
+        Misfit::Remainder => "what is left could not be filled with the amounts that it takes",
+        Misfit::DayFull => "that is more than its day still takes",
+    }
+}
+
+fn such_as(account_id: Option<&AccountId>) -> String {
+    account_id.map(|id| format!(", such as {id}")).unwrap_or_default()
 }
 
 fn lost(loss: LeaseLoss) -> &'static str {

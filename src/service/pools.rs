@@ -1,4 +1,4 @@
-//! Pools and plans; and what every other service wants to know of a pool.
+//! Pools; and what every other service wants to know of a pool.
 
 use std::{
     collections::HashMap,
@@ -11,13 +11,13 @@ use tokio::time::Instant;
 use super::error::{Error, Violation};
 use crate::{
     domain::{
-        id::{PlanId, PoolId},
+        id::PoolId,
         lease::{MAX_LEASE, MIN_LEASE},
         money::{Currency, Money},
     },
     store::{
         Store, StoreError,
-        pool::{NewPool, Plan, Pool, PoolChange},
+        pool::{NewPool, Pool, PoolChange},
     },
 };
 
@@ -26,9 +26,9 @@ use crate::{
 const FRESH: Duration = Duration::from_secs(1);
 
 /// How often a change of a pool that others change too is tried.
-const MAX_UPDATES: u32 = 5;
+pub(super) const MAX_UPDATES: u32 = 5;
 
-/// Pools and plans. Cheap to clone.
+/// Pools. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Pools {
     store: Store,
@@ -91,7 +91,9 @@ impl Pools {
                 change.max_lease.unwrap_or(now.max_lease),
             )?;
             if let Some(pool) = self.store.update_pool(pool_id, change).await? {
-                tracing::info!(%pool_id, paused = pool.paused, "pool updated");
+                tracing::info!(
+                    %pool_id, paused = pool.paused, draining = pool.draining, "pool updated"
+                );
                 return Ok(self.remember(pool));
             }
         }
@@ -101,59 +103,6 @@ impl Pools {
     /// Lists the pools after `after`, at most `limit`.
     pub async fn list(&self, after: &str, limit: i64) -> Result<Vec<Pool>, Error> {
         Ok(self.store.list_pools(after, limit).await?)
-    }
-
-    /// Creates a plan.
-    pub async fn create_plan(
-        &self,
-        pool_id: &PoolId,
-        plan_id: &PlanId,
-        target: Money,
-    ) -> Result<(Pool, Plan), Error> {
-        let pool = self.settings(pool_id).await?;
-        check_currencies(&pool, [("plan.target", Some(target))])?;
-        let plan = self.store.insert_plan(pool_id, plan_id, target.amount_minor).await?;
-        plan.map(|plan| (pool, plan))
-            .ok_or_else(|| Error::PlanExists(pool_id.clone(), plan_id.clone()))
-    }
-
-    /// Reads a plan.
-    pub async fn get_plan(
-        &self,
-        pool_id: &PoolId,
-        plan_id: &PlanId,
-    ) -> Result<(Pool, Plan), Error> {
-        let plan = self.store.get_plan(pool_id, plan_id).await?;
-        let plan = plan.ok_or_else(|| Error::PlanNotFound(pool_id.clone(), plan_id.clone()))?;
-        Ok((self.settings(pool_id).await?, plan))
-    }
-
-    /// Lists the plans of a pool after `after`, at most `limit`.
-    pub async fn list_plans(
-        &self,
-        pool_id: &PoolId,
-        after: &str,
-        limit: i64,
-    ) -> Result<(Pool, Vec<Plan>), Error> {
-        let pool = self.settings(pool_id).await?;
-        Ok((pool, self.store.list_plans(pool_id, after, limit).await?))
-    }
-
-    /// Changes a plan's target.
-    pub async fn update_plan(
-        &self,
-        pool_id: &PoolId,
-        plan_id: &PlanId,
-        target: Money,
-    ) -> Result<(Pool, Plan), Error> {
-        let not_found = || Error::PlanNotFound(pool_id.clone(), plan_id.clone());
-        let pool = match self.settings(pool_id).await {
-            Err(Error::PoolNotFound(_)) => return Err(not_found()),
-            pool => pool?,
-        };
-        check_currencies(&pool, [("plan.target", Some(target))])?;
-        let plan = self.store.update_plan(pool_id, plan_id, target.amount_minor).await?;
-        Ok((pool, plan.ok_or_else(not_found)?))
     }
 
     fn remember(&self, pool: Pool) -> Pool {
@@ -167,13 +116,13 @@ impl Pools {
 }
 
 /// Refuses amounts that are not in the pool's currency; each with the field that it stands in.
-pub(super) fn check_currencies<const N: usize>(
+pub(super) fn check_currencies<'a>(
     pool: &Pool,
-    amounts: [(&str, Option<Money>); N],
+    amounts: impl IntoIterator<Item = (&'a str, Option<Money>)>,
 ) -> Result<(), Error> {
     let violations: Vec<_> = amounts
-        .iter()
-        .filter_map(|(field, money)| currency_violation(pool, field, (*money)?))
+        .into_iter()
+        .filter_map(|(field, money)| currency_violation(pool, field, money?))
         .collect();
     if violations.is_empty() { Ok(()) } else { Err(Error::Invalid(violations)) }
 }

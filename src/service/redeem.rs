@@ -260,7 +260,7 @@ impl Inner {
                     return Ok(Began::Before(redemption));
                 }
                 Begun::Refused(BeginRefusal::TryAgain) => sleep(JOIN_POLL / 10).await,
-                Begun::Refused(refusal) => return Err(refused(refusal, &command.lease)),
+                Begun::Refused(refusal) => return Err(refused(refusal, command)),
                 Begun::Unreadable(error) => return Err(error.into()),
             }
         }
@@ -404,7 +404,8 @@ fn ask(
     })
 }
 
-fn refused(refusal: BeginRefusal, lease: &LeaseRef) -> Error {
+fn refused(refusal: BeginRefusal, command: &RedeemCommand) -> Error {
+    let lease = &command.lease;
     match refusal {
         BeginRefusal::NoPool => Error::PoolNotFound(lease.pool_id.clone()),
         BeginRefusal::NoAccount => {
@@ -416,6 +417,25 @@ fn refused(refusal: BeginRefusal, lease: &LeaseRef) -> Error {
             Error::CodeInUse { redemption_id, request_id, state }
         }
         BeginRefusal::Paused => Error::PoolPaused(lease.pool_id.clone()),
+        BeginRefusal::AccountPaused => {
+            Error::AccountPaused(lease.pool_id.clone(), lease.account_id.clone())
+        }
+        BeginRefusal::NotReady { cause, left } => Error::AccountNotReady {
+            pool_id: lease.pool_id.clone(),
+            account_id: lease.account_id.clone(),
+            cause,
+            left,
+        },
+        BeginRefusal::DoesNotFit { plan_id, misfit, headroom_minor, day_headroom_minor } => {
+            Error::AmountDoesNotFit {
+                account_id: lease.account_id.clone(),
+                plan_id,
+                expected_minor: command.expected.map(|money| money.amount_minor),
+                misfit,
+                headroom_minor,
+                day_headroom_minor,
+            }
+        }
         BeginRefusal::TryAgain => StoreError::Overloaded.into(),
     }
 }

@@ -6,7 +6,7 @@ use std::{fmt, time::Duration};
 use super::{Error, acquire::Acquire, pools::Pools};
 use crate::{
     domain::{
-        account::AccountStatus,
+        account::{AccountStatus, HoldCause},
         id::{PoolId, RedemptionId},
         money::Money,
         redemption::{Failure, RedemptionState, Verdict, reason},
@@ -48,13 +48,13 @@ impl Settler {
         actor: &str,
     ) -> Result<Redemption, Error> {
         let pool = self.pool(&redemption.pool_id).await?;
-        let (outcome, login_invalid) = match apply_policy(verdict, redemption, &pool) {
+        let (outcome, hold) = match apply_policy(verdict, redemption, &pool) {
             Verdict::Succeeded { amount, provider_ref } => {
-                (Outcome::Succeeded { amount, provider_ref: Some(provider_ref) }, false)
+                (Outcome::Succeeded { amount, provider_ref: Some(provider_ref) }, None)
             }
             Verdict::Failed(failure) => {
-                let login_invalid = failure.reason == reason::ACCOUNT_LOGIN_INVALID;
-                (Outcome::Failed(failure), login_invalid)
+                let hold = HoldCause::of_failure(&failure.reason);
+                (Outcome::Failed(failure), hold)
             }
             Verdict::NeedsReview { failure, amount, provider_ref } => {
                 let answer = format!("{}: {}", failure.reason, failure.message);
@@ -73,7 +73,7 @@ impl Settler {
             attempts,
             actor: actor.to_owned(),
             resolution: None,
-            login_invalid,
+            hold,
             inferred: false,
         };
         Ok(self.settle(&redemption.pool_id, settlement).await?.1)
@@ -94,7 +94,7 @@ impl Settler {
             attempts,
             actor: actor.to_owned(),
             resolution: None,
-            login_invalid: false,
+            hold: None,
             inferred: injection::holds(Guard::InferredIsNotProof),
         };
         Ok(self.settle(&redemption.pool_id, settlement).await?.1)
@@ -140,7 +140,7 @@ impl Settler {
             attempts: 0,
             actor: resolution.resolved_by.clone(),
             resolution: Some(resolution),
-            login_invalid: false,
+            hold: None,
             inferred: false,
         };
         self.settle(&redemption.pool_id, settlement).await

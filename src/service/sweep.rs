@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
-use super::{acquire::Acquire, pools::Pools};
+use super::{acquire::Acquire, plans::advance_days, pools::Pools};
 use crate::{
-    domain::id::PoolId,
+    domain::{id::PoolId, lease::MAX_LEASE},
     store::{Store, account::Account},
 };
 
@@ -15,6 +15,8 @@ use crate::{
 const ACTOR: &str = "sweeper";
 /// The most leases that one statement ends.
 const BATCH: i64 = 500;
+/// How often days are looked for that a change of their plan has ended.
+const PLANS: Duration = Duration::from_secs(10);
 
 /// Looks every `interval`, until `stop`. Several servers may do so at once: each lease is ended by
 /// one of them.
@@ -27,6 +29,7 @@ pub async fn run(
 ) {
     let mut ticks = tokio::time::interval(interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut plans_looked_at = None;
     let stopped = stop.cancelled();
     tokio::pin!(stopped);
     loop {
@@ -44,6 +47,22 @@ pub async fn run(
         for pool_id in due {
             sweep(&store, &acquire, &pool_id).await;
         }
+        if plans_looked_at.is_none_or(|at: Instant| at.elapsed() >= PLANS) {
+            plans_looked_at = Some(Instant::now());
+            end_days(&store).await;
+        }
+    }
+}
+
+/// Ends the days of accounts that were under a lease when their plan was changed.
+async fn end_days(store: &Store) {
+    match store.plans_changed_lately(MAX_LEASE + PLANS * 2).await {
+        Ok(plans) => {
+            for (pool_id, plan_id) in plans {
+                advance_days(store, &pool_id, &plan_id, ACTOR).await;
+            }
+        }
+        Err(error) => tracing::warn!(%error, "cannot read which plans were changed lately"),
     }
 }
 

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::{Store, StoreError, lane::read_patiently};
 use crate::domain::{
-    account::{AccountStatus, LoginStatus},
+    account::{AccountStatus, HoldCause, LoginStatus},
     id::{AccountId, FencingToken, Holder, PlanId, PoolId, RedemptionId},
 };
 
@@ -34,6 +34,20 @@ pub struct Account {
     pub balance_minor: i64,
     /// For selectors.
     pub labels: Labels,
+    /// The day of its plan that it is on, counted from 1.
+    pub plan_day: i32,
+    /// What was credited on that day, in minor units.
+    pub day_credited_minor: i64,
+    /// What its lease, or the redemption under it, is going to bring, in minor units.
+    pub reserved_minor: Option<i64>,
+    /// It is not picked, and nothing is redeemed into it, before this time.
+    pub available_at: Option<OffsetDateTime>,
+    /// Why it is left in peace.
+    pub hold: Option<Hold>,
+    /// Nothing new is begun on it.
+    pub paused: bool,
+    /// Nothing new is leased on it.
+    pub draining: bool,
     /// The token of the last acquisition.
     pub token: FencingToken,
     /// The lease that it is under.
@@ -44,6 +58,17 @@ pub struct Account {
     pub created_at: OffsetDateTime,
     /// When it last changed.
     pub updated_at: OffsetDateTime,
+}
+
+/// An account that failed is left in peace for a while.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hold {
+    /// Why.
+    pub cause: HoldCause,
+    /// Until when.
+    pub until: OffsetDateTime,
+    /// Failures in a row.
+    pub count: i32,
 }
 
 /// A lease, as the database answered.
@@ -89,6 +114,12 @@ pub struct AccountChange {
     pub country_code: Option<Option<String>>,
     /// See [`Account`].
     pub labels: Option<Labels>,
+    /// See [`Account`].
+    pub paused: Option<bool>,
+    /// See [`Account`].
+    pub draining: Option<bool>,
+    /// Ends what is in the way of a new try, and the count of failures.
+    pub lift_hold: bool,
 }
 
 /// Which accounts a list is of.
@@ -143,6 +174,15 @@ macro_rules! account_row {
             pub(super) country_code: Option<String>,
             pub(super) balance_minor: i64,
             pub(super) labels: serde_json::Value,
+            pub(super) plan_day: i32,
+            pub(super) day_credited_minor: i64,
+            pub(super) reserved_minor: Option<i64>,
+            pub(super) usable_at: Option<time::OffsetDateTime>,
+            pub(super) hold_until: Option<time::OffsetDateTime>,
+            pub(super) hold_cause: Option<String>,
+            pub(super) hold_count: i32,
+            pub(super) paused: bool,
+            pub(super) draining: bool,
             pub(super) fencing_token: i64,
             pub(super) holder: Option<String>,
             pub(super) lease_acquired_at: Option<time::OffsetDateTime>,
@@ -170,6 +210,17 @@ macro_rules! account_row {
                     country_code: self.country_code.clone(),
                     balance_minor: self.balance_minor,
                     labels: stored::read_labels(&self.labels),
+                    plan_day: self.plan_day,
+                    day_credited_minor: self.day_credited_minor,
+                    reserved_minor: self.reserved_minor,
+                    available_at: self.usable_at,
+                    hold: stored::read_hold(
+                        self.hold_cause.as_deref(),
+                        self.hold_until,
+                        self.hold_count,
+                    )?,
+                    paused: self.paused,
+                    draining: self.draining,
                     token: $crate::domain::id::FencingToken(self.fencing_token),
                     lease: stored::read_lease(
                         status,
@@ -206,6 +257,16 @@ pub(super) fn read_status(text: &str) -> Result<AccountStatus, StoreError> {
 
 pub(super) fn read_login_status(text: &str) -> Result<LoginStatus, StoreError> {
     LoginStatus::parse(text).ok_or(StoreError::Unreadable("accounts.login_status"))
+}
+
+pub(super) fn read_hold(
+    cause: Option<&str>,
+    until: Option<OffsetDateTime>,
+    count: i32,
+) -> Result<Option<Hold>, StoreError> {
+    let (Some(cause), Some(until)) = (cause, until) else { return Ok(None) };
+    let cause = HoldCause::parse(cause).ok_or(StoreError::Unreadable("accounts.hold_cause"))?;
+    Ok(Some(Hold { cause, until, count }))
 }
 
 /// Labels that are not text, as a person may have written them, are read as their JSON.
@@ -324,6 +385,21 @@ impl Store {
         read_patiently(read).await?.map(|row| row.account(pool_id)).transpose()
     }
 
+    /// Reads some accounts.
+    pub async fn get_accounts(
+        &self,
+        pool_id: &PoolId,
+        account_ids: &[AccountId],
+    ) -> Result<Vec<Account>, StoreError> {
+        let ids: Vec<_> = account_ids.iter().map(AccountId::to_string).collect();
+        sqlx::query_file_as!(AccountRow, "src/store/sql/get_accounts.sql", pool_id.as_str(), &ids,)
+            .fetch_all(&self.db)
+            .await?
+            .iter()
+            .map(|row| row.account(pool_id))
+            .collect()
+    }
+
     /// Lists the accounts of a pool after `after` (exclusive), at most `limit`.
     pub async fn list_accounts(
         &self,
@@ -371,6 +447,9 @@ impl Store {
             country.and_then(Option::as_deref),
             change.labels.as_ref().map(labels_json),
             API_ACTOR,
+            change.paused,
+            change.draining,
+            change.lift_hold,
         )
         .fetch_optional(&self.db)
         .await?

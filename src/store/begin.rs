@@ -2,21 +2,24 @@
 
 use std::{collections::HashMap, time::Duration};
 
+use sqlx::postgres::types::PgInterval;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{
     Store, StoreError,
     db::Db,
-    interval,
+    duration, interval,
     lane::Batch,
     lease::{LeaseNow, lease_loss},
     redemption::{Redemption, redemption_row},
 };
 use crate::{
     domain::{
-        id::{PoolId, RedemptionId, RequestId},
+        account::Rest,
+        id::{PlanId, PoolId, RedemptionId, RequestId},
         lease::{LeaseLoss, LeaseRef},
+        plan::Misfit,
         redemption::RedemptionState,
     },
     injection::Step,
@@ -88,6 +91,26 @@ pub enum BeginRefusal {
     },
     /// The pool begins nothing new.
     Paused,
+    /// A person paused the account.
+    AccountPaused,
+    /// The account rests.
+    NotReady {
+        /// Why.
+        cause: Rest,
+        /// For how long.
+        left: Duration,
+    },
+    /// The account's plan would not take the amount now, or wants nothing more.
+    DoesNotFit {
+        /// The plan.
+        plan_id: PlanId,
+        /// Why.
+        misfit: Misfit,
+        /// What the plan still wants, in minor units.
+        headroom_minor: i64,
+        /// How much of that today.
+        day_headroom_minor: i64,
+    },
     /// What stood in the way has gone: the same call may be made again.
     TryAgain,
 }
@@ -112,6 +135,13 @@ struct BeginMiss {
     lease_expired: Option<bool>,
     release_requested: Option<bool>,
     open_redemption_id: Option<Uuid>,
+    account_paused: Option<bool>,
+    rest_cause: Option<String>,
+    rest_left: Option<PgInterval>,
+    misfit: Option<String>,
+    plan_id: Option<String>,
+    headroom_minor: Option<i64>,
+    day_headroom_minor: Option<i64>,
     same_request: Option<Uuid>,
     same_request_fingerprint: Option<Vec<u8>>,
     same_code: Option<Uuid>,
@@ -215,6 +245,7 @@ impl Begin {
             &new().map(|n| n.lease.account_id.to_string()).collect::<Vec<_>>(),
             &new().map(|n| n.request_id.to_string()).collect::<Vec<_>>(),
             &new().map(|n| n.code_fingerprint.to_vec()).collect::<Vec<_>>(),
+            &new().map(|n| n.expected_minor).collect::<Vec<_>>() as &[Option<i64>],
         )
         .fetch_all(&self.db)
         .await
@@ -245,6 +276,25 @@ impl BeginMiss {
         Begun::Refused(self.refusal(new))
     }
 
+    /// What of the account itself, or of its plan, stands in the way.
+    fn account_refusal(&self) -> Option<BeginRefusal> {
+        if self.account_paused == Some(true) {
+            return Some(BeginRefusal::AccountPaused);
+        }
+        if let (Some(cause), Some(left)) = (&self.rest_cause, &self.rest_left) {
+            return Some(BeginRefusal::NotReady {
+                cause: Rest::parse(cause)?,
+                left: duration(left),
+            });
+        }
+        Some(BeginRefusal::DoesNotFit {
+            plan_id: PlanId::parse(self.plan_id.as_deref()?).ok()?,
+            misfit: Misfit::parse(self.misfit.as_deref()?)?,
+            headroom_minor: self.headroom_minor?,
+            day_headroom_minor: self.day_headroom_minor?,
+        })
+    }
+
     fn refusal(self, new: &NewRedemption) -> BeginRefusal {
         if !self.pool_exists {
             return BeginRefusal::NoPool;
@@ -273,7 +323,7 @@ impl BeginMiss {
         match code_in_use {
             Some(refusal) => refusal,
             None if self.pool_paused => BeginRefusal::Paused,
-            None => BeginRefusal::TryAgain,
+            None => self.account_refusal().unwrap_or(BeginRefusal::TryAgain),
         }
     }
 }

@@ -1,92 +1,23 @@
-//! Leases: acquiring, renewing, releasing, and ending those whose time has passed.
+//! Leases: renewing, releasing, and ending those whose time has passed. Acquiring is in
+//! [`super::acquire`].
 
 use std::{collections::HashMap, time::Duration};
 
 use super::{
     Store, StoreError,
-    account::{Account, AccountRow, Labels, account_row, labels_json},
+    account::{Account, AccountRow, account_row},
     db::Db,
-    error::is_unique_violation,
     interval,
-    lane::{Batch, at_points, run_again_after_contention},
+    lane::{Batch, at_points},
 };
 use crate::{
     domain::{
         account::AccountStatus,
-        id::{AccountId, FencingToken, Holder, PlanId, PoolId, RequestId},
+        id::{FencingToken, PoolId},
         lease::{LeaseLoss, LeaseRef},
     },
     injection::Step,
 };
-
-/// Which accounts may be picked. What is `None` or empty does not narrow the choice.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Selector {
-    /// Only this account.
-    pub account_id: Option<AccountId>,
-    /// Accounts of this plan first, then ones without a plan.
-    pub plan_id: Option<PlanId>,
-    /// Only accounts of this country.
-    pub country_code: Option<String>,
-    /// Only accounts whose plan still wants this much, in minor units.
-    pub min_headroom_minor: Option<i64>,
-    /// Only accounts that carry all of these.
-    pub labels: Labels,
-    /// Not these.
-    pub exclude: Vec<AccountId>,
-}
-
-/// A lease that is wanted.
-#[derive(Clone, Debug)]
-pub struct Wanted {
-    /// The wish.
-    pub request_id: RequestId,
-    /// Who asks.
-    pub holder: Holder,
-    /// How long the lease is to last.
-    pub ttl: Duration,
-}
-
-/// A lease that was given, now or to an earlier try of the same request.
-#[derive(Clone, Debug)]
-pub struct Acquired {
-    /// Whether this call acquired it.
-    pub fresh: bool,
-    /// The status that the account had before.
-    pub original_status: AccountStatus,
-    /// The account under the lease.
-    pub account: Account,
-}
-
-/// Why no account was to be had: how many accounts were passed over, each under its first cause.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Unavailable {
-    /// Under somebody's lease.
-    pub locked: i64,
-    /// Full.
-    pub completed: i64,
-    /// Not let in by the provider, or set aside.
-    pub inactive: i64,
-    /// Their plan wants nothing more, or less than the asked headroom.
-    pub too_full: i64,
-    /// Not what the selector asks for.
-    pub not_selected: i64,
-    /// Free by now.
-    pub free: i64,
-}
-
-/// Whether what an acquisition names is there at all.
-#[derive(Clone, Copy, Debug)]
-pub struct SelectorCheck {
-    /// The pool.
-    pub pool_exists: bool,
-    /// The pool begins nothing new.
-    pub pool_paused: bool,
-    /// The plan that the selector names, if it names one.
-    pub plan_exists: bool,
-    /// The account that the selector names, if it names one.
-    pub account_exists: bool,
-}
 
 /// What became of a call under a lease.
 #[derive(Clone, Debug)]
@@ -101,16 +32,6 @@ pub enum LeaseAnswer {
     Unreadable(StoreError),
 }
 
-/// Which accounts are picked when a plan is named.
-#[derive(Clone, Copy, Debug)]
-enum Binding {
-    /// Those that are of the plan.
-    Own,
-    /// Those of no plan, which the lease binds to it.
-    New,
-}
-
-account_row!(AcquiredRow { request_id: String, fresh: bool, resume_status: String });
 account_row!(LeaseRow {
     asked_token: i64,
     ended_by: Option<String>,
@@ -167,145 +88,6 @@ pub(super) fn lease_loss(token: FencingToken, now: &LeaseNow<'_>) -> Option<Leas
 }
 
 impl Store {
-    /// Leases free accounts that `selector` allows to the requests, in their order. A request that
-    /// has a lease already gets that; one that is not in the answer found nothing free. No two of
-    /// `wanted` may have the same `request_id`.
-    ///
-    /// May be repeated when the reply was lost: the requests then have their leases already.
-    pub async fn acquire(
-        &self,
-        pool_id: &PoolId,
-        selector: &Selector,
-        wanted: &[Wanted],
-    ) -> Result<HashMap<RequestId, Acquired>, StoreError> {
-        let mut found = self.acquire_from(pool_id, selector, wanted, Binding::Own).await?;
-        if selector.plan_id.is_some() && found.len() < wanted.len() {
-            let rest: Vec<_> = wanted
-                .iter()
-                .filter(|wanted| !found.contains_key(&wanted.request_id))
-                .cloned()
-                .collect();
-            found.extend(self.acquire_from(pool_id, selector, &rest, Binding::New).await?);
-        }
-        Ok(found)
-    }
-
-    async fn acquire_from(
-        &self,
-        pool_id: &PoolId,
-        selector: &Selector,
-        wanted: &[Wanted],
-        binding: Binding,
-    ) -> Result<HashMap<RequestId, Acquired>, StoreError> {
-        // A unique violation: the same request is being served by another server. Next time its
-        // lease is seen.
-        let rows = run_again_after_contention(
-            Step::Acquire,
-            || self.acquire_rows(pool_id, selector, wanted, binding),
-            is_unique_violation,
-        )
-        .await?;
-        rows.iter()
-            .map(|row| {
-                let request_id = RequestId::parse_any(&row.request_id)
-                    .map_err(|_| StoreError::Unreadable("accounts.lease_request_id"))?;
-                let original_status = AccountStatus::parse(&row.resume_status)
-                    .ok_or(StoreError::Unreadable("accounts.resume_status"))?;
-                let account = row.account(pool_id)?;
-                Ok((request_id, Acquired { fresh: row.fresh, original_status, account }))
-            })
-            .collect()
-    }
-
-    async fn acquire_rows(
-        &self,
-        pool_id: &PoolId,
-        selector: &Selector,
-        wanted: &[Wanted],
-        binding: Binding,
-    ) -> Result<Vec<AcquiredRow>, sqlx::Error> {
-        let requests: Vec<_> = wanted.iter().map(|w| w.request_id.to_string()).collect();
-        let holders: Vec<_> = wanted.iter().map(|w| w.holder.to_string()).collect();
-        let ttls: Vec<_> = wanted.iter().map(|w| interval(w.ttl)).collect();
-        let count = i64::try_from(wanted.len()).unwrap_or(i64::MAX);
-        if *selector == Selector::default() {
-            return sqlx::query_file_as!(
-                AcquiredRow,
-                "src/store/sql/acquire.sql",
-                pool_id.as_str(),
-                &requests,
-                &holders,
-                &ttls,
-                count,
-            )
-            .fetch_all(&self.db)
-            .await;
-        }
-        let exclude: Vec<_> = selector.exclude.iter().map(AccountId::to_string).collect();
-        let plan_id = selector.plan_id.as_ref().map(PlanId::as_str);
-        let (own_plan, new_plan) = match binding {
-            Binding::Own => (plan_id, None),
-            Binding::New => (None, plan_id),
-        };
-        sqlx::query_file_as!(
-            AcquiredRow,
-            "src/store/sql/acquire_matching.sql",
-            pool_id.as_str(),
-            &requests,
-            &holders,
-            &ttls,
-            count,
-            selector.account_id.as_ref().map(AccountId::as_str),
-            own_plan,
-            selector.country_code.as_deref(),
-            selector.min_headroom_minor,
-            labels_json(&selector.labels),
-            &exclude,
-            new_plan,
-        )
-        .fetch_all(&self.db)
-        .await
-    }
-
-    /// Whether what an acquisition names is there at all.
-    pub async fn check_selector(
-        &self,
-        pool_id: &PoolId,
-        selector: &Selector,
-    ) -> Result<SelectorCheck, StoreError> {
-        Ok(sqlx::query_file_as!(
-            SelectorCheck,
-            "src/store/sql/explain_selector.sql",
-            pool_id.as_str(),
-            selector.plan_id.as_ref().map(PlanId::as_str),
-            selector.account_id.as_ref().map(AccountId::as_str),
-        )
-        .fetch_one(&self.db)
-        .await?)
-    }
-
-    /// Why no account was to be had. Reads every account of the pool.
-    pub async fn explain_acquire(
-        &self,
-        pool_id: &PoolId,
-        selector: &Selector,
-    ) -> Result<Unavailable, StoreError> {
-        let exclude: Vec<_> = selector.exclude.iter().map(AccountId::to_string).collect();
-        Ok(sqlx::query_file_as!(
-            Unavailable,
-            "src/store/sql/explain_acquire.sql",
-            pool_id.as_str(),
-            selector.account_id.as_ref().map(AccountId::as_str),
-            selector.plan_id.as_ref().map(PlanId::as_str),
-            selector.country_code.as_deref(),
-            selector.min_headroom_minor,
-            labels_json(&selector.labels),
-            &exclude,
-        )
-        .fetch_one(&self.db)
-        .await?)
-    }
-
     /// Makes a lease end `ttl` from now.
     pub async fn renew(&self, lease: &LeaseRef, ttl: Duration) -> Result<LeaseAnswer, StoreError> {
         self.renew.call(&lease.pool_id, (lease.clone(), ttl)).await

@@ -5,6 +5,7 @@
 //! [`lane`]s, which make one statement of what many callers want at once.
 
 pub mod account;
+pub mod acquire;
 pub mod begin;
 mod db;
 mod error;
@@ -12,6 +13,7 @@ mod lane;
 pub mod late_credit;
 pub mod lease;
 pub mod outcome;
+pub mod plan;
 pub mod pool;
 pub mod redemption;
 

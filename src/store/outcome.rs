@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     domain::{
-        account::AccountStatus,
+        account::{AccountStatus, HoldCause},
         id::{PoolId, RedemptionId},
         money::Money,
         redemption::{Failure, RedemptionState},
@@ -38,8 +38,8 @@ pub struct Settlement {
     pub actor: String,
     /// A person's word, when it is that.
     pub resolution: Option<Resolution>,
-    /// The provider refused the account's login.
-    pub login_invalid: bool,
+    /// What is wrong with the account, where that is why it failed.
+    pub hold: Option<HoldCause>,
     /// It only follows from what this server sent: it does not hold once the redemption is in doubt,
     /// because then somebody else may have sent it too.
     pub inferred: bool,
@@ -205,7 +205,7 @@ impl Settle {
             &column(|s| s.resolution.as_ref().map(|r| r.resolved_by.clone()))
                 as &[Option<String>],
             &column(|s| s.resolution.as_ref().map(|r| r.reason.clone())) as &[Option<String>],
-            &inputs.iter().map(|s| s.login_invalid).collect::<Vec<_>>(),
+            &column(|s| s.hold.map(|cause| cause.as_str().to_owned())) as &[Option<String>],
             &inputs.iter().map(|s| s.inferred).collect::<Vec<_>>(),
             &column(|s| s.resolution.as_ref().and_then(|r| r.evidence.clone()))
                 as &[Option<String>],

@@ -1,4 +1,4 @@
-//! Pools and plans.
+//! Pools.
 
 use std::time::Duration;
 
@@ -6,10 +6,7 @@ use sqlx::postgres::types::PgInterval;
 use time::OffsetDateTime;
 
 use super::{Store, StoreError, duration, interval, lane::read_patiently};
-use crate::domain::{
-    id::{PlanId, PoolId},
-    money::Currency,
-};
+use crate::domain::{id::PoolId, money::Currency};
 
 /// What becomes of a redemption that was credited with another amount than expected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,12 +46,44 @@ pub struct Pool {
     pub max_lease: Duration,
     /// Whether it begins nothing new.
     pub paused: bool,
+    /// Whether it gives out no new leases.
+    pub draining: bool,
     /// What becomes of a redemption that was credited with another amount than expected.
     pub amount_mismatch: AmountMismatch,
+    /// Which part of the leases one holder may get while others wait, in percent.
+    pub holder_share_percent: i32,
+    /// How long an account is left in peace after a failure that was its own.
+    pub holds: Holds,
     /// When it was created.
     pub created_at: OffsetDateTime,
     /// When it was last changed.
     pub updated_at: OffsetDateTime,
+}
+
+/// How long an account is left in peace after a failure that was its own, by cause.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Holds {
+    /// After the provider refused its login.
+    pub login_invalid: Duration,
+    /// After it had as much as the provider allows.
+    pub limit_reached: Duration,
+    /// After the provider wanted it to be slower.
+    pub throttled: Duration,
+    /// No hold is longer, however many failures there are in a row.
+    pub longest: Duration,
+}
+
+/// What to change of [`Holds`].
+#[derive(Clone, Copy, Debug, Default)]
+pub struct HoldsChange {
+    /// See [`Holds`].
+    pub login_invalid: Option<Duration>,
+    /// See [`Holds`].
+    pub limit_reached: Option<Duration>,
+    /// See [`Holds`].
+    pub throttled: Option<Duration>,
+    /// See [`Holds`].
+    pub longest: Option<Duration>,
 }
 
 /// A pool to create.
@@ -73,7 +102,13 @@ pub struct NewPool {
     /// See [`Pool`].
     pub paused: bool,
     /// See [`Pool`].
+    pub draining: bool,
+    /// See [`Pool`].
     pub amount_mismatch: AmountMismatch,
+    /// See [`Pool`].
+    pub holder_share_percent: i32,
+    /// See [`Pool`].
+    pub holds: Holds,
 }
 
 /// What to change of a pool.
@@ -88,22 +123,13 @@ pub struct PoolChange {
     /// See [`Pool`].
     pub paused: Option<bool>,
     /// See [`Pool`].
+    pub draining: Option<bool>,
+    /// See [`Pool`].
     pub amount_mismatch: Option<AmountMismatch>,
-}
-
-/// A plan, as it is stored.
-#[derive(Clone, Debug)]
-pub struct Plan {
-    /// Its pool.
-    pub pool_id: PoolId,
-    /// Its name.
-    pub plan_id: PlanId,
-    /// The balance at which an account is `COMPLETED`, in minor units.
-    pub target_minor: i64,
-    /// When it was created.
-    pub created_at: OffsetDateTime,
-    /// When it was last changed.
-    pub updated_at: OffsetDateTime,
+    /// See [`Pool`].
+    pub holder_share_percent: Option<i32>,
+    /// See [`Pool`].
+    pub holds: HoldsChange,
 }
 
 struct PoolRow {
@@ -113,6 +139,12 @@ struct PoolRow {
     min_lease: PgInterval,
     max_lease: PgInterval,
     paused: bool,
+    draining: bool,
+    holder_share_percent: i32,
+    hold_login_invalid: PgInterval,
+    hold_limit_reached: PgInterval,
+    hold_throttled: PgInterval,
+    hold_longest: PgInterval,
     amount_mismatch: String,
     created_at: OffsetDateTime,
     updated_at: OffsetDateTime,
@@ -128,6 +160,14 @@ impl PoolRow {
             min_lease: duration(&self.min_lease),
             max_lease: duration(&self.max_lease),
             paused: self.paused,
+            draining: self.draining,
+            holder_share_percent: self.holder_share_percent,
+            holds: Holds {
+                login_invalid: duration(&self.hold_login_invalid),
+                limit_reached: duration(&self.hold_limit_reached),
+                throttled: duration(&self.hold_throttled),
+                longest: duration(&self.hold_longest),
+            },
             amount_mismatch: AmountMismatch::parse(&self.amount_mismatch)
                 .ok_or(StoreError::Unreadable("pools.amount_mismatch"))?,
             created_at: self.created_at,
@@ -138,26 +178,6 @@ impl PoolRow {
 
 pub(super) fn read_pool_id(text: &str) -> Result<PoolId, StoreError> {
     PoolId::parse(text).map_err(|_| StoreError::Unreadable("pool_id"))
-}
-
-struct PlanRow {
-    plan_id: String,
-    target_minor: i64,
-    created_at: OffsetDateTime,
-    updated_at: OffsetDateTime,
-}
-
-impl PlanRow {
-    fn read(self, pool_id: &PoolId) -> Result<Plan, StoreError> {
-        Ok(Plan {
-            pool_id: pool_id.clone(),
-            plan_id: PlanId::parse(&self.plan_id)
-                .map_err(|_| StoreError::Unreadable("plans.plan_id"))?,
-            target_minor: self.target_minor,
-            created_at: self.created_at,
-            updated_at: self.updated_at,
-        })
-    }
 }
 
 impl Store {
@@ -173,6 +193,12 @@ impl Store {
             interval(new.max_lease),
             new.paused,
             new.amount_mismatch.as_str(),
+            new.draining,
+            new.holder_share_percent,
+            interval(new.holds.login_invalid),
+            interval(new.holds.limit_reached),
+            interval(new.holds.throttled),
+            interval(new.holds.longest),
         )
         .fetch_optional(&self.db)
         .await?
@@ -214,89 +240,16 @@ impl Store {
             change.max_lease.map(interval),
             change.paused,
             change.amount_mismatch.map(AmountMismatch::as_str),
+            change.draining,
+            change.holder_share_percent,
+            change.holds.login_invalid.map(interval),
+            change.holds.limit_reached.map(interval),
+            change.holds.throttled.map(interval),
+            change.holds.longest.map(interval),
         )
         .fetch_optional(&self.db)
         .await?
         .map(PoolRow::read)
-        .transpose()
-    }
-
-    /// Creates a plan; `None` when it is there already.
-    pub async fn insert_plan(
-        &self,
-        pool_id: &PoolId,
-        plan_id: &PlanId,
-        target_minor: i64,
-    ) -> Result<Option<Plan>, StoreError> {
-        sqlx::query_file_as!(
-            PlanRow,
-            "src/store/sql/insert_plan.sql",
-            pool_id.as_str(),
-            plan_id.as_str(),
-            target_minor,
-        )
-        .fetch_optional(&self.db)
-        .await?
-        .map(|row| row.read(pool_id))
-        .transpose()
-    }
-
-    /// Reads a plan.
-    pub async fn get_plan(
-        &self,
-        pool_id: &PoolId,
-        plan_id: &PlanId,
-    ) -> Result<Option<Plan>, StoreError> {
-        sqlx::query_file_as!(
-            PlanRow,
-            "src/store/sql/get_plan.sql",
-            pool_id.as_str(),
-            plan_id.as_str(),
-        )
-        .fetch_optional(&self.db)
-        .await?
-        .map(|row| row.read(pool_id))
-        .transpose()
-    }
-
-    /// Lists the plans of a pool after `after` (exclusive), at most `limit`.
-    pub async fn list_plans(
-        &self,
-        pool_id: &PoolId,
-        after: &str,
-        limit: i64,
-    ) -> Result<Vec<Plan>, StoreError> {
-        sqlx::query_file_as!(
-            PlanRow,
-            "src/store/sql/list_plans.sql",
-            pool_id.as_str(),
-            after,
-            limit,
-        )
-        .fetch_all(&self.db)
-        .await?
-        .into_iter()
-        .map(|row| row.read(pool_id))
-        .collect()
-    }
-
-    /// Changes a plan's target; `None` when there is no such plan.
-    pub async fn update_plan(
-        &self,
-        pool_id: &PoolId,
-        plan_id: &PlanId,
-        target_minor: i64,
-    ) -> Result<Option<Plan>, StoreError> {
-        sqlx::query_file_as!(
-            PlanRow,
-            "src/store/sql/update_plan.sql",
-            pool_id.as_str(),
-            plan_id.as_str(),
-            target_minor,
-        )
-        .fetch_optional(&self.db)
-        .await?
-        .map(|row| row.read(pool_id))
         .transpose()
     }
 

@@ -82,7 +82,7 @@ fn settlement(id: RedemptionId, outcome: Outcome, inferred: bool) -> Settlement 
         attempts: 1,
         actor: "test".to_owned(),
         resolution: None,
-        login_invalid: false,
+        hold: None,
         inferred,
     }
 }

@@ -39,6 +39,7 @@ fn bad_selector(prefix: &str) -> (Option<pb::AccountSelector>, Vec<String>) {
         min_headroom: money(-1, "euro"),
         labels: (0..33).map(|n| (format!("k{n}"), String::new())).collect(),
         exclude_account_ids,
+        expected: money(0, "EUR"),
     };
     let names = [
         "account_id",
@@ -46,6 +47,7 @@ fn bad_selector(prefix: &str) -> (Option<pb::AccountSelector>, Vec<String>) {
         "country_code",
         "min_headroom.amount_minor",
         "min_headroom.currency_code",
+        "expected.amount_minor",
         "labels",
         "exclude_account_ids",
         "exclude_account_ids[7]",

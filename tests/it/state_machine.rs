@@ -9,16 +9,19 @@ use holdfast::{
             AccountEvent, AccountState, AccountStatus, Lock, Refusal, Resume, Settle,
             SettleOutcome, transition,
         },
-        id::{AccountId, FencingToken, Holder, PoolId, RedemptionId, RequestId},
+        id::{AccountId, FencingToken, Holder, PlanId, PoolId, RedemptionId, RequestId},
         lease::{LeaseLoss, LeaseRef},
         money::{Currency, Money},
+        plan::Filled,
         redemption::Failure,
     },
     store::{
         Store,
+        account::AccountChange,
+        acquire::{Selector, Wanted},
         begin::{BeginRefusal, Begun, NewRedemption, SendLimits},
         late_credit::LateCredit,
-        lease::{LeaseAnswer, Selector, Wanted},
+        lease::LeaseAnswer,
         outcome::{Outcome, Settled, Settlement},
     },
 };
@@ -28,7 +31,8 @@ use uuid::Uuid;
 
 use crate::support::world::fresh_database;
 
-/// What a success credits. `small`'s target is reached by it, `large`'s is not.
+/// What a success credits. `small`'s target is reached by it, and each day of `daily`; `large` has none,
+/// and a far target.
 const CREDIT: i64 = 100;
 
 #[tokio::test]
@@ -108,7 +112,10 @@ impl Bench {
         let mut db = PgConnection::connect(&database.url).await.unwrap();
         sqlx::raw_sql(
             "INSERT INTO pools VALUES ('p', 'EUR', '1 minute', '1 second', '1 hour', false, 'ACCEPT');
-             INSERT INTO plans VALUES ('p', 'small', 100), ('p', 'large', 1000000)",
+             INSERT INTO plans (pool_id, plan_id, target_minor, day_amounts_minor, day_interval)
+             VALUES ('p', 'small', 100, '{}', '0'), ('p', 'large', 1000000, '{}', '0'),
+                 ('p', 'daily', 1000000, array_fill(100::bigint, '{366}'), '0'),
+                 ('p', 'over', 1000000, '{1,1}', '0')",
         )
         .execute(&mut db)
         .await
@@ -146,6 +153,12 @@ impl Bench {
             self.set(id, "release_requested = true").await;
         }
         self.prepare_settle(&account, event).await;
+        match event {
+            // What it has all of must be something.
+            AccountEvent::Replan { .. } => self.set(id, "balance_minor = 100").await,
+            AccountEvent::EndDay => self.set(id, "plan_id = 'over', day_credited_minor = 1").await,
+            _ => {}
+        }
         account
     }
 
@@ -175,16 +188,18 @@ impl Bench {
         self.set(account.id.as_str(), "lease_expires_at = now() - interval '1 second'").await;
     }
 
-    /// The wish to release with the outcome stands in the redemption; whether the target is reached
-    /// is a matter of the plan.
+    /// The wish to release with the outcome stands in the redemption; what a success fills is a matter
+    /// of the plan.
     async fn prepare_settle(&mut self, account: &Account, event: AccountEvent) {
         let settle = match event {
             AccountEvent::Settle(settle) => Some(settle),
             _ => None,
         };
-        let reached = SettleOutcome::Succeeded { target_reached: true };
-        let reached = settle.is_some_and(|settle| settle.outcome == reached);
-        let plan = if reached { "plan_id = 'small'" } else { "plan_id = 'large'" };
+        let plan = match settle.map(|settle| settle.outcome) {
+            Some(SettleOutcome::Succeeded(Filled::Target)) => "plan_id = 'small'",
+            Some(SettleOutcome::Succeeded(Filled::Day)) => "plan_id = 'daily'",
+            _ => "plan_id = 'large'",
+        };
         self.set(account.id.as_str(), plan).await;
         let Some(Settle { release, .. }) = settle else { return };
         if let Some(open) = account.open {
@@ -279,6 +294,28 @@ impl Bench {
             AccountEvent::Begin => self.begin(account, lease).await,
             AccountEvent::Settle(settle) => self.settle(account, settle).await,
             AccountEvent::CreditLate => self.credit_late(account).await,
+            AccountEvent::Replan { target_reached } => self.replan(account, target_reached).await,
+            AccountEvent::EndDay => {
+                let over = PlanId::parse("over").unwrap();
+                let ended = self.store.advance_days(&self.pool_id, &over, 1000, "test").await;
+                if ended.unwrap() == 1 { Said::Done } else { Said::RefusedSomehow }
+            }
+        }
+    }
+
+    async fn replan(&mut self, account: &Account, target_reached: bool) -> Said {
+        let plan = if target_reached { "small" } else { "daily" };
+        let change = AccountChange {
+            plan_id: Some(Some(PlanId::parse(plan).unwrap())),
+            ..AccountChange::default()
+        };
+        let changed = self.store.update_account(&self.pool_id, &account.id, &change).await.unwrap();
+        match changed {
+            Some(account) => {
+                assert_eq!((account.plan_day, account.day_credited_minor), (1, 0), "a new plan");
+                Said::Done
+            }
+            None => Said::RefusedSomehow,
         }
     }
 
@@ -323,6 +360,7 @@ impl Bench {
             request_id: RequestId::random(),
             holder: Holder::parse("me").unwrap(),
             ttl: Duration::from_secs(60),
+            expected_minor: None,
         };
         let found = self.store.acquire(&self.pool_id, &selector, &[wanted]).await.unwrap();
         match found.into_values().next() {
@@ -369,7 +407,7 @@ impl Bench {
 
     async fn settle(&mut self, account: &mut Account, settle: Settle) -> Said {
         let outcome = match settle.outcome {
-            SettleOutcome::Succeeded { .. } => Outcome::Succeeded {
+            SettleOutcome::Succeeded(_) => Outcome::Succeeded {
                 amount: Money { amount_minor: CREDIT, currency: Currency::parse("EUR").unwrap() },
                 provider_ref: None,
             },
@@ -385,7 +423,7 @@ impl Bench {
             attempts: 1,
             actor: "test".to_owned(),
             resolution: None,
-            login_invalid: false,
+            hold: None,
             inferred: false,
         };
         match self.store.settle(&self.pool_id, settlement).await.unwrap() {

@@ -1,12 +1,18 @@
--- Acquire, shape (a): leases on any free accounts of a pool, one for each request.
--- $1 pool_id; one element for each request, in the order of arrival: $2 request ids, $3 holders,
--- $4 lease durations; $5 how many that is.
+-- Acquire, shape (a): leases on free accounts that a selector allows and whose plans want a card of
+-- the expected amount, one for each request. THE choice: see plan_misfit for what fits.
+-- $1 pool_id; one element for each request, in the order of their turns: $2 request ids, $3 holders,
+-- $4 lease durations, $5 amounts expected (null: not known); $6 how many accounts to look at for each
+-- amount: as many as there are requests, and some more for those that others are choosing just now.
+-- The selector, the same for all and null where it does not say: $7 account_id, $8 plan_id (accounts of
+-- this plan first, then ones without a plan, which are bound to it), $9 country_code, $10 the card's
+-- country, or unknown, $11 min_headroom in minor units; $12 labels, all of which an account must carry;
+-- $13 account ids that are not wanted.
 -- Answers with the accounts that are now leased, each with its request. A request without a row
--- found nothing free, or the pool is paused.
+-- found nothing that fits it, or the pool is paused or draining.
 WITH wanted AS MATERIALIZED (
-    SELECT w.request_id, w.holder, w.ttl, w.place
-    FROM unnest($2::text[], $3::text[], $4::interval[])
-        WITH ORDINALITY AS w (request_id, holder, ttl, place)
+    SELECT w.request_id, w.holder, w.ttl, w.expected, w.place
+    FROM unnest($2::text[], $3::text[], $4::interval[], $5::bigint[])
+        WITH ORDINALITY AS w (request_id, holder, ttl, expected, place)
 ),
 -- Requests that have their lease already: a retry gets it again. Whether it still lives is for the
 -- caller to see.
@@ -16,55 +22,167 @@ held AS MATERIALIZED (
     JOIN accounts a ON a.pool_id = $1 AND a.lease_request_id = w.request_id
     WHERE a.pool_id = $1 AND a.status = 'LOCKING'
 ),
--- The rest, in the order of arrival.
+-- The rest, in their order. Those who expect the same amount have the same wish.
 waiting AS MATERIALIZED (
-    SELECT w.request_id, w.holder, w.ttl, row_number() OVER (ORDER BY w.place) AS turn
+    SELECT
+        w.request_id, w.holder, w.ttl, w.expected,
+        row_number() OVER (ORDER BY w.place) AS turn,
+        dense_rank() OVER (ORDER BY w.expected)::int AS wish
     FROM wanted w
     WHERE NOT EXISTS (SELECT FROM held h WHERE h.request_id = w.request_id)
 ),
--- SKIP LOCKED: another server's statement is choosing those. idle_since: no lease begins, by now(),
--- before the last one ended. Full: a plan's target may have been lowered since the last settlement.
-free AS MATERIALIZED (
-    SELECT a.account_id, a.status, a.idle_since
+-- What can be picked, by plan: accounts of the plans, and accounts of none (''), which have the terms
+-- of the asked plan, if one is asked for.
+kind AS MATERIALIZED (
+    SELECT
+        t.plan_key, t.plan_key <> '' AS has_plan, w.wish, w.expected,
+        -- The fullest that may fit: where the walk along the index begins.
+        CASE WHEN t.plan_key = '' THEN 0 ELSE t.target_minor - COALESCE(w.expected, 1) END AS fullest,
+        t.target_minor, t.day_amounts_minor, t.day_tolerance_minor, t.smallest_minor, t.largest_minor,
+        t.step_minor, t.fixed_minor, t.least_steps
+    FROM (SELECT DISTINCT x.wish, x.expected FROM waiting x) w
+    CROSS JOIN (
+        SELECT p.plan_id AS plan_key, p.*
+        FROM plans p
+        WHERE p.pool_id = $1 AND ($8::text IS NULL OR p.plan_id = $8)
+        UNION ALL
+        SELECT '' AS plan_key, n.*
+        FROM (VALUES (1)) one
+        LEFT JOIN plans n ON n.pool_id = $1 AND n.plan_id = $8
+        WHERE $8::text IS NULL OR n.plan_id IS NOT NULL
+    ) t
+    WHERE EXISTS (SELECT FROM pools o WHERE o.pool_id = $1 AND NOT o.paused AND NOT o.draining)
+),
+-- Accounts that the index below does not have in order: the one that is named; else those whose time
+-- has come and that nobody has unparked yet.
+apart AS MATERIALIZED (
+    SELECT a.*
     FROM accounts a
     WHERE a.pool_id = $1
-      AND a.status IN ('PROCESSING', 'WAITING')
+      AND a.account_id = $7
+      AND (a.usable_at <= now() OR a.usable_at IS NULL)
+    UNION ALL
+    (
+        SELECT a.*
+        FROM accounts a
+        WHERE a.pool_id = $1 AND a.parked AND a.usable_at <= now() AND $7::text IS NULL
+        ORDER BY a.usable_at
+        LIMIT 1000
+    )
+),
+candidate AS MATERIALIZED (
+    SELECT k.wish, k.has_plan, k.target_minor, c.*
+    FROM kind k
+    CROSS JOIN (VALUES ('PROCESSING'), ('WAITING')) AS s (status)
+    CROSS JOIN LATERAL (
+        SELECT a.account_id, a.version, a.status, a.balance_minor, a.idle_since
+        FROM accounts a
+        WHERE a.pool_id = $1
+          AND a.plan_key = k.plan_key
+          AND a.status = s.status
+          AND a.status IN ('PROCESSING', 'WAITING')
+          AND a.login_status = 'ACTIVE'
+          AND NOT a.paused
+          AND NOT a.draining
+          AND NOT a.parked
+          AND a.fullness_minor <= k.fullest
+          AND a.idle_since <= now()
+          AND $7::text IS NULL
+          AND ($9::text IS NULL OR a.country_code = $9)
+          AND ($10::text IS NULL OR a.country_code IS NULL OR a.country_code = $10)
+          AND a.labels @> $12::jsonb
+          AND a.account_id <> ALL ($13::text[])
+          AND (k.target_minor IS NULL OR plan_misfit(
+              k.expected, a.balance_minor, a.plan_day, a.day_credited_minor,
+              k.target_minor, k.day_amounts_minor, k.day_tolerance_minor,
+              k.smallest_minor, k.largest_minor, k.step_minor, k.fixed_minor, k.least_steps
+          ) IS NULL)
+          AND ($11::bigint IS NULL OR k.target_minor IS NULL OR $11 <= plan_room(
+              a.balance_minor, a.plan_day, a.day_credited_minor,
+              k.target_minor, k.day_amounts_minor, k.day_tolerance_minor
+          ))
+        ORDER BY a.fullness_minor DESC, a.idle_since, a.account_id
+        LIMIT $6
+    ) c
+    UNION ALL
+    SELECT k.wish, k.has_plan, k.target_minor, a.account_id, a.version, a.status, a.balance_minor, a.idle_since
+    FROM apart a
+    JOIN kind k ON k.plan_key = a.plan_key
+    WHERE a.status IN ('PROCESSING', 'WAITING')
       AND a.login_status = 'ACTIVE'
+      AND NOT a.paused
+      AND NOT a.draining
       AND a.idle_since <= now()
-      AND NOT EXISTS (
-          SELECT FROM plans n
-          WHERE n.pool_id = $1 AND n.plan_id = a.plan_id AND n.target_minor <= a.balance_minor
-      )
-      AND EXISTS (SELECT FROM pools p WHERE p.pool_id = $1 AND NOT p.paused)
-    ORDER BY a.status, a.idle_since, a.account_id
-    LIMIT $5
+      AND ($9::text IS NULL OR a.country_code = $9)
+      AND ($10::text IS NULL OR a.country_code IS NULL OR a.country_code = $10)
+      AND a.labels @> $12::jsonb
+      AND a.account_id <> ALL ($13::text[])
+      AND (k.target_minor IS NULL OR plan_misfit(
+          k.expected, a.balance_minor, a.plan_day, a.day_credited_minor,
+          k.target_minor, k.day_amounts_minor, k.day_tolerance_minor,
+          k.smallest_minor, k.largest_minor, k.step_minor, k.fixed_minor, k.least_steps
+      ) IS NULL)
+      AND ($11::bigint IS NULL OR k.target_minor IS NULL OR $11 <= plan_room(
+          a.balance_minor, a.plan_day, a.day_credited_minor,
+          k.target_minor, k.day_amounts_minor, k.day_tolerance_minor
+      ))
+),
+-- SKIP LOCKED: another server's statement is choosing those. The version: nothing has happened to it
+-- since this statement looked. Where all wish the same, only as many as are needed are locked.
+locked AS MATERIALIZED (
+    SELECT
+        c.wish, c.account_id, c.version, c.status, c.idle_since,
+        (c.has_plan OR $8::text IS NULL) AS as_asked,
+        CASE WHEN c.has_plan THEN c.target_minor - c.balance_minor END AS headroom
+    FROM candidate c
+    JOIN accounts a ON a.pool_id = $1 AND a.account_id = c.account_id
+    WHERE a.pool_id = $1 AND a.version = c.version AND a.status IN ('PROCESSING', 'WAITING')
+    ORDER BY 6 DESC, 4, 7 NULLS LAST, 5, 2
+    LIMIT (SELECT CASE WHEN max(w.wish) = 1 THEN count(*) END FROM waiting w)
     FOR NO KEY UPDATE OF a SKIP LOCKED
 ),
+ranked AS MATERIALIZED (
+    SELECT
+        l.wish, l.account_id, l.version,
+        dense_rank() OVER (ORDER BY l.account_id)::int AS number,
+        row_number() OVER (
+            PARTITION BY l.wish
+            ORDER BY l.as_asked DESC, l.status, l.headroom NULLS LAST, l.idle_since, l.account_id
+        ) AS rank
+    FROM locked l
+),
+-- Each in turn gets the first that fits it of those that are left.
 chosen AS MATERIALIZED (
-    SELECT f.account_id, row_number() OVER (ORDER BY f.status, f.idle_since, f.account_id) AS turn
-    FROM free f
+    SELECT w.request_id, w.holder, w.ttl, w.expected, r.account_id, r.version
+    FROM unnest(first_come(
+        (SELECT array_agg(x.wish ORDER BY x.turn) FROM waiting x),
+        (SELECT array_agg(x.wish ORDER BY x.wish, x.rank) FROM ranked x),
+        (SELECT array_agg(x.number ORDER BY x.wish, x.rank) FROM ranked x)
+    )) WITH ORDINALITY AS g (number, turn)
+    JOIN waiting w ON w.turn = g.turn
+    JOIN ranked r ON r.number = g.number AND r.wish = w.wish
 ),
 leased AS (
     UPDATE accounts a
     SET status = 'LOCKING',
         resume_status = a.status,
         fencing_token = a.fencing_token + 1,
-        holder = w.holder,
-        lease_request_id = w.request_id,
+        holder = c.holder,
+        lease_request_id = c.request_id,
         lease_acquired_at = now(),
-        lease_expires_at = ((now() AT TIME ZONE 'utc') + w.ttl) AT TIME ZONE 'utc',
-        bound_by_lease = false,
+        lease_expires_at = ((now() AT TIME ZONE 'utc') + c.ttl) AT TIME ZONE 'utc',
+        plan_id = COALESCE(a.plan_id, $8::text),
+        bound_by_lease = a.plan_id IS NULL AND $8::text IS NOT NULL,
+        reserved_minor = c.expected,
         lease_end = NULL,
-        change_actor = w.holder,
+        change_actor = c.holder,
         change_reason = 'acquired'
     FROM chosen c
-    JOIN waiting w ON w.turn = c.turn
     WHERE a.pool_id = $1
       AND a.account_id = c.account_id
+      AND a.version = c.version
       AND a.status IN ('PROCESSING', 'WAITING')
-      AND a.login_status = 'ACTIVE'
-      AND a.idle_since <= now()
-    RETURNING a.*, w.request_id
+    RETURNING a.*, c.request_id
 ),
 answer AS (
     SELECT l.*, true AS fresh FROM leased l
@@ -82,6 +200,15 @@ SELECT
     x.country_code AS "country_code?",
     x.balance_minor AS "balance_minor!",
     x.labels AS "labels!",
+    x.plan_day AS "plan_day!",
+    x.day_credited_minor AS "day_credited_minor!",
+    x.reserved_minor AS "reserved_minor?",
+    x.usable_at AS "usable_at?",
+    x.hold_until AS "hold_until?",
+    x.hold_cause AS "hold_cause?",
+    x.hold_count AS "hold_count!",
+    x.paused AS "paused!",
+    x.draining AS "draining!",
     x.fencing_token AS "fencing_token!",
     x.holder AS "holder?",
     x.lease_acquired_at AS "lease_acquired_at?",

@@ -4,17 +4,20 @@
 -- $5 request ids, $6 whether to release on completion, $7 code fingerprints, $8 code ciphertexts,
 -- $9 last four characters, $10 expected amounts in minor units;
 -- $11 how long the provider may begin it, $12 when the reconciler takes over if nobody has settled it.
+-- An account that rests, or whose plan would not take the amount, is not redeemed into: its plan may
+-- have changed since it was acquired, and another redemption may have filled it under this very lease.
 -- Locks the accounts in their order. ON CONFLICT: the request or the code is there already, or
 -- another redemption of this very statement has the account. An input without a row in the answer
 -- is explained by explain_begin.sql.
 INSERT INTO redemptions AS r (
     pool_id, redemption_id, account_id, fencing_token, request_id, holder, state,
     release_on_completion, code_fingerprint, code_ciphertext, code_last4, expected_minor,
-    not_after, next_check_at
+    plan_day, not_after, next_check_at
 )
 SELECT
     $1, w.redemption_id, a.account_id, a.fencing_token, w.request_id, a.holder, 'SUBMITTED',
     w.release_on_completion, w.code_fingerprint, w.code_ciphertext, w.code_last4, w.expected_minor,
+    CASE WHEN a.plan_id IS NOT NULL THEN a.plan_day END,
     now() + $11::interval, now() + $12::interval
 FROM unnest(
     $2::uuid[], $3::text[], $4::bigint[], $5::text[], $6::bool[],
@@ -24,12 +27,20 @@ FROM unnest(
     code_fingerprint, code_ciphertext, code_last4, expected_minor
 )
 JOIN accounts a ON a.pool_id = $1 AND a.account_id = w.account_id
+LEFT JOIN plans n ON n.pool_id = $1 AND n.plan_id = a.plan_id
 WHERE a.pool_id = $1
   AND a.status = 'LOCKING'
   AND a.fencing_token = w.token
   AND a.lease_expires_at > now()
   AND a.open_redemption_id IS NULL
   AND NOT a.release_requested
+  AND NOT a.paused
+  AND (a.usable_at IS NULL OR a.usable_at <= now())
+  AND (n.plan_id IS NULL OR plan_misfit(
+      w.expected_minor, a.balance_minor, a.plan_day, a.day_credited_minor,
+      n.target_minor, n.day_amounts_minor, n.day_tolerance_minor,
+      n.smallest_minor, n.largest_minor, n.step_minor, n.fixed_minor, n.least_steps
+  ) IS NULL)
   AND EXISTS (SELECT FROM pools p WHERE p.pool_id = $1 AND NOT p.paused)
 ORDER BY a.account_id
 FOR NO KEY UPDATE OF a

@@ -3,6 +3,7 @@
 SELECT
     EXISTS (SELECT FROM pools p WHERE p.pool_id = $1) AS "pool_exists!",
     EXISTS (SELECT FROM pools p WHERE p.pool_id = $1 AND p.paused) AS "pool_paused!",
+    EXISTS (SELECT FROM pools p WHERE p.pool_id = $1 AND p.draining) AS "pool_draining!",
     $2::text IS NULL OR EXISTS (
         SELECT FROM plans n WHERE n.pool_id = $1 AND n.plan_id = $2
     ) AS "plan_exists!",

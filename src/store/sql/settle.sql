@@ -7,7 +7,8 @@
 -- $8 failure messages, $9 whether the code is spent, $10 calls made since the last record,
 -- $11 who settles, $12 who resolved it and $13 why (both null unless a person did; $16 what that
 -- person looked at, null where nothing is named),
--- $14 whether the provider refused the account's login, $15 whether it is inferred: a failure that only
+-- $14 what is wrong with the account, where that is why it failed (LOGIN_INVALID, LIMIT_REACHED,
+-- THROTTLED; else null): it is left in peace for a while, $15 whether it is inferred: a failure that only
 -- follows from what this server sent, and holds only while nobody else has taken over.
 -- No redemption may be named twice. One without a row in the answer is settled already, or unknown, or
 -- in doubt where the outcome is inferred.
@@ -15,11 +16,11 @@ WITH outcome AS MATERIALIZED (
     SELECT o.*
     FROM unnest(
         $2::uuid[], $3::text[], $4::bigint[], $5::text[], $6::text[], $7::text[], $8::text[],
-        $9::bool[], $10::int[], $11::text[], $12::text[], $13::text[], $14::bool[], $15::bool[],
+        $9::bool[], $10::int[], $11::text[], $12::text[], $13::text[], $14::text[], $15::bool[],
         $16::text[]
     ) AS o (
         redemption_id, state, amount_minor, amount_currency, provider_ref, failure_reason,
-        failure_message, code_spent, attempts, actor, resolved_by, resolution_reason, login_invalid,
+        failure_message, code_spent, attempts, actor, resolved_by, resolution_reason, hold_cause,
         inferred, resolution_evidence
     )
 ),
@@ -28,14 +29,37 @@ locked AS MATERIALIZED (
         a.account_id, r.redemption_id,
         a.lease_expires_at <= now() AS expired,
         r.release_on_completion OR a.release_requested AS release_wished,
-        CASE
-            WHEN o.state = 'FAILED' THEN a.resume_status
-            WHEN a.balance_minor + o.amount_minor >= p.target_minor THEN 'COMPLETED'
-            ELSE 'PROCESSING'
-        END AS resume_status
+        o.state = 'SUCCEEDED' AND COALESCE(
+            a.balance_minor + o.amount_minor >= p.target_minor, false
+        ) AS target_reached,
+        o.state = 'SUCCEEDED' AND COALESCE(
+            a.balance_minor + o.amount_minor < p.target_minor
+            AND a.plan_day < cardinality(p.day_amounts_minor)
+            AND (
+                a.day_credited_minor + o.amount_minor >= p.day_amounts_minor[a.plan_day]
+                OR NOT plan_wants(
+                    a.balance_minor + o.amount_minor, a.plan_day, a.day_credited_minor + o.amount_minor,
+                    p.target_minor, p.day_amounts_minor, p.day_tolerance_minor,
+                    p.smallest_minor, p.largest_minor, p.step_minor, p.fixed_minor, p.least_steps
+                )
+            ),
+            false
+        ) AS day_ended,
+        ((now() AT TIME ZONE 'utc') + p.day_interval) AT TIME ZONE 'utc' AS next_day_at,
+        ((now() AT TIME ZONE 'utc') + NULLIF(p.redemption_interval, interval '0')) AT TIME ZONE 'utc'
+            AS cooldown_until,
+        ((now() AT TIME ZONE 'utc') + LEAST(
+            q.hold_longest,
+            power(2, LEAST(a.hold_count, 20)) * CASE o.hold_cause
+                WHEN 'LOGIN_INVALID' THEN q.hold_login_invalid
+                WHEN 'LIMIT_REACHED' THEN q.hold_limit_reached
+                WHEN 'THROTTLED' THEN q.hold_throttled
+            END
+        )) AT TIME ZONE 'utc' AS hold_until
     FROM outcome o
     JOIN redemptions r ON r.pool_id = $1 AND r.redemption_id = o.redemption_id
     JOIN accounts a ON a.pool_id = $1 AND a.account_id = r.account_id
+    JOIN pools q ON q.pool_id = $1
     LEFT JOIN plans p ON p.pool_id = $1 AND p.plan_id = a.plan_id
     WHERE a.pool_id = $1
       AND a.open_redemption_id = r.redemption_id
@@ -69,26 +93,66 @@ settled AS (
       AND (NOT o.inferred OR r.state = 'SUBMITTED')
     RETURNING r.*
 ),
+-- The status to go back to: as it was after a failure; else by what is filled now.
+onward AS MATERIALIZED (
+    SELECT
+        l.*,
+        CASE
+            WHEN o.state = 'FAILED' THEN NULL
+            WHEN l.target_reached THEN 'COMPLETED'
+            WHEN l.day_ended THEN 'WAITING'
+            ELSE 'PROCESSING'
+        END AS resume_status
+    FROM locked l
+    JOIN outcome o ON o.redemption_id = l.redemption_id
+),
 credited AS (
     UPDATE accounts a
     SET balance_minor = a.balance_minor + CASE WHEN s.state = 'SUCCEEDED' THEN s.amount_minor ELSE 0 END,
         open_redemption_id = NULL,
         release_requested = false,
-        resume_status = l.resume_status,
-        status = CASE WHEN l.release_wished OR l.expired THEN l.resume_status ELSE a.status END,
+        resume_status = COALESCE(l.resume_status, a.resume_status),
+        status = CASE
+            WHEN l.release_wished OR l.expired THEN COALESCE(l.resume_status, a.resume_status)
+            ELSE a.status
+        END,
+        plan_day = CASE WHEN l.day_ended THEN a.plan_day + 1 ELSE a.plan_day END,
+        day_credited_minor = CASE
+            WHEN l.day_ended OR a.plan_id IS NULL THEN 0
+            WHEN s.state = 'SUCCEEDED' THEN a.day_credited_minor + s.amount_minor
+            ELSE a.day_credited_minor
+        END,
+        day_due_at = CASE WHEN l.day_ended THEN l.next_day_at ELSE a.day_due_at END,
+        cooldown_until = l.cooldown_until,
+        reserved_minor = NULL,
+        hold_cause = CASE
+            WHEN s.state = 'SUCCEEDED' THEN NULL ELSE COALESCE(o.hold_cause, a.hold_cause)
+        END,
+        hold_until = CASE
+            WHEN s.state = 'SUCCEEDED' THEN NULL
+            WHEN o.hold_cause IS NOT NULL THEN l.hold_until
+            ELSE a.hold_until
+        END,
+        hold_count = CASE
+            WHEN s.state = 'SUCCEEDED' THEN 0
+            WHEN o.hold_cause IS NOT NULL THEN a.hold_count + 1
+            ELSE a.hold_count
+        END,
         plan_id = CASE
             WHEN a.bound_by_lease AND s.state = 'FAILED' AND (l.release_wished OR l.expired) THEN NULL
             ELSE a.plan_id
         END,
         bound_by_lease = a.bound_by_lease
             AND s.state = 'FAILED' AND NOT (l.release_wished OR l.expired),
-        login_status = CASE WHEN o.login_invalid THEN 'INVALID' ELSE a.login_status END,
+        login_status = CASE
+            WHEN o.hold_cause = 'LOGIN_INVALID' THEN 'INVALID' ELSE a.login_status
+        END,
         lease_end = CASE WHEN l.release_wished THEN 'released' WHEN l.expired THEN 'expired' END,
         idle_since = now(),
         change_actor = o.actor,
         change_reason = CASE s.state WHEN 'SUCCEEDED' THEN 'redeemed' ELSE 'redeem_failed' END
     FROM settled s
-    JOIN locked l ON l.redemption_id = s.redemption_id
+    JOIN onward l ON l.redemption_id = s.redemption_id
     JOIN outcome o ON o.redemption_id = s.redemption_id
     WHERE a.pool_id = $1
       AND a.account_id = s.account_id

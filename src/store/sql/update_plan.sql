@@ -1,9 +1,28 @@
--- Changes a plan's target. $1 pool_id, $2 plan_id, $3 target in minor units.
+-- Gives a plan other terms: all of them, as in insert_plan.sql. Guarded by the time of the last change:
+-- another one may have come between its caller's look and this ($13), and then there is no row.
 UPDATE plans n
-SET target_minor = $3, updated_at = now()
-WHERE n.pool_id = $1 AND n.plan_id = $2
+SET target_minor = $3,
+    day_amounts_minor = $4,
+    day_tolerance_minor = $5,
+    day_interval = $6,
+    redemption_interval = $7,
+    smallest_minor = $8,
+    largest_minor = $9,
+    step_minor = $10,
+    fixed_minor = $11,
+    least_steps = $12,
+    updated_at = now()
+WHERE n.pool_id = $1 AND n.plan_id = $2 AND n.updated_at = $13
 RETURNING
     n.plan_id AS "plan_id!",
     n.target_minor AS "target_minor!",
+    n.day_amounts_minor AS "day_amounts_minor!",
+    n.day_tolerance_minor AS "day_tolerance_minor!",
+    n.day_interval AS "day_interval!",
+    n.redemption_interval AS "redemption_interval!",
+    n.smallest_minor AS "smallest_minor!",
+    n.largest_minor AS "largest_minor?",
+    n.step_minor AS "step_minor?",
+    n.fixed_minor AS "fixed_minor?",
     n.created_at AS "created_at!",
     n.updated_at AS "updated_at!"

@@ -6,6 +6,12 @@ SET default_lease = COALESCE($2::interval, p.default_lease),
     max_lease = COALESCE($4::interval, p.max_lease),
     paused = COALESCE($5::bool, p.paused),
     amount_mismatch = COALESCE($6::text, p.amount_mismatch),
+    draining = COALESCE($7::bool, p.draining),
+    holder_share_percent = COALESCE($8::int, p.holder_share_percent),
+    hold_login_invalid = COALESCE($9::interval, p.hold_login_invalid),
+    hold_limit_reached = COALESCE($10::interval, p.hold_limit_reached),
+    hold_throttled = COALESCE($11::interval, p.hold_throttled),
+    hold_longest = COALESCE($12::interval, p.hold_longest),
     updated_at = now()
 WHERE p.pool_id = $1
   AND COALESCE($3::interval, p.min_lease) <= COALESCE($2::interval, p.default_lease)
@@ -17,6 +23,12 @@ RETURNING
     p.min_lease AS "min_lease!",
     p.max_lease AS "max_lease!",
     p.paused AS "paused!",
+    p.draining AS "draining!",
+    p.holder_share_percent AS "holder_share_percent!",
+    p.hold_login_invalid AS "hold_login_invalid!",
+    p.hold_limit_reached AS "hold_limit_reached!",
+    p.hold_throttled AS "hold_throttled!",
+    p.hold_longest AS "hold_longest!",
     p.amount_mismatch AS "amount_mismatch!",
     p.created_at AS "created_at!",
     p.updated_at AS "updated_at!"

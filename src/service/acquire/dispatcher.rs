@@ -1,0 +1,295 @@
+//! The one who hands out a pool's accounts on this server.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use rand::RngExt as _;
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep_until},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Freed, give_back,
+    turns::{MAX_ROWS, Turns, Waiter, Wish},
+    why::{self, GaveUp, Known},
+};
+use crate::{
+    domain::{
+        id::{PoolId, RequestId},
+        lease::{LeaseLoss, LeaseRef},
+    },
+    injection::{self, Guard},
+    service::{Error, sweep::log_expired},
+    store::{
+        Store, StoreError,
+        acquire::{Acquired, Selector},
+    },
+};
+
+/// How often those who wait are tried again when nothing wakes them. Of each, a random part is left
+/// out, so that servers do not ask at the same moment.
+const POLL: Duration = Duration::from_millis(200);
+/// The most callers that may wait for one pool's accounts. One more is refused as overload.
+pub(super) const MAX_WAITING: usize = 16_384;
+/// The least time between two looks for leases whose time has passed, while somebody waits.
+const EXPIRE_AT_MOST_EVERY: Duration = Duration::from_millis(100);
+/// The least time between two looks for accounts whose time has come, after somebody was served.
+const UNPARK_AT_MOST_EVERY: Duration = Duration::from_millis(100);
+/// The most accounts that one look unparks: the acquire statement itself sees as many that nobody has.
+const UNPARK_AT_ONCE: i64 = 1000;
+/// How long those who find no database go on waiting for one, at the least, however short their own
+/// time to wait for an account is: as long as callers of the store's lanes.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// See [the module](self).
+pub(super) struct Dispatcher {
+    pub(super) store: Store,
+    pub(super) pool_id: PoolId,
+    pub(super) arrivals: mpsc::Receiver<Waiter>,
+    pub(super) freed: Arc<Freed>,
+    pub(super) turns: Turns,
+    pub(super) expired_at: Option<Instant>,
+    pub(super) unparked_at: Option<Instant>,
+    /// Why nothing was to be had, for others who ask the same.
+    pub(super) known: Known,
+    pub(super) closing: CancellationToken,
+    /// How many wait, for operators.
+    pub(super) waiting_gauge: metrics::Gauge,
+}
+
+impl Dispatcher {
+    pub(super) async fn run(mut self) {
+        loop {
+            if !self.gather().await {
+                return self.close();
+            }
+            match self.serve().await {
+                Ok(()) => {
+                    self.dismiss();
+                    self.unpark().await;
+                }
+                Err(why) => self.no_database(&why),
+            }
+            self.waiting_gauge.set(self.turns.len() as f64);
+        }
+    }
+
+    /// Waits until there is something to do: somebody arrives, an account may be free, or somebody's
+    /// time is over. False when the server is closing.
+    async fn gather(&mut self) -> bool {
+        let now = Instant::now();
+        let poll = now + POLL.mul_f64(rand::rng().random_range(0.5..1.0));
+        // Those whose time is over already wait for a database alone, and are tried at the next poll.
+        let ends = self.turns.iter().map(|waiter| waiter.until).filter(|until| *until > now);
+        let next = (!self.turns.is_empty()).then(|| ends.min().map_or(poll, |at| at.min(poll)));
+        let idle = async {
+            match next {
+                Some(at) => sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = self.closing.cancelled() => return false,
+            arrived = self.arrivals.recv() => match arrived {
+                Some(waiter) => self.turns.push(waiter),
+                None => return false,
+            },
+            () = self.freed.bell.notified(), if !self.turns.is_empty() => {}
+            () = idle => {}
+        }
+        while self.turns.len() < MAX_WAITING
+            && let Ok(waiter) = self.arrivals.try_recv()
+        {
+            self.turns.push(waiter);
+        }
+        self.turns.retain(|waiter| !waiter.reply.is_closed());
+        true
+    }
+
+    fn close(mut self) {
+        self.arrivals.close();
+        while let Ok(waiter) = self.arrivals.try_recv() {
+            self.turns.push(waiter);
+        }
+        for (waiter, ()) in self.turns.take(|_| Some(())) {
+            let _ = waiter.reply.send(Err(Error::ShuttingDown));
+        }
+    }
+
+    /// Serves those who wait, until nobody more can be. Says why when there was no database.
+    async fn serve(&mut self) -> Result<(), String> {
+        let mut exhausted: HashSet<Wish> = HashSet::new();
+        let mut freed = self.freed.count.load(Ordering::Relaxed);
+        // A pass must end even while accounts come back all the time: others arrive, and time passes.
+        let mut restarts = 4;
+        loop {
+            // What became free meanwhile is theirs first who were tried in vain before.
+            let freed_now = self.freed.count.load(Ordering::Relaxed);
+            if std::mem::replace(&mut freed, freed_now) != freed_now && restarts > 0 {
+                restarts -= 1;
+                exhausted.clear();
+            }
+            let Some((selector, wanted)) = self.turns.next_group(&exhausted) else { return Ok(()) };
+            let hopes: HashMap<_, _> =
+                wanted.iter().map(|w| (w.request_id.clone(), w.expected_minor)).collect();
+            match self.store.acquire(&self.pool_id, &selector, &wanted).await {
+                Ok(found) => {
+                    let given = self.hand_out(found).await;
+                    let without =
+                        hopes.iter().filter(|(request_id, _)| !given.contains(*request_id));
+                    let without: HashSet<_> = without.map(|(_, expected)| *expected).collect();
+                    if !without.is_empty() && !self.end_expired().await {
+                        self.check(&selector).await;
+                        exhausted.extend(without.into_iter().map(|expected_minor| Wish {
+                            selector: Arc::clone(&selector),
+                            expected_minor,
+                        }));
+                    }
+                }
+                Err(StoreError::Unavailable(why)) => return Err(why),
+                Err(error) => self.refuse(&selector, &Error::Store(error)),
+            }
+        }
+    }
+
+    /// Gives each lease to the first who waits for it. Answers who was served.
+    async fn hand_out(&mut self, mut found: HashMap<RequestId, Acquired>) -> HashSet<RequestId> {
+        let mut given = HashSet::new();
+        let mut unwanted = Vec::new();
+        for (waiter, acquired) in self.turns.take(|waiter| found.remove(&waiter.wanted.request_id))
+        {
+            let lease = LeaseRef {
+                pool_id: self.pool_id.clone(),
+                account_id: acquired.account.account_id.clone(),
+                token: acquired.account.token,
+            };
+            let over = acquired.account.lease.as_ref().is_none_or(|l| l.remaining.is_zero())
+                && injection::holds(Guard::HandedOutAlive);
+            if acquired.account.lease.as_ref().is_some_and(|lease| lease.release_requested) {
+                let loss = LeaseLoss::Released;
+                given.insert(waiter.wanted.request_id);
+                let _ = waiter.reply.send(Err(Error::LeaseLost { lease, loss }));
+            } else if over && acquired.account.open_redemption_id.is_some() {
+                let loss = LeaseLoss::Expired;
+                given.insert(waiter.wanted.request_id);
+                let _ = waiter.reply.send(Err(Error::LeaseLost { lease, loss }));
+            } else if over {
+                // The request's last lease has run out and nobody has looked yet: it makes way.
+                self.expired_at = None;
+                self.turns.put_back(waiter);
+            } else {
+                let fresh = acquired.fresh;
+                given.insert(waiter.wanted.request_id);
+                self.turns.given(&waiter.wanted.holder);
+                if waiter.reply.send(Ok(acquired)).is_err() && fresh {
+                    unwanted.push(lease);
+                }
+            }
+        }
+        for lease in unwanted {
+            give_back(&self.store, &lease).await;
+        }
+        given
+    }
+
+    /// Ends leases whose time has passed. True when there were any.
+    async fn end_expired(&mut self) -> bool {
+        if self.expired_at.is_some_and(|at| at.elapsed() < EXPIRE_AT_MOST_EVERY) {
+            return false;
+        }
+        self.expired_at = Some(Instant::now());
+        let limit = i64::try_from(MAX_ROWS).unwrap_or(i64::MAX);
+        match self.store.expire(&self.pool_id, limit, "acquirer").await {
+            Ok(ended) => {
+                ended.iter().for_each(log_expired);
+                !ended.is_empty()
+            }
+            Err(error) => {
+                tracing::warn!(pool_id = %self.pool_id, %error, "expired leases could not be looked for");
+                false
+            }
+        }
+    }
+
+    /// Puts accounts whose time has come where the acquire statement finds them in order: it looks at
+    /// few others. After the round, so that nobody waits for it.
+    async fn unpark(&mut self) {
+        if self.unparked_at.is_some_and(|at| at.elapsed() < UNPARK_AT_MOST_EVERY) {
+            return;
+        }
+        self.unparked_at = Some(Instant::now());
+        loop {
+            match self.store.unpark(&self.pool_id, UNPARK_AT_ONCE).await {
+                Ok(unparked) if unparked >= UNPARK_AT_ONCE => {}
+                Ok(_) => return,
+                Err(error) => {
+                    tracing::debug!(pool_id = %self.pool_id, %error, "accounts could not be unparked");
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Refuses those who wait for something that is not there, or that is paused: waiting is no use.
+    async fn check(&mut self, selector: &Arc<Selector>) {
+        if !self.turns.iter().any(|waiter| waiter.selector == *selector && !waiter.checked) {
+            return;
+        }
+        match why::missing(&self.store, &self.pool_id, selector).await {
+            Ok(None) => {
+                let same = self.turns.iter_mut().filter(|waiter| waiter.selector == *selector);
+                same.for_each(|waiter| waiter.checked = true);
+            }
+            Ok(Some(error)) => self.refuse(selector, &error),
+            Err(error) => {
+                tracing::warn!(pool_id = %self.pool_id, %error, "a selector could not be checked");
+            }
+        }
+    }
+
+    fn refuse(&mut self, selector: &Arc<Selector>, error: &Error) {
+        for (waiter, ()) in self.turns.take(|waiter| (waiter.selector == *selector).then_some(())) {
+            let _ = waiter.reply.send(Err(error.clone()));
+        }
+    }
+
+    /// Those who have waited long enough for a database are told that there is none; the others go on
+    /// waiting. What was asked for them may have been done, and is found when they are tried again.
+    fn no_database(&mut self, why: &str) {
+        let now = Instant::now();
+        let done = self.turns.take(|waiter| {
+            // Once more in any case: one try may have taken all the time, without an answer.
+            let over = waiter.until.max(waiter.since + PATIENCE) <= now;
+            (waiter.unanswered && over).then_some(())
+        });
+        for (waiter, ()) in done {
+            let _ = waiter.reply.send(Err(StoreError::Unavailable(why.to_owned()).into()));
+        }
+        self.turns.iter_mut().for_each(|waiter| waiter.unanswered = true);
+    }
+
+    /// Tells those whose time is over why they got nothing, and what their place was.
+    fn dismiss(&mut self) {
+        let now = Instant::now();
+        if !self.turns.iter().any(|waiter| waiter.until <= now) {
+            return;
+        }
+        let waiting = self.turns.len();
+        let places = self.turns.places();
+        let mut groups: HashMap<Wish, Vec<GaveUp>> = HashMap::new();
+        for (waiter, ()) in self.turns.take(|waiter| (waiter.until <= now).then_some(())) {
+            let position =
+                places.get(waiter.wanted.request_id.as_str()).copied().unwrap_or(waiting);
+            groups.entry(waiter.wish()).or_default().push(GaveUp { waiter, position, waiting });
+        }
+        for (wish, gave_up) in groups {
+            let (store, pool_id) = (self.store.clone(), self.pool_id.clone());
+            tokio::spawn(why::explain(store, pool_id, wish, Arc::clone(&self.known), gave_up));
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! Those who wait for a pool's accounts, and whose turn it is.
+
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    sync::Arc,
+};
+
+use tokio::{sync::oneshot, time::Instant};
+
+use crate::{
+    domain::id::Holder,
+    service::Error,
+    store::acquire::{Acquired, Selector, Wanted},
+};
+
+/// The most requests of one statement.
+pub(super) const MAX_ROWS: usize = 256;
+/// How many of the last leases that were handed out tell who has had how much.
+const REMEMBERED: usize = 32;
+/// So few tell nothing.
+const TELLING: usize = 8;
+
+/// Somebody who waits.
+#[derive(Debug)]
+pub(super) struct Waiter {
+    pub(super) wanted: Wanted,
+    pub(super) selector: Arc<Selector>,
+    /// Which part of the leases one holder may get while others wait, as the pool says now.
+    pub(super) share_percent: i32,
+    pub(super) since: Instant,
+    pub(super) until: Instant,
+    /// What it names is known to exist.
+    pub(super) checked: bool,
+    /// It was tried, and there was no database.
+    pub(super) unanswered: bool,
+    pub(super) reply: oneshot::Sender<Result<Acquired, Error>>,
+}
+
+/// What somebody waits for: two who wish the same can get the same accounts.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Wish {
+    pub(super) selector: Arc<Selector>,
+    pub(super) expected_minor: Option<i64>,
+}
+
+impl Waiter {
+    pub(super) fn wish(&self) -> Wish {
+        Wish { selector: Arc::clone(&self.selector), expected_minor: self.wanted.expected_minor }
+    }
+}
+
+/// The queue. First come, first served; but who has had more than its share of late waits behind those
+/// who have not.
+#[derive(Debug, Default)]
+pub(super) struct Turns {
+    /// In the order of arrival.
+    waiting: VecDeque<Waiter>,
+    /// To whom the last leases went.
+    given: VecDeque<Holder>,
+    share_percent: usize,
+}
+
+impl Turns {
+    pub(super) fn push(&mut self, waiter: Waiter) {
+        self.share_percent = usize::try_from(waiter.share_percent).unwrap_or(0);
+        self.waiting.push_back(waiter);
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// Everybody, in the order of arrival.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Waiter> {
+        self.waiting.iter()
+    }
+
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Waiter> {
+        self.waiting.iter_mut()
+    }
+
+    /// Lets go of those who do not wait any more.
+    pub(super) fn retain(&mut self, keep: impl FnMut(&Waiter) -> bool) {
+        self.waiting.retain(keep);
+    }
+
+    /// Takes out everybody for whom `take` gives something.
+    pub(super) fn take<T>(
+        &mut self,
+        mut take: impl FnMut(&Waiter) -> Option<T>,
+    ) -> Vec<(Waiter, T)> {
+        let mut taken = Vec::new();
+        for waiter in std::mem::take(&mut self.waiting) {
+            match take(&waiter) {
+                Some(value) => taken.push((waiter, value)),
+                None => self.waiting.push_back(waiter),
+            }
+        }
+        taken
+    }
+
+    /// Puts somebody back who was taken out, in the old place.
+    pub(super) fn put_back(&mut self, waiter: Waiter) {
+        let place = self.waiting.partition_point(|other| other.since <= waiter.since);
+        self.waiting.insert(place, waiter);
+    }
+
+    /// Notes that a lease went to `holder`.
+    pub(super) fn given(&mut self, holder: &Holder) {
+        self.given.push_back(holder.clone());
+        if self.given.len() > REMEMBERED {
+            self.given.pop_front();
+        }
+    }
+
+    /// The holders that have had more than their share of late.
+    fn sated(&self) -> HashSet<&Holder> {
+        if self.given.len() < TELLING {
+            return HashSet::new();
+        }
+        let mut times: HashMap<&Holder, usize> = HashMap::new();
+        for holder in &self.given {
+            *times.entry(holder).or_default() += 1;
+        }
+        let most = self.given.len() * self.share_percent;
+        times
+            .into_iter()
+            .filter(|(_, times)| times * 100 > most)
+            .map(|(holder, _)| holder)
+            .collect()
+    }
+
+    /// Everybody, in the order in which they are served.
+    fn in_turn(&self) -> impl Iterator<Item = &Waiter> {
+        let sated = self.sated();
+        let (last, first): (Vec<_>, Vec<_>) =
+            self.waiting.iter().partition(|waiter| sated.contains(&waiter.wanted.holder));
+        first.into_iter().chain(last)
+    }
+
+    /// Everybody's place, counted from 1, by request.
+    pub(super) fn places(&self) -> HashMap<String, usize> {
+        self.in_turn()
+            .enumerate()
+            .map(|(before, waiter)| (waiter.wanted.request_id.to_string(), before + 1))
+            .collect()
+    }
+
+    /// The first waiter whose wish is not known to be without hope, and those after it whose selector is
+    /// the same, up to the first with another selector who may still hope: of accounts that are free when
+    /// a round begins, nobody gets one before somebody whose turn it was and who could have had it.
+    pub(super) fn next_group(
+        &self,
+        exhausted: &HashSet<Wish>,
+    ) -> Option<(Arc<Selector>, Vec<Wanted>)> {
+        let mut hopeful =
+            self.in_turn().filter(|waiter| !exhausted.contains(&waiter.wish())).peekable();
+        let selector = Arc::clone(&hopeful.peek()?.selector);
+        let mut requests = HashSet::new();
+        let wanted = hopeful
+            .take_while(|waiter| waiter.selector == selector)
+            // The same request twice is one wish: the second is served when the first has its lease.
+            .filter(|waiter| requests.insert(&waiter.wanted.request_id))
+            .take(MAX_ROWS)
+            .map(|waiter| waiter.wanted.clone())
+            .collect();
+        Some((selector, wanted))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,241 @@
+//! Acquiring: which account for whom, and why none.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
+
+use super::{
+    Store, StoreError,
+    account::{Account, Labels, account_row, labels_json, read_account_id},
+    error::{is_foreign_key_violation, is_unique_violation},
+    interval,
+    lane::run_again_after_contention,
+};
+use crate::{
+    domain::{
+        account::AccountStatus,
+        choice::Choice,
+        id::{AccountId, Holder, PlanId, PoolId, RequestId},
+    },
+    injection::Step,
+};
+
+/// How many accounts the choice looks at beyond as many as are wanted: another server's statement
+/// may be choosing as many just now.
+const SPARE: usize = 16;
+
+/// Which accounts may be picked. What is `None` or empty does not narrow the choice.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Selector {
+    /// Only this account.
+    pub account_id: Option<AccountId>,
+    /// Accounts of this plan first, then ones without a plan.
+    pub plan_id: Option<PlanId>,
+    /// Only accounts of this country.
+    pub country_code: Option<String>,
+    /// Only accounts of this country, which is the card's, or of none that is known.
+    pub card_country: Option<String>,
+    /// Only accounts whose plan still wants this much today, in minor units.
+    pub min_headroom_minor: Option<i64>,
+    /// Only accounts that carry all of these.
+    pub labels: Labels,
+    /// Not these.
+    pub exclude: Vec<AccountId>,
+}
+
+/// A lease that is wanted.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    /// The wish.
+    pub request_id: RequestId,
+    /// Who asks.
+    pub holder: Holder,
+    /// How long the lease is to last.
+    pub ttl: Duration,
+    /// The amount that the account's plan must take now, in minor units; any when not known.
+    pub expected_minor: Option<i64>,
+}
+
+/// A lease that was given, now or to an earlier try of the same request.
+#[derive(Clone, Debug)]
+pub struct Acquired {
+    /// Whether this call acquired it.
+    pub fresh: bool,
+    /// The status that the account had before.
+    pub original_status: AccountStatus,
+    /// The account under the lease.
+    pub account: Account,
+}
+
+/// How many accounts of a pool there are of each choice.
+pub type Counts = BTreeMap<Choice, i64>;
+
+/// An account that was considered.
+#[derive(Clone, Debug)]
+pub struct Considered {
+    /// Its name.
+    pub account_id: AccountId,
+    /// Whether it would be picked, or why not.
+    pub choice: Choice,
+    /// What its plan, or the one that it would be bound to, still wants, in minor units.
+    pub headroom_minor: Option<i64>,
+    /// How much of that today.
+    pub day_headroom_minor: Option<i64>,
+}
+
+/// Whether what an acquisition names is there at all.
+#[derive(Clone, Copy, Debug)]
+pub struct SelectorCheck {
+    /// The pool.
+    pub pool_exists: bool,
+    /// The pool begins nothing new.
+    pub pool_paused: bool,
+    /// The pool gives out no new leases.
+    pub pool_draining: bool,
+    /// The plan that the selector names, if it names one.
+    pub plan_exists: bool,
+    /// The account that the selector names, if it names one.
+    pub account_exists: bool,
+}
+
+account_row!(AcquiredRow { request_id: String, fresh: bool, resume_status: String });
+
+struct ConsideredRow {
+    verdict: String,
+    accounts: i64,
+    account_id: Option<String>,
+    headroom_minor: Option<i64>,
+    day_headroom_minor: Option<i64>,
+}
+
+impl Store {
+    /// Leases free accounts that `selector` allows to the requests: each in its turn gets the first, in
+    /// the order of the choice, whose plan wants what it expects. A request that has a lease already gets
+    /// that; one that is not in the answer found nothing. No two of `wanted` may have the same
+    /// `request_id`.
+    ///
+    /// May be repeated when the reply was lost: the requests then have their leases already.
+    pub async fn acquire(
+        &self,
+        pool_id: &PoolId,
+        selector: &Selector,
+        wanted: &[Wanted],
+    ) -> Result<HashMap<RequestId, Acquired>, StoreError> {
+        // A unique violation: the same request is being served by another server. Next time its
+        // lease is seen. A foreign key's: the plan was deleted, and is not there next time.
+        let rows = run_again_after_contention(
+            Step::Acquire,
+            || self.acquire_rows(pool_id, selector, wanted),
+            |error| is_unique_violation(error) || is_foreign_key_violation(error),
+        )
+        .await?;
+        rows.iter()
+            .map(|row| {
+                let request_id = RequestId::parse_any(&row.request_id)
+                    .map_err(|_| StoreError::Unreadable("accounts.lease_request_id"))?;
+                let original_status = AccountStatus::parse(&row.resume_status)
+                    .ok_or(StoreError::Unreadable("accounts.resume_status"))?;
+                let account = row.account(pool_id)?;
+                Ok((request_id, Acquired { fresh: row.fresh, original_status, account }))
+            })
+            .collect()
+    }
+
+    async fn acquire_rows(
+        &self,
+        pool_id: &PoolId,
+        selector: &Selector,
+        wanted: &[Wanted],
+    ) -> Result<Vec<AcquiredRow>, sqlx::Error> {
+        let exclude: Vec<_> = selector.exclude.iter().map(AccountId::to_string).collect();
+        sqlx::query_file_as!(
+            AcquiredRow,
+            "src/store/sql/acquire.sql",
+            pool_id.as_str(),
+            &wanted.iter().map(|w| w.request_id.to_string()).collect::<Vec<_>>(),
+            &wanted.iter().map(|w| w.holder.to_string()).collect::<Vec<_>>(),
+            &wanted.iter().map(|w| interval(w.ttl)).collect::<Vec<_>>(),
+            &wanted.iter().map(|w| w.expected_minor).collect::<Vec<_>>() as &[Option<i64>],
+            i64::try_from(wanted.len() + SPARE).unwrap_or(i64::MAX),
+            selector.account_id.as_ref().map(AccountId::as_str),
+            selector.plan_id.as_ref().map(PlanId::as_str),
+            selector.country_code.as_deref(),
+            selector.card_country.as_deref(),
+            selector.min_headroom_minor,
+            labels_json(&selector.labels),
+            &exclude,
+        )
+        .fetch_all(&self.db)
+        .await
+    }
+
+    /// Puts accounts whose time has come, at most `limit`, where acquire finds them in order. Answers
+    /// with how many there were.
+    pub async fn unpark(&self, pool_id: &PoolId, limit: i64) -> Result<i64, StoreError> {
+        Ok(sqlx::query_file_scalar!("src/store/sql/unpark.sql", pool_id.as_str(), limit)
+            .fetch_one(&self.db)
+            .await?)
+    }
+
+    /// Whether what an acquisition names is there at all.
+    pub async fn check_selector(
+        &self,
+        pool_id: &PoolId,
+        selector: &Selector,
+    ) -> Result<SelectorCheck, StoreError> {
+        Ok(sqlx::query_file_as!(
+            SelectorCheck,
+            "src/store/sql/explain_selector.sql",
+            pool_id.as_str(),
+            selector.plan_id.as_ref().map(PlanId::as_str),
+            selector.account_id.as_ref().map(AccountId::as_str),
+        )
+        .fetch_one(&self.db)
+        .await?)
+    }
+
+    /// What an acquisition would make of the pool's accounts now: how many there are of each choice, and
+    /// the first `limit` of them; those that would be picked come first, in their order. Reads every
+    /// account of the pool.
+    pub async fn explain_acquire(
+        &self,
+        pool_id: &PoolId,
+        selector: &Selector,
+        expected_minor: Option<i64>,
+        limit: i64,
+    ) -> Result<(Counts, Vec<Considered>), StoreError> {
+        let exclude: Vec<_> = selector.exclude.iter().map(AccountId::to_string).collect();
+        let rows = sqlx::query_file_as!(
+            ConsideredRow,
+            "src/store/sql/explain_acquire.sql",
+            pool_id.as_str(),
+            selector.account_id.as_ref().map(AccountId::as_str),
+            selector.plan_id.as_ref().map(PlanId::as_str),
+            selector.country_code.as_deref(),
+            selector.card_country.as_deref(),
+            selector.min_headroom_minor,
+            labels_json(&selector.labels),
+            &exclude,
+            expected_minor,
+            limit,
+        )
+        .fetch_all(&self.db)
+        .await?;
+        let mut counts = Counts::new();
+        let mut considered = Vec::new();
+        for row in rows {
+            let choice = Choice::parse(&row.verdict).ok_or(StoreError::Unreadable("verdict"))?;
+            counts.insert(choice, row.accounts);
+            if let Some(account_id) = &row.account_id {
+                considered.push(Considered {
+                    account_id: read_account_id(account_id)?,
+                    choice,
+                    headroom_minor: row.headroom_minor,
+                    day_headroom_minor: row.day_headroom_minor,
+                });
+            }
+        }
+        Ok((counts, considered))
+    }
+}

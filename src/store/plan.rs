@@ -1,0 +1,273 @@
+//! Plans: how they are stored, and what becomes of accounts when they change.
+
+use std::time::Duration;
+
+use sqlx::postgres::types::PgInterval;
+use time::OffsetDateTime;
+
+use super::{
+    Store, StoreError, account::read_account_id, duration, error::is_foreign_key_violation,
+    interval,
+};
+use crate::domain::{
+    id::{AccountId, PlanId, PoolId},
+    plan::{Denominations, Terms},
+};
+
+/// A plan, as it is stored.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Its pool.
+    pub pool_id: PoolId,
+    /// Its name.
+    pub plan_id: PlanId,
+    /// What it wants.
+    pub terms: Terms,
+    /// When it was created.
+    pub created_at: OffsetDateTime,
+    /// When it was last changed.
+    pub updated_at: OffsetDateTime,
+}
+
+struct PlanRow {
+    plan_id: String,
+    target_minor: i64,
+    day_amounts_minor: Vec<i64>,
+    day_tolerance_minor: i64,
+    day_interval: PgInterval,
+    redemption_interval: PgInterval,
+    smallest_minor: i64,
+    largest_minor: Option<i64>,
+    step_minor: Option<i64>,
+    fixed_minor: Option<Vec<i64>>,
+    created_at: OffsetDateTime,
+    updated_at: OffsetDateTime,
+}
+
+impl PlanRow {
+    fn read(self, pool_id: &PoolId) -> Result<Plan, StoreError> {
+        let denominations = match (self.fixed_minor, self.step_minor) {
+            (Some(amounts), _) => Denominations::Fixed(amounts),
+            (None, Some(base)) => Denominations::MultiplesOf(base),
+            (None, None) => Denominations::Any {
+                smallest_minor: self.smallest_minor,
+                largest_minor: self.largest_minor,
+            },
+        };
+        Ok(Plan {
+            pool_id: pool_id.clone(),
+            plan_id: PlanId::parse(&self.plan_id)
+                .map_err(|_| StoreError::Unreadable("plans.plan_id"))?,
+            terms: Terms {
+                target_minor: self.target_minor,
+                day_amounts_minor: self.day_amounts_minor,
+                day_tolerance_minor: self.day_tolerance_minor,
+                day_interval: duration(&self.day_interval),
+                redemption_interval: duration(&self.redemption_interval),
+                denominations,
+            },
+            created_at: self.created_at,
+            updated_at: self.updated_at,
+        })
+    }
+}
+
+impl Store {
+    /// Creates a plan; `None` when it is there already.
+    pub async fn insert_plan(
+        &self,
+        pool_id: &PoolId,
+        plan_id: &PlanId,
+        terms: &Terms,
+    ) -> Result<Option<Plan>, StoreError> {
+        let columns = Columns::of(terms);
+        sqlx::query_file_as!(
+            PlanRow,
+            "src/store/sql/insert_plan.sql",
+            pool_id.as_str(),
+            plan_id.as_str(),
+            terms.target_minor,
+            &terms.day_amounts_minor,
+            terms.day_tolerance_minor,
+            interval(terms.day_interval),
+            interval(terms.redemption_interval),
+            columns.smallest,
+            columns.largest,
+            columns.step,
+            columns.fixed.as_deref(),
+            columns.least.as_deref(),
+        )
+        .fetch_optional(&self.db)
+        .await?
+        .map(|row| row.read(pool_id))
+        .transpose()
+    }
+
+    /// Reads a plan.
+    pub async fn get_plan(
+        &self,
+        pool_id: &PoolId,
+        plan_id: &PlanId,
+    ) -> Result<Option<Plan>, StoreError> {
+        sqlx::query_file_as!(
+            PlanRow,
+            "src/store/sql/get_plan.sql",
+            pool_id.as_str(),
+            plan_id.as_str(),
+        )
+        .fetch_optional(&self.db)
+        .await?
+        .map(|row| row.read(pool_id))
+        .transpose()
+    }
+
+    /// Lists the plans of a pool after `after` (exclusive), at most `limit`.
+    pub async fn list_plans(
+        &self,
+        pool_id: &PoolId,
+        after: &str,
+        limit: i64,
+    ) -> Result<Vec<Plan>, StoreError> {
+        sqlx::query_file_as!(
+            PlanRow,
+            "src/store/sql/list_plans.sql",
+            pool_id.as_str(),
+            after,
+            limit,
+        )
+        .fetch_all(&self.db)
+        .await?
+        .into_iter()
+        .map(|row| row.read(pool_id))
+        .collect()
+    }
+
+    /// Gives a plan, which is as `now` says, other terms; `None` when it is not so any more.
+    pub async fn update_plan(&self, now: &Plan, terms: &Terms) -> Result<Option<Plan>, StoreError> {
+        let columns = Columns::of(terms);
+        sqlx::query_file_as!(
+            PlanRow,
+            "src/store/sql/update_plan.sql",
+            now.pool_id.as_str(),
+            now.plan_id.as_str(),
+            terms.target_minor,
+            &terms.day_amounts_minor,
+            terms.day_tolerance_minor,
+            interval(terms.day_interval),
+            interval(terms.redemption_interval),
+            columns.smallest,
+            columns.largest,
+            columns.step,
+            columns.fixed.as_deref(),
+            columns.least.as_deref(),
+            now.updated_at,
+        )
+        .fetch_optional(&self.db)
+        .await?
+        .map(|row| row.read(&now.pool_id))
+        .transpose()
+    }
+
+    /// Lets free accounts of a plan, at most `limit`, go on to their next day where the plan's present
+    /// terms leave nothing to take on this one. Answers with how many there were.
+    pub async fn advance_days(
+        &self,
+        pool_id: &PoolId,
+        plan_id: &PlanId,
+        limit: i64,
+        actor: &str,
+    ) -> Result<i64, StoreError> {
+        Ok(sqlx::query_file_scalar!(
+            "src/store/sql/advance_days.sql",
+            pool_id.as_str(),
+            plan_id.as_str(),
+            limit,
+            actor,
+        )
+        .fetch_one(&self.db)
+        .await?)
+    }
+
+    /// The plans of any pool that were changed no longer ago than a lease may last.
+    pub async fn plans_changed_lately(
+        &self,
+        within: Duration,
+    ) -> Result<Vec<(PoolId, PlanId)>, StoreError> {
+        sqlx::query_file!("src/store/sql/plans_changed_lately.sql", interval(within))
+            .fetch_all(&self.db)
+            .await?
+            .into_iter()
+            .map(|row| {
+                let plan_id = PlanId::parse(&row.plan_id);
+                Ok((
+                    super::pool::read_pool_id(&row.pool_id)?,
+                    plan_id.map_err(|_| StoreError::Unreadable("plans.plan_id"))?,
+                ))
+            })
+            .collect()
+    }
+
+    /// Deletes a plan that no account is bound to; whether it did.
+    pub async fn delete_plan(
+        &self,
+        pool_id: &PoolId,
+        plan_id: &PlanId,
+    ) -> Result<bool, StoreError> {
+        let deleted = sqlx::query_file_scalar!(
+            "src/store/sql/delete_plan.sql",
+            pool_id.as_str(),
+            plan_id.as_str(),
+        )
+        .fetch_optional(&self.db)
+        .await;
+        match deleted {
+            Ok(row) => Ok(row.is_some()),
+            // An account was bound to it meanwhile.
+            Err(error) if is_foreign_key_violation(&error) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// One of the accounts that are bound to a plan.
+    pub async fn get_plan_user(
+        &self,
+        pool_id: &PoolId,
+        plan_id: &PlanId,
+    ) -> Result<Option<AccountId>, StoreError> {
+        sqlx::query_file_scalar!(
+            "src/store/sql/get_plan_user.sql",
+            pool_id.as_str(),
+            plan_id.as_str(),
+        )
+        .fetch_optional(&self.db)
+        .await?
+        .map(|id| read_account_id(&id))
+        .transpose()
+    }
+}
+
+/// Denominations, as the table has them.
+struct Columns {
+    smallest: i64,
+    largest: Option<i64>,
+    step: Option<i64>,
+    fixed: Option<Vec<i64>>,
+    least: Option<Vec<i64>>,
+}
+
+impl Columns {
+    fn of(terms: &Terms) -> Self {
+        let denominations = &terms.denominations;
+        let fixed = match denominations {
+            Denominations::Fixed(amounts) => Some(amounts.clone()),
+            _ => None,
+        };
+        Self {
+            smallest: denominations.smallest_minor(),
+            largest: denominations.largest_minor(),
+            step: denominations.step_minor(),
+            fixed,
+            least: denominations.least_steps(),
+        }
+    }
+}
