@@ -297,8 +297,10 @@ impl Bench {
             AccountEvent::Replan { target_reached } => self.replan(account, target_reached).await,
             AccountEvent::EndDay => {
                 let over = PlanId::parse("over").unwrap();
-                let ended = self.store.advance_days(&self.pool_id, &over, 1000, "test").await;
-                if ended.unwrap() == 1 { Said::Done } else { Said::RefusedSomehow }
+                self.store.advance_days(&self.pool_id, &over, 1000, "test").await.unwrap();
+                let now =
+                    self.store.get_account(&self.pool_id, &account.id).await.unwrap().unwrap();
+                if now.plan_day == 2 { Said::Done } else { Said::RefusedSomehow }
             }
         }
     }
