@@ -28,6 +28,8 @@ pub struct Selector {
     pub plan_id: Option<PlanId>,
     /// Only accounts of this country.
     pub country_code: Option<String>,
+    /// The country of the card: only accounts of that country, or of no known one.
+    pub card_country: Option<String>,
     /// Only accounts whose plan still wants this much, in minor units.
     pub min_headroom_minor: Option<i64>,
     /// Only accounts that carry all of these.
@@ -262,6 +264,7 @@ impl Store {
             labels_json(&selector.labels),
             &exclude,
             new_plan,
+            selector.card_country.as_deref(),
         )
         .fetch_all(&self.db)
         .await
@@ -301,6 +304,7 @@ impl Store {
             selector.min_headroom_minor,
             labels_json(&selector.labels),
             &exclude,
+            selector.card_country.as_deref(),
         )
         .fetch_one(&self.db)
         .await?)

@@ -4,7 +4,8 @@
 -- $4 lease durations; $5 how many that is.
 -- The selector, null where it does not say: $6 account_id, $7 plan_id, $8 country_code,
 -- $9 min_headroom in minor units; $10 labels, all of which an account must carry; $11 account ids
--- that are not wanted; $12 a plan that accounts without one are bound to, and only those are picked.
+-- that are not wanted; $12 a plan that accounts without one are bound to, and only those are picked;
+-- $13 the card's country, which an account must have where its own is known.
 -- Who names a plan asks twice: for accounts of the plan, and then for accounts to bind to it. Each
 -- walks an index in its order.
 WITH wanted AS MATERIALIZED (
@@ -38,6 +39,7 @@ free AS MATERIALIZED (
       AND ($6::text IS NULL OR a.account_id = $6)
       AND ($7::text IS NULL OR a.plan_id = $7)
       AND ($8::text IS NULL OR a.country_code = $8)
+      AND ($13::text IS NULL OR a.country_code IS NULL OR a.country_code = $13)
       AND (p.target_minor IS NULL OR a.balance_minor < p.target_minor)
       AND ($9::bigint IS NULL OR p.target_minor IS NULL OR p.target_minor - a.balance_minor >= $9)
       AND a.labels @> $10::jsonb
