@@ -150,7 +150,8 @@ impl Inner {
                 Err(error) => error,
             };
             let pause = pause_after(&error, tries);
-            let in_time = |pause| give_up_at.is_some_and(|at| Instant::now() + pause < at);
+            let left = give_up_at.map(|at: Instant| at.saturating_duration_since(Instant::now()));
+            let in_time = |pause| left.is_some_and(|left| pause < left);
             match pause {
                 Some(pause) if tries < MAX_TRIES && in_time(pause) => sleep(pause).await,
                 _ => {

@@ -20,7 +20,7 @@ use crate::{
     support::{
         batch::{Session, credited, item, opening, refusal, run},
         wait::eventually,
-        world::{Clients, World, eur, metadata, reason, seconds},
+        world::{Clients, World, eur, lease, metadata, reason, seconds},
     },
 };
 
@@ -203,7 +203,7 @@ async fn where_nobody_asked_for_a_country_the_cards_own_is_kept_to() {
     let ended =
         run(&mut clients, impatient(), &[item("three", &world.code("three"))]).await.unwrap();
     assert_eq!(credited(&ended.results[0]).account_id, "nowhere");
-    clients.release(&crate::support::world::lease(&held)).await.unwrap();
+    clients.release(&lease(&held)).await.unwrap();
     assert_eq!(locks(&mut clients, "german").await, 0);
 }
 
