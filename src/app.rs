@@ -33,7 +33,8 @@ use crate::{
     service::{
         accounts::Accounts,
         acquire::Acquire,
-        batch::Batch,
+        batch::{Batch, Services},
+        inquiry::{Inquiry, InquiryLimits},
         plans::Plans,
         pools::Pools,
         reconcile::Reconciler,
@@ -231,15 +232,23 @@ impl Parts {
             limits,
             tasks.clone(),
         );
-        let batch = Batch::new(
-            store.clone(),
-            pools.clone(),
-            acquire.clone(),
-            redeem.clone(),
-            leases.clone(),
-            tasks.clone(),
-            closing.clone(),
-        );
+        let inquiry_limits = InquiryLimits {
+            inquires: args.provider.inquires,
+            concurrency: usize::from(args.inquiry_concurrency),
+            remember: args.inquiry_cache,
+            patience: args.provider.send_window,
+        };
+        let inquiry =
+            Inquiry::new(provider.clone(), Arc::clone(&secret), inquiry_limits, closing.clone());
+        let services = Services {
+            store: store.clone(),
+            pools: pools.clone(),
+            inquiry,
+            acquire: acquire.clone(),
+            redeem: redeem.clone(),
+            leases: leases.clone(),
+        };
+        let batch = Batch::new(services, tasks.clone(), closing.clone());
         let reconciler = Reconciler::new(
             store.clone(),
             pools.clone(),

@@ -63,6 +63,17 @@ pub struct ServeArgs {
     #[command(flatten)]
     pub provider: ProviderArgs,
 
+    /// How many cards this server asks the provider about at once, for items of a batch that say no
+    /// amount.
+    #[arg(long, env = "HOLDFAST_INQUIRY_CONCURRENCY", default_value_t = 16,
+          value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub inquiry_concurrency: u16,
+
+    /// How long what the provider said of a card is kept, so that it is not asked again; 0s: not at
+    /// all.
+    #[arg(long, env = "HOLDFAST_INQUIRY_CACHE", default_value = "30s", value_parser = parse_duration)]
+    pub inquiry_cache: Duration,
+
     /// How often leases whose time has passed are looked for.
     #[arg(long, env = "HOLDFAST_SWEEP_INTERVAL", default_value = "500ms", value_parser = parse_duration)]
     pub sweep_interval: Duration,
@@ -137,6 +148,12 @@ pub struct ProviderArgs {
     #[arg(id = "provider_cancels", long = "provider-cancels",
           env = "HOLDFAST_PROVIDER_CANCELS", default_value_t = true, action = ArgAction::Set)]
     pub cancels: bool,
+
+    /// Whether the provider tells what a card is worth without redeeming it. Only then is an account
+    /// chosen by the amount of a batch's item that says none.
+    #[arg(id = "provider_inquires", long = "provider-inquires",
+          env = "HOLDFAST_PROVIDER_INQUIRES", default_value_t = true, action = ArgAction::Set)]
+    pub inquires: bool,
 
     /// How long after it was first seen the provider counts a key once. Longer than a redemption may
     /// be begun, and than the provider is at work on one.
@@ -217,6 +234,7 @@ impl ServeArgs {
         let all = [
             ("HOLDFAST_SWEEP_INTERVAL", self.sweep_interval),
             ("HOLDFAST_RECONCILE_INTERVAL", self.reconcile_interval),
+            ("HOLDFAST_INQUIRY_CACHE", self.inquiry_cache),
             ("HOLDFAST_DRAIN_DELAY", self.drain_delay),
             ("HOLDFAST_SHUTDOWN_TIMEOUT", self.shutdown_timeout),
             ("HOLDFAST_PROVIDER_NOT_AFTER", provider.not_after),

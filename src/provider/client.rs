@@ -54,6 +54,14 @@ pub enum CallError {
     /// No whole answer came back.
     #[error("the provider's answer was lost: {0}")]
     Lost(String),
+    /// The provider takes no questions now: 429 or 503.
+    #[error("the provider answered HTTP {status}")]
+    Busy {
+        /// The status code.
+        status: u16,
+        /// When it wants to be asked again, if it says so.
+        after: Option<Duration>,
+    },
     /// An answer that the contract does not have for this question.
     #[error("the provider answered HTTP {0}")]
     Status(u16),
@@ -238,6 +246,10 @@ async fn read<T: DeserializeOwned>(
         Answer::Lost(why) => Err(CallError::Lost(why)),
         Answer::Http(http) if http.status == 200 => {
             serde_json::from_slice(&http.body).map_err(|_| CallError::Malformed)
+        }
+        Answer::Http(http) if matches!(http.status, 429 | 503) => {
+            let told = wire::Problem::read(&http.body).retry_after_ms.map(Duration::from_millis);
+            Err(CallError::Busy { status: http.status, after: told.or(http.retry_after) })
         }
         Answer::Http(http) => Err(CallError::Status(http.status)),
     }

@@ -287,6 +287,7 @@ fn read_redeem(request: pb::RedeemRequest) -> Result<RedeemCommand, Error> {
         lease,
         code,
         expected,
+        learned: None,
         release_on_completion: request.release_on_completion,
     });
     fields.finish(read)
@@ -387,6 +388,7 @@ pub(super) fn redemption_message(redemption: &Redemption, currency: Currency) ->
         fencing_token: redemption.token.0,
         state: state_message(redemption.state),
         expected: redemption.expected_minor.map(|minor| convert::money(minor, currency)),
+        expected_learned: redemption.expected_learned,
         amount: redemption.amount.map(|m| convert::money(m.amount_minor, m.currency)),
         provider_ref: redemption.provider_ref.clone().unwrap_or_default(),
         code_last4: redemption.code_last4.clone(),

@@ -107,6 +107,28 @@ pub(crate) fn status(error: &Error) -> Status {
                 ("state", state.as_str().to_owned()),
             ],
         ),
+        Error::CardNotRedeemable { known } => {
+            precondition("CARD_NOT_REDEEMABLE", text, [("known", known.to_string())])
+        }
+        Error::CurrencyMismatch { card_currency, pool_currency } => precondition(
+            "CURRENCY_MISMATCH",
+            text,
+            [
+                ("card_currency", card_currency.to_string()),
+                ("pool_currency", pool_currency.to_string()),
+            ],
+        ),
+        Error::CountryMismatch { card_country, selector_country } => precondition(
+            "COUNTRY_MISMATCH",
+            text,
+            [
+                ("card_country", card_country.clone()),
+                ("selector_country", selector_country.clone()),
+            ],
+        ),
+        Error::InquiryFailed { retry_after, .. } => {
+            retry(Code::Unavailable, "INQUIRY_FAILED", text, retry_after.unwrap_or(RETRY_OUTAGE))
+        }
         Error::PoolPaused(id) => precondition("POOL_PAUSED", text, [("pool_id", id.to_string())]),
         Error::PoolDraining(id) => {
             precondition("POOL_DRAINING", text, [("pool_id", id.to_string())])

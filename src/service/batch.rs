@@ -16,6 +16,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{
     Error,
     acquire::{Acquire, AcquireCommand},
+    inquiry::{Inquiry, Worth, check_fit},
     pools::{Pools, check_currencies},
     redeem::{Redeem, RedeemCommand, Redeemed},
     release::Leases,
@@ -34,7 +35,7 @@ use crate::{
 const PROGRESS: Duration = Duration::from_secs(1);
 /// Results that wait for the client to read them. When it does not, no more items are begun.
 const UNREAD_RESULTS: usize = 32;
-/// How often an item whose lease ran out before its redemption was begun gets another.
+/// How often an item whose account turned out not to be for it gets another.
 const MAX_LEASES: u32 = 3;
 
 /// Opens a batch.
@@ -126,28 +127,33 @@ pub struct Counts {
 #[derive(Clone)]
 pub struct Batch(Arc<Inner>);
 
+/// What batches are made of.
+#[derive(Clone)]
+pub struct Services {
+    /// For what a batch names, and whether it was open before.
+    pub store: Store,
+    /// For the pool's settings.
+    pub pools: Pools,
+    /// For items that say no amount.
+    pub inquiry: Inquiry,
+    /// For each item's account.
+    pub acquire: Acquire,
+    /// For each item's redemption.
+    pub redeem: Redeem,
+    /// For leases that come to nothing.
+    pub leases: Leases,
+}
+
 struct Inner {
-    store: Store,
-    pools: Pools,
-    acquire: Acquire,
-    redeem: Redeem,
-    leases: Leases,
+    services: Services,
     tasks: TaskTracker,
     closing: CancellationToken,
 }
 
 impl Batch {
     /// Batches over the single-card services. When `closing` is cancelled, batches stop reading.
-    pub fn new(
-        store: Store,
-        pools: Pools,
-        acquire: Acquire,
-        redeem: Redeem,
-        leases: Leases,
-        tasks: TaskTracker,
-        closing: CancellationToken,
-    ) -> Self {
-        Self(Arc::new(Inner { store, pools, acquire, redeem, leases, tasks, closing }))
+    pub fn new(services: Services, tasks: TaskTracker, closing: CancellationToken) -> Self {
+        Self(Arc::new(Inner { services, tasks, closing }))
     }
 
     /// Cancelled when batches stop reading.
@@ -166,7 +172,7 @@ impl Batch {
     where
         S: Stream<Item = Result<Incoming, Error>> + Send + Unpin + 'static,
     {
-        let pool = self.0.pools.get(&open.pool_id).await?;
+        let pool = self.0.services.pools.get(&open.pool_id).await?;
         if pool.paused {
             return Err(Error::PoolPaused(pool.pool_id));
         }
@@ -178,11 +184,11 @@ impl Batch {
             ],
         )?;
         if let Some(plan_id) = &open.selection.selector.plan_id
-            && self.0.store.get_plan(&open.pool_id, plan_id).await?.is_none()
+            && self.0.services.store.get_plan(&open.pool_id, plan_id).await?.is_none()
         {
             return Err(Error::PlanNotFound(open.pool_id, plan_id.clone()));
         }
-        let resumed = self.0.store.batch_exists(&open.pool_id, &open.batch_id).await?;
+        let resumed = self.0.services.store.batch_exists(&open.pool_id, &open.batch_id).await?;
         let (events, receiver) = mpsc::channel(UNREAD_RESULTS);
         let driver = Driver {
             batch: Arc::clone(&self.0),
@@ -341,17 +347,29 @@ impl Item {
         {
             return Ok(known);
         }
+        let worth = match self.inquire().await {
+            Err(error) if !self.client_gone.is_cancelled() => {
+                return self.refused(&request_id, error).await;
+            }
+            worth => worth?,
+        };
         let mut leases = 1;
         loop {
-            let lease = match self.acquire().await {
+            let lease = match self.acquire(worth.as_ref()).await {
                 // It may have been sent twice, and the first one was begun.
                 Err(error @ Error::NoAccountAvailable { .. }) => {
                     return self.find(&request_id).await?.ok_or(error);
                 }
                 lease => lease?,
             };
-            match self.redeem(&request_id, lease).await {
-                Err(Error::LeaseLost { .. }) if leases < MAX_LEASES => leases += 1,
+            match self.redeem(&request_id, lease, worth.as_ref()).await {
+                // What was chosen is not what it was: a lease that ran out, a plan that was changed.
+                Err(
+                    Error::LeaseLost { .. }
+                    | Error::AmountDoesNotFit { .. }
+                    | Error::AccountNotReady { .. }
+                    | Error::AccountPaused(..),
+                ) if leases < MAX_LEASES => leases += 1,
                 outcome => return outcome,
             }
         }
@@ -360,11 +378,42 @@ impl Item {
     /// What was begun for the item before.
     async fn find(&self, request_id: &RequestId) -> Result<Option<Redeemed>, Error> {
         let Self { batch, open, item, .. } = self;
-        batch.redeem.find(&open.pool_id, request_id, &item.code, item.expected).await
+        batch.services.redeem.find(&open.pool_id, request_id, &item.code, item.expected).await
+    }
+
+    /// What the card is worth, of an item that does not say, where the provider can be asked. No account
+    /// is locked meanwhile, and nobody asks on when the client goes away.
+    async fn inquire(&self) -> Result<Option<Worth>, Error> {
+        if self.item.expected.is_some() {
+            return Ok(None);
+        }
+        let worth = tokio::select! {
+            worth = self.batch.services.inquiry.ask(&self.item.code) => worth?,
+            () = self.client_gone.cancelled() => return Err(Error::Internal("the client has gone")),
+        };
+        if let Some(worth) = &worth {
+            let wanted = merged(&self.open.selection.selector, &self.item, None).country_code;
+            check_fit(worth, self.pool.currency, wanted.as_deref())?;
+        }
+        Ok(worth)
+    }
+
+    /// What the item comes to when the provider says that it will not do. The card may be spent because
+    /// the item was sent twice, and the first one was begun; or because of another item.
+    async fn refused(&self, request_id: &RequestId, error: Error) -> Result<Redeemed, Error> {
+        if let Some(known) = self.find(request_id).await? {
+            return Ok(known);
+        }
+        if !matches!(error, Error::CardNotRedeemable { .. }) {
+            return Err(error);
+        }
+        let Self { batch, open, item, .. } = self;
+        let in_use = batch.services.redeem.in_use(&open.pool_id, &item.code).await?;
+        Err(in_use.unwrap_or(error))
     }
 
     /// Locks an account for the item, unless the client goes away first.
-    async fn acquire(&self) -> Result<LeaseRef, Error> {
+    async fn acquire(&self, worth: Option<&Worth>) -> Result<LeaseRef, Error> {
         let command = AcquireCommand {
             // A new wish each time: the item's own name stands for its redemption.
             request_id: RequestId::random(),
@@ -372,16 +421,17 @@ impl Item {
             holder: self.open.holder.clone(),
             ttl: None,
             wait: self.open.item_timeout,
-            selector: merged(&self.open.selection.selector, &self.item),
+            selector: merged(&self.open.selection.selector, &self.item, worth),
             expected: self
                 .item
                 .expected
+                .or(worth.map(|worth| worth.amount))
                 .or(self.item.selection.expected)
                 .or(self.open.selection.expected),
             min_headroom: None,
         };
         tokio::select! {
-            acquired = self.batch.acquire.acquire(command) => {
+            acquired = self.batch.services.acquire.acquire(command) => {
                 let account = acquired?.account;
                 Ok(LeaseRef {
                     pool_id: account.pool_id,
@@ -395,18 +445,24 @@ impl Item {
     }
 
     /// Redeems under the lease, which ends with the redemption, or at once when none was begun.
-    async fn redeem(&self, request_id: &RequestId, lease: LeaseRef) -> Result<Redeemed, Error> {
+    async fn redeem(
+        &self,
+        request_id: &RequestId,
+        lease: LeaseRef,
+        worth: Option<&Worth>,
+    ) -> Result<Redeemed, Error> {
         let command = RedeemCommand {
             request_id: request_id.clone(),
             lease: lease.clone(),
             code: self.item.code.clone(),
             expected: self.item.expected,
+            learned: worth.map(|worth| worth.amount),
             release_on_completion: true,
         };
         let outcome = if self.client_gone.is_cancelled() {
             Err(Error::Internal("the client has gone"))
         } else {
-            self.batch.redeem.redeem(command).await
+            self.batch.services.redeem.redeem(command).await
         };
         let lease_is_unused = match &outcome {
             Ok(redeemed) => {
@@ -415,21 +471,24 @@ impl Item {
             }
             Err(_) => true,
         };
-        if lease_is_unused && let Err(error) = self.batch.leases.release(lease).await {
+        if lease_is_unused && let Err(error) = self.batch.services.leases.release(lease).await {
             tracing::debug!(%error, "an item's unused lease was gone already");
         }
         outcome
     }
 }
 
-/// The batch's selector, with the item's own in place of it field by field.
-fn merged(batch: &Selector, item: &BatchItem) -> Selector {
+/// The batch's selector, with the item's own in place of it field by field. The account must be of the
+/// card's country, where neither of the two says which.
+fn merged(batch: &Selector, item: &BatchItem, worth: Option<&Worth>) -> Selector {
     let own = &item.selection.selector;
+    let country_code = own.country_code.clone().or_else(|| batch.country_code.clone());
+    let card_country = worth.and_then(|worth| worth.country_code.clone());
     Selector {
         account_id: own.account_id.clone().or_else(|| batch.account_id.clone()),
         plan_id: own.plan_id.clone().or_else(|| batch.plan_id.clone()),
-        country_code: own.country_code.clone().or_else(|| batch.country_code.clone()),
-        card_country: None,
+        card_country: card_country.filter(|_| country_code.is_none()),
+        country_code,
         min_headroom_minor: own.min_headroom_minor.or(batch.min_headroom_minor),
         labels: if own.labels.is_empty() { batch.labels.clone() } else { own.labels.clone() },
         exclude: if own.exclude.is_empty() { batch.exclude.clone() } else { own.exclude.clone() },

@@ -8,6 +8,7 @@ use crate::{
         choice::Choice,
         id::{AccountId, PlanId, PoolId, RedemptionId, RequestId},
         lease::{LeaseLoss, LeaseRef},
+        money::Currency,
         plan::Misfit,
         redemption::RedemptionState,
     },
@@ -104,6 +105,42 @@ pub enum Error {
         request_id: RequestId,
         /// Which stands so.
         state: RedemptionState,
+    },
+    /// The provider would not redeem the card.
+    #[error("{}", not_redeemable(*.known))]
+    CardNotRedeemable {
+        /// Whether the provider knows the card at all.
+        known: bool,
+    },
+    /// The card is of another currency than the pool.
+    #[error(
+        "the card is worth {card_currency}, and the pool's currency is {pool_currency}: redeem it in a pool of {card_currency}"
+    )]
+    CurrencyMismatch {
+        /// The card's.
+        card_currency: Currency,
+        /// The pool's.
+        pool_currency: Currency,
+    },
+    /// The card is of another country than the accounts that were asked for.
+    #[error(
+        "the card is of {card_country}, and accounts of {selector_country} were asked for: ask for accounts of {card_country}, or of any country"
+    )]
+    CountryMismatch {
+        /// The card's.
+        card_country: String,
+        /// The selector's.
+        selector_country: String,
+    },
+    /// The provider could not be asked about the card; nothing was begun.
+    #[error(
+        "it could not be found out what the card is worth: {why}; nothing was begun: send the item again"
+    )]
+    InquiryFailed {
+        /// What the last question came to.
+        why: String,
+        /// When the provider wants to be asked again, if it said so.
+        retry_after: Option<Duration>,
     },
     /// The pool begins nothing new.
     #[error("pool {0} is paused: nothing new is begun in it until it is resumed with UpdatePool")]
@@ -256,6 +293,15 @@ fn lost(loss: LeaseLoss) -> &'static str {
         LeaseLoss::Expired => "its time has passed; acquire the account again",
         LeaseLoss::Released => "it was released; acquire the account again",
         LeaseLoss::TakenOver => "the account was acquired again since",
+    }
+}
+
+fn not_redeemable(known: bool) -> &'static str {
+    if known {
+        "the provider says that the card cannot be redeemed: it may be spent, blocked or not active \
+         yet; find out at the provider, and send the item again when it can be"
+    } else {
+        "the provider does not know the card: check its code, and that it is the provider's"
     }
 }
 

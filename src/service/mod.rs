@@ -5,6 +5,7 @@ pub mod accounts;
 pub mod acquire;
 pub mod batch;
 pub mod error;
+pub mod inquiry;
 pub mod plans;
 pub mod pools;
 pub mod reconcile;

@@ -35,7 +35,7 @@ use crate::{
         Store, StoreError,
         begin::{BeginRefusal, Begun, NewRedemption, SendLimits},
         outcome::Next,
-        redemption::Redemption,
+        redemption::{Living, Redemption},
     },
 };
 
@@ -98,8 +98,17 @@ pub struct RedeemCommand {
     pub code: CardCode,
     /// What it should be worth.
     pub expected: Option<Money>,
+    /// What the provider said that it is worth, where nothing is expected: then this is, but it is no
+    /// part of the wish.
+    pub learned: Option<Money>,
     /// Ends the lease when the outcome is known.
     pub release_on_completion: bool,
+}
+
+impl RedeemCommand {
+    fn expected_or_learned(&self) -> Option<Money> {
+        self.expected.or(self.learned)
+    }
 }
 
 /// A redemption as far as it is known.
@@ -173,6 +182,17 @@ impl Redeem {
         check_same_wish(&redemption, same_code, expected)?;
         Ok(Some(Redeemed { redemption: self.0.join(redemption).await?, replayed: true }))
     }
+
+    /// Why the code cannot be redeemed in the pool, if it is being redeemed there, or was.
+    pub async fn in_use(&self, pool_id: &PoolId, code: &CardCode) -> Result<Option<Error>, Error> {
+        let fingerprint = self.0.secret.fingerprint(PROVIDER_NAME, code);
+        let living = self.0.store.get_living_redemption(pool_id, &fingerprint).await?;
+        Ok(living.map(|Living { redemption_id, request_id, state }| Error::CodeInUse {
+            redemption_id,
+            request_id,
+            state,
+        }))
+    }
 }
 
 /// A request that was seen before must be the same wish.
@@ -185,7 +205,7 @@ fn check_same_wish(
     if !same_code && injection::holds(Guard::SameWish) {
         differ.push("code");
     }
-    if redemption.expected_minor != expected.map(|money| money.amount_minor) {
+    if redemption.wished_minor() != expected.map(|money| money.amount_minor) {
         differ.push("expected");
     }
     if differ.is_empty() {
@@ -210,7 +230,7 @@ impl Inner {
         // From before it is recorded: whoever takes over counts from then.
         let give_up_at = Instant::now() + self.limits.send_window;
         let pool = self.pools.settings(&command.lease.pool_id).await?;
-        check_currencies(&pool, [("expected", command.expected)])?;
+        check_currencies(&pool, [("expected", command.expected_or_learned())])?;
         let new = self.record_of(&command);
         let id = new.redemption_id;
         match self.begin(new, &command).await? {
@@ -236,7 +256,8 @@ impl Inner {
             code_fingerprint: self.secret.fingerprint(PROVIDER_NAME, &command.code),
             code_ciphertext: self.secret.encrypt(&context, &command.code),
             code_last4: command.code.last4().to_owned(),
-            expected_minor: command.expected.map(|money| money.amount_minor),
+            expected_minor: command.expected_or_learned().map(|money| money.amount_minor),
+            expected_learned: command.expected.is_none() && command.learned.is_some(),
         }
     }
 
@@ -398,7 +419,7 @@ fn ask(
         redemption_id,
         code: command.code.clone(),
         account_id: command.lease.account_id.clone(),
-        expected: command.expected,
+        expected: command.expected_or_learned(),
         currency,
         not_after: rfc3339(not_after)?,
     })

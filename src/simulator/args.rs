@@ -136,10 +136,14 @@ mod tests {
             "--fault-busy=2",
             "--fault-drop-before-apply=1",
             "--fault-lookup-error=4",
+            "--fault-inquire-error=5",
+            "--inquire-latency=10ms",
             "--invalid-accounts=a,b",
         ];
         let parsed = parse(&args).unwrap();
         assert_eq!(parsed.faults.latency, "50ms..200ms".parse().unwrap());
+        assert_eq!(parsed.faults.inquire_latency, "10ms".parse().unwrap());
+        assert_eq!((parsed.faults.lookup_error, parsed.faults.inquire_error), (4.0, 5.0));
         assert_eq!((parsed.faults.error_after_apply, parsed.faults.slow_202), (2.5, 3.0));
         assert_eq!(parsed.invalid_accounts, ["a", "b"]);
         for bad in ["--fault-busy=101", "--fault-busy=NaN", "--fault-latency=2s..1s"] {

@@ -63,6 +63,20 @@ pub struct Faults {
           env = "HOLDFAST_SIMULATOR_FAULT_LOOKUP_ERROR", default_value_t = 0.0, value_parser = parse_percent)]
     pub lookup_error: f64,
 
+    /// How long every inquiry waits: 50ms, or a range as 50ms..200ms.
+    #[arg(
+        id = "inquire_latency",
+        long = "inquire-latency",
+        env = "HOLDFAST_SIMULATOR_INQUIRE_LATENCY",
+        default_value = "0ms"
+    )]
+    pub inquire_latency: Latency,
+
+    /// Percent of inquiries that are answered with HTTP 500.
+    #[arg(id = "fault_inquire_error", long = "fault-inquire-error", value_name = "PERCENT",
+          env = "HOLDFAST_SIMULATOR_FAULT_INQUIRE_ERROR", default_value_t = 0.0, value_parser = parse_percent)]
+    pub inquire_error: f64,
+
     /// How long a redemption takes that is answered with HTTP 202.
     #[arg(id = "processing_time", long = "processing-time", env = "HOLDFAST_SIMULATOR_PROCESSING_TIME",
           default_value = "300ms", value_parser = parse_duration)]
@@ -121,6 +135,8 @@ impl Default for Faults {
             wrong_amount: 0.0,
             busy: 0.0,
             lookup_error: 0.0,
+            inquire_latency: Latency::default(),
+            inquire_error: 0.0,
             processing_time: Duration::from_millis(300),
             rules: Vec::new(),
         }
@@ -151,7 +167,7 @@ impl Faults {
         let percentages = self.percentages().map(|(_, percent)| percent);
         let valid = |percent: &f64| (0.0..=100.0).contains(percent);
         anyhow::ensure!(
-            percentages.iter().chain([&self.lookup_error]).all(valid),
+            percentages.iter().chain([&self.lookup_error, &self.inquire_error]).all(valid),
             "a fault's percentage must be 0 to 100"
         );
         anyhow::ensure!(
@@ -251,14 +267,23 @@ impl Injector {
 
     /// How long a request for a redemption waits, and what goes wrong with it then.
     pub(super) fn of_request(&mut self, code: &str) -> (Duration, Option<Fault>) {
-        let Latency { min, max } = self.faults.latency;
-        let latency = if max.is_zero() { max } else { self.dice.random_range(min..=max) };
+        let latency = self.wait(self.faults.latency);
         (latency, self.by_rule(code).or_else(|| self.by_dice()))
     }
 
     /// Whether a look-up fails.
     pub(super) fn of_lookup(&mut self) -> bool {
         self.faults.lookup_error > 0.0 && self.throw() < self.faults.lookup_error
+    }
+
+    /// How long an inquiry waits, and whether it fails then.
+    pub(super) fn of_inquiry(&mut self) -> (Duration, bool) {
+        let latency = self.wait(self.faults.inquire_latency);
+        (latency, self.faults.inquire_error > 0.0 && self.throw() < self.faults.inquire_error)
+    }
+
+    fn wait(&mut self, Latency { min, max }: Latency) -> Duration {
+        if max.is_zero() { max } else { self.dice.random_range(min..=max) }
     }
 
     fn by_rule(&mut self, code: &str) -> Option<Fault> {

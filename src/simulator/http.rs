@@ -2,7 +2,10 @@
 
 use std::{
     future::pending,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -38,6 +41,7 @@ pub(super) struct Shared {
     pub(super) ledger: Arc<Ledger>,
     pub(super) book: Mutex<Book>,
     pub(super) injector: Mutex<Injector>,
+    inquiries: AtomicU64,
     looks_up: bool,
     cancels: bool,
     visibility_lag: Duration,
@@ -56,6 +60,7 @@ impl Shared {
             ledger,
             book: Mutex::new(book),
             injector: Mutex::new(injector),
+            inquiries: AtomicU64::new(0),
             looks_up: args.looks_up,
             cancels: args.cancels,
             visibility_lag: args.visibility_lag,
@@ -69,6 +74,11 @@ impl Shared {
 
     pub(super) fn set_faults(&self, faults: Faults) -> anyhow::Result<()> {
         lock(&self.injector).set(faults)
+    }
+
+    /// How many inquiries have come.
+    pub(super) fn inquiries(&self) -> u64 {
+        self.inquiries.load(Ordering::Relaxed)
     }
 
     pub(super) fn finish_later(self: Arc<Self>, key: String) {
@@ -213,6 +223,12 @@ async fn inquire(Shares(shared): Shares<Arc<Shared>>, body: Bytes) -> Response {
     let Ok(request) = serde_json::from_slice::<InquireRequest>(&body) else {
         return problem(StatusCode::BAD_REQUEST, "BAD_REQUEST", "the body is not an inquiry");
     };
+    shared.inquiries.fetch_add(1, Ordering::Relaxed);
+    let (latency, fails) = lock(&shared.injector).of_inquiry();
+    sleep(latency).await;
+    if fails {
+        return problem(StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL", "a fault");
+    }
     let found = lock(&shared.book).inquire(&code_sha256(&request.code));
     match found {
         None => problem(StatusCode::NOT_FOUND, "CODE_UNKNOWN", "there is no such card"),

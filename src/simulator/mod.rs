@@ -96,6 +96,11 @@ impl Simulator {
         self.shared.set_faults(faults)
     }
 
+    /// How many inquiries have come since it was started.
+    pub fn inquiries(&self) -> u64 {
+        self.shared.inquiries()
+    }
+
     /// Takes no new connection, gives requests under way a moment, and closes the ledger.
     pub async fn stop(mut self) -> anyhow::Result<()> {
         self.stopping.cancel();

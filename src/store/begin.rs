@@ -44,6 +44,8 @@ pub struct NewRedemption {
     pub code_last4: String,
     /// The amount that is expected, in minor units.
     pub expected_minor: Option<i64>,
+    /// The provider said that amount, and nobody asked for it.
+    pub expected_learned: bool,
 }
 
 /// What became of a redemption that was to be recorded.
@@ -224,6 +226,7 @@ impl Begin {
             &new().map(|n| n.expected_minor).collect::<Vec<_>>() as &[Option<i64>],
             interval(limits.not_after),
             interval(limits.take_over),
+            &new().map(|n| n.expected_learned).collect::<Vec<_>>(),
         )
         .fetch_all(&self.db)
         .await

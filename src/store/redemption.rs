@@ -38,6 +38,8 @@ pub struct Redemption {
     pub code_last4: String,
     /// The amount that was expected, in minor units of the pool's currency.
     pub expected_minor: Option<i64>,
+    /// The provider said that amount before the redemption was begun, and nobody asked for it.
+    pub expected_learned: bool,
     /// What the provider says that it credited.
     pub amount: Option<Money>,
     /// The provider's own name for it.
@@ -59,6 +61,11 @@ pub struct Redemption {
 }
 
 impl Redemption {
+    /// The amount that whoever asked for it named, in minor units: a learned one is no part of the wish.
+    pub fn wished_minor(&self) -> Option<i64> {
+        self.expected_minor.filter(|_| !self.expected_learned)
+    }
+
     /// Whether the provider credited another amount than the one that was expected.
     pub fn has_amount_mismatch(&self) -> bool {
         matches!(self.state, RedemptionState::Succeeded | RedemptionState::NeedsReview)
@@ -77,6 +84,17 @@ pub struct Resolution {
     pub reason: String,
     /// What that person looked at, where it is named.
     pub evidence: Option<String>,
+}
+
+/// A redemption that has a code: its outcome is not known, or it is a success.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Living {
+    /// Its name.
+    pub redemption_id: RedemptionId,
+    /// The wish that it stands for.
+    pub request_id: RequestId,
+    /// What is known of its outcome.
+    pub state: RedemptionState,
 }
 
 /// A redemption that is the caller's to look at.
@@ -144,6 +162,7 @@ macro_rules! redemption_row {
             pub(super) state: String,
             pub(super) code_last4: String,
             pub(super) expected_minor: Option<i64>,
+            pub(super) expected_learned: bool,
             pub(super) amount_minor: Option<i64>,
             pub(super) amount_currency: Option<String>,
             pub(super) provider_ref: Option<String>,
@@ -176,6 +195,7 @@ macro_rules! redemption_row {
                     state: stored::read_state(&self.state)?,
                     code_last4: self.code_last4,
                     expected_minor: self.expected_minor,
+                    expected_learned: self.expected_learned,
                     amount: stored::read_amount(self.amount_minor, self.amount_currency.as_deref())?,
                     provider_ref: self.provider_ref,
                     failure: stored::read_failure(
@@ -304,6 +324,28 @@ impl Store {
                 Ok((row.redemption(pool_id)?, fingerprint))
             })
             .transpose()
+    }
+
+    /// The redemption that has the code of this fingerprint, if any has.
+    pub async fn get_living_redemption(
+        &self,
+        pool_id: &PoolId,
+        code_fingerprint: &[u8; 32],
+    ) -> Result<Option<Living>, StoreError> {
+        let read = || {
+            sqlx::query_file!(
+                "src/store/sql/get_living_redemption.sql",
+                pool_id.as_str(),
+                &code_fingerprint[..],
+            )
+            .fetch_optional(&self.db)
+        };
+        let Some(row) = read_patiently(read).await? else { return Ok(None) };
+        Ok(Some(Living {
+            redemption_id: RedemptionId(row.redemption_id),
+            request_id: read_request_id(&row.request_id)?,
+            state: read_state(&row.state)?,
+        }))
     }
 
     /// Reads a redemption's code, encrypted; `None` when it is settled or not there.

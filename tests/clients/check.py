@@ -546,7 +546,14 @@ class Check(Run):
             {"item_id": "good", "code": code},
             {"item_id": "used", "code": used},
             {"item_id": "nobody", "code": self.new_code(), "selector": {"account_id": "nobody"}},
-            {"item_id": "full", "code": self.new_code(), "selector": {"country_code": "ZZ"}},
+            # With its amount it is not asked about, and nobody knows the card's country.
+            {
+                "item_id": "full",
+                "code": self.new_code(),
+                "expected": self.money(self.amount_minor),
+                "selector": {"country_code": "ZZ"},
+            },
+            {"item_id": "abroad", "code": self.new_code(), "selector": {"country_code": "ZZ"}},
             {"item_id": "no\0id", "code": self.new_code()},
             {"item_id": "codeless"},
             {"item_id": "negative", "code": self.new_code(), "expected": self.money(-1)},
@@ -569,6 +576,7 @@ class Check(Run):
                 "used": "CODE_IN_USE",
                 "nobody": "ACCOUNT_NOT_FOUND",
                 "full": "NO_ACCOUNT_AVAILABLE",
+                "abroad": "COUNTRY_MISMATCH",
                 "no\0id": "INVALID_ARGUMENT",
                 "codeless": "INVALID_ARGUMENT",
                 "negative": "INVALID_ARGUMENT",
@@ -578,7 +586,7 @@ class Check(Run):
             self.expect(found, wanted, "outcomes")
             last = replies[-1].summary
             counts = (last.received, last.succeeded, last.rejected, last.in_flight)
-            self.expect(counts, (10, 1, 9, 0), "summary")
+            self.expect(counts, (11, 1, 10, 0), "summary")
         by_item = {"pool_id": self.pool, "request_id": "batch:refusals:good"}
         found = self.server.call(REDEMPTIONS + "GetRedemption", by_item).redemption
         self.expect(found.code_last4, code[-4:], "an item by its request_id")

@@ -280,7 +280,11 @@ async fn an_account_is_picked_by_the_batch_and_by_the_item() {
     let mut session = Session::open(&mut clients, open).await.unwrap();
     for (n, (selector, expected)) in cases.into_iter().enumerate() {
         let code = world.code(&format!("pick-{n}"));
-        session.send(pb::BatchItem { selector, ..item(&format!("i-{n}"), &code) }).await;
+        // With its amount: the card's own country is not asked for.
+        let worth = Some(eur(1000));
+        session
+            .send(pb::BatchItem { selector, expected: worth, ..item(&format!("i-{n}"), &code) })
+            .await;
         let result = session.result().await;
         match expected {
             Some(account_id) => assert_eq!(credited(&result).account_id, account_id, "{n}"),

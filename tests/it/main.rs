@@ -20,6 +20,8 @@ mod embedded;
 mod imports;
 mod input;
 mod input_raw;
+mod inquiry;
+mod inquiry_again;
 mod ladder;
 mod late_credit;
 mod layering;

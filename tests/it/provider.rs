@@ -82,7 +82,7 @@ pub(crate) async fn eventually<T, F: Future<Output = Option<T>>>(
 }
 
 /// Serves `app` on a free port; gives its URL.
-async fn serve(app: Router) -> String {
+pub(crate) async fn serve(app: Router) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(async move { axum::serve(listener, app).await });
@@ -107,7 +107,7 @@ async fn serve_bytes(answer: &'static str) -> (String, Arc<AtomicUsize>) {
 }
 
 /// A port that nobody listens on.
-async fn closed_port() -> u16 {
+pub(crate) async fn closed_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port()
 }
 

@@ -234,7 +234,7 @@ fn read_sources(folder: &Path, code: &mut String) {
 
 /// The hot statements, with arguments as a lane gives them, and a day of a pool's history, which is
 /// read page by page.
-const HOT: [(&str, &str); 11] = [
+const HOT: [(&str, &str); 12] = [
     (
         "acquire",
         "'p', '{q1,q2}', '{h,h}', '{1 min,1 min}', '{NULL,5}', 18, NULL, NULL, NULL, NULL, NULL, '{}', '{}'",
@@ -254,13 +254,14 @@ const HOT: [(&str, &str); 11] = [
     (
         "begin",
         "'p', ARRAY[gen_random_uuid()], '{a-00001}', '{1}', '{q}', '{f}', '{\"\\\\x01\"}', \
-         '{\"\\\\x01\"}', '{x}', '{5}', '1 min', '1 min'",
+         '{\"\\\\x01\"}', '{x}', '{5}', '1 min', '1 min', '{f}'",
     ),
     (
         "settle",
         "'p', ARRAY[gen_random_uuid()], '{FAILED}', '{NULL}', '{NULL}', '{NULL}', '{x}', '{x}', \
          '{f}', '{1}', '{me}', '{NULL}', '{NULL}', '{NULL}', '{f}', '{NULL}'",
     ),
+    ("get_living_redemption", "'p', '\\x01'"),
     (
         "list_redemptions",
         "'p', '019ab000-0000-7000-8000-000000000000', 200, NULL, NULL, NULL, NULL, now(), now(), \

@@ -388,6 +388,7 @@ impl Bench {
             code_ciphertext: vec![1],
             code_last4: String::new(),
             expected_minor: None,
+            expected_learned: false,
         };
         let limits =
             SendLimits { not_after: Duration::from_secs(60), take_over: Duration::from_secs(60) };

@@ -2,7 +2,7 @@
 -- trigger on the table marks each on its account.
 -- $1 pool_id; one element for each redemption: $2 redemption ids, $3 account ids, $4 fencing tokens,
 -- $5 request ids, $6 whether to release on completion, $7 code fingerprints, $8 code ciphertexts,
--- $9 last four characters, $10 expected amounts in minor units;
+-- $9 last four characters, $10 expected amounts in minor units, $13 whether those were learned;
 -- $11 how long the provider may begin it, $12 when the reconciler takes over if nobody has settled it.
 -- An account that rests, or whose plan would not take the amount, is not redeemed into: its plan may
 -- have changed since it was acquired, and another redemption may have filled it under this very lease.
@@ -12,19 +12,19 @@
 INSERT INTO redemptions AS r (
     pool_id, redemption_id, account_id, fencing_token, request_id, holder, state,
     release_on_completion, code_fingerprint, code_ciphertext, code_last4, expected_minor,
-    plan_day, not_after, next_check_at
+    expected_learned, plan_day, not_after, next_check_at
 )
 SELECT
     $1, w.redemption_id, a.account_id, a.fencing_token, w.request_id, a.holder, 'SUBMITTED',
     w.release_on_completion, w.code_fingerprint, w.code_ciphertext, w.code_last4, w.expected_minor,
-    CASE WHEN a.plan_id IS NOT NULL THEN a.plan_day END,
+    w.expected_learned, CASE WHEN a.plan_id IS NOT NULL THEN a.plan_day END,
     now() + $11::interval, now() + $12::interval
 FROM unnest(
     $2::uuid[], $3::text[], $4::bigint[], $5::text[], $6::bool[],
-    $7::bytea[], $8::bytea[], $9::text[], $10::bigint[]
+    $7::bytea[], $8::bytea[], $9::text[], $10::bigint[], $13::bool[]
 ) AS w (
     redemption_id, account_id, token, request_id, release_on_completion,
-    code_fingerprint, code_ciphertext, code_last4, expected_minor
+    code_fingerprint, code_ciphertext, code_last4, expected_minor, expected_learned
 )
 JOIN accounts a ON a.pool_id = $1 AND a.account_id = w.account_id
 LEFT JOIN plans n ON n.pool_id = $1 AND n.plan_id = a.plan_id
@@ -54,6 +54,7 @@ RETURNING
     r.state AS "state!",
     r.code_last4 AS "code_last4!",
     r.expected_minor AS "expected_minor?",
+    r.expected_learned AS "expected_learned!",
     r.amount_minor AS "amount_minor?",
     r.amount_currency AS "amount_currency?",
     r.provider_ref AS "provider_ref?",

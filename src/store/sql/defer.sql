@@ -63,6 +63,7 @@ SELECT
     x.state AS "state!",
     x.code_last4 AS "code_last4!",
     x.expected_minor AS "expected_minor?",
+    x.expected_learned AS "expected_learned!",
     x.amount_minor AS "amount_minor?",
     x.amount_currency AS "amount_currency?",
     x.provider_ref AS "provider_ref?",

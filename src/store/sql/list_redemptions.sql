@@ -11,6 +11,7 @@ SELECT
     r.state AS "state!",
     r.code_last4 AS "code_last4!",
     r.expected_minor AS "expected_minor?",
+    r.expected_learned AS "expected_learned!",
     r.amount_minor AS "amount_minor?",
     r.amount_currency AS "amount_currency?",
     r.provider_ref AS "provider_ref?",

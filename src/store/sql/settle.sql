@@ -171,6 +171,7 @@ SELECT
     s.state AS "state!",
     s.code_last4 AS "code_last4!",
     s.expected_minor AS "expected_minor?",
+    s.expected_learned AS "expected_learned!",
     s.amount_minor AS "amount_minor?",
     s.amount_currency AS "amount_currency?",
     s.provider_ref AS "provider_ref?",

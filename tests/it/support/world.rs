@@ -75,11 +75,32 @@ impl World {
 
     /// `servers` servers on one database, with the pool [`POOL`], with changed settings.
     pub(crate) async fn with(change: impl FnOnce(&mut ServeArgs), servers: usize) -> Self {
+        Self::with_cards(&[], change, servers).await
+    }
+
+    /// As [`World::with`], where no cards exist but these: the names of their codes, and what the
+    /// simulator's file says after the code.
+    pub(crate) async fn with_cards(
+        cards: &[(&str, &str)],
+        change: impl FnOnce(&mut ServeArgs),
+        servers: usize,
+    ) -> Self {
         logs::keep();
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let database = fresh_database().await;
         let folder = tempfile::tempdir().unwrap();
         let ledger = folder.path().join("ledger.jsonl");
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let cards = (!cards.is_empty()).then(|| {
+            let lines: Vec<_> = cards
+                .iter()
+                .map(|(name, rest)| format!("{},{rest}\n", code_of(number, name)))
+                .collect();
+            let head = "code,amount_minor,currency_code,country_code,state\n";
+            let file = folder.path().join("cards.csv");
+            std::fs::write(&file, format!("{head}{}", lines.concat())).unwrap();
+            file
+        });
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .thread_name("servers")
@@ -88,6 +109,7 @@ impl World {
             .unwrap();
         let simulator = SimulatorArgs {
             invalid_accounts: vec![INVALID_ACCOUNT.to_owned()],
+            cards,
             ..SimulatorArgs::new(&ledger)
         };
         let provider = runtime
@@ -100,7 +122,7 @@ impl World {
         let mut world = Self {
             db_url: database.url.clone(),
             ledger,
-            number: NUMBER.fetch_add(1, Ordering::Relaxed),
+            number,
             servers: Vec::new(),
             provider: Some(provider),
             database: Some(database),
@@ -182,7 +204,12 @@ impl World {
 
     /// A code that no other test has.
     pub(crate) fn code(&self, name: &str) -> String {
-        format!("{CODE_PREFIX}-{:04}-{name}", self.number)
+        code_of(self.number, name)
+    }
+
+    /// How many cards the provider was asked about.
+    pub(crate) fn inquiries(&self) -> u64 {
+        self.provider.as_ref().unwrap().inquiries()
     }
 
     /// Lets the next requests for a card go wrong, one after another.
@@ -241,6 +268,10 @@ impl Drop for World {
     }
 }
 
+fn code_of(number: u32, name: &str) -> String {
+    format!("{CODE_PREFIX}-{number:04}-{name}")
+}
+
 /// A database with the schema and nothing in it, for tests that need no more.
 pub(crate) async fn fresh_database() -> TestDatabase {
     let migrate = async |url: String| {
@@ -264,6 +295,7 @@ pub(crate) fn provider_args(url: String) -> ProviderArgs {
         deduplicates: true,
         looks_up: true,
         cancels: true,
+        inquires: true,
         key_retention: Duration::from_secs(3600),
         visibility_horizon: Duration::from_millis(200),
         max_processing_time: Duration::from_secs(10),
@@ -281,6 +313,8 @@ fn serve_args(url: &str, folder: &TempDir, provider_url: String) -> ServeArgs {
         listen: ([127, 0, 0, 1], 0).into(),
         admin_listen: ([127, 0, 0, 1], 0).into(),
         provider: provider_args(provider_url),
+        inquiry_concurrency: 16,
+        inquiry_cache: Duration::from_secs(30),
         sweep_interval: Duration::from_millis(200),
         reconcile_interval: Duration::from_millis(100),
         drain_delay: Duration::ZERO,
