@@ -21,9 +21,10 @@ use crate::{
     injection::Step,
 };
 
-/// How many accounts the choice looks at beyond as many as are wanted: another server's statement
-/// may be choosing as many just now.
-const SPARE: usize = 16;
+/// How many accounts the choice looks at beyond as many as are wanted: at first, when hardly anybody
+/// else is choosing; and when nothing was found so, because statements of other servers may be choosing
+/// as many just now.
+const SPARE: [usize; 2] = [1, 64];
 
 /// Which accounts may be picked. What is `None` or empty does not narrow the choice.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -122,11 +123,29 @@ impl Store {
         selector: &Selector,
         wanted: &[Wanted],
     ) -> Result<HashMap<RequestId, Acquired>, StoreError> {
+        let mut found = HashMap::new();
+        for spare in SPARE {
+            let rest: Vec<_> =
+                wanted.iter().filter(|one| !found.contains_key(&one.request_id)).cloned().collect();
+            if !rest.is_empty() {
+                found.extend(self.acquire_some(pool_id, selector, &rest, spare).await?);
+            }
+        }
+        Ok(found)
+    }
+
+    async fn acquire_some(
+        &self,
+        pool_id: &PoolId,
+        selector: &Selector,
+        wanted: &[Wanted],
+        spare: usize,
+    ) -> Result<HashMap<RequestId, Acquired>, StoreError> {
         // A unique violation: the same request is being served by another server. Next time its
         // lease is seen. A foreign key's: the plan was deleted, and is not there next time.
         let rows = run_again_after_contention(
             Step::Acquire,
-            || self.acquire_rows(pool_id, selector, wanted),
+            || self.acquire_rows(pool_id, selector, wanted, wanted.len() + spare),
             |error| is_unique_violation(error) || is_foreign_key_violation(error),
         )
         .await?;
@@ -147,6 +166,7 @@ impl Store {
         pool_id: &PoolId,
         selector: &Selector,
         wanted: &[Wanted],
+        most: usize,
     ) -> Result<Vec<AcquiredRow>, sqlx::Error> {
         let exclude: Vec<_> = selector.exclude.iter().map(AccountId::to_string).collect();
         sqlx::query_file_as!(
@@ -157,7 +177,7 @@ impl Store {
             &wanted.iter().map(|w| w.holder.to_string()).collect::<Vec<_>>(),
             &wanted.iter().map(|w| interval(w.ttl)).collect::<Vec<_>>(),
             &wanted.iter().map(|w| w.expected_minor).collect::<Vec<_>>() as &[Option<i64>],
-            i64::try_from(wanted.len() + SPARE).unwrap_or(i64::MAX),
+            i64::try_from(most).unwrap_or(i64::MAX),
             selector.account_id.as_ref().map(AccountId::as_str),
             selector.plan_id.as_ref().map(PlanId::as_str),
             selector.country_code.as_deref(),

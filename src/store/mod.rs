@@ -61,6 +61,9 @@ impl Store {
                 ("lock_timeout", "2s"),
                 ("idle_in_transaction_session_timeout", "15s"),
                 ("timezone", "UTC"),
+                // Statements are written for any arguments; planning one anew costs more than running it.
+                ("plan_cache_mode", "force_generic_plan"),
+                ("jit", "off"),
             ])
             .disable_statement_logging();
         let db = Db::new(options, connections);

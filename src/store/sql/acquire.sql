@@ -15,12 +15,17 @@ WITH wanted AS MATERIALIZED (
         WITH ORDINALITY AS w (request_id, holder, ttl, expected, place)
 ),
 -- Requests that have their lease already: a retry gets it again. Whether it still lives is for the
--- caller to see.
+-- caller to see. LIMIT: there is one at the most, and each is looked for by itself, however few are
+-- locked when the plan is made.
 held AS MATERIALIZED (
-    SELECT a.*, w.request_id
+    SELECT h.*, w.request_id
     FROM wanted w
-    JOIN accounts a ON a.pool_id = $1 AND a.lease_request_id = w.request_id
-    WHERE a.pool_id = $1 AND a.status = 'LOCKING'
+    CROSS JOIN LATERAL (
+        SELECT a.*
+        FROM accounts a
+        WHERE a.pool_id = $1 AND a.lease_request_id = w.request_id AND a.status = 'LOCKING'
+        LIMIT 1
+    ) h
 ),
 -- The rest, in their order. Those who expect the same amount have the same wish.
 waiting AS MATERIALIZED (
