@@ -166,7 +166,7 @@ async fn show(args: ShowArgs) -> anyhow::Result<()> {
 async fn list(args: ListArgs) -> anyhow::Result<()> {
     let mut pools = args.server.connect().await?.pools();
     let format = args.format.for_stdout();
-    let columns = columns(format);
+    let columns = if format == Format::Table { view::PLAN_AT_A_GLANCE } else { view::PLAN };
     let mut rows = Rows::new(format, columns, Sink::stdout());
     every_page(
         async |page_token| {
@@ -186,17 +186,10 @@ fn named(pool: &PoolId, plan: &PlanId) -> pb::Plan {
     pb::Plan { pool_id: pool.to_string(), plan_id: plan.to_string(), ..Default::default() }
 }
 
-fn columns(format: Format) -> &'static [&'static str] {
-    match format {
-        Format::Table => view::PLAN_FOR_PEOPLE,
-        Format::Csv | Format::Json => view::PLAN,
-    }
-}
-
 fn print(format: FormatArgs, plan: Option<pb::Plan>) -> anyhow::Result<()> {
     let row = view::plan(&required(plan, "plan")?);
     let format = format.for_stdout();
-    let columns = columns(format);
+    let columns = if format == Format::Table { view::PLAN_FOR_PEOPLE } else { view::PLAN };
     record(format, columns, &view::choose(columns, view::PLAN, &row), Sink::stdout())?;
     Ok(())
 }

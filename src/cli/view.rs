@@ -9,7 +9,7 @@ use time::OffsetDateTime;
 
 pub(crate) use self::{
     considered::{CONSIDERED, VERDICT, considered, verdict},
-    plan::{PLAN, PLAN_FOR_PEOPLE, plan},
+    plan::{PLAN, PLAN_AT_A_GLANCE, PLAN_FOR_PEOPLE, plan},
 };
 use crate::rpc::pb;
 

@@ -26,7 +26,19 @@ pub(crate) const PLAN: &[&str] = &[
     "update_time",
 ];
 
-/// The columns of a table: what a person reads of a plan.
+/// The columns of a list in a table: what fits on a terminal.
+pub(crate) const PLAN_AT_A_GLANCE: &[&str] = &[
+    "plan_id",
+    "target_minor",
+    "currency_code",
+    "days",
+    "day_tolerance_minor",
+    "day_interval",
+    "redemption_interval",
+    "denominations",
+];
+
+/// The columns of one plan in a table: what a person reads of it.
 pub(crate) const PLAN_FOR_PEOPLE: &[&str] = &[
     "pool_id",
     "plan_id",
@@ -131,7 +143,9 @@ mod tests {
     fn every_column_of_a_table_is_one_of_a_plans() {
         let row = plan(&pb::Plan::default());
         assert_eq!(row.len(), PLAN.len());
-        assert_eq!(choose(PLAN_FOR_PEOPLE, PLAN, &row).len(), PLAN_FOR_PEOPLE.len());
+        for columns in [PLAN_FOR_PEOPLE, PLAN_AT_A_GLANCE] {
+            assert_eq!(choose(columns, PLAN, &row).len(), columns.len());
+        }
     }
 
     #[test]
