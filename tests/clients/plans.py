@@ -31,7 +31,7 @@ class Plans:
         ]
 
     def money(self, units):
-        return self.check.money(units * self.unit)
+        return self.check.money(int(units * self.unit))
 
     def create_account(self, account_id, units=0, plan_id="days"):
         account = {"pool_id": self.pool, "account_id": account_id, "balance": self.money(units)}
@@ -187,14 +187,14 @@ class Plans:
         told, _ = self.verdicts(1)
         wanted = [("nearly", "FITS"), ("half", "FITS"), ("empty", "FITS")]
         self.check.expect(told, wanted, "who would get a card of one: the fullest first")
-        told, _ = self.verdicts(3)
-        self.check.expect({verdict for _, verdict in told}, {"DENOMINATION"}, "a card of three")
+        told, _ = self.verdicts(0.5)
+        self.check.expect({verdict for _, verdict in told}, {"DENOMINATION"}, "half a card")
         acquired = self.acquire(2)
         self.check.expect(acquired.account.account_id, "half", "the fullest that a card fits")
         self.release(acquired)
         self.check.expect_refusal(
             REDEMPTIONS + "AcquireAccount",
-            self.wish(3),
+            self.wish(0.5),
             grpc.StatusCode.RESOURCE_EXHAUSTED,
             "NO_ACCOUNT_AVAILABLE",
             metadata={"denomination": "3", "free": "0", "position": "1", "waiting": "1"},

@@ -95,7 +95,7 @@ fn why(verdict: Verdict, one: &pb::ConsideredAccount, account: &pb::Account) -> 
             format!("day {} takes {left} more", account.plan_day)
         }
         Verdict::OnHold => {
-            let hold = account.hold.clone().unwrap_or_default();
+            let hold = account.hold.unwrap_or_default();
             let cause = shown(name(hold.cause().as_str_name(), "HOLD_CAUSE_"));
             let until = shown(time(hold.expire_time.as_ref()));
             format!("{cause}, {} in a row; until {until}", hold.count)
