@@ -1,9 +1,10 @@
-//! `holdfast account`: import, list and show accounts.
+//! `holdfast account`: import, list, show and explain accounts, and what a person may change of one.
 
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::{
-    account_import,
+    account_change::{self, Change, ChangeArgs},
+    account_explain, account_import,
     client::{PAGE_SIZE, RpcError, ServerArgs, every_page, required, unary},
     output::{Format, FormatArgs, Rows, Sink, object, record},
     parse, view,
@@ -21,6 +22,19 @@ pub(super) enum AccountCommand {
     List(ListArgs),
     /// Show an account and what happened to it last.
     Show(ShowArgs),
+    /// Tell which accounts would be picked for a card now, and why each other is passed over.
+    Explain(account_explain::ExplainArgs),
+    /// Begin nothing new on an account, under a lease that is out neither.
+    Pause(ChangeArgs),
+    /// Give out no new lease on an account; one that is out redeems until it ends.
+    Drain(ChangeArgs),
+    /// End an account's pause and drain.
+    Resume(ChangeArgs),
+    /// Let an account be used again that is left in peace after a failure. One whose login was refused
+    /// has to be activated.
+    LiftHold(ChangeArgs),
+    /// Say that the provider lets an account in (again). Lifts its hold too.
+    Activate(ChangeArgs),
 }
 
 #[derive(Args, Debug)]
@@ -102,6 +116,12 @@ pub(super) async fn run(command: AccountCommand) -> anyhow::Result<()> {
         AccountCommand::Import(args) => account_import::run(args).await,
         AccountCommand::List(args) => list(args).await,
         AccountCommand::Show(args) => show(args).await,
+        AccountCommand::Explain(args) => account_explain::run(args).await,
+        AccountCommand::Pause(args) => account_change::run(args, Change::Pause).await,
+        AccountCommand::Drain(args) => account_change::run(args, Change::Drain).await,
+        AccountCommand::Resume(args) => account_change::run(args, Change::Resume).await,
+        AccountCommand::LiftHold(args) => account_change::run(args, Change::LiftHold).await,
+        AccountCommand::Activate(args) => account_change::run(args, Change::Activate).await,
     }
 }
 

@@ -192,9 +192,12 @@ fn next_step(code: Code, details: &ErrorDetails) -> Option<String> {
         }
         "ACCOUNT_NOT_FOUND" => "`holdfast account list` shows the pool's accounts",
         "REDEMPTION_NOT_FOUND" => "`holdfast redemption list` shows the pool's redemptions",
-        "POOL_PAUSED" => "`holdfast pool resume` ends the pause",
+        "POOL_PAUSED" | "POOL_DRAINING" => "`holdfast pool resume` ends a pause and a drain",
+        "ACCOUNT_PAUSED" => "`holdfast account resume` ends the pause",
+        "PLAN_IN_USE" => "`holdfast account list --plan` shows its accounts",
+        "AMOUNT_DOES_NOT_FIT" => "`holdfast plan show` shows what the plan takes",
         "NO_ACCOUNT_AVAILABLE" => {
-            "import accounts, or wait until one is free: `holdfast account list`"
+            "`holdfast account explain` tells why each account was passed over"
         }
         "REDEMPTION_OPEN" => "wait until it is settled: `holdfast redemption show`",
         "" if code == Code::Unavailable => "see whether the server still runs, then try again",

@@ -201,7 +201,17 @@ pub(crate) fn record(
 
 /// What people and providers wrote, and so may be long. In a table on a terminal it is broken into
 /// lines; everything else stays whole, so that it can be copied.
-const PROSE: [&str; 5] = ["message", "last_answer", "resolution", "evidence", "labels"];
+const PROSE: [&str; 9] = [
+    "message",
+    "last_answer",
+    "resolution",
+    "evidence",
+    "labels",
+    "days",
+    "denominations",
+    "holds",
+    "why",
+];
 /// The least width of such a column: in less nobody can read.
 const MIN_PROSE: u16 = 20;
 
@@ -235,7 +245,7 @@ pub(crate) fn object(columns: &[&str], row: &[Value]) -> String {
     format!("{{{}}}", fields.join(","))
 }
 
-/// A value outside JSON: nothing for null, `k=v;k=v` for an object.
+/// A value outside JSON: nothing for null, `k=v;k=v` for an object, `a,b` for an array.
 fn text(value: &Value) -> String {
     match value {
         Value::Null => String::new(),
@@ -244,6 +254,7 @@ fn text(value: &Value) -> String {
             let pairs: Vec<String> = map.iter().map(|(k, v)| format!("{k}={}", text(v))).collect();
             pairs.join(";")
         }
+        Value::Array(items) => items.iter().map(text).collect::<Vec<_>>().join(","),
         other => other.to_string(),
     }
 }
@@ -280,125 +291,4 @@ pub(crate) fn error(error: &anyhow::Error) {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::{Arc, Mutex};
-
-    use serde_json::json;
-
-    use super::*;
-
-    #[derive(Clone, Default)]
-    struct Memory(Arc<Mutex<Vec<u8>>>);
-
-    impl Write for Memory {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().unwrap().write(bytes)
-        }
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
-    struct Broken;
-
-    impl Write for Broken {
-        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
-            Err(io::ErrorKind::BrokenPipe.into())
-        }
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
-    fn written(format: Format, rows: &[Vec<Value>]) -> String {
-        written_in(None, format, &["name", "labels"], rows)
-    }
-
-    fn written_in(
-        width: Option<u16>,
-        format: Format,
-        columns: &'static [&'static str],
-        rows: &[Vec<Value>],
-    ) -> String {
-        let memory = Memory::default();
-        let sink = Sink { out: Box::new(memory.clone()), width };
-        let mut out = Rows::new(format, columns, sink);
-        for row in rows {
-            out.push(row).unwrap();
-        }
-        out.finish().unwrap();
-        let bytes = memory.0.lock().unwrap().clone();
-        String::from_utf8(bytes).unwrap()
-    }
-
-    #[test]
-    fn json_is_one_array_with_an_object_a_line() {
-        let text = written(
-            Format::Json,
-            &[vec![json!("a"), json!({"k": "v"})], vec![json!(1), json!(null)]],
-        );
-        let read: Value = serde_json::from_str(&text).unwrap();
-        assert_eq!(read, json!([{"name": "a", "labels": {"k": "v"}}, {"name": 1, "labels": null}]));
-        assert_eq!(serde_json::from_str::<Value>(&written(Format::Json, &[])).unwrap(), json!([]));
-    }
-
-    #[test]
-    fn a_command_that_is_refused_leaves_its_output_empty() {
-        let memory = Memory::default();
-        let sink = Sink { out: Box::new(memory.clone()), width: None };
-        drop(Rows::new(Format::Json, &["name"], sink));
-        assert!(memory.0.lock().unwrap().is_empty());
-    }
-
-    #[test]
-    fn csv_quotes_what_needs_it_and_leaves_null_empty() {
-        let text = written(Format::Csv, &[vec![json!("a,\"b"), json!(null)]]);
-        assert_eq!(text, "name,labels\n\"a,\"\"b\",\n");
-        assert!(
-            written(Format::Csv, &[vec![json!("x"), json!({"k": "v", "l": "w"})]])
-                .contains("k=v;l=w")
-        );
-    }
-
-    #[test]
-    fn a_table_cannot_be_used_to_write_to_the_terminal() {
-        assert!(
-            !written(Format::Table, &[vec![json!("a\u{1b}[2J"), json!(null)]]).contains('\u{1b}')
-        );
-    }
-
-    #[test]
-    fn on_a_terminal_long_texts_are_broken_and_names_are_not() {
-        let (id, said) =
-            ("01890a5d-ac96-774b-bcce-b302099a8057", "the provider said so ".repeat(9));
-        let rows = [vec![json!(id), json!(said)]];
-        let columns = &["redemption_id", "last_answer"];
-        let longest = |width| {
-            let text = written_in(width, Format::Table, columns, &rows);
-            assert!(text.contains(id), "{text}");
-            text.lines().map(|line| line.chars().count()).max().unwrap()
-        };
-        assert!(longest(None) > 200 && longest(Some(80)) <= 80);
-        assert!(longest(Some(30)) > 30, "what cannot be read is no better for fitting");
-        let piped = written_in(Some(80), Format::Csv, columns, &rows);
-        assert!(piped.contains(&said), "{piped}");
-    }
-
-    #[test]
-    fn on_a_terminal_a_column_without_anything_is_left_out() {
-        let rows = [vec![json!("a"), json!(null)]];
-        let shown = |width, rows: &[Vec<Value>]| {
-            let text = written_in(width, Format::Table, &["name", "reason"], rows);
-            (text.contains("name"), text.contains("reason"))
-        };
-        assert_eq!(shown(Some(80), &rows), (true, false));
-        assert_eq!(shown(Some(80), &[]), (true, true));
-        assert_eq!(shown(None, &rows), (true, true));
-    }
-
-    #[test]
-    fn a_reader_that_stopped_is_told_apart() {
-        let error = Sink { out: Box::new(Broken), width: None }.line("x").unwrap_err();
-        assert!(error.is::<Closed>());
-    }
-}
+mod tests;

@@ -1,9 +1,16 @@
 //! What is shown of each message: the columns, and the row that fills them.
 
+mod considered;
+mod plan;
+
 use prost_types::{Duration, Timestamp};
 use serde_json::{Map, Value};
 use time::OffsetDateTime;
 
+pub(crate) use self::{
+    considered::{CONSIDERED, VERDICT, considered, verdict},
+    plan::{PLAN, PLAN_AT_A_GLANCE, PLAN_FOR_PEOPLE, plan},
+};
 use crate::rpc::pb;
 
 /// A pool's columns.
@@ -11,42 +18,39 @@ pub(crate) const POOL: &[&str] = &[
     "pool_id",
     "currency_code",
     "paused",
+    "draining",
     "default_lease",
     "min_lease",
     "max_lease",
     "amount_mismatch",
+    "holder_share_percent",
+    "hold_login_invalid",
+    "hold_limit_reached",
+    "hold_throttled",
+    "hold_longest",
     "create_time",
     "update_time",
 ];
 
 /// A pool's row.
 pub(crate) fn pool(pool: &pb::Pool) -> Vec<Value> {
+    let holds = pool.hold_durations.unwrap_or_default();
     vec![
         text(&pool.pool_id),
         text(&pool.currency_code),
         pool.paused().into(),
+        pool.draining().into(),
         span(pool.default_lease_duration.as_ref()),
         span(pool.min_lease_duration.as_ref()),
         span(pool.max_lease_duration.as_ref()),
         name(pool.amount_mismatch_policy().as_str_name(), "AMOUNT_MISMATCH_POLICY_"),
+        pool.holder_share_percent.into(),
+        span(holds.login_invalid.as_ref()),
+        span(holds.limit_reached.as_ref()),
+        span(holds.throttled.as_ref()),
+        span(holds.longest.as_ref()),
         time(pool.create_time.as_ref()),
         time(pool.update_time.as_ref()),
-    ]
-}
-
-/// A plan's columns.
-pub(crate) const PLAN: &[&str] =
-    &["pool_id", "plan_id", "target_minor", "currency_code", "create_time", "update_time"];
-
-/// A plan's row.
-pub(crate) fn plan(plan: &pb::Plan) -> Vec<Value> {
-    vec![
-        text(&plan.pool_id),
-        text(&plan.plan_id),
-        amount(plan.target.as_ref()),
-        currency(plan.target.as_ref()),
-        time(plan.create_time.as_ref()),
-        time(plan.update_time.as_ref()),
     ]
 }
 
@@ -60,6 +64,15 @@ pub(crate) const ACCOUNT: &[&str] = &[
     "country_code",
     "balance_minor",
     "currency_code",
+    "plan_day",
+    "day_credited_minor",
+    "reserved_minor",
+    "available_time",
+    "hold",
+    "hold_expire_time",
+    "hold_count",
+    "paused",
+    "draining",
     "holder",
     "lease_expire_time",
     "open_redemption_id",
@@ -67,9 +80,12 @@ pub(crate) const ACCOUNT: &[&str] = &[
     "update_time",
 ];
 
-/// An account's row.
+/// An account's row. What does not concern it is left empty: a day where there is no plan, a hold that
+/// is not there, and a pause or a drain that is not on.
 pub(crate) fn account(account: &pb::Account) -> Vec<Value> {
     let lease = account.lease.as_ref();
+    let hold = account.hold.as_ref();
+    let planned = !account.plan_id.is_empty();
     vec![
         text(&account.pool_id),
         text(&account.account_id),
@@ -79,6 +95,15 @@ pub(crate) fn account(account: &pb::Account) -> Vec<Value> {
         text(&account.country_code),
         amount(account.balance.as_ref()),
         currency(account.balance.as_ref()),
+        if planned { account.plan_day.into() } else { Value::Null },
+        if planned { amount(account.day_credited.as_ref()) } else { Value::Null },
+        amount(account.reserved.as_ref()),
+        time(account.available_time.as_ref()),
+        hold.map_or(Value::Null, |hold| name(hold.cause().as_str_name(), "HOLD_CAUSE_")),
+        time(hold.and_then(|hold| hold.expire_time.as_ref())),
+        hold.map_or(Value::Null, |hold| hold.count.into()),
+        set(account.paused()),
+        set(account.draining()),
         lease.map_or(Value::Null, |lease| text(&lease.holder)),
         time(lease.and_then(|lease| lease.expire_time.as_ref())),
         text(&account.open_redemption_id),
@@ -246,6 +271,11 @@ fn name(full: &'static str, prefix: &str) -> Value {
     }
 }
 
+/// A flag that is on; null when it is not, as nothing needs to be said of it.
+fn set(flag: bool) -> Value {
+    if flag { true.into() } else { Value::Null }
+}
+
 fn time(time: Option<&Timestamp>) -> Value {
     time.map_or(Value::Null, |time| time.to_string().into())
 }
@@ -273,6 +303,8 @@ mod tests {
         assert_eq!(pool(&pb::Pool::default()).len(), POOL.len());
         assert_eq!(plan(&pb::Plan::default()).len(), PLAN.len());
         assert_eq!(account(&pb::Account::default()).len(), ACCOUNT.len());
+        assert_eq!(considered(&pb::ConsideredAccount::default()).len(), CONSIDERED.len());
+        assert_eq!(verdict(&pb::VerdictCount::default()).len(), VERDICT.len());
         assert_eq!(event(&pb::AccountEvent::default()).len(), EVENT.len());
         let now = OffsetDateTime::UNIX_EPOCH;
         let row = redemption(&pb::Redemption::default(), now);
@@ -304,6 +336,30 @@ mod tests {
         assert_eq!(seen(now, "last_answer"), "HTTP 500");
         assert_eq!(seen(now, "next_check_time"), "1970-01-02T01:00:00Z");
         assert_eq!(seen(now, "evidence"), "ticket 7");
+    }
+
+    #[test]
+    fn an_account_tells_its_day_and_why_it_rests_and_nothing_that_does_not_concern_it() {
+        let money = |amount_minor| pb::Money { amount_minor, currency_code: "EUR".into() };
+        let seen = |it: &pb::Account, columns: &[&str]| choose(columns, ACCOUNT, &account(it));
+        let columns = ["plan_day", "day_credited_minor", "reserved_minor", "hold", "hold_count"];
+        let mut it =
+            pb::Account { plan_day: 1, day_credited: Some(money(0)), ..Default::default() };
+        assert_eq!(seen(&it, &columns), vec![Value::Null; 5]);
+        assert_eq!(seen(&it, &["paused", "draining"]), vec![Value::Null; 2]);
+        it.plan_id = "steady".into();
+        it.plan_day = 3;
+        it.day_credited = Some(money(2500));
+        it.reserved = Some(money(1000));
+        it.draining = Some(true);
+        it.hold = Some(pb::AccountHold {
+            cause: pb::HoldCause::Throttled.into(),
+            expire_time: Some(Timestamp { seconds: 0, nanos: 0 }),
+            count: 2,
+        });
+        let wanted: [Value; 5] = [3.into(), 2500.into(), 1000.into(), "THROTTLED".into(), 2.into()];
+        assert_eq!(seen(&it, &columns), wanted);
+        assert_eq!(seen(&it, &["paused", "draining"]), [Value::Null, true.into()]);
     }
 
     #[test]

@@ -19,6 +19,7 @@ from doubt import Doubt, Provider
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2
 from hostile import Hostile
+from plans import Plans
 from reflected import Server, name_of
 from run import ACCOUNTS, HOLDER, POOLS, REDEMPTIONS, SERVICES, Run
 
@@ -82,12 +83,14 @@ class Check(Run):
             (POOLS + "GetPlan", plan, "PLAN_NOT_FOUND"),
             (POOLS + "ListPlans", {"pool_id": pool}, "POOL_NOT_FOUND"),
             (POOLS + "UpdatePlan", {"plan": {**plan, "target": self.money(1)}}, "PLAN_NOT_FOUND"),
+            (POOLS + "DeletePlan", plan, "PLAN_NOT_FOUND"),
             (ACCOUNTS + "CreateAccount", {"account": account}, "POOL_NOT_FOUND"),
             (ACCOUNTS + "GetAccount", account, "ACCOUNT_NOT_FOUND"),
             (ACCOUNTS + "ListAccounts", {"pool_id": pool}, "POOL_NOT_FOUND"),
             (ACCOUNTS + "UpdateAccount", {"account": account}, "ACCOUNT_NOT_FOUND"),
             (ACCOUNTS + "ListAccountEvents", account, "ACCOUNT_NOT_FOUND"),
             (REDEMPTIONS + "AcquireAccount", {"pool_id": pool, "holder": "h"}, "POOL_NOT_FOUND"),
+            (REDEMPTIONS + "ExplainAcquire", {"pool_id": pool}, "POOL_NOT_FOUND"),
             (REDEMPTIONS + "RenewLease", lease, "POOL_NOT_FOUND"),
             (REDEMPTIONS + "Redeem", redeem, "POOL_NOT_FOUND"),
             (REDEMPTIONS + "ReleaseAccount", lease, "POOL_NOT_FOUND"),
@@ -650,6 +653,7 @@ class Check(Run):
             self.batch_of_refusals,
             self.events,
             self.pausing,
+            *Plans(self).steps(),
             *Hostile(self).steps(),
         ]
         if self.provider:

@@ -287,8 +287,8 @@ class Hostile:
         ):
             self.refused(rpc, {**resource, "update_mask": "status"}, "update_mask")
         plan = {"pool_id": self.pool, "plan_id": "one-card"}
-        for mask in ({}, {"update_mask": "target"}):
-            self.refused(POOLS + "UpdatePlan", {"plan": plan, **mask}, "plan.target")
+        # A target can be changed, and not cleared.
+        self.refused(POOLS + "UpdatePlan", {"plan": plan, "update_mask": "target"}, "plan.target")
         for token in (0, -1, -(2**63)):
             lease = {**self.lease, "fencing_token": token}
             self.refused(REDEMPTIONS + "ReleaseAccount", {"lease": lease}, "lease.fencing_token")

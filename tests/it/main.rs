@@ -27,6 +27,7 @@ mod late_credit;
 mod layering;
 mod leases;
 mod model;
+mod plan_commands;
 mod provider;
 mod proxy;
 mod redeem;

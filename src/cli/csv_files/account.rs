@@ -4,9 +4,12 @@
 use std::collections::HashMap;
 
 use super::{Row, Seen, fields, fields::Fields};
-use crate::domain::{
-    account::LoginStatus,
-    id::{AccountId, PlanId, PoolId},
+use crate::{
+    cli::parse::country,
+    domain::{
+        account::LoginStatus,
+        id::{AccountId, PlanId, PoolId},
+    },
 };
 
 /// The most labels that an account may carry.
@@ -67,14 +70,6 @@ impl Row for AccountRow {
             login_status: login_status.unwrap_or(LoginStatus::Active),
             labels: labels.unwrap_or_default(),
         })
-    }
-}
-
-fn country(code: &str) -> Result<String, &'static str> {
-    if code.len() == 2 && code.bytes().all(|byte| byte.is_ascii_uppercase()) {
-        Ok(code.to_owned())
-    } else {
-        Err("must be two upper-case letters (ISO 3166-1 alpha-2)")
     }
 }
 
