@@ -9,6 +9,7 @@ mod audit;
 mod batch;
 mod batch_again;
 mod batch_survives;
+mod choice;
 mod cli_program;
 mod contention;
 mod controls;
