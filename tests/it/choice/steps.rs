@@ -37,7 +37,7 @@ impl Bench {
     /// cards there were.
     pub(super) async fn step(&mut self) -> usize {
         self.step += 1;
-        if percent(&mut self.random, 30) {
+        if percent(&mut self.random, 25) {
             let minutes = one_of(&mut self.random, &[10, 10, 20, 60, 60, 180, 360, 1440]);
             self.let_time_pass(minutes).await;
             if percent(&mut self.random, 70) {
@@ -67,7 +67,7 @@ impl Bench {
         let first = random::wish(&mut self.random, &self.model.plans, &names);
         self.names = names;
         let mut wishes = vec![first];
-        if percent(&mut self.random, 8) {
+        if percent(&mut self.random, 12) {
             for _ in 0..self.random.random_range(1..=5) {
                 let other = random::amount(&mut self.random, &self.model.plans);
                 let expected = one_of(&mut self.random, &[wishes[0].expected, Some(other), None]);
@@ -198,8 +198,8 @@ impl Bench {
     /// A caller does with its lease what callers do.
     async fn use_lease(&mut self, held: Held) {
         match self.random.random_range(0..100) {
-            0..6 => self.release(&held).await,
-            6..10 => {
+            0..8 => self.release(&held).await,
+            8..10 => {
                 // Vanishes: time passes, and somebody ends the lease.
                 self.let_time_pass(60).await;
                 self.held.push(held);
