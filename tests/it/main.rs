@@ -18,6 +18,7 @@ mod database;
 mod database_failover;
 mod database_replies;
 mod embedded;
+mod filling;
 mod imports;
 mod input;
 mod input_raw;

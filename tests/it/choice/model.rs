@@ -160,11 +160,6 @@ impl Pool {
         Self { plans, accounts: BTreeMap::new(), holds, tried: RefCell::default() }
     }
 
-    /// The account for a wish: of all that fit, the first.
-    pub(super) fn choose(&self, wish: &Wish, now: i64) -> Option<String> {
-        self.fitting(wish, now).into_iter().next()
-    }
-
     /// All that fit, in order.
     pub(super) fn fitting(&self, wish: &Wish, now: i64) -> Vec<String> {
         let fits = |account: &&Account| self.verdict(account, wish, now) == "fits";
