@@ -4,6 +4,7 @@
 //! One thing happens after another in each pool; the pools have nothing to do with each other.
 
 mod bench;
+mod leases;
 mod model;
 mod random;
 mod rules;

@@ -47,9 +47,7 @@ struct Case {
 }
 
 impl Rules {
-    async fn new(url: &str) -> Self {
-        let seed = seed();
-        println!("HOLDFAST_TEST_SEED={seed}");
+    async fn new(url: &str, seed: u64) -> Self {
         let mut random = StdRng::seed_from_u64(seed);
         let mut db = PgConnection::connect(url).await.unwrap();
         let pool = "INSERT INTO pools VALUES ('p', 'EUR', '1 minute', '1 second', '1 hour', false, 'ACCEPT')";
@@ -154,7 +152,9 @@ fn a_card(random: &mut StdRng, denominations: &Denominations) -> i64 {
 #[tokio::test]
 async fn the_functions_in_the_database_agree_with_the_rule() {
     let database = fresh_database().await;
-    let mut rules = Rules::new(&database.url).await;
+    let seed = seed();
+    println!("HOLDFAST_TEST_SEED={seed}");
+    let mut rules = Rules::new(&database.url, seed).await;
     let cases: Vec<_> = (0..CASES).map(|_| rules.case()).collect();
     let rows = sqlx::query(
         "SELECT
@@ -205,7 +205,9 @@ async fn the_functions_in_the_database_agree_with_the_rule() {
 #[tokio::test]
 async fn what_the_database_says_can_be_filled_is_what_trying_finds() {
     let database = fresh_database().await;
-    let mut rules = Rules::new(&database.url).await;
+    let seed = seed();
+    println!("HOLDFAST_TEST_SEED={seed}");
+    let mut rules = Rules::new(&database.url, seed).await;
     let mut met = [0, 0];
     for (number, terms) in rules.plans.iter().enumerate() {
         let largest = 300;
@@ -241,7 +243,9 @@ async fn what_the_database_says_can_be_filled_is_what_trying_finds() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_credit_fills_in_the_database_what_the_rule_says() {
     let database = fresh_database().await;
-    let mut rules = Rules::new(&database.url).await;
+    let seed = seed();
+    println!("HOLDFAST_TEST_SEED={seed}");
+    let mut rules = Rules::new(&database.url, seed).await;
     let mut cases = Vec::new();
     while cases.len() < 2_000 {
         let mut case = rules.case();

@@ -4,43 +4,35 @@ use std::{collections::BTreeMap, time::Duration};
 
 use holdfast::{
     domain::{
-        account::{AccountStatus, HoldCause, LoginStatus},
-        id::{AccountId, FencingToken, Holder, PlanId, RedemptionId, RequestId},
-        lease::LeaseRef,
-        money::{Currency, Money},
-        redemption::Failure,
+        account::LoginStatus,
+        id::{AccountId, Holder, PlanId, RequestId},
     },
     store::{
         account::AccountChange,
         acquire::{Acquired, Selector, Wanted},
-        begin::{Begun, NewRedemption, SendLimits},
-        lease::LeaseAnswer,
-        outcome::{self, Settled, Settlement},
     },
 };
-use rand::RngExt as _;
+use rand::{RngExt as _, seq::SliceRandom as _};
 use uuid::Uuid;
 
 use super::{
     bench::{Bench, Held, lease_end},
-    model::{Cause, Outcome, Status, Wish},
+    model::{Status, Wish},
     random::{self, one_of, percent},
 };
 
 /// The lease of every acquisition, in minutes.
 const LEASE: u64 = 45;
-/// The most leases that are left out from one step to the next.
-const MAX_HELD: usize = 6;
 
 impl Bench {
     /// One step: time, people, a card or several, and what becomes of them. Answers with how many
     /// cards there were.
     pub(super) async fn step(&mut self) -> usize {
         self.step += 1;
-        if percent(&mut self.random, 25) {
+        if percent(&mut self.random, 20) {
             let minutes = one_of(&mut self.random, &[10, 10, 20, 60, 60, 180, 360, 1440]);
             self.let_time_pass(minutes).await;
-            if percent(&mut self.random, 70) {
+            if percent(&mut self.random, 60) {
                 self.end_expired().await;
             }
         }
@@ -50,7 +42,9 @@ impl Bench {
         if percent(&mut self.random, 6) {
             self.people_change_something().await;
         }
-        self.replace_what_is_done().await;
+        if self.step.is_multiple_of(4) {
+            self.replace_what_is_done().await;
+        }
         let cards = self.acquire().await;
         while let Some(held) = self.next_to_end() {
             self.use_lease(held).await;
@@ -67,7 +61,7 @@ impl Bench {
         let first = random::wish(&mut self.random, &self.model.plans, &names);
         self.names = names;
         let mut wishes = vec![first];
-        if percent(&mut self.random, 12) {
+        if percent(&mut self.random, 30) {
             for _ in 0..self.random.random_range(1..=5) {
                 let other = random::amount(&mut self.random, &self.model.plans);
                 let expected = one_of(&mut self.random, &[wishes[0].expected, Some(other), None]);
@@ -138,7 +132,7 @@ impl Bench {
             _ => "many fit",
         });
         let Some(acquired) = acquired else {
-            if percent(&mut self.random, 8) {
+            if percent(&mut self.random, 4) {
                 self.explain(wish).await;
             }
             return;
@@ -186,178 +180,6 @@ impl Bench {
         }
         assert!(first.is_empty(), "{}: not told of {first:?}", self.context());
         self.tally.count("explained");
-    }
-
-    /// The next lease that somebody is done with, if there is one.
-    fn next_to_end(&mut self) -> Option<Held> {
-        let ends =
-            self.held.len() > MAX_HELD || (!self.held.is_empty() && percent(&mut self.random, 60));
-        ends.then(|| self.held.swap_remove(self.random.random_range(0..self.held.len())))
-    }
-
-    /// A caller does with its lease what callers do.
-    async fn use_lease(&mut self, held: Held) {
-        match self.random.random_range(0..100) {
-            0..8 => self.release(&held).await,
-            8..10 => {
-                // Vanishes: time passes, and somebody ends the lease.
-                self.let_time_pass(60).await;
-                self.held.push(held);
-                self.end_expired().await;
-            }
-            lot => {
-                // Now and then another card than it had said.
-                let card = match lot {
-                    10..14 => Some(random::amount(&mut self.random, &self.model.plans)),
-                    14..16 => None,
-                    _ => held.expected,
-                };
-                self.redeem(held, card).await;
-            }
-        }
-    }
-
-    async fn redeem(&mut self, held: Held, card: Option<i64>) {
-        let release = percent(&mut self.random, 85);
-        let redemption_id = RedemptionId(Uuid::from_bytes(random::bytes(&mut self.random)));
-        let mut code_fingerprint = [0; 32];
-        code_fingerprint[..16].copy_from_slice(redemption_id.0.as_bytes());
-        let new = NewRedemption {
-            redemption_id,
-            lease: self.lease_ref(&held),
-            request_id: RequestId::parse_any(&redemption_id.0.to_string()).unwrap(),
-            release_on_completion: release,
-            code_fingerprint,
-            code_ciphertext: vec![1],
-            code_last4: String::new(),
-            expected_minor: card,
-        };
-        let hour = Duration::from_secs(3600);
-        let limits = SendLimits { not_after: hour, take_over: hour };
-        let begun = self.store.begin(new, limits).await.unwrap();
-        let may = self.model.may_begin(&held.account, card, self.now);
-        match begun {
-            Begun::Recorded { .. } if may => self.model.begin(&held.account, card),
-            Begun::Refused(_) if !may => {
-                self.tally.count("not begun");
-                return self.release(&held).await;
-            }
-            _ => panic!(
-                "{}: may {card:?} be begun: {may} by the model, in the database {begun:?}: {}",
-                self.context(),
-                self.describe(Some(&held.account), &Wish::default()).await
-            ),
-        }
-        let mut release = release;
-        if percent(&mut self.random, 3) {
-            let answer = self.store.release(&self.lease_ref(&held)).await.unwrap();
-            assert!(matches!(answer, LeaseAnswer::Done(_)), "{}: {answer:?}", self.context());
-            release = true;
-        }
-        if percent(&mut self.random, 2) {
-            let minutes = one_of(&mut self.random, &[20, 60, 1440]);
-            self.let_time_pass(minutes).await;
-        }
-        let outcome = self.random_outcome(&held.account, card);
-        self.settle(held, redemption_id, outcome, release).await;
-    }
-
-    fn random_outcome(&mut self, id: &str, card: Option<i64>) -> Outcome {
-        let any = self.random.random_range(1..=60);
-        let target =
-            self.model.accounts[id].plan.as_ref().map(|plan| self.model.plans[plan].target);
-        match self.random.random_range(0..100) {
-            0..8 => Outcome::CardFailed,
-            8..11 => Outcome::AccountFailed(Cause::LoginInvalid),
-            11..15 => Outcome::AccountFailed(Cause::LimitReached),
-            15..20 => Outcome::AccountFailed(Cause::Throttled),
-            20..24 => Outcome::Credited(any),
-            // One whose amount nobody knew is most likely one that the plan takes.
-            lot => Outcome::Credited(card.unwrap_or_else(|| {
-                let left = target.map(|target| target - self.model.accounts[id].balance);
-                match left {
-                    Some(left) if lot < 60 => left,
-                    _ => random::amount(&mut self.random, &self.model.plans),
-                }
-            })),
-        }
-    }
-
-    async fn settle(&mut self, held: Held, id: RedemptionId, outcome: Outcome, release: bool) {
-        let settlement = Settlement {
-            redemption_id: id,
-            outcome: stored_outcome(outcome),
-            attempts: 1,
-            actor: "test".to_owned(),
-            resolution: None,
-            hold: match outcome {
-                Outcome::AccountFailed(Cause::LoginInvalid) => Some(HoldCause::LoginInvalid),
-                Outcome::AccountFailed(Cause::LimitReached) => Some(HoldCause::LimitReached),
-                Outcome::AccountFailed(Cause::Throttled) => Some(HoldCause::Throttled),
-                _ => None,
-            },
-            inferred: false,
-        };
-        let settled = self.store.settle(&self.pool_id, settlement).await.unwrap();
-        let Settled::Recorded { redemption, account_status, resume_status, account_balance_minor } =
-            settled
-        else {
-            panic!("{}: {settled:?}", self.context());
-        };
-        self.told(redemption.finished_at.unwrap());
-        self.model.settle(&held.account, outcome, release, self.now);
-        let context = self.context();
-        let account = self.model.account(&held.account);
-        assert_eq!(account_balance_minor, account.balance, "{context}: {account:?}");
-        assert_eq!(resume_status.as_str(), account.status.as_str(), "{context}: {account:?}");
-        let locked = account_status == AccountStatus::Locking;
-        assert_eq!(locked, account.lease.is_some(), "{context}: {account:?}");
-        if locked {
-            self.held.push(held);
-            self.tally.count("kept for another card");
-        }
-        self.tally.count(match outcome {
-            Outcome::Credited(_) => "credited",
-            Outcome::CardFailed => "the card failed",
-            Outcome::AccountFailed(_) => "the account failed",
-        });
-    }
-
-    async fn release(&mut self, held: &Held) {
-        let answer = self.store.release(&self.lease_ref(held)).await.unwrap();
-        let LeaseAnswer::Done(account) = answer else { panic!("{}: {answer:?}", self.context()) };
-        self.told(account.updated_at);
-        self.model.end_lease(&held.account, self.now);
-        self.tally.count("released");
-    }
-
-    /// Leases whose time has passed end.
-    async fn end_expired(&mut self) {
-        let ended = self.store.expire(&self.pool_id, 1000, "test").await.unwrap();
-        match ended.first() {
-            Some(account) => self.told(account.updated_at),
-            None => self.tell_time().await,
-        }
-        let mut theirs: Vec<_> =
-            ended.iter().map(|account| account.account_id.to_string()).collect();
-        theirs.sort();
-        let over = |id: &String| {
-            let lease = self.model.accounts[id].lease.as_ref();
-            lease.is_some_and(|lease| lease.expires_at <= self.now)
-        };
-        let ours: Vec<_> = self.names.iter().filter(|id| over(id)).cloned().collect();
-        assert_eq!(
-            theirs,
-            ours,
-            "{}: leases that end by the database and the model",
-            self.context()
-        );
-        for id in ours {
-            let now = self.now;
-            self.model.end_lease(&id, now);
-            self.held.retain(|held| held.account != id);
-            self.tally.count("expired");
-        }
     }
 
     /// Somebody pauses, drains, sets aside or takes back an account, or gives it another plan.
@@ -416,27 +238,20 @@ impl Bench {
         }
     }
 
-    /// Accounts that are full, or that no card can fill any more, make way for others, once there are
-    /// many.
+    /// Accounts that are full, that no card can fill any more, or that people set aside make way for
+    /// others, once there are many.
     async fn replace_what_is_done(&mut self) {
         let any = Wish::default();
-        let done = |id: &&String| {
+        let out = ["completed", "inactive", "paused", "draining", "too_full", "remainder"];
+        let is_done = |id: &&String| {
             let account = &self.model.accounts[*id];
-            let verdict = self.model.verdict(account, &any, self.now);
-            account.lease.is_none() && ["completed", "too_full", "remainder"].contains(&verdict)
+            account.lease.is_none() && out.contains(&self.model.verdict(account, &any, self.now))
         };
-        let mut done: Vec<_> = self.names.iter().filter(done).cloned().collect();
-        if done.len() * 4 > self.names.len() {
-            done.truncate(self.random.random_range(1..=4));
+        let mut done: Vec<_> = self.names.iter().filter(is_done).cloned().collect();
+        if done.len() * 3 > self.names.len() {
+            done.shuffle(&mut self.random);
+            done.truncate(self.random.random_range(2..=9));
             self.begin_anew(&done).await;
-        }
-    }
-
-    fn lease_ref(&self, held: &Held) -> LeaseRef {
-        LeaseRef {
-            pool_id: self.pool_id.clone(),
-            account_id: AccountId::parse(&held.account).unwrap(),
-            token: FencingToken(held.token),
         }
     }
 }
@@ -459,19 +274,5 @@ fn selector(wish: &Wish) -> Selector {
         min_headroom_minor: wish.min_headroom,
         labels: wish.labels.clone(),
         exclude: wish.exclude.iter().map(|id| AccountId::parse(id).unwrap()).collect(),
-    }
-}
-
-fn stored_outcome(outcome: Outcome) -> outcome::Outcome {
-    match outcome {
-        Outcome::Credited(amount_minor) => outcome::Outcome::Succeeded {
-            amount: Money { amount_minor, currency: Currency::parse("EUR").unwrap() },
-            provider_ref: None,
-        },
-        _ => outcome::Outcome::Failed(Failure {
-            reason: "NO".to_owned(),
-            message: String::new(),
-            code_spent: false,
-        }),
     }
 }
