@@ -167,9 +167,9 @@ CREATE FUNCTION plan_misfit(
                 smallest, largest, step, fixed, least_steps
             ) THEN 'remainder'
         END
+        WHEN amount > target - balance THEN 'too_full'
         WHEN amount < smallest OR amount > largest OR amount % step <> 0 OR NOT amount = ANY (fixed)
             THEN 'denomination'
-        WHEN amount > target - balance THEN 'too_full'
         WHEN NOT plan_fills(target - balance - amount, smallest, largest, step, least_steps)
             THEN 'remainder'
         WHEN amount > plan_room(balance, day, day_credited, target, day_amounts, day_tolerance)

@@ -176,8 +176,8 @@ impl Terms {
         let room = self.room(progress);
         match amount_minor {
             None => (!self.denominations.some_fits(remaining, room)).then_some(Misfit::Remainder),
-            Some(amount) if !self.denominations.take(amount) => Some(Misfit::Denomination),
             Some(amount) if amount > remaining => Some(Misfit::TooFull),
+            Some(amount) if !self.denominations.take(amount) => Some(Misfit::Denomination),
             Some(amount) if !self.denominations.fills(remaining - amount) => {
                 Some(Misfit::Remainder)
             }

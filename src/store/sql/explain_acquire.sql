@@ -21,8 +21,8 @@ WITH considered AS MATERIALIZED (
             WHEN a.login_status <> 'ACTIVE' THEN 'inactive'
             WHEN a.paused THEN 'paused'
             WHEN a.draining THEN 'draining'
-            WHEN m.misfit IS NOT NULL THEN m.misfit
             WHEN p.target_minor - a.balance_minor < $6 THEN 'too_full'
+            WHEN m.misfit IS NOT NULL THEN m.misfit
             WHEN m.room < $6 THEN 'day_full'
             WHEN a.hold_until > t.now THEN 'on_hold'
             WHEN a.day_due_at > t.now THEN 'next_day'
