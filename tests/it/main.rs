@@ -28,6 +28,7 @@ mod layering;
 mod leases;
 mod model;
 mod plan_commands;
+mod plans;
 mod provider;
 mod proxy;
 mod redeem;

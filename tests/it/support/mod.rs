@@ -7,6 +7,7 @@ pub(crate) mod fleet;
 pub(crate) mod journal;
 pub(crate) mod load;
 pub(crate) mod logs;
+pub(crate) mod plans;
 pub(crate) mod postgres;
 pub(crate) mod proxy;
 pub(crate) mod wait;
