@@ -10,6 +10,7 @@ mod batch;
 mod batch_again;
 mod batch_survives;
 mod cli_program;
+mod closing;
 mod contention;
 mod controls;
 mod crash_table;
