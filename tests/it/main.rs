@@ -18,6 +18,7 @@ mod database;
 mod database_failover;
 mod database_replies;
 mod embedded;
+mod explain;
 mod holds;
 mod imports;
 mod input;
