@@ -12,7 +12,7 @@ use crate::support::{
     batch::{Session, credited, item, opening, refusal},
     plans::{CARD, expecting, psql},
     wait::eventually,
-    world::{Clients, World, lease, metadata, reason, seconds},
+    world::{Clients, World, lease, reason, seconds},
 };
 
 const LIMIT: Duration = Duration::from_secs(10);
@@ -151,12 +151,8 @@ async fn who_waits_is_told_that_the_pool_was_closed_on_every_server() {
     let held = clients.acquire_for(CARD).await.unwrap();
     for closed in [PoolPaused, PoolDraining] {
         let waiting = [wait(&clients), wait(&clients), wait(&world.clients(1).await)];
-        // On each server, whatever they are: all servers' metrics are this process's.
-        eventually(LIMIT, "all wait", async || {
-            let error = clients.acquire_for(CARD).await.unwrap_err();
-            (metadata(&error, "waiting") == "3").then_some(())
-        })
-        .await;
+        clients.until_waiting(2).await;
+        world.clients(1).await.until_waiting(1).await;
         closed.set(&mut clients, true).await;
         for waiter in waiting {
             let told = tokio::time::timeout(LIMIT, waiter).await.expect("at its next try");

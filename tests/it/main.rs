@@ -19,6 +19,7 @@ mod database_failover;
 mod database_replies;
 mod embedded;
 mod explain;
+mod fairness;
 mod holds;
 mod imports;
 mod input;

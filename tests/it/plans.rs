@@ -240,7 +240,7 @@ async fn only_the_databases_clock_makes_a_day_due_however_it_is_set() {
             .acquire(|r| (r.selector, r.wait_timeout) = (Some(expecting(CARD)), seconds(30.0)))
             .await
     });
-    world.callers_wait(0, "pool", 1).await;
+    clients.until_waiting(1).await;
     psql(&mut db, &set_clock("1 hour")).await;
     let acquired = tokio::time::timeout(LIMIT, waiting).await.expect("it is due").unwrap();
     assert_eq!(acquired.unwrap().account.unwrap().plan_day, 2);

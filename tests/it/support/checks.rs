@@ -13,6 +13,7 @@ use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _};
 use uuid::Uuid;
 
 use super::{
+    checks_of_plans::OF_PLANS,
     journal::{Journal, Told},
     logs,
     wait::eventually,
@@ -222,7 +223,7 @@ const BY_SQL: [(&str, &str); 8] = [
 
 async fn sql_finds_nothing(db: &mut PgConnection) -> Vec<Broken> {
     let mut broken = Vec::new();
-    for (promise, sql) in BY_SQL {
+    for (promise, sql) in BY_SQL.into_iter().chain(OF_PLANS) {
         let found: Vec<String> = sqlx::query_scalar(sql).fetch_all(&mut *db).await.unwrap();
         broken.extend(found.into_iter().take(20).map(|found| format!("{promise}: {found}")));
     }

@@ -2,6 +2,7 @@
 
 pub(crate) mod batch;
 pub(crate) mod checks;
+mod checks_of_plans;
 pub(crate) mod cluster;
 pub(crate) mod fleet;
 pub(crate) mod journal;

@@ -98,6 +98,19 @@ impl Clients {
         .await;
     }
 
+    /// Waits until so many wait for accounts of [`POOL`] on this server.
+    pub(crate) async fn until_waiting(&mut self, count: usize) {
+        let (what, expected) = (format!("{count} wait"), (count + 1).to_string());
+        eventually(Duration::from_secs(10), &what, async || {
+            // Whoever looks waits too, and for what nobody has.
+            let labels = [("label".to_owned(), "that no account has".to_owned())].into();
+            let nobody = pb::AccountSelector { labels, ..Default::default() };
+            let error = self.acquire(|r| r.selector = Some(nobody)).await.unwrap_err();
+            (metadata(&error, "waiting") == expected).then_some(())
+        })
+        .await;
+    }
+
     /// Acquires an account, redeems a card that is worth [`CARD`] into it, and gives it back. Answers
     /// with the redemption, which has succeeded.
     pub(crate) async fn fill(&mut self, code: &str) -> pb::Redemption {
