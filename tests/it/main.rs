@@ -32,6 +32,7 @@ mod layering;
 mod leases;
 mod model;
 mod plan_changes;
+mod plan_checks;
 mod plan_commands;
 mod plan_deletion;
 mod plans;

@@ -77,8 +77,7 @@ async fn a_redemption_that_is_under_way_settles_by_the_terms_of_then() {
     for (name, change, after) in [
         (
             "lowered",
-            Box::new(|plan: &mut pb::Plan| plan.target = Some(eur(CARD)))
-                as Box<dyn FnOnce(&mut pb::Plan)>,
+            Box::new(|plan: &mut pb::Plan| plan.target = Some(eur(CARD))) as Change,
             (Completed, 1, CARD, false),
         ),
         ("days came", Box::new(|plan| days(plan, &[CARD, CARD])), (Waiting, 2, 0, true)),
@@ -301,12 +300,14 @@ async fn an_update_changes_what_is_set_or_named_and_nothing_else() {
     assert_eq!(reason(&error), "PLAN_NOT_FOUND");
 }
 
+type Change = Box<dyn FnOnce(&mut pb::Plan) + Send>;
+
 #[tokio::test]
 async fn of_changes_that_come_at_once_none_is_lost() {
     let (_world, mut clients) = world_with_days(&[]).await;
     for round in 1..=5_i64 {
         let n = i32::try_from(round).unwrap();
-        let changes: [Box<dyn FnOnce(&mut pb::Plan) + Send>; 4] = [
+        let changes: [Change; 4] = [
             Box::new(move |plan| plan.target = Some(eur(20 * CARD + round))),
             Box::new(move |plan| days(plan, &[CARD + round, CARD])),
             Box::new(move |plan| plan.day_tolerance = Some(eur(round))),

@@ -42,11 +42,11 @@ async fn redeem_slowly(
     clients: &mut Clients,
     held: &pb::LeaseRef,
     code: &str,
-    expected: Option<i64>,
+    change: impl FnOnce(&mut pb::RedeemRequest) + Send + 'static,
 ) -> JoinHandle<pb::Redemption> {
     let (mut other, lease, code) = (clients.clone(), held.clone(), code.to_owned());
     let redeeming = tokio::spawn(async move {
-        let redeemed = other.redeem(&lease, &code, |r| r.expected = expected.map(eur)).await;
+        let redeemed = other.redeem(&lease, &code, change).await;
         redeemed.unwrap().redemption.unwrap()
     });
     eventually(LIMIT, "it is begun", async || {
@@ -124,7 +124,9 @@ async fn a_redemption_under_the_lease_moves_what_is_held_to_its_own_amount() {
     let cases = [("less", Some(CARD), CARD), ("more", Some(3 * CARD), 3 * CARD), ("none", None, 0)];
     for (name, expected, held_then) in cases {
         let code = world.code(name);
-        let redeeming = redeem_slowly(&mut clients, &held, &code, expected).await;
+        let redeeming =
+            redeem_slowly(&mut clients, &held, &code, move |r| r.expected = expected.map(eur))
+                .await;
         assert_eq!(reserved(&mut clients, "a").await, held_then, "{name}");
         assert_eq!(redeeming.await.unwrap().state(), RedemptionState::Succeeded);
         assert_eq!(reserved(&mut clients, "a").await, 0, "{name}");
@@ -132,7 +134,7 @@ async fn a_redemption_under_the_lease_moves_what_is_held_to_its_own_amount() {
     clients.release(&held).await.unwrap();
     // Where the redemption does not say, what the acquisition said goes on.
     let held = clients.acquire_for(2 * CARD).await.unwrap();
-    let redeeming = redeem_slowly(&mut clients, &held, &world.code("unsaid"), None).await;
+    let redeeming = redeem_slowly(&mut clients, &held, &world.code("unsaid"), |_| {}).await;
     assert_eq!(reserved(&mut clients, "a").await, 2 * CARD);
     redeeming.await.unwrap();
 }
@@ -170,9 +172,18 @@ async fn doubt_keeps_what_is_held_past_the_lease_and_its_release() {
 }
 
 /// Redeems, so that it is recorded as failed by a person and credited by the provider after that.
-async fn credited_late(world: &World, clients: &mut Clients, held: &pb::LeaseRef, name: &str) {
+async fn credited_late(
+    world: &World,
+    clients: &mut Clients,
+    held: &pb::LeaseRef,
+    name: &str,
+    release: bool,
+) {
     world.set_faults(slow(700));
-    let redeeming = redeem_slowly(clients, held, &world.code(name), None).await;
+    let redeeming = redeem_slowly(clients, held, &world.code(name), move |r| {
+        r.release_on_completion = release;
+    })
+    .await;
     // As if the server had stood still, and another had asked in vain.
     let taken_over = "UPDATE redemptions SET state = 'IN_DOUBT',
              next_check_at = now() + interval '1 hour' WHERE state = 'SUBMITTED'";
@@ -196,7 +207,7 @@ async fn credited_late(world: &World, clients: &mut Clients, held: &pb::LeaseRef
 async fn a_late_credit_fills_and_leaves_alone_what_another_lease_holds() {
     let (world, mut clients) = world_with_an_account().await;
     let held = clients.acquire_for(CARD).await.unwrap();
-    credited_late(&world, &mut clients, &held, "late").await;
+    credited_late(&world, &mut clients, &held, "late", false).await;
     let account = clients.account("a").await;
     assert_eq!(minor(account.balance.as_ref()), CARD);
     assert_eq!(minor(account.day_credited.as_ref()), CARD, "it counts for the day");
@@ -207,6 +218,19 @@ async fn a_late_credit_fills_and_leaves_alone_what_another_lease_holds() {
         .unwrap_err();
     assert_eq!(why(&error), ("AMOUNT_DOES_NOT_FIT".to_owned(), "too_full".to_owned()));
     clients.release(&held).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_day_that_a_late_credit_fills_is_over() {
+    let (world, mut clients) = world_with_an_account().await;
+    let two_days = |plan: &mut pb::Plan| plan.day_amounts = vec![eur(CARD), eur(CARD)];
+    clients.update_plan("plan", &[], two_days).await.unwrap();
+    let held = clients.acquire_for(CARD).await.unwrap();
+    credited_late(&world, &mut clients, &held, "late", true).await;
+    let account = clients.account("a").await;
+    assert_eq!((account.status(), account.plan_day), (Waiting, 2));
+    assert_eq!((minor(account.day_credited.as_ref()), minor(account.balance.as_ref())), (0, CARD));
+    clients.passed_over(CARD, &[("next_day", 1)]).await;
 }
 
 #[tokio::test]
@@ -225,7 +249,7 @@ async fn a_plan_that_a_lease_has_bound_goes_with_it_also_after_a_late_credit() {
             .unwrap();
         assert_eq!(acquired.account.as_ref().unwrap().plan_id, "plan");
         let held = lease(&acquired);
-        credited_late(&world, &mut clients, &held, &format!("late-{end}")).await;
+        credited_late(&world, &mut clients, &held, &format!("late-{end}"), false).await;
         match end {
             "released" => drop(clients.release(&held).await.unwrap()),
             "refused" => {

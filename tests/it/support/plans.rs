@@ -118,6 +118,7 @@ impl Clients {
         let redeemed = self
             .redeem(&held, code, |request| {
                 request.request_id = Uuid::now_v7().to_string();
+                request.expected = Some(eur(CARD));
                 request.release_on_completion = true;
             })
             .await
