@@ -1,4 +1,4 @@
-//! The sweeper: ends leases whose time has passed.
+//! The sweeper: ends leases whose time has passed, and days that have nothing left to take.
 
 use std::time::Duration;
 
