@@ -146,15 +146,13 @@ impl Accounts {
         change: AccountChange,
     ) -> Result<(Pool, Account), Error> {
         let (pool, before) = self.get(pool_id, account_id).await?;
-        if let Some(Some(plan_id)) = &change.plan_id
-            && self.store.get_plan(pool_id, plan_id).await?.is_none()
-        {
-            return Err(Error::PlanNotFound(pool_id.clone(), plan_id.clone()));
-        }
-        let changed = self.store.update_account(pool_id, account_id, &change).await?;
-        // Accounts are never deleted: it was there, so it is the lock that stands in the way.
-        let account =
-            changed.ok_or_else(|| Error::AccountLocked(pool_id.clone(), account_id.clone()))?;
+        self.check_plan(pool_id, &change).await?;
+        let Some(account) = self.store.update_account(pool_id, account_id, &change).await? else {
+            // Accounts are never deleted: where the plan is there still, it is the lock that stands in
+            // the way.
+            self.check_plan(pool_id, &change).await?;
+            return Err(Error::AccountLocked(pool_id.clone(), account_id.clone()));
+        };
         tracing::info!(
             %pool_id, %account_id,
             login_status = account.login_status.as_str(),
@@ -162,6 +160,16 @@ impl Accounts {
             "account updated"
         );
         Ok((pool, account))
+    }
+
+    /// Refuses a change to a plan that is not there.
+    async fn check_plan(&self, pool_id: &PoolId, change: &AccountChange) -> Result<(), Error> {
+        match &change.plan_id {
+            Some(Some(plan_id)) if self.store.get_plan(pool_id, plan_id).await?.is_none() => {
+                Err(Error::PlanNotFound(pool_id.clone(), plan_id.clone()))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Lists an account's events before the version `before`, newest first, at most `limit`.

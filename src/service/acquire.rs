@@ -224,6 +224,7 @@ impl Acquire {
             turns: Turns::default(),
             expired_at: None,
             unparked_at: None,
+            looked_at: None,
             known: Arc::default(),
             closing: self.closing.clone(),
             waiting_gauge: metrics::gauge!(

@@ -176,6 +176,9 @@ impl Batch {
         if pool.paused {
             return Err(Error::PoolPaused(pool.pool_id));
         }
+        if pool.draining {
+            return Err(Error::PoolDraining(pool.pool_id));
+        }
         check_currencies(
             &pool,
             [

@@ -155,7 +155,7 @@ pub(super) async fn advance_days(store: &Store, pool_id: &PoolId, plan_id: &Plan
         match store.advance_days(pool_id, plan_id, ADVANCE_AT_ONCE, actor).await {
             Ok(advanced) => {
                 if advanced > 0 {
-                    tracing::info!(%pool_id, %plan_id, advanced, "days ended by a change of the plan");
+                    tracing::info!(%pool_id, %plan_id, advanced, "days ended that had nothing left to take");
                 }
                 if advanced < ADVANCE_AT_ONCE {
                     return;

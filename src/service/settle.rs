@@ -3,7 +3,7 @@
 
 use std::{fmt, time::Duration};
 
-use super::{Error, acquire::Acquire, pools::Pools};
+use super::{Error, acquire::Acquire, plans::advance_days, pools::Pools};
 use crate::{
     domain::{
         account::{AccountStatus, HoldCause},
@@ -198,6 +198,7 @@ impl Settler {
                 LateCredit::Recorded => {
                     let redemption = self.read(pool_id, settlement.redemption_id).await?;
                     log_late_credit(&redemption, settlement);
+                    self.end_day(&redemption, &settlement.actor).await;
                     return Ok(redemption);
                 }
                 LateCredit::NotFailed => {
@@ -208,6 +209,17 @@ impl Settler {
         }
         log_contradiction(&redemption, &settlement.outcome, &settlement.actor);
         Ok(redemption)
+    }
+
+    /// A late credit may have filled the day of its account. Where somebody else has the account now the
+    /// sweeper ends it, later.
+    async fn end_day(&self, redemption: &Redemption, actor: &str) {
+        let Redemption { pool_id, account_id, .. } = redemption;
+        if let Ok(Some(account)) = self.store.get_account(pool_id, account_id).await
+            && let Some(plan_id) = &account.plan_id
+        {
+            advance_days(&self.store, pool_id, plan_id, actor).await;
+        }
     }
 
     async fn credit_late(

@@ -1,4 +1,4 @@
-//! The sweeper: ends leases whose time has passed.
+//! The sweeper: ends leases whose time has passed, and days that have nothing left to take.
 
 use std::time::Duration;
 
@@ -17,6 +17,9 @@ const ACTOR: &str = "sweeper";
 const BATCH: i64 = 500;
 /// How often days are looked for that a change of their plan has ended.
 const PLANS: Duration = Duration::from_secs(10);
+/// How often they are looked for in every plan: a day may have nothing to take from its beginning, or be
+/// filled by a late credit while somebody else has the account. Reads every account that has days.
+const ALL_PLANS: Duration = Duration::from_secs(60 * 60);
 
 /// Looks every `interval`, until `stop`. Several servers may do so at once: each lease is ended by
 /// one of them.
@@ -29,7 +32,8 @@ pub async fn run(
 ) {
     let mut ticks = tokio::time::interval(interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut plans_looked_at = None;
+    let mut looked_at_plans = None;
+    let mut looked_at_all_plans = None;
     let stopped = stop.cancelled();
     tokio::pin!(stopped);
     loop {
@@ -47,22 +51,34 @@ pub async fn run(
         for pool_id in due {
             sweep(&store, &acquire, &pool_id).await;
         }
-        if plans_looked_at.is_none_or(|at: Instant| at.elapsed() >= PLANS) {
-            plans_looked_at = Some(Instant::now());
-            end_days(&store).await;
+        if is_time(&mut looked_at_all_plans, ALL_PLANS) {
+            looked_at_plans = looked_at_all_plans;
+            end_days(&store, None).await;
+        } else if is_time(&mut looked_at_plans, PLANS) {
+            end_days(&store, Some(MAX_LEASE + PLANS * 2)).await;
         }
     }
 }
 
-/// Ends the days of accounts that were under a lease when their plan was changed.
-async fn end_days(store: &Store) {
-    match store.plans_changed_lately(MAX_LEASE + PLANS * 2).await {
+/// Whether the last time was `every` ago, or there was none; it is now then.
+fn is_time(last: &mut Option<Instant>, every: Duration) -> bool {
+    let is_time = last.is_none_or(|last| last.elapsed() >= every);
+    if is_time {
+        *last = Some(Instant::now());
+    }
+    is_time
+}
+
+/// Ends days that have nothing left to take: of accounts that were under a lease when their plan was
+/// changed, or of all.
+async fn end_days(store: &Store, changed_within: Option<Duration>) {
+    match store.plans_with_days(changed_within).await {
         Ok(plans) => {
             for (pool_id, plan_id) in plans {
                 advance_days(store, &pool_id, &plan_id, ACTOR).await;
             }
         }
-        Err(error) => tracing::warn!(%error, "cannot read which plans were changed lately"),
+        Err(error) => tracing::warn!(%error, "cannot read which plans have days"),
     }
 }
 

@@ -35,6 +35,8 @@ pub(super) struct How {
     pub(super) slowly: bool,
     /// Credit another amount than the card's.
     pub(super) wrong_amount: bool,
+    /// Refuse it, with this failure code.
+    pub(super) refused: Option<&'static str>,
 }
 
 /// What is known of a key, and the number of the ledger's row that says so, counted from 1.
@@ -120,7 +122,10 @@ impl Book {
             };
         }
         let at = self.now();
-        let judged = self.judge(&asked, at);
+        let judged = match how.refused {
+            Some(code) => Err(refusal(code, "a fault of the account's", false)),
+            None => self.judge(&asked, at),
+        };
         let mut row = Row {
             key: asked.key,
             state: State::Failed,

@@ -121,6 +121,24 @@ pub enum Fault {
     Busy,
     /// Execute; never answer, and keep the connection. Only by a [`Rule`].
     Stall,
+    /// Refuse, because the account's login is not accepted. Only by a [`Rule`], as those below.
+    LoginInvalid,
+    /// Refuse, because the account has had as much as it may.
+    LimitReached,
+    /// Refuse, because the account is to be slower.
+    Throttled,
+}
+
+impl Fault {
+    /// The failure code of a refusal.
+    pub(super) fn refusal(self) -> Option<&'static str> {
+        match self {
+            Self::LoginInvalid => Some("ACCOUNT_LOGIN_INVALID"),
+            Self::LimitReached => Some("ACCOUNT_LIMIT_REACHED"),
+            Self::Throttled => Some("ACCOUNT_THROTTLED"),
+            _ => None,
+        }
+    }
 }
 
 impl Default for Faults {

@@ -118,6 +118,7 @@ async fn submit(
     let how = How {
         slowly: fault == Some(Fault::Slow202),
         wrong_amount: fault == Some(Fault::WrongAmount),
+        refused: fault.and_then(Fault::refusal),
     };
     let submitted = lock(&shared.book).submit(asked, how);
     match submitted {

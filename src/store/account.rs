@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, time::Duration};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Store, StoreError, lane::read_patiently};
+use super::{Store, StoreError, error::is_foreign_key_violation, lane::read_patiently};
 use crate::domain::{
     account::{AccountStatus, HoldCause, LoginStatus},
     id::{AccountId, FencingToken, Holder, PlanId, PoolId, RedemptionId},
@@ -348,23 +348,27 @@ impl Store {
         let countries: Vec<_> = new.iter().map(|n| n.country_code.clone()).collect();
         let balances: Vec<_> = new.iter().map(|n| n.balance_minor).collect();
         let labels: Vec<_> = new.iter().map(|n| labels_json(&n.labels)).collect();
-        sqlx::query_file_as!(
-            AccountRow,
-            "src/store/sql/insert_accounts.sql",
-            pool_id.as_str(),
-            &ids,
-            &logins,
-            &plans as &[Option<String>],
-            &countries as &[Option<String>],
-            &balances,
-            &labels,
-            API_ACTOR,
-        )
-        .fetch_all(&self.db)
-        .await?
-        .iter()
-        .map(|row| row.account(pool_id))
-        .collect()
+        let insert = || {
+            sqlx::query_file_as!(
+                AccountRow,
+                "src/store/sql/insert_accounts.sql",
+                pool_id.as_str(),
+                &ids,
+                &logins,
+                &plans as &[Option<String>],
+                &countries as &[Option<String>],
+                &balances,
+                &labels,
+                API_ACTOR,
+            )
+            .fetch_all(&self.db)
+        };
+        let inserted = match insert().await {
+            // A plan was deleted meanwhile: its accounts are left out now.
+            Err(error) if is_foreign_key_violation(&error) => insert().await?,
+            answered => answered?,
+        };
+        inserted.iter().map(|row| row.account(pool_id)).collect()
     }
 
     /// Reads an account.
@@ -425,8 +429,8 @@ impl Store {
         .collect()
     }
 
-    /// Changes an account; `None` when there is none, or when its plan was to be changed while it is
-    /// `LOCKING`.
+    /// Changes an account; `None` when there is none, when its plan was to be changed while it is
+    /// `LOCKING`, or when that plan was deleted meanwhile.
     pub async fn update_account(
         &self,
         pool_id: &PoolId,
@@ -435,7 +439,7 @@ impl Store {
     ) -> Result<Option<Account>, StoreError> {
         let plan = change.plan_id.as_ref();
         let country = change.country_code.as_ref();
-        sqlx::query_file_as!(
+        let updated = sqlx::query_file_as!(
             AccountRow,
             "src/store/sql/update_account.sql",
             pool_id.as_str(),
@@ -452,9 +456,11 @@ impl Store {
             change.lift_hold,
         )
         .fetch_optional(&self.db)
-        .await?
-        .map(|row| row.account(pool_id))
-        .transpose()
+        .await;
+        match updated {
+            Err(error) if is_foreign_key_violation(&error) => Ok(None),
+            answered => answered?.map(|row| row.account(pool_id)).transpose(),
+        }
     }
 
     /// Lists an account's events before `before` (a version, exclusive), newest first, at most `limit`.

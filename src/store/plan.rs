@@ -188,12 +188,12 @@ impl Store {
         .await?)
     }
 
-    /// The plans of any pool that were changed no longer ago than a lease may last.
-    pub async fn plans_changed_lately(
+    /// The plans of any pool that have days: those that were changed lately, or all of them.
+    pub async fn plans_with_days(
         &self,
-        within: Duration,
+        changed_within: Option<Duration>,
     ) -> Result<Vec<(PoolId, PlanId)>, StoreError> {
-        sqlx::query_file!("src/store/sql/plans_changed_lately.sql", interval(within))
+        sqlx::query_file!("src/store/sql/plans_with_days.sql", changed_within.map(interval))
             .fetch_all(&self.db)
             .await?
             .into_iter()

@@ -13,7 +13,7 @@ const OF_NO_POOL: [&str; 7] = [
     "insert_key_check",
     "list_pools",
     "ping",
-    "plans_changed_lately",
+    "plans_with_days",
     "pools_with_due_checks",
     "pools_with_expired_leases",
 ];

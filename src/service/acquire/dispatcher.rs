@@ -40,6 +40,8 @@ pub(super) const MAX_WAITING: usize = 16_384;
 const EXPIRE_AT_MOST_EVERY: Duration = Duration::from_millis(100);
 /// The least time between two looks for accounts whose time has come, after somebody was served.
 const UNPARK_AT_MOST_EVERY: Duration = Duration::from_millis(100);
+/// The least time between two looks whether the pool is open, while somebody waits in vain.
+const LOOK_AT_MOST_EVERY: Duration = Duration::from_millis(100);
 /// The most accounts that one look unparks: the acquire statement itself sees as many that nobody has.
 const UNPARK_AT_ONCE: i64 = 1000;
 /// How long those who find no database go on waiting for one, at the least, however short their own
@@ -55,6 +57,7 @@ pub(super) struct Dispatcher {
     pub(super) turns: Turns,
     pub(super) expired_at: Option<Instant>,
     pub(super) unparked_at: Option<Instant>,
+    pub(super) looked_at: Option<Instant>,
     /// Why nothing was to be had, for others who ask the same.
     pub(super) known: Known,
     pub(super) closing: CancellationToken,
@@ -70,6 +73,7 @@ impl Dispatcher {
             }
             match self.serve().await {
                 Ok(()) => {
+                    self.refuse_if_closed().await;
                     self.dismiss();
                     self.unpark().await;
                 }
@@ -248,6 +252,27 @@ impl Dispatcher {
             Ok(Some(error)) => self.refuse(selector, &error),
             Err(error) => {
                 tracing::warn!(pool_id = %self.pool_id, %error, "a selector could not be checked");
+            }
+        }
+    }
+
+    /// Refuses everybody when the pool was paused or drained while they waited: waiting is no use.
+    async fn refuse_if_closed(&mut self) {
+        if self.turns.is_empty()
+            || self.looked_at.is_some_and(|at| at.elapsed() < LOOK_AT_MOST_EVERY)
+        {
+            return;
+        }
+        self.looked_at = Some(Instant::now());
+        match why::missing(&self.store, &self.pool_id, &Selector::default()).await {
+            Ok(None) => {}
+            Ok(Some(error)) => {
+                for (waiter, ()) in self.turns.take(|_| Some(())) {
+                    let _ = waiter.reply.send(Err(error.clone()));
+                }
+            }
+            Err(error) => {
+                tracing::debug!(pool_id = %self.pool_id, %error, "a pool could not be looked at");
             }
         }
     }

@@ -1,5 +1,6 @@
 -- Advance, shape (a): free accounts whose day has nothing left to take, because their plan was changed,
--- go on to their next day. What a redemption ends, settle.sql ends.
+-- because of a late credit, or from its beginning, go on to their next day. What a redemption ends,
+-- settle.sql ends.
 -- $1 pool_id, $2 plan_id, $3 how many at the most, $4 who looks. Answers with how many there were.
 WITH over AS MATERIALIZED (
     SELECT

@@ -17,6 +17,8 @@ expired AS (
     UPDATE accounts a
     SET status = a.resume_status,
         plan_id = CASE WHEN a.bound_by_lease THEN NULL ELSE a.plan_id END,
+        -- A late credit may have come under the plan that it leaves.
+        day_credited_minor = CASE WHEN a.bound_by_lease THEN 0 ELSE a.day_credited_minor END,
         bound_by_lease = false,
         reserved_minor = NULL,
         lease_end = 'expired',

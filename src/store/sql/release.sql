@@ -19,6 +19,10 @@ released AS (
     SET status = CASE WHEN l.ends THEN a.resume_status ELSE a.status END,
         release_requested = NOT l.ends,
         plan_id = CASE WHEN l.ends AND a.bound_by_lease THEN NULL ELSE a.plan_id END,
+        -- A late credit may have come under the plan that it leaves.
+        day_credited_minor = CASE
+            WHEN l.ends AND a.bound_by_lease THEN 0 ELSE a.day_credited_minor
+        END,
         bound_by_lease = a.bound_by_lease AND NOT l.ends,
         reserved_minor = CASE WHEN l.ends THEN NULL ELSE a.reserved_minor END,
         lease_end = CASE WHEN l.ends THEN 'released' END,

@@ -48,14 +48,15 @@ locked AS MATERIALIZED (
         ((now() AT TIME ZONE 'utc') + p.day_interval) AT TIME ZONE 'utc' AS next_day_at,
         ((now() AT TIME ZONE 'utc') + NULLIF(p.redemption_interval, interval '0')) AT TIME ZONE 'utc'
             AS cooldown_until,
-        ((now() AT TIME ZONE 'utc') + LEAST(
-            q.hold_longest,
-            power(2, LEAST(a.hold_count, 20)) * CASE o.hold_cause
+        -- In seconds: an interval that is doubled too often is out of Postgres's range.
+        ((now() AT TIME ZONE 'utc') + make_interval(secs => LEAST(
+            extract(epoch FROM q.hold_longest)::float8,
+            power(2, LEAST(a.hold_count, 20)) * extract(epoch FROM CASE o.hold_cause
                 WHEN 'LOGIN_INVALID' THEN q.hold_login_invalid
                 WHEN 'LIMIT_REACHED' THEN q.hold_limit_reached
                 WHEN 'THROTTLED' THEN q.hold_throttled
-            END
-        )) AT TIME ZONE 'utc' AS hold_until
+            END)::float8
+        ))) AT TIME ZONE 'utc' AS hold_until
     FROM outcome o
     JOIN redemptions r ON r.pool_id = $1 AND r.redemption_id = o.redemption_id
     JOIN accounts a ON a.pool_id = $1 AND a.account_id = r.account_id
@@ -119,6 +120,8 @@ credited AS (
         plan_day = CASE WHEN l.day_ended THEN a.plan_day + 1 ELSE a.plan_day END,
         day_credited_minor = CASE
             WHEN l.day_ended OR a.plan_id IS NULL THEN 0
+            -- A late credit may have come under the plan that it leaves now.
+            WHEN a.bound_by_lease AND s.state = 'FAILED' AND (l.release_wished OR l.expired) THEN 0
             WHEN s.state = 'SUCCEEDED' THEN a.day_credited_minor + s.amount_minor
             ELSE a.day_credited_minor
         END,

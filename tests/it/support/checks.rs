@@ -13,6 +13,7 @@ use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _};
 use uuid::Uuid;
 
 use super::{
+    checks_of_plans::OF_PLANS,
     journal::{Journal, Told},
     logs,
     wait::eventually,
@@ -221,9 +222,20 @@ const BY_SQL: [(&str, &str); 8] = [
 ];
 
 async fn sql_finds_nothing(db: &mut PgConnection) -> Vec<Broken> {
+    let mut broken = found(db, &BY_SQL).await;
+    broken.extend(broken_plans(db).await);
+    broken
+}
+
+/// The promises about plans and their accounts that were broken.
+pub(crate) async fn broken_plans(db: &mut PgConnection) -> Vec<Broken> {
+    found(db, &OF_PLANS).await
+}
+
+async fn found(db: &mut PgConnection, promises: &[(&str, &'static str)]) -> Vec<Broken> {
     let mut broken = Vec::new();
-    for (promise, sql) in BY_SQL {
-        let found: Vec<String> = sqlx::query_scalar(sql).fetch_all(&mut *db).await.unwrap();
+    for (promise, sql) in promises {
+        let found: Vec<String> = sqlx::query_scalar(*sql).fetch_all(&mut *db).await.unwrap();
         broken.extend(found.into_iter().take(20).map(|found| format!("{promise}: {found}")));
     }
     broken

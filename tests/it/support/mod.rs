@@ -2,11 +2,13 @@
 
 pub(crate) mod batch;
 pub(crate) mod checks;
+mod checks_of_plans;
 pub(crate) mod cluster;
 pub(crate) mod fleet;
 pub(crate) mod journal;
 pub(crate) mod load;
 pub(crate) mod logs;
+pub(crate) mod plans;
 pub(crate) mod postgres;
 pub(crate) mod proxy;
 pub(crate) mod wait;
