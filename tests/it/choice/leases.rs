@@ -73,6 +73,7 @@ impl Bench {
             code_ciphertext: vec![1],
             code_last4: String::new(),
             expected_minor: card,
+            expected_learned: false,
         };
         let hour = Duration::from_secs(3600);
         let limits = SendLimits { not_after: hour, take_over: hour };
