@@ -195,7 +195,7 @@ BEGIN
     FOR place IN REVERSE COALESCE(cardinality(candidate_wishes), 0) .. 1 LOOP
         next_of[candidate_wishes[place]] := place;
     END LOOP;
-    FOREACH wish IN ARRAY wishes LOOP
+    FOREACH wish IN ARRAY COALESCE(wishes, '{}') LOOP
         account := NULL;
         place := next_of[wish];
         WHILE candidate_wishes[place] = wish LOOP
