@@ -45,6 +45,9 @@ impl Bench {
         if self.step.is_multiple_of(4) {
             self.replace_what_is_done().await;
         }
+        if percent(&mut self.random, 1) {
+            self.ask_again().await;
+        }
         let cards = self.acquire().await;
         while let Some(held) = self.next_to_end() {
             self.use_lease(held).await;
@@ -98,6 +101,16 @@ impl Bench {
             self.compare_choice(wish, &wanted.request_id, found.get(&wanted.request_id)).await;
         }
         wishes.len()
+    }
+
+    /// A request that has its lease comes once more, with no other.
+    async fn ask_again(&mut self) {
+        let Some(held) = self.held.first().cloned() else { return };
+        let wanted = wanted(&held.request, &Wish::default());
+        let any = Selector::default();
+        let again = std::slice::from_ref(&wanted);
+        let found = self.store.acquire(&self.pool_id, &any, again).await.unwrap();
+        self.check_again(&held, found.get(&wanted.request_id));
     }
 
     fn check_again(&mut self, held: &Held, acquired: Option<&Acquired>) {
