@@ -21,10 +21,9 @@ use crate::{
     injection::Step,
 };
 
-/// How many accounts the choice looks at beyond as many as are wanted: at first, when hardly anybody
-/// else is choosing; and when nothing was found so, because statements of other servers may be choosing
-/// as many just now.
-const SPARE: [usize; 2] = [1, 64];
+/// How many accounts the choice looks at beyond as many as are wanted: none at first, and some when too
+/// few were found so, because statements of other servers may be choosing the others just now.
+const SPARE: [usize; 2] = [0, 64];
 
 /// Which accounts may be picked. What is `None` or empty does not narrow the choice.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]

@@ -78,35 +78,41 @@ apart AS MATERIALIZED (
 candidate AS MATERIALIZED (
     SELECT k.wish, k.has_plan, k.target_minor, c.*
     FROM kind k
-    CROSS JOIN (VALUES ('PROCESSING'), ('WAITING')) AS s (status)
     CROSS JOIN LATERAL (
-        SELECT a.account_id, a.version, a.status, a.balance_minor, a.idle_since
-        FROM accounts a
-        WHERE a.pool_id = $1
-          AND a.plan_key = k.plan_key
-          AND a.status = s.status
-          AND a.status IN ('PROCESSING', 'WAITING')
-          AND a.login_status = 'ACTIVE'
-          AND NOT a.paused
-          AND NOT a.draining
-          AND NOT a.parked
-          AND a.fullness_minor <= k.fullest
-          AND a.idle_since <= now()
-          AND $7::text IS NULL
-          AND ($9::text IS NULL OR a.country_code = $9)
-          AND ($10::text IS NULL OR a.country_code IS NULL OR a.country_code = $10)
-          AND a.labels @> $12::jsonb
-          AND a.account_id <> ALL ($13::text[])
-          AND (k.target_minor IS NULL OR plan_misfit(
-              k.expected, a.balance_minor, a.plan_day, a.day_credited_minor,
-              k.target_minor, k.day_amounts_minor, k.day_tolerance_minor,
-              k.smallest_minor, k.largest_minor, k.step_minor, k.fixed_minor, k.least_steps
-          ) IS NULL)
-          AND ($11::bigint IS NULL OR k.target_minor IS NULL OR $11 <= plan_room(
-              a.balance_minor, a.plan_day, a.day_credited_minor,
-              k.target_minor, k.day_amounts_minor, k.day_tolerance_minor
-          ))
-        ORDER BY a.fullness_minor DESC, a.idle_since, a.account_id
+        -- In this order, so that no WAITING one is looked at when enough are PROCESSING.
+        SELECT d.*
+        FROM unnest(ARRAY['PROCESSING', 'WAITING']) WITH ORDINALITY AS s (status, place)
+        CROSS JOIN LATERAL (
+            SELECT a.account_id, a.version, a.status, a.balance_minor, a.idle_since
+            FROM accounts a
+            WHERE a.pool_id = $1
+              AND a.plan_key = k.plan_key
+              AND a.status = s.status
+              AND a.status IN ('PROCESSING', 'WAITING')
+              AND a.login_status = 'ACTIVE'
+              AND NOT a.paused
+              AND NOT a.draining
+              AND NOT a.parked
+              AND a.fullness_minor <= k.fullest
+              AND a.idle_since <= now()
+              AND $7::text IS NULL
+              AND ($9::text IS NULL OR a.country_code = $9)
+              AND ($10::text IS NULL OR a.country_code IS NULL OR a.country_code = $10)
+              AND a.labels @> $12::jsonb
+              AND a.account_id <> ALL ($13::text[])
+              AND (k.target_minor IS NULL OR plan_misfit(
+                  k.expected, a.balance_minor, a.plan_day, a.day_credited_minor,
+                  k.target_minor, k.day_amounts_minor, k.day_tolerance_minor,
+                  k.smallest_minor, k.largest_minor, k.step_minor, k.fixed_minor, k.least_steps
+              ) IS NULL)
+              AND ($11::bigint IS NULL OR k.target_minor IS NULL OR $11 <= plan_room(
+                  a.balance_minor, a.plan_day, a.day_credited_minor,
+                  k.target_minor, k.day_amounts_minor, k.day_tolerance_minor
+              ))
+            ORDER BY a.fullness_minor DESC, a.idle_since, a.account_id
+            LIMIT $6
+        ) d
+        ORDER BY s.place
         LIMIT $6
     ) c
     UNION ALL
