@@ -180,7 +180,7 @@ $$;
 -- First come, first served: each of those who wait, in their order, gets the first account of those
 -- that fit its wish which nobody before it has taken. Wishes and accounts are numbered from 1.
 -- wishes: of each who waits. candidate_wishes and candidate_accounts: which account fits which wish,
--- the best first within a wish. Answers with an account's number for each who waits, or null.
+-- by wish and the best first. Answers with a candidate's place for each who waits, or null.
 CREATE FUNCTION first_come(wishes int[], candidate_wishes int[], candidate_accounts int[])
 RETURNS int[] LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
 DECLARE
@@ -190,24 +190,24 @@ DECLARE
     next_of int[] := '{}';
     place int;
     wish int;
-    account int;
+    chosen int;
 BEGIN
     FOR place IN REVERSE COALESCE(cardinality(candidate_wishes), 0) .. 1 LOOP
         next_of[candidate_wishes[place]] := place;
     END LOOP;
     FOREACH wish IN ARRAY COALESCE(wishes, '{}') LOOP
-        account := NULL;
+        chosen := NULL;
         place := next_of[wish];
         WHILE candidate_wishes[place] = wish LOOP
             IF taken[candidate_accounts[place]] IS NULL THEN
-                account := candidate_accounts[place];
-                taken[account] := true;
+                chosen := place;
+                taken[candidate_accounts[place]] := true;
                 EXIT;
             END IF;
             place := place + 1;
         END LOOP;
         next_of[wish] := place;
-        given := given || account;
+        given := given || chosen;
     END LOOP;
     RETURN given;
 END
@@ -221,6 +221,16 @@ DECLARE
 BEGIN
     NEW.parked := NEW.status IN ('WAITING', 'PROCESSING')
         AND COALESCE(GREATEST(NEW.day_due_at, NEW.cooldown_until, NEW.hold_until) > now(), false);
+    -- Whoever ends a lease, or takes a plan away, and does not know of these: a server of the version
+    -- before, or a person.
+    IF NEW.status <> 'LOCKING' THEN
+        NEW.reserved_minor := NULL;
+    END IF;
+    IF NEW.plan_id IS NULL THEN
+        NEW.plan_day := 1;
+        NEW.day_credited_minor := 0;
+        NEW.day_due_at := NULL;
+    END IF;
     IF TG_OP = 'UPDATE' THEN
         was := OLD;
         IF NEW.change_reason = 'due' THEN

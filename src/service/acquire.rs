@@ -281,6 +281,14 @@ fn check_same_wish(command: &AcquireCommand, acquired: &Acquired) -> Result<(), 
     if account.lease.as_ref().is_some_and(|lease| lease.holder != command.holder) {
         differ.push("holder");
     }
+    let expected_minor = command.expected.map(|money| money.amount_minor);
+    // A redemption that was begun since may have brought another amount, or nothing is held any more.
+    if account.open_redemption_id.is_none()
+        && account.reserved_minor.is_some()
+        && account.reserved_minor != expected_minor
+    {
+        differ.push("selector.expected");
+    }
     let selector = &command.selector;
     if selector.account_id.as_ref().is_some_and(|id| *id != account.account_id) {
         differ.push("selector.account_id");

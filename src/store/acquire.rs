@@ -23,7 +23,7 @@ use crate::{
 
 /// How many accounts the choice looks at beyond as many as are wanted: none at first, and some when too
 /// few were found so, because statements of other servers may be choosing the others just now.
-const SPARE: [usize; 2] = [0, 64];
+const SPARE: [usize; 2] = [0, 256];
 
 /// Which accounts may be picked. What is `None` or empty does not narrow the choice.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -127,7 +127,14 @@ impl Store {
             let rest: Vec<_> =
                 wanted.iter().filter(|one| !found.contains_key(&one.request_id)).cloned().collect();
             if !rest.is_empty() {
-                found.extend(self.acquire_some(pool_id, selector, &rest, spare).await?);
+                match self.acquire_some(pool_id, selector, &rest, spare).await {
+                    Ok(more) => found.extend(more),
+                    // Those who have their lease hear of it; the others are tried again.
+                    Err(error) if !found.is_empty() => {
+                        tracing::warn!(%pool_id, %error, "some were not looked at once more");
+                    }
+                    Err(error) => return Err(error),
+                }
             }
         }
         Ok(found)

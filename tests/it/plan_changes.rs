@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use holdfast::{
+    domain::id::{PlanId, PoolId},
     rpc::pb::{self, AccountStatus::*, plan::Denominations},
     simulator::faults::{Faults, Latency},
 };
@@ -174,6 +175,11 @@ async fn a_day_that_takes_nothing_from_its_beginning_is_passed_over() {
     assert_eq!(stands(&mut clients).await, (Waiting, 2, 0, true));
     // Long after the change.
     psql(&mut world.sql().await, "UPDATE plans SET updated_at = now() - interval '9 days'").await;
+    // One day, one interval: it does not end before it is due.
+    let store = world.store();
+    let names = (PoolId::parse("pool").unwrap(), PlanId::parse("plan").unwrap());
+    assert_eq!(store.advance_days(&names.0, &names.1, 100, "test").await.unwrap(), 0);
+    psql(&mut world.sql().await, "UPDATE accounts SET day_due_at = now()").await;
     world.start_server().await;
     eventually(LIMIT, "the day is passed over", async || {
         (stands(&mut clients).await == (Waiting, 3, 0, true)).then_some(())

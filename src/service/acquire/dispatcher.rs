@@ -189,7 +189,9 @@ impl Dispatcher {
             } else {
                 let fresh = acquired.fresh;
                 given.insert(waiter.wanted.request_id);
-                self.turns.given(&waiter.wanted.holder);
+                if fresh {
+                    self.turns.given(&waiter.wanted.holder);
+                }
                 if waiter.reply.send(Ok(acquired)).is_err() && fresh {
                     unwanted.push(lease);
                 }

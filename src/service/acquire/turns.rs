@@ -15,6 +15,10 @@ use crate::{
 
 /// The most requests of one statement.
 pub(super) const MAX_ROWS: usize = 256;
+/// The most of them when they do not all expect the same amount, and how many amounts they may expect:
+/// for each of these the statement looks at as many accounts as there are requests.
+const MAX_MIXED_ROWS: usize = 64;
+const MAX_AMOUNTS: usize = 16;
 /// How many of the last leases that were handed out tell who has had how much.
 const REMEMBERED: usize = 32;
 /// So few tell nothing.
@@ -161,13 +165,20 @@ impl Turns {
             self.in_turn().filter(|waiter| !exhausted.contains(&waiter.wish())).peekable();
         let selector = Arc::clone(&hopeful.peek()?.selector);
         let mut requests = HashSet::new();
-        let wanted = hopeful
+        let mut amounts = HashSet::new();
+        let mut wanted = Vec::new();
+        // The same request twice is one wish: the second is served when the first has its lease.
+        for waiter in hopeful
             .take_while(|waiter| waiter.selector == selector)
-            // The same request twice is one wish: the second is served when the first has its lease.
             .filter(|waiter| requests.insert(&waiter.wanted.request_id))
-            .take(MAX_ROWS)
-            .map(|waiter| waiter.wanted.clone())
-            .collect();
+        {
+            amounts.insert(waiter.wanted.expected_minor);
+            let most = if amounts.len() == 1 { MAX_ROWS } else { MAX_MIXED_ROWS };
+            if wanted.len() >= most || amounts.len() > MAX_AMOUNTS {
+                break;
+            }
+            wanted.push(waiter.wanted.clone());
+        }
         Some((selector, wanted))
     }
 }

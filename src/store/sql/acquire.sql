@@ -56,7 +56,11 @@ kind AS MATERIALIZED (
         LEFT JOIN plans n ON n.pool_id = $1 AND n.plan_id = $8
         WHERE $8::text IS NULL OR n.plan_id IS NOT NULL
     ) t
-    WHERE EXISTS (SELECT FROM pools o WHERE o.pool_id = $1 AND NOT o.paused AND NOT o.draining)
+    -- A plan that never takes the amount is not walked.
+    WHERE (w.expected >= t.smallest_minor AND w.expected <= t.largest_minor) IS NOT FALSE
+      AND (w.expected % t.step_minor = 0) IS NOT FALSE
+      AND (w.expected = ANY (t.fixed_minor)) IS NOT FALSE
+      AND EXISTS (SELECT FROM pools o WHERE o.pool_id = $1 AND NOT o.paused AND NOT o.draining)
 ),
 -- Accounts that the index below does not have in order: the one that is named; else those whose time
 -- has come and that nobody has unparked yet.
@@ -70,7 +74,15 @@ apart AS MATERIALIZED (
     (
         SELECT a.*
         FROM accounts a
-        WHERE a.pool_id = $1 AND a.parked AND a.usable_at <= now() AND $7::text IS NULL
+        WHERE a.pool_id = $1
+          AND a.parked
+          AND a.usable_at <= now()
+          AND $7::text IS NULL
+          AND ($8::text IS NULL OR a.plan_key IN ($8, ''))
+          AND ($9::text IS NULL OR a.country_code = $9)
+          AND ($10::text IS NULL OR a.country_code IS NULL OR a.country_code = $10)
+          AND a.labels @> $12::jsonb
+          AND a.account_id <> ALL ($13::text[])
         ORDER BY a.usable_at
         LIMIT 1000
     )
@@ -138,17 +150,33 @@ candidate AS MATERIALIZED (
           k.target_minor, k.day_amounts_minor, k.day_tolerance_minor
       ))
 ),
+-- The best for each wish, whatever their plans: more than these nobody can get.
+best AS MATERIALIZED (
+    SELECT b.*
+    FROM (
+        SELECT
+            c.*,
+            (c.has_plan OR $8::text IS NULL) AS as_asked,
+            CASE WHEN c.has_plan THEN c.target_minor - c.balance_minor END AS headroom,
+            row_number() OVER (
+                PARTITION BY c.wish
+                ORDER BY
+                    (c.has_plan OR $8::text IS NULL) DESC, c.status,
+                    CASE WHEN c.has_plan THEN c.target_minor - c.balance_minor END NULLS LAST,
+                    c.idle_since, c.account_id
+            ) AS rank
+        FROM candidate c
+    ) b
+    WHERE b.rank <= $6
+),
 -- SKIP LOCKED: another server's statement is choosing those. The version: nothing has happened to it
 -- since this statement looked. Where all wish the same, only as many as are needed are locked.
 locked AS MATERIALIZED (
-    SELECT
-        c.wish, c.account_id, c.version, c.status, c.idle_since,
-        (c.has_plan OR $8::text IS NULL) AS as_asked,
-        CASE WHEN c.has_plan THEN c.target_minor - c.balance_minor END AS headroom
-    FROM candidate c
-    JOIN accounts a ON a.pool_id = $1 AND a.account_id = c.account_id
-    WHERE a.pool_id = $1 AND a.version = c.version AND a.status IN ('PROCESSING', 'WAITING')
-    ORDER BY 6 DESC, 4, 7 NULLS LAST, 5, 2
+    SELECT b.wish, b.rank, b.account_id, b.version
+    FROM best b
+    JOIN accounts a ON a.pool_id = $1 AND a.account_id = b.account_id
+    WHERE a.pool_id = $1 AND a.version = b.version AND a.status IN ('PROCESSING', 'WAITING')
+    ORDER BY b.rank
     LIMIT (SELECT CASE WHEN max(w.wish) = 1 THEN count(*) END FROM waiting w)
     FOR NO KEY UPDATE OF a SKIP LOCKED
 ),
@@ -156,10 +184,7 @@ ranked AS MATERIALIZED (
     SELECT
         l.wish, l.account_id, l.version,
         dense_rank() OVER (ORDER BY l.account_id)::int AS number,
-        row_number() OVER (
-            PARTITION BY l.wish
-            ORDER BY l.as_asked DESC, l.status, l.headroom NULLS LAST, l.idle_since, l.account_id
-        ) AS rank
+        row_number() OVER (ORDER BY l.wish, l.rank) AS place
     FROM locked l
 ),
 -- Each in turn gets the first that fits it of those that are left.
@@ -167,11 +192,11 @@ chosen AS MATERIALIZED (
     SELECT w.request_id, w.holder, w.ttl, w.expected, r.account_id, r.version
     FROM unnest(first_come(
         (SELECT array_agg(x.wish ORDER BY x.turn) FROM waiting x),
-        (SELECT array_agg(x.wish ORDER BY x.wish, x.rank) FROM ranked x),
-        (SELECT array_agg(x.number ORDER BY x.wish, x.rank) FROM ranked x)
-    )) WITH ORDINALITY AS g (number, turn)
+        (SELECT array_agg(x.wish ORDER BY x.place) FROM ranked x),
+        (SELECT array_agg(x.number ORDER BY x.place) FROM ranked x)
+    )) WITH ORDINALITY AS g (place, turn)
     JOIN waiting w ON w.turn = g.turn
-    JOIN ranked r ON r.number = g.number AND r.wish = w.wish
+    JOIN ranked r ON r.place = g.place
 ),
 leased AS (
     UPDATE accounts a

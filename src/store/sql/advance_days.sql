@@ -13,6 +13,8 @@ WITH over AS MATERIALIZED (
       AND n.pool_id = $1
       AND a.status IN ('PROCESSING', 'WAITING')
       AND a.plan_day < cardinality(n.day_amounts_minor)
+      -- One day, one interval: a day that is not due yet has not begun.
+      AND (a.day_due_at IS NULL OR a.day_due_at <= now())
       AND a.balance_minor < n.target_minor
       AND (
           a.day_credited_minor >= n.day_amounts_minor[a.plan_day]
@@ -44,6 +46,7 @@ advanced AS (
     FROM over o
     WHERE a.pool_id = $1
       AND a.account_id = o.account_id
+      AND (a.day_due_at IS NULL OR a.day_due_at <= now())
       AND a.status IN ('PROCESSING', 'WAITING')
     RETURNING a.account_id
 )

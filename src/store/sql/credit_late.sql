@@ -1,6 +1,7 @@
 -- Credit late, shape (a): the provider credited a redemption that was recorded as FAILED, by a person's
 -- word or another mistake. Facts are not fenced: it becomes SUCCEEDED, and its account gets what was
--- really credited, whoever has the account now. Nothing else of the account changes.
+-- really credited, whoever has the account now. Of the account nothing else
+-- changes, but for what was credited on its day.
 -- $1 pool_id, $2 redemption id, $3 the amount in minor units, $4 its currency, $5 provider ref,
 -- $6 calls made since the last record, $7 who brings the evidence.
 -- No row: it is not FAILED, or not any more. A unique violation: its code was redeemed again since.

@@ -3,7 +3,7 @@
 -- $1 pool_id, $2 how many at the most. Answers with how many there were.
 -- SKIP LOCKED: somebody is unparking or acquiring those just now.
 WITH due AS MATERIALIZED (
-    SELECT a.account_id
+    SELECT a.account_id, a.version
     FROM accounts a
     WHERE a.pool_id = $1 AND a.parked AND a.usable_at <= now()
     ORDER BY a.usable_at
@@ -17,8 +17,8 @@ unparked AS (
     WHERE a.pool_id = $1
       AND a.account_id = d.account_id
       AND a.status IN ('PROCESSING', 'WAITING')
-      AND a.parked
-      AND a.usable_at <= now()
+      -- Not by what the index is of: one row after the other is looked up by its key.
+      AND a.version = d.version
     RETURNING a.account_id
 )
 SELECT count(*) AS "unparked!" FROM unparked u

@@ -113,3 +113,14 @@ fn who_is_put_back_has_the_old_place() {
     queue.put_back(waiter);
     assert_eq!(next(&queue, &[]), some(&["0", "1", "2"]));
 }
+
+#[test]
+fn one_statement_is_asked_for_few_amounts_at_once() {
+    let x = &selector("x");
+    let many: Vec<_> = (0..300).map(|n| ("a", x, Some(n))).collect();
+    assert_eq!(next(&turns(&many), &[]).unwrap().len(), MAX_AMOUNTS);
+    let two: Vec<_> = (0..300).map(|n| ("a", x, Some(n % 2))).collect();
+    assert_eq!(next(&turns(&two), &[]).unwrap().len(), MAX_MIXED_ROWS);
+    let one: Vec<_> = (0..300).map(|_| ("a", x, Some(5))).collect();
+    assert_eq!(next(&turns(&one), &[]).unwrap().len(), MAX_ROWS);
+}
