@@ -173,12 +173,6 @@ impl Batch {
         S: Stream<Item = Result<Incoming, Error>> + Send + Unpin + 'static,
     {
         let pool = self.0.services.pools.get(&open.pool_id).await?;
-        if pool.paused {
-            return Err(Error::PoolPaused(pool.pool_id));
-        }
-        if pool.draining {
-            return Err(Error::PoolDraining(pool.pool_id));
-        }
         check_currencies(
             &pool,
             [
@@ -192,6 +186,13 @@ impl Batch {
             return Err(Error::PlanNotFound(open.pool_id, plan_id.clone()));
         }
         let resumed = self.0.services.store.batch_exists(&open.pool_id, &open.batch_id).await?;
+        // What is known of one that was opened before is told all the same.
+        if !resumed && pool.paused {
+            return Err(Error::PoolPaused(pool.pool_id));
+        }
+        if !resumed && pool.draining {
+            return Err(Error::PoolDraining(pool.pool_id));
+        }
         let (events, receiver) = mpsc::channel(UNREAD_RESULTS);
         let driver = Driver {
             batch: Arc::clone(&self.0),
@@ -360,7 +361,11 @@ impl Item {
         loop {
             let lease = match self.acquire(worth.as_ref()).await {
                 // It may have been sent twice, and the first one was begun.
-                Err(error @ Error::NoAccountAvailable { .. }) => {
+                Err(
+                    error @ (Error::NoAccountAvailable { .. }
+                    | Error::PoolPaused(_)
+                    | Error::PoolDraining(_)),
+                ) => {
                     return self.find(&request_id).await?.ok_or(error);
                 }
                 lease => lease?,

@@ -75,7 +75,7 @@ impl Dispatcher {
                 Ok(()) => {
                     self.refuse_if_closed().await;
                     self.dismiss();
-                    self.unpark().await;
+                    let _ = self.unpark().await;
                 }
                 Err(why) => self.no_database(&why),
             }
@@ -147,7 +147,7 @@ impl Dispatcher {
                     let without =
                         hopes.iter().filter(|(request_id, _)| !given.contains(*request_id));
                     let without: HashSet<_> = without.map(|(_, expected)| *expected).collect();
-                    if !without.is_empty() && !self.end_expired().await {
+                    if !without.is_empty() && !self.end_expired().await && !self.unpark().await {
                         self.check(&selector).await;
                         exhausted.extend(without.into_iter().map(|expected_minor| Wish {
                             selector: Arc::clone(&selector),
@@ -223,20 +223,21 @@ impl Dispatcher {
     }
 
     /// Puts accounts whose time has come where the acquire statement finds them in order: it looks at
-    /// few others. After the round, so that nobody waits for it.
-    async fn unpark(&mut self) {
+    /// few others. True when there may be more of them than it saw, so that it is worth to try again.
+    async fn unpark(&mut self) -> bool {
         if self.unparked_at.is_some_and(|at| at.elapsed() < UNPARK_AT_MOST_EVERY) {
-            return;
+            return false;
         }
-        self.unparked_at = Some(Instant::now());
-        loop {
-            match self.store.unpark(&self.pool_id, UNPARK_AT_ONCE).await {
-                Ok(unparked) if unparked >= UNPARK_AT_ONCE => {}
-                Ok(_) => return,
-                Err(error) => {
-                    tracing::debug!(pool_id = %self.pool_id, %error, "accounts could not be unparked");
-                    return;
-                }
+        match self.store.unpark(&self.pool_id, UNPARK_AT_ONCE).await {
+            Ok(unparked) if unparked >= UNPARK_AT_ONCE => true,
+            Ok(_) => {
+                self.unparked_at = Some(Instant::now());
+                false
+            }
+            Err(error) => {
+                self.unparked_at = Some(Instant::now());
+                tracing::debug!(pool_id = %self.pool_id, %error, "accounts could not be unparked");
+                false
             }
         }
     }

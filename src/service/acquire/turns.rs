@@ -123,19 +123,20 @@ impl Turns {
 
     /// The holders that have had more than their share of late.
     fn sated(&self) -> HashSet<&Holder> {
-        if self.given.len() < TELLING {
+        // A share of all is no limit.
+        if self.given.len() < TELLING || self.share_percent >= 100 {
             return HashSet::new();
         }
         let mut times: HashMap<&Holder, usize> = HashMap::new();
         for holder in &self.given {
             *times.entry(holder).or_default() += 1;
         }
-        let most = self.given.len() * self.share_percent;
-        times
-            .into_iter()
-            .filter(|(_, times)| times * 100 > most)
-            .map(|(holder, _)| holder)
-            .collect()
+        let waiting: HashSet<&Holder> =
+            self.waiting.iter().map(|waiter| &waiter.wanted.holder).collect();
+        // Among many each one's share is less than the pool's; but a few leases are nobody's too many.
+        let share = self.share_percent.min(100 / waiting.len().max(1));
+        let most = (self.given.len() * share / 100).max(TELLING / 2);
+        times.into_iter().filter(|(_, times)| *times > most).map(|(holder, _)| holder).collect()
     }
 
     /// Everybody, in the order in which they are served.

@@ -1,8 +1,15 @@
 //! Why nothing was to be had.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
 
-use tokio::{sync::Mutex, time::Instant};
+use tokio::{
+    sync::Mutex,
+    time::{Instant, timeout},
+};
 
 use super::turns::{Waiter, Wish};
 use crate::{
@@ -18,9 +25,52 @@ use crate::{
 const FRESH: Duration = Duration::from_millis(250);
 /// It reads the whole pool: it is good for as many times as long as it took.
 const FRESH_TIMES: u32 = 10;
+/// How many wishes are remembered.
+const KEPT: usize = 1024;
+
+/// How long somebody whose time is over waits while accounts are counted for others who asked something
+/// else. Then what was counted last for the same selector is told, whatever amount it was for.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What was found lately, and until when it is good.
-pub(super) type Known = Arc<Mutex<HashMap<Wish, (Instant, Counts)>>>;
+#[derive(Debug, Default)]
+pub(super) struct Lately {
+    found: std::sync::Mutex<HashMap<Wish, (Instant, Counts)>>,
+    /// Held while accounts are counted: one such statement at a time reads the pool.
+    counting: Mutex<()>,
+}
+
+/// See [`Lately`].
+pub(super) type Known = Arc<Lately>;
+
+impl Lately {
+    /// What is still good for this wish.
+    fn fresh(&self, wish: &Wish) -> Option<Counts> {
+        let (until, counts) = self.found().get(wish)?.clone();
+        (until > Instant::now()).then_some(counts)
+    }
+
+    /// What was counted last for the same selector.
+    fn like(&self, wish: &Wish) -> Option<Counts> {
+        let found = self.found();
+        let same = found.iter().filter(|(other, _)| other.selector == wish.selector);
+        same.max_by_key(|(_, (until, _))| *until).map(|(_, (_, counts))| counts.clone())
+    }
+
+    fn keep(&self, wish: &Wish, until: Instant, counts: &Counts) {
+        let mut found = self.found();
+        if found.len() >= KEPT {
+            found.retain(|_, (until, _)| *until > Instant::now());
+        }
+        if found.len() < KEPT {
+            found.insert(wish.clone(), (until, counts.clone()));
+        }
+    }
+
+    fn found(&self) -> std::sync::MutexGuard<'_, HashMap<Wish, (Instant, Counts)>> {
+        self.found.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 /// Somebody whose time is over.
 pub(super) struct GaveUp {
@@ -83,12 +133,14 @@ async fn count(
     wish: &Wish,
     known: &Known,
 ) -> Result<Counts, Error> {
-    // Held while the accounts are counted: others who ask the same wait for the same answer.
-    let mut known = known.lock().await;
-    known.retain(|_, (until, _)| *until > Instant::now());
-    if let Some((_, counts)) = known.get(wish) {
-        return Ok(counts.clone());
+    // Others who ask the same wait for the same answer.
+    let counting = timeout(PATIENCE, known.counting.lock()).await;
+    if let Some(counts) = known.fresh(wish) {
+        return Ok(counts);
     }
+    let Ok(_counting) = counting else {
+        return Ok(known.like(wish).unwrap_or_default());
+    };
     if let Some(error) = missing(store, pool_id, &wish.selector).await? {
         return Err(error);
     }
@@ -96,6 +148,6 @@ async fn count(
     let (counts, _) =
         store.explain_acquire(pool_id, &wish.selector, wish.expected_minor, 0).await?;
     let until = Instant::now() + FRESH.max(began.elapsed() * FRESH_TIMES);
-    known.insert(wish.clone(), (until, counts.clone()));
+    known.keep(wish, until, &counts);
     Ok(counts)
 }
