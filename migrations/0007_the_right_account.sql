@@ -35,8 +35,9 @@ ALTER TABLE pools
     ADD COLUMN hold_throttled interval NOT NULL DEFAULT interval '1 minute',
     ADD COLUMN hold_longest interval NOT NULL DEFAULT interval '24 hours';
 
--- The table is written anew for the generated columns: with a million accounts that takes some
--- seconds.
+-- The table is written anew for the generated columns, and nobody gets at it meanwhile: with a million
+-- accounts that takes some ten seconds. A server of the version before does its work as before on what
+-- this leaves, but knows nothing of days, rests, pauses and what plans take: stop those first.
 ALTER TABLE accounts
     -- How far the account is in its plan: the day, counted from 1, and what was credited on it.
     ADD COLUMN plan_day int NOT NULL DEFAULT 1 CHECK (plan_day >= 1),
@@ -72,8 +73,10 @@ ALTER TABLE accounts
     ),
     ADD CONSTRAINT accounts_hold_has_a_cause CHECK ((hold_until IS NULL) = (hold_cause IS NULL));
 
--- On which day of its plan's the account was when the redemption began; null without a plan.
-ALTER TABLE redemptions ADD COLUMN plan_day int;
+-- On which day of which plan the account was when the redemption began; null without a plan.
+ALTER TABLE redemptions
+    ADD COLUMN plan_id text COLLATE "C",
+    ADD COLUMN plan_day int;
 
 -- What acquire walks, in its order: for each plan (none: ''), 'PROCESSING' before 'WAITING', the
 -- fullest first, then the longest unused.

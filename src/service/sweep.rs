@@ -22,7 +22,7 @@ const PLANS: Duration = Duration::from_secs(10);
 const ALL_PLANS: Duration = Duration::from_secs(60 * 60);
 
 /// Looks every `interval`, until `stop`. Several servers may do so at once: each lease is ended by
-/// one of them.
+/// one of them. Leases do not wait for days, which take longer to look for.
 pub async fn run(
     store: Store,
     pools: Pools,
@@ -30,15 +30,21 @@ pub async fn run(
     interval: Duration,
     stop: CancellationToken,
 ) {
+    tokio::join!(end_leases(&store, &pools, &acquire, interval, &stop), end_days(&store, &stop));
+}
+
+async fn end_leases(
+    store: &Store,
+    pools: &Pools,
+    acquire: &Acquire,
+    interval: Duration,
+    stop: &CancellationToken,
+) {
     let mut ticks = tokio::time::interval(interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut looked_at_plans = None;
-    let mut looked_at_all_plans = None;
-    let stopped = stop.cancelled();
-    tokio::pin!(stopped);
     loop {
         tokio::select! {
-            () = &mut stopped => return,
+            () = stop.cancelled() => return,
             _ = ticks.tick() => {}
         }
         let due = match store.pools_with_expired_leases().await {
@@ -49,29 +55,32 @@ pub async fn run(
             }
         };
         for pool_id in due {
-            sweep(&store, &acquire, &pool_id).await;
-        }
-        if is_time(&mut looked_at_all_plans, ALL_PLANS) {
-            looked_at_plans = looked_at_all_plans;
-            end_days(&store, None).await;
-        } else if is_time(&mut looked_at_plans, PLANS) {
-            end_days(&store, Some(MAX_LEASE + PLANS * 2)).await;
+            sweep(store, acquire, &pool_id).await;
         }
     }
 }
 
-/// Whether the last time was `every` ago, or there was none; it is now then.
-fn is_time(last: &mut Option<Instant>, every: Duration) -> bool {
-    let is_time = last.is_none_or(|last| last.elapsed() >= every);
-    if is_time {
-        *last = Some(Instant::now());
+/// Ends days that have nothing left to take: often those of accounts that were under a lease when their
+/// plan was changed, and now and then all.
+async fn end_days(store: &Store, stop: &CancellationToken) {
+    let mut ticks = tokio::time::interval(PLANS);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut looked_at_all: Option<Instant> = None;
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = ticks.tick() => {}
+        }
+        let all = looked_at_all.is_none_or(|at| at.elapsed() >= ALL_PLANS);
+        if all {
+            looked_at_all = Some(Instant::now());
+        }
+        end_days_of((!all).then_some(MAX_LEASE + PLANS * 2), store).await;
     }
-    is_time
 }
 
-/// Ends days that have nothing left to take: of accounts that were under a lease when their plan was
-/// changed, or of all.
-async fn end_days(store: &Store, changed_within: Option<Duration>) {
+/// Of the plans that were changed within so long, or of all.
+async fn end_days_of(changed_within: Option<Duration>, store: &Store) {
     match store.plans_with_days(changed_within).await {
         Ok(plans) => {
             for (pool_id, plan_id) in plans {

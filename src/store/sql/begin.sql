@@ -12,12 +12,12 @@
 INSERT INTO redemptions AS r (
     pool_id, redemption_id, account_id, fencing_token, request_id, holder, state,
     release_on_completion, code_fingerprint, code_ciphertext, code_last4, expected_minor,
-    expected_learned, plan_day, not_after, next_check_at
+    expected_learned, plan_id, plan_day, not_after, next_check_at
 )
 SELECT
     $1, w.redemption_id, a.account_id, a.fencing_token, w.request_id, a.holder, 'SUBMITTED',
     w.release_on_completion, w.code_fingerprint, w.code_ciphertext, w.code_last4, w.expected_minor,
-    w.expected_learned, CASE WHEN a.plan_id IS NOT NULL THEN a.plan_day END,
+    w.expected_learned, a.plan_id, CASE WHEN a.plan_id IS NOT NULL THEN a.plan_day END,
     now() + $11::interval, now() + $12::interval
 FROM unnest(
     $2::uuid[], $3::text[], $4::bigint[], $5::text[], $6::bool[],

@@ -33,14 +33,14 @@ overturned AS (
     WHERE r.pool_id = $1
       AND r.redemption_id = l.redemption_id
       AND r.state = 'FAILED'
-    RETURNING r.account_id, r.redemption_id, r.amount_minor, r.plan_day
+    RETURNING r.account_id, r.redemption_id, r.amount_minor, r.plan_id, r.plan_day
 ),
 credited AS (
     UPDATE accounts a
     SET balance_minor = a.balance_minor + o.amount_minor,
-        -- It belongs to the day on which it was begun, and may be long past.
+        -- It belongs to the day on which it was begun, and may be long past, or be another plan's.
         day_credited_minor = a.day_credited_minor
-            + CASE WHEN a.plan_id IS NOT NULL AND a.plan_day = o.plan_day THEN o.amount_minor ELSE 0 END,
+            + CASE WHEN a.plan_id = o.plan_id AND a.plan_day = o.plan_day THEN o.amount_minor ELSE 0 END,
         change_actor = $7,
         change_reason = 'credited_late'
     FROM overturned o
