@@ -6,6 +6,7 @@
 //! the database's own guards are dropped; those in Rust are switched off; and two controls tell the
 //! servers that the provider can do what it cannot.
 
+mod plans;
 mod scenarios;
 
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
@@ -119,11 +120,11 @@ fn careless() -> Setup {
 const NO_SWEEP: &str = "--sweep-interval=1h";
 
 macro_rules! controls {
-    ($($name:ident: $setup:expr, $without:expr, $promise:literal, $scenario:ident;)*) => {
+    ($($name:ident: $setup:expr, $without:expr, $promise:literal, $scenario:path;)*) => {
         $(
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $name() {
-                control($setup, $without, $promise, scenarios::$scenario).await;
+                control($setup, $without, $promise, $scenario).await;
             }
         )*
     };
@@ -133,84 +134,103 @@ controls! {
     // Statements.
     begin_without_the_token: over(WHOLE, &[]), Without {
         rewrites: &[("-- Begin,", "  AND a.fencing_token = w.token\n", "")], ..Without::default()
-    }, "a stale holder began", a_stale_holder_redeems;
+    }, "a stale holder began", scenarios::a_stale_holder_redeems;
     begin_without_the_lease_s_time: over(WHOLE, &[NO_SWEEP]), Without {
         rewrites: &[("-- Begin,", "  AND a.lease_expires_at > now()\n", "")], ..Without::default()
-    }, "a redemption is begun under the lease that was out then", a_holder_redeems_too_late;
+    }, "a redemption is begun under the lease that was out then", scenarios::a_holder_redeems_too_late;
     begin_without_the_pause: over(WHOLE, &[]), Without {
         rewrites: &[("-- Begin,", " AND NOT p.paused", "")], ..Without::default()
-    }, "a paused pool began", a_paused_pool_is_asked;
+    }, "a paused pool began", scenarios::a_paused_pool_is_asked;
     release_without_the_token: over(WHOLE, &[]), Without {
         rewrites: &[
             ("-- Release,", " AND a.fencing_token = w.token", ""),
             ("-- Release,", "AND a.fencing_token = l.token", ""),
         ], ..Without::default()
-    }, "a stale holder ended", a_stale_holder_releases;
+    }, "a stale holder ended", scenarios::a_stale_holder_releases;
     renew_without_the_token: over(WHOLE, &[]), Without {
         rewrites: &[
             ("-- Renew,", "AND a.fencing_token = w.token", ""),
             ("-- Renew,", "AND a.fencing_token = l.token", ""),
         ], ..Without::default()
-    }, "a stale holder renewed", a_stale_holder_renews;
+    }, "a stale holder renewed", scenarios::a_stale_holder_renews;
     expire_without_the_lease_s_time: over(WHOLE, &[]), Without {
         rewrites: &[("-- Expire,", "AND a.lease_expires_at <= now()", "")], ..Without::default()
-    }, "a lease ended before its time", a_lease_is_kept;
+    }, "a lease ended before its time", scenarios::a_lease_is_kept;
     expire_in_spite_of_an_open_redemption: over(WHOLE, &[]), Without {
         rewrites: &[("-- Expire,", "AND a.open_redemption_id IS NULL", "")],
         sql: "ALTER TABLE accounts DROP CONSTRAINT accounts_open_redemption_stays_locked",
         ..Without::default()
-    }, "an account with an open redemption is free", a_redemption_outlasts_its_lease;
+    }, "an account with an open redemption is free", scenarios::a_redemption_outlasts_its_lease;
     acquire_without_the_login_status: over(WHOLE, &[]), Without {
         rewrites: &[("-- Acquire,", "AND a.login_status = 'ACTIVE'", "")], ..Without::default()
-    }, "an account that is set aside was leased", an_inactive_account_is_asked_for;
+    }, "an account that is set aside was leased", scenarios::an_inactive_account_is_asked_for;
     settle_what_is_settled: over(WHOLE, &[]), Without {
         rewrites: &[
             ("-- Settle,", "AND a.open_redemption_id = r.redemption_id", ""),
             ("-- Settle,", "AND a.open_redemption_id = s.redemption_id", ""),
             ("-- Settle,", "AND r.state IN ('SUBMITTED', 'IN_DOUBT', 'NEEDS_REVIEW')", ""),
         ], ..Without::default()
-    }, "a balance is what it began with", an_answer_comes_after_it_was_looked_up;
+    }, "a balance is what it began with", scenarios::an_answer_comes_after_it_was_looked_up;
     settle_without_wiping_the_code: over(WHOLE, &[]), Without {
         rewrites: &[("-- Settle,", "code_ciphertext = NULL,", "")],
         sql: "ALTER TABLE redemptions DROP CONSTRAINT redemptions_code_is_wiped",
         ..Without::default()
-    }, "the code of what is settled is wiped", a_card_is_redeemed;
+    }, "the code of what is settled is wiped", scenarios::a_card_is_redeemed;
+    begin_without_the_plan: over(WHOLE, &[]), Without {
+        rewrites: &[("-- Begin,", "n.plan_id IS NULL OR plan_misfit(", "true OR plan_misfit(")],
+        ..Without::default()
+    }, "a full account was redeemed into", plans::a_card_is_too_much_for_its_plan;
+    begin_without_the_account_s_rest: over(WHOLE, &[]), Without {
+        rewrites: &[("-- Begin,", "AND (a.usable_at IS NULL OR a.usable_at <= now())", "")],
+        ..Without::default()
+    }, "an account that rests was redeemed into", plans::a_card_follows_at_once;
+    begin_without_the_account_s_pause: over(WHOLE, &[]), Without {
+        rewrites: &[("-- Begin,", "AND NOT a.paused", "")], ..Without::default()
+    }, "a paused account was redeemed into", plans::a_paused_account_is_redeemed_into;
+    acquire_without_the_plan: over(WHOLE, &[]), Without {
+        rewrites: &[
+            ("-- Acquire,", "k.target_minor IS NULL OR plan_misfit(", "true OR plan_misfit("),
+            ("-- Acquire,", "(w.expected % t.step_minor = 0) IS NOT FALSE", "true"),
+            ("-- Acquire,", "(w.expected >= t.smallest_minor AND w.expected <= t.largest_minor) IS NOT FALSE", "true"),
+        ], ..Without::default()
+    }, "an account was leased for a card that it does not take",
+        plans::an_account_is_asked_for_a_card_that_it_does_not_take;
 
     // What the database keeps by itself.
     a_living_code_without_its_index: over(WHOLE, &[]), Without {
         sql: "DROP INDEX redemptions_living_code", ..Without::default()
-    }, "a living code was begun twice", a_code_is_used_twice;
+    }, "a living code was begun twice", scenarios::a_code_is_used_twice;
     a_request_without_its_index: over(WHOLE, &[]), Without {
         sql: "DROP INDEX redemptions_request;
               CREATE INDEX redemptions_request ON redemptions (pool_id, request_id)",
         ..Without::default()
-    }, "a request was begun twice", a_request_is_used_twice;
+    }, "a request was begun twice", scenarios::a_request_is_used_twice;
     an_account_without_its_event_trigger: over(WHOLE, &[]), Without {
         sql: "DROP TRIGGER account_note_event ON accounts", ..Without::default()
-    }, "an account is where its last event left it", a_card_is_redeemed;
+    }, "an account is where its last event left it", scenarios::a_card_is_redeemed;
 
     // In Rust.
     a_lost_answer_taken_for_no_answer: over(LOOKS_UP, &[]), Without {
         guards_off: "lost_is_no_proof", ..Without::default()
-    }, "a code was credited twice", an_answer_is_lost;
+    }, "a code was credited twice", scenarios::an_answer_is_lost;
     an_inference_taken_for_proof: over(WHOLE, &[]), Without {
         guards_off: "inferred_is_not_proof", ..Without::default()
-    }, "is FAILED here", a_server_gives_up_after_it_was_overtaken;
+    }, "is FAILED here", scenarios::a_server_gives_up_after_it_was_overtaken;
     a_send_that_is_too_late: over(NEITHER, &[]), Without {
         guards_off: "late_is_not_sent", ..Without::default()
-    }, "a card was sent long after its redemption was begun", a_server_stands_still_before_it_sends;
+    }, "a card was sent long after its redemption was begun", scenarios::a_server_stands_still_before_it_sends;
     codes_left_in_what_a_provider_says: careless(), Without {
         guards_off: "codes_are_taken_out", ..Without::default()
-    }, "codes stand in clear in redemptions", a_provider_repeats_the_code;
+    }, "codes stand in clear in redemptions", scenarios::a_provider_repeats_the_code;
     another_code_under_the_same_request: over(WHOLE, &[]), Without {
         guards_off: "same_wish", ..Without::default()
-    }, "another card was answered with the first", a_request_is_used_twice;
+    }, "another card was answered with the first", scenarios::a_request_is_used_twice;
     a_lease_handed_out_after_its_time: over(WHOLE, &[NO_SWEEP]), Without {
         guards_off: "handed_out_alive", ..Without::default()
-    }, "a lease was handed out after its time", a_request_for_a_lease_is_repeated_too_late;
+    }, "a lease was handed out after its time", scenarios::a_request_for_a_lease_is_repeated_too_late;
 
     // Settings that are not true.
     a_provider_that_is_said_to_count_keys_once: over(NEITHER, &[]), Without {
         lies: &["--provider-deduplicates=true"], ..Without::default()
-    }, "a code was credited twice", an_answer_is_lost;
+    }, "a code was credited twice", scenarios::an_answer_is_lost;
 }

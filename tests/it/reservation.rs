@@ -375,3 +375,23 @@ async fn a_second_redemption_under_a_lease_may_not_overfill_nor_one_after_the_pl
     let error = clients.redeem(&held, &code, |_| {}).await.unwrap_err();
     assert_eq!(why(&error).1, "too_full", "it wants nothing more, whatever the card");
 }
+
+#[tokio::test]
+async fn who_knows_nothing_of_reserves_and_days_leaves_none_behind() {
+    let (world, mut clients) = world_with_an_account().await;
+    clients.acquire(|request| request.selector = Some(expecting(CARD))).await.unwrap();
+    assert_eq!(reserved(&mut clients, "a").await, CARD);
+    // As a server of the version before ends a lease.
+    let mut db = world.sql().await;
+    let end =
+        "UPDATE accounts SET status = resume_status, lease_end = 'expired', idle_since = now()";
+    psql(&mut db, end).await;
+    assert_eq!(clients.account("a").await.status(), Waiting);
+    assert_eq!(reserved(&mut clients, "a").await, 0);
+    // And as it takes a plan away.
+    psql(&mut db, "UPDATE accounts SET plan_day = 3, day_credited_minor = 5, day_due_at = now()")
+        .await;
+    psql(&mut db, "UPDATE accounts SET plan_id = NULL").await;
+    let account = clients.account("a").await;
+    assert_eq!((account.plan_day, minor(account.day_credited.as_ref())), (1, 0));
+}

@@ -20,16 +20,16 @@ use crate::support::{
 
 const LIMIT: Duration = Duration::from_secs(30);
 
-fn broken(what: &str) -> Vec<Broken> {
+pub(super) fn broken(what: &str) -> Vec<Broken> {
     vec![what.to_owned()]
 }
 
-fn unless(holds: bool, what: &str) -> Vec<Broken> {
+pub(super) fn unless(holds: bool, what: &str) -> Vec<Broken> {
     if holds { Vec::new() } else { broken(what) }
 }
 
 /// One server, and one account.
-async fn begin(stage: &mut Stage, crash_points: &'static str) -> Clients {
+pub(super) async fn begin(stage: &mut Stage, crash_points: &'static str) -> Clients {
     stage.start_server(crash_points).await;
     let mut clients = stage.fleet.clients(0);
     clients.create_pool(POOL).await;

@@ -1,0 +1,96 @@
+//! What is played about plans. As in [`super::scenarios`].
+
+use holdfast::rpc::pb;
+
+use super::{
+    POOL, Stage,
+    scenarios::{begin, broken, unless},
+};
+use crate::support::{
+    checks::Broken,
+    world::{Clients, eur, lease, seconds},
+};
+
+/// What each card is worth.
+const CARD: i64 = 1000;
+
+/// An account that two cards fill, with an hour between them if so, and a lease on it.
+async fn on_a_plan(stage: &mut Stage, pause: Option<f64>) -> (Clients, pb::LeaseRef) {
+    let mut clients = begin(stage, "").await;
+    let plan = pb::Plan {
+        pool_id: POOL.to_owned(),
+        plan_id: "plan".to_owned(),
+        target: Some(eur(2 * CARD)),
+        redemption_interval: pause.and_then(seconds),
+        denominations: Some(pb::plan::Denominations::MultiplesOf(eur(CARD))),
+        ..Default::default()
+    };
+    clients.pools.create_plan(pb::CreatePlanRequest { plan: Some(plan) }).await.unwrap();
+    clients.create_account("p", |account| account.plan_id = "plan".to_owned()).await;
+    let acquired = clients.acquire(|r| r.selector = Some(of_account(None))).await.unwrap();
+    (clients, lease(&acquired))
+}
+
+fn of_account(expected: Option<i64>) -> pb::AccountSelector {
+    pb::AccountSelector {
+        account_id: "p".to_owned(),
+        expected: expected.map(eur),
+        ..Default::default()
+    }
+}
+
+async fn redeem(
+    clients: &mut Clients,
+    held: &pb::LeaseRef,
+    request_id: &str,
+    code: &str,
+) -> Result<pb::RedeemResponse, tonic::Status> {
+    let change = |request: &mut pb::RedeemRequest| {
+        request.request_id = request_id.to_owned();
+        request.expected = Some(eur(CARD));
+    };
+    clients.redeem(held, code, change).await
+}
+
+pub(super) async fn a_card_is_too_much_for_its_plan(stage: &mut Stage) -> Vec<Broken> {
+    let (mut clients, held) = on_a_plan(stage, None).await;
+    for name in ["first", "second"] {
+        let code = stage.fleet.code(name);
+        redeem(&mut clients, &held, name, &code).await.unwrap();
+    }
+    let third = redeem(&mut clients, &held, "third", &stage.fleet.code("third")).await;
+    unless(third.is_err(), "a full account was redeemed into")
+}
+
+pub(super) async fn a_card_follows_at_once(stage: &mut Stage) -> Vec<Broken> {
+    let (mut clients, held) = on_a_plan(stage, Some(3600.0)).await;
+    redeem(&mut clients, &held, "first", &stage.fleet.code("first")).await.unwrap();
+    let second = redeem(&mut clients, &held, "second", &stage.fleet.code("second")).await;
+    unless(second.is_err(), "an account that rests was redeemed into")
+}
+
+pub(super) async fn a_paused_account_is_redeemed_into(stage: &mut Stage) -> Vec<Broken> {
+    let (mut clients, held) = on_a_plan(stage, None).await;
+    let account = pb::Account {
+        pool_id: POOL.to_owned(),
+        account_id: "p".to_owned(),
+        paused: Some(true),
+        ..Default::default()
+    };
+    let request = pb::UpdateAccountRequest { account: Some(account), update_mask: None };
+    clients.accounts.update_account(request).await.unwrap();
+    let redeemed = redeem(&mut clients, &held, "paused", &stage.fleet.code("paused")).await;
+    unless(redeemed.is_err(), "a paused account was redeemed into")
+}
+
+pub(super) async fn an_account_is_asked_for_a_card_that_it_does_not_take(
+    stage: &mut Stage,
+) -> Vec<Broken> {
+    let (mut clients, held) = on_a_plan(stage, None).await;
+    clients.release(&held).await.unwrap();
+    let acquired = clients.acquire(|r| r.selector = Some(of_account(Some(CARD / 2)))).await;
+    match acquired {
+        Ok(_) => broken("an account was leased for a card that it does not take"),
+        Err(_) => Vec::new(),
+    }
+}
