@@ -10,6 +10,7 @@ use std::{
     path::Path,
     sync::{Mutex, PoisonError, mpsc},
     thread::{self, JoinHandle},
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, bail};
@@ -179,12 +180,20 @@ impl Ledger {
     }
 }
 
+/// How long the ledger of somebody who has just ended may still be locked: a program that was started
+/// meanwhile holds all files of whoever starts it for the moment until it runs.
+const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+
 fn open_file(path: &Path) -> anyhow::Result<(File, Vec<Row>)> {
     let is_new = !path.exists();
     let mut file =
         OpenOptions::new().create(true).truncate(false).read(true).write(true).open(path)?;
-    if file.try_lock().is_err() {
-        bail!("another process uses it");
+    let give_up_at = Instant::now() + LOCK_PATIENCE;
+    while file.try_lock().is_err() {
+        if Instant::now() >= give_up_at {
+            bail!("another process uses it");
+        }
+        std::thread::sleep(LOCK_PATIENCE / 100);
     }
     let mut text = Vec::new();
     file.read_to_end(&mut text)?;

@@ -64,6 +64,8 @@ impl Store {
                 // Statements are written for any arguments; planning one anew costs more than running it.
                 ("plan_cache_mode", "force_generic_plan"),
                 ("jit", "off"),
+                // A bitmap loses the order of the index that the choice walks, and reads all that is free.
+                ("enable_bitmapscan", "off"),
             ])
             .disable_statement_logging();
         let db = Db::new(options, connections);

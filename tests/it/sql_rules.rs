@@ -280,7 +280,10 @@ async fn no_hot_statement_reads_a_whole_table() {
     let mut db = PgConnection::connect(&database.url).await.unwrap();
     fill(&mut db).await;
     // As the store's connections have it: one plan for any arguments.
-    sqlx::raw_sql("SET plan_cache_mode = force_generic_plan").execute(&mut db).await.unwrap();
+    for setting in ["plan_cache_mode = force_generic_plan", "enable_bitmapscan = off"] {
+        let set = AssertSqlSafe(format!("SET {setting}"));
+        sqlx::raw_sql(set).execute(&mut db).await.unwrap();
+    }
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/store/sql");
     for (name, arguments) in HOT {
         let sql = fs::read_to_string(folder.join(format!("{name}.sql"))).unwrap();
@@ -311,6 +314,8 @@ async fn fill(db: &mut PgConnection) {
              CASE n % 20 WHEN 0 THEN 'WAITING' WHEN 1 THEN 'LOCKING' ELSE 'COMPLETED' END, 'WAITING', 1, 'h', n::text,
              now(), now() + interval '1 hour'
          FROM generate_series(1, 20000) n;
+         INSERT INTO accounts (pool_id, account_id)
+         SELECT 'p', format('b-%s', lpad(n::text, 5, '0')) FROM generate_series(1, 10000) n;
          INSERT INTO redemptions (pool_id, redemption_id, account_id, fencing_token, request_id,
              holder, state, release_on_completion, code_fingerprint, code_last4, not_after,
              finished_at)
