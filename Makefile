@@ -24,8 +24,7 @@ soak: setup ## Lets a nemesis loose on servers and clients. MINUTES, KILLS, REDE
 		HOLDFAST_SOAK_SERVERS=$(SERVERS) HOLDFAST_SOAK_SEED=$(SEED) cargo test --quiet --test soak
 
 bench: setup ## Measures Holdfast beside what it replaces. ARGS="--quick", "--only cycles,etcd", "--help", …
-	@cargo build --release --quiet --bin holdfast
-	@cargo build --release --quiet --package holdfast-bench
+	@cargo build --release --quiet --package holdfast --package holdfast-bench
 	@target/release/holdfast-bench --docs docs $(ARGS)
 
 bench-peers: setup ## Installs what `make bench` also compares with: etcd, graphile-worker.

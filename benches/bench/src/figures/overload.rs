@@ -15,6 +15,7 @@ use anyhow::Context as _;
 use holdfast::rpc::pb::{AcquireAccountRequest, LeaseRef, RenewLeaseRequest};
 use prost_types::Duration as PbDuration;
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Status};
 use tonic_types::StatusExt as _;
 
@@ -149,14 +150,14 @@ async fn released(client: &mut Client, lease: Option<LeaseRef>) -> Result<(), St
     released.map(drop).map_err(|status| format!("release: {}", reason(&status)))
 }
 
-/// The reason of a refusal; else its code.
+/// The reason of a refusal; else its code, and what is said.
 fn reason(status: &Status) -> String {
-    match status.code() {
-        Code::ResourceExhausted | Code::Unavailable | Code::Aborted => {
-            let info = status.get_details_error_info();
-            info.map_or_else(|| format!("{:?}", status.code()), |info| info.reason)
-        }
-        code => format!("{code:?}"),
+    let code = status.code();
+    let refusals = [Code::ResourceExhausted, Code::Unavailable, Code::Aborted];
+    let info = refusals.contains(&code).then(|| status.get_details_error_info()).flatten();
+    match info {
+        Some(info) => info.reason,
+        None => format!("{code:?}, {}", status.message()),
     }
 }
 
@@ -197,13 +198,13 @@ fn note(row: &mut Row, tally: &Tally, arrivals: Arrivals, peaks: &[f64], lasting
 /// Callers who have leases, and renew them while others come.
 struct Holders {
     running: JoinSet<BTreeMap<String, u64>>,
-    stop: tokio_util::sync::CancellationToken,
+    stop: CancellationToken,
 }
 
 impl Holders {
     async fn start(server: &Server) -> anyhow::Result<Self> {
         let clients = server.clients(CONNECTIONS).await?;
-        let stop = tokio_util::sync::CancellationToken::new();
+        let stop = CancellationToken::new();
         let mut running = JoinSet::new();
         for client in clients.iter().cycle().take(HOLDERS) {
             let mut client = client.clone();
@@ -229,7 +230,7 @@ impl Holders {
 async fn hold(
     mut client: Client,
     lease: LeaseRef,
-    stop: tokio_util::sync::CancellationToken,
+    stop: CancellationToken,
 ) -> BTreeMap<String, u64> {
     let mut failed = BTreeMap::new();
     let mut renewals = tokio::time::interval(RENEWAL);

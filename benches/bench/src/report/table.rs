@@ -26,8 +26,13 @@ pub(crate) fn markdown(machine: &Machine, rows: &[Row]) -> String {
         let _ = writeln!(text, "| {figure} | {goal} | {reached} | {spread} | {met} |");
     }
     text.push_str("\n| measured | median | rounds |\n|---|--:|--:|\n");
-    for measured in rows.iter().flat_map(|row| &row.measured) {
-        let _ = writeln!(text, "{}", measured_line(measured));
+    let mut told = Vec::new();
+    for line in rows.iter().flat_map(|row| &row.measured).map(measured_line) {
+        // What several figures share is told once.
+        if !told.contains(&line) {
+            let _ = writeln!(text, "{line}");
+            told.push(line);
+        }
     }
     let notes = rows.iter().flat_map(|row| &row.notes);
     text.push('\n');
