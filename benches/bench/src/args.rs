@@ -62,6 +62,10 @@ pub(crate) struct Args {
     #[arg(long, default_value = "target/bench")]
     pub(crate) out: PathBuf,
 
+    /// Where `make bench-peers` installs what the server is compared with.
+    #[arg(long, default_value = "target/bench/peers")]
+    pub(crate) peers: PathBuf,
+
     /// Renew the table and the plots of this directory's performance.md. Only for a run of everything at
     /// full size.
     #[arg(long)]

@@ -115,7 +115,10 @@ pub(crate) fn rows() -> Vec<Row> {
              redemption",
             Goal::AtLeast(2.0),
         ),
-        single("the same ÷ graphile-worker jobs with the same HTTP call and outcome row", Goal::AtLeast(3.0)),
+        single(
+            "the same ÷ graphile-worker jobs with the same HTTP call and outcome row",
+            Goal::AtLeast(3.0),
+        ),
         single(
             "acquire p50 with 1,000,000 accounts and 10,000,000 past redemptions ÷ with 1,000 and none",
             Goal::AtMost(1.3, ""),
@@ -143,12 +146,8 @@ pub(crate) fn rows() -> Vec<Row> {
 }
 
 fn row(figure: &'static str, parts: &[(&'static str, Goal)]) -> Row {
-    let part = |&(figure, goal)| Part {
-        figure,
-        goal,
-        value: Err(NOT_ASKED_FOR.to_owned()),
-        spread: None,
-    };
+    let part =
+        |&(figure, goal)| Part { figure, goal, value: Err(NOT_ASKED_FOR.to_owned()), spread: None };
     Row {
         figure,
         parts: parts.iter().map(part).collect(),

@@ -12,11 +12,13 @@ use holdfast::{
     secret::{self, SecretKey},
     store::Store,
 };
+#[cfg(target_os = "linux")]
 use rustix::fs::statfs;
 
 use crate::{args::Args, postgres};
 
 /// What a file system in memory calls itself: syncing costs nothing there.
+#[cfg(target_os = "linux")]
 const TMPFS_MAGIC: i64 = 0x0102_1994;
 
 /// See the module. Removed when it is dropped.
@@ -138,11 +140,15 @@ fn new_directory(args: &Args) -> anyhow::Result<PathBuf> {
     Ok(directory)
 }
 
+#[cfg(target_os = "linux")]
+#[allow(clippy::useless_conversion, reason = "the type is another one on other processors")]
 fn is_in_memory(dir: &Path) -> bool {
-    #[cfg(target_os = "linux")]
-    return statfs(dir).is_ok_and(|found| i64::from(found.f_type) == TMPFS_MAGIC);
-    #[cfg(not(target_os = "linux"))]
-    return false;
+    statfs(dir).is_ok_and(|found| i64::from(found.f_type) == TMPFS_MAGIC)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn is_in_memory(_: &Path) -> bool {
+    false
 }
 
 #[cfg(test)]

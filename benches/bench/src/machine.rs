@@ -42,7 +42,12 @@ impl Machine {
             fsync: postgres::setting(&url, "fsync").await?,
             synchronous_commit: postgres::setting(&url, "synchronous_commit").await?,
             sync_ms: sync_ms(ground.directory())?,
-            load_before: read("/proc/loadavg").split(' ').next().unwrap_or("").parse().unwrap_or(0.0),
+            load_before: read("/proc/loadavg")
+                .split(' ')
+                .next()
+                .unwrap_or("")
+                .parse()
+                .unwrap_or(0.0),
         })
     }
 }

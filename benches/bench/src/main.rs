@@ -32,6 +32,7 @@ mod stats;
 use std::process::ExitCode;
 
 use clap::Parser as _;
+use tokio::signal::unix::{SignalKind, signal};
 
 use self::args::{Args, Command};
 
@@ -53,9 +54,11 @@ async fn run(args: Args) -> anyhow::Result<()> {
         Some(Command::Echo) => peers::echo::serve().await,
         None => {
             // What is dropped here is stopped and removed, also when a person has had enough.
+            let mut terminated = signal(SignalKind::terminate())?;
             tokio::select! {
                 done = Box::pin(measure(&args)) => done,
                 _ = tokio::signal::ctrl_c() => anyhow::bail!("stopped"),
+                _ = terminated.recv() => anyhow::bail!("stopped"),
             }
         }
     }

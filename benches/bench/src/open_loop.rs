@@ -95,7 +95,8 @@ mod tests {
         assert_eq!(came.load(Ordering::Relaxed), 100);
 
         let pause = Duration::from_millis(200);
-        let slow = open_loop(1_000.0, Duration::from_millis(100), 10, |_| tokio::time::sleep(pause));
+        let slow =
+            open_loop(1_000.0, Duration::from_millis(100), 10, |_| tokio::time::sleep(pause));
         let arrivals = slow.await;
         assert_eq!((arrivals.intended, arrivals.sent), (100, 10));
     }

@@ -10,9 +10,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use rustix::process::{
-    Pid, Resource, Rlimit, Signal, getrlimit, kill_process_group, setrlimit,
-};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process_group, setrlimit};
 
 /// How long a start may take.
 pub(crate) const START: Duration = Duration::from_secs(30);
@@ -69,7 +67,11 @@ impl Process {
     }
 
     /// Starts any other program.
-    pub(crate) fn start_on_leash(name: &str, program: &str, args: &[String]) -> anyhow::Result<Self> {
+    pub(crate) fn start_on_leash(
+        name: &str,
+        program: &str,
+        args: &[String],
+    ) -> anyhow::Result<Self> {
         let mut command = Command::new("sh");
         command.args(["-c", LEASH, "sh", program]).args(args);
         Self::start(name, command, &[])

@@ -21,11 +21,7 @@ pub(super) const ACCOUNTS: usize = 10_000;
 
 const UNIT: &str = "cycles/s";
 
-pub(super) async fn measure(
-    args: &Args,
-    ground: &Ground,
-    rows: &mut [Row],
-) -> anyhow::Result<()> {
+pub(super) async fn measure(args: &Args, ground: &Ground, rows: &mut [Row]) -> anyhow::Result<()> {
     progress("acquire and release, 256 in flight");
     let url = ground.new_database("cycles").await?;
     postgres::fill(&url, ACCOUNTS).await?;
@@ -40,7 +36,8 @@ pub(super) async fn measure(
         postgres::fill(&url, ACCOUNTS).await?;
         let statements = [ACQUIRE, RELEASE];
         let pgbench =
-            Pgbench::prepare(ground, "acquire and release", &statements, &url, args.trial()).await?;
+            Pgbench::prepare(ground, "acquire and release", &statements, &url, args.trial())
+                .await?;
         peers.push(Box::new(pgbench));
         places.push(goals::CYCLES);
     }

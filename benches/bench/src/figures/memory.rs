@@ -59,7 +59,10 @@ pub(super) async fn waiting(args: &Args, ground: &Ground, row: &mut Row) -> anyh
         ensure!(begun.elapsed() < BEGINNING, "the redemptions were not begun in time");
         if let Some(ended) = streams.try_join_next() {
             let result = ended.context("a stream panicked")??;
-            anyhow::bail!("a card did not wait for the provider: {:?}", result.map(|it| it.outcome));
+            anyhow::bail!(
+                "a card did not wait for the provider: {:?}",
+                result.map(|it| it.outcome)
+            );
         }
         tokio::time::sleep(LOOK).await;
     }

@@ -78,8 +78,10 @@ async fn take_turns(
     for peer in peers.iter_mut() {
         peer.turn(WARM_UP).await?;
     }
-    let named = |peer: &Box<dyn Peer>| Rounds { name: peer.name().to_owned(), per_second: Vec::new() };
-    let mut rounds: Vec<_> = peers.iter().map(named).collect();
+    let mut rounds: Vec<_> = peers
+        .iter()
+        .map(|peer| Rounds { name: peer.name().to_owned(), per_second: Vec::new() })
+        .collect();
     for number in 1..=args.rounds() {
         for (peer, rounds) in peers.iter_mut().zip(&mut rounds) {
             ground.level().await?;

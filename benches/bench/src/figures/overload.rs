@@ -25,9 +25,7 @@ use crate::{
     ground::Ground,
     load::{Times, closed_loop},
     open_loop::{Arrivals, open_loop},
-    peers::holdfast::{
-        CONNECTIONS, Client, Cycles, IN_FLIGHT, Server, acquire, acquired, release,
-    },
+    peers::holdfast::{CONNECTIONS, Client, Cycles, IN_FLIGHT, Server, acquire, acquired, release},
     postgres,
     report::progress,
     stats,
@@ -95,13 +93,11 @@ pub(super) async fn measure(args: &Args, ground: &Ground, row: &mut Row) -> anyh
     })
     .await;
     let failed_renewals = holders.end().await?;
-    let tally = tally.lock().unwrap_or_else(PoisonError::into_inner);
-    note(row, &tally, arrivals, &peaks, lasting);
+    note(row, &tally.lock().unwrap_or_else(PoisonError::into_inner), arrivals, &peaks, lasting);
     row.set(part::RENEWALS, failed_renewals.values().sum::<u64>() as f64, None);
     for (why, count) in failed_renewals {
         row.notes.push(format!("{count} renewals failed: {why}"));
     }
-    drop(tally);
     drop((clients, server));
     ground.drop_database("overload").await
 }

@@ -19,11 +19,7 @@ use crate::{
 
 const UNIT: &str = "redemptions/s";
 
-pub(super) async fn measure(
-    args: &Args,
-    ground: &Ground,
-    rows: &mut [Row],
-) -> anyhow::Result<()> {
+pub(super) async fn measure(args: &Args, ground: &Ground, rows: &mut [Row]) -> anyhow::Result<()> {
     progress("redemptions");
     let provider = Provider::start(ground, "0ms").await?;
     let url = ground.new_database("redeem").await?;

@@ -25,8 +25,7 @@ pub(super) async fn measure(args: &Args, ground: &Ground, row: &mut Row) -> anyh
     fill_past(&large_url, accounts, past).await?;
     let small_url = ground.new_database("small").await?;
     pools::fill(&small_url, SMALL).await;
-    let stores =
-        [Store::open(&large_url.into(), 2)?, Store::open(&small_url.into(), 2)?];
+    let stores = [Store::open(&large_url.into(), 2)?, Store::open(&small_url.into(), 2)?];
     ground.level().await?;
     progress("  acquiring in turns");
     let mut times = [const { Vec::new() }; 2];

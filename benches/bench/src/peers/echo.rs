@@ -8,7 +8,8 @@ use futures_util::Stream;
 use holdfast::rpc::{
     layers::Admission,
     pb::{
-        self, redemption_service_server::{RedemptionService, RedemptionServiceServer},
+        self,
+        redemption_service_server::{RedemptionService, RedemptionServiceServer},
     },
 };
 use tokio::net::TcpListener;

@@ -49,7 +49,7 @@ pub(crate) struct Etcd {
 
 /// Where etcd is, if it is installed: by `make bench-peers`, or by the system.
 pub(crate) fn program(args: &Args) -> Option<PathBuf> {
-    let ours = args.out.join("peers/etcd/usr/bin");
+    let ours = args.peers.join("etcd/usr/bin");
     let path = env::var_os("PATH").unwrap_or_default();
     let mut folders = std::iter::once(ours).chain(env::split_paths(&path));
     folders.find_map(|folder| {
@@ -131,10 +131,11 @@ impl Peer for Etcd {
 
     fn turn(&mut self, lasting: Duration) -> BoxFuture<'_, anyhow::Result<f64>> {
         let channels = self.channels.iter().cycle();
-        let lockers = self.leases.iter().zip(channels).enumerate().map(|(number, (lease, channel))| {
-            let name = format!("account-{number:08}").into_bytes();
-            Locker { client: LockClient::new(channel.clone()), name, lease: *lease }
-        });
+        let lockers =
+            self.leases.iter().zip(channels).enumerate().map(|(number, (lease, channel))| {
+                let name = format!("account-{number:08}").into_bytes();
+                Locker { client: LockClient::new(channel.clone()), name, lease: *lease }
+            });
         Box::pin(closed_loop(lockers.collect(), lasting))
     }
 }

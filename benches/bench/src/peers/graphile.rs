@@ -41,7 +41,7 @@ struct Report {
 
 /// Where graphile-worker is, if it is installed.
 pub(crate) fn folder(args: &Args) -> Option<PathBuf> {
-    let folder = args.out.join("peers/graphile-worker");
+    let folder = args.peers.join("graphile-worker");
     let node = Command::new("node").arg("--version").output();
     let installed = folder.join("node_modules/graphile-worker").is_dir();
     (installed && node.is_ok_and(|node| node.status.success())).then_some(folder)

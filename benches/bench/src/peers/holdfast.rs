@@ -71,7 +71,8 @@ pub(crate) async fn connect(url: &str, count: usize) -> anyhow::Result<Vec<Clien
     let endpoint = Endpoint::from_shared(url.to_owned())?.tcp_nodelay(true);
     let mut clients = Vec::with_capacity(count);
     for _ in 0..count {
-        let channel = endpoint.connect().await.with_context(|| format!("nobody listens at {url}"))?;
+        let channel =
+            endpoint.connect().await.with_context(|| format!("nobody listens at {url}"))?;
         clients.push(RedemptionServiceClient::new(channel));
     }
     Ok(clients)

@@ -37,7 +37,10 @@ impl Pgbench {
         trial: Duration,
     ) -> anyhow::Result<Self> {
         let script = ground.directory().join(format!("{}.pgbench.sql", name.replace(' ', "-")));
-        fs::write(&script, statements.iter().map(|sql| format!("{sql}\\gset\n")).collect::<String>())?;
+        fs::write(
+            &script,
+            statements.iter().map(|sql| format!("{sql}\\gset\n")).collect::<String>(),
+        )?;
         let program = postgres::program("pgbench")?;
         let mut pgbench =
             Self { name: name.to_owned(), program, script, url: url.to_owned(), clients: 1 };

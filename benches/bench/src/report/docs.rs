@@ -14,8 +14,8 @@ pub(super) fn renew(
     plots: &[(&'static str, String)],
 ) -> anyhow::Result<()> {
     let page = folder.join("performance.md");
-    let text = fs::read_to_string(&page)
-        .with_context(|| format!("{} cannot be read", page.display()))?;
+    let text =
+        fs::read_to_string(&page).with_context(|| format!("{} cannot be read", page.display()))?;
     let renewed = replaced(&text, table)
         .with_context(|| format!("{} has no marks for the table", page.display()))?;
     fs::write(&page, renewed)?;

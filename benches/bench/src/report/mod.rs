@@ -81,7 +81,9 @@ pub(crate) fn write(args: &Args, machine: &Machine, rows: &[Row]) -> anyhow::Res
         if args.is_whole() {
             docs::renew(folder, &table::markdown(machine, rows), &plots)?;
         } else {
-            progress("the documentation shows runs of everything at full size: it was left as it is");
+            progress(
+                "the documentation shows runs of everything at full size: it was left as it is",
+            );
         }
     }
     print(&table::markdown(machine, rows));

@@ -9,13 +9,15 @@ use crate::{
 
 /// The figures with their goals, then all that was measured for them, and the machine.
 pub(crate) fn markdown(machine: &Machine, rows: &[Row]) -> String {
-    let mut text = String::from("| figure | goal | reached | rounds | met |\n|---|--:|--:|--:|:-:|\n");
+    let mut text =
+        String::from("| figure | goal | reached | rounds | met |\n|---|--:|--:|--:|:-:|\n");
     for part in rows.iter().flat_map(|row| &row.parts) {
         let reached = match &part.value {
             Ok(value) => rounded(*value),
             Err(reason) => format!("– ({})", first_line(reason)),
         };
-        let spread = part.spread.map(|(least, most)| format!("{} – {}", rounded(least), rounded(most)));
+        let spread =
+            part.spread.map(|(least, most)| format!("{} – {}", rounded(least), rounded(most)));
         let met = match part.met() {
             Some(true) => "yes",
             Some(false) => "no",
@@ -70,7 +72,8 @@ mod tests {
 
     #[test]
     fn numbers_have_about_three_digits() {
-        let rounded: Vec<_> = [7412.6, 22.26, 3.125, 0.0421, 0.0].into_iter().map(rounded).collect();
+        let rounded: Vec<_> =
+            [7412.6, 22.26, 3.125, 0.0421, 0.0].into_iter().map(rounded).collect();
         assert_eq!(rounded, ["7413", "22.3", "3.12", "0.042", "0"]);
     }
 }
