@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
+use holdfast::rpc::pb::BatchItemResult;
 use tokio::task::JoinSet;
 
 use crate::{
@@ -42,8 +43,9 @@ pub(super) async fn waiting(args: &Args, ground: &Ground, row: &mut Row) -> anyh
     let idle = server.process.memory_mb()?;
     let mut streams = JoinSet::new();
     let mut client = connect(&server.url, 1).await?.remove(0);
-    for first in (0..wanted).step_by(STREAM_IN_FLIGHT) {
-        let in_flight = STREAM_IN_FLIGHT.min(wanted - first);
+    let mut opened = 0;
+    while opened < wanted {
+        let in_flight = STREAM_IN_FLIGHT.min(wanted - opened);
         let (mut results, mut cards) = open(&mut client, in_flight).await?;
         streams.spawn(async move {
             for _ in 0..in_flight {
@@ -52,19 +54,9 @@ pub(super) async fn waiting(args: &Args, ground: &Ground, row: &mut Row) -> anyh
             // None comes while this is measured.
             next_result(&mut results).await
         });
-    }
-    let begun = Instant::now();
-    let submitted = "SELECT count(*) FROM redemptions WHERE state = 'SUBMITTED'";
-    while usize::try_from(postgres::number(&url, submitted).await?)? < wanted {
-        ensure!(begun.elapsed() < BEGINNING, "the redemptions were not begun in time");
-        if let Some(ended) = streams.try_join_next() {
-            let result = ended.context("a stream panicked")??;
-            anyhow::bail!(
-                "a card did not wait for the provider: {:?}",
-                result.map(|it| it.outcome)
-            );
-        }
-        tokio::time::sleep(LOOK).await;
+        opened += in_flight;
+        // One stream after the other: more cards at once than the server queues would be refused.
+        wait_until_begun(&url, opened, &mut streams).await?;
     }
     let mut seen = Vec::new();
     let end = Instant::now() + LOOKING;
@@ -82,6 +74,27 @@ pub(super) async fn waiting(args: &Args, ground: &Ground, row: &mut Row) -> anyh
     drop(streams);
     drop((server, provider));
     ground.drop_database("waiting").await
+}
+
+/// Waits until as many redemptions are recorded as sent. No card may come to anything meanwhile.
+async fn wait_until_begun(
+    url: &str,
+    wanted: usize,
+    streams: &mut JoinSet<anyhow::Result<Option<BatchItemResult>>>,
+) -> anyhow::Result<()> {
+    let begun = Instant::now();
+    let submitted = "SELECT count(*) FROM redemptions WHERE state = 'SUBMITTED'";
+    while usize::try_from(postgres::number(url, submitted).await?)? < wanted {
+        ensure!(begun.elapsed() < BEGINNING, "the redemptions were not begun in time");
+        if let Some(ended) = streams.try_join_next() {
+            let result = ended.context("a stream panicked")??;
+            let result = result.context("a stream ended")?;
+            ensure_credited(&result)?;
+            bail!("the provider is not slow");
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+    Ok(())
 }
 
 pub(super) async fn stream(args: &Args, ground: &Ground, row: &mut Row) -> anyhow::Result<()> {

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use crate::{
     args::{Args, Figure},
-    goals::{self, Row},
+    goals::{self, Part, Row},
     ground::Ground,
     peers::{Peer, Rounds},
     report::progress,
@@ -27,46 +27,49 @@ pub(crate) async fn measure(args: &Args, ground: &Ground) -> anyhow::Result<Vec<
     let wanted = |figures: &[Figure]| figures.iter().any(|figure| args.wants(*figure));
     if wanted(&[Figure::Cycles, Figure::Etcd, Figure::Echo]) {
         let done = Box::pin(cycles::measure(args, ground, &mut rows)).await;
-        note_failure(&mut rows, &[goals::CYCLES, goals::ETCD, goals::ECHO], done);
+        note_failure(&mut parts(&mut rows[goals::CYCLES..=goals::ECHO]), done);
     }
     if wanted(&[Figure::Alone]) {
         let done = Box::pin(alone::measure(args, ground, &mut rows[goals::ALONE])).await;
-        note_failure(&mut rows, &[goals::ALONE], done);
+        note_failure(&mut parts(&mut rows[goals::ALONE..=goals::ALONE]), done);
     }
     if wanted(&[Figure::Redeem, Figure::Graphile]) {
         let done = Box::pin(redeem::measure(args, ground, &mut rows)).await;
-        note_failure(&mut rows, &[goals::REDEEM, goals::GRAPHILE], done);
+        note_failure(&mut parts(&mut rows[goals::REDEEM..=goals::GRAPHILE]), done);
     }
     if wanted(&[Figure::Overload]) {
         let done = Box::pin(overload::measure(args, ground, &mut rows[goals::OVERLOAD])).await;
-        note_failure(&mut rows, &[goals::OVERLOAD], done);
+        note_failure(&mut parts(&mut rows[goals::OVERLOAD..=goals::OVERLOAD]), done);
     }
     if wanted(&[Figure::Waiting]) {
         let done = Box::pin(memory::waiting(args, ground, &mut rows[goals::MEMORY])).await;
-        note_failure(&mut rows, &[goals::MEMORY], done);
+        note_failure(&mut [&mut rows[goals::MEMORY].parts[goals::part::WAITING]], done);
     }
     if wanted(&[Figure::Stream]) {
         let done = Box::pin(memory::stream(args, ground, &mut rows[goals::MEMORY])).await;
-        note_failure(&mut rows, &[goals::MEMORY], done);
+        note_failure(&mut [&mut rows[goals::MEMORY].parts[goals::part::STREAM]], done);
     }
     if wanted(&[Figure::Size]) {
         let done = Box::pin(size::measure(args, ground, &mut rows[goals::SIZE])).await;
-        note_failure(&mut rows, &[goals::SIZE], done);
+        note_failure(&mut parts(&mut rows[goals::SIZE..=goals::SIZE]), done);
     }
     Ok(rows)
 }
 
 /// What was to be measured and was not has the failure as its reason.
-fn note_failure(rows: &mut [Row], of: &[usize], done: anyhow::Result<()>) {
+fn note_failure(parts: &mut [&mut Part], done: anyhow::Result<()>) {
     let Err(error) = done else { return };
     progress(&format!("  failed: {error:#}"));
-    for row in of {
-        for part in &mut rows[*row].parts {
-            if part.value.as_ref().is_err_and(|reason| reason == goals::NOT_ASKED_FOR) {
-                part.value = Err(format!("{error:#}"));
-            }
+    for part in parts {
+        if part.value.as_ref().is_err_and(|reason| reason == goals::NOT_ASKED_FOR) {
+            part.value = Err(format!("{error:#}"));
         }
     }
+}
+
+/// All parts of some rows.
+fn parts(rows: &mut [Row]) -> Vec<&mut Part> {
+    rows.iter_mut().flat_map(|row| &mut row.parts).collect()
 }
 
 /// Lets the peers take turns.
