@@ -11,7 +11,7 @@ use crate::{
     goals::{Row, part},
     ground::Ground,
     peers::{
-        batch::{ensure_credited, next_result, open},
+        batch::{ensure_credited, open},
         holdfast::{Server, connect},
         provider::Provider,
     },
@@ -52,7 +52,7 @@ pub(super) async fn waiting(args: &Args, ground: &Ground, row: &mut Row) -> anyh
                 cards.send().await;
             }
             // None comes while this is measured.
-            next_result(&mut results).await
+            results.next().await
         });
         opened += in_flight;
         // One stream after the other: more cards at once than the server queues would be refused.
@@ -122,7 +122,7 @@ pub(super) async fn stream(args: &Args, ground: &Ground, row: &mut Row) -> anyho
     loop {
         tokio::select! {
             _ = looks.tick() => samples.push((done, server.process.memory_mb()?)),
-            result = next_result(&mut results) => match result? {
+            result = results.next() => match result? {
                 Some(result) => {
                     ensure_credited(&result)?;
                     done += 1;

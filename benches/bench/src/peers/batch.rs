@@ -14,7 +14,10 @@ use holdfast::rpc::pb::{
     BatchItem, BatchItemResult, BatchOpen, BatchRedeemRequest, BatchRedeemResponse, Money,
     RedemptionState, batch_item_result::Outcome, batch_redeem_request, batch_redeem_response,
 };
-use tokio::{sync::mpsc, task::JoinSet};
+use tokio::{
+    sync::{Semaphore, mpsc},
+    task::JoinSet,
+};
 use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
 use tonic::{Request, Streaming};
 use uuid::Uuid;
@@ -28,14 +31,22 @@ use crate::postgres::POOL;
 /// Streams at once, and cards in flight on each.
 const STREAMS: usize = 4;
 const STREAM_IN_FLIGHT: usize = 256;
-/// Cards that wait to be sent.
-const AHEAD: usize = 1_024;
+/// Cards that were sent and have come to nothing yet, for each that may be in flight. Without a bound the
+/// connection's windows take tens of thousands, which would all have to be waited for at the end.
+const AHEAD: usize = 2;
+
+/// The results of a batch as they come.
+pub(crate) struct Results {
+    stream: Streaming<BatchRedeemResponse>,
+    places: Arc<Semaphore>,
+}
 
 /// The sending side of a batch. Dropped, it says that there are no more cards.
 pub(crate) struct Cards {
     cards: mpsc::Sender<BatchRedeemRequest>,
+    places: Arc<Semaphore>,
     /// In codes, so that each is used once.
-    stream: Uuid,
+    name: Uuid,
     sent: u64,
 }
 
@@ -43,42 +54,50 @@ pub(crate) struct Cards {
 pub(crate) async fn open(
     client: &mut Client,
     in_flight: usize,
-) -> anyhow::Result<(Streaming<BatchRedeemResponse>, Cards)> {
-    let stream = Uuid::now_v7();
+) -> anyhow::Result<(Results, Cards)> {
+    let name = Uuid::now_v7();
     let open = BatchOpen {
-        batch_id: stream.to_string(),
+        batch_id: name.to_string(),
         pool_id: POOL.to_owned(),
         holder: "bench".to_owned(),
         max_in_flight: i32::try_from(in_flight)?,
         ..BatchOpen::default()
     };
-    let (cards, outgoing) = mpsc::channel(AHEAD);
+    let (cards, outgoing) = mpsc::channel(in_flight);
     let message = Some(batch_redeem_request::Message::Open(open));
     cards.send(BatchRedeemRequest { message }).await?;
     let request = Request::new(ReceiverStream::new(outgoing));
-    let results = client.batch_redeem(request).await?.into_inner();
-    Ok((results, Cards { cards, stream, sent: 0 }))
+    let stream = client.batch_redeem(request).await?.into_inner();
+    let places = Arc::new(Semaphore::new(AHEAD * in_flight));
+    let results = Results { stream, places: Arc::clone(&places) };
+    Ok((results, Cards { cards, places, name, sent: 0 }))
 }
 
-/// The next result; `None` when there are no more.
-pub(crate) async fn next_result(
-    results: &mut Streaming<BatchRedeemResponse>,
-) -> anyhow::Result<Option<BatchItemResult>> {
-    while let Some(answer) = results.next().await {
-        if let Some(batch_redeem_response::Message::Result(result)) = answer?.message {
-            return Ok(Some(result));
+impl Results {
+    /// The next one; `None` when there are no more. May be dropped while it waits.
+    pub(crate) async fn next(&mut self) -> anyhow::Result<Option<BatchItemResult>> {
+        while let Some(answer) = self.stream.next().await {
+            if let Some(batch_redeem_response::Message::Result(result)) = answer?.message {
+                self.places.add_permits(1);
+                return Ok(Some(result));
+            }
         }
+        // Whoever waits for a place to send to waits no more.
+        self.places.close();
+        Ok(None)
     }
-    Ok(None)
 }
 
 impl Cards {
     /// Sends one more card, when there is room for it. `false`: the batch is over.
     pub(crate) async fn send(&mut self) -> bool {
+        let Ok(place) = self.places.acquire().await else { return false };
+        // Given back with the result.
+        place.forget();
         self.sent += 1;
         let item = BatchItem {
             item_id: format!("item-{:08}", self.sent),
-            code: format!("{}{:08}", self.stream.simple(), self.sent).to_uppercase(),
+            code: format!("{}{:08}", self.name.simple(), self.sent).to_uppercase(),
             expected: Some(Money { amount_minor: 1000, currency_code: "EUR".to_owned() }),
             selector: None,
         };
@@ -140,7 +159,7 @@ impl Peer for Batches {
 async fn one_stream(mut client: Client, end: Instant, done: Arc<AtomicU64>) -> anyhow::Result<()> {
     let (mut results, mut cards) = open(&mut client, STREAM_IN_FLIGHT).await?;
     let sending = tokio::spawn(async move { while Instant::now() < end && cards.send().await {} });
-    while let Some(result) = next_result(&mut results).await? {
+    while let Some(result) = results.next().await? {
         ensure_credited(&result)?;
         if Instant::now() <= end {
             done.fetch_add(1, Ordering::Relaxed);
