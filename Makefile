@@ -4,7 +4,7 @@
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test soak test-clients lint format sqlx-prepare sqlx-check
+.PHONY: help setup demo test soak bench bench-peers test-clients lint format sqlx-prepare sqlx-check
 
 help: ## Lists the commands.
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 22
@@ -23,18 +23,25 @@ soak: setup ## Lets a nemesis loose on servers and clients. MINUTES, KILLS, REDE
 	@HOLDFAST_SOAK_MINUTES=$(or $(MINUTES),5) HOLDFAST_SOAK_KILLS=$(KILLS) HOLDFAST_SOAK_REDEMPTIONS=$(REDEMPTIONS) \
 		HOLDFAST_SOAK_SERVERS=$(SERVERS) HOLDFAST_SOAK_SEED=$(SEED) cargo test --quiet --test soak
 
+bench: setup ## Measures Holdfast beside what it replaces. ARGS="--quick", "--only cycles,etcd", "--help", …
+	@cargo build --release --quiet --package holdfast --package holdfast-bench
+	@target/release/holdfast-bench --docs docs $(ARGS)
+
+bench-peers: setup ## Installs what `make bench` also compares with: etcd, graphile-worker.
+	@scripts/bench-peers.sh
+
 test-clients: setup ## Checks with clients in Python, buf and grpcurl; with ADDRESS=host:port, a server that runs.
 	@scripts/clients.sh $(ADDRESS) $(ARGS)
 
 lint: setup ## Checks format, lints, the contract and .sqlx.
-	cargo fmt --check
-	cargo clippy --all-targets -- -D warnings
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
 	scripts/buf.sh lint
 	scripts/buf.sh format -d --exit-code
 	scripts/sqlx.sh check
 
 format: setup ## Formats the Rust and the contract.
-	cargo fmt
+	cargo fmt --all
 	scripts/buf.sh format -w
 
 sqlx-prepare: setup ## Writes .sqlx anew, after a change of statements or migrations.

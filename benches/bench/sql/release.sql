@@ -1,0 +1,14 @@
+-- The lease ends.
+UPDATE accounts a
+SET status = a.resume_status,
+    reserved_minor = NULL,
+    lease_end = 'released',
+    idle_since = now(),
+    change_actor = a.holder,
+    change_reason = 'released'
+WHERE a.pool_id = 'bench'
+  AND a.account_id = :account_id
+  AND a.fencing_token = :fencing_token
+  AND a.status = 'LOCKING'
+  AND a.open_redemption_id IS NULL
+RETURNING a.status

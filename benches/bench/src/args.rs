@@ -1,0 +1,186 @@
+//! What is asked for, and how long it may take.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+/// Measures Holdfast beside what it replaces.
+#[derive(Debug, Parser)]
+#[command(name = "bench", max_term_width = 100)]
+pub(crate) struct Args {
+    /// Small and short, to try things: the figures mean little.
+    #[arg(long)]
+    pub(crate) quick: bool,
+
+    /// Only these, by comma.
+    #[arg(long, value_delimiter = ',')]
+    pub(crate) only: Vec<Figure>,
+
+    /// How often the peers of a figure take turns [default: 5, quick: 3].
+    #[arg(long)]
+    rounds: Option<usize>,
+
+    /// How long a turn lasts, in seconds [default: 5, quick: 2].
+    #[arg(long)]
+    seconds: Option<u64>,
+
+    /// Accounts of the large pool [default: 1000000, quick: 50000].
+    #[arg(long)]
+    accounts: Option<i64>,
+
+    /// Past redemptions beside the large pool [default: 10000000, quick: 200000].
+    #[arg(long)]
+    past_redemptions: Option<i64>,
+
+    /// Redemptions that wait for a slow provider [default: 10000, quick: 1000].
+    #[arg(long)]
+    waiting: Option<usize>,
+
+    /// Items of the long stream [default: 1000000, quick: 20000].
+    #[arg(long)]
+    stream_items: Option<u64>,
+
+    /// When the long stream ends even if not all items are through, in seconds; 0: never [default: 240,
+    /// quick: 30].
+    #[arg(long)]
+    stream_seconds: Option<u64>,
+
+    /// What the server logs, as with `holdfast serve --log`. What it says is read, and dropped.
+    #[arg(long, default_value = "info")]
+    pub(crate) server_log: String,
+
+    /// The server that is measured [default: the program `holdfast` beside this one].
+    #[arg(long)]
+    server: Option<PathBuf>,
+
+    /// Where the databases are, on a disk [default: a new directory in /var/tmp or the directory for
+    /// temporary files].
+    #[arg(long)]
+    pub(crate) data_dir: Option<PathBuf>,
+
+    /// Where the results go.
+    #[arg(long, default_value = "target/bench")]
+    pub(crate) out: PathBuf,
+
+    /// Where `make bench-peers` installs what the server is compared with.
+    #[arg(long, default_value = "target/bench/peers")]
+    pub(crate) peers: PathBuf,
+
+    /// Renew the table and the plots of this directory's performance.md. Only for a run of everything at
+    /// full size.
+    #[arg(long)]
+    pub(crate) docs: Option<PathBuf>,
+
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+}
+
+/// What this program does besides.
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Answers the messages of a cycle and touches nothing, until standard input ends.
+    #[command(hide = true)]
+    Echo,
+}
+
+/// What can be measured by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub(crate) enum Figure {
+    /// Cycles beside pgbench.
+    Cycles,
+    /// Cycles beside etcd.
+    Etcd,
+    /// Cycles beside a server that touches nothing.
+    Echo,
+    /// One caller beside a bare statement.
+    Alone,
+    /// Redemptions beside pgbench.
+    Redeem,
+    /// Redemptions beside graphile-worker.
+    Graphile,
+    /// A large pool with a past beside a small one.
+    Size,
+    /// Ten times the load that saturates.
+    Overload,
+    /// Memory while redemptions wait for a slow provider.
+    Waiting,
+    /// Memory over a long stream.
+    Stream,
+}
+
+impl Args {
+    /// Whether a figure is wanted.
+    pub(crate) fn wants(&self, figure: Figure) -> bool {
+        self.only.is_empty() || self.only.contains(&figure)
+    }
+
+    /// Whether this run is one whose figures may be shown.
+    pub(crate) fn is_whole(&self) -> bool {
+        !self.quick && self.only.is_empty()
+    }
+
+    fn sized<T>(&self, given: Option<T>, full: T, quick: T) -> T {
+        given.unwrap_or(if self.quick { quick } else { full })
+    }
+
+    pub(crate) fn rounds(&self) -> usize {
+        self.sized(self.rounds, 5, 3).max(1)
+    }
+
+    /// How long a turn lasts. Whole seconds: pgbench knows no others.
+    pub(crate) fn turn(&self) -> Duration {
+        Duration::from_secs(self.sized(self.seconds, 5, 2).max(1))
+    }
+
+    /// How long each setting of a peer is tried before the best is taken.
+    pub(crate) fn trial(&self) -> Duration {
+        Duration::from_secs(if self.quick { 1 } else { 2 })
+    }
+
+    pub(crate) fn accounts(&self) -> i64 {
+        self.sized(self.accounts, 1_000_000, 50_000).max(1_000)
+    }
+
+    pub(crate) fn past_redemptions(&self) -> i64 {
+        self.sized(self.past_redemptions, 10_000_000, 200_000).max(0)
+    }
+
+    /// Calls of each kind, one at a time, in each turn of the latency figures, and turns.
+    pub(crate) fn calls_alone(&self) -> (usize, usize) {
+        if self.quick { (20, 20) } else { (20, 150) }
+    }
+
+    pub(crate) fn waiting(&self) -> usize {
+        self.sized(self.waiting, 10_000, 1_000).max(1)
+    }
+
+    pub(crate) fn stream_items(&self) -> u64 {
+        self.sized(self.stream_items, 1_000_000, 20_000).max(8)
+    }
+
+    pub(crate) fn stream_limit(&self) -> Duration {
+        match self.sized(self.stream_seconds, 240, 30) {
+            0 => Duration::MAX,
+            seconds => Duration::from_secs(seconds),
+        }
+    }
+
+    /// How long the overload lasts.
+    pub(crate) fn overload(&self) -> Duration {
+        Duration::from_secs(if self.quick { 4 } else { 15 })
+    }
+
+    /// The program that is measured.
+    pub(crate) fn server(&self) -> anyhow::Result<PathBuf> {
+        let server = match &self.server {
+            Some(server) => server.clone(),
+            None => std::env::current_exe()?.with_file_name("holdfast"),
+        };
+        anyhow::ensure!(
+            server.exists(),
+            "there is no {}: build it with cargo build --release, or name it with --server",
+            server.display()
+        );
+        Ok(server)
+    }
+}

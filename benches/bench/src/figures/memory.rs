@@ -1,0 +1,152 @@
+//! The memory of the server: while many redemptions wait for a provider that is slow, and over a long stream.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail, ensure};
+use holdfast::rpc::pb::BatchItemResult;
+use tokio::task::JoinSet;
+
+use crate::{
+    args::Args,
+    goals::{Row, part},
+    ground::Ground,
+    peers::{
+        batch::{ensure_credited, open},
+        holdfast::{Server, connect},
+        provider::Provider,
+    },
+    postgres,
+    report::progress,
+    stats,
+};
+
+/// The most cards that one stream may have in flight.
+const STREAM_IN_FLIGHT: usize = 1_000;
+/// How long the redemptions may take to be begun.
+const BEGINNING: Duration = Duration::from_secs(120);
+/// How long the memory is looked at once all wait, and how often.
+const LOOKING: Duration = Duration::from_secs(5);
+const LOOK: Duration = Duration::from_millis(250);
+
+pub(super) async fn waiting(args: &Args, ground: &Ground, row: &mut Row) -> anyhow::Result<()> {
+    let wanted = args.waiting();
+    progress(&format!("memory with {wanted} redemptions waiting on a slow provider"));
+    let provider = Provider::start(ground, "10m").await?;
+    let url = ground.new_database("waiting").await?;
+    postgres::fill(&url, wanted + 1_000).await?;
+    let settings = [
+        format!("--provider-url={}", provider.url),
+        "--provider-timeout=11m".to_owned(),
+        "--provider-send-window=12m".to_owned(),
+    ];
+    let server = Server::start(ground, &url, &settings).await?;
+    let idle = server.process.memory_mb()?;
+    let mut streams = JoinSet::new();
+    let mut client = connect(&server.url, 1).await?.remove(0);
+    let mut opened = 0;
+    while opened < wanted {
+        let in_flight = STREAM_IN_FLIGHT.min(wanted - opened);
+        let (mut results, mut cards) = open(&mut client, in_flight).await?;
+        streams.spawn(async move {
+            for _ in 0..in_flight {
+                cards.send().await;
+            }
+            // None comes while this is measured.
+            results.next().await
+        });
+        opened += in_flight;
+        // One stream after the other: more cards at once than the server queues would be refused.
+        wait_until_begun(&url, opened, &mut streams).await?;
+    }
+    let mut seen = Vec::new();
+    let end = Instant::now() + LOOKING;
+    while Instant::now() < end {
+        seen.push(server.process.memory_mb()?);
+        tokio::time::sleep(LOOK).await;
+    }
+    let (_, most) = stats::spread(&seen);
+    row.set(part::WAITING, most, None);
+    row.measured.push(stats::measured("memory, nothing to do", "MB", &[idle]));
+    row.measured.push(stats::measured(&format!("memory, {wanted} waiting"), "MB", &seen));
+    if wanted < 10_000 {
+        row.notes.push(format!("with {wanted} redemptions waiting only"));
+    }
+    drop(streams);
+    drop((server, provider));
+    ground.drop_database("waiting").await
+}
+
+/// Waits until as many redemptions are recorded as sent. No card may come to anything meanwhile.
+async fn wait_until_begun(
+    url: &str,
+    wanted: usize,
+    streams: &mut JoinSet<anyhow::Result<Option<BatchItemResult>>>,
+) -> anyhow::Result<()> {
+    let begun = Instant::now();
+    let submitted = "SELECT count(*) FROM redemptions WHERE state = 'SUBMITTED'";
+    while usize::try_from(postgres::number(url, submitted).await?)? < wanted {
+        ensure!(begun.elapsed() < BEGINNING, "the redemptions were not begun in time");
+        if let Some(ended) = streams.try_join_next() {
+            let result = ended.context("a stream panicked")??;
+            let result = result.context("a stream ended")?;
+            ensure_credited(&result)?;
+            bail!("the provider is not slow");
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+    Ok(())
+}
+
+pub(super) async fn stream(args: &Args, ground: &Ground, row: &mut Row) -> anyhow::Result<()> {
+    let items = args.stream_items();
+    progress(&format!("memory over a stream of {items} items"));
+    let provider = Provider::start(ground, "0ms").await?;
+    let url = ground.new_database("stream").await?;
+    postgres::fill(&url, super::cycles::ACCOUNTS).await?;
+    let settings = [format!("--provider-url={}", provider.url)];
+    let server = Server::start(ground, &url, &settings).await?;
+    let mut client = connect(&server.url, 1).await?.remove(0);
+    let (mut results, mut cards) = open(&mut client, STREAM_IN_FLIGHT).await?;
+    let begun = Instant::now();
+    let limit = args.stream_limit();
+    let sending = tokio::spawn(async move {
+        let mut sent = 0;
+        while sent < items && begun.elapsed() < limit && cards.send().await {
+            sent += 1;
+        }
+        sent
+    });
+    let mut samples = Vec::new();
+    let mut done = 0_u64;
+    let mut looks = tokio::time::interval(LOOK);
+    loop {
+        tokio::select! {
+            _ = looks.tick() => samples.push((done, server.process.memory_mb()?)),
+            result = results.next() => match result? {
+                Some(result) => {
+                    ensure_credited(&result)?;
+                    done += 1;
+                    if done.is_multiple_of(100_000) {
+                        progress(&format!("  {done} items after {} s", begun.elapsed().as_secs()));
+                    }
+                }
+                None => break,
+            },
+        }
+    }
+    let sent = sending.await.context("the sender of cards panicked")?;
+    ensure!(done == sent, "{sent} cards were sent, and {done} came to something");
+    let seconds = begun.elapsed().as_secs();
+    let [second, last] = [(1, 2), (3, 4)].map(|(from, to)| {
+        let quarter = done * from / 4..done * to / 4;
+        let mb = samples.iter().filter(|(done, _)| quarter.contains(done)).map(|(_, mb)| *mb);
+        mb.collect::<Vec<_>>()
+    });
+    row.set(part::STREAM, stats::median(&last) / stats::median(&second), None);
+    row.measured.push(stats::measured("memory, second quarter of the stream", "MB", &second));
+    row.measured.push(stats::measured("memory, last quarter of the stream", "MB", &last));
+    row.curve = samples;
+    row.notes.push(format!("the stream had {done} items in {seconds} s"));
+    drop((server, provider));
+    ground.drop_database("stream").await
+}

@@ -1,0 +1,163 @@
+//! What everything stands on: a directory on a disk, a Postgres of its own, the server's program and key.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::Context as _;
+use holdfast::{
+    embedded::{Data, Options, Postgres},
+    secret::{self, SecretKey},
+    store::Store,
+};
+#[cfg(target_os = "linux")]
+use rustix::fs::statfs;
+
+use crate::{args::Args, postgres};
+
+/// What a file system in memory calls itself: syncing costs nothing there.
+#[cfg(target_os = "linux")]
+const TMPFS_MAGIC: i64 = 0x0102_1994;
+
+/// See the module. Removed when it is dropped.
+pub(crate) struct Ground {
+    postgres: Option<Postgres>,
+    directory: Directory,
+    server: PathBuf,
+    server_log: String,
+}
+
+/// A directory that is removed.
+struct Directory(PathBuf);
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+impl Ground {
+    pub(crate) async fn prepare(args: &Args) -> anyhow::Result<Self> {
+        let server = args.server()?;
+        let directory = Directory(new_directory(args)?);
+        let mut options = Options::new(Data::Kept(directory.0.join("postgres")));
+        // Checkpoints come when a turn begins, and at no other time: whose turn meets one is chance.
+        for (name, value) in [("max_wal_size", "32GB"), ("checkpoint_timeout", "1d")] {
+            options.settings.push((name.to_owned(), value.to_owned()));
+        }
+        let postgres = Postgres::start(options).await?;
+        let _ = SecretKey::create_beside(&directory.0)?;
+        Ok(Self {
+            postgres: Some(postgres),
+            directory,
+            server,
+            server_log: args.server_log.clone(),
+        })
+    }
+
+    /// The URL of one of the databases.
+    pub(crate) fn url(&self, database: &str) -> String {
+        self.postgres.as_ref().map(|postgres| postgres.url(database)).unwrap_or_default()
+    }
+
+    /// Makes a database with Holdfast's schema in it.
+    pub(crate) async fn new_database(&self, name: &str) -> anyhow::Result<String> {
+        postgres::run(&self.url("postgres"), &format!("CREATE DATABASE {name}")).await?;
+        let url = self.url(name);
+        let store = Store::open(&url.clone().into(), 2)?;
+        store.migrate().await?;
+        store.close().await;
+        Ok(url)
+    }
+
+    /// Removes a database, and whoever is connected to it.
+    pub(crate) async fn drop_database(&self, name: &str) -> anyhow::Result<()> {
+        postgres::run(&self.url("postgres"), &format!("DROP DATABASE {name} WITH (FORCE)")).await
+    }
+
+    /// Writes out what waits to be: every turn begins alike.
+    pub(crate) async fn level(&self) -> anyhow::Result<()> {
+        postgres::run(&self.url("postgres"), "CHECKPOINT").await
+    }
+
+    /// Where the databases are.
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory.0
+    }
+
+    /// The directory of the socket that the databases are reached by.
+    pub(crate) fn socket_dir(&self) -> anyhow::Result<PathBuf> {
+        let url = self.url("postgres");
+        let host = url.split_once('@').and_then(|(_, rest)| rest.split_once('/'));
+        let (host, _) = host.context("a URL without a host")?;
+        percent_decoded(host).map(PathBuf::from).context("a host that cannot be read")
+    }
+
+    pub(crate) fn key_file(&self) -> PathBuf {
+        self.directory.0.join(secret::FILE_NAME)
+    }
+
+    /// A command of the program that is measured.
+    pub(crate) fn holdfast(&self, command: &str) -> Command {
+        let mut holdfast = Command::new(&self.server);
+        holdfast.args([command, "--while-stdin-is-open", "--log", &self.server_log]);
+        holdfast
+    }
+
+    pub(crate) async fn stop(mut self) -> anyhow::Result<()> {
+        match self.postgres.take() {
+            Some(postgres) => postgres.stop().await,
+            None => Ok(()),
+        }
+    }
+}
+
+fn percent_decoded(text: &str) -> Option<String> {
+    let mut parts = text.split('%');
+    let mut decoded = parts.next()?.as_bytes().to_vec();
+    for part in parts {
+        let (digits, rest) = part.split_at_checked(2)?;
+        decoded.push(u8::from_str_radix(digits, 16).ok()?);
+        decoded.extend_from_slice(rest.as_bytes());
+    }
+    String::from_utf8(decoded).ok()
+}
+
+/// A new directory on a disk, which the user that Postgres runs as can reach.
+fn new_directory(args: &Args) -> anyhow::Result<PathBuf> {
+    let name = format!("holdfast-bench-{}", std::process::id());
+    let usual = || [PathBuf::from("/var/tmp"), std::env::temp_dir()];
+    let candidates = args.data_dir.clone().map_or_else(|| usual().to_vec(), |dir| vec![dir]);
+    let parent = candidates
+        .into_iter()
+        .find(|dir| dir.is_dir() && !is_in_memory(dir))
+        .context("no directory on a disk was found for the databases: name one with --data-dir")?;
+    let directory = parent.join(name);
+    fs::create_dir(&directory)
+        .with_context(|| format!("{} cannot be made", directory.display()))?;
+    Ok(directory)
+}
+
+#[cfg(target_os = "linux")]
+#[allow(clippy::useless_conversion, reason = "the type is another one on other processors")]
+fn is_in_memory(dir: &Path) -> bool {
+    statfs(dir).is_ok_and(|found| i64::from(found.f_type) == TMPFS_MAGIC)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn is_in_memory(_: &Path) -> bool {
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_socket_is_found_in_a_url() {
+        assert_eq!(percent_decoded("%2Ftmp%2Fhf-a%20b").unwrap(), "/tmp/hf-a b");
+        assert_eq!(percent_decoded("%2"), None);
+    }
+}

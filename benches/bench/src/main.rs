@@ -1,0 +1,75 @@
+//! Measures Holdfast beside what it replaces, on this machine, in one run: the figures of
+//! `docs/performance.md`.
+//!
+//! Each figure compares two or more peers, which take turns for several rounds, so that whatever else the
+//! machine does falls on all alike. The server is the real program, a process of its own; so is everything
+//! that it is compared with. Prints a table, and writes `target/bench/summary.json`, the details and the
+//! plots.
+//!
+//! | file | what |
+//! |---|---|
+//! | `args` | what is asked for, and how long it may take |
+//! | `goals` | the figures and what each is to reach |
+//! | `figures/` | one figure, or a few that share their peers, a file |
+//! | `peers/` | what is measured: the server, and what it is compared with |
+//! | `load`, `open_loop` | callers: as fast as they are answered, and at a rate |
+//! | `process`, `postgres`, `ground`, `machine` | what it all stands on |
+//! | `report/` | the table, the JSON, the plots |
+
+mod args;
+mod figures;
+mod goals;
+mod ground;
+mod load;
+mod machine;
+mod open_loop;
+mod peers;
+mod postgres;
+mod process;
+mod report;
+mod stats;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use tokio::signal::unix::{SignalKind, signal};
+
+use self::args::{Args, Command};
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let done = runtime.map_err(anyhow::Error::from).and_then(|runtime| runtime.block_on(run(args)));
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            report::progress(&format!("error: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(args: Args) -> anyhow::Result<()> {
+    match args.command {
+        Some(Command::Echo) => peers::echo::serve().await,
+        None => {
+            // What is dropped here is stopped and removed, also when a person has had enough.
+            let mut terminated = signal(SignalKind::terminate())?;
+            tokio::select! {
+                done = Box::pin(measure(&args)) => done,
+                _ = tokio::signal::ctrl_c() => anyhow::bail!("stopped"),
+                _ = terminated.recv() => anyhow::bail!("stopped"),
+            }
+        }
+    }
+}
+
+async fn measure(args: &Args) -> anyhow::Result<()> {
+    process::allow_many_files();
+    let ground = ground::Ground::prepare(args).await?;
+    let machine = machine::Machine::look(&ground).await?;
+    report::progress(&machine.to_string());
+    let rows = figures::measure(args, &ground).await?;
+    report::write(args, &machine, &rows)?;
+    ground.stop().await
+}

@@ -1,0 +1,108 @@
+//! graphile-worker: redemptions as jobs of a queue in Postgres, in Node, where it is installed.
+
+use std::{fs, path::PathBuf, process::Command, time::Duration};
+
+use anyhow::{Context as _, ensure};
+use futures_util::future::BoxFuture;
+use serde::Deserialize;
+
+use super::Peer;
+use crate::{
+    args::Args,
+    ground::Ground,
+    postgres::POOL,
+    process::{Process, START},
+    report::progress,
+};
+
+/// The program of the worker and its task.
+const WORKER: &str = include_str!("../../graphile/worker.mjs");
+/// Jobs at once that are tried. The best number is kept.
+const CONCURRENCY: [usize; 3] = [16, 64, 192];
+/// Jobs that are there before the clock runs, by the second that it runs: more than are done.
+const JOBS_PER_SECOND: u64 = 5_000;
+
+/// A worker at its best concurrency.
+pub(crate) struct Graphile {
+    name: String,
+    folder: PathBuf,
+    socket: PathBuf,
+    database: String,
+    provider: String,
+    concurrency: usize,
+}
+
+#[derive(Deserialize)]
+struct Report {
+    jobs_per_second: f64,
+    left: i64,
+    failed: u64,
+}
+
+/// Where graphile-worker is, if it is installed.
+pub(crate) fn folder(args: &Args) -> Option<PathBuf> {
+    let folder = args.peers.join("graphile-worker");
+    let node = Command::new("node").arg("--version").output();
+    let installed = folder.join("node_modules/graphile-worker").is_dir();
+    (installed && node.is_ok_and(|node| node.status.success())).then_some(folder)
+}
+
+impl Graphile {
+    pub(crate) async fn prepare(
+        ground: &Ground,
+        folder: PathBuf,
+        database: &str,
+        provider: &str,
+        trial: Duration,
+    ) -> anyhow::Result<Self> {
+        fs::write(folder.join("worker.mjs"), WORKER)?;
+        let mut worker = Self {
+            name: String::new(),
+            folder,
+            socket: ground.socket_dir()?,
+            database: database.to_owned(),
+            provider: provider.to_owned(),
+            concurrency: 1,
+        };
+        let mut best = (0.0, CONCURRENCY[0]);
+        for concurrency in CONCURRENCY {
+            let per_second = worker.run(concurrency, trial).await?;
+            progress(&format!("  graphile-worker, {concurrency} jobs at once: {per_second:.0}/s"));
+            if per_second > best.0 {
+                best = (per_second, concurrency);
+            }
+        }
+        worker.concurrency = best.1;
+        worker.name = format!("graphile-worker, {} jobs at once", best.1);
+        Ok(worker)
+    }
+
+    async fn run(&self, concurrency: usize, lasting: Duration) -> anyhow::Result<f64> {
+        let seconds = lasting.as_secs().max(1);
+        let jobs = (seconds + 2) * JOBS_PER_SECOND;
+        let mut command = Command::new("node");
+        command.current_dir(&self.folder).arg("worker.mjs").arg(&self.socket);
+        command.args([&self.database, &self.provider, POOL]);
+        command.args([seconds.to_string(), concurrency.to_string(), jobs.to_string()]);
+        let mut process = Process::start("graphile-worker", command, &[])?;
+        let report = process
+            .until(START + lasting, async |said| {
+                said.lines().find_map(|line| serde_json::from_str::<Report>(line).ok())
+            })
+            .await
+            .context("graphile-worker did not come to an end")?;
+        ensure!(report.failed == 0, "{} jobs of graphile-worker failed", report.failed);
+        ensure!(report.left > 0, "graphile-worker ran out of jobs: JOBS_PER_SECOND is too low");
+        Ok(report.jobs_per_second)
+    }
+}
+
+impl Peer for Graphile {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn turn(&mut self, lasting: Duration) -> BoxFuture<'_, anyhow::Result<f64>> {
+        Box::pin(self.run(self.concurrency, lasting))
+    }
+}

@@ -1,0 +1,29 @@
+//! What is measured: Holdfast, and what it is compared with.
+
+pub(crate) mod bare;
+pub(crate) mod batch;
+pub(crate) mod echo;
+pub(crate) mod etcd;
+pub(crate) mod graphile;
+pub(crate) mod holdfast;
+pub(crate) mod pgbench;
+pub(crate) mod provider;
+
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+
+/// One of those that take turns.
+pub(crate) trait Peer {
+    /// What it is, for a reader.
+    fn name(&self) -> &str;
+
+    /// Works as fast as it can for a while. Answers with how much it did, by the second.
+    fn turn(&mut self, lasting: Duration) -> BoxFuture<'_, anyhow::Result<f64>>;
+}
+
+/// The rounds of a peer.
+pub(crate) struct Rounds {
+    pub(crate) name: String,
+    pub(crate) per_second: Vec<f64>,
+}

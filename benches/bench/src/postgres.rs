@@ -1,0 +1,76 @@
+//! Statements that the benchmark itself runs, and Postgres's programs.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
+
+/// The pool that is worked on.
+pub(crate) const POOL: &str = "bench";
+
+/// Runs statements, one after the other.
+pub(crate) async fn run(url: &str, sql: &str) -> anyhow::Result<()> {
+    let mut db = PgConnection::connect(url).await?;
+    sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&mut db).await?;
+    db.close().await?;
+    Ok(())
+}
+
+/// A number that a query answers with.
+pub(crate) async fn number(url: &str, sql: &str) -> anyhow::Result<i64> {
+    let mut db = PgConnection::connect(url).await?;
+    let number = sqlx::query_scalar(AssertSqlSafe(sql.to_owned())).fetch_one(&mut db).await?;
+    db.close().await?;
+    Ok(number)
+}
+
+/// What a setting is.
+pub(crate) async fn setting(url: &str, name: &str) -> anyhow::Result<String> {
+    let mut db = PgConnection::connect(url).await?;
+    let show = format!("SHOW {name}");
+    Ok(sqlx::query_scalar(AssertSqlSafe(show)).fetch_one(&mut db).await?)
+}
+
+/// A pool of accounts that are free, and belong to no plan: what a one-row statement has to look at is the
+/// least then.
+pub(crate) async fn fill(url: &str, accounts: usize) -> anyhow::Result<()> {
+    let sql = format!(
+        "INSERT INTO pools (pool_id, currency_code, default_lease, min_lease, max_lease, amount_mismatch)
+         VALUES ('{POOL}', 'EUR', '1 minute', '1 second', '1 hour', 'ACCEPT');
+         INSERT INTO accounts (pool_id, account_id, country_code)
+         SELECT '{POOL}', format('account-%s', lpad(n::text, 8, '0')), 'DE'
+         FROM generate_series(1, {accounts}) n;
+         ANALYZE"
+    );
+    run(url, &sql).await?;
+    run(url, "VACUUM accounts").await
+}
+
+/// One of Postgres's programs.
+pub(crate) fn program(name: &str) -> anyhow::Result<PathBuf> {
+    let given = std::env::var_os("HOLDFAST_POSTGRES_BIN").map(PathBuf::from);
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut folders: Vec<_> = given.into_iter().chain(std::env::split_paths(&path)).collect();
+    for usual in ["/usr/lib/postgresql", "/opt/homebrew/opt", "/usr/local/opt"] {
+        folders.extend(newest_first(Path::new(usual)));
+    }
+    folders
+        .into_iter()
+        .map(|folder| folder.join(name))
+        .find(|program| program.is_file())
+        .with_context(|| format!("{name} is not installed; it comes with Postgres"))
+}
+
+/// The folders of programs of the versions of Postgres in a folder.
+fn newest_first(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut versions: Vec<(u32, PathBuf)> = entries
+        .filter_map(|entry| {
+            let name = entry.file_name().into_string().ok()?;
+            let version = name.strip_prefix("postgresql@").unwrap_or(&name).parse().ok()?;
+            Some((version, entry.path().join("bin")))
+        })
+        .collect();
+    versions.sort_by(|a, b| b.cmp(a));
+    versions.into_iter().map(|(_, folder)| folder).collect()
+}
