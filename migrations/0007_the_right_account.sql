@@ -6,6 +6,8 @@ ALTER TABLE plans
     -- How much each day may bring. The last day has no limit of its own but the target; a plan
     -- without days is all last day.
     ADD COLUMN day_amounts_minor bigint[] NOT NULL DEFAULT '{}',
+    -- The most days that it has ever had: accounts may be on any of them, and are looked for day by day.
+    ADD COLUMN days_ever int NOT NULL DEFAULT 1 CHECK (days_ever >= 1),
     -- How far a day may go beyond its amount.
     ADD COLUMN day_tolerance_minor bigint NOT NULL DEFAULT 0 CHECK (day_tolerance_minor >= 0),
     -- From the end of a day until the next one is due. Elapsed time: hours, never calendar days.
@@ -78,12 +80,14 @@ ALTER TABLE redemptions
     ADD COLUMN plan_id text COLLATE "C",
     ADD COLUMN plan_day int;
 
--- What acquire walks, in its order: for each plan (none: ''), 'PROCESSING' before 'WAITING', the
--- fullest first, then the longest unused.
+-- What acquire walks, in its order: for each plan (none: '') 'PROCESSING' before 'WAITING', and for each
+-- day the fullest first, then the longest unused. What was credited on the day comes last: an account
+-- whose day is too full for a card is passed by without a look at its row.
 DROP INDEX accounts_free;
 DROP INDEX accounts_free_by_plan;
 CREATE INDEX accounts_free ON accounts
-    (pool_id, plan_key, status, fullness_minor DESC, idle_since, account_id)
+    (pool_id, plan_key, status, plan_day, fullness_minor DESC, idle_since, account_id,
+     day_credited_minor)
     WHERE status IN ('PROCESSING', 'WAITING') AND login_status = 'ACTIVE'
         AND NOT paused AND NOT draining AND NOT parked;
 
@@ -224,12 +228,12 @@ DECLARE
 BEGIN
     NEW.parked := NEW.status IN ('WAITING', 'PROCESSING')
         AND COALESCE(GREATEST(NEW.day_due_at, NEW.cooldown_until, NEW.hold_until) > now(), false);
-    -- Whoever ends a lease, or takes a plan away, and does not know of these: a server of the version
-    -- before, or a person.
+    -- Whoever ends a lease, or gives another plan or takes it away, and does not know of these: a server
+    -- of the version before, or a person. A plan begins on its first day.
     IF NEW.status <> 'LOCKING' THEN
         NEW.reserved_minor := NULL;
     END IF;
-    IF NEW.plan_id IS NULL THEN
+    IF NEW.plan_id IS NULL OR TG_OP = 'UPDATE' AND NEW.plan_id IS DISTINCT FROM OLD.plan_id THEN
         NEW.plan_day := 1;
         NEW.day_credited_minor := 0;
         NEW.day_due_at := NULL;

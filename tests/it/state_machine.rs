@@ -156,7 +156,10 @@ impl Bench {
         match event {
             // What it has all of must be something.
             AccountEvent::Replan { .. } => self.set(id, "balance_minor = 100").await,
-            AccountEvent::EndDay => self.set(id, "plan_id = 'over', day_credited_minor = 1").await,
+            AccountEvent::EndDay => {
+                self.set(id, "plan_id = 'over'").await;
+                self.set(id, "day_credited_minor = 1").await;
+            }
             _ => {}
         }
         account

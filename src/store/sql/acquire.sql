@@ -36,13 +36,20 @@ waiting AS MATERIALIZED (
     FROM wanted w
     WHERE NOT EXISTS (SELECT FROM held h WHERE h.request_id = w.request_id)
 ),
--- What can be picked, by plan: accounts of the plans, and accounts of none (''), which have the terms
--- of the asked plan, if one is asked for.
+-- What can be picked, by plan and day: accounts of the plans, and accounts of none (''), which have the
+-- terms of the asked plan, if one is asked for, and are on its first day.
 kind AS MATERIALIZED (
     SELECT
         t.plan_key, t.plan_key <> '' AS has_plan, w.wish, w.expected,
         -- The fullest that may fit: where the walk along the index begins.
         CASE WHEN t.plan_key = '' THEN 0 ELSE t.target_minor - COALESCE(w.expected, 1) END AS fullest,
+        -- And the most that may have been credited on the day. The last one has no limit of its own.
+        d.day,
+        CASE
+            WHEN d.day < cardinality(t.day_amounts_minor)
+                THEN t.day_amounts_minor[d.day] + t.day_tolerance_minor - COALESCE(w.expected, 1)
+            ELSE 9223372036854775807
+        END AS most_credited,
         t.target_minor, t.day_amounts_minor, t.day_tolerance_minor, t.smallest_minor, t.largest_minor,
         t.step_minor, t.fixed_minor, t.least_steps
     FROM (SELECT DISTINCT x.wish, x.expected FROM waiting x) w
@@ -56,6 +63,13 @@ kind AS MATERIALIZED (
         LEFT JOIN plans n ON n.pool_id = $1 AND n.plan_id = $8
         WHERE $8::text IS NULL OR n.plan_id IS NOT NULL
     ) t
+    -- An array, of which Postgres expects few elements: of a series it expects a thousand.
+    CROSS JOIN LATERAL unnest(ARRAY(
+        SELECT generate_series(1, CASE
+            WHEN t.plan_key = '' THEN 1
+            ELSE GREATEST(t.days_ever, cardinality(t.day_amounts_minor))
+        END)
+    )) AS d (day)
     -- A plan that never takes the amount is not walked.
     WHERE (w.expected >= t.smallest_minor AND w.expected <= t.largest_minor) IS NOT FALSE
       AND (w.expected % t.step_minor = 0) IS NOT FALSE
@@ -105,7 +119,9 @@ candidate AS MATERIALIZED (
               AND NOT a.paused
               AND NOT a.draining
               AND NOT a.parked
+              AND a.plan_day = k.day
               AND a.fullness_minor <= k.fullest
+              AND a.day_credited_minor <= k.most_credited
               AND a.idle_since <= now()
               AND $7::text IS NULL
               AND ($9::text IS NULL OR a.country_code = $9)
@@ -130,7 +146,7 @@ candidate AS MATERIALIZED (
     UNION ALL
     SELECT k.wish, k.has_plan, k.target_minor, a.account_id, a.version, a.status, a.balance_minor, a.idle_since
     FROM apart a
-    JOIN kind k ON k.plan_key = a.plan_key
+    JOIN kind k ON k.plan_key = a.plan_key AND k.day = a.plan_day
     WHERE a.status IN ('PROCESSING', 'WAITING')
       AND a.login_status = 'ACTIVE'
       AND NOT a.paused

@@ -3,10 +3,10 @@
 -- redemptions; which amounts it takes: $8 the smallest, $9 the largest, $10 the step, $11 the fixed ones,
 -- $12 their least sums.
 INSERT INTO plans AS n (
-    pool_id, plan_id, target_minor, day_amounts_minor, day_tolerance_minor, day_interval,
+    pool_id, plan_id, target_minor, days_ever, day_amounts_minor, day_tolerance_minor, day_interval,
     redemption_interval, smallest_minor, largest_minor, step_minor, fixed_minor, least_steps
 )
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+VALUES ($1, $2, $3, GREATEST(cardinality($4::bigint[]), 1), $4, $5, $6, $7, $8, $9, $10, $11, $12)
 ON CONFLICT DO NOTHING
 RETURNING
     n.plan_id AS "plan_id!",

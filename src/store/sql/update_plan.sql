@@ -3,6 +3,7 @@
 UPDATE plans n
 SET target_minor = $3,
     day_amounts_minor = $4,
+    days_ever = GREATEST(n.days_ever, cardinality($4::bigint[])),
     day_tolerance_minor = $5,
     day_interval = $6,
     redemption_interval = $7,
