@@ -151,14 +151,16 @@ fn check_terms(terms: &Terms) -> Result<(), Error> {
 
 /// Lets the free accounts of a plan go on to their next day where this one has nothing left to take.
 pub(super) async fn advance_days(store: &Store, pool_id: &PoolId, plan_id: &PlanId, actor: &str) {
+    let mut after = String::new();
     loop {
-        match store.advance_days(pool_id, plan_id, ADVANCE_AT_ONCE, actor).await {
-            Ok(advanced) => {
+        match store.advance_days(pool_id, plan_id, ADVANCE_AT_ONCE, actor, &after).await {
+            Ok((advanced, last)) => {
                 if advanced > 0 {
                     tracing::info!(%pool_id, %plan_id, advanced, "days ended that had nothing left to take");
                 }
-                if advanced < ADVANCE_AT_ONCE {
-                    return;
+                match last {
+                    Some(last) if advanced >= ADVANCE_AT_ONCE => after = last,
+                    _ => return,
                 }
             }
             Err(error) => {

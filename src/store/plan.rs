@@ -168,24 +168,28 @@ impl Store {
         .transpose()
     }
 
-    /// Lets free accounts of a plan, at most `limit`, go on to their next day where the plan's present
-    /// terms leave nothing to take on this one. Answers with how many there were.
+    /// Lets free accounts of a plan after `after`, at most `limit`, go on to their next day where the
+    /// plan's present terms leave nothing to take on this one. Answers with how many there were, and with
+    /// the last of them.
     pub async fn advance_days(
         &self,
         pool_id: &PoolId,
         plan_id: &PlanId,
         limit: i64,
         actor: &str,
-    ) -> Result<i64, StoreError> {
-        Ok(sqlx::query_file_scalar!(
+        after: &str,
+    ) -> Result<(i64, Option<String>), StoreError> {
+        let row = sqlx::query_file!(
             "src/store/sql/advance_days.sql",
             pool_id.as_str(),
             plan_id.as_str(),
             limit,
             actor,
+            after,
         )
         .fetch_one(&self.db)
-        .await?)
+        .await?;
+        Ok((row.advanced, row.last))
     }
 
     /// The plans of any pool that have days: those that were changed lately, or all of them.

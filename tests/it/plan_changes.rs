@@ -178,7 +178,7 @@ async fn a_day_that_takes_nothing_from_its_beginning_is_passed_over() {
     // One day, one interval: it does not end before it is due.
     let store = world.store();
     let names = (PoolId::parse("pool").unwrap(), PlanId::parse("plan").unwrap());
-    assert_eq!(store.advance_days(&names.0, &names.1, 100, "test").await.unwrap(), 0);
+    assert_eq!(store.advance_days(&names.0, &names.1, 100, "test", "").await.unwrap().0, 0);
     psql(&mut world.sql().await, "UPDATE accounts SET day_due_at = now()").await;
     world.start_server().await;
     eventually(LIMIT, "the day is passed over", async || {

@@ -300,7 +300,7 @@ impl Bench {
             AccountEvent::Replan { target_reached } => self.replan(account, target_reached).await,
             AccountEvent::EndDay => {
                 let over = PlanId::parse("over").unwrap();
-                self.store.advance_days(&self.pool_id, &over, 1000, "test").await.unwrap();
+                self.store.advance_days(&self.pool_id, &over, 1000, "test", "").await.unwrap();
                 let now =
                     self.store.get_account(&self.pool_id, &account.id).await.unwrap().unwrap();
                 if now.plan_day == 2 { Said::Done } else { Said::RefusedSomehow }

@@ -1,7 +1,8 @@
 -- Advance, shape (a): free accounts whose day has nothing left to take, because their plan was changed,
 -- because of a late credit, or from its beginning, go on to their next day. What a redemption ends,
 -- settle.sql ends.
--- $1 pool_id, $2 plan_id, $3 how many at the most, $4 who looks. Answers with how many there were.
+-- $1 pool_id, $2 plan_id, $3 how many at the most, $4 who looks, $5 after which account. Answers with how
+-- many there were, and the last of them.
 WITH over AS MATERIALIZED (
     SELECT
         a.account_id,
@@ -10,6 +11,7 @@ WITH over AS MATERIALIZED (
     JOIN plans n ON n.pool_id = $1 AND n.plan_id = a.plan_id
     WHERE a.pool_id = $1
       AND a.plan_id = $2
+      AND a.account_id > $5
       AND n.pool_id = $1
       AND a.status IN ('PROCESSING', 'WAITING')
       AND a.plan_day < cardinality(n.day_amounts_minor)
@@ -50,4 +52,4 @@ advanced AS (
       AND a.status IN ('PROCESSING', 'WAITING')
     RETURNING a.account_id
 )
-SELECT count(*) AS "advanced!" FROM advanced d
+SELECT count(*) AS "advanced!", max(d.account_id) AS "last?" FROM advanced d
