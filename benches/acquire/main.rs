@@ -25,6 +25,8 @@ use holdfast::{
     store::{
         Store,
         acquire::{Selector, Wanted},
+        lease::LeaseAnswer,
+        walks::{Freed, Walks},
     },
 };
 use sqlx::{Connection as _, PgConnection, Row as _};
@@ -57,6 +59,8 @@ struct Bench {
     store: Store,
     url: String,
     times: Vec<Duration>,
+    /// As the server's dispatcher has them.
+    walks: Walks,
 }
 
 #[tokio::main]
@@ -102,7 +106,7 @@ impl Bench {
         let store = Store::open(&url.clone().into(), 2).unwrap();
         store.migrate().await.unwrap();
         pools::fill(&url, accounts).await;
-        Self { accounts, store, url, times: Vec::new() }
+        Self { accounts, store, url, times: Vec::new(), walks: Walks::default() }
     }
 
     async fn run(&mut self, counted: bool) {
@@ -115,8 +119,11 @@ impl Bench {
                 expected_minor: Some(CARD),
             };
             let began = Instant::now();
-            let found =
-                self.store.acquire(&pool_id, &Selector::default(), &[wanted]).await.unwrap();
+            let found = self
+                .store
+                .acquire(&pool_id, &Selector::default(), &[wanted], &mut self.walks)
+                .await
+                .unwrap();
             let took = began.elapsed();
             let account = found.into_values().next().expect("one fits").account;
             if counted {
@@ -127,7 +134,9 @@ impl Bench {
                 account_id: account.account_id,
                 token: FencingToken(account.token.0),
             };
-            self.store.release(&lease).await.unwrap();
+            if let LeaseAnswer::Done(account) = self.store.release(&lease).await.unwrap() {
+                Freed::of(&account).iter().for_each(|freed| self.walks.note_freed(freed));
+            }
         }
     }
 

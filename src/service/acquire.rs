@@ -9,6 +9,7 @@
 
 mod dispatcher;
 mod turns;
+mod walks;
 mod why;
 
 use std::{
@@ -29,6 +30,7 @@ use tokio_util::sync::CancellationToken;
 use self::{
     dispatcher::{Dispatcher, MAX_WAITING},
     turns::{Turns, Waiter},
+    walks::WalksByWish,
 };
 use super::{
     error::{Error, all},
@@ -44,7 +46,9 @@ use crate::{
         Store, StoreError,
         account::Account,
         acquire::{Acquired, Considered, Counts, Selector, Wanted},
+        lease::LeaseAnswer,
         pool::Pool,
+        walks::Freed,
     },
 };
 
@@ -101,14 +105,35 @@ pub struct Acquire {
 #[derive(Clone, Debug)]
 struct Queue {
     waiters: mpsc::Sender<Waiter>,
-    freed: Arc<Freed>,
+    freed: Arc<FreedHere>,
 }
 
-/// How often an account may have become free on this server, and the bell that rings when one may.
+/// What became free on this server since anybody looked, and the bell that rings when something may have.
 #[derive(Debug, Default)]
-struct Freed {
+struct FreedHere {
+    /// How often something did.
     count: AtomicU64,
+    /// Those that may stand before where walks begin.
+    accounts: Mutex<Vec<Freed>>,
     bell: Notify,
+}
+
+impl FreedHere {
+    fn count(&self) -> u64 {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    fn note(&self, freed: Option<Freed>) {
+        if let Some(freed) = freed {
+            self.accounts.lock().unwrap_or_else(PoisonError::into_inner).push(freed);
+        }
+        self.count.fetch_add(1, Ordering::Relaxed);
+        self.bell.notify_one();
+    }
+
+    fn take(&self) -> Vec<Freed> {
+        std::mem::take(&mut self.accounts.lock().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 impl Acquire {
@@ -198,12 +223,11 @@ impl Acquire {
         Ok(Explained { pool, considered, counts })
     }
 
-    /// Tells those who wait for the pool's accounts that one may be free.
-    pub fn wake(&self, pool_id: &PoolId) {
+    /// Tells those who wait for the pool's accounts that one may be free; `freed` is what is known of it.
+    pub fn wake(&self, pool_id: &PoolId, freed: Option<Freed>) {
         let queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(queue) = queues.get(pool_id) {
-            queue.freed.count.fetch_add(1, Ordering::Relaxed);
-            queue.freed.bell.notify_one();
+            queue.freed.note(freed);
         }
     }
 
@@ -222,6 +246,7 @@ impl Acquire {
             arrivals,
             freed: Arc::clone(&queue.freed),
             turns: Turns::default(),
+            walks: WalksByWish::default(),
             expired_at: None,
             unparked_at: None,
             looked_at: None,
@@ -258,19 +283,24 @@ impl Drop for Answer {
         };
         let acquire = self.acquire.clone();
         tokio::spawn(async move {
-            give_back(&acquire.store, &lease).await;
-            acquire.wake(&lease.pool_id);
+            let freed = give_back(&acquire.store, &lease).await;
+            acquire.wake(&lease.pool_id, freed);
         });
     }
 }
 
-/// Ends a lease that nobody knows of.
-async fn give_back(store: &Store, lease: &LeaseRef) {
-    if let Err(error) = store.release(lease).await {
-        tracing::warn!(
-            pool_id = %lease.pool_id, account_id = %lease.account_id, %error,
-            "a lease that nobody took could not be released, and ends by itself"
-        );
+/// Ends a lease that nobody knows of. Answers what walks have to know of its account.
+async fn give_back(store: &Store, lease: &LeaseRef) -> Option<Freed> {
+    match store.release(lease).await {
+        Ok(LeaseAnswer::Done(account)) => Freed::of(&account),
+        Ok(_) => None,
+        Err(error) => {
+            tracing::warn!(
+                pool_id = %lease.pool_id, account_id = %lease.account_id, %error,
+                "a lease that nobody took could not be released, and ends by itself"
+            );
+            None
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     domain::lease::{LeaseLoss, LeaseRef},
-    store::{Store, account::Account, lease::LeaseAnswer},
+    store::{Store, account::Account, lease::LeaseAnswer, walks::Freed},
 };
 
 /// The holder's side of leases. Cheap to clone.
@@ -51,7 +51,7 @@ impl Leases {
                     waits_for_redemption_id = account.open_redemption_id.map(|id| id.to_string()),
                     "released"
                 );
-                self.acquire.wake(&lease.pool_id);
+                self.acquire.wake(&lease.pool_id, Freed::of(&account));
                 Ok(account)
             }
             LeaseAnswer::Lost(LeaseLoss::Released, account) => Ok(account),

@@ -165,10 +165,11 @@ impl Settler {
                 account_status,
                 resume_status,
                 account_balance_minor,
+                freed,
             } => {
                 log_settled(&redemption, [account_status, resume_status], account_balance_minor);
                 if account_status != AccountStatus::Locking {
-                    self.acquire.wake(pool_id);
+                    self.acquire.wake(pool_id, freed);
                 }
                 Ok((true, *redemption))
             }

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::{acquire::Acquire, plans::advance_days, pools::Pools};
 use crate::{
     domain::{id::PoolId, lease::MAX_LEASE},
-    store::{Store, account::Account},
+    store::{Store, account::Account, walks::Freed},
 };
 
 /// Who ends expired leases, in the accounts' events.
@@ -95,9 +95,9 @@ async fn sweep(store: &Store, acquire: &Acquire, pool_id: &PoolId) {
     loop {
         match store.expire(pool_id, BATCH, ACTOR).await {
             Ok(ended) => {
-                ended.iter().for_each(log_expired);
-                if !ended.is_empty() {
-                    acquire.wake(pool_id);
+                for account in &ended {
+                    log_expired(account);
+                    acquire.wake(pool_id, Freed::of(account));
                 }
                 if ended.len() < usize::try_from(BATCH).unwrap_or(usize::MAX) {
                     return;

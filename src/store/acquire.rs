@@ -2,15 +2,16 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use super::{
     Store, StoreError,
-    account::{Account, Labels, account_row, labels_json, read_account_id},
+    account::{Account, Labels, account_row, labels_json, read_account_id, read_status},
     error::{is_foreign_key_violation, is_unique_violation},
     interval,
     lane::run_again_after_contention,
+    walks::{Columns, Walks},
 };
 use crate::{
     domain::{
@@ -99,7 +100,14 @@ pub struct SelectorCheck {
     pub account_exists: bool,
 }
 
-account_row!(AcquiredRow { request_id: String, fresh: bool, resume_status: String });
+account_row!(AcquiredRow {
+    request_id: String,
+    fresh: bool,
+    resume_status: String,
+    walk_plan_key: Option<String>,
+    walk_first: Option<i64>,
+    walk_since: Option<time::OffsetDateTime>
+});
 
 struct ConsideredRow {
     verdict: String,
@@ -113,7 +121,7 @@ impl Store {
     /// Leases free accounts that `selector` allows to the requests: each in its turn gets the first, in
     /// the order of the choice, whose plan wants what it expects. A request that has a lease already gets
     /// that; one that is not in the answer found nothing. No two of `wanted` may have the same
-    /// `request_id`.
+    /// `request_id`. `walks` are those of earlier calls with the same wish, or none.
     ///
     /// May be repeated when the reply was lost: the requests then have their leases already.
     pub async fn acquire(
@@ -121,13 +129,26 @@ impl Store {
         pool_id: &PoolId,
         selector: &Selector,
         wanted: &[Wanted],
+        walks: &mut Walks,
     ) -> Result<HashMap<RequestId, Acquired>, StoreError> {
         let mut found = HashMap::new();
+        // Most wish the same, and are served by a walk alone.
+        let same = wanted.windows(2).all(|two| two[0].expected_minor == two[1].expected_minor);
+        if same && selector.account_id.is_none() {
+            found = self.walk(pool_id, selector, wanted, walks).await?;
+            if found.len() == wanted.len() {
+                return Ok(found);
+            }
+            if !walks.may_search() {
+                found.extend(self.leases_of(pool_id, &missing(wanted, &found)).await?);
+                return Ok(found);
+            }
+        }
+        let begun = Instant::now();
         for spare in SPARE {
-            let rest: Vec<_> =
-                wanted.iter().filter(|one| !found.contains_key(&one.request_id)).cloned().collect();
+            let rest = missing(wanted, &found);
             if !rest.is_empty() {
-                match self.acquire_some(pool_id, selector, &rest, spare).await {
+                match self.search(pool_id, selector, &rest, spare).await {
                     Ok(more) => found.extend(more),
                     // Those who have their lease hear of it; the others are tried again.
                     Err(error) if !found.is_empty() => {
@@ -137,47 +158,105 @@ impl Store {
                 }
             }
         }
+        walks.searched(begun.elapsed());
         Ok(found)
     }
 
-    async fn acquire_some(
+    /// Serves those who wish the same, by a walk from where earlier ones came to.
+    async fn walk(
+        &self,
+        pool_id: &PoolId,
+        selector: &Selector,
+        wanted: &[Wanted],
+        walks: &mut Walks,
+    ) -> Result<HashMap<RequestId, Acquired>, StoreError> {
+        let from = walks.begin();
+        let begun = Instant::now();
+        let rows = run_again(|| self.walk_rows(pool_id, selector, wanted, &from)).await?;
+        walks.walked(begun.elapsed());
+        for row in &rows {
+            if let (Some(plan_key), Some(first), Some(since)) =
+                (&row.walk_plan_key, row.walk_first, row.walk_since)
+            {
+                let status = read_status(&row.resume_status)?;
+                walks.took(plan_key.clone(), status, row.plan_day, (first, since));
+            }
+        }
+        read_acquired(pool_id, &rows)
+    }
+
+    async fn walk_rows(
+        &self,
+        pool_id: &PoolId,
+        selector: &Selector,
+        wanted: &[Wanted],
+        from: &Columns,
+    ) -> Result<Vec<AcquiredRow>, sqlx::Error> {
+        sqlx::query_file_as!(
+            AcquiredRow,
+            "src/store/sql/acquire.sql",
+            pool_id.as_str(),
+            &wanted.iter().map(|w| w.request_id.to_string()).collect::<Vec<_>>(),
+            &wanted.iter().map(|w| w.holder.to_string()).collect::<Vec<_>>(),
+            &wanted.iter().map(|w| interval(w.ttl)).collect::<Vec<_>>(),
+            wanted.first().and_then(|w| w.expected_minor),
+            i64::try_from(wanted.len()).unwrap_or(i64::MAX),
+            selector.plan_id.as_ref().map(PlanId::as_str),
+            selector.country_code.as_deref(),
+            selector.card_country.as_deref(),
+            selector.min_headroom_minor,
+            labels_json(&selector.labels),
+            &excluded(selector),
+            &from.plan_keys,
+            &from.statuses,
+            &from.days,
+            &from.firsts,
+            &from.sinces,
+        )
+        .fetch_all(&self.db)
+        .await
+    }
+
+    /// The leases that requests have already.
+    async fn leases_of(
+        &self,
+        pool_id: &PoolId,
+        wanted: &[Wanted],
+    ) -> Result<HashMap<RequestId, Acquired>, StoreError> {
+        let rows = sqlx::query_file_as!(
+            AcquiredRow,
+            "src/store/sql/get_leases.sql",
+            pool_id.as_str(),
+            &wanted.iter().map(|w| w.request_id.to_string()).collect::<Vec<_>>(),
+        )
+        .fetch_all(&self.db)
+        .await?;
+        read_acquired(pool_id, &rows)
+    }
+
+    /// Serves those who wish different things, or for whom a walk found nothing.
+    async fn search(
         &self,
         pool_id: &PoolId,
         selector: &Selector,
         wanted: &[Wanted],
         spare: usize,
     ) -> Result<HashMap<RequestId, Acquired>, StoreError> {
-        // A unique violation: the same request is being served by another server. Next time its
-        // lease is seen. A foreign key's: the plan was deleted, and is not there next time.
-        let rows = run_again_after_contention(
-            Step::Acquire,
-            || self.acquire_rows(pool_id, selector, wanted, wanted.len() + spare),
-            |error| is_unique_violation(error) || is_foreign_key_violation(error),
-        )
-        .await?;
-        rows.iter()
-            .map(|row| {
-                let request_id = RequestId::parse_any(&row.request_id)
-                    .map_err(|_| StoreError::Unreadable("accounts.lease_request_id"))?;
-                let original_status = AccountStatus::parse(&row.resume_status)
-                    .ok_or(StoreError::Unreadable("accounts.resume_status"))?;
-                let account = row.account(pool_id)?;
-                Ok((request_id, Acquired { fresh: row.fresh, original_status, account }))
-            })
-            .collect()
+        let most = wanted.len() + spare;
+        let rows = run_again(|| self.search_rows(pool_id, selector, wanted, most)).await?;
+        read_acquired(pool_id, &rows)
     }
 
-    async fn acquire_rows(
+    async fn search_rows(
         &self,
         pool_id: &PoolId,
         selector: &Selector,
         wanted: &[Wanted],
         most: usize,
     ) -> Result<Vec<AcquiredRow>, sqlx::Error> {
-        let exclude: Vec<_> = selector.exclude.iter().map(AccountId::to_string).collect();
         sqlx::query_file_as!(
             AcquiredRow,
-            "src/store/sql/acquire.sql",
+            "src/store/sql/acquire_any.sql",
             pool_id.as_str(),
             &wanted.iter().map(|w| w.request_id.to_string()).collect::<Vec<_>>(),
             &wanted.iter().map(|w| w.holder.to_string()).collect::<Vec<_>>(),
@@ -190,7 +269,7 @@ impl Store {
             selector.card_country.as_deref(),
             selector.min_headroom_minor,
             labels_json(&selector.labels),
-            &exclude,
+            &excluded(selector),
         )
         .fetch_all(&self.db)
         .await
@@ -231,7 +310,6 @@ impl Store {
         expected_minor: Option<i64>,
         limit: i64,
     ) -> Result<(Counts, Vec<Considered>), StoreError> {
-        let exclude: Vec<_> = selector.exclude.iter().map(AccountId::to_string).collect();
         let rows = sqlx::query_file_as!(
             ConsideredRow,
             "src/store/sql/explain_acquire.sql",
@@ -242,7 +320,7 @@ impl Store {
             selector.card_country.as_deref(),
             selector.min_headroom_minor,
             labels_json(&selector.labels),
-            &exclude,
+            &excluded(selector),
             expected_minor,
             limit,
         )
@@ -264,4 +342,41 @@ impl Store {
         }
         Ok((counts, considered))
     }
+}
+
+/// Runs the statement, again after it met another one.
+async fn run_again<F>(statement: impl FnMut() -> F) -> Result<Vec<AcquiredRow>, StoreError>
+where
+    F: Future<Output = Result<Vec<AcquiredRow>, sqlx::Error>>,
+{
+    // A unique violation: the same request is being served by another server. Next time its
+    // lease is seen. A foreign key's: the plan was deleted, and is not there next time.
+    run_again_after_contention(Step::Acquire, statement, |error| {
+        is_unique_violation(error) || is_foreign_key_violation(error)
+    })
+    .await
+}
+
+fn read_acquired(
+    pool_id: &PoolId,
+    rows: &[AcquiredRow],
+) -> Result<HashMap<RequestId, Acquired>, StoreError> {
+    rows.iter()
+        .map(|row| {
+            let request_id = RequestId::parse_any(&row.request_id)
+                .map_err(|_| StoreError::Unreadable("accounts.lease_request_id"))?;
+            let original_status = read_status(&row.resume_status)?;
+            let account = row.account(pool_id)?;
+            Ok((request_id, Acquired { fresh: row.fresh, original_status, account }))
+        })
+        .collect()
+}
+
+/// Those who were not served.
+fn missing(wanted: &[Wanted], found: &HashMap<RequestId, Acquired>) -> Vec<Wanted> {
+    wanted.iter().filter(|one| !found.contains_key(&one.request_id)).cloned().collect()
+}
+
+fn excluded(selector: &Selector) -> Vec<String> {
+    selector.exclude.iter().map(AccountId::to_string).collect()
 }

@@ -137,9 +137,10 @@ impl Batch for Renew {
         pool_id: &PoolId,
         inputs: &[Self::Input],
     ) -> Result<Vec<LeaseAnswer>, sqlx::Error> {
-        let ids: Vec<_> = inputs.iter().map(|(lease, _)| lease.account_id.to_string()).collect();
-        let tokens: Vec<_> = inputs.iter().map(|(lease, _)| lease.token.0).collect();
-        let ttls: Vec<_> = inputs.iter().map(|(_, ttl)| interval(*ttl)).collect();
+        let ordered = by_account(inputs, |(lease, _)| lease);
+        let ids: Vec<_> = ordered.iter().map(|(lease, _)| lease.account_id.to_string()).collect();
+        let tokens: Vec<_> = ordered.iter().map(|(lease, _)| lease.token.0).collect();
+        let ttls: Vec<_> = ordered.iter().map(|(_, ttl)| interval(*ttl)).collect();
         let rows = sqlx::query_file_as!(
             AccountRow,
             "src/store/sql/renew.sql",
@@ -186,6 +187,14 @@ impl Batch for Release {
         let leases: Vec<_> = inputs.iter().collect();
         answer(&self.db, pool_id, &leases, rows).await
     }
+}
+
+/// The inputs in the order of their accounts, in which the statements change the rows: two statements that
+/// each waited for a row of the other's would wait for ever.
+fn by_account<T>(inputs: &[T], lease: impl Fn(&T) -> &LeaseRef) -> Vec<&T> {
+    let mut ordered: Vec<_> = inputs.iter().collect();
+    ordered.sort_unstable_by(|a, b| lease(a).account_id.cmp(&lease(b).account_id));
+    ordered
 }
 
 /// An answer for each lease: the row that was changed, or why there is none.

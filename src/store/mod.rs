@@ -16,6 +16,7 @@ pub mod outcome;
 pub mod plan;
 pub mod pool;
 pub mod redemption;
+pub mod walks;
 
 use std::{str::FromStr as _, time::Duration};
 
@@ -64,8 +65,14 @@ impl Store {
                 // Statements are written for any arguments; planning one anew costs more than running it.
                 ("plan_cache_mode", "force_generic_plan"),
                 ("jit", "off"),
-                // A bitmap loses the order of the index that the choice walks, and reads all that is free.
+                // They are written as walks along an index that they name, row by row. What else Postgres
+                // may think of is for tables of another size than the ones that it will find: it is planned
+                // once, perhaps while they are empty. And a bitmap loses the order of the index that the
+                // choice walks.
                 ("enable_bitmapscan", "off"),
+                ("enable_seqscan", "off"),
+                ("enable_hashjoin", "off"),
+                ("enable_mergejoin", "off"),
             ])
             .disable_statement_logging();
         let db = Db::new(options, connections);

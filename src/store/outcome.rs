@@ -9,11 +9,12 @@ use uuid::Uuid;
 
 use super::{
     Store, StoreError,
-    account::read_status,
+    account::{read_plan_id, read_status},
     db::Db,
     interval,
     lane::Batch,
     redemption::{Redemption, Resolution, redemption_row},
+    walks::Freed,
 };
 use crate::{
     domain::{
@@ -72,6 +73,8 @@ pub enum Settled {
         resume_status: AccountStatus,
         /// The account's balance now, in minor units.
         account_balance_minor: i64,
+        /// The account, if it is free now, for those who look for one.
+        freed: Option<Freed>,
     },
     /// The redemption was settled before, or there is none, or it is in doubt and the outcome was only
     /// inferred.
@@ -118,7 +121,10 @@ pub enum Next {
 redemption_row!(SettledRow {
     account_status: String,
     resume_status: String,
-    account_balance_minor: i64
+    account_balance_minor: i64,
+    account_plan_id: Option<String>,
+    account_plan_day: i32,
+    account_updated_at: time::OffsetDateTime
 });
 redemption_row!(DeferredRow {});
 
@@ -221,12 +227,21 @@ impl SettledRow {
         let read = || {
             let account_status = read_status(&self.account_status)?;
             let resume_status = read_status(&self.resume_status)?;
+            let plan_id = self.account_plan_id.as_deref().map(read_plan_id).transpose()?;
+            let freed = Freed::new(
+                plan_id.as_ref(),
+                account_status,
+                self.account_plan_day,
+                account_balance_minor,
+                self.account_updated_at,
+            );
             let redemption = Box::new(self.redemption(pool_id)?);
             Ok(Settled::Recorded {
                 redemption,
                 account_status,
                 resume_status,
                 account_balance_minor,
+                freed,
             })
         };
         read().unwrap_or_else(Settled::Unreadable)

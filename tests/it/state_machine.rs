@@ -23,6 +23,7 @@ use holdfast::{
         late_credit::LateCredit,
         lease::LeaseAnswer,
         outcome::{Outcome, Settled, Settlement},
+        walks::Walks,
     },
 };
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
@@ -367,7 +368,11 @@ impl Bench {
             ttl: Duration::from_secs(60),
             expected_minor: None,
         };
-        let found = self.store.acquire(&self.pool_id, &selector, &[wanted]).await.unwrap();
+        let found = self
+            .store
+            .acquire(&self.pool_id, &selector, &[wanted], &mut Walks::default())
+            .await
+            .unwrap();
         match found.into_values().next() {
             Some(acquired) => {
                 account.token += 1;

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
     time::Duration,
 };
 
@@ -14,8 +14,9 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Freed, give_back,
+    FreedHere, give_back,
     turns::{MAX_ROWS, Turns, Waiter, Wish},
+    walks::WalksByWish,
     why::{self, GaveUp, Known},
 };
 use crate::{
@@ -28,6 +29,7 @@ use crate::{
     store::{
         Store, StoreError,
         acquire::{Acquired, Selector},
+        walks::Freed,
     },
 };
 
@@ -53,8 +55,10 @@ pub(super) struct Dispatcher {
     pub(super) store: Store,
     pub(super) pool_id: PoolId,
     pub(super) arrivals: mpsc::Receiver<Waiter>,
-    pub(super) freed: Arc<Freed>,
+    pub(super) freed: Arc<FreedHere>,
     pub(super) turns: Turns,
+    /// How far walks for each wish came.
+    pub(super) walks: WalksByWish,
     pub(super) expired_at: Option<Instant>,
     pub(super) unparked_at: Option<Instant>,
     pub(super) looked_at: Option<Instant>,
@@ -128,12 +132,12 @@ impl Dispatcher {
     /// Serves those who wait, until nobody more can be. Says why when there was no database.
     async fn serve(&mut self) -> Result<(), String> {
         let mut exhausted: HashSet<Wish> = HashSet::new();
-        let mut freed = self.freed.count.load(Ordering::Relaxed);
+        let mut freed = self.freed.count();
         // A pass must end even while accounts come back all the time: others arrive, and time passes.
         let mut restarts = 4;
         loop {
             // What became free meanwhile is theirs first who were tried in vain before.
-            let freed_now = self.freed.count.load(Ordering::Relaxed);
+            let freed_now = self.freed.count();
             if std::mem::replace(&mut freed, freed_now) != freed_now && restarts > 0 {
                 restarts -= 1;
                 exhausted.clear();
@@ -141,7 +145,11 @@ impl Dispatcher {
             let Some((selector, wanted)) = self.turns.next_group(&exhausted) else { return Ok(()) };
             let hopes: HashMap<_, _> =
                 wanted.iter().map(|w| (w.request_id.clone(), w.expected_minor)).collect();
-            match self.store.acquire(&self.pool_id, &selector, &wanted).await {
+            let expected_minor = wanted.first().and_then(|one| one.expected_minor);
+            let wish = Wish { selector: Arc::clone(&selector), expected_minor };
+            self.freed.take().into_iter().for_each(|freed| self.walks.note_freed(Some(freed)));
+            let walks = self.walks.of(wish);
+            match self.store.acquire(&self.pool_id, &selector, &wanted, walks).await {
                 Ok(found) => {
                     let given = self.hand_out(found).await;
                     let without =
@@ -198,7 +206,8 @@ impl Dispatcher {
             }
         }
         for lease in unwanted {
-            give_back(&self.store, &lease).await;
+            let freed = give_back(&self.store, &lease).await;
+            self.walks.note_freed(freed);
         }
         given
     }
@@ -212,7 +221,10 @@ impl Dispatcher {
         let limit = i64::try_from(MAX_ROWS).unwrap_or(i64::MAX);
         match self.store.expire(&self.pool_id, limit, "acquirer").await {
             Ok(ended) => {
-                ended.iter().for_each(log_expired);
+                for account in &ended {
+                    log_expired(account);
+                    self.walks.note_freed(Freed::of(account));
+                }
                 !ended.is_empty()
             }
             Err(error) => {
@@ -229,10 +241,14 @@ impl Dispatcher {
             return false;
         }
         match self.store.unpark(&self.pool_id, UNPARK_AT_ONCE).await {
-            Ok(unparked) if unparked >= UNPARK_AT_ONCE => true,
-            Ok(_) => {
-                self.unparked_at = Some(Instant::now());
-                false
+            Ok(unparked) => {
+                if unparked > 0 {
+                    self.walks.forget();
+                }
+                if unparked < UNPARK_AT_ONCE {
+                    self.unparked_at = Some(Instant::now());
+                }
+                unparked >= UNPARK_AT_ONCE
             }
             Err(error) => {
                 self.unparked_at = Some(Instant::now());

@@ -6,6 +6,7 @@ WITH due AS MATERIALIZED (
     SELECT a.account_id
     FROM accounts a
     WHERE a.pool_id = $1
+      AND a.lease_request_id IS NOT NULL
       AND a.status = 'LOCKING'
       AND a.open_redemption_id IS NULL
       AND a.lease_expires_at <= now()

@@ -2,4 +2,7 @@
 -- is down, and the sweeper then asks the pools that it knows one by one.
 SELECT DISTINCT a.pool_id AS "pool_id!"
 FROM accounts a
-WHERE a.status = 'LOCKING' AND a.open_redemption_id IS NULL AND a.lease_expires_at <= now()
+WHERE a.lease_request_id IS NOT NULL
+  AND a.status = 'LOCKING'
+  AND a.open_redemption_id IS NULL
+  AND a.lease_expires_at <= now()

@@ -12,21 +12,9 @@
 -- follows from what this server sent, and holds only while nobody else has taken over.
 -- No redemption may be named twice. One without a row in the answer is settled already, or unknown, or
 -- in doubt where the outcome is inferred.
-WITH outcome AS MATERIALIZED (
-    SELECT o.*
-    FROM unnest(
-        $2::uuid[], $3::text[], $4::bigint[], $5::text[], $6::text[], $7::text[], $8::text[],
-        $9::bool[], $10::int[], $11::text[], $12::text[], $13::text[], $14::text[], $15::bool[],
-        $16::text[]
-    ) AS o (
-        redemption_id, state, amount_minor, amount_currency, provider_ref, failure_reason,
-        failure_message, code_spent, attempts, actor, resolved_by, resolution_reason, hold_cause,
-        inferred, resolution_evidence
-    )
-),
-locked AS MATERIALIZED (
+WITH due AS MATERIALIZED (
     SELECT
-        a.account_id, r.redemption_id,
+        o.*, r.account_id,
         a.lease_expires_at <= now() AS expired,
         r.release_on_completion OR a.release_requested AS release_wished,
         o.state = 'SUCCEEDED' AND COALESCE(
@@ -57,14 +45,22 @@ locked AS MATERIALIZED (
                 WHEN 'THROTTLED' THEN q.hold_throttled
             END)::float8
         ))) AT TIME ZONE 'utc' AS hold_until
-    FROM outcome o
+    FROM unnest(
+        $2::uuid[], $3::text[], $4::bigint[], $5::text[], $6::text[], $7::text[], $8::text[],
+        $9::bool[], $10::int[], $11::text[], $12::text[], $13::text[], $14::text[], $15::bool[],
+        $16::text[]
+    ) AS o (
+        redemption_id, state, amount_minor, amount_currency, provider_ref, failure_reason,
+        failure_message, code_spent, attempts, actor, resolved_by, resolution_reason, hold_cause,
+        inferred, resolution_evidence
+    )
     JOIN redemptions r ON r.pool_id = $1 AND r.redemption_id = o.redemption_id
     JOIN accounts a ON a.pool_id = $1 AND a.account_id = r.account_id
     JOIN pools q ON q.pool_id = $1
     LEFT JOIN plans p ON p.pool_id = $1 AND p.plan_id = a.plan_id
     WHERE a.pool_id = $1
       AND a.open_redemption_id = r.redemption_id
-      AND r.state IN ('SUBMITTED', 'IN_DOUBT', 'NEEDS_REVIEW')
+      AND r.finished_at IS NULL
       AND (NOT o.inferred OR r.state = 'SUBMITTED')
     ORDER BY a.account_id
     FOR NO KEY UPDATE OF a
@@ -86,108 +82,108 @@ settled AS (
         next_check_at = NULL,
         updated_at = now(),
         finished_at = now()
-    FROM outcome o
-    JOIN locked l ON l.redemption_id = o.redemption_id
+    FROM due o
     WHERE r.pool_id = $1
       AND r.redemption_id = o.redemption_id
-      AND r.state IN ('SUBMITTED', 'IN_DOUBT', 'NEEDS_REVIEW')
+      AND r.finished_at IS NULL
       AND (NOT o.inferred OR r.state = 'SUBMITTED')
-    RETURNING r.*
-),
--- The status to go back to: as it was after a failure; else by what is filled now.
-onward AS MATERIALIZED (
-    SELECT
-        l.*,
+    RETURNING
+        r.redemption_id, r.account_id, r.fencing_token, r.request_id, r.holder, r.state, r.code_last4,
+        r.expected_minor, r.expected_learned, r.amount_minor, r.amount_currency, r.provider_ref,
+        r.failure_reason, r.failure_message, r.code_spent, r.resolved_by, r.resolution_reason,
+        r.resolution_evidence, r.attempts, r.last_answer, r.next_check_at, r.created_at, r.finished_at,
+        o.actor, o.hold_cause, o.hold_until, o.day_ended, o.next_day_at, o.cooldown_until,
+        -- The status to go back to: as it was after a failure; else by what is filled now.
         CASE
             WHEN o.state = 'FAILED' THEN NULL
-            WHEN l.target_reached THEN 'COMPLETED'
-            WHEN l.day_ended THEN 'WAITING'
+            WHEN o.target_reached THEN 'COMPLETED'
+            WHEN o.day_ended THEN 'WAITING'
             ELSE 'PROCESSING'
-        END AS resume_status
-    FROM locked l
-    JOIN outcome o ON o.redemption_id = l.redemption_id
+        END AS resume_status,
+        CASE WHEN o.release_wished THEN 'released' WHEN o.expired THEN 'expired' END AS lease_end
 ),
 credited AS (
     UPDATE accounts a
     SET balance_minor = a.balance_minor + CASE WHEN s.state = 'SUCCEEDED' THEN s.amount_minor ELSE 0 END,
         open_redemption_id = NULL,
         release_requested = false,
-        resume_status = COALESCE(l.resume_status, a.resume_status),
+        resume_status = COALESCE(s.resume_status, a.resume_status),
         status = CASE
-            WHEN l.release_wished OR l.expired THEN COALESCE(l.resume_status, a.resume_status)
+            WHEN s.lease_end IS NOT NULL THEN COALESCE(s.resume_status, a.resume_status)
             ELSE a.status
         END,
-        plan_day = CASE WHEN l.day_ended THEN a.plan_day + 1 ELSE a.plan_day END,
+        plan_day = CASE WHEN s.day_ended THEN a.plan_day + 1 ELSE a.plan_day END,
         day_credited_minor = CASE
-            WHEN l.day_ended OR a.plan_id IS NULL THEN 0
+            WHEN s.day_ended OR a.plan_id IS NULL THEN 0
             -- A late credit may have come under the plan that it leaves now.
-            WHEN a.bound_by_lease AND s.state = 'FAILED' AND (l.release_wished OR l.expired) THEN 0
+            WHEN a.bound_by_lease AND s.state = 'FAILED' AND s.lease_end IS NOT NULL THEN 0
             WHEN s.state = 'SUCCEEDED' THEN a.day_credited_minor + s.amount_minor
             ELSE a.day_credited_minor
         END,
-        day_due_at = CASE WHEN l.day_ended THEN l.next_day_at ELSE a.day_due_at END,
-        cooldown_until = l.cooldown_until,
+        day_due_at = CASE WHEN s.day_ended THEN s.next_day_at ELSE a.day_due_at END,
+        cooldown_until = s.cooldown_until,
         reserved_minor = NULL,
         hold_cause = CASE
-            WHEN s.state = 'SUCCEEDED' THEN NULL ELSE COALESCE(o.hold_cause, a.hold_cause)
+            WHEN s.state = 'SUCCEEDED' THEN NULL ELSE COALESCE(s.hold_cause, a.hold_cause)
         END,
         hold_until = CASE
             WHEN s.state = 'SUCCEEDED' THEN NULL
-            WHEN o.hold_cause IS NOT NULL THEN l.hold_until
+            WHEN s.hold_cause IS NOT NULL THEN s.hold_until
             ELSE a.hold_until
         END,
         hold_count = CASE
             WHEN s.state = 'SUCCEEDED' THEN 0
-            WHEN o.hold_cause IS NOT NULL THEN a.hold_count + 1
+            WHEN s.hold_cause IS NOT NULL THEN a.hold_count + 1
             ELSE a.hold_count
         END,
         plan_id = CASE
-            WHEN a.bound_by_lease AND s.state = 'FAILED' AND (l.release_wished OR l.expired) THEN NULL
+            WHEN a.bound_by_lease AND s.state = 'FAILED' AND s.lease_end IS NOT NULL THEN NULL
             ELSE a.plan_id
         END,
-        bound_by_lease = a.bound_by_lease
-            AND s.state = 'FAILED' AND NOT (l.release_wished OR l.expired),
+        bound_by_lease = a.bound_by_lease AND s.state = 'FAILED' AND s.lease_end IS NULL,
         login_status = CASE
-            WHEN o.hold_cause = 'LOGIN_INVALID' THEN 'INVALID' ELSE a.login_status
+            WHEN s.hold_cause = 'LOGIN_INVALID' THEN 'INVALID' ELSE a.login_status
         END,
-        lease_end = CASE WHEN l.release_wished THEN 'released' WHEN l.expired THEN 'expired' END,
+        lease_end = s.lease_end,
         idle_since = now(),
-        change_actor = o.actor,
+        change_actor = s.actor,
         change_reason = CASE s.state WHEN 'SUCCEEDED' THEN 'redeemed' ELSE 'redeem_failed' END
     FROM settled s
-    JOIN onward l ON l.redemption_id = s.redemption_id
-    JOIN outcome o ON o.redemption_id = s.redemption_id
     WHERE a.pool_id = $1
       AND a.account_id = s.account_id
       AND a.open_redemption_id = s.redemption_id
-    RETURNING a.account_id, a.status, a.resume_status, a.balance_minor
+    RETURNING s.*, a.status AS account_status, a.resume_status AS account_resume_status,
+        a.balance_minor AS account_balance_minor, a.plan_id AS account_plan_id,
+        a.plan_day AS account_plan_day, a.updated_at AS account_updated_at
 )
 SELECT
-    c.status AS "account_status!",
-    c.resume_status AS "resume_status!",
-    c.balance_minor AS "account_balance_minor!",
-    s.redemption_id AS "redemption_id!",
-    s.account_id AS "account_id!",
-    s.fencing_token AS "fencing_token!",
-    s.request_id AS "request_id!",
-    s.holder AS "holder!",
-    s.state AS "state!",
-    s.code_last4 AS "code_last4!",
-    s.expected_minor AS "expected_minor?",
-    s.expected_learned AS "expected_learned!",
-    s.amount_minor AS "amount_minor?",
-    s.amount_currency AS "amount_currency?",
-    s.provider_ref AS "provider_ref?",
-    s.failure_reason AS "failure_reason?",
-    s.failure_message AS "failure_message?",
-    s.code_spent AS "code_spent?",
-    s.resolved_by AS "resolved_by?",
-    s.resolution_reason AS "resolution_reason?",
-    s.resolution_evidence AS "resolution_evidence?",
-    s.attempts AS "attempts!",
-    s.last_answer AS "last_answer?",
-    s.next_check_at AS "next_check_at?",
-    s.created_at AS "created_at!",
-    s.finished_at AS "finished_at?"
-FROM settled s
-JOIN credited c ON c.account_id = s.account_id
+    c.account_status AS "account_status!",
+    c.account_resume_status AS "resume_status!",
+    c.account_balance_minor AS "account_balance_minor!",
+    c.account_plan_id AS "account_plan_id?",
+    c.account_plan_day AS "account_plan_day!",
+    c.account_updated_at AS "account_updated_at!",
+    c.redemption_id AS "redemption_id!",
+    c.account_id AS "account_id!",
+    c.fencing_token AS "fencing_token!",
+    c.request_id AS "request_id!",
+    c.holder AS "holder!",
+    c.state AS "state!",
+    c.code_last4 AS "code_last4!",
+    c.expected_minor AS "expected_minor?",
+    c.expected_learned AS "expected_learned!",
+    c.amount_minor AS "amount_minor?",
+    c.amount_currency AS "amount_currency?",
+    c.provider_ref AS "provider_ref?",
+    c.failure_reason AS "failure_reason?",
+    c.failure_message AS "failure_message?",
+    c.code_spent AS "code_spent?",
+    c.resolved_by AS "resolved_by?",
+    c.resolution_reason AS "resolution_reason?",
+    c.resolution_evidence AS "resolution_evidence?",
+    c.attempts AS "attempts!",
+    c.last_answer AS "last_answer?",
+    c.next_check_at AS "next_check_at?",
+    c.created_at AS "created_at!",
+    c.finished_at AS "finished_at?"
+FROM credited c

@@ -142,8 +142,13 @@ impl Bench {
             inferred: false,
         };
         let settled = self.store.settle(&self.pool_id, settlement).await.unwrap();
-        let Settled::Recorded { redemption, account_status, resume_status, account_balance_minor } =
-            settled
+        let Settled::Recorded {
+            redemption,
+            account_status,
+            resume_status,
+            account_balance_minor,
+            ..
+        } = settled
         else {
             panic!("{}: {settled:?}", self.context());
         };

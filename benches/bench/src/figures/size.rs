@@ -2,7 +2,7 @@
 //!
 //! By the store, without gRPC, whose constant share would only make the ratio look better.
 
-use holdfast::store::Store;
+use holdfast::store::{Store, walks::Walks};
 
 use super::alone::{by_store, note};
 use crate::{args::Args, goals::Row, ground::Ground, postgres, report::progress};
@@ -25,22 +25,25 @@ pub(super) async fn measure(args: &Args, ground: &Ground, row: &mut Row) -> anyh
     fill_past(&large_url, accounts, past).await?;
     let small_url = ground.new_database("small").await?;
     pools::fill(&small_url, SMALL).await;
-    let stores = [Store::open(&large_url.into(), 2)?, Store::open(&small_url.into(), 2)?];
+    let mut stores = [large_url, small_url]
+        .map(|url| Store::open(&url.into(), 2).map(|store| (store, Walks::default())))
+        .into_iter()
+        .collect::<Result<Vec<_>, _>>()?;
     ground.level().await?;
     progress("  acquiring in turns");
     let mut times = [const { Vec::new() }; 2];
     let (in_a_row, turns) = args.calls_alone();
     for turn in 0..WARM_UP + turns {
-        for (store, times) in stores.iter().zip(&mut times) {
+        for ((store, walks), times) in stores.iter_mut().zip(&mut times) {
             for _ in 0..in_a_row {
-                let took = by_store(store, Some(pools::CARD)).await?;
+                let took = by_store(store, walks, Some(pools::CARD)).await?;
                 if turn >= WARM_UP {
                     times.push(took);
                 }
             }
         }
     }
-    for store in stores {
+    for (store, _) in stores {
         store.close().await;
     }
     let large = format!("acquire p50, {accounts} accounts and {past} past redemptions");
