@@ -219,8 +219,8 @@ impl Parts {
             provider: args.provider.capabilities(),
         };
         let pools = Pools::new(store.clone());
-        let plans = Plans::new(store.clone(), pools.clone());
         let acquire = Acquire::new(store.clone(), pools.clone(), closing.clone());
+        let plans = Plans::new(store.clone(), pools.clone(), acquire.clone());
         let leases = Leases::new(store.clone(), pools.clone(), acquire.clone());
         let settler = Settler::new(store.clone(), pools.clone(), acquire.clone());
         let redeem = Redeem::new(
@@ -290,7 +290,7 @@ impl Parts {
     }
 
     fn account_service(&self) -> AccountServiceServer<AccountRpc> {
-        let accounts = Accounts::new(self.store.clone(), self.pools.clone());
+        let accounts = Accounts::new(self.store.clone(), self.pools.clone(), self.acquire.clone());
         AccountServiceServer::new(AccountRpc::new(accounts, self.closing.clone()))
             .max_decoding_message_size(TONIC_MAX_MESSAGE_BYTES)
             .max_encoding_message_size(TONIC_MAX_MESSAGE_BYTES)

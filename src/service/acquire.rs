@@ -16,7 +16,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -115,6 +115,8 @@ struct FreedHere {
     count: AtomicU64,
     /// Those that may stand before where walks begin.
     accounts: Mutex<Vec<Freed>>,
+    /// There may be others.
+    anywhere: AtomicBool,
     bell: Notify,
 }
 
@@ -131,8 +133,14 @@ impl FreedHere {
         self.bell.notify_one();
     }
 
-    fn take(&self) -> Vec<Freed> {
-        std::mem::take(&mut self.accounts.lock().unwrap_or_else(PoisonError::into_inner))
+    /// Tells the walks what they would pass by.
+    fn tell(&self, walks: &mut WalksByWish) {
+        let accounts =
+            std::mem::take(&mut *self.accounts.lock().unwrap_or_else(PoisonError::into_inner));
+        accounts.into_iter().for_each(|freed| walks.note_freed(Some(freed)));
+        if self.anywhere.swap(false, Ordering::Relaxed) {
+            walks.forget();
+        }
     }
 }
 
@@ -228,6 +236,15 @@ impl Acquire {
         let queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(queue) = queues.get(pool_id) {
             queue.freed.note(freed);
+        }
+    }
+
+    /// Accounts or plans of the pool were changed: those who wait may find one anywhere.
+    pub fn changed(&self, pool_id: &PoolId) {
+        let queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(queue) = queues.get(pool_id) {
+            queue.freed.anywhere.store(true, Ordering::Relaxed);
+            queue.freed.note(None);
         }
     }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::{
+    acquire::Acquire,
     error::{Error, Violation},
     pools::{MAX_UPDATES, Pools, check_currencies},
 };
@@ -59,12 +60,13 @@ impl PlanChange {
 pub struct Plans {
     store: Store,
     pools: Pools,
+    acquire: Acquire,
 }
 
 impl Plans {
-    /// The plans of a store.
-    pub fn new(store: Store, pools: Pools) -> Self {
-        Self { store, pools }
+    /// The plans of a store; `acquire` is told of those that take other cards now.
+    pub fn new(store: Store, pools: Pools, acquire: Acquire) -> Self {
+        Self { store, pools, acquire }
     }
 
     /// Creates a plan.
@@ -119,6 +121,7 @@ impl Plans {
             if let Some(plan) = self.store.update_plan(&now, &terms).await? {
                 tracing::info!(%pool_id, %plan_id, ?terms, "plan updated");
                 advance_days(&self.store, pool_id, plan_id, "api").await;
+                self.acquire.changed(pool_id);
                 return Ok((pool, plan));
             }
         }

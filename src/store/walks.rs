@@ -21,6 +21,8 @@ use crate::domain::{account::AccountStatus, id::PlanId};
 const SHARE_OF_BEGINNING: u32 = 100;
 /// And those that look for what walks do not find, when too few were found.
 const SHARE_OF_SEARCH: u32 = 20;
+/// A search that takes no longer is always made.
+const SHORT_SEARCH: Duration = Duration::from_millis(20);
 
 /// Accounts that stand together in the index.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -135,7 +137,8 @@ impl Walks {
 
     /// Whether what walks do not find may be looked for.
     pub(super) fn may_search(&self) -> bool {
-        self.searched.is_little(SHARE_OF_SEARCH)
+        let was_short = self.searched.0.is_none_or(|(_, took)| took <= SHORT_SEARCH);
+        was_short || self.searched.is_little(SHARE_OF_SEARCH)
     }
 
     /// Notes that it was looked for, and took so long.

@@ -142,16 +142,10 @@ controls! {
         rewrites: &[("-- Begin,", " AND NOT p.paused", "")], ..Without::default()
     }, "a paused pool began", scenarios::a_paused_pool_is_asked;
     release_without_the_token: over(WHOLE, &[]), Without {
-        rewrites: &[
-            ("-- Release,", " AND a.fencing_token = w.token", ""),
-            ("-- Release,", "AND a.fencing_token = l.token", ""),
-        ], ..Without::default()
+        rewrites: &[("-- Release,", "AND a.fencing_token = w.token", "")], ..Without::default()
     }, "a stale holder ended", scenarios::a_stale_holder_releases;
     renew_without_the_token: over(WHOLE, &[]), Without {
-        rewrites: &[
-            ("-- Renew,", "AND a.fencing_token = w.token", ""),
-            ("-- Renew,", "AND a.fencing_token = l.token", ""),
-        ], ..Without::default()
+        rewrites: &[("-- Renew,", "AND a.fencing_token = w.token", "")], ..Without::default()
     }, "a stale holder renewed", scenarios::a_stale_holder_renews;
     expire_without_the_lease_s_time: over(WHOLE, &[]), Without {
         rewrites: &[("-- Expire,", "AND a.lease_expires_at <= now()", "")], ..Without::default()
@@ -168,7 +162,7 @@ controls! {
         rewrites: &[
             ("-- Settle,", "AND a.open_redemption_id = r.redemption_id", ""),
             ("-- Settle,", "AND a.open_redemption_id = s.redemption_id", ""),
-            ("-- Settle,", "AND r.state IN ('SUBMITTED', 'IN_DOUBT', 'NEEDS_REVIEW')", ""),
+            ("-- Settle,", "AND r.finished_at IS NULL", ""),
         ], ..Without::default()
     }, "a balance is what it began with", scenarios::an_answer_comes_after_it_was_looked_up;
     settle_without_wiping_the_code: over(WHOLE, &[]), Without {

@@ -49,3 +49,4 @@ mod serving;
 mod simulator;
 mod sql_rules;
 mod state_machine;
+mod walks;

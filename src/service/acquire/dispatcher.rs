@@ -147,7 +147,7 @@ impl Dispatcher {
                 wanted.iter().map(|w| (w.request_id.clone(), w.expected_minor)).collect();
             let expected_minor = wanted.first().and_then(|one| one.expected_minor);
             let wish = Wish { selector: Arc::clone(&selector), expected_minor };
-            self.freed.take().into_iter().for_each(|freed| self.walks.note_freed(Some(freed)));
+            self.freed.tell(&mut self.walks);
             let walks = self.walks.of(wish);
             match self.store.acquire(&self.pool_id, &selector, &wanted, walks).await {
                 Ok(found) => {

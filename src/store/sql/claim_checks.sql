@@ -21,7 +21,8 @@ claimed AS (
     FROM due d
     WHERE r.pool_id = $1
       AND r.redemption_id = d.redemption_id
-      AND r.state IN ('SUBMITTED', 'IN_DOUBT')
+      -- Not by the states that are open: one row after the other is looked up by its key.
+      AND r.finished_at IS NULL
       AND r.next_check_at <= now()
     RETURNING r.*
 )

@@ -19,12 +19,14 @@ WITH doubt AS MATERIALIZED (
     )
 ),
 locked AS MATERIALIZED (
-    SELECT r.redemption_id
+    SELECT d.*
     FROM doubt d
     JOIN redemptions r ON r.pool_id = $1 AND r.redemption_id = d.redemption_id
     WHERE r.pool_id = $1
+      -- Not by the states that are open: one row after the other is looked up by its key.
+      AND r.finished_at IS NULL
       AND (
-          (r.state IN ('SUBMITTED', 'IN_DOUBT') AND (d.state = 'NEEDS_REVIEW' OR r.checks = d.looks))
+          (r.state <> 'NEEDS_REVIEW' AND (d.state = 'NEEDS_REVIEW' OR r.checks = d.looks))
           OR (r.state = 'NEEDS_REVIEW' AND d.state = 'NEEDS_REVIEW' AND d.provider_ref IS NOT NULL)
       )
     ORDER BY r.redemption_id
@@ -44,12 +46,12 @@ deferred AS (
         failure_message = d.failure_message,
         code_spent = d.code_spent,
         updated_at = now()
-    FROM doubt d
-    JOIN locked l ON l.redemption_id = d.redemption_id
+    FROM locked d
     WHERE r.pool_id = $1
       AND r.redemption_id = d.redemption_id
+      AND r.finished_at IS NULL
       AND (
-          (r.state IN ('SUBMITTED', 'IN_DOUBT') AND (d.state = 'NEEDS_REVIEW' OR r.checks = d.looks))
+          (r.state <> 'NEEDS_REVIEW' AND (d.state = 'NEEDS_REVIEW' OR r.checks = d.looks))
           OR (r.state = 'NEEDS_REVIEW' AND d.state = 'NEEDS_REVIEW' AND d.provider_ref IS NOT NULL)
       )
     RETURNING r.*

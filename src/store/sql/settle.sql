@@ -60,6 +60,7 @@ WITH due AS MATERIALIZED (
     LEFT JOIN plans p ON p.pool_id = $1 AND p.plan_id = a.plan_id
     WHERE a.pool_id = $1
       AND a.open_redemption_id = r.redemption_id
+      -- Not by the states that are open: one row after the other is looked up by its key.
       AND r.finished_at IS NULL
       AND (NOT o.inferred OR r.state = 'SUBMITTED')
     ORDER BY a.account_id
