@@ -13,7 +13,7 @@ use super::{
 use crate::{
     domain::{
         account::AccountStatus,
-        id::{FencingToken, PoolId},
+        id::{AccountId, FencingToken, PoolId},
         lease::{LeaseLoss, LeaseRef},
     },
     injection::Step,
@@ -152,7 +152,7 @@ impl Batch for Renew {
         .fetch_all(&self.db)
         .await?;
         let leases: Vec<_> = inputs.iter().map(|(lease, _)| lease).collect();
-        answer(&self.db, pool_id, &leases, rows).await
+        answer(&self.db, pool_id, &leases, &rows).await
     }
 }
 
@@ -185,7 +185,7 @@ impl Batch for Release {
         .fetch_all(&self.db)
         .await?;
         let leases: Vec<_> = inputs.iter().collect();
-        answer(&self.db, pool_id, &leases, rows).await
+        answer(&self.db, pool_id, &leases, &rows).await
     }
 }
 
@@ -202,40 +202,36 @@ async fn answer(
     db: &Db,
     pool_id: &PoolId,
     leases: &[&LeaseRef],
-    changed: Vec<AccountRow>,
+    changed: &[AccountRow],
 ) -> Result<Vec<LeaseAnswer>, sqlx::Error> {
-    let changed: HashMap<_, _> =
-        changed.into_iter().map(|row| ((row.account_id.clone(), row.fencing_token), row)).collect();
-    let key = |lease: &LeaseRef| (lease.account_id.to_string(), lease.token.0);
-    let missed: Vec<_> = leases
-        .iter()
-        .filter(|lease| !changed.contains_key(&key(lease)))
-        .map(|lease| key(lease))
-        .collect();
+    let key = |lease: &LeaseRef| (lease.account_id.clone(), lease.token);
+    let changed: HashMap<(&str, i64), _> =
+        changed.iter().map(|row| ((row.account_id.as_str(), row.fencing_token), row)).collect();
+    let changed = |lease: &LeaseRef| changed.get(&(lease.account_id.as_str(), lease.token.0));
+    let missed: Vec<_> =
+        leases.iter().filter(|lease| changed(lease).is_none()).map(|lease| key(lease)).collect();
     let explained = if missed.is_empty() {
         HashMap::new()
     } else {
-        explain_leases(db, pool_id, missed).await?
+        explain_leases(db, pool_id, &missed).await?
     };
     Ok(leases
         .iter()
-        .map(|lease| match changed.get(&key(lease)) {
+        .map(|lease| match changed(lease) {
             Some(row) => {
                 row.account(pool_id).map_or_else(LeaseAnswer::Unreadable, LeaseAnswer::Done)
             }
-            None => {
-                explained.get(&key(lease)).map_or(LeaseAnswer::NoAccount, |row| {
-                    match row.account(pool_id) {
-                        // Nothing in its way now, and yet it was not done: between the two statements
-                        // the account came back to this very lease, which no history does.
-                        Ok(account) => LeaseAnswer::Lost(
-                            row.loss(lease.token).unwrap_or(LeaseLoss::TakenOver),
-                            account,
-                        ),
-                        Err(error) => LeaseAnswer::Unreadable(error),
-                    }
-                })
-            }
+            None => explained
+                .get(&(lease.account_id.to_string(), lease.token.0))
+                .map_or(LeaseAnswer::NoAccount, |row| match row.account(pool_id) {
+                    // Nothing in its way now, and yet it was not done: between the two statements the
+                    // account came back to this very lease, which no history does.
+                    Ok(account) => LeaseAnswer::Lost(
+                        row.loss(lease.token).unwrap_or(LeaseLoss::TakenOver),
+                        account,
+                    ),
+                    Err(error) => LeaseAnswer::Unreadable(error),
+                }),
         })
         .collect())
 }
@@ -243,9 +239,10 @@ async fn answer(
 async fn explain_leases(
     db: &Db,
     pool_id: &PoolId,
-    leases: Vec<(String, i64)>,
+    leases: &[(AccountId, FencingToken)],
 ) -> Result<HashMap<(String, i64), LeaseRow>, sqlx::Error> {
-    let (account_ids, tokens): (Vec<_>, Vec<_>) = leases.into_iter().unzip();
+    let (account_ids, tokens): (Vec<_>, Vec<_>) =
+        leases.iter().map(|(account_id, token)| (account_id.to_string(), token.0)).unzip();
     let rows = sqlx::query_file_as!(
         LeaseRow,
         "src/store/sql/explain_lease.sql",
