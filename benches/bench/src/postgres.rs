@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
+pub(crate) use holdfast::embedded::USER;
+
 /// The pool that is worked on.
 pub(crate) const POOL: &str = "bench";
 
