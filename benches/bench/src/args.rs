@@ -195,6 +195,12 @@ impl Args {
         Duration::from_secs(60 * self.sized(self.bloat_minutes, 60, 2).max(1))
     }
 
+    /// How long its windows are, and how often it is looked at.
+    pub(crate) fn bloat_looks(&self) -> (Duration, Duration) {
+        let seconds = if self.bloat() < Duration::from_secs(1_200) { (5, 1) } else { (60, 10) };
+        (Duration::from_secs(seconds.0), Duration::from_secs(seconds.1))
+    }
+
     /// Whether that is long enough to be shown.
     pub(crate) fn is_whole_bloat(&self) -> bool {
         !self.quick && self.bloat() >= Duration::from_secs(3_600)

@@ -1,10 +1,12 @@
 //! What is told: a table for people, JSON for programs, and plots.
 
+mod bloat;
 mod costs;
 mod docs;
 mod plots;
 mod svg;
 mod table;
+mod timeline;
 
 use std::fs;
 
@@ -13,7 +15,7 @@ use serde::Serialize;
 
 use crate::{
     args::Args,
-    figures::costs::Cost,
+    figures::{bloat::Bloat, costs::Cost},
     goals::{Measured, Row},
     machine::Machine,
 };
@@ -82,7 +84,7 @@ pub(crate) fn write(args: &Args, machine: &Machine, rows: &[Row]) -> anyhow::Res
     }
     if let Some(folder) = &args.docs {
         if args.is_whole() {
-            docs::renew(folder, &table::markdown(machine, rows), &plots)?;
+            docs::renew(folder, "goals", &table::markdown(machine, rows), &plots)?;
         } else {
             progress(
                 "the documentation shows runs of everything at full size: it was left as it is",
@@ -97,6 +99,23 @@ pub(crate) fn write(args: &Args, machine: &Machine, rows: &[Row]) -> anyhow::Res
 pub(crate) fn costs(args: &Args, machine: &Machine, costs: &[Cost]) -> anyhow::Result<()> {
     write_json(args, "costs.json", &costs::Costs { machine, costs })?;
     print(&costs::markdown(machine, costs));
+    Ok(())
+}
+
+/// Prints how an hour at half load went, and writes it; a whole hour also into the documentation.
+pub(crate) fn bloat(args: &Args, bloat: &Bloat) -> anyhow::Result<()> {
+    write_json(args, "bloat.json", bloat)?;
+    let plot = bloat::plot(bloat);
+    fs::write(args.out.join(bloat::PLOT), &plot)?;
+    let table = bloat::markdown(bloat);
+    match &args.docs {
+        Some(folder) if args.is_whole_bloat() => {
+            docs::renew(folder, "bloat", &table, &[(bloat::PLOT, plot)])?;
+        }
+        Some(_) => progress("the documentation shows runs of an hour: it was left as it is"),
+        None => {}
+    }
+    print(&table);
     Ok(())
 }
 
