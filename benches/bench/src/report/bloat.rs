@@ -17,8 +17,8 @@ pub(super) fn markdown(bloat: &Bloat) -> String {
     let mut text = format!(
         "{minutes} minutes with {} cycles/s and {} redemptions/s, where {} cycles/s were the peak. A stranger's \
          transaction was open from {:.1} to {:.1} minutes. Medians; bounds are of late ÷ early.\n\n\
-         | | before | while held | its end ÷ before | after | late ÷ early, before | after | bound | flat |\n\
-         |---|--:|--:|--:|--:|--:|--:|--:|:-:|\n",
+         | | before | while held | its end ÷ before | after | ÷ before | late ÷ early, before | after | bound | flat |\n\
+         |---|--:|--:|--:|--:|--:|--:|--:|--:|:-:|\n",
         rounded(cycles),
         rounded(redemptions),
         rounded(*peak),
@@ -31,10 +31,11 @@ pub(super) fn markdown(bloat: &Bloat) -> String {
         let cells = [
             with_unit(course.before),
             with_unit(course.held),
-            rounded(course.held_growth),
+            ratio(course.held_by_before),
             with_unit(course.after),
-            rounded(course.late_by_early[0]),
-            rounded(course.late_by_early[1]),
+            ratio(course.after_by_before),
+            ratio(course.late_by_early[0]),
+            ratio(course.late_by_early[1]),
             course.bound.map(rounded).unwrap_or_default(),
             course.flat.map(|flat| if flat { "yes" } else { "no" }).unwrap_or("").to_owned(),
         ];
@@ -47,6 +48,11 @@ pub(super) fn markdown(bloat: &Bloat) -> String {
     }
     let _ = write!(text, "- {}", bloat.machine);
     text
+}
+
+/// A ratio, if there is one.
+fn ratio(value: f64) -> String {
+    if value.is_finite() { rounded(value) } else { "–".to_owned() }
 }
 
 /// Sizes, dead rows and times, with the time that the stranger was there marked.

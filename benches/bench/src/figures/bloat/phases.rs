@@ -1,7 +1,9 @@
 //! What was flat: before the stranger came, and after it was gone; and what grew meanwhile.
 //!
 //! A phase is cut into quarters. Its first is for settling down; flat is what in the last quarter is, by the
-//! medians, not more than a bound times what it was in the second.
+//! medians, not more than a bound times what it was in the second. Dead rows must also be as few after the
+//! stranger as before, and times may not be longer than by their bound even while it is there. Tables and
+//! indexes cannot but grow then, and keep their pages: all that died meanwhile has to be somewhere.
 
 use std::time::Duration;
 
@@ -49,9 +51,10 @@ pub(crate) struct Course {
     pub(crate) unit: &'static str,
     pub(crate) before: f64,
     pub(crate) held: f64,
-    /// At the end of that, by the median before.
-    pub(crate) held_growth: f64,
+    /// In the last quarter of that, by the median before.
+    pub(crate) held_by_before: f64,
     pub(crate) after: f64,
+    pub(crate) after_by_before: f64,
     /// Late by early, before and after.
     pub(crate) late_by_early: [f64; 2],
     /// The most that those may be; none of what grows by design.
@@ -71,17 +74,21 @@ pub(super) fn courses(samples: &[Sample], windows: &[Window], lasting: Duration)
         windows.iter().map(|window| (window.at, value(window))).collect()
     };
     let mut courses = Vec::new();
+    let p50 = times(&|window| window.p50_ms);
+    courses.push(course("acquire p50", "ms", Some(TIMES), 0.0, &p50, lasting).always(true));
+    let p99 = times(&|window| window.p99_ms);
+    courses.push(course("acquire p99", "ms", Some(TIMES), 0.0, &p99, lasting).always(true));
+    for name in ["accounts", "redemptions"] {
+        let dead = of(&|sample| sample.counters.table(name).dead_rows);
+        let what = format!("{name}: dead rows");
+        let course = course(&what, "", Some(DEAD_ROWS), FEW_DEAD_ROWS, &dead, lasting);
+        courses.push(course.always(false));
+    }
     let mut add = |what: &str, unit, bound, least, points: Points| {
         courses.push(course(what, unit, bound, least, &points, lasting));
     };
-    add("acquire p50", "ms", Some(TIMES), 0.0, times(&|window| window.p50_ms));
-    add("acquire p99", "ms", Some(TIMES), 0.0, times(&|window| window.p99_ms));
     add("acquire, the longest", "ms", None, 0.0, times(&|window| window.most_ms));
     add("memory of the server", "MB", Some(MEMORY), 0.0, of(&|sample| sample.server_mb));
-    for name in ["accounts", "redemptions"] {
-        let dead = of(&|sample| sample.counters.table(name).dead_rows);
-        add(&format!("{name}: dead rows"), "", Some(DEAD_ROWS), FEW_DEAD_ROWS, dead);
-    }
     let accounts = of(&|sample| sample.counters.table("accounts").bytes / 1e6);
     add("accounts", "MB", Some(SIZES), SMALL_MB, accounts);
     for (name, index) in samples.first().iter().flat_map(|sample| &sample.counters.indexes) {
@@ -151,17 +158,30 @@ fn course(
         let (early, late) = (of(phase, 0.25, 0.5), of(phase, 0.75, 1.0));
         late.max(least) / early.max(least)
     });
-    let held_end = of(Phase::Held, 0.9, 1.0);
+    let by_before = |value: f64| value.max(least) / before.max(least);
+    let after = of(Phase::After, 0.25, 1.0);
     Course {
         what: what.to_owned(),
         unit,
         before,
         held: of(Phase::Held, 0.0, 1.0),
-        held_growth: held_end / before,
-        after: of(Phase::After, 0.25, 1.0),
+        held_by_before: by_before(of(Phase::Held, 0.75, 1.0)),
+        after,
+        after_by_before: by_before(after),
         late_by_early,
         bound,
         flat: bound.map(|bound| late_by_early.iter().all(|ratio| *ratio <= bound)),
+    }
+}
+
+impl Course {
+    /// Flat only if there is no more of it after the stranger than before, and maybe while it is there.
+    fn always(mut self, also_while_held: bool) -> Self {
+        let most = if also_while_held { self.held_by_before } else { 0.0 };
+        let bound = self.bound.unwrap_or(f64::INFINITY);
+        let flat = most <= bound && self.after_by_before <= bound;
+        self.flat = self.flat.map(|before| before && flat);
+        self
     }
 }
 
@@ -193,7 +213,14 @@ mod tests {
         let grown = points(|at| 10.0 + (at - 40.0).clamp(0.0, 20.0));
         let course = course("size", "MB", Some(SIZES), 0.0, &grown, LASTING);
         assert_eq!((course.before, course.after, course.flat), (10.0, 30.0, Some(true)));
-        assert!(course.held_growth > 2.8 && course.held_growth <= 3.0, "{}", course.held_growth);
+        assert!((2.5..=3.0).contains(&course.held_by_before), "{}", course.held_by_before);
+        // But not where it has to be as little as before.
+        assert_eq!(course.always(false).flat, Some(false));
+        let there = points(|at| if (40.0..60.0).contains(&at) { 30.0 } else { 10.0 });
+        for (also_while_held, flat) in [(false, true), (true, false)] {
+            let course = super::course("p99", "ms", Some(TIMES), 0.0, &there, LASTING);
+            assert_eq!(course.always(also_while_held).flat, Some(flat));
+        }
     }
 
     #[test]

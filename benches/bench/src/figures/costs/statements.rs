@@ -34,6 +34,8 @@ pub(super) async fn look(db: &mut PgConnection) -> anyhow::Result<Vec<Statement>
              ((shared_blks_hit + shared_blks_read)::float8 / calls)
          FROM pg_stat_statements
          WHERE dbid = (SELECT oid FROM pg_database WHERE datname = current_database())
+             -- Those of the server, which all begin with a comment.
+             AND query LIKE '--%'
          ORDER BY total_exec_time DESC LIMIT $1",
     );
     let mut statements = Vec::new();
