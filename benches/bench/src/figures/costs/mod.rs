@@ -69,7 +69,8 @@ pub(crate) async fn measure(args: &Args) -> anyhow::Result<()> {
         Ok(ground) => (ground, None),
         Err(error) => {
             let error = format!("{error:#}");
-            let why = error.lines().find(|line| line.contains("FATAL")).unwrap_or(&error);
+            let why = error.split_once("FATAL:").map_or(&*error, |(_, why)| why);
+            let why = why.trim().lines().next().unwrap_or("");
             let why = format!("no statements: pg_stat_statements cannot be loaded ({why})");
             (Ground::prepare(args, Use::Turns).await?, Some(why))
         }
