@@ -23,7 +23,7 @@ soak: setup ## Lets a nemesis loose on servers and clients. MINUTES, KILLS, REDE
 	@HOLDFAST_SOAK_MINUTES=$(or $(MINUTES),5) HOLDFAST_SOAK_KILLS=$(KILLS) HOLDFAST_SOAK_REDEMPTIONS=$(REDEMPTIONS) \
 		HOLDFAST_SOAK_SERVERS=$(SERVERS) HOLDFAST_SOAK_SEED=$(SEED) cargo test --quiet --test soak
 
-bench: setup ## Measures Holdfast beside what it replaces. ARGS="--quick", "--only cycles,etcd", "--help", …
+bench: setup ## Measures Holdfast beside what it replaces. ARGS="--quick", "--only cycles,etcd", "--only bloat", "--help", …
 	@cargo build --release --quiet --package holdfast --package holdfast-bench
 	@target/release/holdfast-bench --docs docs $(ARGS)
 

@@ -1,14 +1,15 @@
 // A redemption as a job of graphile-worker's: the call to the provider that Holdfast makes, and a row with
-// what came of it. Jobs are there before the clock runs, and the worker fetches and completes them in
-// batches, which is how it is fastest. Prints one line of JSON on standard error, and ends; it ends early
-// when standard input does.
+// what came of it. Jobs are there before the clock runs, and workers, one or a few processes, fetch and
+// complete them in batches, which is how it is fastest. Prints one line of JSON on standard error, and ends;
+// it ends early when standard input does.
+import cluster from "node:cluster";
 import http from "node:http";
 import { randomBytes, randomUUID } from "node:crypto";
 import pg from "pg";
 import { makeWorkerUtils, run, Logger } from "graphile-worker";
 
-const [socket, database, provider, pool, seconds, concurrency, jobs] = process.argv.slice(2);
-process.stdin.on("end", () => process.exit(1)).resume();
+const [socket, database, provider, pool, seconds, workers, concurrency, jobs] = process.argv.slice(2);
+if (cluster.isPrimary) process.stdin.on("end", () => process.exit(1)).resume();
 
 const connections = Math.min(Number(concurrency) + 4, 48);
 const pgPool = new pg.Pool({ host: socket, user: "holdfast", database, max: connections });
@@ -78,45 +79,76 @@ function key(number) {
   return `${time.slice(0, 8)}-${time.slice(8)}-7${randomUUID().slice(15)}`;
 }
 
-const utils = await makeWorkerUtils({ pgPool, logger: quiet });
-await utils.migrate();
-await pgPool.query("TRUNCATE graphile_worker._private_jobs");
-for (let first = 0; first < Number(jobs); first += 5000) {
-  const batch = Array.from({ length: Math.min(5000, jobs - first) }, (_, index) => ({
-    identifier: "redeem",
-    payload: {
-      key: key(first + index),
-      code: `GW${randomUUID().replaceAll("-", "").toUpperCase()}`,
-      account_id: `account-${String(1 + ((first + index) % 1000)).padStart(8, "0")}`,
-    },
-  }));
-  await utils.addJobs(batch);
+async function addJobs() {
+  const utils = await makeWorkerUtils({ pgPool, logger: quiet });
+  await utils.migrate();
+  await pgPool.query("TRUNCATE graphile_worker._private_jobs");
+  for (let first = 0; first < Number(jobs); first += 5000) {
+    const batch = Array.from({ length: Math.min(5000, jobs - first) }, (_, index) => ({
+      identifier: "redeem",
+      payload: {
+        key: key(first + index),
+        code: `GW${randomUUID().replaceAll("-", "").toUpperCase()}`,
+        account_id: `account-${String(1 + ((first + index) % 1000)).padStart(8, "0")}`,
+      },
+    }));
+    await utils.addJobs(batch);
+  }
+  await pgPool.query("ANALYZE graphile_worker._private_jobs");
 }
-await pgPool.query("ANALYZE graphile_worker._private_jobs");
 
-const size = Number(concurrency) * 4;
-await run({
-  pgPool,
-  logger: quiet,
-  noHandleSignals: true,
-  taskList: { redeem: task },
-  preset: {
-    worker: {
-      concurrentJobs: Number(concurrency),
-      localQueue: { size },
-      completeJobBatchDelay: 0,
-      failJobBatchDelay: 0,
+// Says what it has done so far, whenever it is asked.
+async function work() {
+  process.on("message", () => process.send({ done, failed }));
+  process.on("disconnect", () => process.exit(0));
+  await run({
+    pgPool,
+    logger: quiet,
+    noHandleSignals: true,
+    taskList: { redeem: task },
+    preset: {
+      worker: {
+        concurrentJobs: Number(concurrency),
+        localQueue: { size: Number(concurrency) * 4 },
+        completeJobBatchDelay: 0,
+        failJobBatchDelay: 0,
+      },
     },
-  },
-});
-// The first second is for connections and plans.
-setTimeout(() => {
-  const before = done;
+  });
+  process.send("ready");
+}
+
+const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+const heard = (worker) => new Promise((resolve) => worker.once("message", resolve));
+
+async function ask(all) {
+  const answers = await Promise.all(
+    all.map((worker) => {
+      const answer = heard(worker);
+      worker.send("count");
+      return answer;
+    }),
+  );
+  const sum = (of) => answers.map(of).reduce((left, right) => left + right, 0);
+  return { done: sum((it) => it.done), failed: sum((it) => it.failed) };
+}
+
+async function measure() {
+  await addJobs();
+  const all = Array.from({ length: Number(workers) }, () => cluster.fork());
+  cluster.on("exit", () => process.exit(1));
+  await Promise.all(all.map(heard));
+  // For connections and plans.
+  await sleep(1000);
+  const before = await ask(all);
   const begun = performance.now();
-  setTimeout(async () => {
-    const elapsed = (performance.now() - begun) / 1000;
-    const left = Number(jobs) - done;
-    console.error(JSON.stringify({ jobs_per_second: (done - before) / elapsed, left, failed }));
-    process.exit(0);
-  }, Number(seconds) * 1000);
-}, 1000);
+  await sleep(Number(seconds) * 1000);
+  const after = await ask(all);
+  const elapsed = (performance.now() - begun) / 1000;
+  const jobs_per_second = (after.done - before.done) / elapsed;
+  const left = Number(jobs) - after.done;
+  console.error(JSON.stringify({ jobs_per_second, left, failed: after.failed }));
+  process.exit(0);
+}
+
+await (cluster.isPrimary ? measure() : work());

@@ -1,6 +1,7 @@
 -- A lease on a free account, as one would write it by hand: any account, PROCESSING before WAITING, the
 -- fullest first, then the longest unused, by the very index that Holdfast walks. Accounts of this pool
--- have no plan, so nothing has to be asked of one.
+-- have no plan, so nothing has to be asked of one. Every column of the index is named, or Postgres would
+-- sort all that are free: peers/by_hand.rs sees to it that it need not.
 UPDATE accounts a
 SET status = 'LOCKING',
     resume_status = a.status,
@@ -18,6 +19,7 @@ WHERE a.pool_id = 'bench'
       FROM accounts f
       WHERE f.pool_id = 'bench'
         AND f.plan_key = ''
+        AND f.plan_day = 1
         AND f.status IN ('PROCESSING', 'WAITING')
         AND f.login_status = 'ACTIVE'
         AND NOT f.paused

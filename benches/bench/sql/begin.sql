@@ -1,5 +1,6 @@
 -- A redemption is recorded under its lease. Its name is in the order of time, as Holdfast's are; the
--- fingerprint and the ciphertext are as long as Holdfast's.
+-- fingerprint and the ciphertext are as long as Holdfast's. The account is looked up by its key, as in
+-- release.sql.
 INSERT INTO redemptions AS r (
     pool_id, redemption_id, account_id, fencing_token, request_id, holder, state, release_on_completion,
     code_fingerprint, code_ciphertext, code_last4, expected_minor, not_after, next_check_at
@@ -18,7 +19,7 @@ FROM accounts a
 WHERE a.pool_id = 'bench'
   AND a.account_id = :account_id
   AND a.fencing_token = :fencing_token
-  AND a.status = 'LOCKING'
+  AND a.status || '' = 'LOCKING'
   AND a.lease_expires_at > now()
   AND a.open_redemption_id IS NULL
 FOR NO KEY UPDATE OF a

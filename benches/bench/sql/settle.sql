@@ -1,4 +1,5 @@
--- Its outcome becomes known: it is recorded, the code wiped, the account credited and given back.
+-- Its outcome becomes known: it is recorded, the code wiped, the account credited and given back. It is
+-- looked up by its key, as in release.sql.
 WITH settled AS (
     UPDATE redemptions r
     SET state = 'SUCCEEDED',
@@ -12,7 +13,7 @@ WITH settled AS (
         finished_at = now()
     WHERE r.pool_id = 'bench'
       AND r.redemption_id = :redemption_id
-      AND r.state IN ('SUBMITTED', 'IN_DOUBT', 'NEEDS_REVIEW')
+      AND r.state || '' IN ('SUBMITTED', 'IN_DOUBT', 'NEEDS_REVIEW')
     RETURNING r.account_id, r.redemption_id, r.amount_minor
 )
 UPDATE accounts a

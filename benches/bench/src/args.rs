@@ -45,6 +45,10 @@ pub(crate) struct Args {
     #[arg(long)]
     stream_seconds: Option<u64>,
 
+    /// How long the run at half load lasts (`--only bloat`), in minutes [default: 60, quick: 2].
+    #[arg(long)]
+    bloat_minutes: Option<u64>,
+
     /// What the server logs, as with `holdfast serve --log`. What it says is read, and dropped.
     #[arg(long, default_value = "info")]
     pub(crate) server_log: String,
@@ -106,12 +110,28 @@ pub(crate) enum Figure {
     Waiting,
     /// Memory over a long stream.
     Stream,
+    /// What a cycle and a redemption take, by statement and process. Only when it is named.
+    Costs,
+    /// Sizes of tables and times at half load, for an hour. Only when it is named.
+    Bloat,
+}
+
+impl Figure {
+    /// Whether it is none of the table's, and has to be named.
+    fn is_apart(self) -> bool {
+        matches!(self, Self::Costs | Self::Bloat)
+    }
 }
 
 impl Args {
     /// Whether a figure is wanted.
     pub(crate) fn wants(&self, figure: Figure) -> bool {
-        self.only.is_empty() || self.only.contains(&figure)
+        self.only.contains(&figure) || self.only.is_empty() && !figure.is_apart()
+    }
+
+    /// Whether any of the table's figures is wanted.
+    pub(crate) fn wants_table(&self) -> bool {
+        self.only.is_empty() || self.only.iter().any(|figure| !figure.is_apart())
     }
 
     /// Whether this run is one whose figures may be shown.
@@ -168,6 +188,22 @@ impl Args {
     /// How long the overload lasts.
     pub(crate) fn overload(&self) -> Duration {
         Duration::from_secs(if self.quick { 4 } else { 15 })
+    }
+
+    /// How long the run at half load lasts.
+    pub(crate) fn bloat(&self) -> Duration {
+        Duration::from_secs(60 * self.sized(self.bloat_minutes, 60, 2).max(1))
+    }
+
+    /// How long its windows are, and how often it is looked at.
+    pub(crate) fn bloat_looks(&self) -> (Duration, Duration) {
+        let seconds = if self.bloat() < Duration::from_secs(1_200) { (5, 1) } else { (60, 10) };
+        (Duration::from_secs(seconds.0), Duration::from_secs(seconds.1))
+    }
+
+    /// Whether that is long enough to be shown.
+    pub(crate) fn is_whole_bloat(&self) -> bool {
+        !self.quick && self.bloat() >= Duration::from_secs(3_600)
     }
 
     /// The program that is measured.

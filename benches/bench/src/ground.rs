@@ -21,6 +21,20 @@ use crate::{args::Args, postgres};
 #[cfg(target_os = "linux")]
 const TMPFS_MAGIC: i64 = 0x0102_1994;
 
+const TURNS: [(&str, &str); 2] = [("max_wal_size", "32GB"), ("checkpoint_timeout", "1d")];
+const STATEMENTS: (&str, &str) = ("shared_preload_libraries", "pg_stat_statements");
+
+/// What its Postgres is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Use {
+    /// Turns: checkpoints come when one begins, and at no other time. Whose turn meets one is chance.
+    Turns,
+    /// The same, and Postgres counts by the statement where it can.
+    Statements,
+    /// Long runs: as Holdfast starts its private Postgres.
+    AsServed,
+}
+
 /// See the module. Removed when it is dropped.
 pub(crate) struct Ground {
     postgres: Option<Postgres>,
@@ -39,13 +53,17 @@ impl Drop for Directory {
 }
 
 impl Ground {
-    pub(crate) async fn prepare(args: &Args) -> anyhow::Result<Self> {
+    pub(crate) async fn prepare(args: &Args, what_for: Use) -> anyhow::Result<Self> {
         let server = args.server()?;
         let directory = Directory(new_directory(args)?);
         let mut options = Options::new(Data::Kept(directory.0.join("postgres")));
-        // Checkpoints come when a turn begins, and at no other time: whose turn meets one is chance.
-        for (name, value) in [("max_wal_size", "32GB"), ("checkpoint_timeout", "1d")] {
-            options.settings.push((name.to_owned(), value.to_owned()));
+        let settings: &[_] = match what_for {
+            Use::Turns => &TURNS,
+            Use::Statements => &[TURNS[0], TURNS[1], STATEMENTS],
+            Use::AsServed => &[],
+        };
+        for (name, value) in settings {
+            options.settings.push(((*name).to_owned(), (*value).to_owned()));
         }
         let postgres = Postgres::start(options).await?;
         let _ = SecretKey::create_beside(&directory.0)?;
@@ -85,6 +103,13 @@ impl Ground {
     /// Where the databases are.
     pub(crate) fn directory(&self) -> &Path {
         &self.directory.0
+    }
+
+    /// The process that all of Postgres's come from.
+    pub(crate) fn postgres_pid(&self) -> anyhow::Result<u32> {
+        let file = self.directory.0.join("postgres/postgres/data/postmaster.pid");
+        let text = fs::read_to_string(file).context("Postgres's process is not known")?;
+        Ok(text.lines().next().unwrap_or("").trim().parse()?)
     }
 
     /// The directory of the socket that the databases are reached by.

@@ -15,7 +15,7 @@ use crate::{ground::Ground, postgres};
 const SYNCS: usize = 100;
 
 /// See the module.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub(crate) struct Machine {
     pub(crate) cpu: String,
     pub(crate) cores: usize,

@@ -13,10 +13,12 @@
 //! | `figures/` | one figure, or a few that share their peers, a file |
 //! | `peers/` | what is measured: the server, and what it is compared with |
 //! | `load`, `open_loop` | callers: as fast as they are answered, and at a rate |
+//! | `counters`, `usage` | what Postgres and the kernel count meanwhile |
 //! | `process`, `postgres`, `ground`, `machine` | what it all stands on |
 //! | `report/` | the table, the JSON, the plots |
 
 mod args;
+mod counters;
 mod figures;
 mod goals;
 mod ground;
@@ -28,13 +30,18 @@ mod postgres;
 mod process;
 mod report;
 mod stats;
+mod usage;
 
 use std::process::ExitCode;
 
 use clap::Parser as _;
 use tokio::signal::unix::{SignalKind, signal};
 
-use self::args::{Args, Command};
+use self::{
+    args::{Args, Command, Figure},
+    ground::{Ground, Use},
+    machine::Machine,
+};
 
 fn main() -> ExitCode {
     let args = Args::parse();
@@ -66,10 +73,19 @@ async fn run(args: Args) -> anyhow::Result<()> {
 
 async fn measure(args: &Args) -> anyhow::Result<()> {
     process::allow_many_files();
-    let ground = ground::Ground::prepare(args).await?;
-    let machine = machine::Machine::look(&ground).await?;
-    report::progress(&machine.to_string());
-    let rows = figures::measure(args, &ground).await?;
-    report::write(args, &machine, &rows)?;
-    ground.stop().await
+    if args.wants_table() {
+        let ground = Ground::prepare(args, Use::Turns).await?;
+        let machine = Machine::look(&ground).await?;
+        report::progress(&machine.to_string());
+        let rows = figures::measure(args, &ground).await?;
+        report::write(args, &machine, &rows)?;
+        ground.stop().await?;
+    }
+    if args.wants(Figure::Costs) {
+        figures::costs::measure(args).await?;
+    }
+    if args.wants(Figure::Bloat) {
+        figures::bloat::measure(args).await?;
+    }
+    Ok(())
 }

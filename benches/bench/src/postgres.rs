@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
+pub(crate) use holdfast::embedded::USER;
+
 /// The pool that is worked on.
 pub(crate) const POOL: &str = "bench";
 
@@ -44,6 +46,63 @@ pub(crate) async fn fill(url: &str, accounts: usize) -> anyhow::Result<()> {
     );
     run(url, &sql).await?;
     run(url, "VACUUM accounts").await
+}
+
+/// The same, and a past redemption of each account: a table that is known to be empty is planned for as such,
+/// on all sides, until Postgres next looks at it.
+pub(crate) async fn fill_with_past(url: &str, accounts: usize) -> anyhow::Result<()> {
+    fill(url, accounts).await?;
+    let accounts = i64::try_from(accounts)?;
+    fill_past(url, accounts, accounts).await
+}
+
+/// Redemptions that were settled long ago, all over the accounts. The table is new in the transaction, so
+/// nothing of it is written twice; its indexes and checks of keys come afterwards, or are left out.
+pub(crate) async fn fill_past(url: &str, accounts: i64, past: i64) -> anyhow::Result<()> {
+    let sql = format!(
+        "SET maintenance_work_mem = '1GB';
+         SET session_replication_role = replica;
+         DO $$
+         DECLARE
+             later text[] := '{{}}';
+             found record;
+             command text;
+         BEGIN
+             TRUNCATE redemptions;
+             FOR found IN
+                 SELECT conname, pg_get_constraintdef(oid) AS definition
+                 FROM pg_constraint WHERE conrelid = 'redemptions'::regclass AND contype IN ('p', 'u')
+             LOOP
+                 later := later || format(
+                     'ALTER TABLE redemptions ADD CONSTRAINT %I %s', found.conname, found.definition
+                 );
+                 EXECUTE format('ALTER TABLE redemptions DROP CONSTRAINT %I', found.conname);
+             END LOOP;
+             FOR found IN SELECT indexname, indexdef FROM pg_indexes WHERE tablename = 'redemptions' LOOP
+                 later := later || found.indexdef;
+                 EXECUTE format('DROP INDEX %I', found.indexname);
+             END LOOP;
+             INSERT INTO redemptions (
+                 pool_id, redemption_id, account_id, fencing_token, request_id, holder, state,
+                 release_on_completion, code_fingerprint, code_last4, expected_minor, not_after,
+                 amount_minor, amount_currency, provider_ref, attempts, created_at, updated_at, finished_at
+             )
+             SELECT
+                 '{POOL}',
+                 (lpad(to_hex(1700000000000 + n * 60), 12, '0') || '-7000-8000-'
+                     || lpad(to_hex(n), 12, '0'))::uuid,
+                 'account-' || lpad((1 + n * 7919 % {accounts})::text, 8, '0'),
+                 1, 'batch:past:item-' || n, 'bench', 'SUCCEEDED', true, sha256(int8send(n)), '1234',
+                 5000, now(), 5000, 'EUR', 'sim-' || n, 1, now(), now(), now()
+             FROM generate_series(1::bigint, {past}) n;
+             FOREACH command IN ARRAY later LOOP
+                 EXECUTE command;
+             END LOOP;
+         END
+         $$"
+    );
+    run(url, &sql).await?;
+    run(url, "VACUUM (ANALYZE) redemptions").await
 }
 
 /// One of Postgres's programs.

@@ -7,10 +7,11 @@ use crate::{
     ground::Ground,
     peers::{
         Peer,
+        by_hand::{ACQUIRE, RELEASE},
         echo::Echo,
         etcd::{self, Etcd},
         holdfast::{CyclesOverRpc, Server},
-        pgbench::{ACQUIRE, Pgbench, RELEASE},
+        pgbench::Pgbench,
     },
     postgres,
     report::progress,
@@ -44,7 +45,7 @@ pub(super) async fn measure(args: &Args, ground: &Ground, rows: &mut [Row]) -> a
     if args.wants(Figure::Etcd) {
         match etcd::program(args) {
             Some(program) => {
-                peers.push(Box::new(Etcd::start(&program, ground).await?));
+                peers.push(Box::new(Etcd::start(&program, ground, args.trial()).await?));
                 places.push(goals::ETCD);
             }
             None => rows[goals::ETCD].fail(0, "etcd is not installed: make bench-peers"),

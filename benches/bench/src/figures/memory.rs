@@ -33,7 +33,7 @@ pub(super) async fn waiting(args: &Args, ground: &Ground, row: &mut Row) -> anyh
     progress(&format!("memory with {wanted} redemptions waiting on a slow provider"));
     let provider = Provider::start(ground, "10m").await?;
     let url = ground.new_database("waiting").await?;
-    postgres::fill(&url, wanted + 1_000).await?;
+    postgres::fill_with_past(&url, wanted + 1_000).await?;
     let settings = [
         format!("--provider-url={}", provider.url),
         "--provider-timeout=11m".to_owned(),
@@ -102,7 +102,7 @@ pub(super) async fn stream(args: &Args, ground: &Ground, row: &mut Row) -> anyho
     progress(&format!("memory over a stream of {items} items"));
     let provider = Provider::start(ground, "0ms").await?;
     let url = ground.new_database("stream").await?;
-    postgres::fill(&url, super::cycles::ACCOUNTS).await?;
+    postgres::fill_with_past(&url, super::cycles::ACCOUNTS).await?;
     let settings = [format!("--provider-url={}", provider.url)];
     let server = Server::start(ground, &url, &settings).await?;
     let mut client = connect(&server.url, 1).await?.remove(0);

@@ -1,6 +1,8 @@
 //! What is measured, figure by figure.
 
 mod alone;
+pub(crate) mod bloat;
+pub(crate) mod costs;
 mod cycles;
 mod memory;
 mod overload;

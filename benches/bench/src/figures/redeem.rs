@@ -8,9 +8,10 @@ use crate::{
     peers::{
         Peer,
         batch::Batches,
+        by_hand::{ACQUIRE, BEGIN, SETTLE},
         graphile::{self, Graphile},
         holdfast::Server,
-        pgbench::{ACQUIRE, BEGIN, Pgbench, SETTLE},
+        pgbench::Pgbench,
         provider::Provider,
     },
     postgres,
@@ -23,7 +24,7 @@ pub(super) async fn measure(args: &Args, ground: &Ground, rows: &mut [Row]) -> a
     progress("redemptions");
     let provider = Provider::start(ground, "0ms").await?;
     let url = ground.new_database("redeem").await?;
-    postgres::fill(&url, ACCOUNTS).await?;
+    postgres::fill_with_past(&url, ACCOUNTS).await?;
     let settings = [format!("--provider-url={}", provider.url)];
     let server = Server::start(ground, &url, &settings).await?;
     let mut peers: Vec<Box<dyn Peer>> = vec![Box::new(Batches::connect(&server.url).await?)];
@@ -32,7 +33,7 @@ pub(super) async fn measure(args: &Args, ground: &Ground, rows: &mut [Row]) -> a
     if args.wants(Figure::Redeem) {
         let url = ground.new_database("redeem_by_hand").await?;
         databases.push("redeem_by_hand");
-        postgres::fill(&url, ACCOUNTS).await?;
+        postgres::fill_with_past(&url, ACCOUNTS).await?;
         let statements = [ACQUIRE, BEGIN, SETTLE];
         let pgbench =
             Pgbench::prepare(ground, "three commits", &statements, &url, args.trial()).await?;
@@ -44,7 +45,7 @@ pub(super) async fn measure(args: &Args, ground: &Ground, rows: &mut [Row]) -> a
             let name = "redeem_by_jobs";
             let url = ground.new_database(name).await?;
             databases.push(name);
-            postgres::fill(&url, ACCOUNTS).await?;
+            postgres::fill_with_past(&url, ACCOUNTS).await?;
             let trial = args.trial();
             let worker = Graphile::prepare(ground, folder, name, &provider.url, trial).await?;
             peers.push(Box::new(worker));

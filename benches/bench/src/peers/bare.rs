@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _};
 
-use super::pgbench::{ACQUIRE, RELEASE};
+use super::by_hand::{self, ACQUIRE, RELEASE};
 
 /// A connection, and the one-row statements as they are prepared on it.
 pub(crate) struct Bare {
@@ -14,14 +14,14 @@ pub(crate) struct Bare {
 
 impl Bare {
     pub(crate) async fn connect(url: &str) -> anyhow::Result<Self> {
-        let release = RELEASE.replace(":account_id", "$1").replace(":fencing_token", "$2");
-        Ok(Self { db: PgConnection::connect(url).await?, release })
+        by_hand::ensure_direct(url, &[ACQUIRE, RELEASE]).await?;
+        Ok(Self { db: PgConnection::connect(url).await?, release: RELEASE.numbered() })
     }
 
     /// Acquires, and releases again. Answers with how long the acquisition took.
     pub(crate) async fn acquire(&mut self) -> anyhow::Result<Duration> {
         let begun = Instant::now();
-        let row = sqlx::query(AssertSqlSafe(ACQUIRE)).fetch_one(&mut self.db).await?;
+        let row = sqlx::query(AssertSqlSafe(ACQUIRE.sql)).fetch_one(&mut self.db).await?;
         let took = begun.elapsed();
         let (account_id, token): (String, i64) = (row.try_get(0)?, row.try_get(1)?);
         sqlx::query(AssertSqlSafe(self.release.clone()))

@@ -55,10 +55,19 @@ pub(crate) async fn open(
     client: &mut Client,
     in_flight: usize,
 ) -> anyhow::Result<(Results, Cards)> {
+    open_in(client, POOL, in_flight).await
+}
+
+/// The same in any pool.
+pub(crate) async fn open_in(
+    client: &mut Client,
+    pool: &str,
+    in_flight: usize,
+) -> anyhow::Result<(Results, Cards)> {
     let name = Uuid::now_v7();
     let open = BatchOpen {
         batch_id: name.to_string(),
-        pool_id: POOL.to_owned(),
+        pool_id: pool.to_owned(),
         holder: "bench".to_owned(),
         max_in_flight: i32::try_from(in_flight)?,
         ..BatchOpen::default()

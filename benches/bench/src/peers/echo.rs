@@ -1,7 +1,13 @@
 //! A server in the same stack that answers the messages of a cycle, and touches nothing: what gRPC costs by
 //! itself. It runs as a process of its own, behind the same admission and with the same settings.
 
-use std::{io::Read as _, net::Ipv4Addr, pin::Pin, process::Command, time::SystemTime};
+use std::{
+    io::Read as _,
+    net::Ipv4Addr,
+    pin::Pin,
+    process::Command,
+    time::{Duration, SystemTime},
+};
 
 use anyhow::Context as _;
 use futures_util::Stream;
@@ -26,8 +32,11 @@ use crate::{
 
 /// What it says before its address.
 const LISTENING: &str = "echo listens on ";
-/// As `holdfast serve` has it.
+/// As `holdfast serve` has them.
 const MAX_STREAMS: u32 = 4096;
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+const MAX_RESETS: usize = 256;
 
 /// A server that runs.
 pub(crate) struct Echo {
@@ -56,6 +65,9 @@ pub(crate) async fn serve() -> anyhow::Result<()> {
     let serving = Server::builder()
         .layer(Admission::new(CancellationToken::new()))
         .max_concurrent_streams(MAX_STREAMS)
+        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .http2_max_pending_accept_reset_streams(Some(MAX_RESETS))
         .tcp_nodelay(true)
         .add_service(RedemptionServiceServer::new(Answers))
         .serve_with_incoming(TcpIncoming::from(listener).with_nodelay(Some(true)));

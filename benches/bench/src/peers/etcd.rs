@@ -15,15 +15,13 @@ use self::pb::{
     etcdserverpb::{LeaseGrantRequest, lease_client::LeaseClient},
     v3lockpb::{LockRequest, UnlockRequest, lock_client::LockClient},
 };
-use super::{
-    Peer,
-    holdfast::{CONNECTIONS, IN_FLIGHT},
-};
+use super::{Peer, holdfast::IN_FLIGHT};
 use crate::{
     args::Args,
     ground::Ground,
     load::{Caller, closed_loop},
     process::{Process, START},
+    report::progress,
 };
 
 /// What is called of etcd's contract.
@@ -37,11 +35,14 @@ mod pb {
     }
 }
 
+/// Connections that the callers share, that are tried. The best number is kept.
+const CHANNELS: [usize; 3] = [1, 4, 16];
 /// How long the holders' leases last: beyond the whole run.
 const LEASE_SECONDS: i64 = 3_600;
 
 /// An etcd that runs, and callers who each have a lease of their own.
 pub(crate) struct Etcd {
+    name: String,
     channels: Vec<Channel>,
     leases: Vec<i64>,
     _process: Process,
@@ -59,7 +60,11 @@ pub(crate) fn program(args: &Args) -> Option<PathBuf> {
 }
 
 impl Etcd {
-    pub(crate) async fn start(program: &Path, ground: &Ground) -> anyhow::Result<Self> {
+    pub(crate) async fn start(
+        program: &Path,
+        ground: &Ground,
+        trial: Duration,
+    ) -> anyhow::Result<Self> {
         let (client, peer) = (free_url()?, free_url()?);
         let data_dir = ground.directory().join("etcd");
         let flags = [
@@ -86,14 +91,37 @@ impl Etcd {
             })
             .await?;
         let mut channels = vec![first];
-        while channels.len() < CONNECTIONS {
+        let most = CHANNELS.into_iter().fold(1, usize::max);
+        while channels.len() < most {
             channels.push(endpoint.connect().await?);
         }
         let mut leases = Vec::with_capacity(IN_FLIGHT);
         for _ in 0..IN_FLIGHT {
             leases.push(grant(&channels[0]).await?);
         }
-        Ok(Self { channels, leases, _process: process })
+        let mut etcd = Self { name: String::new(), channels, leases, _process: process };
+        let mut best = (0.0, 1);
+        for count in CHANNELS {
+            let per_second = closed_loop(etcd.lockers(count), trial).await?;
+            progress(&format!("  etcd over {count} connections: {per_second:.0}/s"));
+            if per_second > best.0 {
+                best = (per_second, count);
+            }
+        }
+        etcd.channels.truncate(best.1);
+        etcd.name = format!("etcd Lock+Unlock, {} connections", best.1);
+        Ok(etcd)
+    }
+
+    /// Callers over some of the connections.
+    fn lockers(&self, channels: usize) -> Vec<Locker> {
+        let channels = self.channels.iter().take(channels).cycle();
+        let places = self.leases.iter().zip(channels).enumerate();
+        let lockers = places.map(|(number, (lease, channel))| {
+            let name = format!("account-{number:08}").into_bytes();
+            Locker { client: LockClient::new(channel.clone()), name, lease: *lease }
+        });
+        lockers.collect()
     }
 }
 
@@ -126,16 +154,10 @@ impl Caller for Locker {
 
 impl Peer for Etcd {
     fn name(&self) -> &str {
-        "etcd Lock+Unlock"
+        &self.name
     }
 
     fn turn(&mut self, lasting: Duration) -> BoxFuture<'_, anyhow::Result<f64>> {
-        let channels = self.channels.iter().cycle();
-        let lockers =
-            self.leases.iter().zip(channels).enumerate().map(|(number, (lease, channel))| {
-                let name = format!("account-{number:08}").into_bytes();
-                Locker { client: LockClient::new(channel.clone()), name, lease: *lease }
-            });
-        Box::pin(closed_loop(lockers.collect(), lasting))
+        Box::pin(closed_loop(self.lockers(self.channels.len()), lasting))
     }
 }

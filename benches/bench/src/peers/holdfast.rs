@@ -39,6 +39,16 @@ impl Server {
         database_url: &str,
         settings: &[String],
     ) -> anyhow::Result<Self> {
+        Self::start_with(ground, database_url, settings, &[]).await
+    }
+
+    /// The same, with some variables.
+    pub(crate) async fn start_with(
+        ground: &Ground,
+        database_url: &str,
+        settings: &[String],
+        variables_too: &[(&str, &str)],
+    ) -> anyhow::Result<Self> {
         let mut command = ground.holdfast("serve");
         command
             .args(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"])
@@ -46,8 +56,9 @@ impl Server {
             .arg("--secret-key-file")
             .arg(ground.key_file())
             .args(settings);
-        let database = [("HOLDFAST_DATABASE_URL", database_url)];
-        let mut process = Process::start("holdfast serve", command, &database)?;
+        let mut variables = vec![("HOLDFAST_DATABASE_URL", database_url)];
+        variables.extend_from_slice(variables_too);
+        let mut process = Process::start("holdfast serve", command, &variables)?;
         let addr = process.until(START, async |said| address(said, "listening", "addr")).await?;
         Ok(Self { process, url: format!("http://{addr}") })
     }

@@ -2,6 +2,7 @@
 
 pub(crate) mod bare;
 pub(crate) mod batch;
+pub(crate) mod by_hand;
 pub(crate) mod echo;
 pub(crate) mod etcd;
 pub(crate) mod graphile;

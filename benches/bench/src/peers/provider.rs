@@ -13,7 +13,7 @@ use crate::{
 /// A provider that runs.
 pub(crate) struct Provider {
     pub(crate) url: String,
-    _process: Process,
+    pub(crate) process: Process,
     _folder: TempDir,
 }
 
@@ -34,6 +34,6 @@ impl Provider {
         let addr = process
             .until(START, async |said| address(said, "simulating the provider", "address"))
             .await?;
-        Ok(Self { url: format!("http://{addr}"), _process: process, _folder: folder })
+        Ok(Self { url: format!("http://{addr}"), process, _folder: folder })
     }
 }

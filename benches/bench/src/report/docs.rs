@@ -4,20 +4,18 @@ use std::{fs, path::Path};
 
 use anyhow::Context as _;
 
-const BEGIN: &str = "<!-- written by make bench -->";
-const END: &str = "<!-- end of what make bench writes -->";
-
-/// Writes the table into `performance.md` of a folder, and the plots into a folder beside it.
+/// Writes a table into its place in `performance.md` of a folder, and the plots into a folder beside it.
 pub(super) fn renew(
     folder: &Path,
+    place: &str,
     table: &str,
     plots: &[(&'static str, String)],
 ) -> anyhow::Result<()> {
     let page = folder.join("performance.md");
     let text =
         fs::read_to_string(&page).with_context(|| format!("{} cannot be read", page.display()))?;
-    let renewed = replaced(&text, table)
-        .with_context(|| format!("{} has no marks for the table", page.display()))?;
+    let renewed = replaced(&text, place, table)
+        .with_context(|| format!("{} has no marks for the table {place}", page.display()))?;
     fs::write(&page, renewed)?;
     let folder = folder.join("performance");
     fs::create_dir_all(&folder)?;
@@ -27,11 +25,13 @@ pub(super) fn renew(
     Ok(())
 }
 
-/// A text with something else between the marks.
-fn replaced(text: &str, table: &str) -> Option<String> {
-    let (before, rest) = text.split_once(BEGIN)?;
-    let (_, after) = rest.split_once(END)?;
-    Some(format!("{before}{BEGIN}\n\n{table}\n\n{END}{after}"))
+/// A text with something else between the marks of a place.
+fn replaced(text: &str, place: &str, table: &str) -> Option<String> {
+    let begin = format!("<!-- {place}: written by make bench -->");
+    let end = format!("<!-- {place}: end of what make bench writes -->");
+    let (before, rest) = text.split_once(&begin)?;
+    let (_, after) = rest.split_once(&end)?;
+    Some(format!("{before}{begin}\n\n{table}\n\n{end}{after}"))
 }
 
 #[cfg(test)]
@@ -40,9 +40,13 @@ mod tests {
 
     #[test]
     fn what_people_wrote_stays() {
-        let text = format!("a\n{BEGIN}\nold\n{END}\nz\n");
-        let renewed = replaced(&text, "new").unwrap();
-        assert_eq!(renewed, format!("a\n{BEGIN}\n\nnew\n\n{END}\nz\n"));
-        assert_eq!(replaced("no marks", "new"), None);
+        let marks = |inside: &str| {
+            format!(
+                "a\n<!-- it: written by make bench -->\n{inside}\n<!-- it: end of what make bench writes -->\nz\n"
+            )
+        };
+        let renewed = replaced(&marks("old"), "it", "new").unwrap();
+        assert_eq!(renewed, marks("\nnew\n"));
+        assert_eq!(replaced(&renewed, "another", "new"), None);
     }
 }

@@ -1,9 +1,12 @@
 //! What is told: a table for people, JSON for programs, and plots.
 
+mod bloat;
+mod costs;
 mod docs;
 mod plots;
 mod svg;
 mod table;
+mod timeline;
 
 use std::fs;
 
@@ -12,6 +15,7 @@ use serde::Serialize;
 
 use crate::{
     args::Args,
+    figures::{bloat::Bloat, costs::Cost},
     goals::{Measured, Row},
     machine::Machine,
 };
@@ -31,13 +35,16 @@ fn print(text: &str) {
 #[derive(Serialize)]
 struct Entry<'a> {
     figure: &'a str,
-    /// Of a figure that has several parts, the first part's.
+    /// Of a figure that has several parts, the first part's. Null when it was not measured.
     value: Option<f64>,
+    /// Of a figure that has several parts, those of all, in their order.
     goal: String,
     /// Of all parts; null when one of them was not measured.
     met: Option<bool>,
+    /// Why there is no value.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'a str>,
+    /// Where there are several, each like a figure.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     parts: Vec<Entry<'a>>,
 }
@@ -62,9 +69,7 @@ struct DetailedRow<'a> {
 /// Prints the table, and writes what there is to write.
 pub(crate) fn write(args: &Args, machine: &Machine, rows: &[Row]) -> anyhow::Result<()> {
     let out = &args.out;
-    fs::create_dir_all(out).with_context(|| format!("{} cannot be made", out.display()))?;
-    let summary: Vec<_> = rows.iter().map(entry).collect();
-    fs::write(out.join("summary.json"), serde_json::to_string_pretty(&summary)? + "\n")?;
+    write_json(args, "summary.json", &summary(rows))?;
     let details = Details {
         machine,
         whole_run: args.is_whole(),
@@ -72,14 +77,14 @@ pub(crate) fn write(args: &Args, machine: &Machine, rows: &[Row]) -> anyhow::Res
         seconds_a_turn: args.turn().as_secs(),
         figures: rows.iter().map(detailed).collect(),
     };
-    fs::write(out.join("details.json"), serde_json::to_string_pretty(&details)? + "\n")?;
+    write_json(args, "details.json", &details)?;
     let plots = plots::all(rows);
     for (name, svg) in &plots {
         fs::write(out.join(name), svg)?;
     }
     if let Some(folder) = &args.docs {
         if args.is_whole() {
-            docs::renew(folder, &table::markdown(machine, rows), &plots)?;
+            docs::renew(folder, "goals", &table::markdown(machine, rows), &plots)?;
         } else {
             progress(
                 "the documentation shows runs of everything at full size: it was left as it is",
@@ -88,6 +93,42 @@ pub(crate) fn write(args: &Args, machine: &Machine, rows: &[Row]) -> anyhow::Res
     }
     print(&table::markdown(machine, rows));
     Ok(())
+}
+
+/// Prints what cycles and redemptions take, and writes it.
+pub(crate) fn costs(args: &Args, machine: &Machine, costs: &[Cost]) -> anyhow::Result<()> {
+    write_json(args, "costs.json", &costs::Costs { machine, costs })?;
+    print(&costs::markdown(machine, costs));
+    Ok(())
+}
+
+/// Prints how an hour at half load went, and writes it; a whole hour also into the documentation.
+pub(crate) fn bloat(args: &Args, bloat: &Bloat) -> anyhow::Result<()> {
+    write_json(args, "bloat.json", bloat)?;
+    let plot = bloat::plot(bloat);
+    fs::write(args.out.join(bloat::PLOT), &plot)?;
+    let table = bloat::markdown(bloat);
+    match &args.docs {
+        Some(folder) if args.is_whole_bloat() => {
+            docs::renew(folder, "bloat", &table, &[(bloat::PLOT, plot)])?;
+        }
+        Some(_) => progress("the documentation shows runs of an hour: it was left as it is"),
+        None => {}
+    }
+    print(&table);
+    Ok(())
+}
+
+fn write_json(args: &Args, name: &str, what: &impl Serialize) -> anyhow::Result<()> {
+    let out = &args.out;
+    fs::create_dir_all(out).with_context(|| format!("{} cannot be made", out.display()))?;
+    fs::write(out.join(name), serde_json::to_string_pretty(what)? + "\n")?;
+    Ok(())
+}
+
+/// The figures, in the order of the table.
+fn summary(rows: &[Row]) -> Vec<Entry<'_>> {
+    rows.iter().map(entry).collect()
 }
 
 fn entry(row: &Row) -> Entry<'_> {
@@ -118,4 +159,34 @@ fn entry(row: &Row) -> Entry<'_> {
 
 fn detailed(row: &Row) -> DetailedRow<'_> {
     DetailedRow { figure: row.figure, measured: &row.measured, notes: &row.notes }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::goals;
+
+    #[test]
+    fn the_summary_has_the_nine_figures_in_their_order() {
+        let mut rows = goals::rows();
+        rows[goals::CYCLES].set(0, 3.5, Some((3.0, 4.0)));
+        rows[goals::OVERLOAD].set(goals::part::GOODPUT, 0.95, None);
+        rows[goals::OVERLOAD].set(goals::part::REFUSALS, 7.0, None);
+        rows[goals::OVERLOAD].set(goals::part::RENEWALS, 0.0, None);
+        let summary = serde_json::to_value(summary(&rows)).unwrap();
+        let summary = summary.as_array().unwrap();
+        assert_eq!(summary.len(), 9);
+        let fields = |entry: &Value, names: [&str; 3]| names.map(|name| entry[name].clone());
+        let first = fields(&summary[goals::CYCLES], ["value", "goal", "met"]);
+        assert_eq!(first, [json!(3.5), json!("≥ 3"), json!(true)]);
+        let unmeasured = fields(&summary[goals::ETCD], ["value", "met", "reason"]);
+        assert_eq!(unmeasured, [Value::Null, Value::Null, json!(goals::NOT_ASKED_FOR)]);
+        let overload = fields(&summary[goals::OVERLOAD], ["value", "goal", "met"]);
+        assert_eq!(overload, [json!(0.95), json!("≥ 0.9; ≤ 5 ms; 0"), json!(false)]);
+        let parts = summary[goals::OVERLOAD]["parts"].as_array().unwrap();
+        let met: Vec<_> = parts.iter().map(|part| part["met"].clone()).collect();
+        assert_eq!(met, [json!(true), json!(false), json!(true)]);
+    }
 }

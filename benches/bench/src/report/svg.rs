@@ -4,10 +4,10 @@
 
 use std::fmt::Write as _;
 
-const WIDTH: f64 = 720.0;
-const TEXT: &str = "#6b7280";
+pub(super) const WIDTH: f64 = 720.0;
+pub(super) const TEXT: &str = "#6b7280";
 const OURS: &str = "#2563eb";
-const THEIRS: &str = "#9ca3af";
+pub(super) const THEIRS: &str = "#9ca3af";
 
 /// A bar, from nothing to its value.
 pub(crate) struct Bar {
@@ -100,7 +100,7 @@ pub(crate) fn line(title: &str, x_label: &str, y_label: &str, points: &[(f64, f6
     svg
 }
 
-fn begin(height: f64, title: &str) -> String {
+pub(super) fn begin(height: f64, title: &str) -> String {
     let title = escaped(title);
     format!(
         r#"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" font-family="sans-serif" font-size="13" role="img" aria-label="{title}">
@@ -109,7 +109,7 @@ fn begin(height: f64, title: &str) -> String {
     )
 }
 
-fn number(value: f64) -> String {
+pub(super) fn number(value: f64) -> String {
     match value {
         _ if value == 0.0 => "0".to_owned(),
         _ if value >= 100.0 => format!("{value:.0}"),
@@ -118,7 +118,7 @@ fn number(value: f64) -> String {
     }
 }
 
-fn escaped(text: &str) -> String {
+pub(super) fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 

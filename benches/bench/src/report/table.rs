@@ -52,7 +52,7 @@ fn measured_line(measured: &Measured) -> String {
 }
 
 /// To about three digits, which is more than any of it means.
-fn rounded(value: f64) -> String {
+pub(super) fn rounded(value: f64) -> String {
     match value.abs() {
         _ if value.fract() == 0.0 && value.abs() < 1e6 => format!("{value}"),
         size if size >= 100.0 => format!("{value:.0}"),
