@@ -207,9 +207,16 @@ async fn answer(
     let key = |lease: &LeaseRef| (lease.account_id.clone(), lease.token);
     let changed: HashMap<(&str, i64), _> =
         changed.iter().map(|row| ((row.account_id.as_str(), row.fencing_token), row)).collect();
-    let changed = |lease: &LeaseRef| changed.get(&(lease.account_id.as_str(), lease.token.0));
-    let missed: Vec<_> =
-        leases.iter().filter(|lease| changed(lease).is_none()).map(|lease| key(lease)).collect();
+    let rows: Vec<_> = leases
+        .iter()
+        .map(|lease| changed.get(&(lease.account_id.as_str(), lease.token.0)))
+        .collect();
+    let missed: Vec<_> = leases
+        .iter()
+        .zip(&rows)
+        .filter(|(_, row)| row.is_none())
+        .map(|(lease, _)| key(lease))
+        .collect();
     let explained = if missed.is_empty() {
         HashMap::new()
     } else {
@@ -217,13 +224,14 @@ async fn answer(
     };
     Ok(leases
         .iter()
-        .map(|lease| match changed(lease) {
+        .zip(rows)
+        .map(|(lease, row)| match row {
             Some(row) => {
                 row.account(pool_id).map_or_else(LeaseAnswer::Unreadable, LeaseAnswer::Done)
             }
-            None => explained
-                .get(&(lease.account_id.to_string(), lease.token.0))
-                .map_or(LeaseAnswer::NoAccount, |row| match row.account(pool_id) {
+            None => explained.get(&(lease.account_id.to_string(), lease.token.0)).map_or(
+                LeaseAnswer::NoAccount,
+                |row| match row.account(pool_id) {
                     // Nothing in its way now, and yet it was not done: between the two statements the
                     // account came back to this very lease, which no history does.
                     Ok(account) => LeaseAnswer::Lost(
@@ -231,7 +239,8 @@ async fn answer(
                         account,
                     ),
                     Err(error) => LeaseAnswer::Unreadable(error),
-                }),
+                },
+            ),
         })
         .collect())
 }

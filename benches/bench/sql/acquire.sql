@@ -26,7 +26,7 @@ WHERE a.pool_id = 'bench'
         AND NOT f.draining
         AND NOT f.parked
         AND f.idle_since <= now()
-      ORDER BY f.status, f.fullness_minor DESC, f.idle_since, f.account_id
+      ORDER BY f.status, -f.fullness_minor, f.idle_since, f.account_id
       LIMIT 1
       FOR NO KEY UPDATE SKIP LOCKED
   )

@@ -19,7 +19,7 @@ FROM accounts a
 WHERE a.pool_id = 'bench'
   AND a.account_id = :account_id
   AND a.fencing_token = :fencing_token
-  AND a.status || '' = 'LOCKING'
+  AND a.status = 'LOCKING'
   AND a.lease_expires_at > now()
   AND a.open_redemption_id IS NULL
 FOR NO KEY UPDATE OF a

@@ -10,6 +10,6 @@ SET status = a.resume_status,
 WHERE a.pool_id = 'bench'
   AND a.account_id = :account_id
   AND a.fencing_token = :fencing_token
-  AND a.status || '' = 'LOCKING'
+  AND a.status = 'LOCKING'
   AND a.open_redemption_id IS NULL
 RETURNING a.status

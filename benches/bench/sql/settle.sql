@@ -13,7 +13,7 @@ WITH settled AS (
         finished_at = now()
     WHERE r.pool_id = 'bench'
       AND r.redemption_id = :redemption_id
-      AND r.state || '' IN ('SUBMITTED', 'IN_DOUBT', 'NEEDS_REVIEW')
+      AND r.finished_at IS NULL
     RETURNING r.account_id, r.redemption_id, r.amount_minor
 )
 UPDATE accounts a
