@@ -18,18 +18,17 @@ use futures_util::{
     stream::{self, BoxStream},
 };
 use sqlx::{
-    Connection as _, Describe, Either, Execute, Executor, PgConnection, PgPool, Postgres, SqlStr,
-    pool::PoolConnection,
-    postgres::{PgConnectOptions, PgPoolOptions, PgQueryResult, PgRow, PgStatement, PgTypeInfo},
+    Describe, Either, Execute, Executor, PgConnection, Postgres, SqlStr,
+    postgres::{PgConnectOptions, PgQueryResult, PgRow, PgStatement, PgTypeInfo},
 };
-use tokio::{runtime::Handle, sync::Mutex, time::timeout};
+use tokio::{sync::Mutex, time::timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::error::{is_read_only, read_only};
+use super::{
+    connections::{Connections, check_writable, connect, connect_patiently},
+    error::is_read_only,
+};
 
-/// How long a caller waits for one of the pool's connections before the database counts as out of
-/// reach.
-const CONNECTION_TIMEOUT: Duration = Duration::from_secs(3);
 /// Longer than Postgres lets any of our statements run (see [`super::Store::open`]), and than a
 /// connection is waited for. A statement that has no answer by then gets none: it counts as one that
 /// found no database.
@@ -38,9 +37,6 @@ const STATEMENT_LIMIT: Duration = Duration::from_secs(20);
 const PING_LIMIT: Duration = Duration::from_millis(800);
 /// What a ping gets on top when a new connection was answered: both may have waited for the same.
 const PING_GRACE: Duration = Duration::from_millis(150);
-/// How long a connection whose statement nobody waits for any more may take to be usable again.
-const RETURN_LIMIT: Duration = Duration::from_secs(1);
-
 /// The connections. Cheap to clone; statements run on it as on one of sqlx's pools.
 #[derive(Clone)]
 pub(super) struct Db {
@@ -64,7 +60,7 @@ struct HealthConnection {
 #[derive(Clone)]
 struct Generation {
     number: u64,
-    pool: PgPool,
+    connections: Connections,
     /// Cancelled when no answer is to come over these connections any more.
     silent: CancellationToken,
 }
@@ -89,7 +85,7 @@ impl Db {
     pub(super) fn new(options: PgConnectOptions, size: u32) -> Self {
         let first = Generation {
             number: 0,
-            pool: open_pool(&options, size),
+            connections: Connections::new(options.clone(), size),
             silent: CancellationToken::new(),
         };
         Self {
@@ -100,15 +96,16 @@ impl Db {
         }
     }
 
-    /// The pool as it is now, for what is done once.
-    pub(super) fn pool(&self) -> PgPool {
-        self.current().pool
+    /// A connection for migrations, which may take long, and wait for each other.
+    pub(super) async fn connect_to_migrate(&self) -> Result<PgConnection, sqlx::Error> {
+        let patient = [("statement_timeout", "0"), ("lock_timeout", "60s")];
+        connect_patiently(&self.options.as_ref().clone().options(patient)).await
     }
 
     /// Closes the connections, after the statements that are running.
     pub(super) async fn close(&self) {
         self.health.lock().await.kept.take();
-        self.pool().close().await;
+        self.current().connections.close().await;
     }
 
     /// Whether the database answers, and takes writes.
@@ -168,12 +165,7 @@ impl Db {
     }
 
     async fn connect_in_time(&self, limit: Duration) -> Result<PgConnection, sqlx::Error> {
-        let connect = async {
-            let mut connection = PgConnection::connect_with(&self.options).await?;
-            check_writable(&mut connection).await?;
-            Ok(connection)
-        };
-        timeout(limit, connect).await.unwrap_or_else(|_| Err(no_answer()))
+        timeout(limit, connect(&self.options)).await.unwrap_or_else(|_| Err(no_answer()))
     }
 
     fn current(&self) -> Generation {
@@ -189,7 +181,7 @@ impl Db {
             }
             let new = Generation {
                 number: number + 1,
-                pool: open_pool(&self.options, self.size),
+                connections: Connections::new(self.options.as_ref().clone(), self.size),
                 silent: CancellationToken::new(),
             };
             std::mem::replace(&mut *current, new)
@@ -199,7 +191,7 @@ impl Db {
             old.silent.cancel();
         }
         // Statements that are running end first, and their connections are closed then.
-        tokio::spawn(async move { timeout(STATEMENT_LIMIT, old.pool.close()).await });
+        tokio::spawn(async move { timeout(STATEMENT_LIMIT, old.connections.close()).await });
     }
 
     /// Runs a statement to its end.
@@ -209,12 +201,9 @@ impl Db {
     ) -> Result<Vec<Either<PgQueryResult, PgRow>>, sqlx::Error> {
         let generation = self.current();
         let statement = async {
-            let mut lent = Lent(Some(generation.pool.acquire().await?));
-            let answer = match &mut lent.0 {
-                Some(connection) => connection.fetch_many(query).try_collect().await,
-                None => Err(no_answer()),
-            };
-            lent.give_back();
+            let mut lent = generation.connections.get().await?;
+            let answer = lent.connection()?.fetch_many(query).try_collect().await;
+            lent.give_back(answer.as_ref().err());
             answer
         };
         let answer = tokio::select! {
@@ -228,51 +217,8 @@ impl Db {
     }
 }
 
-fn open_pool(options: &PgConnectOptions, size: u32) -> PgPool {
-    PgPoolOptions::new()
-        .max_connections(size)
-        .acquire_timeout(CONNECTION_TIMEOUT)
-        // One that is refused here is tried again until the time to connect is over: the address may
-        // lead elsewhere by then.
-        .after_connect(|connection, _| Box::pin(check_writable(connection)))
-        .connect_lazy_with(options.clone())
-}
-
-/// Refuses a server that takes no writes: a standby, or a primary that was demoted.
-async fn check_writable(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
-    let writable = sqlx::query_file_scalar!("src/store/sql/ping.sql").fetch_one(connection).await?;
-    if writable { Ok(()) } else { Err(read_only()) }
-}
-
 fn no_answer() -> sqlx::Error {
     sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())
-}
-
-/// A connection while a statement runs on it.
-struct Lent(Option<PoolConnection<Postgres>>);
-
-impl Lent {
-    /// Its statement has ended.
-    fn give_back(mut self) {
-        self.0.take();
-    }
-}
-
-impl Drop for Lent {
-    /// Nobody waits for its statement any more. sqlx would wait for the answer before the place in the
-    /// pool is free again, and so for ever when the server is gone.
-    fn drop(&mut self) {
-        let Some(mut connection) = self.0.take() else { return };
-        let Ok(runtime) = Handle::try_current() else {
-            drop(connection.detach());
-            return;
-        };
-        runtime.spawn(async move {
-            if !matches!(timeout(RETURN_LIMIT, connection.ping()).await, Ok(Ok(()))) {
-                drop(connection.detach());
-            }
-        });
-    }
 }
 
 impl<'c> Executor<'c> for &'c Db {
@@ -310,13 +256,13 @@ impl<'c> Executor<'c> for &'c Db {
     where
         'c: 'e,
     {
-        Box::pin(async move { self.pool().acquire().await?.prepare_with(sql, parameters).await })
+        Box::pin(async move { connect(&self.options).await?.prepare_with(sql, parameters).await })
     }
 
     fn describe<'e>(self, sql: SqlStr) -> BoxFuture<'e, Result<Describe<Postgres>, sqlx::Error>>
     where
         'c: 'e,
     {
-        Box::pin(async move { self.pool().acquire().await?.describe(sql).await })
+        Box::pin(async move { connect(&self.options).await?.describe(sql).await })
     }
 }

@@ -7,6 +7,7 @@
 pub mod account;
 pub mod acquire;
 pub mod begin;
+mod connections;
 mod db;
 mod error;
 mod lane;
@@ -22,7 +23,7 @@ use std::{str::FromStr as _, time::Duration};
 
 use secrecy::{ExposeSecret as _, SecretString};
 use sqlx::{
-    ConnectOptions as _,
+    ConnectOptions as _, Connection as _,
     postgres::{PgConnectOptions, types::PgInterval},
 };
 
@@ -88,10 +89,10 @@ impl Store {
 
     /// Brings the schema up to date. Servers that do so at once wait for each other.
     pub async fn migrate(&self) -> Result<(), StoreError> {
-        let Err(error) = MIGRATOR.run(&self.db.pool()).await else { return Ok(()) };
-        // Without a connection that can be used the pool has only waited in vain; a ping says why.
-        self.ping().await?;
-        Err(StoreError::Migration(error.to_string()))
+        let mut connection = self.db.connect_to_migrate().await?;
+        let done = MIGRATOR.run_direct(None, &mut connection, false).await;
+        let _ = connection.close().await;
+        done.map_err(|error| StoreError::Migration(error.to_string()))
     }
 
     /// Keeps the check value of the first secret key, and says whether `key_check` is it.

@@ -141,7 +141,7 @@ async fn defer(fault: Fault) -> Stage {
 async fn release(fault: Fault) -> Stage {
     let mut stage = Stage::new().await;
     let lease = stage.acquire().await;
-    let lost = stage.lose("-- Release, shape (a)", fault);
+    let lost = stage.lose("-- Release, shape (c)", fault);
     let account = stage.clients.release(&lease).await.unwrap();
     assert_eq!(lost.times(), 1);
     assert_eq!(account.status(), AccountStatus::Waiting);
@@ -152,7 +152,7 @@ async fn release(fault: Fault) -> Stage {
 async fn renew(fault: Fault) -> Stage {
     let mut stage = Stage::new().await;
     let lease = stage.acquire().await;
-    let lost = stage.lose("-- Renew, shape (a)", fault);
+    let lost = stage.lose("-- Renew, shape (c)", fault);
     let renewed = stage.clients.renew(&lease, Duration::from_secs(120)).await.unwrap();
     assert_eq!(lost.times(), 1);
     let remaining: Duration = renewed.remaining.unwrap().try_into().unwrap();
@@ -225,12 +225,12 @@ async fn what_passes_by_itself_is_tried_again_and_a_bug_is_not() {
     let lease = stage.acquire().await;
     let passes = ["08006", "25006", "40003", "53100", "53200", "53300", "57P01", "57P05", "58030"];
     for code in passes {
-        let refused = stage.lose("-- Renew, shape (a)", Fault::Refuse(code));
+        let refused = stage.lose("-- Renew, shape (c)", Fault::Refuse(code));
         stage.clients.renew(&lease, Duration::from_secs(90)).await.unwrap();
         assert_eq!(refused.times(), 1, "{code}");
     }
     for code in ["XX000", "42P01"] {
-        let refused = stage.lose("-- Renew, shape (a)", Fault::Refuse(code));
+        let refused = stage.lose("-- Renew, shape (c)", Fault::Refuse(code));
         let error = stage.clients.renew(&lease, Duration::from_secs(90)).await.unwrap_err();
         assert_eq!((&*reason(&error), refused.times()), ("INTERNAL", 1), "{code}");
     }
