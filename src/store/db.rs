@@ -8,7 +8,7 @@
 
 use std::{
     fmt,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, Mutex as StdMutex, PoisonError, RwLock},
     time::Duration,
 };
 
@@ -22,10 +22,15 @@ use sqlx::{
     pool::PoolConnection,
     postgres::{PgConnectOptions, PgPoolOptions, PgQueryResult, PgRow, PgStatement, PgTypeInfo},
 };
-use tokio::{runtime::Handle, sync::Mutex, time::timeout};
+use tokio::{
+    runtime::Handle,
+    sync::{Mutex, Semaphore},
+    time::{Instant, timeout},
+};
 use tokio_util::sync::CancellationToken;
 
 use super::error::{is_read_only, read_only};
+use crate::overload::{Meter, Overload, Queue};
 
 /// How long a caller waits for one of the pool's connections before the database counts as out of
 /// reach.
@@ -47,6 +52,10 @@ pub(super) struct Db {
     options: Arc<PgConnectOptions>,
     size: u32,
     current: Arc<RwLock<Generation>>,
+    /// How many may be used at once by this clone, when not all.
+    tickets: Option<Arc<Semaphore>>,
+    /// How long a connection is waited for.
+    waits: Arc<StdMutex<Meter>>,
     /// One connection for health alone: a server whose connections are all busy is not unhealthy.
     health: Arc<Mutex<HealthConnection>>,
 }
@@ -86,7 +95,7 @@ impl fmt::Debug for Db {
 
 impl Db {
     /// At most `size` connections at a time. Connects when it is first used.
-    pub(super) fn new(options: PgConnectOptions, size: u32) -> Self {
+    pub(super) fn new(options: PgConnectOptions, size: u32, overload: &Overload) -> Self {
         let first = Generation {
             number: 0,
             pool: open_pool(&options, size),
@@ -96,7 +105,20 @@ impl Db {
             options: Arc::new(options),
             size,
             current: Arc::new(RwLock::new(first)),
+            tickets: None,
+            waits: Arc::new(StdMutex::new(overload.meter(Queue::Work))),
             health: Arc::default(),
+        }
+    }
+
+    /// The same connections for what only looks: half of them at a time, so that whatever is asked, the
+    /// others are left to those who hold a lease.
+    pub(super) fn for_rest(&self, overload: &Overload) -> Self {
+        let some = usize::try_from(self.size / 2).unwrap_or(1).max(1);
+        Self {
+            tickets: Some(Arc::new(Semaphore::new(some))),
+            waits: Arc::new(StdMutex::new(overload.meter(Queue::Rest))),
+            ..self.clone()
         }
     }
 
@@ -209,7 +231,14 @@ impl Db {
     ) -> Result<Vec<Either<PgQueryResult, PgRow>>, sqlx::Error> {
         let generation = self.current();
         let statement = async {
+            let came = Instant::now();
+            let _ticket = match &self.tickets {
+                // Never closed.
+                Some(tickets) => tickets.acquire().await.ok(),
+                None => None,
+            };
             let mut lent = Lent(Some(generation.pool.acquire().await?));
+            self.waits.lock().unwrap_or_else(PoisonError::into_inner).waited(came.elapsed());
             let answer = match &mut lent.0 {
                 Some(connection) => connection.fetch_many(query).try_collect().await,
                 None => Err(no_answer()),

@@ -24,6 +24,7 @@ use crate::{
         lease::{LeaseLoss, LeaseRef},
     },
     injection::{self, Guard},
+    overload::{self, Meter},
     service::{Error, sweep::log_expired},
     store::{
         Store, StoreError,
@@ -61,6 +62,8 @@ pub(super) struct Dispatcher {
     /// Why nothing was to be had, for others who ask the same.
     pub(super) known: Known,
     pub(super) closing: CancellationToken,
+    /// How long those who come wait until a statement looks for an account for them.
+    pub(super) meter: Meter,
     /// How many wait, for operators.
     pub(super) waiting_gauge: metrics::Gauge,
 }
@@ -99,7 +102,7 @@ impl Dispatcher {
         };
         tokio::select! {
             () = self.closing.cancelled() => return false,
-            arrived = self.arrivals.recv() => match arrived {
+            arrived = self.arrivals.recv(), if self.turns.len() < MAX_WAITING => match arrived {
                 Some(waiter) => self.turns.push(waiter),
                 None => return false,
             },
@@ -111,7 +114,9 @@ impl Dispatcher {
         {
             self.turns.push(waiter);
         }
-        self.turns.retain(|waiter| !waiter.reply.is_closed());
+        for _ in 0..self.turns.drop_gone() {
+            overload::note_dropped("acquire");
+        }
         true
     }
 
@@ -138,10 +143,22 @@ impl Dispatcher {
                 restarts -= 1;
                 exhausted.clear();
             }
-            let Some((selector, wanted)) = self.turns.next_group(&exhausted) else { return Ok(()) };
+            let Some((selector, wanted)) = self.turns.next_group(&exhausted) else {
+                // Whoever is left waits for an account, which is no work.
+                self.turns.iter().for_each(|waiter| waiter.caller.step_aside());
+                return Ok(());
+            };
+            let came = self.turns.try_now(&wanted.iter().map(|w| &w.request_id).collect());
+            if let Some(came) = came {
+                self.meter.begins(came);
+            }
             let hopes: HashMap<_, _> =
                 wanted.iter().map(|w| (w.request_id.clone(), w.expected_minor)).collect();
-            match self.store.acquire(&self.pool_id, &selector, &wanted).await {
+            let found = self.store.acquire(&self.pool_id, &selector, &wanted).await;
+            if came.is_some() {
+                self.meter.ends();
+            }
+            match found {
                 Ok(found) => {
                     let given = self.hand_out(found).await;
                     let without =
