@@ -24,25 +24,31 @@ pub struct Meter {
 }
 
 /// What was measured since some time.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Interval {
-    since: Instant,
+    since: Option<Instant>,
     count: u32,
-    least: Duration,
+    /// The shortest delay.
+    least: Option<Duration>,
+    /// The longest statement.
     longest: Duration,
 }
 
 impl Interval {
-    fn new(since: Instant) -> Self {
-        Self { since, count: 0, least: Duration::MAX, longest: Duration::ZERO }
+    fn note(&mut self, late: Duration) {
+        self.count += 1;
+        self.least = Some(self.least.map_or(late, |least| least.min(late)));
     }
 
     /// What the interval comes to, when it is one.
     fn end(&mut self, now: Instant) -> Option<Seen> {
-        if self.count < LEAST_COUNT || now < self.since + INTERVAL {
+        let since = *self.since.get_or_insert(now);
+        let least = self.least?;
+        if self.count < LEAST_COUNT || now < since + INTERVAL {
             return None;
         }
-        let Self { least, longest, .. } = std::mem::replace(self, Self::new(now));
+        let longest = self.longest;
+        *self = Self { since: Some(now), ..Self::default() };
         let allowed = longest.max(TARGET);
         let pressure = least.as_secs_f64() / allowed.as_secs_f64();
         Some(Seen { now, pressure, settles: least + longest })
@@ -51,24 +57,27 @@ impl Interval {
 
 impl Meter {
     pub(super) fn new(overload: Overload, queue: Queue) -> Self {
-        Self { overload, queue, began: None, interval: Interval::new(Instant::now()) }
+        Self { overload, queue, began: None, interval: Interval::default() }
     }
 
     /// A statement begins for callers of whom the last came at `came`. The statement that ran then had to
     /// be waited for; every other one was missed for want of room in it.
     pub fn begins(&mut self, came: Instant) {
-        let now = Instant::now();
-        if let Some(began) = self.began.replace(now) {
-            self.interval.least = self.interval.least.min(began.saturating_duration_since(came));
-        } else {
-            self.interval.least = Duration::ZERO;
-        }
-        self.interval.count += 1;
+        self.begins_at(Instant::now(), came);
+    }
+
+    pub(super) fn begins_at(&mut self, now: Instant, came: Instant) {
+        let before = self.began.replace(now);
+        let late = before.map(|began| began.saturating_duration_since(came));
+        self.interval.note(late.unwrap_or_default());
     }
 
     /// The statement has ended.
     pub fn ends(&mut self) {
-        let now = Instant::now();
+        self.ends_at(Instant::now());
+    }
+
+    pub(super) fn ends_at(&mut self, now: Instant) {
         if let Some(began) = self.began {
             self.interval.longest = self.interval.longest.max(now - began);
         }
@@ -77,8 +86,7 @@ impl Meter {
 
     /// Somebody has waited for `waited`, all of which counts.
     pub fn waited(&mut self, waited: Duration) {
-        self.interval.count += 1;
-        self.interval.least = self.interval.least.min(waited);
+        self.interval.note(waited);
         self.report(Instant::now());
     }
 
