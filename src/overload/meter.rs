@@ -11,6 +11,9 @@ use super::{
 
 /// A delay that is no overload, however short statements are: a pause of the scheduler is not longer.
 const TARGET: Duration = Duration::from_millis(10);
+/// A delay that is, however long they are: where statements become long because there is too much to do, a
+/// queue of several of them would only make callers wait.
+const MOST: Duration = Duration::from_millis(50);
 /// The fewest measurements of an interval: one or two may both have met a pause.
 const LEAST_COUNT: u32 = 4;
 
@@ -49,7 +52,7 @@ impl Interval {
         }
         let longest = self.longest;
         *self = Self { since: Some(now), ..Self::default() };
-        let allowed = longest.max(TARGET);
+        let allowed = longest.clamp(TARGET, MOST);
         let pressure = least.as_secs_f64() / allowed.as_secs_f64();
         Some(Seen { now, pressure, settles: least + longest })
     }

@@ -119,6 +119,13 @@ struct Freed {
     bell: Notify,
 }
 
+impl Freed {
+    fn note(&self) {
+        self.count.fetch_add(1, Ordering::Relaxed);
+        self.bell.notify_one();
+    }
+}
+
 impl Acquire {
     /// Acquires from `store`. When `closing` is cancelled, those who wait are told so.
     pub fn new(store: Store, pools: Pools, closing: CancellationToken) -> Self {
@@ -233,8 +240,7 @@ impl Acquire {
     pub fn wake(&self, pool_id: &PoolId) {
         let queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(queue) = queues.get(pool_id) {
-            queue.freed.count.fetch_add(1, Ordering::Relaxed);
-            queue.freed.bell.notify_one();
+            queue.freed.note();
         }
     }
 

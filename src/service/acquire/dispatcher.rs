@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::join_all;
 use rand::RngExt as _;
 use tokio::{
     sync::mpsc,
@@ -214,10 +215,20 @@ impl Dispatcher {
                 }
             }
         }
-        for lease in unwanted {
-            give_back(&self.store, &lease).await;
+        if !unwanted.is_empty() {
+            self.give_back(unwanted);
         }
         given
+    }
+
+    /// Ends leases whose callers have gone. Under load they are many, and those who wait for an account are
+    /// not to wait for each of these.
+    fn give_back(&self, leases: Vec<LeaseRef>) {
+        let (store, freed) = (self.store.clone(), Arc::clone(&self.freed));
+        tokio::spawn(async move {
+            join_all(leases.iter().map(|lease| give_back(&store, lease))).await;
+            freed.note();
+        });
     }
 
     /// Ends leases whose time has passed. True when there were any.
