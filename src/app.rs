@@ -51,8 +51,13 @@ use crate::{
 
 /// tonic's own bound on a message, above the codec's, which answers in the contract's words.
 const TONIC_MAX_MESSAGE_BYTES: usize = 16 * 1024 * 1024;
-/// The most calls of one connection at once.
+/// The most calls of one connection at once. As many may have been given up by their callers before the
+/// server looked: after an outage all of them are.
 const MAX_STREAMS: u32 = 4096;
+/// Streams of one connection that may be reset for a frame that came too late, before the connection is given
+/// up. A call that is refused before its message is there makes one, and a connection may live for months:
+/// the usual 1,024 would end it, and all that is under way on it, just when there is most to do.
+const MAX_ERROR_RESETS: usize = 65_536;
 /// A connection on which nothing is heard is asked whether it lives, and given up.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -100,13 +105,14 @@ impl App {
         let stop_admin = CancellationToken::new();
         tokio::spawn(admin::serve(admin_listener, health.clone(), metrics, stop_admin.clone()));
 
-        let admission = Admission::new(shutdown.closing.clone());
+        let admission = Admission::new(store.overload().clone(), shutdown.closing.clone());
         let serving = Server::builder()
             .layer(admission.clone())
             .max_concurrent_streams(MAX_STREAMS)
             .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
             .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
-            .http2_max_pending_accept_reset_streams(Some(256))
+            .http2_max_pending_accept_reset_streams(Some(MAX_STREAMS as usize))
+            .http2_max_local_error_reset_streams(Some(MAX_ERROR_RESETS))
             .tcp_nodelay(true)
             .add_service(health_service)
             .add_service(reflection::v1()?)

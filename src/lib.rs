@@ -7,6 +7,7 @@ pub mod domain;
 
 pub mod config;
 pub mod injection;
+pub mod overload;
 pub mod secret;
 
 pub mod embedded;

@@ -6,6 +6,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::{
     convert::{self, Fields, echo, next_page_token, timestamp},
+    layers::caller_of,
     mask::Mask,
     pb,
     status::{rich, shutting_down, status},
@@ -63,6 +64,8 @@ impl pb::account_service_server::AccountService for AccountRpc {
         &self,
         request: Request<Streaming<pb::ImportAccountsRequest>>,
     ) -> Result<Response<pb::ImportAccountsResponse>, Status> {
+        // A stream takes no call's place for as long as it lasts: what it brings waits for a connection.
+        caller_of(&request).step_aside();
         let mut stream = request.into_inner();
         let mut import = Import::new(self.accounts.clone());
         loop {

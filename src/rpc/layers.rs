@@ -1,44 +1,82 @@
 //! What every call passes through: admission, and a span.
 
 use std::{
-    pin::Pin,
+    collections::HashMap,
+    pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll},
-    time::Instant,
+    time::Duration,
 };
 
-use tokio::sync::Semaphore;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tonic::{Code, Status, body::Body};
+use tonic::{Code, Request, Status, body::Body};
 use tower::{Layer, Service};
 use tracing::Instrument as _;
 
-use super::{codec::MAX_MESSAGE_BYTES, pb, status};
-
-/// Calls that are answered at once; streams count until they are open. One more is refused as
-/// overload. Most of them wait for an account, which costs little.
-const MAX_CALLS: u32 = 16_384;
+use super::{codec::MAX_MESSAGE_BYTES, pb, refusal, status};
+use crate::overload::{self, Caller, Class, Overload, Place};
 
 /// Admits calls while the server takes them, and gives each a span.
 #[derive(Clone, Debug)]
 pub struct Admission {
-    places: Arc<Semaphore>,
+    overload: Overload,
+    methods: Arc<Methods>,
     closing: CancellationToken,
 }
 
+/// What is known of each method, by the path of its calls.
+#[derive(Debug)]
+struct Methods {
+    known: HashMap<String, Method>,
+    /// For a path that is none of the contract's: the names in it are the caller's.
+    other: Method,
+}
+
+#[derive(Debug)]
+struct Method {
+    service: String,
+    name: String,
+    class: Class,
+    seconds: metrics::Histogram,
+}
+
 impl Admission {
-    /// Refuses calls once `closing` is cancelled.
-    pub fn new(closing: CancellationToken) -> Self {
-        Self { places: Arc::new(Semaphore::new(MAX_CALLS as usize)), closing }
+    /// Refuses calls for which `overload` has no place, and all of them once `closing` is cancelled.
+    pub fn new(overload: Overload, closing: CancellationToken) -> Self {
+        let method = |service: String, name: String| Method {
+            class: class(&name),
+            seconds: metrics::histogram!("holdfast_call_seconds", "method" => name.clone()),
+            service,
+            name,
+        };
+        let known = pb::methods()
+            .into_iter()
+            .map(|(service, name)| (format!("/{service}/{name}"), method(service, name)))
+            .collect();
+        let other = method("other".to_owned(), "other".to_owned());
+        Self { overload, methods: Arc::new(Methods { known, other }), closing }
     }
 
     /// Waits until no admitted call is left to answer.
     pub async fn all_answered(&self) {
-        // Every place at once: what takes them never gives them back, so nothing comes after.
-        if let Ok(places) = self.places.acquire_many(MAX_CALLS).await {
-            places.forget();
-        }
+        self.overload.all_answered().await;
     }
+}
+
+/// What a method's calls are for.
+fn class(method: &str) -> Class {
+    match method {
+        "ReleaseAccount" | "RenewLease" | "ResolveRedemption" => Class::End,
+        "Redeem" | "BatchRedeem" => Class::Redeem,
+        "AcquireAccount" => Class::Acquire,
+        _ => Class::Rest,
+    }
+}
+
+/// The call that brought a message.
+pub(super) fn caller_of<T>(request: &Request<T>) -> Caller {
+    request.extensions().get::<Caller>().cloned().unwrap_or_default()
 }
 
 impl<S> Layer<S> for Admission {
@@ -59,6 +97,8 @@ pub struct Admitted<S> {
 /// Health is asked for until the end, and answers that the server is stopping.
 const HEALTH: &str = "/grpc.health.v1.Health/";
 
+type Answering<E> = Pin<Box<dyn Future<Output = Result<http::Response<Body>, E>> + Send>>;
+
 impl<S, B> Service<http::Request<B>> for Admitted<S>
 where
     S: Service<http::Request<B>, Response = http::Response<Body>>,
@@ -67,7 +107,7 @@ where
 {
     type Response = http::Response<Body>;
     type Error = S::Error;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, S::Error>> + Send>>;
+    type Future = Answering<S::Error>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(cx)
@@ -79,26 +119,82 @@ where
             return Box::pin(self.inner.call(request));
         }
         if self.admission.closing.is_cancelled() {
-            return Box::pin(std::future::ready(Ok(status::shutting_down().into_http())));
+            return answered(status::shutting_down().into_http());
         }
-        let Ok(place) = Arc::clone(&self.admission.places).try_acquire_owned() else {
-            metrics::counter!("holdfast_calls_refused_total").increment(1);
-            return Box::pin(std::future::ready(Ok(status::overloaded().into_http())));
-        };
-        let (service, method) = split(path);
-        let span = tracing::debug_span!("rpc", rpc.service = service, rpc.method = method);
-        let method = method.to_owned();
+        let methods = Arc::clone(&self.admission.methods);
+        let class = methods.of(path).class;
+        match self.admission.overload.admit(class) {
+            Ok(place) => self.admitted(methods, place, request),
+            Err(refused) => answered(refusal::of(refused)),
+        }
+    }
+}
+
+fn answered<E: Send + 'static>(answer: http::Response<Body>) -> Answering<E> {
+    Box::pin(std::future::ready(Ok(answer)))
+}
+
+impl<S> Admitted<S> {
+    fn admitted<B>(
+        &mut self,
+        methods: Arc<Methods>,
+        place: Place,
+        mut request: http::Request<B>,
+    ) -> Answering<S::Error>
+    where
+        S: Service<http::Request<B>, Response = http::Response<Body>>,
+        S::Error: Send + 'static,
+        S::Future: Send + 'static,
+    {
         let begun = Instant::now();
+        let path = request.uri().path().to_owned();
+        let method = methods.of(&path);
+        let timeout =
+            request.headers().get("grpc-timeout").and_then(|text| read_timeout(text.as_bytes()));
+        let deadline = timeout.map(|timeout| begun + timeout);
+        // Whatever ends work is done all the same.
+        if timeout.is_some_and(|timeout| timeout.is_zero()) && method.class != Class::End {
+            overload::note_dropped("admission");
+            return answered(status::deadline_passed().into_http());
+        }
+        let caller = Caller::new(place, deadline);
+        if method.class != Class::End {
+            request.extensions_mut().insert(caller.clone());
+        }
+        let span =
+            tracing::debug_span!("rpc", rpc.service = method.service, rpc.method = method.name);
         let answer = self.inner.call(request);
         let admitted = async move {
-            let answer = answer.await.map(in_our_words);
-            drop(place);
-            metrics::histogram!("holdfast_call_seconds", "method" => method)
-                .record(begun.elapsed());
+            let answer = in_time(answer, deadline).await;
+            drop(caller);
+            methods.of(&path).seconds.record(begun.elapsed());
             answer
         };
         Box::pin(admitted.instrument(span))
     }
+}
+
+impl Methods {
+    fn of(&self, path: &str) -> &Method {
+        self.known.get(path).unwrap_or(&self.other)
+    }
+}
+
+/// The answer, unless the deadline passes before it is there. tonic wakes whoever waits at the deadline, but
+/// would say that the call was cancelled.
+async fn in_time<E>(
+    answer: impl Future<Output = Result<http::Response<Body>, E>>,
+    deadline: Option<Instant>,
+) -> Result<http::Response<Body>, E> {
+    let mut answer = pin!(answer);
+    std::future::poll_fn(|cx| match answer.as_mut().poll(cx) {
+        Poll::Ready(answer) => Poll::Ready(answer.map(in_our_words)),
+        Poll::Pending if deadline.is_some_and(|deadline| deadline <= Instant::now()) => {
+            Poll::Ready(Ok(status::deadline_passed().into_http()))
+        }
+        Poll::Pending => Poll::Pending,
+    })
+    .await
 }
 
 /// What tonic says of a message above its own limit, as the codec says it of one above ours.
@@ -110,10 +206,43 @@ fn in_our_words(answer: http::Response<Body>) -> http::Response<Body> {
     }
 }
 
-/// The service and the method of a call's path; a path that is neither is nobody's metric.
-fn split(path: &str) -> (&str, &str) {
-    match path.trim_start_matches('/').split_once('/') {
-        Some((service, method)) if pb::has_method(service, method) => (service, method),
-        _ => ("other", "other"),
+/// A `grpc-timeout`: at most eight digits and a unit. tonic, too, passes over one that is none.
+fn read_timeout(text: &[u8]) -> Option<Duration> {
+    let (unit, digits) = text.split_last()?;
+    if digits.is_empty() || digits.len() > 8 {
+        return None;
+    }
+    let number: u64 = std::str::from_utf8(digits).ok()?.parse().ok()?;
+    match unit {
+        b'H' => Some(Duration::from_secs(number * 3600)),
+        b'M' => Some(Duration::from_secs(number * 60)),
+        b'S' => Some(Duration::from_secs(number)),
+        b'm' => Some(Duration::from_millis(number)),
+        b'u' => Some(Duration::from_micros(number)),
+        b'n' => Some(Duration::from_nanos(number)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timeouts_are_read_as_the_protocol_has_them() {
+        assert_eq!(read_timeout(b"100m"), Some(Duration::from_millis(100)));
+        assert_eq!(read_timeout(b"0n"), Some(Duration::ZERO));
+        assert_eq!(read_timeout(b"99999999H"), Some(Duration::from_secs(99_999_999 * 3600)));
+        for not_one in [&b""[..], b"m", b"10", b"123456789m", b"-1m", b"1x"] {
+            assert_eq!(read_timeout(not_one), None, "{not_one:?}");
+        }
+    }
+
+    #[test]
+    fn every_method_that_a_class_names_is_the_contracts() {
+        let methods = pb::methods();
+        let of = |wanted| methods.iter().filter(move |(_, name)| class(name) == wanted).count();
+        assert_eq!([of(Class::End), of(Class::Redeem), of(Class::Acquire)], [3, 2, 1]);
+        assert!(of(Class::Rest) > 10);
     }
 }

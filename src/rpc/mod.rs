@@ -13,6 +13,7 @@ pub mod pool;
 mod redacted;
 pub mod redemption;
 pub mod reflection;
+mod refusal;
 mod status;
 
 /// The contract, as compiled from `proto/`.
@@ -24,23 +25,20 @@ pub mod pb {
     pub const DESCRIPTORS: &[u8] =
         include_bytes!(concat!(env!("OUT_DIR"), "/holdfast_descriptor.bin"));
 
-    /// Whether the contract has a method: the names in a call's path are the caller's.
-    pub fn has_method(service: &str, method: &str) -> bool {
+    /// The contract's methods, each with its service's full name.
+    pub fn methods() -> Vec<(String, String)> {
         use prost::Message as _;
-        static METHODS: std::sync::LazyLock<std::collections::HashSet<(String, String)>> =
-            std::sync::LazyLock::new(|| {
-                let files = prost_types::FileDescriptorSet::decode(DESCRIPTORS).unwrap_or_default();
-                let services = files.file.iter().flat_map(|file| {
-                    file.service.iter().map(move |service| (file.package(), service))
-                });
-                services
-                    .flat_map(|(package, service)| {
-                        let name = format!("{package}.{}", service.name());
-                        let methods = service.method.iter();
-                        methods.map(move |method| (name.clone(), method.name().to_owned()))
-                    })
-                    .collect()
-            });
-        METHODS.contains(&(service.to_owned(), method.to_owned()))
+        let files = prost_types::FileDescriptorSet::decode(DESCRIPTORS).unwrap_or_default();
+        let services = files
+            .file
+            .iter()
+            .flat_map(|file| file.service.iter().map(move |service| (file.package(), service)));
+        services
+            .flat_map(|(package, service)| {
+                let name = format!("{package}.{}", service.name());
+                let methods = service.method.iter();
+                methods.map(move |method| (name.clone(), method.name().to_owned()))
+            })
+            .collect()
     }
 }

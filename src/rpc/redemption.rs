@@ -10,7 +10,9 @@ use super::{
     account::{account_message, lease_message},
     batch,
     convert::{self, Fields, next_page_token, timestamp},
-    explain, pb,
+    explain,
+    layers::caller_of,
+    pb,
     status::status,
 };
 use crate::{
@@ -20,6 +22,7 @@ use crate::{
         money::Currency,
         redemption::{CardCode, RedemptionState},
     },
+    overload::Caller,
     service::{
         Error,
         acquire::{Acquire, AcquireCommand},
@@ -70,7 +73,8 @@ impl pb::redemption_service_server::RedemptionService for RedemptionRpc {
         &self,
         request: Request<pb::AcquireAccountRequest>,
     ) -> Result<Response<pb::AcquireAccountResponse>, Status> {
-        let command = read_acquire(request.into_inner()).map_err(|e| status(&e))?;
+        let caller = caller_of(&request);
+        let command = read_acquire(request.into_inner(), caller).map_err(|e| status(&e))?;
         let acquired = self.acquire.acquire(command).await.map_err(|e| status(&e))?;
         let account = acquired.account;
         let currency = self.currency(&account.pool_id).await?;
@@ -105,7 +109,8 @@ impl pb::redemption_service_server::RedemptionService for RedemptionRpc {
         &self,
         request: Request<pb::RedeemRequest>,
     ) -> Result<Response<pb::RedeemResponse>, Status> {
-        let command = read_redeem(request.into_inner()).map_err(|e| status(&e))?;
+        let caller = caller_of(&request);
+        let command = read_redeem(request.into_inner(), caller).map_err(|e| status(&e))?;
         let redeemed = self.redeem.redeem(command).await.map_err(|e| status(&e))?;
         let currency = self.currency(&redeemed.redemption.pool_id).await?;
         Ok(Response::new(pb::RedeemResponse {
@@ -206,7 +211,10 @@ impl RedemptionRpc {
     }
 }
 
-fn read_acquire(request: pb::AcquireAccountRequest) -> Result<AcquireCommand, Error> {
+fn read_acquire(
+    request: pb::AcquireAccountRequest,
+    caller: Caller,
+) -> Result<AcquireCommand, Error> {
     let mut fields = Fields::default();
     let request_id = fields.optional_id("request_id", &request.request_id, RequestId::parse);
     let pool_id = fields.id("pool_id", &request.pool_id, PoolId::parse);
@@ -223,6 +231,7 @@ fn read_acquire(request: pb::AcquireAccountRequest) -> Result<AcquireCommand, Er
         selector: selection.selector,
         expected: selection.expected,
         min_headroom: selection.min_headroom,
+        caller,
     });
     fields.finish(read)
 }
@@ -276,7 +285,7 @@ fn read_lease(fields: &mut Fields, lease: Option<pb::LeaseRef>) -> Option<LeaseR
     Some(LeaseRef { pool_id, account_id, token: FencingToken(lease.fencing_token) })
 }
 
-fn read_redeem(request: pb::RedeemRequest) -> Result<RedeemCommand, Error> {
+fn read_redeem(request: pb::RedeemRequest, caller: Caller) -> Result<RedeemCommand, Error> {
     let mut fields = Fields::default();
     let request_id = fields.id("request_id", &request.request_id, RequestId::parse);
     let lease = read_lease(&mut fields, request.lease);
@@ -289,6 +298,7 @@ fn read_redeem(request: pb::RedeemRequest) -> Result<RedeemCommand, Error> {
         expected,
         learned: None,
         release_on_completion: request.release_on_completion,
+        caller,
     });
     fields.finish(read)
 }

@@ -17,7 +17,7 @@ use crate::{
 
 /// The domain of every reason.
 const DOMAIN: &str = "holdfast";
-/// When to try again after an overload.
+/// When to try again when there was no room for one more.
 const RETRY_OVERLOAD: Duration = Duration::from_millis(200);
 /// When to try again when something has to come back first.
 const RETRY_OUTAGE: Duration = Duration::from_secs(1);
@@ -186,7 +186,8 @@ pub(crate) fn status(error: &Error) -> Status {
         Error::ShuttingDown | Error::Store(StoreError::ShuttingDown) => {
             retry(Code::Unavailable, "SHUTTING_DOWN", text, RETRY_OUTAGE)
         }
-        Error::Store(StoreError::Overloaded) => overloaded(),
+        Error::Store(StoreError::Overloaded) => overloaded(RETRY_OVERLOAD),
+        Error::Store(StoreError::DeadlinePassed) => deadline_passed(),
         Error::Store(StoreError::Unavailable(_)) => {
             // What the driver said is for the log, not for callers.
             tracing::warn!(error = %text, "a call found no database");
@@ -235,9 +236,15 @@ pub(crate) fn message_not_read(max_bytes: usize) -> Status {
 }
 
 /// More calls than the server takes at once.
-pub(crate) fn overloaded() -> Status {
+pub(crate) fn overloaded(retry_after: Duration) -> Status {
     let text = "the server has too much to do; nothing was begun".to_owned();
-    retry(Code::ResourceExhausted, "OVERLOADED", text, RETRY_OVERLOAD)
+    retry(Code::ResourceExhausted, "OVERLOADED", text, retry_after)
+}
+
+/// Nobody waits for the answer any more.
+pub(crate) fn deadline_passed() -> Status {
+    let text = "the call's deadline has passed";
+    Status::with_error_details(Code::DeadlineExceeded, text, reason("DEADLINE_PASSED", []))
 }
 
 /// The server is stopping.

@@ -22,8 +22,12 @@ use std::{
 };
 
 use tokio::{
-    sync::{Notify, mpsc, oneshot},
-    time::Instant,
+    sync::{
+        Notify,
+        mpsc::{self, error::TrySendError},
+        oneshot,
+    },
+    time::{Instant, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -42,6 +46,7 @@ use crate::{
         lease::LeaseRef,
         money::Money,
     },
+    overload::{Caller, Queue as Measured},
     store::{
         Store, StoreError,
         account::Account,
@@ -71,6 +76,9 @@ pub struct AcquireCommand {
     pub expected: Option<Money>,
     /// In which currency the selector's headroom was given.
     pub min_headroom: Option<Money>,
+    /// Who asks: nothing is locked for one whose deadline has passed, and who waits for an account is not
+    /// at work.
+    pub caller: Caller,
 }
 
 /// The amounts of a wish that is to be explained, as they were given.
@@ -177,18 +185,41 @@ impl Acquire {
             share_percent: pool.holder_share_percent,
             since: now,
             until: now + command.wait,
+            caller: command.caller.clone(),
+            tried: false,
             checked: false,
             unanswered: false,
             reply,
         };
-        let queue = self.queue(&command.pool_id);
-        queue.waiters.try_send(waiter).map_err(|_| StoreError::Overloaded)?;
-        let acquired = (&mut answer.answer).await.unwrap_or(Err(Error::ShuttingDown))?;
+        self.queue_up(waiter, &command.pool_id).await?;
+        let acquired = (&mut answer.answer).await.unwrap_or_else(|_| {
+            // Nobody is left who would answer; or it was dropped, because nobody waits for the answer.
+            let over = command.caller.is_over();
+            Err(if over { StoreError::DeadlinePassed.into() } else { Error::ShuttingDown })
+        })?;
         if !acquired.fresh {
             check_same_wish(&command, &acquired)?;
         }
         log_locked(&acquired);
         Ok(acquired)
+    }
+
+    /// Puts somebody at the end of the pool's queue. Where that is full a call is refused; the item of a
+    /// stream waits for room, for as long as it would for an account.
+    async fn queue_up(&self, waiter: Waiter, pool_id: &PoolId) -> Result<(), Error> {
+        let until = waiter.until;
+        let is_item = waiter.caller.is_item();
+        let Err(TrySendError::Full(waiter)) = self.queue(pool_id).waiters.try_send(waiter) else {
+            // Where the other end is gone, so is the one who answers, and the caller sees that.
+            return Ok(());
+        };
+        if !is_item {
+            return Err(StoreError::Overloaded.into());
+        }
+        let waiters = self.queue(pool_id).waiters;
+        let room = timeout_at(until, waiters.reserve()).await;
+        room.map_err(|_| StoreError::Overloaded)?.map_err(|_| Error::ShuttingDown)?.send(waiter);
+        Ok(())
     }
 
     /// What an acquisition would make of the pool's accounts now, without locking any: the first `limit`
@@ -269,6 +300,7 @@ impl Acquire {
             looked_at: None,
             known: Arc::default(),
             closing: self.closing.clone(),
+            meter: self.store.overload().meter(Measured::Work),
             waiting_gauge: metrics::gauge!(
                 "holdfast_acquire_waiting", "pool_id" => pool_id.to_string()
             ),

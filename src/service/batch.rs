@@ -28,6 +28,7 @@ use crate::{
         money::Money,
         redemption::{CardCode, RedemptionState},
     },
+    overload::Caller,
     store::{Store, acquire::Selector, pool::Pool},
 };
 
@@ -359,7 +360,9 @@ impl Item {
         };
         let mut leases = 1;
         loop {
-            let lease = match self.acquire(worth.as_ref()).await {
+            // Waits for a place: an item is not refused for want of one, it slows its stream.
+            let caller = Caller::new(self.batch.services.store.overload().admit_item().await, None);
+            let lease = match self.acquire(&caller, worth.as_ref()).await {
                 // It may have been sent twice, and the first one was begun.
                 Err(
                     error @ (Error::NoAccountAvailable { .. }
@@ -370,7 +373,7 @@ impl Item {
                 }
                 lease => lease?,
             };
-            match self.redeem(&request_id, lease, worth.as_ref()).await {
+            match self.redeem(&caller, &request_id, lease, worth.as_ref()).await {
                 // What was chosen is not what it was: a lease that ran out, a plan that was changed.
                 Err(
                     Error::LeaseLost { .. }
@@ -421,7 +424,7 @@ impl Item {
     }
 
     /// Locks an account for the item, unless the client goes away first.
-    async fn acquire(&self, worth: Option<&Worth>) -> Result<LeaseRef, Error> {
+    async fn acquire(&self, caller: &Caller, worth: Option<&Worth>) -> Result<LeaseRef, Error> {
         let command = AcquireCommand {
             // A new wish each time: the item's own name stands for its redemption.
             request_id: RequestId::random(),
@@ -437,6 +440,7 @@ impl Item {
                 .or(self.item.selection.expected)
                 .or(self.open.selection.expected),
             min_headroom: None,
+            caller: caller.clone(),
         };
         tokio::select! {
             acquired = self.batch.services.acquire.acquire(command) => {
@@ -455,6 +459,7 @@ impl Item {
     /// Redeems under the lease, which ends with the redemption, or at once when none was begun.
     async fn redeem(
         &self,
+        caller: &Caller,
         request_id: &RequestId,
         lease: LeaseRef,
         worth: Option<&Worth>,
@@ -466,6 +471,7 @@ impl Item {
             expected: self.item.expected,
             learned: worth.map(|worth| worth.amount),
             release_on_completion: true,
+            caller: caller.clone(),
         };
         let outcome = if self.client_gone.is_cancelled() {
             Err(Error::Internal("the client has gone"))

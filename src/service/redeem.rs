@@ -29,6 +29,7 @@ use crate::{
         redemption::{Ask, Capabilities, CardCode, RedemptionState, Step, reason},
     },
     injection::{self, Guard},
+    overload::{self, Caller},
     provider::{Call, Doubt, Provider, classify},
     secret::SecretKey,
     store::{
@@ -103,6 +104,8 @@ pub struct RedeemCommand {
     pub learned: Option<Money>,
     /// Ends the lease when the outcome is known.
     pub release_on_completion: bool,
+    /// Who asks: nothing is begun for one whose deadline has passed.
+    pub caller: Caller,
 }
 
 impl RedeemCommand {
@@ -229,11 +232,18 @@ impl Inner {
     async fn run(&self, command: RedeemCommand) -> Result<Redeemed, Error> {
         // From before it is recorded: whoever takes over counts from then.
         let give_up_at = Instant::now() + self.limits.send_window;
+        if command.caller.is_over() {
+            overload::note_dropped("redeem");
+            return Err(StoreError::DeadlinePassed.into());
+        }
         let pool = self.pools.settings(&command.lease.pool_id).await?;
         check_currencies(&pool, [("expected", command.expected_or_learned())])?;
         let new = self.record_of(&command);
         let id = new.redemption_id;
-        match self.begin(new, &command).await? {
+        let began = self.begin(new, &command).await?;
+        // What is waited for from here on is the provider.
+        command.caller.step_aside();
+        match began {
             Began::Now(redemption, not_after) => {
                 let ask = ask(&command, id, pool.currency, not_after)?;
                 let redemption = self.fly(&ask, redemption, give_up_at).await?;
@@ -266,7 +276,7 @@ impl Inner {
         let id = new.redemption_id;
         let pool_id = &command.lease.pool_id;
         for _ in 0..MAX_BEGINS {
-            match self.store.begin(new.clone(), self.limits.send()).await? {
+            match self.store.begin_for(&command.caller, new.clone(), self.limits.send()).await? {
                 Begun::Recorded { redemption, not_after } => {
                     return Ok(Began::Now(*redemption, not_after));
                 }

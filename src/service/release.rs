@@ -38,8 +38,15 @@ impl Leases {
         }
     }
 
-    /// Ends a lease, or notes the wish while a redemption is open. Releasing twice is fine.
+    /// Ends a lease, or notes the wish while a redemption is open. Releasing twice is fine. It is done even
+    /// when the caller goes away meanwhile: nobody else would.
     pub async fn release(&self, lease: LeaseRef) -> Result<Account, Error> {
+        let this = self.clone();
+        let work = tokio::spawn(async move { this.end(lease).await });
+        work.await.unwrap_or(Err(Error::Internal("the release's task ended early")))
+    }
+
+    async fn end(&self, lease: LeaseRef) -> Result<Account, Error> {
         self.pools.settings(&lease.pool_id).await?;
         match self.store.release(&lease).await? {
             LeaseAnswer::Done(account) => {

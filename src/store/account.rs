@@ -361,7 +361,7 @@ impl Store {
                 &labels,
                 API_ACTOR,
             )
-            .fetch_all(&self.db)
+            .fetch_all(&self.rest)
         };
         let inserted = match insert().await {
             // A plan was deleted meanwhile: its accounts are left out now.
@@ -397,7 +397,7 @@ impl Store {
     ) -> Result<Vec<Account>, StoreError> {
         let ids: Vec<_> = account_ids.iter().map(AccountId::to_string).collect();
         sqlx::query_file_as!(AccountRow, "src/store/sql/get_accounts.sql", pool_id.as_str(), &ids,)
-            .fetch_all(&self.db)
+            .fetch_all(&self.rest)
             .await?
             .iter()
             .map(|row| row.account(pool_id))
@@ -422,7 +422,7 @@ impl Store {
             filter.login_status.map(LoginStatus::as_str),
             filter.plan_id.as_ref().map(PlanId::as_str),
         )
-        .fetch_all(&self.db)
+        .fetch_all(&self.rest)
         .await?
         .iter()
         .map(|row| row.account(pool_id))
@@ -479,7 +479,7 @@ impl Store {
             before,
             limit,
         )
-        .fetch_all(&self.db)
+        .fetch_all(&self.rest)
         .await?
         .into_iter()
         .map(EventRow::read)

@@ -324,7 +324,7 @@ impl Store {
             expected_minor,
             limit,
         )
-        .fetch_all(&self.db)
+        .fetch_all(&self.rest)
         .await?;
         let mut counts = Counts::new();
         let mut considered = Vec::new();

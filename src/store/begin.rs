@@ -23,6 +23,7 @@ use crate::{
         redemption::RedemptionState,
     },
     injection::Step,
+    overload::Caller,
 };
 
 /// A redemption to record before it is sent.
@@ -153,8 +154,18 @@ struct BeginMiss {
 impl Store {
     /// Records a redemption under its lease, before it is sent.
     pub async fn begin(&self, new: NewRedemption, limits: SendLimits) -> Result<Begun, StoreError> {
+        self.begin_for(&Caller::default(), new, limits).await
+    }
+
+    /// The same for a call: not recorded once the call's deadline has passed.
+    pub async fn begin_for(
+        &self,
+        caller: &Caller,
+        new: NewRedemption,
+        limits: SendLimits,
+    ) -> Result<Begun, StoreError> {
         let pool_id = new.lease.pool_id.clone();
-        self.begin.call(&pool_id, (new, limits)).await
+        self.begin.call_for(caller, &pool_id, (new, limits)).await
     }
 }
 

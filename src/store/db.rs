@@ -8,7 +8,7 @@
 
 use std::{
     fmt,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, Mutex as StdMutex, PoisonError, RwLock},
     time::Duration,
 };
 
@@ -21,13 +21,17 @@ use sqlx::{
     Describe, Either, Execute, Executor, PgConnection, Postgres, SqlStr,
     postgres::{PgConnectOptions, PgQueryResult, PgRow, PgStatement, PgTypeInfo},
 };
-use tokio::{sync::Mutex, time::timeout};
+use tokio::{
+    sync::{Mutex, Semaphore},
+    time::{Instant, timeout},
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     connections::{Connections, check_writable, connect, connect_patiently},
     error::is_read_only,
 };
+use crate::overload::{Meter, Overload, Queue};
 
 /// Longer than Postgres lets any of our statements run (see [`super::Store::open`]), and than a
 /// connection is waited for. A statement that has no answer by then gets none: it counts as one that
@@ -43,6 +47,10 @@ pub(super) struct Db {
     options: Arc<PgConnectOptions>,
     size: u32,
     current: Arc<RwLock<Generation>>,
+    /// How many may be used at once by this clone, when not all.
+    tickets: Option<Arc<Semaphore>>,
+    /// How long a connection is waited for.
+    waits: Arc<StdMutex<Meter>>,
     /// One connection for health alone: a server whose connections are all busy is not unhealthy.
     health: Arc<Mutex<HealthConnection>>,
 }
@@ -82,7 +90,7 @@ impl fmt::Debug for Db {
 
 impl Db {
     /// At most `size` connections at a time. Connects when it is first used.
-    pub(super) fn new(options: PgConnectOptions, size: u32) -> Self {
+    pub(super) fn new(options: PgConnectOptions, size: u32, overload: &Overload) -> Self {
         let first = Generation {
             number: 0,
             connections: Connections::new(options.clone(), size),
@@ -92,6 +100,8 @@ impl Db {
             options: Arc::new(options),
             size,
             current: Arc::new(RwLock::new(first)),
+            tickets: None,
+            waits: Arc::new(StdMutex::new(overload.meter(Queue::Work))),
             health: Arc::default(),
         }
     }
@@ -100,6 +110,17 @@ impl Db {
     pub(super) async fn connect_to_migrate(&self) -> Result<PgConnection, sqlx::Error> {
         let patient = [("statement_timeout", "0"), ("lock_timeout", "60s")];
         connect_patiently(&self.options.as_ref().clone().options(patient)).await
+    }
+
+    /// The same connections for what only looks: half of them at a time, so that whatever is asked, the
+    /// others are left to those who hold a lease.
+    pub(super) fn for_rest(&self, overload: &Overload) -> Self {
+        let some = usize::try_from(self.size / 2).unwrap_or(1).max(1);
+        Self {
+            tickets: Some(Arc::new(Semaphore::new(some))),
+            waits: Arc::new(StdMutex::new(overload.meter(Queue::Rest))),
+            ..self.clone()
+        }
     }
 
     /// Closes the connections, after the statements that are running.
@@ -201,7 +222,14 @@ impl Db {
     ) -> Result<Vec<Either<PgQueryResult, PgRow>>, sqlx::Error> {
         let generation = self.current();
         let statement = async {
+            let came = Instant::now();
+            let _ticket = match &self.tickets {
+                // Never closed.
+                Some(tickets) => tickets.acquire().await.ok(),
+                None => None,
+            };
             let mut lent = generation.connections.get().await?;
+            self.waits.lock().unwrap_or_else(PoisonError::into_inner).waited(came.elapsed());
             let answer = lent.connection()?.fetch_many(query).try_collect().await;
             lent.give_back(answer.as_ref().err());
             answer

@@ -11,9 +11,12 @@ pub enum StoreError {
     /// The database cannot be reached or takes no writes; the same call may be tried again.
     #[error("the database is unavailable: {0}")]
     Unavailable(String),
-    /// A lane's queue is full; nothing was done.
+    /// There is no room for one more who waits; nothing was done.
     #[error("too many calls wait for the database")]
     Overloaded,
+    /// The caller's deadline passed before anything was begun; nothing was done.
+    #[error("the deadline passed before anything was begun")]
+    DeadlinePassed,
     /// The server is stopping; nothing was done.
     #[error("the server is shutting down")]
     ShuttingDown,

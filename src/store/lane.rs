@@ -29,11 +29,13 @@ use super::{
 use crate::{
     domain::id::PoolId,
     injection::{self, Side, Step},
+    overload::{self, Meter, Overload, Queue},
 };
 
 /// The most rows of one statement: past this, a statement costs more than it saves.
 pub(super) const MAX_ROWS: usize = 256;
-/// The most callers that wait in one lane. One more is refused as overload.
+/// The most callers that wait in one lane. One more waits for room: there are no more of them than
+/// [`overload`](crate::overload) lets in.
 const MAX_QUEUE: usize = 8192;
 /// How long a statement that failed for want of a database is tried again, from when its last caller
 /// queued.
@@ -67,11 +69,16 @@ pub(super) trait Batch: Send + Sync + 'static {
 pub(super) struct Lanes<B: Batch> {
     batch: Arc<B>,
     queues: Arc<Mutex<HashMap<PoolId, mpsc::Sender<Job<B>>>>>,
+    overload: Overload,
 }
 
 impl<B: Batch> Clone for Lanes<B> {
     fn clone(&self) -> Self {
-        Self { batch: Arc::clone(&self.batch), queues: Arc::clone(&self.queues) }
+        Self {
+            batch: Arc::clone(&self.batch),
+            queues: Arc::clone(&self.queues),
+            overload: self.overload.clone(),
+        }
     }
 }
 
@@ -87,13 +94,15 @@ struct Job<B: Batch> {
 }
 
 struct Caller<B: Batch> {
-    give_up_at: Instant,
+    came: Instant,
+    /// Nobody waits for it after that.
+    deadline: Option<Instant>,
     reply: oneshot::Sender<Result<B::Output, StoreError>>,
 }
 
 impl<B: Batch> Lanes<B> {
-    pub(super) fn new(batch: B) -> Self {
-        Self { batch: Arc::new(batch), queues: Arc::default() }
+    pub(super) fn new(batch: B, overload: &Overload) -> Self {
+        Self { batch: Arc::new(batch), queues: Arc::default(), overload: overload.clone() }
     }
 
     /// Queues `input` and waits for its output.
@@ -102,9 +111,21 @@ impl<B: Batch> Lanes<B> {
         pool_id: &PoolId,
         input: B::Input,
     ) -> Result<B::Output, StoreError> {
+        self.call_for(&overload::Caller::default(), pool_id, input).await
+    }
+
+    /// The same for a call, whose deadline counts until the statement begins where an input may be
+    /// dropped at all.
+    pub(super) async fn call_for(
+        &self,
+        caller: &overload::Caller,
+        pool_id: &PoolId,
+        input: B::Input,
+    ) -> Result<B::Output, StoreError> {
         let (reply, answer) = oneshot::channel();
-        let caller = Caller { give_up_at: Instant::now() + PATIENCE, reply };
-        self.queue(pool_id).try_send(Job { input, caller }).map_err(|_| StoreError::Overloaded)?;
+        let caller = Caller { came: Instant::now(), deadline: caller.deadline(), reply };
+        let queue = self.queue(pool_id);
+        queue.send(Job { input, caller }).await.map_err(|_| StoreError::ShuttingDown)?;
         // The worker answers every job; it only drops one when the runtime stops under it.
         answer.await.unwrap_or(Err(StoreError::ShuttingDown))
     }
@@ -117,22 +138,41 @@ impl<B: Batch> Lanes<B> {
             return queue.clone();
         }
         let (queue, jobs) = mpsc::channel(MAX_QUEUE);
-        tokio::spawn(work(Arc::clone(&self.batch), pool_id.clone(), jobs));
+        let meter = self.overload.meter(Queue::Work);
+        tokio::spawn(work(Arc::clone(&self.batch), pool_id.clone(), jobs, meter));
         queues.insert(pool_id.clone(), queue.clone());
         queue
     }
 }
 
 /// The worker of a lane. Ends with the last sender.
-async fn work<B: Batch>(batch: Arc<B>, pool_id: PoolId, mut queue: mpsc::Receiver<Job<B>>) {
+async fn work<B: Batch>(
+    batch: Arc<B>,
+    pool_id: PoolId,
+    mut queue: mpsc::Receiver<Job<B>>,
+    mut meter: Meter,
+) {
     let mut jobs = Vec::new();
     while queue.recv_many(&mut jobs, MAX_ROWS).await > 0 {
-        let taken = std::mem::take(&mut jobs);
-        let taken = taken
-            .into_iter()
-            .filter(|job| !(B::DROPPED_WITH_CALLER && job.caller.reply.is_closed()));
-        run(batch.as_ref(), &pool_id, taken.map(|job| (job.input, job.caller)).unzip()).await;
+        if let Some(last) = jobs.last() {
+            meter.begins(last.caller.came);
+        }
+        let taken = std::mem::take(&mut jobs).into_iter().filter_map(still_wanted);
+        run(batch.as_ref(), &pool_id, taken.unzip()).await;
+        meter.ends();
     }
+}
+
+/// Drops what nobody waits for any more, where it may be dropped.
+fn still_wanted<B: Batch>(job: Job<B>) -> Option<(B::Input, Caller<B>)> {
+    let Job { input, caller } = job;
+    let late = caller.deadline.is_some_and(|deadline| deadline <= Instant::now());
+    if !B::DROPPED_WITH_CALLER || !(late || caller.reply.is_closed()) {
+        return Some((input, caller));
+    }
+    overload::note_dropped(B::STEP.as_str());
+    let _ = caller.reply.send(Err(StoreError::DeadlinePassed));
+    None
 }
 
 type Jobs<B> = (Vec<<B as Batch>::Input>, Vec<Caller<B>>);
@@ -183,7 +223,7 @@ async fn run_patiently<B: Batch>(
     inputs: &[B::Input],
     callers: &[Caller<B>],
 ) -> Result<Vec<B::Output>, sqlx::Error> {
-    let give_up_at = callers.iter().map(|caller| caller.give_up_at).max();
+    let give_up_at = callers.iter().map(|caller| caller.came + PATIENCE).max();
     let mut tries = 0;
     loop {
         let begun = Instant::now();

@@ -36,6 +36,7 @@ use self::{
     lease::{Release, Renew},
     outcome::{Defer, Settle},
 };
+use crate::overload::Overload;
 
 /// The schema, as compiled in.
 static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!();
@@ -44,6 +45,9 @@ static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!();
 #[derive(Clone, Debug)]
 pub struct Store {
     db: Db,
+    /// The same for what only looks, and may look at much.
+    rest: Db,
+    overload: Overload,
     renew: Lanes<Renew>,
     release: Lanes<Release>,
     begin: Lanes<Begin>,
@@ -76,14 +80,17 @@ impl Store {
                 ("enable_mergejoin", "off"),
             ])
             .disable_statement_logging();
-        let db = Db::new(options, connections);
+        let overload = Overload::new();
+        let db = Db::new(options, connections, &overload);
         Ok(Self {
-            renew: Lanes::new(Renew { db: db.clone() }),
-            release: Lanes::new(Release { db: db.clone() }),
-            begin: Lanes::new(Begin { db: db.clone() }),
-            settle: Lanes::new(Settle { db: db.clone() }),
-            defer: Lanes::new(Defer { db: db.clone() }),
+            renew: Lanes::new(Renew { db: db.clone() }, &overload),
+            release: Lanes::new(Release { db: db.clone() }, &overload),
+            begin: Lanes::new(Begin { db: db.clone() }, &overload),
+            settle: Lanes::new(Settle { db: db.clone() }, &overload),
+            defer: Lanes::new(Defer { db: db.clone() }, &overload),
+            rest: db.for_rest(&overload),
             db,
+            overload,
         })
     }
 
@@ -108,6 +115,11 @@ impl Store {
     /// Whether the database answers, and takes writes.
     pub async fn ping(&self) -> Result<(), StoreError> {
         Ok(self.db.ping().await?)
+    }
+
+    /// The places of those who use it, and what is measured in front of it.
+    pub fn overload(&self) -> &Overload {
+        &self.overload
     }
 
     /// Closes the connections, after the statements that are running.

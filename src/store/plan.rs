@@ -135,7 +135,7 @@ impl Store {
             after,
             limit,
         )
-        .fetch_all(&self.db)
+        .fetch_all(&self.rest)
         .await?
         .into_iter()
         .map(|row| row.read(pool_id))

@@ -218,7 +218,7 @@ impl Store {
     /// Lists the pools after `after` (exclusive), at most `limit`.
     pub async fn list_pools(&self, after: &str, limit: i64) -> Result<Vec<Pool>, StoreError> {
         sqlx::query_file_as!(PoolRow, "src/store/sql/list_pools.sql", after, limit)
-            .fetch_all(&self.db)
+            .fetch_all(&self.rest)
             .await?
             .into_iter()
             .map(PoolRow::read)

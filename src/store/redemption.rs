@@ -389,7 +389,7 @@ impl Store {
             filter.created_to,
             first,
         )
-        .fetch_all(&self.db)
+        .fetch_all(&self.rest)
         .await?
         .into_iter()
         .map(|row| row.redemption(pool_id))

@@ -6,17 +6,18 @@ use std::{
 };
 
 /// Each module, and those that it may use.
-const MAY_USE: [(&str, &[&str]); 16] = [
+const MAY_USE: [(&str, &[&str]); 17] = [
     ("domain", &[]),
     ("config", &["domain"]),
     ("injection", &[]),
+    ("overload", &[]),
     ("secret", &["domain"]),
     ("embedded", &[]),
     ("provider", &["domain", "config", "injection"]),
     ("simulator", &["config", "domain"]),
-    ("store", &["domain", "injection"]),
-    ("service", &["domain", "injection", "secret", "provider", "store"]),
-    ("rpc", &["domain", "service", "store"]),
+    ("store", &["domain", "injection", "overload"]),
+    ("service", &["domain", "injection", "overload", "secret", "provider", "store"]),
+    ("rpc", &["domain", "overload", "service", "store"]),
     ("health", &["store"]),
     ("admin", &["health"]),
     ("shutdown", &["health", "rpc"]),
@@ -57,6 +58,7 @@ const KNOWN_TO: [(&str, &[&str]); 6] = [
             "embedded",
             "health",
             "injection",
+            "overload",
             "provider",
             "rpc",
             "service",

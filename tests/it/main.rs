@@ -33,6 +33,7 @@ mod late_credit;
 mod layering;
 mod leases;
 mod model;
+mod overload;
 mod plan_changes;
 mod plan_checks;
 mod plan_commands;

@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::join_all;
 use rand::RngExt as _;
 use tokio::{
     sync::mpsc,
@@ -25,6 +26,7 @@ use crate::{
         lease::{LeaseLoss, LeaseRef},
     },
     injection::{self, Guard},
+    overload::{self, Meter},
     service::{Error, sweep::log_expired},
     store::{
         Store, StoreError,
@@ -65,6 +67,8 @@ pub(super) struct Dispatcher {
     /// Why nothing was to be had, for others who ask the same.
     pub(super) known: Known,
     pub(super) closing: CancellationToken,
+    /// How long those who come wait until a statement looks for an account for them.
+    pub(super) meter: Meter,
     /// How many wait, for operators.
     pub(super) waiting_gauge: metrics::Gauge,
 }
@@ -103,7 +107,7 @@ impl Dispatcher {
         };
         tokio::select! {
             () = self.closing.cancelled() => return false,
-            arrived = self.arrivals.recv() => match arrived {
+            arrived = self.arrivals.recv(), if self.turns.len() < MAX_WAITING => match arrived {
                 Some(waiter) => self.turns.push(waiter),
                 None => return false,
             },
@@ -115,7 +119,9 @@ impl Dispatcher {
         {
             self.turns.push(waiter);
         }
-        self.turns.retain(|waiter| !waiter.reply.is_closed());
+        for _ in 0..self.turns.drop_gone() {
+            overload::note_dropped("acquire");
+        }
         true
     }
 
@@ -142,14 +148,26 @@ impl Dispatcher {
                 restarts -= 1;
                 exhausted.clear();
             }
-            let Some((selector, wanted)) = self.turns.next_group(&exhausted) else { return Ok(()) };
+            let Some((selector, wanted)) = self.turns.next_group(&exhausted) else {
+                // Whoever is left waits for an account, which is no work.
+                self.turns.iter().for_each(|waiter| waiter.caller.step_aside());
+                return Ok(());
+            };
+            let came = self.turns.try_now(&wanted.iter().map(|w| &w.request_id).collect());
+            if let Some(came) = came {
+                self.meter.begins(came);
+            }
             let hopes: HashMap<_, _> =
                 wanted.iter().map(|w| (w.request_id.clone(), w.expected_minor)).collect();
             let expected_minor = wanted.first().and_then(|one| one.expected_minor);
             let wish = Wish { selector: Arc::clone(&selector), expected_minor };
             self.freed.tell(&mut self.walks);
             let walks = self.walks.of(wish);
-            match self.store.acquire(&self.pool_id, &selector, &wanted, walks).await {
+            let found = self.store.acquire(&self.pool_id, &selector, &wanted, walks).await;
+            if came.is_some() {
+                self.meter.ends();
+            }
+            match found {
                 Ok(found) => {
                     let given = self.hand_out(found).await;
                     let without =
@@ -205,11 +223,20 @@ impl Dispatcher {
                 }
             }
         }
-        for lease in unwanted {
-            let freed = give_back(&self.store, &lease).await;
-            self.walks.note_freed(freed);
+        if !unwanted.is_empty() {
+            self.give_back(unwanted);
         }
         given
+    }
+
+    /// Ends leases whose callers have gone. Under load they are many, and those who wait for an account are
+    /// not to wait for each of these.
+    fn give_back(&self, leases: Vec<LeaseRef>) {
+        let (store, freed) = (self.store.clone(), Arc::clone(&self.freed));
+        tokio::spawn(async move {
+            let given_back = join_all(leases.iter().map(|lease| give_back(&store, lease))).await;
+            given_back.into_iter().for_each(|account| freed.note(account));
+        });
     }
 
     /// Ends leases whose time has passed. True when there were any.

@@ -8,7 +8,8 @@ use std::{
 use tokio::{sync::oneshot, time::Instant};
 
 use crate::{
-    domain::id::Holder,
+    domain::id::{Holder, RequestId},
+    overload::Caller,
     service::Error,
     store::acquire::{Acquired, Selector, Wanted},
 };
@@ -33,6 +34,10 @@ pub(super) struct Waiter {
     pub(super) share_percent: i32,
     pub(super) since: Instant,
     pub(super) until: Instant,
+    /// Who asks.
+    pub(super) caller: Caller,
+    /// A statement has looked for an account for it: it waits for one since.
+    pub(super) tried: bool,
     /// What it names is known to exist.
     pub(super) checked: bool,
     /// It was tried, and there was no database.
@@ -48,6 +53,11 @@ pub(super) struct Wish {
 }
 
 impl Waiter {
+    /// Whether nobody waits for the answer.
+    pub(super) fn is_gone(&self) -> bool {
+        self.reply.is_closed() || self.caller.is_over()
+    }
+
     pub(super) fn wish(&self) -> Wish {
         Wish { selector: Arc::clone(&self.selector), expected_minor: self.wanted.expected_minor }
     }
@@ -87,9 +97,30 @@ impl Turns {
         self.waiting.iter_mut()
     }
 
-    /// Lets go of those who do not wait any more.
-    pub(super) fn retain(&mut self, keep: impl FnMut(&Waiter) -> bool) {
-        self.waiting.retain(keep);
+    /// Lets go of those who do not wait any more. Answers how many of them no statement had looked for an
+    /// account for.
+    pub(super) fn drop_gone(&mut self) -> usize {
+        let mut untried = 0;
+        self.waiting.retain(|waiter| {
+            let gone = waiter.is_gone();
+            untried += usize::from(gone && !waiter.tried);
+            !gone
+        });
+        untried
+    }
+
+    /// Notes that a statement is about to look for accounts for the requests. Answers when the last of
+    /// those came for whom none has looked before.
+    pub(super) fn try_now(&mut self, requests: &HashSet<&RequestId>) -> Option<Instant> {
+        let new = self
+            .waiting
+            .iter_mut()
+            .filter(|waiter| !waiter.tried && requests.contains(&waiter.wanted.request_id));
+        let came = new.map(|waiter| {
+            waiter.tried = true;
+            waiter.since
+        });
+        came.max()
     }
 
     /// Takes out everybody for whom `take` gives something.
@@ -162,8 +193,10 @@ impl Turns {
         &self,
         exhausted: &HashSet<Wish>,
     ) -> Option<(Arc<Selector>, Vec<Wanted>)> {
-        let mut hopeful =
-            self.in_turn().filter(|waiter| !exhausted.contains(&waiter.wish())).peekable();
+        let mut hopeful = self
+            .in_turn()
+            .filter(|waiter| !waiter.is_gone() && !exhausted.contains(&waiter.wish()))
+            .peekable();
         let selector = Arc::clone(&hopeful.peek()?.selector);
         let mut requests = HashSet::new();
         let mut amounts = HashSet::new();

@@ -5,6 +5,8 @@
 //! that rate, each with a deadline, whether or not those before them were answered. A cycle is good when
 //! its acquisition was answered before its deadline and its lease was released.
 
+mod lean;
+
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, PoisonError},
@@ -12,20 +14,24 @@ use std::{
 };
 
 use anyhow::Context as _;
-use holdfast::rpc::pb::{AcquireAccountRequest, LeaseRef, RenewLeaseRequest};
+use holdfast::rpc::pb::{
+    AcquireAccountRequest, AcquireAccountResponse, LeaseRef, ReleaseAccountResponse,
+    RenewLeaseRequest,
+};
 use prost_types::Duration as PbDuration;
-use tokio::task::JoinSet;
+use tokio::{task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Status};
 use tonic_types::StatusExt as _;
 
+use self::lean::{Lean, To};
 use crate::{
     args::Args,
     goals::{Row, part},
     ground::Ground,
-    load::{Times, closed_loop},
+    load::{Caller, Times, closed_loop},
     open_loop::{Arrivals, open_loop},
-    peers::holdfast::{CONNECTIONS, Client, Cycles, IN_FLIGHT, Server, acquire, acquired, release},
+    peers::holdfast::{CONNECTIONS, Client, IN_FLIGHT, Server, acquire, acquired, release},
     postgres,
     report::progress,
     stats,
@@ -48,6 +54,20 @@ const HELD: PbDuration = PbDuration { seconds: 10, nanos: 0 };
 /// How long the peak is measured, and how often.
 const PEAKS: usize = 3;
 
+/// What a caller says whose own clock is quicker than the server's.
+const OUT_OF_TIME: &str = "the deadline passed";
+
+/// Callers who acquire and release again and again.
+struct Cycles(Lean);
+
+impl Caller for Cycles {
+    async fn once(&mut self) -> anyhow::Result<()> {
+        let acquired: AcquireAccountResponse = self.0.call(To::Acquire, &acquire(), None).await?;
+        let lease = acquired.lease.and_then(|lease| lease.r#ref);
+        released(&self.0, lease).await.map_err(anyhow::Error::msg)
+    }
+}
+
 /// What became of those who came.
 struct Tally {
     good: u64,
@@ -65,7 +85,10 @@ pub(super) async fn measure(args: &Args, ground: &Ground, row: &mut Row) -> anyh
     let url = ground.new_database("overload").await?;
     postgres::fill(&url, ACCOUNTS).await?;
     let server = Server::start(ground, &url, &[]).await?;
-    let clients = server.clients(CONNECTIONS).await?;
+    let mut clients = Vec::new();
+    for _ in 0..CONNECTIONS {
+        clients.push(Lean::connect(&server.url).await?);
+    }
     let holders = Holders::start(&server).await?;
     let mut peaks = Vec::new();
     let callers = || clients.iter().cycle().take(IN_FLIGHT).cloned().map(Cycles).collect();
@@ -103,20 +126,19 @@ pub(super) async fn measure(args: &Args, ground: &Ground, row: &mut Row) -> anyh
 }
 
 /// One caller: acquires before the deadline or not at all, and releases.
-async fn come(mut client: Client, intended: Instant, end: Instant, tally: SharedTally) {
+async fn come(client: Lean, intended: Instant, end: Instant, tally: SharedTally) {
     let called = Instant::now();
     let left = DEADLINE.saturating_sub(called - intended);
     let outcome = if left.is_zero() {
         Err("the deadline had passed before the call".to_owned())
     } else {
         let wish = AcquireAccountRequest { lease_duration: Some(LEASE), ..acquire() };
-        let mut request = Request::new(wish);
-        request.set_timeout(left);
-        match client.acquire_account(request).await {
+        let call = client.call::<AcquireAccountResponse>(To::Acquire, &wish, Some(left));
+        match timeout(left, call).await.unwrap_or_else(|_| Err(Status::cancelled(OUT_OF_TIME))) {
             Ok(answer) => {
                 let in_time = intended.elapsed() <= DEADLINE;
-                let lease = answer.into_inner().lease.and_then(|lease| lease.r#ref);
-                released(&mut client, lease).await.map(|()| in_time)
+                let lease = answer.lease.and_then(|lease| lease.r#ref);
+                released(&client, lease).await.map(|()| in_time)
             }
             Err(status) if reason(&status) == "OVERLOADED" => {
                 let mut tally = tally.lock().unwrap_or_else(PoisonError::into_inner);
@@ -140,9 +162,9 @@ async fn come(mut client: Client, intended: Instant, end: Instant, tally: Shared
     *tally.otherwise.entry(otherwise).or_default() += 1;
 }
 
-async fn released(client: &mut Client, lease: Option<LeaseRef>) -> Result<(), String> {
+async fn released(client: &Lean, lease: Option<LeaseRef>) -> Result<(), String> {
     let lease = lease.ok_or("an answer without a lease")?;
-    let released = client.release_account(release(lease)).await;
+    let released = client.call::<ReleaseAccountResponse>(To::Release, &release(lease), None).await;
     released.map(drop).map_err(|status| format!("release: {}", reason(&status)))
 }
 

@@ -63,7 +63,7 @@ pub(crate) async fn serve() -> anyhow::Result<()> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
     progress(&format!("{LISTENING}{}", listener.local_addr()?));
     let serving = Server::builder()
-        .layer(Admission::new(CancellationToken::new()))
+        .layer(Admission::new(holdfast::overload::Overload::new(), CancellationToken::new()))
         .max_concurrent_streams(MAX_STREAMS)
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))

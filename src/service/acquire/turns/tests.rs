@@ -18,6 +18,9 @@ fn holder(name: &str) -> Holder {
 fn turns(waiting: &[(&str, &Arc<Selector>, Option<i64>)]) -> Turns {
     let mut turns = Turns::default();
     for (n, (name, selector, expected_minor)) in waiting.iter().enumerate() {
+        let (reply, answer) = oneshot::channel();
+        // Whoever has gone is not served.
+        std::mem::forget(answer);
         turns.push(Waiter {
             wanted: Wanted {
                 request_id: RequestId::parse(&n.to_string()).unwrap(),
@@ -29,9 +32,11 @@ fn turns(waiting: &[(&str, &Arc<Selector>, Option<i64>)]) -> Turns {
             share_percent: 50,
             since: Instant::now(),
             until: Instant::now(),
+            caller: Caller::default(),
+            tried: false,
             checked: false,
             unanswered: false,
-            reply: oneshot::channel().0,
+            reply,
         });
     }
     turns

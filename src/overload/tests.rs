@@ -1,0 +1,232 @@
+//! The rule on a clock of its own, and the places.
+
+use std::{collections::VecDeque, time::Duration};
+
+use tokio::time::Instant;
+
+use super::{
+    limit::{INTERVAL, Rule, Seen},
+    *,
+};
+
+const MS: Duration = Duration::from_millis(1);
+const BOUNDS: Bounds = Bounds { floor: 100, start: 1000, ceiling: 4000 };
+
+/// A clock that is moved by hand.
+struct Clock(Instant);
+
+impl Clock {
+    fn new() -> Self {
+        Self(Instant::now())
+    }
+
+    fn seen(&mut self, pressure: f64) -> Seen {
+        self.0 += INTERVAL;
+        Seen { now: self.0, pressure, settles: 20 * MS }
+    }
+}
+
+#[test]
+fn a_standing_queue_lowers_the_limit_and_the_more_the_longer_it_is() {
+    let mut clock = Clock::new();
+    let after = |clock: &mut Clock, pressure| {
+        let mut rule = Rule::new(BOUNDS);
+        rule.see(clock.seen(pressure), 1000, true);
+        rule.limit()
+    };
+    let falls: Vec<_> = [1.01, 1.5, 3.0, 100.0].map(|p| after(&mut clock, p)).into();
+    assert_eq!(falls, [950, 816, 577, 500]);
+    assert_eq!(after(&mut clock, 1.0), 1062, "none that stands");
+}
+
+#[test]
+fn the_limit_stays_between_its_bounds_and_comes_back_to_where_it_began() {
+    let (mut clock, mut rule) = (Clock::new(), Rule::new(BOUNDS));
+    for _ in 0..100 {
+        rule.see(clock.seen(50.0), rule.limit(), true);
+    }
+    assert_eq!(rule.limit(), BOUNDS.floor);
+    for _ in 0..100 {
+        rule.see(clock.seen(0.0), 1, false);
+    }
+    assert_eq!(rule.limit(), BOUNDS.start, "nothing is known of what lies above");
+    for _ in 0..100 {
+        rule.see(clock.seen(0.0), rule.limit(), true);
+    }
+    assert_eq!(rule.limit(), BOUNDS.ceiling);
+}
+
+#[test]
+fn a_queue_of_few_is_not_the_limits_to_cure() {
+    let (mut clock, mut rule) = (Clock::new(), Rule::new(BOUNDS));
+    rule.see(clock.seen(9.0), 499, false);
+    assert_eq!(rule.limit(), 1000);
+    rule.see(clock.seen(9.0), 500, false);
+    assert!(rule.limit() < 500);
+}
+
+#[test]
+fn one_who_has_room_does_not_raise_the_limit_while_another_queue_stands() {
+    let (mut clock, mut rule) = (Clock::new(), Rule::new(BOUNDS));
+    rule.see(clock.seen(1.5), 1000, true);
+    let fallen = rule.limit();
+    let mut at_once = clock.seen(0.0);
+    at_once.now -= INTERVAL / 2;
+    assert!(!rule.see(at_once, 1000, true), "too early to count");
+    assert_eq!(rule.limit(), fallen);
+    rule.see(clock.seen(0.0), 1000, true);
+    assert!(rule.limit() > fallen);
+}
+
+/// A lane whose statements take `fixed` and `each` a row, before which more callers come than it can
+/// serve. Answers with the rows of each statement and how long callers took, of the last half.
+fn drive(
+    overload: &Overload,
+    lasting: Duration,
+    callers: usize,
+    fixed: Duration,
+    each: Duration,
+) -> (Vec<usize>, Duration) {
+    let mut meter = overload.meter(Queue::Work);
+    let mut now = Instant::now();
+    let begun = now;
+    let mut waiting: VecDeque<(Instant, Place)> = VecDeque::new();
+    let (mut rows, mut longest) = (Vec::new(), Duration::ZERO);
+    while now < begun + lasting {
+        while waiting.len() < callers
+            && let Ok(place) = overload.admit(Class::Acquire)
+        {
+            waiting.push_back((now, place));
+        }
+        let served: Vec<_> = waiting.drain(..waiting.len().min(256)).collect();
+        meter.begins_at(now, served.last().unwrap().0);
+        // Others come in while the statement runs.
+        while waiting.len() + served.len() < callers
+            && let Ok(place) = overload.admit(Class::Acquire)
+        {
+            waiting.push_back((now + MS, place));
+        }
+        now += fixed + each * u32::try_from(served.len()).unwrap();
+        meter.ends_at(now);
+        if now > begun + lasting / 2 {
+            rows.push(served.len());
+            longest = longest.max(now - served[0].0);
+        }
+    }
+    (rows, longest)
+}
+
+#[test]
+fn a_lane_is_kept_full_and_its_queue_short_however_many_come() {
+    for (fixed, each) in [(5 * MS, MS / 20), (MS, MS / 5), (200 * MS, MS / 2)] {
+        let overload = Overload::new();
+        let (rows, longest) = drive(&overload, Duration::from_secs(60), usize::MAX, fixed, each);
+        let full = rows.iter().filter(|rows| **rows == 256).count();
+        assert!(full * 10 > rows.len() * 8, "{full} of {} statements were full", rows.len());
+        let statement = fixed + each * 256;
+        assert!(longest < 6 * statement, "{longest:?} with statements of {statement:?}");
+    }
+}
+
+#[test]
+fn a_slow_database_alone_is_no_overload() {
+    let overload = Overload::new();
+    drive(&overload, Duration::from_secs(60), 200, Duration::from_millis(900), MS);
+    assert_eq!(overload.0.work.now(), WORK.start);
+}
+
+#[test]
+fn who_comes_later_in_rank_is_refused_earlier_and_what_ends_work_never() {
+    let overload = Overload::new();
+    let mut places = Vec::new();
+    let mut fill = |class| {
+        let before = places.len();
+        while let Ok(place) = overload.admit(class) {
+            places.push(place);
+            assert!(places.len() < 3000);
+        }
+        places.len() - before
+    };
+    assert_eq!(fill(Class::Rest), REST.start, "a limit of its own");
+    let acquirers = (WORK.start * 8).div_ceil(10);
+    assert_eq!(fill(Class::Acquire), acquirers);
+    assert_eq!(fill(Class::Acquire), 0);
+    assert_eq!(fill(Class::Redeem), WORK.start - acquirers);
+    drop(places.split_off(REST.start + WORK.start * 6 / 10));
+    drop(places.drain(..REST.start));
+    assert!(overload.admit(Class::Rest).is_err(), "more than half is at work");
+    let ends: Vec<_> = (0..2000).map(|_| overload.admit(Class::End).unwrap()).collect();
+    assert!(overload.admit(Class::Redeem).is_err());
+    drop((ends, places));
+    assert!(Class::ALL.into_iter().all(|class| overload.admit(class).is_ok()));
+    assert_eq!(overload.0.work.at_work(), 0);
+}
+
+#[test]
+fn who_steps_aside_makes_room_once_and_is_still_counted_as_unanswered() {
+    let overload = Overload::new();
+    let all: Vec<_> = (0..Class::Acquire.most())
+        .map(|_| {
+            let caller = Caller::new(overload.admit(Class::Acquire).unwrap(), None);
+            caller.step_aside();
+            caller.clone().step_aside();
+            caller
+        })
+        .collect();
+    assert_eq!(overload.0.work.at_work(), 0);
+    assert!(overload.admit(Class::Acquire).is_err(), "memory is bounded");
+    assert!(overload.admit(Class::Redeem).is_ok());
+    drop(all);
+    assert!(overload.admit(Class::Acquire).is_ok());
+}
+
+#[tokio::test]
+async fn items_wait_for_a_place_and_follow_the_limit() {
+    let overload = Overload::new();
+    let places = || overload.0.items.places.available_permits();
+    let size = WORK.start * ITEMS_SHARE / 100;
+    let mut items = Vec::new();
+    for _ in 0..size {
+        items.push(overload.admit_item().await);
+    }
+    let next = tokio::spawn({
+        let overload = overload.clone();
+        async move { overload.admit_item().await }
+    });
+    tokio::task::yield_now().await;
+    assert!(!next.is_finished());
+    assert!(overload.admit(Class::Rest).is_ok(), "items keep nobody else out");
+
+    overload.0.items.resize(size / 2);
+    assert_eq!(places(), 0);
+    items.truncate(size / 2);
+    tokio::task::yield_now().await;
+    assert!(!next.is_finished(), "fewer places than there were");
+    items.pop();
+    let next = next.await.unwrap();
+    let caller = Caller::new(next, None);
+    assert!(caller.is_item());
+    assert_eq!(places(), 0);
+    caller.step_aside();
+    assert_eq!(places(), 1, "an item that waits for an account gives its place back");
+    drop((items, caller));
+    assert_eq!(places(), size / 2);
+    overload.0.items.resize(size);
+    assert_eq!(places(), size);
+}
+
+#[tokio::test]
+async fn a_server_that_stops_waits_for_those_who_are_not_answered() {
+    let overload = Overload::new();
+    let caller = Caller::new(overload.admit(Class::Redeem).unwrap(), None);
+    caller.step_aside();
+    let answered = tokio::spawn({
+        let overload = overload.clone();
+        async move { overload.all_answered().await }
+    });
+    tokio::task::yield_now().await;
+    assert!(!answered.is_finished());
+    drop(caller);
+    answered.await.unwrap();
+    assert!(Class::ALL.into_iter().all(|class| overload.admit(class).is_err()));
+}
