@@ -136,11 +136,7 @@ impl Store {
         let same = wanted.windows(2).all(|two| two[0].expected_minor == two[1].expected_minor);
         if same && selector.account_id.is_none() {
             found = self.walk(pool_id, selector, wanted, walks).await?;
-            if found.len() == wanted.len() {
-                return Ok(found);
-            }
-            if !walks.may_search() {
-                found.extend(self.leases_of(pool_id, &missing(wanted, &found)).await?);
+            if found.len() == wanted.len() || !walks.may_search() {
                 return Ok(found);
             }
         }
@@ -215,23 +211,6 @@ impl Store {
         )
         .fetch_all(&self.db)
         .await
-    }
-
-    /// The leases that requests have already.
-    async fn leases_of(
-        &self,
-        pool_id: &PoolId,
-        wanted: &[Wanted],
-    ) -> Result<HashMap<RequestId, Acquired>, StoreError> {
-        let rows = sqlx::query_file_as!(
-            AcquiredRow,
-            "src/store/sql/get_leases.sql",
-            pool_id.as_str(),
-            &wanted.iter().map(|w| w.request_id.to_string()).collect::<Vec<_>>(),
-        )
-        .fetch_all(&self.db)
-        .await?;
-        read_acquired(pool_id, &rows)
     }
 
     /// Serves those who wish different things, or for whom a walk found nothing.

@@ -19,10 +19,8 @@ use crate::domain::{account::AccountStatus, id::PlanId};
 
 /// Walks from the beginning take one part in so many of the time, at the most.
 const SHARE_OF_BEGINNING: u32 = 100;
-/// And those that look for what walks do not find, when too few were found.
+/// And those that look for what walks do not find, when too few were found for those who came before.
 const SHARE_OF_SEARCH: u32 = 20;
-/// A search that takes no longer is always made.
-const SHORT_SEARCH: Duration = Duration::from_millis(20);
 
 /// Accounts that stand together in the index.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -70,11 +68,24 @@ impl Freed {
 }
 
 /// How far walks of one wish came. See [the module](self).
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Walks {
     came_to: HashMap<Row, Place>,
+    /// Somebody wants an account who is to be searched for whatever that takes.
+    is_pressing: bool,
     begun: Spent,
     searched: Spent,
+}
+
+impl Default for Walks {
+    fn default() -> Self {
+        Self {
+            came_to: HashMap::new(),
+            is_pressing: true,
+            begun: Spent::default(),
+            searched: Spent::default(),
+        }
+    }
 }
 
 /// When something was last done, and how long it took.
@@ -135,10 +146,15 @@ impl Walks {
         *came_to = place.max(*came_to);
     }
 
+    /// Says whether anybody is new among those who want an account next, or will be told that there is none.
+    /// Who is new may have a lease already, and either may want what walks do not find.
+    pub fn note_pressing(&mut self, is_pressing: bool) {
+        self.is_pressing = is_pressing;
+    }
+
     /// Whether what walks do not find may be looked for.
     pub(super) fn may_search(&self) -> bool {
-        let was_short = self.searched.0.is_none_or(|(_, took)| took <= SHORT_SEARCH);
-        was_short || self.searched.is_little(SHARE_OF_SEARCH)
+        self.is_pressing || self.searched.is_little(SHARE_OF_SEARCH)
     }
 
     /// Notes that it was looked for, and took so long.

@@ -172,7 +172,7 @@ async fn who_gives_up_is_told_which_place_it_had() {
     clients.create_account("a", |_| {}).await;
     let held = clients.acquire_for(CARD).await.unwrap();
     let mut waiters = Vec::new();
-    for (amount, patience) in [(CARD, 60.0), (CARD, 2.5), (1, 60.0), (2, 2.0), (CARD, 60.0)] {
+    for (amount, patience) in [(CARD, 60.0), (CARD, 8.0), (1, 60.0), (2, 2.0), (CARD, 60.0)] {
         waiters.push(wait(&clients, expecting(amount), patience));
         clients.until_waiting(waiters.len()).await;
     }

@@ -284,7 +284,7 @@ async fn a_redemption_whose_deadline_passes_before_it_is_recorded_is_not_begun()
 async fn a_release_is_done_even_when_nobody_waits_for_it_any_more() {
     let mut stage = Stage::with_accounts(2).await;
     let leases = stage.leases(2).await;
-    let held = stage.hold_up("-- Release, shape (a)", Duration::from_secs(2));
+    let held = stage.hold_up("-- Release, shape (c)", Duration::from_secs(2));
     let (mut first, first_lease) = (stage.clients.clone(), leases[0].clone());
     let first = tokio::spawn(async move { first.release(&first_lease).await });
     eventually(LIMIT, "the first to be at work", async || (held.matched() == 1).then_some(()))

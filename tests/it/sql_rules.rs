@@ -234,7 +234,7 @@ fn read_sources(folder: &Path, code: &mut String) {
 
 /// The hot statements, with arguments as a lane gives them, and a day of a pool's history, which is
 /// read page by page.
-const HOT: [(&str, &str); 16] = [
+const HOT: [(&str, &str); 15] = [
     (
         "acquire",
         "'p', '{q1,q2}', '{h,h}', '{1 min,1 min}', NULL, 2, NULL, NULL, NULL, NULL, '{}', '{}', '{}', '{}', \
@@ -261,7 +261,6 @@ const HOT: [(&str, &str); 16] = [
     ("renew", "'p', '{a-00001,a-00021}', '{1,1}', '{1 min,1 min}'"),
     ("release", "'p', '{a-00001,a-00021}', '{1,1}'"),
     ("expire", "'p', 100, 'sweeper'"),
-    ("get_leases", "'p', '{q1,q2}'"),
     ("pools_with_expired_leases", ""),
     (
         "begin",

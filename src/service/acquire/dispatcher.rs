@@ -153,7 +153,9 @@ impl Dispatcher {
                 self.turns.iter().for_each(|waiter| waiter.caller.step_aside());
                 return Ok(());
             };
-            let came = self.turns.try_now(&wanted.iter().map(|w| &w.request_id).collect());
+            let requests = wanted.iter().map(|w| &w.request_id).collect();
+            let is_last_chance = self.turns.is_last_chance(&requests);
+            let came = self.turns.try_now(&requests);
             if let Some(came) = came {
                 self.meter.begins(came);
             }
@@ -163,6 +165,7 @@ impl Dispatcher {
             let wish = Wish { selector: Arc::clone(&selector), expected_minor };
             self.freed.tell(&mut self.walks);
             let walks = self.walks.of(wish);
+            walks.note_pressing(came.is_some() || is_last_chance);
             let found = self.store.acquire(&self.pool_id, &selector, &wanted, walks).await;
             if came.is_some() {
                 self.meter.ends();

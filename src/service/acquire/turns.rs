@@ -123,6 +123,14 @@ impl Turns {
         came.max()
     }
 
+    /// Whether somebody is among them who will have waited long enough after this try.
+    pub(super) fn is_last_chance(&self, requests: &HashSet<&RequestId>) -> bool {
+        let now = Instant::now();
+        self.waiting
+            .iter()
+            .any(|waiter| waiter.until <= now && requests.contains(&waiter.wanted.request_id))
+    }
+
     /// Takes out everybody for whom `take` gives something.
     pub(super) fn take<T>(
         &mut self,
