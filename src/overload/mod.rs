@@ -32,8 +32,9 @@ use self::{
 };
 
 /// The limit on calls that are at work: two full statements of a lane and more to begin with, so that no
-/// server refuses before it has measured anything.
-const WORK: Bounds = Bounds { floor: 128, start: 1024, ceiling: 16_384 };
+/// server refuses before it has measured anything. Where lanes have room and the server itself has not, the
+/// limit rises to its ceiling: callers wait in the server's own queue then, and more of them only wait longer.
+const WORK: Bounds = Bounds { floor: 128, start: 1024, ceiling: 4096 };
 /// The same of what only looks.
 const REST: Bounds = Bounds { floor: 16, start: 256, ceiling: 4096 };
 /// Which part of the limit the items of streams may have, in percent. It is beside what the calls have:

@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use http::HeaderName;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Status, body::Body};
@@ -94,6 +95,8 @@ pub struct Admitted<S> {
     admission: Admission,
 }
 
+/// How long the caller waits.
+const TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 /// Health is asked for until the end, and answers that the server is stopping.
 const HEALTH: &str = "/grpc.health.v1.Health/";
 
@@ -149,8 +152,7 @@ impl<S> Admitted<S> {
         let begun = Instant::now();
         let path = request.uri().path().to_owned();
         let method = methods.of(&path);
-        let timeout =
-            request.headers().get("grpc-timeout").and_then(|text| read_timeout(text.as_bytes()));
+        let timeout = request.headers().get(TIMEOUT).and_then(|text| read_timeout(text.as_bytes()));
         let deadline = timeout.map(|timeout| begun + timeout);
         // Whatever ends work is done all the same.
         if timeout.is_some_and(|timeout| timeout.is_zero()) && method.class != Class::End {
