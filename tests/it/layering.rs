@@ -64,6 +64,7 @@ const KNOWN_TO: [(&str, &[&str]); 7] = [
             "shutdown",
             "simulator",
             "store",
+            "telemetry",
         ],
     ),
 ];
