@@ -47,11 +47,19 @@ pub(super) struct Connector {
 }
 
 impl Connector {
-    pub(super) fn new(base: &Url, timeout: Duration) -> anyhow::Result<Self> {
+    pub(super) fn new(
+        base: &Url,
+        tls: Option<ClientConfig>,
+        timeout: Duration,
+    ) -> anyhow::Result<Self> {
         let host = base.host().context("the provider's URL has no host")?.to_owned();
         let port = base.port_or_known_default().context("the provider's URL has no port")?;
-        // Without TLS no certificate is checked, so a machine that has none installed will do.
-        let tls = if base.scheme() == "https" { Some(tls(&host)?) } else { None };
+        let tls = tls
+            .map(|mut config| {
+                config.alpn_protocols = vec![b"http/1.1".to_vec()];
+                Ok::<_, anyhow::Error>((TlsConnector::from(Arc::new(config)), server_name(&host)?))
+            })
+            .transpose()?;
         Ok(Self { host, port, tls, timeout })
     }
 
@@ -79,17 +87,19 @@ impl Connector {
     }
 }
 
-fn tls(host: &Host<String>) -> anyhow::Result<(TlsConnector, ServerName<'static>)> {
-    let name = match host {
+/// TLS with the certificates that this machine trusts.
+pub(super) fn as_this_machine_trusts() -> anyhow::Result<ClientConfig> {
+    ClientConfig::with_platform_verifier()
+        .context("the certificates that this machine trusts cannot be read")
+}
+
+fn server_name(host: &Host<String>) -> anyhow::Result<ServerName<'static>> {
+    Ok(match host {
         Host::Ipv4(ip) => ServerName::IpAddress((*ip).into()),
         Host::Ipv6(ip) => ServerName::IpAddress((*ip).into()),
         Host::Domain(name) => ServerName::try_from(name.clone())
             .context("the provider's host name cannot be in a certificate")?,
-    };
-    let mut config = ClientConfig::with_platform_verifier()
-        .context("the certificates that this machine trusts cannot be read")?;
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok((TlsConnector::from(Arc::new(config)), name))
+    })
 }
 
 /// Tries one address after the other, each beside those before when these take long.

@@ -17,6 +17,7 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use bytes::BytesMut;
 use http::HeaderValue;
+use rustls::ClientConfig;
 use tokio::time::timeout;
 use url::{Position, Url};
 
@@ -64,6 +65,17 @@ impl Http {
         authorization: Option<&HeaderValue>,
         limits: &Limits,
     ) -> anyhow::Result<Self> {
+        // Without TLS no certificate is checked, so a machine that has none installed will do.
+        let tls = (base.scheme() == "https").then(connect::as_this_machine_trusts).transpose()?;
+        Self::with_tls(base, tls, authorization, limits)
+    }
+
+    fn with_tls(
+        base: &Url,
+        tls: Option<ClientConfig>,
+        authorization: Option<&HeaderValue>,
+        limits: &Limits,
+    ) -> anyhow::Result<Self> {
         let host = &base[Position::BeforeHost..Position::AfterPort];
         let agent = concat!("holdfast/", env!("CARGO_PKG_VERSION"));
         let mut common =
@@ -72,7 +84,7 @@ impl Http {
             common.push_str(&format!("authorization: {}\r\n", value.to_str()?));
         }
         Ok(Self {
-            connector: Connector::new(base, limits.connect)?,
+            connector: Connector::new(base, tls, limits.connect)?,
             idle: Arc::new(Idle::new(limits.idle)),
             base_path: base.path().trim_end_matches('/').to_owned(),
             common,

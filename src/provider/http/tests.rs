@@ -6,10 +6,12 @@ use std::{
 };
 
 use proptest::prelude::*;
+use rustls::{RootCertStore, ServerConfig, pki_types::PrivateKeyDer};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpListener,
 };
+use tokio_rustls::TlsAcceptor;
 
 use super::{message::Framing, *};
 
@@ -207,6 +209,63 @@ async fn idle_connections_are_closed_though_nobody_calls() {
         until("none is kept", || http.idle.len() == 0).await;
         assert_eq!(connections.load(Ordering::SeqCst), calls);
     }
+}
+
+/// A server with TLS for `localhost`, and a client's settings that trust it alone.
+async fn serve_tls(answers: &'static [&'static str]) -> (String, ClientConfig, Arc<AtomicUsize>) {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let own = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let key = PrivateKeyDer::try_from(own.signing_key.serialize_der()).unwrap();
+    let server = ServerConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![own.cert.der().clone()], key)
+        .unwrap();
+    let mut roots = RootCertStore::empty();
+    roots.add(own.cert.der().clone()).unwrap();
+    let client = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let acceptor = TlsAcceptor::from(Arc::new(server));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://localhost:{}", listener.local_addr().unwrap().port());
+    let connections = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&connections);
+    tokio::spawn(async move {
+        while let Ok((tcp, _)) = listener.accept().await {
+            let Ok(mut tls) = acceptor.accept(tcp).await else { continue };
+            counter.fetch_add(1, Ordering::SeqCst);
+            for answer in answers {
+                if tls.read(&mut [0; 4096]).await.unwrap_or(0) == 0 {
+                    break;
+                }
+                tls.write_all(answer.as_bytes()).await.unwrap();
+            }
+        }
+    });
+    (url, client, connections)
+}
+
+#[tokio::test]
+async fn tls_is_spoken_with_whom_the_certificate_names() {
+    let (url, trusting, connections) = serve_tls(&[HELLO; 3]).await;
+    let limits =
+        Limits { connect: Duration::from_secs(10), whole: Duration::from_secs(20), idle: IDLE };
+    let new = |url: &str| {
+        Http::with_tls(&Url::parse(url).unwrap(), Some(trusting.clone()), None, &limits).unwrap()
+    };
+    // Of another name than the certificate's nothing is said.
+    let wrong = get(&new(&url.replace("localhost", "127.0.0.1"))).await;
+    assert!(matches!(wrong, Answer::NeverSent(_)), "{wrong:?}");
+    assert_eq!(connections.load(Ordering::SeqCst), 0);
+    let http = new(&url);
+    for _ in 0..3 {
+        assert_eq!(get(&http).await, answer(200, "hello"));
+    }
+    assert_eq!(connections.load(Ordering::SeqCst), 1, "it was not used again");
 }
 
 #[tokio::test]
