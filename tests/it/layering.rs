@@ -43,11 +43,12 @@ const MAY_USE: [(&str, &[&str]); 17] = [
 ];
 
 /// Libraries that only some modules know.
-const KNOWN_TO: [(&str, &[&str]); 6] = [
+const KNOWN_TO: [(&str, &[&str]); 7] = [
     ("sqlx", &["store"]),
     ("tonic", &["rpc", "health", "app", "cli"]),
     ("prost", &["rpc", "cli"]),
-    ("reqwest", &["provider"]),
+    ("httparse", &["provider"]),
+    ("tokio_rustls", &["provider"]),
     ("axum", &["admin", "simulator"]),
     (
         "tokio",
@@ -65,6 +66,7 @@ const KNOWN_TO: [(&str, &[&str]); 6] = [
             "shutdown",
             "simulator",
             "store",
+            "telemetry",
         ],
     ),
 ];
