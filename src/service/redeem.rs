@@ -1,7 +1,7 @@
 //! `Redeem`: recorded, then sent, then settled.
 //!
-//! From the moment that it is recorded a redemption runs in a task of its own: a caller who goes
-//! away does not stop it. No connection to the database is held while the provider is asked.
+//! From the moment that it is recorded a redemption runs in a task that no caller who goes away
+//! stops. No connection to the database is held while the provider is asked.
 
 use std::{
     collections::HashMap,
