@@ -97,6 +97,7 @@ impl App {
         let mut loops = parts.spawn_loops(args, &shutdown.closing);
         health.look(&store).await;
         loops.spawn(health.clone().watch(store.clone(), shutdown.closing.clone()));
+        loops.spawn(telemetry::sum_up(metrics, shutdown.closing.clone()));
         let stop_admin = CancellationToken::new();
         tokio::spawn(admin::serve(admin_listener, health.clone(), metrics, stop_admin.clone()));
 

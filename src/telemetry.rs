@@ -3,11 +3,16 @@
 use std::{
     io::{self, IsTerminal as _},
     sync::OnceLock,
+    time::Duration,
 };
 
 use anyhow::Context as _;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
+
+/// How often what was recorded is summed up.
+const SUMMING_UP: Duration = Duration::from_secs(5);
 
 /// Starts logging to standard error: text on a terminal, JSON, one object a line, otherwise.
 /// `filter` is a level or a list of `target=level`, such as `info,holdfast=debug`.
@@ -40,4 +45,13 @@ pub fn metrics() -> anyhow::Result<&'static PrometheusHandle> {
             .map_err(|error| error.to_string())
     });
     handle.as_ref().map_err(|error| anyhow::anyhow!("metrics could not be started: {error}"))
+}
+
+/// Sums up what was recorded, until `stop`. The recorder keeps every single time that was measured until
+/// then, or until somebody reads the metrics, and perhaps nobody does.
+pub async fn sum_up(metrics: &'static PrometheusHandle, stop: CancellationToken) {
+    let mut ticks = tokio::time::interval(SUMMING_UP);
+    while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+        metrics.run_upkeep();
+    }
 }

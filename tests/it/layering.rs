@@ -42,11 +42,12 @@ const MAY_USE: [(&str, &[&str]); 16] = [
 ];
 
 /// Libraries that only some modules know.
-const KNOWN_TO: [(&str, &[&str]); 6] = [
+const KNOWN_TO: [(&str, &[&str]); 7] = [
     ("sqlx", &["store"]),
     ("tonic", &["rpc", "health", "app", "cli"]),
     ("prost", &["rpc", "cli"]),
-    ("reqwest", &["provider"]),
+    ("httparse", &["provider"]),
+    ("tokio_rustls", &["provider"]),
     ("axum", &["admin", "simulator"]),
     (
         "tokio",
@@ -63,6 +64,7 @@ const KNOWN_TO: [(&str, &[&str]); 6] = [
             "shutdown",
             "simulator",
             "store",
+            "telemetry",
         ],
     ),
 ];
