@@ -6,6 +6,7 @@
 
 pub mod classify;
 pub mod client;
+mod http;
 mod scrub;
 pub mod wire;
 

@@ -1,0 +1,357 @@
+//! The client beside servers that speak HTTP strangely, and the parser on its own.
+
+use std::{
+    mem::size_of_val,
+    sync::atomic::{AtomicUsize, Ordering},
+};
+
+use proptest::prelude::*;
+use rustls::{RootCertStore, ServerConfig, pki_types::PrivateKeyDer};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpListener,
+};
+use tokio_rustls::TlsAcceptor;
+
+use super::{message::Framing, *};
+
+const IDLE: Duration = Duration::from_secs(60);
+
+fn client(url: &str) -> Http {
+    idling(url, IDLE)
+}
+
+fn idling(url: &str, idle: Duration) -> Http {
+    let limits = Limits { connect: Duration::from_secs(10), whole: Duration::from_secs(20), idle };
+    Http::new(&Url::parse(url).unwrap(), None, &limits).unwrap()
+}
+
+/// A server that answers each request with the next of `answers`, cut in pieces, and closes after the last
+/// one on every connection. Counts its connections.
+async fn serve(answers: &'static [&'static str], piece: usize) -> (String, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    let connections = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&connections);
+    tokio::spawn(async move {
+        while let Ok((mut tcp, _)) = listener.accept().await {
+            counter.fetch_add(1, Ordering::SeqCst);
+            tcp.set_nodelay(true).unwrap();
+            tokio::spawn(async move {
+                for answer in answers {
+                    if tcp.read(&mut [0; 4096]).await.unwrap_or(0) == 0 {
+                        return;
+                    }
+                    for piece in answer.as_bytes().chunks(piece) {
+                        tcp.write_all(piece).await.unwrap();
+                        tokio::task::yield_now().await;
+                    }
+                }
+            });
+        }
+    });
+    (url, connections)
+}
+
+async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let limit = tokio::time::Instant::now() + Duration::from_secs(20);
+    while !is_so() {
+        assert!(tokio::time::Instant::now() < limit, "in time: {what}");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+async fn get(http: &Http) -> Answer {
+    http.call(http.get("/x"), 100).await
+}
+
+fn answer(status: u16, body: &'static str) -> Answer {
+    Answer::Http(HttpAnswer { status, retry_after: None, body: body.into() })
+}
+
+#[tokio::test]
+async fn an_answer_is_understood_however_it_is_framed_and_cut() {
+    for whole in [
+        "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello",
+        "HTTP/1.1 200 OK\r\nContent-Length: 5, 5\r\ncontent-length: 5\r\n\r\nhello",
+        "HTTP/1.1 200\r\nTransfer-Encoding: Chunked\r\n\r\n2\r\nhe\r\n3;a=b\r\nllo\r\n0\r\nx: y\r\n\r\n",
+        "HTTP/1.1 200 OK\r\n\r\nhello",
+        "HTTP/1.0 200 OK\r\n\r\nhello",
+        "HTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello",
+    ] {
+        for piece in [1, 7, usize::MAX] {
+            let answers = Box::leak(Box::new([whole]));
+            let (url, _) = serve(answers, piece).await;
+            assert_eq!(get(&client(&url)).await, answer(200, "hello"), "{whole:?} by {piece}");
+        }
+    }
+    for (whole, status) in [
+        ("HTTP/1.1 204 No Content\r\ncontent-length: 5\r\n\r\n", 204),
+        ("HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\n\r\n", 101),
+        ("HTTP/1.1 304 Not Modified\r\ntransfer-encoding: chunked\r\n\r\n", 304),
+    ] {
+        let (url, _) = serve(Box::leak(Box::new([whole])), usize::MAX).await;
+        assert_eq!(get(&client(&url)).await, answer(status, ""), "{whole:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_a_whole_answer_is_lost() {
+    let long_line = format!("HTTP/1.1 200 OK\r\nx: {}", "y".repeat(2 * MAX_HEAD_BYTES));
+    let many_lines = format!("HTTP/1.1 200 OK\r\n{}\r\n", "x: y\r\n".repeat(200));
+    let hints = "HTTP/1.1 100 Continue\r\n\r\n".repeat(MAX_HEAD_BYTES / 10);
+    let long_size =
+        format!("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1;{}", "x".repeat(20_000));
+    let long_trailer = format!(
+        "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n0\r\n{}",
+        "x: y\r\n".repeat(5_000)
+    );
+    for broken in [
+        "",
+        "HTTP/1.1",
+        "HTTP/1.1 200 OK\r\n",
+        "HTTP/2 200\r\n\r\n",
+        "SSH-2.0-OpenSSH\r\n",
+        "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhell",
+        "HTTP/1.1 200 OK\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\nhello!",
+        "HTTP/1.1 200 OK\r\ncontent-length: +5\r\n\r\nhello",
+        "HTTP/1.1 200 OK\r\ncontent-length: \r\n\r\nhello",
+        "HTTP/1.1 200 OK\r\ncontent-length: 99999999999999999999\r\n\r\nhello",
+        "HTTP/1.1 200 OK\r\ncontent-length: 101\r\n\r\n",
+        "HTTP/1.1 200 OK\r\ntransfer-encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+        "HTTP/1.0 200 OK\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n",
+        "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nfive\r\nhello\r\n0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nfffffffffffffff\r\nhello",
+        &long_line,
+        &many_lines,
+        &hints,
+        &long_size,
+        &long_trailer,
+    ] {
+        let answers = Box::leak(Box::new([&*broken.to_owned().leak()]));
+        let (url, connections) = serve(answers, usize::MAX).await;
+        let got = get(&client(&url)).await;
+        assert!(matches!(got, Answer::Lost(_)), "{broken:.80?}: {got:?}");
+        assert_eq!(connections.load(Ordering::SeqCst), 1, "{broken:.80?} was asked for again");
+    }
+}
+
+const HELLO: &str = "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello";
+
+#[tokio::test]
+async fn a_connection_is_used_again_unless_its_next_answer_could_be_mistaken() {
+    let (url, connections) = serve(&[HELLO; 3], usize::MAX).await;
+    let http = client(&url);
+    for _ in 0..3 {
+        assert_eq!(get(&http).await, answer(200, "hello"));
+    }
+    assert_eq!(connections.load(Ordering::SeqCst), 1);
+
+    for last in [
+        "HTTP/1.1 200 OK\r\nconnection: x, Close\r\ncontent-length: 5\r\n\r\nhello",
+        "HTTP/1.0 200 OK\r\nconnection: keep-alive\r\ncontent-length: 5\r\n\r\nhello",
+        "HTTP/1.1 200 OK\r\ncontent-length: 3\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhelloHTTP/1.1 402 Stale\r\ncontent-length: 0\r\n\r\n",
+    ] {
+        let answers = Box::leak(Box::new([last, HELLO]));
+        let (url, connections) = serve(answers, usize::MAX).await;
+        let http = client(&url);
+        assert_eq!(get(&http).await, answer(200, "hello"), "{last:?}");
+        assert_eq!(http.idle.len(), 0, "{last:?}");
+        assert_eq!(get(&http).await, answer(200, "hello"), "{last:?}");
+        assert_eq!(connections.load(Ordering::SeqCst), 2, "{last:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_connection_on_which_anything_came_since_is_not_used_again() {
+    // Either the end, or what nobody asked for, comes after the first answer.
+    for late in ["", "HTTP/1.1 402 Nobody asked\r\ncontent-length: 0\r\n\r\n"] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let http = client(&format!("http://{}", listener.local_addr().unwrap()));
+        let (said, heard) = tokio::sync::oneshot::channel();
+        let server = tokio::spawn(async move {
+            let (mut tcp, _) = listener.accept().await.unwrap();
+            let _ = tcp.read(&mut [0; 4096]).await.unwrap();
+            tcp.write_all(HELLO.as_bytes()).await.unwrap();
+            heard.await.unwrap();
+            tcp.write_all(late.as_bytes()).await.unwrap();
+            tcp.shutdown().await.unwrap();
+            let (mut next, _) = listener.accept().await.unwrap();
+            let _ = next.read(&mut [0; 4096]).await.unwrap();
+            next.write_all(HELLO.as_bytes()).await.unwrap();
+            // Held until the end: that nobody used it again is seen on it.
+            tcp.read(&mut [0; 4096]).await.unwrap_or(0)
+        });
+        assert_eq!(get(&http).await, answer(200, "hello"));
+        assert_eq!(http.idle.len(), 1);
+        said.send(()).unwrap();
+        until("what came late is seen", || {
+            // Taken, one that is still good is given back.
+            http.idle.take().map(|connection| http.idle.put(connection)).is_none()
+        })
+        .await;
+        assert_eq!(http.idle.len(), 0, "{late:?}");
+        assert_eq!(get(&http).await, answer(200, "hello"));
+        assert_eq!(server.await.unwrap(), 0, "a request was written after {late:?}");
+    }
+}
+
+#[tokio::test]
+async fn idle_connections_are_closed_though_nobody_calls() {
+    let (url, connections) = serve(&[HELLO; 2], usize::MAX).await;
+    let http = idling(&url, Duration::from_millis(200));
+    for calls in 1..=2 {
+        assert_eq!(get(&http).await, answer(200, "hello"));
+        assert_eq!(http.idle.len(), 1);
+        until("none is kept", || http.idle.len() == 0).await;
+        assert_eq!(connections.load(Ordering::SeqCst), calls);
+    }
+}
+
+/// A server with TLS for `localhost`, and a client's settings that trust it alone.
+async fn serve_tls(answers: &'static [&'static str]) -> (String, ClientConfig, Arc<AtomicUsize>) {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let own = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let key = PrivateKeyDer::try_from(own.signing_key.serialize_der()).unwrap();
+    let server = ServerConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![own.cert.der().clone()], key)
+        .unwrap();
+    let mut roots = RootCertStore::empty();
+    roots.add(own.cert.der().clone()).unwrap();
+    let client = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let acceptor = TlsAcceptor::from(Arc::new(server));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://localhost:{}", listener.local_addr().unwrap().port());
+    let connections = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&connections);
+    tokio::spawn(async move {
+        while let Ok((tcp, _)) = listener.accept().await {
+            let Ok(mut tls) = acceptor.accept(tcp).await else { continue };
+            counter.fetch_add(1, Ordering::SeqCst);
+            for answer in answers {
+                if tls.read(&mut [0; 4096]).await.unwrap_or(0) == 0 {
+                    break;
+                }
+                tls.write_all(answer.as_bytes()).await.unwrap();
+            }
+        }
+    });
+    (url, client, connections)
+}
+
+#[tokio::test]
+async fn tls_is_spoken_with_whom_the_certificate_names() {
+    let (url, trusting, connections) = serve_tls(&[HELLO; 3]).await;
+    let limits =
+        Limits { connect: Duration::from_secs(10), whole: Duration::from_secs(20), idle: IDLE };
+    let new = |url: &str| {
+        Http::with_tls(&Url::parse(url).unwrap(), Some(trusting.clone()), None, &limits).unwrap()
+    };
+    // Of another name than the certificate's nothing is said.
+    let wrong = get(&new(&url.replace("localhost", "127.0.0.1"))).await;
+    assert!(matches!(wrong, Answer::NeverSent(_)), "{wrong:?}");
+    assert_eq!(connections.load(Ordering::SeqCst), 0);
+    let http = new(&url);
+    for _ in 0..3 {
+        assert_eq!(get(&http).await, answer(200, "hello"));
+    }
+    assert_eq!(connections.load(Ordering::SeqCst), 1, "it was not used again");
+}
+
+#[tokio::test]
+async fn an_address_that_refuses_is_passed_over() {
+    let (url, connections) = serve(&[HELLO], usize::MAX).await;
+    // The name has an address of each family on most machines, and nobody listens on the other one.
+    let http = client(&url.replace("127.0.0.1", "localhost"));
+    assert_eq!(get(&http).await, answer(200, "hello"));
+    assert_eq!(connections.load(Ordering::SeqCst), 1);
+}
+
+#[test]
+fn requests_are_written_as_http_has_them() {
+    let url = Url::parse("https://provider.test:444/a/").unwrap();
+    let limits = Limits { connect: Duration::ZERO, whole: Duration::ZERO, idle: IDLE };
+    let token = HeaderValue::from_static("Bearer t");
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let http = Http::new(&url, Some(&token), &limits).unwrap();
+    let common = format!(
+        "host: provider.test:444\r\nuser-agent: holdfast/{}\r\naccept: application/json\r\n\
+         authorization: Bearer t\r\n",
+        env!("CARGO_PKG_VERSION")
+    );
+    let get = String::from_utf8(http.get("/b?c=d").0).unwrap();
+    assert_eq!(get, format!("GET /a/b?c=d HTTP/1.1\r\n{common}\r\n"));
+    let key = RedemptionId::new();
+    let post = String::from_utf8(http.post("/b", Some(key), b"{}").0).unwrap();
+    assert_eq!(
+        post,
+        format!(
+            "POST /a/b HTTP/1.1\r\n{common}idempotency-key: {key}\r\n\
+             content-type: application/json\r\ncontent-length: 2\r\n\r\n{{}}"
+        )
+    );
+    assert!(!format!("{http:?}").contains("Bearer"));
+}
+
+/// Thousands of these wait at a time: see the record of 2026-11-25 about calls that wait.
+#[test]
+fn a_call_that_waits_is_small() {
+    let http = client("http://127.0.0.1:1/");
+    let call = http.call(http.get("/x"), 100);
+    assert!(size_of_val(&call) <= 1024, "{} bytes", size_of_val(&call));
+}
+
+proptest! {
+    #[test]
+    fn a_chunked_body_is_the_same_however_it_is_cut(
+        chunks in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..40), 0..8),
+        cuts in prop::collection::vec(1_usize..30, 1..40),
+    ) {
+        let mut wire = Vec::new();
+        for chunk in &chunks {
+            wire.extend_from_slice(format!("{:X}\r\n", chunk.len()).as_bytes());
+            wire.extend_from_slice(chunk);
+            wire.extend_from_slice(b"\r\n");
+        }
+        wire.extend_from_slice(b"0\r\nt: u\r\n\r\nnext");
+        let mut body = Body::new(Framing::Chunked, 1000).unwrap();
+        let mut raw = BytesMut::new();
+        let mut left = wire.as_slice();
+        let mut cuts = cuts.into_iter().cycle();
+        while !body.take(&mut raw).unwrap() {
+            prop_assert!(!left.is_empty());
+            let (piece, rest) = left.split_at(cuts.next().unwrap().min(left.len()));
+            raw.extend_from_slice(piece);
+            left = rest;
+        }
+        prop_assert_eq!(body.into_bytes(), chunks.concat());
+        let surplus = [&raw[..], left].concat();
+        prop_assert_eq!(surplus, b"next");
+    }
+
+    #[test]
+    fn no_bytes_make_it_panic_or_keep_too_much(
+        head in prop::collection::vec(any::<u8>(), 0..200),
+        framing in prop_oneof![
+            Just(Framing::Chunked), Just(Framing::UntilClose), (0_u64..300).prop_map(Framing::Length)
+        ],
+        bytes in prop::collection::vec(
+            prop_oneof![any::<u8>(), prop::sample::select(b"0123af;\r\n".to_vec())], 0..400),
+    ) {
+        let _ = message::read_head(&mut BytesMut::from(head.as_slice()));
+        if let Ok(mut body) = Body::new(framing, 100) {
+            let _ = body.take(&mut BytesMut::from(bytes.as_slice()));
+            prop_assert!(body.into_bytes().len() <= 100);
+        }
+    }
+}
