@@ -197,7 +197,7 @@ impl Batch {
         let driver = Driver {
             batch: Arc::clone(&self.0),
             open: Arc::new(open),
-            pool: pool.clone(),
+            pool: Arc::new(pool.clone()),
             resumed,
             events,
             client_gone: CancellationToken::new(),
@@ -215,7 +215,7 @@ impl Batch {
 struct Driver {
     batch: Arc<Inner>,
     open: Arc<BatchOpen>,
-    pool: Pool,
+    pool: Arc<Pool>,
     /// Some of its items were begun before it was opened this time.
     resumed: bool,
     events: mpsc::Sender<BatchEvent>,
@@ -277,7 +277,7 @@ impl Driver {
                 let work = Item {
                     batch: Arc::clone(&self.batch),
                     open: Arc::clone(&self.open),
-                    pool: self.pool.clone(),
+                    pool: Arc::clone(&self.pool),
                     resumed: self.resumed,
                     client_gone: self.client_gone.clone(),
                     item,
@@ -324,11 +324,18 @@ impl Driver {
     }
 }
 
-/// One item under way.
+/// What was begun is finished, whatever ends the batch.
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.running.detach_all();
+    }
+}
+
+/// One item under way. Thousands may be, so what few of them need is in a box, and let go of after it.
 struct Item {
     batch: Arc<Inner>,
     open: Arc<BatchOpen>,
-    pool: Pool,
+    pool: Arc<Pool>,
     resumed: bool,
     client_gone: CancellationToken,
     item: BatchItem,
@@ -347,15 +354,19 @@ impl Item {
         )?;
         let request_id = RequestId::of_item(&self.open.batch_id, &item.item_id);
         if self.resumed
-            && let Some(known) = self.find(&request_id).await?
+            && let Some(known) = Box::pin(self.find(&request_id)).await?
         {
             return Ok(known);
         }
-        let worth = match self.inquire().await {
-            Err(error) if !self.client_gone.is_cancelled() => {
-                return self.refused(&request_id, error).await;
+        let worth = if item.expected.is_some() {
+            None
+        } else {
+            match Box::pin(self.inquire()).await {
+                Err(error) if !self.client_gone.is_cancelled() => {
+                    return Box::pin(self.refused(&request_id, error)).await;
+                }
+                worth => worth?,
             }
-            worth => worth?,
         };
         let mut leases = 1;
         loop {
@@ -366,7 +377,7 @@ impl Item {
                     | Error::PoolPaused(_)
                     | Error::PoolDraining(_)),
                 ) => {
-                    return self.find(&request_id).await?.ok_or(error);
+                    return Box::pin(self.find(&request_id)).await?.ok_or(error);
                 }
                 lease => lease?,
             };
@@ -392,9 +403,6 @@ impl Item {
     /// What the card is worth, of an item that does not say, where the provider can be asked. No account
     /// is locked meanwhile, and nobody asks on when the client goes away.
     async fn inquire(&self) -> Result<Option<Worth>, Error> {
-        if self.item.expected.is_some() {
-            return Ok(None);
-        }
         let worth = tokio::select! {
             worth = self.batch.services.inquiry.ask(&self.item.code) => worth?,
             () = self.client_gone.cancelled() => return Err(Error::Internal("the client has gone")),
@@ -470,7 +478,7 @@ impl Item {
         let outcome = if self.client_gone.is_cancelled() {
             Err(Error::Internal("the client has gone"))
         } else {
-            self.batch.services.redeem.redeem(command).await
+            self.batch.services.redeem.redeem_in_this_task(command).await
         };
         let lease_is_unused = match &outcome {
             Ok(redeemed) => {
@@ -479,7 +487,9 @@ impl Item {
             }
             Err(_) => true,
         };
-        if lease_is_unused && let Err(error) = self.batch.services.leases.release(lease).await {
+        if lease_is_unused
+            && let Err(error) = Box::pin(self.batch.services.leases.release(lease)).await
+        {
             tracing::debug!(%error, "an item's unused lease was gone already");
         }
         outcome
@@ -500,5 +510,22 @@ fn merged(batch: &Selector, item: &BatchItem, worth: Option<&Worth>) -> Selector
         min_headroom_minor: own.min_headroom_minor.or(batch.min_headroom_minor),
         labels: if own.labels.is_empty() { batch.labels.clone() } else { own.labels.clone() },
         exclude: if own.exclude.is_empty() { batch.exclude.clone() } else { own.exclude.clone() },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size<A, F: Future>(_: fn(A) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// Ten thousand items may wait for a slow provider, each in a task like this: see the record of
+    /// 2026-11-25 about calls that wait.
+    #[test]
+    fn an_item_that_waits_is_small() {
+        let bytes = size(Item::run);
+        assert!(bytes <= 4096, "{bytes} bytes");
     }
 }

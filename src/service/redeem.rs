@@ -1,7 +1,7 @@
 //! `Redeem`: recorded, then sent, then settled.
 //!
-//! From the moment that it is recorded a redemption runs in a task of its own: a caller who goes
-//! away does not stop it. No connection to the database is held while the provider is asked.
+//! From the moment that it is recorded a redemption runs in a task that no caller who goes away
+//! stops. No connection to the database is held while the provider is asked.
 
 use std::{
     collections::HashMap,
@@ -167,6 +167,14 @@ impl Redeem {
         work.await.unwrap_or(Err(Error::Internal("the redemption's task ended early")))
     }
 
+    /// The same, for a caller whose own task goes on whoever leaves: it needs no second one.
+    pub(super) async fn redeem_in_this_task(
+        &self,
+        command: RedeemCommand,
+    ) -> Result<Redeemed, Error> {
+        self.0.run(command).await
+    }
+
     /// The redemption that stands for a request, once it is no longer being sent; `None` when the
     /// request was never begun.
     pub async fn find(
@@ -236,11 +244,12 @@ impl Inner {
         match self.begin(new, &command).await? {
             Began::Now(redemption, not_after) => {
                 let ask = ask(&command, id, pool.currency, not_after)?;
-                let redemption = self.fly(&ask, redemption, give_up_at).await?;
+                let redemption = self.fly(&ask, &redemption, give_up_at).await?;
                 Ok(Redeemed { redemption, replayed: false })
             }
             Began::Before(redemption) => {
-                Ok(Redeemed { redemption: self.join(redemption).await?, replayed: true })
+                let redemption = Box::pin(self.join(*redemption)).await?;
+                Ok(Redeemed { redemption, replayed: true })
             }
         }
     }
@@ -268,17 +277,17 @@ impl Inner {
         for _ in 0..MAX_BEGINS {
             match self.store.begin(new.clone(), self.limits.send()).await? {
                 Begun::Recorded { redemption, not_after } => {
-                    return Ok(Began::Now(*redemption, not_after));
+                    return Ok(Began::Now(redemption, not_after));
                 }
                 Begun::SameRequest { redemption_id, same_code } => {
-                    let redemption = self.read(pool_id, redemption_id).await?;
+                    let redemption = Box::pin(self.read(pool_id, redemption_id)).await?;
                     if redemption_id == id {
                         // Recorded by a statement whose reply was lost: it is this call's to send.
                         let not_after = redemption.created_at + self.limits.not_after;
-                        return Ok(Began::Now(redemption, not_after));
+                        return Ok(Began::Now(Box::new(redemption), not_after));
                     }
                     check_same_wish(&redemption, same_code, command.expected)?;
-                    return Ok(Began::Before(redemption));
+                    return Ok(Began::Before(Box::new(redemption)));
                 }
                 Begun::Refused(BeginRefusal::TryAgain) => sleep(JOIN_POLL / 10).await,
                 Begun::Refused(refusal) => return Err(refused(refusal, command)),
@@ -288,11 +297,12 @@ impl Inner {
         Err(StoreError::Overloaded.into())
     }
 
-    /// Asks the provider until the outcome is known, or the time to ask is over.
+    /// Asks the provider until the outcome is known, or the time to ask is over. Thousands may wait for
+    /// an answer here, so what comes after it is in boxes.
     async fn fly(
         &self,
         ask: &Ask,
-        redemption: Redemption,
+        redemption: &Redemption,
         give_up_at: Instant,
     ) -> Result<Redemption, Error> {
         let _flight = self.announce(ask.redemption_id);
@@ -308,13 +318,15 @@ impl Inner {
             let in_time = |pause: Duration| Instant::now() + pause < give_up_at;
             match step {
                 Step::Settle(verdict) => {
-                    return self.settler.conclude(&redemption, verdict, attempts, holder).await;
+                    let conclude = self.settler.conclude(redemption, verdict, attempts, holder);
+                    return Box::pin(conclude).await;
                 }
                 Step::SendAgain { give_up, after } => {
                     let pause = after.unwrap_or_else(|| backoff(attempts));
                     let unreachable = give_up.reason == reason::PROVIDER_UNREACHABLE;
                     if unreachable && attempts >= MAX_UNREACHABLE || !in_time(pause) {
-                        return self.settler.give_up(&redemption, give_up, attempts, holder).await;
+                        let give_up = self.settler.give_up(redemption, give_up, attempts, holder);
+                        return Box::pin(give_up).await;
                     }
                     sleep(pause).await;
                     step = self.send(ask).await;
@@ -336,7 +348,7 @@ impl Inner {
                 }
                 Step::InDoubt { answer } => {
                     let next = Next::Check { after: FIRST_CHECK, not_found: false, looks: 0 };
-                    return self.settler.defer(&redemption, answer, attempts, next).await;
+                    return Box::pin(self.settler.defer(redemption, answer, attempts, next)).await;
                 }
             }
             attempts += 1;
@@ -391,9 +403,9 @@ impl Inner {
 
 enum Began {
     /// By this call: it is to be sent, and the provider is not to begin after the time.
-    Now(Redemption, OffsetDateTime),
+    Now(Box<Redemption>, OffsetDateTime),
     /// By an earlier call.
-    Before(Redemption),
+    Before(Box<Redemption>),
 }
 
 /// A redemption that this server is at work on, until dropped.
@@ -465,4 +477,21 @@ fn refused(refusal: BeginRefusal, command: &RedeemCommand) -> Error {
 fn backoff(attempts: i32) -> Duration {
     let doublings = u32::try_from(attempts - 1).unwrap_or(0).min(10);
     Duration::from_millis(100).saturating_mul(1 << doublings).min(Duration::from_secs(5))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size<A, B, F: Future>(_: fn(A, B) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// As many of these may wait as there are callers: see the record of 2026-11-25 about calls that
+    /// wait.
+    #[test]
+    fn a_redemption_that_waits_is_small() {
+        let bytes = size::<&'static Inner, _, _>(Inner::run);
+        assert!(bytes <= 3072, "{bytes} bytes");
+    }
 }
