@@ -221,6 +221,48 @@ fn every_statement_stands_in_its_file_and_every_file_is_used() {
     }
 }
 
+/// What is asked of an account along the walk: all but where the walk begins.
+fn rule_of_choice(name: &str, parameters: &[(&str, &str)]) -> Vec<String> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/store/sql");
+    let sql = fs::read_to_string(folder.join(format!("{name}.sql"))).unwrap();
+    let from = sql.find("AND a.plan_key = k.plan_key").unwrap();
+    let rule = &sql[from..from + sql[from..].find("LIMIT $6").unwrap()];
+    let lines = rule.lines().map(str::trim).map(|line| {
+        parameters.iter().fold(line.to_owned(), |line, (name, value)| line.replace(name, value))
+    });
+    let begins = [
+        "-a.fullness_minor >=",
+        "(-a.fullness_minor, a.idle_since)",
+        ">= (COALESCE",
+        "account_id::text",
+    ];
+    lines.filter(|line| !begins.iter().any(|begin| line.contains(begin))).collect()
+}
+
+#[test]
+fn both_statements_that_acquire_choose_by_the_same_rule() {
+    let walk = [
+        ("$5", "AMOUNT"),
+        ("$8", "COUNTRY"),
+        ("$9", "CARD_COUNTRY"),
+        ("$10", "HEADROOM"),
+        ("$11", "LABELS"),
+        ("$12", "EXCLUDED"),
+    ];
+    let any = [
+        ("k.expected", "AMOUNT"),
+        ("AND $7::text IS NULL", "AND account_id::text"),
+        ("$9", "COUNTRY"),
+        ("$10", "CARD_COUNTRY"),
+        ("$11", "HEADROOM"),
+        ("$12", "LABELS"),
+        ("$13", "EXCLUDED"),
+    ];
+    let rule = rule_of_choice("acquire", &walk);
+    assert!(rule.len() > 20, "{rule:#?}");
+    assert_eq!(rule, rule_of_choice("acquire_any", &any));
+}
+
 fn read_sources(folder: &Path, code: &mut String) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
