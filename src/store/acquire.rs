@@ -132,6 +132,7 @@ impl Store {
         walks: &mut Walks,
     ) -> Result<HashMap<RequestId, Acquired>, StoreError> {
         let mut found = HashMap::new();
+        let mut spares = &SPARE[..];
         // Most wish the same, and are served by a walk alone.
         let same = wanted.windows(2).all(|two| two[0].expected_minor == two[1].expected_minor);
         if same && selector.account_id.is_none() {
@@ -139,12 +140,14 @@ impl Store {
             if found.len() == wanted.len() || !walks.may_search() {
                 return Ok(found);
             }
+            // As many as are wanted were looked at by the walk.
+            spares = &SPARE[1..];
         }
         let begun = Instant::now();
-        for spare in SPARE {
+        for spare in spares {
             let rest = missing(wanted, &found);
             if !rest.is_empty() {
-                match self.search(pool_id, selector, &rest, spare).await {
+                match self.search(pool_id, selector, &rest, *spare).await {
                     Ok(more) => found.extend(more),
                     // Those who have their lease hear of it; the others are tried again.
                     Err(error) if !found.is_empty() => {

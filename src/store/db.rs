@@ -41,6 +41,7 @@ const STATEMENT_LIMIT: Duration = Duration::from_secs(20);
 const PING_LIMIT: Duration = Duration::from_millis(800);
 /// What a ping gets on top when a new connection was answered: both may have waited for the same.
 const PING_GRACE: Duration = Duration::from_millis(150);
+
 /// The connections. Cheap to clone; statements run on it as on one of sqlx's pools.
 #[derive(Clone)]
 pub(super) struct Db {

@@ -47,7 +47,8 @@ pub struct Freed {
 }
 
 impl Freed {
-    /// An account of a plan. One of none goes behind all others, and need not be told.
+    /// A free account of a plan. One of none goes behind all others, and need not be told; nor one that is
+    /// locked, which no walk meets.
     pub fn new(
         plan_id: Option<&PlanId>,
         status: AccountStatus,
@@ -55,6 +56,9 @@ impl Freed {
         balance_minor: i64,
         since: OffsetDateTime,
     ) -> Option<Self> {
+        if status == AccountStatus::Locking {
+            return None;
+        }
         let row = Row { plan_key: plan_id?.to_string(), status, day };
         Some(Self { row, place: Place { first: -balance_minor, since } })
     }
