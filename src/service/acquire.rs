@@ -387,7 +387,7 @@ fn check_same_wish(command: &AcquireCommand, acquired: &Acquired) -> Result<(), 
 fn log_locked(acquired: &Acquired) {
     let account = &acquired.account;
     let Some(lease) = &account.lease else { return };
-    tracing::info!(
+    tracing::debug!(
         pool_id = %account.pool_id,
         account_id = %account.account_id,
         original_status = acquired.original_status.as_str(),

@@ -50,7 +50,7 @@ impl Leases {
         self.pools.settings(&lease.pool_id).await?;
         match self.store.release(&lease).await? {
             LeaseAnswer::Done(account) => {
-                tracing::info!(
+                tracing::debug!(
                     pool_id = %lease.pool_id,
                     account_id = %lease.account_id,
                     fencing_token = lease.token.0,

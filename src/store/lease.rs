@@ -173,8 +173,9 @@ impl Batch for Release {
         pool_id: &PoolId,
         inputs: &[LeaseRef],
     ) -> Result<Vec<LeaseAnswer>, sqlx::Error> {
-        let ids: Vec<_> = inputs.iter().map(|lease| lease.account_id.to_string()).collect();
-        let tokens: Vec<_> = inputs.iter().map(|lease| lease.token.0).collect();
+        let ordered = by_account(inputs, |lease| lease);
+        let ids: Vec<_> = ordered.iter().map(|lease| lease.account_id.to_string()).collect();
+        let tokens: Vec<_> = ordered.iter().map(|lease| lease.token.0).collect();
         let rows = sqlx::query_file_as!(
             AccountRow,
             "src/store/sql/release.sql",

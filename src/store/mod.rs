@@ -19,7 +19,7 @@ pub mod pool;
 pub mod redemption;
 pub mod walks;
 
-use std::{str::FromStr as _, time::Duration};
+use std::{ops::Deref, str::FromStr as _, sync::Arc, time::Duration};
 
 use secrecy::{ExposeSecret as _, SecretString};
 use sqlx::{
@@ -43,7 +43,11 @@ static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!();
 
 /// The database, as the services see it. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Store {
+pub struct Store(Arc<Shared>);
+
+/// What the clones of a [`Store`] share.
+#[derive(Debug)]
+pub struct Shared {
     db: Db,
     /// The same for what only looks, and may look at much.
     rest: Db,
@@ -53,6 +57,14 @@ pub struct Store {
     begin: Lanes<Begin>,
     settle: Lanes<Settle>,
     defer: Lanes<Defer>,
+}
+
+impl Deref for Store {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.0
+    }
 }
 
 impl Store {
@@ -82,7 +94,7 @@ impl Store {
             .disable_statement_logging();
         let overload = Overload::new();
         let db = Db::new(options, connections, &overload);
-        Ok(Self {
+        Ok(Self(Arc::new(Shared {
             renew: Lanes::new(Renew { db: db.clone() }, &overload),
             release: Lanes::new(Release { db: db.clone() }, &overload),
             begin: Lanes::new(Begin { db: db.clone() }, &overload),
@@ -91,7 +103,7 @@ impl Store {
             rest: db.for_rest(&overload),
             db,
             overload,
-        })
+        })))
     }
 
     /// Brings the schema up to date. Servers that do so at once wait for each other.
