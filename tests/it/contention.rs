@@ -3,9 +3,11 @@
 
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use holdfast::{
     domain::{
-        id::{PoolId, RedemptionId},
+        id::{AccountId, FencingToken, PoolId, RedemptionId},
+        lease::LeaseRef,
         money::{Currency, Money},
         redemption::Failure,
     },
@@ -73,6 +75,66 @@ async fn a_release_whose_reply_was_lost_may_be_repeated_even_when_the_account_is
     );
     let error = clients.renew(&first, Duration::from_secs(5)).await.unwrap_err();
     assert_eq!(metadata(&error, "cause"), "released");
+}
+
+/// Two servers that change the same accounts at once would otherwise each wait for a row of the other's.
+#[tokio::test]
+async fn one_statement_releases_accounts_in_their_order_whoever_asked_first() {
+    let world = World::start().await;
+    let mut clients = world.clients(0).await;
+    clients.create_accounts(9).await;
+    let mut leases = Vec::new();
+    for _ in 0..9 {
+        let held = lease(&clients.acquire(|_| {}).await.unwrap());
+        leases.push(LeaseRef {
+            pool_id: PoolId::parse(POOL).unwrap(),
+            account_id: AccountId::parse(&held.account_id).unwrap(),
+            token: FencingToken(held.fencing_token),
+        });
+    }
+    leases.sort_by(|one, other| other.account_id.cmp(&one.account_id));
+    let (held_up, rest) = leases.split_first().unwrap();
+    let mut stranger = world.sql().await;
+    let mut transaction = stranger.begin().await.unwrap();
+    sqlx::query("SELECT 1 FROM accounts WHERE account_id = $1 FOR UPDATE")
+        .bind(held_up.account_id.as_str())
+        .execute(&mut *transaction)
+        .await
+        .unwrap();
+
+    let store = world.store();
+    let waiting = tokio::spawn({
+        let (store, held_up) = (store.clone(), held_up.clone());
+        async move { store.release(&held_up).await }
+    });
+    let mut db = world.sql().await;
+    eventually(Duration::from_secs(10), "a release that waits for the stranger", async || {
+        let waits = "SELECT count(*) FROM pg_stat_activity
+            WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '-- Release%'";
+        let waits: i64 = sqlx::query_scalar(waits).fetch_one(&mut db).await.unwrap();
+        (waits == 1).then_some(())
+    })
+    .await;
+    let mut queued: Vec<_> = rest.iter().map(|lease| Box::pin(store.release(lease))).collect();
+    for release in &mut queued {
+        assert!(release.now_or_never().is_none(), "it waits behind the one that waits");
+    }
+    transaction.rollback().await.unwrap();
+    waiting.await.unwrap().unwrap();
+    for release in queued {
+        release.await.unwrap();
+    }
+
+    let in_order = "SELECT account_id, xmin::text FROM account_events
+        WHERE reason = 'released' AND account_id <> $1 ORDER BY ctid";
+    let changed: Vec<(String, String)> = sqlx::query_as(in_order)
+        .bind(held_up.account_id.as_str())
+        .fetch_all(&mut db)
+        .await
+        .unwrap();
+    assert_eq!(changed.len(), rest.len());
+    assert!(changed.windows(2).all(|two| two[0].1 == two[1].1), "by one statement: {changed:?}");
+    assert!(changed.windows(2).all(|two| two[0].0 < two[1].0), "{changed:?}");
 }
 
 fn settlement(id: RedemptionId, outcome: Outcome, inferred: bool) -> Settlement {
