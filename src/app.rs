@@ -42,7 +42,7 @@ use crate::{
         redemptions::Redemptions,
         release::Leases,
         settle::Settler,
-        sweep,
+        statistics, sweep,
     },
     shutdown::{Patience, Shutdown},
     store::Store,
@@ -276,7 +276,7 @@ impl Parts {
         Self { store, pools, plans, acquire, reconciler, redemption, closing }
     }
 
-    /// The sweeper and the reconciler.
+    /// The sweeper, the reconciler, and the one who sees to the plans of statements.
     fn spawn_loops(&self, args: &ServeArgs, stop: &CancellationToken) -> JoinSet<()> {
         let mut loops = JoinSet::new();
         loops.spawn(sweep::run(
@@ -286,6 +286,7 @@ impl Parts {
             args.sweep_interval,
             stop.clone(),
         ));
+        loops.spawn(statistics::run(self.store.clone(), stop.clone()));
         loops.spawn(self.reconciler.clone().run(args.reconcile_interval, stop.clone()));
         loops
     }

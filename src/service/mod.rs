@@ -13,6 +13,7 @@ pub mod redeem;
 pub mod redemptions;
 pub mod release;
 pub mod settle;
+pub mod statistics;
 pub mod sweep;
 
 pub use error::Error;

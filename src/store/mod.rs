@@ -17,6 +17,7 @@ pub mod outcome;
 pub mod plan;
 pub mod pool;
 pub mod redemption;
+mod statistics;
 pub mod walks;
 
 use std::{ops::Deref, str::FromStr as _, sync::Arc, time::Duration};

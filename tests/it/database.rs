@@ -340,3 +340,18 @@ async fn every_connection_is_opened_with_its_limits() {
     store.ping().await.unwrap_err();
     assert_eq!(other.times(), 1);
 }
+
+#[tokio::test]
+async fn statements_are_planned_anew_when_a_pool_was_filled_in_seconds() {
+    let world = World::start().await;
+    let mut clients = world.clients(0).await;
+    clients.create_accounts(3000).await;
+    let mut db = world.sql().await;
+    // Autovacuum comes once a minute.
+    eventually(Duration::from_secs(20), "the accounts are counted", async || {
+        let counted = "SELECT reltuples::bigint FROM pg_class WHERE oid = 'accounts'::regclass";
+        let counted: i64 = sqlx::query_scalar(counted).fetch_one(&mut db).await.unwrap();
+        (counted >= 1000).then_some(())
+    })
+    .await;
+}

@@ -8,8 +8,10 @@ use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _};
 use crate::support::world::fresh_database;
 
 /// Statements that are not of one pool, each for a reason that its comment gives.
-const OF_NO_POOL: [&str; 7] = [
+const OF_NO_POOL: [&str; 9] = [
+    "analyze",
     "get_key_check",
+    "grown_bytes",
     "insert_key_check",
     "list_pools",
     "ping",
@@ -332,26 +334,7 @@ async fn no_hot_statement_reads_a_whole_table() {
     let database = fresh_database().await;
     let mut db = PgConnection::connect(&database.url).await.unwrap();
     fill(&mut db).await;
-    // As the store's connections have it: one plan for any arguments.
-    for setting in [
-        "plan_cache_mode = force_generic_plan",
-        "enable_bitmapscan = off",
-        "enable_seqscan = off",
-        "enable_hashjoin = off",
-        "enable_mergejoin = off",
-    ] {
-        let set = AssertSqlSafe(format!("SET {setting}"));
-        sqlx::raw_sql(set).execute(&mut db).await.unwrap();
-    }
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/store/sql");
-    for (name, arguments) in HOT {
-        let sql = fs::read_to_string(folder.join(format!("{name}.sql"))).unwrap();
-        let prepare = format!("PREPARE hot AS {sql}");
-        sqlx::raw_sql(AssertSqlSafe(prepare)).execute(&mut db).await.unwrap();
-        let arguments = if arguments.is_empty() { String::new() } else { format!("({arguments})") };
-        let explain = format!("EXPLAIN EXECUTE hot {arguments}");
-        let rows = sqlx::raw_sql(AssertSqlSafe(explain)).fetch_all(&mut db).await.unwrap();
-        let plan: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+    for (name, plan) in plans(&mut db).await {
         let whole = plan.iter().find(|line| {
             line.contains("Seq Scan on accounts") || line.contains("Seq Scan on redemptions")
         });
@@ -360,9 +343,73 @@ async fn no_hot_statement_reads_a_whole_table() {
             line.contains("Sort Key: ((- a.fullness_minor))") || line.contains("Sort Key: (- a")
         });
         assert_eq!(sorted, None, "{name} sorts what its index has:\n{}", plan.join("\n"));
-        sqlx::raw_sql("DEALLOCATE hot").execute(&mut db).await.unwrap();
     }
     database.drop_database().await;
+}
+
+/// Statements that name each of their rows.
+const OF_NAMED_ROWS: [&str; 5] = ["renew", "release", "begin", "settle", "defer"];
+
+#[tokio::test]
+async fn rows_are_looked_up_by_their_keys_also_where_most_pools_are_small() {
+    let database = fresh_database().await;
+    let mut db = PgConnection::connect(&database.url).await.unwrap();
+    fill(&mut db).await;
+    sqlx::raw_sql(
+        "INSERT INTO pools SELECT n::text, 'EUR', '1 minute', '1 second', '1 hour', false, 'ACCEPT'
+         FROM generate_series(1, 2000) n;
+         INSERT INTO accounts (pool_id, account_id)
+         SELECT p::text, n::text FROM generate_series(1, 2000) p, generate_series(1, 5) n;
+         INSERT INTO redemptions (pool_id, redemption_id, account_id, fencing_token, request_id,
+             holder, state, release_on_completion, code_fingerprint, code_last4, not_after,
+             finished_at)
+         SELECT pool_id, gen_random_uuid(), account_id, 1, account_id, 'h', 'FAILED', true,
+             account_id::bytea, '', now(), now()
+         FROM accounts WHERE pool_id <> 'p';
+         ANALYZE;",
+    )
+    .execute(&mut db)
+    .await
+    .unwrap();
+    for (name, plan) in plans(&mut db).await {
+        let reads_the_pool = plan.windows(2).find(|lines| {
+            let scan = lines[0].contains(" on accounts ") || lines[0].contains(" on redemptions ");
+            let keys = lines[1].trim();
+            scan && keys.starts_with("Index Cond: (pool_id =")
+        });
+        if OF_NAMED_ROWS.contains(&name) {
+            assert_eq!(reads_the_pool, None, "{name}:\n{}", plan.join("\n"));
+        }
+    }
+    database.drop_database().await;
+}
+
+/// How Postgres goes about each hot statement, on connections such as the store's: one plan for any
+/// arguments.
+async fn plans(db: &mut PgConnection) -> Vec<(&'static str, Vec<String>)> {
+    for setting in [
+        "plan_cache_mode = force_generic_plan",
+        "enable_bitmapscan = off",
+        "enable_seqscan = off",
+        "enable_hashjoin = off",
+        "enable_mergejoin = off",
+    ] {
+        let set = AssertSqlSafe(format!("SET {setting}"));
+        sqlx::raw_sql(set).execute(&mut *db).await.unwrap();
+    }
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/store/sql");
+    let mut plans = Vec::new();
+    for (name, arguments) in HOT {
+        let sql = fs::read_to_string(folder.join(format!("{name}.sql"))).unwrap();
+        let prepare = format!("PREPARE hot AS {sql}");
+        sqlx::raw_sql(AssertSqlSafe(prepare)).execute(&mut *db).await.unwrap();
+        let arguments = if arguments.is_empty() { String::new() } else { format!("({arguments})") };
+        let explain = format!("EXPLAIN EXECUTE hot {arguments}");
+        let rows = sqlx::raw_sql(AssertSqlSafe(explain)).fetch_all(&mut *db).await.unwrap();
+        plans.push((name, rows.iter().map(|row| row.get(0)).collect()));
+        sqlx::raw_sql("DEALLOCATE hot").execute(&mut *db).await.unwrap();
+    }
+    plans
 }
 
 /// 20,000 accounts, of which one in twenty is free and one in twenty locked, and a past redemption for each.
