@@ -19,6 +19,7 @@ use crate::{
     injection,
     provider::Provider,
     rpc::{
+        CONNECTION_WINDOW, STREAM_WINDOW,
         account::AccountRpc,
         layers::Admission,
         pb::{
@@ -110,6 +111,8 @@ impl App {
         let serving = Server::builder()
             .layer(admission.clone())
             .max_concurrent_streams(MAX_STREAMS)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
             .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
             .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
             .http2_max_pending_accept_reset_streams(Some(MAX_STREAMS as usize))

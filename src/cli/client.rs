@@ -12,9 +12,12 @@ use tonic::{
 };
 use tonic_types::{ErrorDetails, StatusExt as _};
 
-use crate::rpc::pb::{
-    account_service_client::AccountServiceClient, pool_service_client::PoolServiceClient,
-    redemption_service_client::RedemptionServiceClient,
+use crate::rpc::{
+    CONNECTION_WINDOW, STREAM_WINDOW,
+    pb::{
+        account_service_client::AccountServiceClient, pool_service_client::PoolServiceClient,
+        redemption_service_client::RedemptionServiceClient,
+    },
 };
 
 /// The longest that connecting may take.
@@ -81,6 +84,8 @@ fn endpoint(url: &str) -> anyhow::Result<Endpoint> {
     Ok(endpoint
         .connect_timeout(CONNECT_TIMEOUT)
         .tcp_nodelay(true)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
         .http2_keep_alive_interval(KEEP_ALIVE)
         .keep_alive_timeout(KEEP_ALIVE)
         .keep_alive_while_idle(true))

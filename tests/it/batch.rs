@@ -6,9 +6,10 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
+use futures_util::{StreamExt as _, stream};
 use holdfast::{
     rpc::pb::{self, batch_redeem_response::Message as Told},
     simulator::faults::Faults,
@@ -366,4 +367,37 @@ async fn a_client_that_sends_faster_than_it_is_served_is_held_back() {
     }
     drop(session);
     sending.abort();
+}
+
+/// HTTP/2 libraries close a connection on which too many small frames wait to be read.
+#[tokio::test]
+async fn a_client_that_sends_items_faster_than_they_are_taken_keeps_its_connection() {
+    let world = World::start().await;
+    let mut clients = world.clients(0).await;
+    // Without accounts a batch takes as many items as may be under way, and then none.
+    let sent = Arc::new(AtomicUsize::new(0));
+    let (counted, code) = (Arc::clone(&sent), world.code("faster"));
+    let items = stream::iter(0..).then(move |n| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        let message = said_item(item(&format!("{n}"), &format!("{code}-{n}")));
+        // One that is there at once is sent in a frame with the one before.
+        async {
+            tokio::task::yield_now().await;
+            message
+        }
+    });
+    let messages = stream::iter([said_open(opening("faster"))]).chain(items);
+    let replies = clients.redemptions.batch_redeem(messages).await.unwrap();
+    // What was sent on a connection before a call has come before it.
+    let (mut seen, mut quiet) = (0, 0);
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while quiet < 10 {
+        clients.pools.get_pool(pb::GetPoolRequest { pool_id: POOL.to_owned() }).await.unwrap();
+        let now = sent.load(Ordering::Relaxed);
+        quiet = if now == seen { quiet + 1 } else { 0 };
+        seen = now;
+        assert!(Instant::now() < deadline, "{seen} items were sent, and no end");
+    }
+    assert!(seen > 500, "{seen} items fill what may wait");
+    drop(replies);
 }

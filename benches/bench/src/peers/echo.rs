@@ -12,6 +12,7 @@ use std::{
 use anyhow::Context as _;
 use futures_util::Stream;
 use holdfast::rpc::{
+    CONNECTION_WINDOW, STREAM_WINDOW,
     layers::Admission,
     pb::{
         self,
@@ -65,6 +66,8 @@ pub(crate) async fn serve() -> anyhow::Result<()> {
     let serving = Server::builder()
         .layer(Admission::new(holdfast::overload::Overload::new(), CancellationToken::new()))
         .max_concurrent_streams(MAX_STREAMS)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         .http2_max_pending_accept_reset_streams(Some(MAX_RESETS))
