@@ -1,5 +1,13 @@
--- Statements are planned once, for any pool. Told that a table has one pool alone, Postgres never takes
--- "all of the pool's rows" for few, as it would where most pools are small, and reads each row by its key.
--- Counts from the next ANALYZE on.
-ALTER TABLE accounts ALTER COLUMN pool_id SET (n_distinct = 1);
-ALTER TABLE redemptions ALTER COLUMN pool_id SET (n_distinct = 1);
+-- Statements are planned once, for any pool. Told that a table has one pool alone, Postgres does not take all
+-- of a pool's rows for few because most pools are small, and reads each row by its key. It counts at once, so
+-- that servers which are running plan anew. Where tables are distributed, their nodes plan for themselves, and
+-- what is set here cannot be.
+DO $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_extension WHERE extname = 'citus') THEN
+        ALTER TABLE accounts ALTER COLUMN pool_id SET (n_distinct = 1);
+        ALTER TABLE redemptions ALTER COLUMN pool_id SET (n_distinct = 1);
+        ANALYZE accounts, redemptions;
+    END IF;
+END
+$$;

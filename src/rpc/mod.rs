@@ -17,12 +17,12 @@ mod refusal;
 mod status;
 
 /// How much of one stream's messages, in bytes, may wait to be read. It is HTTP/2's own default: of small
-/// messages, such as the items of a batch, some two thousand.
+/// messages, such as the items of a batch, one or two thousand.
 pub const STREAM_WINDOW: u32 = 65_535;
-/// The same for all streams of a connection. HTTP/2 libraries count small frames that wait for more than their
-/// bytes, against half of this, and close a connection on which there are too many; with windows of one size a
-/// client that sends items faster than they are taken loses it. So this is for as many as ten such streams.
-pub const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
+/// The same for all streams of a connection. The library below, h2, counts small frames that wait for more than
+/// their bytes, against half of this, and ends a connection on which there are too many; with windows of one size
+/// a client that sends items faster than they are taken loses it. This is enough for some ninety such streams.
+pub const CONNECTION_WINDOW: u32 = 64 * 1024 * 1024;
 
 /// The contract, as compiled from `proto/`.
 #[allow(missing_docs, clippy::all, clippy::unwrap_used, unreachable_pub)]

@@ -2,15 +2,25 @@
 
 use super::{Store, StoreError};
 
+/// What the database knows of the tables that hot statements are planned for.
+#[derive(Clone, Copy, Debug)]
+pub struct Known {
+    /// How many pages they had when it last counted their rows.
+    pub known_pages: i64,
+    /// One of them has grown by a fifth since, or more.
+    pub grown: bool,
+}
+
 impl Store {
-    /// How large the tables are, in bytes, that have grown to twice what the database knows of, or more;
-    /// 0 when none has.
-    pub async fn grown_bytes(&self) -> Result<i64, StoreError> {
-        Ok(sqlx::query_file_scalar!("src/store/sql/grown_bytes.sql").fetch_one(&self.rest).await?)
+    /// What the database knows of its tables.
+    pub async fn known_of_tables(&self) -> Result<Known, StoreError> {
+        Ok(sqlx::query_file_as!(Known, "src/store/sql/grown_tables.sql")
+            .fetch_one(&self.rest)
+            .await?)
     }
 
     /// Has the database count its tables' rows. Statements are planned anew then, on every connection to it.
-    pub async fn analyze(&self) -> Result<(), StoreError> {
+    pub async fn count_rows(&self) -> Result<(), StoreError> {
         sqlx::query_file!("src/store/sql/analyze.sql").execute(&self.rest).await?;
         Ok(())
     }

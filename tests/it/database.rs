@@ -342,16 +342,48 @@ async fn every_connection_is_opened_with_its_limits() {
 }
 
 #[tokio::test]
-async fn statements_are_planned_anew_when_a_pool_was_filled_in_seconds() {
+async fn statements_are_planned_anew_while_a_pool_is_filled() {
     let world = World::start().await;
-    let mut clients = world.clients(0).await;
-    clients.create_accounts(3000).await;
     let mut db = world.sql().await;
-    // Autovacuum comes once a minute.
-    eventually(Duration::from_secs(20), "the accounts are counted", async || {
-        let counted = "SELECT reltuples::bigint FROM pg_class WHERE oid = 'accounts'::regclass";
-        let counted: i64 = sqlx::query_scalar(counted).fetch_one(&mut db).await.unwrap();
-        (counted >= 1000).then_some(())
-    })
-    .await;
+    // Nobody else counts.
+    let alone = "ALTER TABLE accounts SET (autovacuum_enabled = off)";
+    sqlx::raw_sql(alone).execute(&mut db).await.unwrap();
+    for (from, to) in [(1, 3000), (3001, 4500)] {
+        sqlx::query(
+            "INSERT INTO accounts (pool_id, account_id)
+             SELECT $1, n::text FROM generate_series($2::int, $3::int) n",
+        )
+        .bind(POOL)
+        .bind(from)
+        .bind(to)
+        .execute(&mut db)
+        .await
+        .unwrap();
+        eventually(LIMIT, "the accounts are counted", async || {
+            let counted = "SELECT reltuples::int FROM pg_class WHERE oid = 'accounts'::regclass";
+            let counted: i32 = sqlx::query_scalar(counted).fetch_one(&mut db).await.unwrap();
+            (to - counted < 500).then_some(())
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn it_is_seen_of_a_table_of_any_size_whether_it_has_grown() {
+    let database = fresh_database().await;
+    let mut db = PgConnection::connect(&database.url).await.unwrap();
+    let sql = include_str!("../../src/store/sql/grown_tables.sql");
+    // 16 TiB, the largest that a table may be; known to be so large, and known to be empty.
+    for (pages, grown) in [(i32::MAX, false), (0, false)] {
+        sqlx::query(
+            "UPDATE pg_class SET relpages = $1 WHERE relname IN ('accounts', 'redemptions')",
+        )
+        .bind(pages)
+        .execute(&mut db)
+        .await
+        .unwrap();
+        let row: (i64, bool) = sqlx::query_as(sql).fetch_one(&mut db).await.unwrap();
+        assert_eq!(row, (2 * i64::from(pages), grown));
+    }
+    database.drop_database().await;
 }

@@ -11,7 +11,7 @@ use crate::support::world::fresh_database;
 const OF_NO_POOL: [&str; 9] = [
     "analyze",
     "get_key_check",
-    "grown_bytes",
+    "grown_tables",
     "insert_key_check",
     "list_pools",
     "ping",
