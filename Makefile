@@ -24,6 +24,7 @@ soak: setup ## Lets a nemesis loose on servers and clients. MINUTES, KILLS, REDE
 		HOLDFAST_SOAK_SERVERS=$(SERVERS) HOLDFAST_SOAK_SEED=$(SEED) cargo test --quiet --test soak
 
 bench: setup ## Measures Holdfast beside what it replaces. ARGS="--quick", "--only cycles,etcd", "--only bloat", "--help", …
+	@echo "building (some minutes the first time)"
 	@cargo build --release --quiet --package holdfast --package holdfast-bench
 	@target/release/holdfast-bench --docs docs $(ARGS)
 
