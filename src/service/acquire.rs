@@ -295,7 +295,7 @@ impl Acquire {
             freed: Arc::clone(&queue.freed),
             turns: Turns::default(),
             walks: WalksByWish::default(),
-            expired_at: None,
+            expire_from: None,
             unparked_at: None,
             looked_at: None,
             known: Arc::default(),

@@ -6,6 +6,7 @@ pub mod acquire;
 pub mod batch;
 pub mod error;
 pub mod inquiry;
+mod pace;
 pub mod plans;
 pub mod pools;
 pub mod reconcile;

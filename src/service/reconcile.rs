@@ -14,12 +14,13 @@ use std::{sync::Arc, time::Duration};
 use rand::RngExt as _;
 use tokio::{
     sync::Semaphore,
-    time::{Instant, MissedTickBehavior, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
 use super::{
     Error,
+    pace::pause_after,
     pools::Pools,
     redeem::{RedeemLimits, code_context, rfc3339},
     settle::Settler,
@@ -72,19 +73,17 @@ impl Reconciler {
     /// Looks every `interval`, until `stop`.
     pub async fn run(self, interval: Duration, stop: CancellationToken) {
         let this = Arc::new(self);
-        let mut ticks = tokio::time::interval(interval);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let stopped = stop.cancelled();
-        tokio::pin!(stopped);
-        loop {
-            tokio::select! {
-                () = &mut stopped => return,
-                _ = ticks.tick() => {}
-            }
+        let mut pause = Duration::ZERO;
+        while stop.run_until_cancelled(sleep(pause)).await.is_some() {
+            let begun = Instant::now();
             let due = match this.store.pools_with_due_checks().await {
-                Ok(due) => due,
+                Ok(due) => {
+                    pause = pause_after(begun.elapsed(), interval);
+                    due
+                }
                 Err(error) => {
                     tracing::warn!(%error, "cannot read which pools have redemptions to look at; trying those that are known");
+                    pause = interval;
                     this.pools.known_ids()
                 }
             };

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::time::{Instant, MissedTickBehavior, sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::{acquire::Acquire, plans::advance_days, pools::Pools};
+use super::{acquire::Acquire, pace::pause_after, plans::advance_days, pools::Pools};
 use crate::{
     domain::{id::PoolId, lease::MAX_LEASE},
     store::{Store, account::Account, walks::Freed},
@@ -40,17 +40,17 @@ async fn end_leases(
     interval: Duration,
     stop: &CancellationToken,
 ) {
-    let mut ticks = tokio::time::interval(interval);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            _ = ticks.tick() => {}
-        }
+    let mut pause = Duration::ZERO;
+    while stop.run_until_cancelled(sleep(pause)).await.is_some() {
+        let begun = Instant::now();
         let due = match store.pools_with_expired_leases().await {
-            Ok(due) => due,
+            Ok(due) => {
+                pause = pause_after(begun.elapsed(), interval);
+                due
+            }
             Err(error) => {
                 tracing::warn!(%error, "cannot read which pools have expired leases; trying those that are known");
+                pause = interval;
                 pools.known_ids()
             }
         };

@@ -27,7 +27,7 @@ use crate::{
     },
     injection::{self, Guard},
     overload::{self, Meter},
-    service::{Error, sweep::log_expired},
+    service::{Error, pace::pause_after, sweep::log_expired},
     store::{
         Store, StoreError,
         acquire::{Acquired, Selector},
@@ -61,7 +61,8 @@ pub(super) struct Dispatcher {
     pub(super) turns: Turns,
     /// How far walks for each wish came.
     pub(super) walks: WalksByWish,
-    pub(super) expired_at: Option<Instant>,
+    /// When leases whose time has passed may be looked for again.
+    pub(super) expire_from: Option<Instant>,
     pub(super) unparked_at: Option<Instant>,
     pub(super) looked_at: Option<Instant>,
     /// Why nothing was to be had, for others who ask the same.
@@ -213,7 +214,7 @@ impl Dispatcher {
                 let _ = waiter.reply.send(Err(Error::LeaseLost { lease, loss }));
             } else if over {
                 // The request's last lease has run out and nobody has looked yet: it makes way.
-                self.expired_at = None;
+                self.expire_from = None;
                 self.turns.put_back(waiter);
             } else {
                 let fresh = acquired.fresh;
@@ -244,12 +245,15 @@ impl Dispatcher {
 
     /// Ends leases whose time has passed. True when there were any.
     async fn end_expired(&mut self) -> bool {
-        if self.expired_at.is_some_and(|at| at.elapsed() < EXPIRE_AT_MOST_EVERY) {
+        let begun = Instant::now();
+        if self.expire_from.is_some_and(|from| begun < from) {
             return false;
         }
-        self.expired_at = Some(Instant::now());
         let limit = i64::try_from(MAX_ROWS).unwrap_or(i64::MAX);
-        match self.store.expire(&self.pool_id, limit, "acquirer").await {
+        let ended = self.store.expire(&self.pool_id, limit, "acquirer").await;
+        let took = if ended.is_ok() { begun.elapsed() } else { Duration::ZERO };
+        self.expire_from = Some(begun + pause_after(took, EXPIRE_AT_MOST_EVERY));
+        match ended {
             Ok(ended) => {
                 for account in &ended {
                     log_expired(account);
