@@ -74,7 +74,8 @@ pub struct ServeArgs {
     #[arg(long, env = "HOLDFAST_INQUIRY_CACHE", default_value = "30s", value_parser = parse_duration)]
     pub inquiry_cache: Duration,
 
-    /// How often leases whose time has passed are looked for.
+    /// How often leases whose time has passed are looked for. Less often, but every 10 s at least, where a look takes
+    /// more than a tenth of this.
     #[arg(long, env = "HOLDFAST_SWEEP_INTERVAL", default_value = "500ms", value_parser = parse_duration)]
     pub sweep_interval: Duration,
 

@@ -252,7 +252,7 @@ impl Dispatcher {
         let limit = i64::try_from(MAX_ROWS).unwrap_or(i64::MAX);
         let ended = self.store.expire(&self.pool_id, limit, "acquirer").await;
         let took = if ended.is_ok() { begun.elapsed() } else { Duration::ZERO };
-        self.expire_from = Some(begun + pause_after(took, EXPIRE_AT_MOST_EVERY));
+        self.expire_from = Some(Instant::now() + pause_after(took, EXPIRE_AT_MOST_EVERY));
         match ended {
             Ok(ended) => {
                 for account in &ended {
