@@ -199,6 +199,9 @@ controls! {
               CREATE INDEX redemptions_request ON redemptions (pool_id, request_id)",
         ..Without::default()
     }, "a request was begun twice", scenarios::a_request_is_used_twice;
+    an_account_without_its_id: over(WHOLE, &[]), Without {
+        sql: "ALTER TABLE account_ids DROP CONSTRAINT account_ids_pkey", ..Without::default()
+    }, "there is one account of each id", scenarios::an_account_is_created_twice;
     an_account_without_its_event_trigger: over(WHOLE, &[]), Without {
         sql: "DROP TRIGGER account_note_event ON accounts", ..Without::default()
     }, "an account is where its last event left it", scenarios::a_card_is_redeemed;

@@ -5,6 +5,7 @@
 
 mod support;
 
+mod account_keys;
 mod audit;
 mod batch;
 mod batch_again;

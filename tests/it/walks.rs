@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use holdfast::rpc::pb;
-use sqlx::{Connection as _, PgConnection};
+use sqlx::Connection as _;
 
 use crate::support::{
     plans::{CARD, psql},
@@ -95,25 +95,4 @@ async fn what_another_server_changes_is_seen_soon() {
 async fn set_paused(clients: &mut Clients, account_id: &str, paused: bool) {
     let change = |account: &mut pb::Account| account.paused = Some(paused);
     clients.update_account(account_id, &["paused"], change).await.unwrap();
-}
-
-/// The database itself refuses what would leave redemptions without their account.
-#[tokio::test]
-async fn an_account_with_redemptions_is_not_deleted() {
-    let world = World::start().await;
-    let mut clients = world.clients(0).await;
-    clients.create_account("kept", |_| {}).await;
-    clients.create_account("unused", |_| {}).await;
-    let kept = clients.fill(&world.code("1")).await.account_id;
-    let mut db: PgConnection = world.sql().await;
-    let refused = sqlx::query("DELETE FROM accounts WHERE account_id = $1")
-        .bind(&kept)
-        .execute(&mut db)
-        .await
-        .unwrap_err();
-    assert!(refused.to_string().contains("has redemptions"), "{refused}");
-    let others = "DELETE FROM accounts a WHERE NOT EXISTS (
-        SELECT FROM redemptions r WHERE r.pool_id = a.pool_id AND r.account_id = a.account_id
-    )";
-    assert_eq!(sqlx::query(others).execute(&mut db).await.unwrap().rows_affected(), 1);
 }

@@ -109,7 +109,7 @@ candidate AS MATERIALIZED (
         SELECT d.*
         FROM unnest(ARRAY['PROCESSING', 'WAITING']) WITH ORDINALITY AS s (status, place)
         CROSS JOIN LATERAL (
-            SELECT a.account_id, a.version, a.status, a.balance_minor, a.idle_since
+            SELECT a.account_id, a.fencing_token, a.version, a.status, a.balance_minor, a.idle_since
             FROM accounts a
             WHERE a.pool_id = $1
               AND a.plan_key = k.plan_key
@@ -144,7 +144,9 @@ candidate AS MATERIALIZED (
         LIMIT $6
     ) c
     UNION ALL
-    SELECT k.wish, k.has_plan, k.target_minor, a.account_id, a.version, a.status, a.balance_minor, a.idle_since
+    SELECT
+        k.wish, k.has_plan, k.target_minor,
+        a.account_id, a.fencing_token, a.version, a.status, a.balance_minor, a.idle_since
     FROM apart a
     JOIN kind k ON k.plan_key = a.plan_key AND k.day = a.plan_day
     WHERE a.status IN ('PROCESSING', 'WAITING')
@@ -188,9 +190,10 @@ best AS MATERIALIZED (
 -- SKIP LOCKED: another server's statement is choosing those. The version: nothing has happened to it
 -- since this statement looked. Where all wish the same, only as many as are needed are locked.
 locked AS MATERIALIZED (
-    SELECT b.wish, b.rank, b.account_id, b.version
+    SELECT b.wish, b.rank, b.account_id, b.fencing_token, b.version
     FROM best b
-    JOIN accounts a ON a.pool_id = $1 AND a.account_id = b.account_id
+    JOIN accounts a
+        ON a.pool_id = $1 AND a.account_id = b.account_id AND a.fencing_token = b.fencing_token
     WHERE a.pool_id = $1 AND a.version = b.version AND a.status IN ('PROCESSING', 'WAITING')
     ORDER BY b.rank
     LIMIT (SELECT CASE WHEN max(w.wish) = 1 THEN count(*) END FROM waiting w)
@@ -198,14 +201,14 @@ locked AS MATERIALIZED (
 ),
 ranked AS MATERIALIZED (
     SELECT
-        l.wish, l.account_id, l.version,
+        l.wish, l.account_id, l.fencing_token, l.version,
         dense_rank() OVER (ORDER BY l.account_id)::int AS number,
         row_number() OVER (ORDER BY l.wish, l.rank) AS place
     FROM locked l
 ),
 -- Each in turn gets the first that fits it of those that are left.
 chosen AS MATERIALIZED (
-    SELECT w.request_id, w.holder, w.ttl, w.expected, r.account_id, r.version
+    SELECT w.request_id, w.holder, w.ttl, w.expected, r.account_id, r.fencing_token, r.version
     FROM unnest(first_come(
         (SELECT array_agg(x.wish ORDER BY x.turn) FROM waiting x),
         (SELECT array_agg(x.wish ORDER BY x.place) FROM ranked x),
@@ -232,6 +235,7 @@ leased AS (
     FROM chosen c
     WHERE a.pool_id = $1
       AND a.account_id = c.account_id
+      AND a.fencing_token = c.fencing_token
       AND a.version = c.version
       AND a.status IN ('PROCESSING', 'WAITING')
     RETURNING a.*, c.request_id

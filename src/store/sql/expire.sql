@@ -3,7 +3,7 @@
 -- $1 pool_id, $2 how many at the most, $3 who looks.
 -- SKIP LOCKED: somebody is ending or renewing those just now.
 WITH due AS MATERIALIZED (
-    SELECT a.account_id
+    SELECT a.account_id, a.fencing_token
     FROM accounts a
     WHERE a.pool_id = $1
       AND a.lease_request_id IS NOT NULL
@@ -29,6 +29,7 @@ expired AS (
     FROM due d
     WHERE a.pool_id = $1
       AND a.account_id = d.account_id
+      AND a.fencing_token = d.fencing_token
       AND a.status = 'LOCKING'
       AND a.open_redemption_id IS NULL
       AND a.lease_expires_at <= now()

@@ -1,5 +1,6 @@
 -- Creates accounts of one pool: WAITING, or COMPLETED when the balance has reached the plan's target.
--- An account that is there already, or that names a plan which is not, has no row in the answer.
+-- An account that is there already (the table's trigger leaves it out), or that names a plan which is not,
+-- has no row in the answer.
 -- $1 pool_id; one element for each account: $2 account ids, $3 login statuses, $4 plan ids,
 -- $5 country codes, $6 balances in minor units, $7 labels; $8 who creates them.
 INSERT INTO accounts AS a (
@@ -14,7 +15,6 @@ FROM unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::bigint[], $7::js
 LEFT JOIN plans n ON n.pool_id = $1 AND n.plan_id = w.plan_id
 WHERE w.plan_id IS NULL OR n.plan_id IS NOT NULL
 ORDER BY w.account_id
-ON CONFLICT DO NOTHING
 RETURNING
     a.account_id AS "account_id!",
     a.status AS "status!",

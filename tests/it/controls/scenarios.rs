@@ -37,6 +37,18 @@ pub(super) async fn begin(stage: &mut Stage, crash_points: &'static str) -> Clie
     clients
 }
 
+pub(super) async fn an_account_is_created_twice(stage: &mut Stage) -> Vec<Broken> {
+    let mut clients = begin(stage, "").await;
+    // By its whole key it is another then.
+    let used = acquire(&mut clients, 10.0).await;
+    clients.release(&used).await.unwrap();
+    let account =
+        pb::Account { pool_id: POOL.into(), account_id: "a".into(), ..Default::default() };
+    let request = pb::CreateAccountRequest { account: Some(account) };
+    let again = clients.accounts.create_account(request).await;
+    unless(again.is_err(), "an account was created twice")
+}
+
 async fn acquire(clients: &mut Clients, for_seconds: f64) -> pb::LeaseRef {
     lease(&clients.acquire(|r| r.lease_duration = seconds(for_seconds)).await.unwrap())
 }

@@ -135,7 +135,13 @@ async fn ledger_agrees(db: &mut PgConnection, ledger: &Path) -> Vec<Broken> {
 }
 
 /// What the database can tell by itself: a name, and a statement that finds each broken case as text.
-const BY_SQL: [(&str, &str); 8] = [
+const BY_SQL: [(&str, &str); 9] = [
+    (
+        "there is one account of each id",
+        "SELECT format('%s: %s', account_id, count(a)) FROM accounts a
+         FULL JOIN account_ids i USING (pool_id, account_id)
+         GROUP BY pool_id, account_id HAVING count(a) <> 1 OR count(i) <> 1",
+    ),
     (
         // 5, by account.
         "a balance is what it began with and what was credited since",

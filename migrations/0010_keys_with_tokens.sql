@@ -1,0 +1,83 @@
+-- The key of an account has its fencing token in it: docs/adr/2026-11-28-an-account-s-key-has-its-token.md.
+-- Every lease leaves two dead versions of its account, and while anybody's old transaction is open none can
+-- be cleared away. Whoever adds an entry to a unique index reads all versions that have the same key, and
+-- whoever looks one up does. With the token there are as many as one lease leaves, however old that
+-- transaction is.
+ALTER TABLE accounts
+    DROP CONSTRAINT accounts_pkey,
+    ADD PRIMARY KEY (pool_id, account_id, fencing_token);
+
+-- That there is one account of each id is told by this table, which nothing touches as long as the account is
+-- there.
+CREATE TABLE account_ids (
+    pool_id text COLLATE "C" NOT NULL,
+    account_id text COLLATE "C" NOT NULL,
+    PRIMARY KEY (pool_id, account_id)
+) WITH (autovacuum_vacuum_insert_scale_factor = 0.05);
+
+INSERT INTO account_ids (pool_id, account_id) SELECT pool_id, account_id FROM accounts;
+
+-- An account's id, and its first event.
+CREATE OR REPLACE FUNCTION account_note_first_event() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO account_ids (pool_id, account_id) VALUES (NEW.pool_id, NEW.account_id)
+    ON CONFLICT DO NOTHING;
+    IF NOT FOUND THEN
+        -- Servers say who they are, and see by what is returned which of many were there already. To
+        -- anybody else it is the error that a unique index would give.
+        IF NEW.change_actor IS NULL THEN
+            RAISE unique_violation USING
+                MESSAGE = format('account %s of pool %s is there already', NEW.account_id, NEW.pool_id);
+        END IF;
+        RETURN NULL;
+    END IF;
+    NEW.parked := NEW.status IN ('WAITING', 'PROCESSING')
+        AND COALESCE(GREATEST(NEW.day_due_at, NEW.cooldown_until, NEW.hold_until) > now(), false);
+    IF NEW.status <> 'LOCKING' THEN
+        NEW.lease_request_id := NULL;
+        NEW.reserved_minor := NULL;
+    END IF;
+    IF NEW.plan_id IS NULL THEN
+        NEW.plan_day := 1;
+        NEW.day_credited_minor := 0;
+        NEW.day_due_at := NULL;
+    END IF;
+    INSERT INTO account_events (
+        pool_id, account_id, version, happened_at, actor, reason, from_status, to_status,
+        fencing_token, redemption_id, balance_minor, lease_expires_at
+    ) VALUES (
+        NEW.pool_id, NEW.account_id, NEW.version, now(),
+        COALESCE(NEW.change_actor, 'database user ' || session_user),
+        COALESCE(NEW.change_reason, 'created'),
+        NULL, NEW.status, NEW.fencing_token, NEW.open_redemption_id, NEW.balance_minor,
+        CASE WHEN NEW.status = 'LOCKING' THEN NEW.lease_expires_at END
+    )
+    -- Of an account that was deleted there are events still.
+    ON CONFLICT DO NOTHING;
+    NEW.change_actor := NULL;
+    NEW.change_reason := NULL;
+    RETURN NEW;
+END
+$$;
+
+-- An account keeps its id: its redemptions and its events have it.
+CREATE FUNCTION account_keep_id() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION 'account % of pool % keeps its id', OLD.account_id, OLD.pool_id;
+END
+$$;
+
+CREATE TRIGGER account_keep_id BEFORE UPDATE OF pool_id, account_id ON accounts
+    FOR EACH ROW WHEN (NEW.pool_id <> OLD.pool_id OR NEW.account_id <> OLD.account_id)
+    EXECUTE FUNCTION account_keep_id();
+
+-- And gives it back when it is deleted.
+CREATE FUNCTION account_free_id() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    DELETE FROM account_ids i WHERE i.pool_id = OLD.pool_id AND i.account_id = OLD.account_id;
+    RETURN NULL;
+END
+$$;
+
+CREATE TRIGGER account_free_id AFTER DELETE ON accounts
+    FOR EACH ROW EXECUTE FUNCTION account_free_id();
