@@ -1,4 +1,4 @@
--- The key of an account has its fencing token in it: docs/adr/2026-11-28-an-account-s-key-has-its-token.md.
+-- The key of an account has its fencing token in it: docs/adr/2026-11-28-an-accounts-key-has-its-token.md.
 -- Every lease leaves two dead versions of its account, and while anybody's old transaction is open none can
 -- be cleared away. Whoever adds an entry to a unique index reads all versions that have the same key, and
 -- whoever looks one up does. With the token there are as many as one lease leaves, however old that
