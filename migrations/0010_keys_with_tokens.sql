@@ -7,30 +7,11 @@ ALTER TABLE accounts
     DROP CONSTRAINT accounts_pkey,
     ADD PRIMARY KEY (pool_id, account_id, fencing_token);
 
--- That there is one account of each id is told by this table, which nothing touches as long as the account is
--- there.
-CREATE TABLE account_ids (
-    pool_id text COLLATE "C" NOT NULL,
-    account_id text COLLATE "C" NOT NULL,
-    PRIMARY KEY (pool_id, account_id)
-) WITH (autovacuum_vacuum_insert_scale_factor = 0.05);
-
-INSERT INTO account_ids (pool_id, account_id) SELECT pool_id, account_id FROM accounts;
-
--- An account's id, and its first event.
+-- An account's first event, which makes its id its own: events are keyed by account and version, are never
+-- taken away, and the first has version 1.
 CREATE OR REPLACE FUNCTION account_note_first_event() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    INSERT INTO account_ids (pool_id, account_id) VALUES (NEW.pool_id, NEW.account_id)
-    ON CONFLICT DO NOTHING;
-    IF NOT FOUND THEN
-        -- Servers say who they are, and see by what is returned which of many were there already. To
-        -- anybody else it is the error that a unique index would give.
-        IF NEW.change_actor IS NULL THEN
-            RAISE unique_violation USING
-                MESSAGE = format('account %s of pool %s is there already', NEW.account_id, NEW.pool_id);
-        END IF;
-        RETURN NULL;
-    END IF;
+    NEW.version := 1;
     NEW.parked := NEW.status IN ('WAITING', 'PROCESSING')
         AND COALESCE(GREATEST(NEW.day_due_at, NEW.cooldown_until, NEW.hold_until) > now(), false);
     IF NEW.status <> 'LOCKING' THEN
@@ -52,15 +33,24 @@ BEGIN
         NULL, NEW.status, NEW.fencing_token, NEW.open_redemption_id, NEW.balance_minor,
         CASE WHEN NEW.status = 'LOCKING' THEN NEW.lease_expires_at END
     )
-    -- Of an account that was deleted there are events still.
     ON CONFLICT DO NOTHING;
+    IF NOT FOUND THEN
+        -- Servers say who they are, and see by what is returned which of many were there already. To
+        -- anybody else it is the error that a unique index would give.
+        IF NEW.change_actor IS NULL THEN
+            RAISE unique_violation USING
+                CONSTRAINT = 'account_events_pkey',
+                MESSAGE = format('account %s of pool %s is or was there already', NEW.account_id, NEW.pool_id);
+        END IF;
+        RETURN NULL;
+    END IF;
     NEW.change_actor := NULL;
     NEW.change_reason := NULL;
     RETURN NEW;
 END
 $$;
 
--- An account keeps its id: its redemptions and its events have it.
+-- And keeps it.
 CREATE FUNCTION account_keep_id() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     RAISE EXCEPTION 'account % of pool % keeps its id', OLD.account_id, OLD.pool_id;
@@ -70,14 +60,3 @@ $$;
 CREATE TRIGGER account_keep_id BEFORE UPDATE OF pool_id, account_id ON accounts
     FOR EACH ROW WHEN (NEW.pool_id <> OLD.pool_id OR NEW.account_id <> OLD.account_id)
     EXECUTE FUNCTION account_keep_id();
-
--- And gives it back when it is deleted.
-CREATE FUNCTION account_free_id() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN
-    DELETE FROM account_ids i WHERE i.pool_id = OLD.pool_id AND i.account_id = OLD.account_id;
-    RETURN NULL;
-END
-$$;
-
-CREATE TRIGGER account_free_id AFTER DELETE ON accounts
-    FOR EACH ROW EXECUTE FUNCTION account_free_id();

@@ -11,7 +11,7 @@ use super::{
     error::{is_foreign_key_violation, is_unique_violation},
     interval,
     lane::run_again_after_contention,
-    walks::{Columns, Walks},
+    walks::{Columns, Freed, Walks},
 };
 use crate::{
     domain::{
@@ -172,15 +172,17 @@ impl Store {
         let from = walks.begin();
         let begun = Instant::now();
         let rows = run_again(|| self.walk_rows(pool_id, selector, wanted, &from)).await?;
-        walks.walked(begun.elapsed());
+        let lasting = begun.elapsed();
+        let mut taken = Vec::with_capacity(rows.len());
         for row in &rows {
             if let (Some(plan_key), Some(first), Some(since)) =
                 (&row.walk_plan_key, row.walk_first, row.walk_since)
             {
                 let status = read_status(&row.resume_status)?;
-                walks.took(plan_key.clone(), status, row.plan_day, (first, since));
+                taken.push(Freed::standing(plan_key, status, row.plan_day, -first, since));
             }
         }
+        walks.walked(lasting, taken);
         read_acquired(pool_id, &rows)
     }
 
@@ -211,6 +213,8 @@ impl Store {
             &from.days,
             &from.firsts,
             &from.sinces,
+            &from.lasts as &[Option<i64>],
+            &from.untils as &[Option<time::OffsetDateTime>],
         )
         .fetch_all(&self.db)
         .await
@@ -258,11 +262,25 @@ impl Store {
     }
 
     /// Puts accounts whose time has come, at most `limit`, where acquire finds them in order. Answers
-    /// with how many there were.
-    pub async fn unpark(&self, pool_id: &PoolId, limit: i64) -> Result<i64, StoreError> {
-        Ok(sqlx::query_file_scalar!("src/store/sql/unpark.sql", pool_id.as_str(), limit)
-            .fetch_one(&self.db)
-            .await?)
+    /// with where they stand there.
+    pub async fn unpark(&self, pool_id: &PoolId, limit: usize) -> Result<Vec<Freed>, StoreError> {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        sqlx::query_file!("src/store/sql/unpark.sql", pool_id.as_str(), limit)
+            .fetch_all(&self.db)
+            .await?
+            .into_iter()
+            .map(|row| {
+                let status = read_status(&row.status)?;
+                let plan_key = row.plan_id.as_deref().unwrap_or_default();
+                Ok(Freed::standing(
+                    plan_key,
+                    status,
+                    row.plan_day,
+                    row.balance_minor,
+                    row.idle_since,
+                ))
+            })
+            .collect()
     }
 
     /// Whether what an acquisition names is there at all.

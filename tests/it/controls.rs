@@ -199,8 +199,8 @@ controls! {
               CREATE INDEX redemptions_request ON redemptions (pool_id, request_id)",
         ..Without::default()
     }, "a request was begun twice", scenarios::a_request_is_used_twice;
-    an_account_without_its_id: over(WHOLE, &[]), Without {
-        sql: "ALTER TABLE account_ids DROP CONSTRAINT account_ids_pkey", ..Without::default()
+    events_without_their_key: over(WHOLE, &[]), Without {
+        sql: "ALTER TABLE account_events DROP CONSTRAINT account_events_pkey", ..Without::default()
     }, "there is one account of each id", scenarios::an_account_is_created_twice;
     an_account_without_its_event_trigger: over(WHOLE, &[]), Without {
         sql: "DROP TRIGGER account_note_event ON accounts", ..Without::default()

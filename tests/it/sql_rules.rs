@@ -236,6 +236,7 @@ fn rule_of_choice(name: &str, parameters: &[(&str, &str)]) -> Vec<String> {
         "-a.fullness_minor >=",
         "(-a.fullness_minor, a.idle_since)",
         ">= (COALESCE",
+        "<= (COALESCE",
         "account_id::text",
     ];
     lines.filter(|line| !begins.iter().any(|begin| line.contains(begin))).collect()
@@ -282,12 +283,12 @@ const HOT: [(&str, &str); 15] = [
     (
         "acquire",
         "'p', '{q1,q2}', '{h,h}', '{1 min,1 min}', NULL, 2, NULL, NULL, NULL, NULL, '{}', '{}', '{}', '{}', \
-         '{}', '{}', '{}'",
+         '{}', '{}', '{}', '{}', '{}'",
     ),
     (
         "acquire",
         "'p', '{q1,q2}', '{h,h}', '{1 min,1 min}', 5, 2, 'plan', 'DE', 'DE', 5, '{}', '{}', '{plan}', \
-         '{WAITING}', '{1}', '{0}', '{now}'",
+         '{WAITING}', '{1}', '{0}', '{now}', '{NULL}', '{NULL}'",
     ),
     (
         "acquire_any",

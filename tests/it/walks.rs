@@ -9,7 +9,7 @@ use sqlx::Connection as _;
 use crate::support::{
     plans::{CARD, psql},
     wait::eventually,
-    world::{Clients, World, lease},
+    world::{Clients, World, lease, seconds},
 };
 
 const LIMIT: Duration = Duration::from_secs(20);
@@ -23,7 +23,7 @@ async fn picked(clients: &mut Clients) -> String {
 
 #[tokio::test]
 async fn what_was_taken_is_not_read_again_however_old_a_stranger_s_transaction_is() {
-    const CYCLES: i64 = 400;
+    const CYCLES: usize = 400;
     let mut world = World::start().await;
     let mut clients = world.clients(0).await;
     clients.create_accounts(20).await;
@@ -34,15 +34,87 @@ async fn what_was_taken_is_not_read_again_however_old_a_stranger_s_transaction_i
     for _ in 0..CYCLES {
         picked(&mut clients).await;
     }
-    // Its connections tell what they read when they end.
-    world.take_server(0).stop().await.unwrap();
-    let mut db = world.sql().await;
-    let read = "SELECT idx_tup_read FROM pg_stat_user_indexes WHERE indexrelname = 'accounts_free'";
-    let read: i64 = sqlx::query_scalar(read).fetch_one(&mut db).await.unwrap();
+    let read = entries_read(&mut world).await;
     // Walks from the beginning read one dead entry for each cycle before: 80,000 in all.
     assert!((CYCLES..CYCLES * CYCLES / 8).contains(&read), "{read} entries of the index were read");
     stranger.close().await.unwrap();
     world.start_server().await;
+}
+
+/// Of several that are under way, the fullest and the emptiest are far from each other, and what stood between
+/// them is dead.
+#[tokio::test]
+async fn what_came_back_is_looked_at_where_it_stands() {
+    const AHEAD: usize = 60;
+    const CARDS: usize = 60;
+    let mut world = World::start().await;
+    let mut clients = world.clients(0).await;
+    clients.create_plan("plan", 1000 * CARD).await;
+    for account_id in ["a", "b"] {
+        clients.create_account(account_id, |account| account.plan_id = "plan".into()).await;
+    }
+    let mut stranger = world.sql().await;
+    psql(&mut stranger, "BEGIN").await;
+    psql(&mut stranger, "CREATE TABLE of_a_stranger ()").await;
+    for n in 0..AHEAD {
+        clients.fill(&world.code(&format!("ahead-{n}"))).await;
+    }
+    for n in 0..CARDS {
+        let full = clients.acquire_for(CARD).await.unwrap();
+        let empty = clients.acquire_for(CARD).await.unwrap();
+        assert_ne!(full.account_id, empty.account_id);
+        for lease in [full, empty] {
+            let code = world.code(&format!("{n}-{}", lease.account_id));
+            let release = |request: &mut pb::RedeemRequest| request.release_on_completion = true;
+            clients.redeem(&lease, &code, release).await.unwrap();
+        }
+    }
+    let read = entries_read(&mut world).await;
+    // Walks from the fullest to the emptiest read what died between them: one for each card ahead, each time.
+    assert!(read < AHEAD * CARDS / 2, "{read} entries of the index were read");
+    stranger.close().await.unwrap();
+    world.start_server().await;
+}
+
+#[tokio::test]
+async fn what_has_rested_is_looked_at_where_it_stands() {
+    const DEAD: usize = 25_000;
+    const CARDS: usize = 300;
+    let mut world = World::start().await;
+    let mut clients = world.clients(0).await;
+    let rest = |plan: &mut pb::Plan| plan.redemption_interval = seconds(0.02);
+    clients.create_plan_with("plan", 1000 * CARD, rest).await;
+    let mut stranger = world.sql().await;
+    psql(&mut stranger, "BEGIN").await;
+    psql(&mut stranger, "CREATE TABLE of_a_stranger ()").await;
+    // As many dead entries as a busy minute leaves where walks begin.
+    let mut db = world.sql().await;
+    let paused = "INSERT INTO accounts (pool_id, account_id, plan_id, paused)
+        SELECT pool_id, 'paused-' || n, 'plan', true FROM plans, generate_series(1, 500) n";
+    psql(&mut db, paused).await;
+    for _ in 0..2 * DEAD / 500 {
+        psql(&mut db, "UPDATE accounts SET paused = NOT paused").await;
+    }
+    for n in 0..30 {
+        clients.create_account(&format!("a-{n}"), |account| account.plan_id = "plan".into()).await;
+    }
+    for n in 0..CARDS {
+        clients.fill(&world.code(&n.to_string())).await;
+    }
+    let read = entries_read(&mut world).await;
+    // From the beginning they take a hundredth of the time, and not each time that an account has rested.
+    assert!(read < 5 * DEAD, "{read} entries of the index were read");
+    stranger.close().await.unwrap();
+    world.start_server().await;
+}
+
+/// How many entries of the index of free accounts the server has read.
+async fn entries_read(world: &mut World) -> usize {
+    // Its connections tell when they end.
+    world.take_server(0).stop().await.unwrap();
+    let read = "SELECT idx_tup_read FROM pg_stat_user_indexes WHERE indexrelname = 'accounts_free'";
+    let read: i64 = sqlx::query_scalar(read).fetch_one(&mut world.sql().await).await.unwrap();
+    usize::try_from(read).unwrap()
 }
 
 #[tokio::test]

@@ -47,7 +47,7 @@ const UNPARK_AT_MOST_EVERY: Duration = Duration::from_millis(100);
 /// The least time between two looks whether the pool is open, while somebody waits in vain.
 const LOOK_AT_MOST_EVERY: Duration = Duration::from_millis(100);
 /// The most accounts that one look unparks: the acquire statement itself sees as many that nobody has.
-const UNPARK_AT_ONCE: i64 = 1000;
+const UNPARK_AT_ONCE: usize = 1000;
 /// How long those who find no database go on waiting for one, at the least, however short their own
 /// time to wait for an account is: as long as callers of the store's lanes.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -276,13 +276,14 @@ impl Dispatcher {
         }
         match self.store.unpark(&self.pool_id, UNPARK_AT_ONCE).await {
             Ok(unparked) => {
-                if unparked > 0 {
-                    self.walks.forget();
+                let may_be_more = unparked.len() >= UNPARK_AT_ONCE;
+                for account in unparked {
+                    self.walks.note_freed(Some(account));
                 }
-                if unparked < UNPARK_AT_ONCE {
+                if !may_be_more {
                     self.unparked_at = Some(Instant::now());
                 }
-                unparked >= UNPARK_AT_ONCE
+                may_be_more
             }
             Err(error) => {
                 self.unparked_at = Some(Instant::now());

@@ -5,9 +5,10 @@
 -- The selector, null where it does not say: $7 plan_id (accounts of this plan first, then ones without a
 -- plan, which are bound to it), $8 country_code, $9 the card's country, or unknown, $10 min_headroom in
 -- minor units; $11 labels, all of which an account must carry; $12 account ids that are not wanted.
--- Where walks along the index may begin, one element for each plan ('': none), status and day of which
--- that is known: $13 plan keys, $14 statuses, $15 days, $16 how far below empty the fullest is (minus its
--- balance), $17 since when that has been idle. Elsewhere they begin at the beginning.
+-- The parts of the index that are to be walked, in their order, where it is known for a plan ('': none),
+-- status and day: $13 plan keys, $14 statuses, $15 days, $16 how far below empty the fullest is (minus its
+-- balance), $17 since when that has been idle, $18 and $19 the same of the last (null: to the end). Elsewhere
+-- all of it is.
 -- Answers with the accounts that are now leased, each with its request, in the order of the choice. A
 -- request without a row has its lease already, or found nothing that fits it, or the pool is paused or
 -- draining: acquire_any.sql tells, which also knows the accounts that this does not look for: one that is
@@ -58,8 +59,9 @@ best AS MATERIALIZED (
         -- In this order, so that no WAITING one is looked at when enough are PROCESSING.
         SELECT d.*
         FROM unnest(ARRAY['PROCESSING', 'WAITING']) WITH ORDINALITY AS s (status, place)
-        LEFT JOIN unnest($13::text[], $14::text[], $15::int[], $16::bigint[], $17::timestamptz[])
-            AS h (plan_key, status, day, first, since)
+        LEFT JOIN unnest(
+            $13::text[], $14::text[], $15::int[], $16::bigint[], $17::timestamptz[], $18::bigint[], $19::timestamptz[]
+        ) AS h (plan_key, status, day, first, since, last, until)
             ON h.plan_key = k.plan_key AND h.status = s.status AND h.day = k.day AND h.first >= k.first
         CROSS JOIN LATERAL (
             SELECT
@@ -77,6 +79,8 @@ best AS MATERIALIZED (
               AND a.plan_day = k.day
               AND (-a.fullness_minor, a.idle_since)
                   >= (COALESCE(h.first, k.first), COALESCE(h.since, '-infinity'))
+              AND (-a.fullness_minor, a.idle_since)
+                  <= (COALESCE(h.last, 9223372036854775807), COALESCE(h.until, 'infinity'))
               AND a.day_credited_minor <= k.most_credited
               AND a.idle_since <= now()
               AND ($8::text IS NULL OR a.country_code = $8)

@@ -5,7 +5,7 @@
 -- many there were, and the last of them.
 WITH over AS MATERIALIZED (
     SELECT
-        a.account_id, a.fencing_token,
+        a.account_id,
         ((now() AT TIME ZONE 'utc') + n.day_interval) AT TIME ZONE 'utc' AS next_day_at
     FROM accounts a
     JOIN plans n ON n.pool_id = $1 AND n.plan_id = a.plan_id
@@ -48,7 +48,6 @@ advanced AS (
     FROM over o
     WHERE a.pool_id = $1
       AND a.account_id = o.account_id
-      AND a.fencing_token = o.fencing_token
       AND (a.day_due_at IS NULL OR a.day_due_at <= now())
       AND a.status IN ('PROCESSING', 'WAITING')
     RETURNING a.account_id

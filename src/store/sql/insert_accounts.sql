@@ -1,5 +1,5 @@
 -- Creates accounts of one pool: WAITING, or COMPLETED when the balance has reached the plan's target.
--- An account that is there already (the table's trigger leaves it out), or that names a plan which is not,
+-- An account that is or was there already (the table's trigger leaves it out), or that names a plan which is not,
 -- has no row in the answer.
 -- $1 pool_id; one element for each account: $2 account ids, $3 login statuses, $4 plan ids,
 -- $5 country codes, $6 balances in minor units, $7 labels; $8 who creates them.

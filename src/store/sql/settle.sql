@@ -15,6 +15,8 @@
 WITH due AS MATERIALIZED (
     SELECT
         o.*, r.account_id,
+        -- Cannot rise as long as the redemption is open.
+        a.fencing_token AS account_token,
         a.lease_expires_at <= now() AS expired,
         r.release_on_completion OR a.release_requested AS release_wished,
         o.state = 'SUCCEEDED' AND COALESCE(
@@ -93,7 +95,7 @@ settled AS (
         r.expected_minor, r.expected_learned, r.amount_minor, r.amount_currency, r.provider_ref,
         r.failure_reason, r.failure_message, r.code_spent, r.resolved_by, r.resolution_reason,
         r.resolution_evidence, r.attempts, r.last_answer, r.next_check_at, r.created_at, r.finished_at,
-        o.actor, o.hold_cause, o.hold_until, o.day_ended, o.next_day_at, o.cooldown_until,
+        o.actor, o.account_token, o.hold_cause, o.hold_until, o.day_ended, o.next_day_at, o.cooldown_until,
         -- The status to go back to: as it was after a failure; else by what is filled now.
         CASE
             WHEN o.state = 'FAILED' THEN NULL
@@ -152,6 +154,7 @@ credited AS (
     FROM settled s
     WHERE a.pool_id = $1
       AND a.account_id = s.account_id
+      AND a.fencing_token = s.account_token
       AND a.open_redemption_id = s.redemption_id
     RETURNING s.*, a.status AS account_status, a.resume_status AS account_resume_status,
         a.balance_minor AS account_balance_minor, a.plan_id AS account_plan_id,

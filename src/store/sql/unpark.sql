@@ -1,9 +1,9 @@
 -- Unpark, shape (a): accounts whose time has come go back into the index that acquire walks. Changes
 -- nothing else, and leaves no event.
--- $1 pool_id, $2 how many at the most. Answers with how many there were.
+-- $1 pool_id, $2 how many at the most. Answers with where they stand in that index.
 -- SKIP LOCKED: somebody is unparking or acquiring those just now.
 WITH due AS MATERIALIZED (
-    SELECT a.account_id, a.fencing_token, a.version
+    SELECT a.account_id, a.version
     FROM accounts a
     WHERE a.pool_id = $1 AND a.parked AND a.usable_at <= now()
     ORDER BY a.usable_at
@@ -16,10 +16,15 @@ unparked AS (
     FROM due d
     WHERE a.pool_id = $1
       AND a.account_id = d.account_id
-      AND a.fencing_token = d.fencing_token
       AND a.status IN ('PROCESSING', 'WAITING')
       -- Not by what the index is of: one row after the other is looked up by its key.
       AND a.version = d.version
-    RETURNING a.account_id
+    RETURNING a.plan_id, a.status, a.plan_day, a.balance_minor, a.idle_since
 )
-SELECT count(*) AS "unparked!" FROM unparked u
+SELECT
+    u.plan_id AS "plan_id?",
+    u.status AS "status!",
+    u.plan_day AS "plan_day!",
+    u.balance_minor AS "balance_minor!",
+    u.idle_since AS "idle_since!"
+FROM unparked u
