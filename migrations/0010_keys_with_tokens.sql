@@ -3,9 +3,8 @@
 -- be cleared away. Whoever adds an entry to a unique index reads all versions that have the same key, and
 -- whoever looks one up does. With the token there are as many as one lease leaves, however old that
 -- transaction is.
-ALTER TABLE accounts
-    DROP CONSTRAINT accounts_pkey,
-    ADD PRIMARY KEY (pool_id, account_id, fencing_token);
+ALTER TABLE accounts DROP CONSTRAINT accounts_pkey;
+ALTER TABLE accounts ADD CONSTRAINT accounts_pkey PRIMARY KEY (pool_id, account_id, fencing_token);
 
 -- An account's first event, which makes its id its own: events are keyed by account and version, are never
 -- taken away, and the first has version 1.

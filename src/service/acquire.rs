@@ -116,6 +116,10 @@ struct Queue {
     freed: Arc<FreedHere>,
 }
 
+/// Accounts that became free since anybody looked, of which each is known. Nobody looks on a server that only
+/// settles and releases.
+const MAX_FREED: usize = 4096;
+
 /// What became free on this server since anybody looked, and the bell that rings when something may have.
 #[derive(Debug, Default)]
 struct FreedHere {
@@ -135,7 +139,12 @@ impl FreedHere {
 
     fn note(&self, freed: Option<Freed>) {
         if let Some(freed) = freed {
-            self.accounts.lock().unwrap_or_else(PoisonError::into_inner).push(freed);
+            let mut accounts = self.accounts.lock().unwrap_or_else(PoisonError::into_inner);
+            if accounts.len() < MAX_FREED {
+                accounts.push(freed);
+            } else {
+                self.anywhere.store(true, Ordering::Relaxed);
+            }
         }
         self.count.fetch_add(1, Ordering::Relaxed);
         self.bell.notify_one();

@@ -81,6 +81,8 @@ impl Plans {
         check_currencies(&pool, amounts.iter().map(|(field, money)| (&**field, Some(*money))))?;
         check_terms(terms)?;
         let plan = self.store.insert_plan(pool_id, plan_id, terms).await?;
+        // One of the same name may have been deleted.
+        self.acquire.changed(pool_id);
         plan.map(|plan| (pool, plan))
             .ok_or_else(|| Error::PlanExists(pool_id.clone(), plan_id.clone()))
     }
@@ -152,23 +154,31 @@ fn check_terms(terms: &Terms) -> Result<(), Error> {
     if violations.is_empty() { Ok(()) } else { Err(Error::Invalid(violations)) }
 }
 
-/// Lets the free accounts of a plan go on to their next day where this one has nothing left to take.
-pub(super) async fn advance_days(store: &Store, pool_id: &PoolId, plan_id: &PlanId, actor: &str) {
+/// Lets the free accounts of a plan go on to their next day where this one has nothing left to take. Those who
+/// look for accounts are to be told.
+pub(super) async fn advance_days(
+    store: &Store,
+    pool_id: &PoolId,
+    plan_id: &PlanId,
+    actor: &str,
+) -> bool {
     let mut after = String::new();
+    let mut some = false;
     loop {
         match store.advance_days(pool_id, plan_id, ADVANCE_AT_ONCE, actor, &after).await {
             Ok((advanced, last)) => {
+                some |= advanced > 0;
                 if advanced > 0 {
                     tracing::info!(%pool_id, %plan_id, advanced, "days ended that had nothing left to take");
                 }
                 match last {
                     Some(last) if advanced >= ADVANCE_AT_ONCE => after = last,
-                    _ => return,
+                    _ => return some,
                 }
             }
             Err(error) => {
                 tracing::warn!(%pool_id, %plan_id, %error, "days could not be ended; the sweeper tries again");
-                return;
+                return some;
             }
         }
     }

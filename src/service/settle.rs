@@ -200,6 +200,8 @@ impl Settler {
                     let redemption = self.read(pool_id, settlement.redemption_id).await?;
                     log_late_credit(&redemption, settlement);
                     self.end_day(&redemption, &settlement.actor).await;
+                    // It is fuller, or on another day, and stands elsewhere.
+                    self.acquire.changed(pool_id);
                     return Ok(redemption);
                 }
                 LateCredit::NotFailed => {

@@ -30,7 +30,10 @@ pub async fn run(
     interval: Duration,
     stop: CancellationToken,
 ) {
-    tokio::join!(end_leases(&store, &pools, &acquire, interval, &stop), end_days(&store, &stop));
+    tokio::join!(
+        end_leases(&store, &pools, &acquire, interval, &stop),
+        end_days(&store, &acquire, &stop)
+    );
 }
 
 async fn end_leases(
@@ -62,7 +65,7 @@ async fn end_leases(
 
 /// Ends days that have nothing left to take: often those of accounts that were under a lease when their
 /// plan was changed, and now and then all.
-async fn end_days(store: &Store, stop: &CancellationToken) {
+async fn end_days(store: &Store, acquire: &Acquire, stop: &CancellationToken) {
     let mut ticks = tokio::time::interval(PLANS);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut looked_at_all: Option<Instant> = None;
@@ -75,16 +78,18 @@ async fn end_days(store: &Store, stop: &CancellationToken) {
         if all {
             looked_at_all = Some(Instant::now());
         }
-        end_days_of((!all).then_some(MAX_LEASE + PLANS * 2), store).await;
+        end_days_of((!all).then_some(MAX_LEASE + PLANS * 2), store, acquire).await;
     }
 }
 
 /// Of the plans that were changed within so long, or of all.
-async fn end_days_of(changed_within: Option<Duration>, store: &Store) {
+async fn end_days_of(changed_within: Option<Duration>, store: &Store, acquire: &Acquire) {
     match store.plans_with_days(changed_within).await {
         Ok(plans) => {
             for (pool_id, plan_id) in plans {
-                advance_days(store, &pool_id, &plan_id, ACTOR).await;
+                if advance_days(store, &pool_id, &plan_id, ACTOR).await {
+                    acquire.changed(&pool_id);
+                }
             }
         }
         Err(error) => tracing::warn!(%error, "cannot read which plans have days"),

@@ -124,7 +124,8 @@ redemption_row!(SettledRow {
     account_balance_minor: i64,
     account_plan_id: Option<String>,
     account_plan_day: i32,
-    account_updated_at: time::OffsetDateTime
+    account_updated_at: time::OffsetDateTime,
+    account_usable_at: Option<time::OffsetDateTime>
 });
 redemption_row!(DeferredRow {});
 
@@ -234,6 +235,7 @@ impl SettledRow {
                 self.account_plan_day,
                 account_balance_minor,
                 self.account_updated_at,
+                self.account_usable_at,
             );
             let redemption = Box::new(self.redemption(pool_id)?);
             Ok(Settled::Recorded {

@@ -22,12 +22,15 @@ use crate::domain::{account::AccountStatus, id::PlanId};
 const SHARE_OF_BEGINNING: u32 = 100;
 /// And those that look for what walks do not find, when too few were found for those who came before.
 const SHARE_OF_SEARCH: u32 = 20;
-/// Places before the one that walks came to, of accounts that came back, that are looked at one by one: each
-/// takes some three microseconds. When there are more, walks go on from the first of them.
-const MAX_BACK: usize = 32;
-/// Of how many rows it is remembered for longer than until the next walk from the beginning: each walk looks
-/// each row up among them.
-const MAX_ROWS: usize = 32;
+/// But after so long there is one, whatever it takes: one that was held up says little of the next.
+const LONGEST: Duration = Duration::from_secs(60);
+/// Places in a row, before the one that walks came to, that accounts came back to. A walk looks at one after
+/// the other, for some three microseconds each, until it has enough.
+const MAX_BACK: usize = 1000;
+/// Each row looks its parts up among those of all: so often for one walk, which takes a millisecond. When it
+/// would be more, the places are given up; and when that is not enough, the next walk from the beginning
+/// forgets all.
+const MAX_LOOKS: usize = 20_000;
 
 /// Accounts that stand together in the index.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -54,19 +57,21 @@ pub struct Freed {
 }
 
 impl Freed {
-    /// A free account of a plan that was used until now. One of none goes behind all others, and need not
-    /// be told; nor one that is locked, which no walk meets.
+    /// An account that was used until now, if a walk can meet it: not while it is locked, or rests until it
+    /// is available.
     pub fn new(
         plan_id: Option<&PlanId>,
         status: AccountStatus,
         day: i32,
         balance_minor: i64,
         since: OffsetDateTime,
+        available_at: Option<OffsetDateTime>,
     ) -> Option<Self> {
-        if status == AccountStatus::Locking {
+        if status == AccountStatus::Locking || available_at.is_some_and(|at| at > since) {
             return None;
         }
-        Some(Self::standing(plan_id?.as_str(), status, day, balance_minor, since))
+        let plan_key = plan_id.map_or("", PlanId::as_str);
+        Some(Self::standing(plan_key, status, day, balance_minor, since))
     }
 
     /// A free account of a plan, or of none (an empty key), that may have been unused for long.
@@ -85,8 +90,8 @@ impl Freed {
     /// See [`Freed::new`]: an account as a release answered it.
     pub fn of(account: &Account) -> Option<Self> {
         let plan_id = account.plan_id.as_ref();
-        let Account { status, plan_day, balance_minor, updated_at, .. } = account;
-        Self::new(plan_id, *status, *plan_day, *balance_minor, *updated_at)
+        let Account { status, plan_day, balance_minor, updated_at, available_at, .. } = account;
+        Self::new(plan_id, *status, *plan_day, *balance_minor, *updated_at, *available_at)
     }
 }
 
@@ -111,9 +116,14 @@ impl CameTo {
         }
         self.back.insert(place);
         if self.back.len() > MAX_BACK {
-            self.place = self.back.first().map_or(place, |first| *first);
-            self.back.clear();
+            self.give_up_places();
         }
+    }
+
+    /// Walks go on from the first of the places instead, through what is dead between them.
+    fn give_up_places(&mut self) {
+        self.place = self.back.first().map_or(self.place, |first| *first);
+        self.back.clear();
     }
 
     /// A walk took accounts, the last of them here: what it left before does not fit, or is gone. There may be
@@ -159,9 +169,9 @@ impl Default for Walks {
 struct Spent(Option<(Instant, Duration)>);
 
 impl Spent {
-    /// Whether doing it again now takes at most one part in `share` of the time.
+    /// Whether doing it again now takes at most one part in `share` of the time, or was long ago.
     fn is_little(&self, share: u32) -> bool {
-        self.0.is_none_or(|(at, took)| at.elapsed() >= took * share)
+        self.0.is_none_or(|(at, took)| at.elapsed() >= (took * share).min(LONGEST))
     }
 }
 
@@ -184,6 +194,10 @@ impl Walks {
         let mut columns = Columns::default();
         if self.is_whole {
             return columns;
+        }
+        let parts: usize = self.came_to.values().map(|came_to| came_to.back.len() + 1).sum();
+        if parts * self.came_to.len() > MAX_LOOKS {
+            self.came_to.values_mut().for_each(CameTo::give_up_places);
         }
         for (row, came_to) in &self.came_to {
             for (from, to) in came_to.parts() {
@@ -211,7 +225,7 @@ impl Walks {
             let furthest = reached.entry(row).or_insert(place);
             *furthest = place.max(*furthest);
         }
-        if self.is_whole && self.came_to.len() > MAX_ROWS {
+        if self.is_whole && self.came_to.len().pow(2) > MAX_LOOKS {
             self.came_to.clear();
         }
         for (row, last) in reached {
@@ -250,5 +264,119 @@ impl Walks {
     /// There may be accounts anywhere: the next walk begins at the beginning.
     pub fn forget(&mut self) {
         self.came_to.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row() -> Row {
+        Row { plan_key: "plan".to_owned(), status: AccountStatus::Processing, day: 1 }
+    }
+
+    fn place(first: i64) -> Place {
+        Place { first, since: OffsetDateTime::UNIX_EPOCH }
+    }
+
+    fn at(first: i64) -> Freed {
+        Freed { row: row(), place: place(first) }
+    }
+
+    /// Where the parts of the next walk begin; those of one place are in brackets.
+    fn parts(walks: &mut Walks) -> String {
+        let columns = walks.begin();
+        let parts = columns.firsts.iter().zip(&columns.lasts).map(|(first, last)| match last {
+            Some(last) => {
+                assert_eq!(last, first);
+                format!("[{first}]")
+            }
+            None => first.to_string(),
+        });
+        parts.collect::<Vec<_>>().join(" ")
+    }
+
+    /// After a walk that took so long that the next from the beginning is far away.
+    fn walked(taken: impl IntoIterator<Item = i64>) -> Walks {
+        let mut walks = Walks::default();
+        assert_eq!(parts(&mut walks), "");
+        walks.walked(LONGEST, taken.into_iter().map(at));
+        walks
+    }
+
+    #[test]
+    fn walks_go_on_from_the_last_that_was_taken() {
+        let mut walks = walked([-5, -3, -4]);
+        assert_eq!(parts(&mut walks), "-3");
+        walks.walked(Duration::ZERO, [at(-2)]);
+        assert_eq!(parts(&mut walks), "-2");
+        walks.walked(Duration::ZERO, []);
+        assert_eq!(parts(&mut walks), "-2");
+    }
+
+    #[test]
+    fn what_came_back_is_looked_at_before_it_in_its_order() {
+        let mut walks = walked([-3]);
+        for first in [-4, -9, -1, -3, -6] {
+            walks.note_freed(&at(first));
+        }
+        assert_eq!(parts(&mut walks), "[-9] [-6] [-4] -3");
+        // There may be another at -6; at -9 there is none that fits.
+        walks.walked(Duration::ZERO, [at(-6)]);
+        assert_eq!(parts(&mut walks), "[-6] [-4] -3");
+        walks.walked(Duration::ZERO, [at(-2)]);
+        assert_eq!(parts(&mut walks), "-2");
+    }
+
+    #[test]
+    fn too_many_places_are_given_up() {
+        let mut walks = walked([0]);
+        let most = i64::try_from(MAX_BACK).unwrap();
+        (1..=most).for_each(|n| walks.note_freed(&at(-n)));
+        assert_eq!(parts(&mut walks).matches('[').count(), MAX_BACK);
+        walks.note_freed(&at(-most - 1));
+        assert_eq!(parts(&mut walks), format!("{}", -most - 1));
+    }
+
+    #[test]
+    fn too_many_parts_are_given_up() {
+        const DAYS: usize = 100;
+        let on = |day, first| Freed { row: Row { day, ..row() }, place: place(first) };
+        let mut walks = Walks::default();
+        let _ = walks.begin();
+        walks.walked(LONGEST, (1..).take(DAYS).map(|day| on(day, 0)));
+        assert_eq!(walks.begin().days.len(), DAYS);
+        (1..=7).for_each(|first| walks.note_freed(&on(3, -first)));
+        assert_eq!(walks.begin().days.len(), DAYS + 7);
+        (8..=101).for_each(|first| walks.note_freed(&on(3, -first)));
+        let parts = walks.begin();
+        assert_eq!(parts.days.len(), DAYS);
+        assert_eq!(parts.firsts.iter().filter(|first| **first == -101).count(), 1);
+    }
+
+    #[test]
+    fn a_walk_from_the_beginning_leaves_what_it_did_not_take_as_it_was() {
+        let other = || Freed { row: Row { day: 2, ..row() }, place: place(-8) };
+        let mut walks = walked([-3]);
+        walks.walked(Duration::ZERO, [other()]);
+        walks.begun = Spent::default();
+        assert_eq!(parts(&mut walks), "");
+        walks.walked(LONGEST, [at(-5)]);
+        let columns = walks.begin();
+        let mut known: Vec<_> = columns.days.iter().zip(&columns.firsts).collect();
+        known.sort();
+        assert_eq!(known, [(&1, &-5), (&2, &-8)]);
+        walks.forget();
+        assert_eq!(parts(&mut walks), "");
+    }
+
+    #[test]
+    fn what_no_walk_can_meet_is_not_told() {
+        let now = OffsetDateTime::UNIX_EPOCH;
+        let freed = |status, available_at| Freed::new(None, status, 1, 5, now, available_at);
+        assert!(freed(AccountStatus::Locking, None).is_none());
+        assert!(freed(AccountStatus::Waiting, Some(now + Duration::from_secs(1))).is_none());
+        let free = freed(AccountStatus::Waiting, Some(now)).unwrap();
+        assert_eq!(free.place, place(0), "an account without a plan has no fullness");
     }
 }

@@ -287,8 +287,8 @@ const HOT: [(&str, &str); 15] = [
     ),
     (
         "acquire",
-        "'p', '{q1,q2}', '{h,h}', '{1 min,1 min}', 5, 2, 'plan', 'DE', 'DE', 5, '{}', '{}', '{plan}', \
-         '{WAITING}', '{1}', '{0}', '{now}', '{NULL}', '{NULL}'",
+        "'p', '{q1,q2}', '{h,h}', '{1 min,1 min}', 5, 2, 'plan', 'DE', 'DE', 5, '{}', '{}', \
+         '{plan,plan}', '{WAITING,WAITING}', '{1,1}', '{-9,0}', '{now,now}', '{-9,NULL}', '{now,NULL}'",
     ),
     (
         "acquire_any",
@@ -344,6 +344,9 @@ async fn no_hot_statement_reads_a_whole_table() {
             line.contains("Sort Key: ((- a.fullness_minor))") || line.contains("Sort Key: (- a")
         });
         assert_eq!(sorted, None, "{name} sorts what its index has:\n{}", plan.join("\n"));
+        // They come in the order of the arrays, and end when there are enough.
+        let parts = plan.iter().find(|line| line.contains("Sort Key: s.place"));
+        assert_eq!(parts, None, "{name} sorts the parts of its walk:\n{}", plan.join("\n"));
     }
     database.drop_database().await;
 }

@@ -262,6 +262,8 @@ impl Dispatcher {
                 !ended.is_empty()
             }
             Err(error) => {
+                // Or they were, and the answer was lost.
+                self.walks.forget();
                 tracing::warn!(pool_id = %self.pool_id, %error, "expired leases could not be looked for");
                 false
             }
@@ -287,6 +289,7 @@ impl Dispatcher {
             }
             Err(error) => {
                 self.unparked_at = Some(Instant::now());
+                self.walks.forget();
                 tracing::debug!(pool_id = %self.pool_id, %error, "accounts could not be unparked");
                 false
             }

@@ -5,10 +5,9 @@
 -- The selector, null where it does not say: $7 plan_id (accounts of this plan first, then ones without a
 -- plan, which are bound to it), $8 country_code, $9 the card's country, or unknown, $10 min_headroom in
 -- minor units; $11 labels, all of which an account must carry; $12 account ids that are not wanted.
--- The parts of the index that are to be walked, in their order, where it is known for a plan ('': none),
--- status and day: $13 plan keys, $14 statuses, $15 days, $16 how far below empty the fullest is (minus its
--- balance), $17 since when that has been idle, $18 and $19 the same of the last (null: to the end). Elsewhere
--- all of it is.
+-- Parts of the index to walk, those of one plan ('': none), status and day in their order: $13 plan keys,
+-- $14 statuses, $15 days; from $16 (minus a balance: the fullest come first) and $17 (since when it was idle)
+-- to $18 and $19 (null: the end). What has none here is walked whole.
 -- Answers with the accounts that are now leased, each with its request, in the order of the choice. A
 -- request without a row has its lease already, or found nothing that fits it, or the pool is paused or
 -- draining: acquire_any.sql tells, which also knows the accounts that this does not look for: one that is
@@ -56,7 +55,8 @@ best AS MATERIALIZED (
     SELECT c.place, c.version, k.plan_key, c.first
     FROM kind k
     CROSS JOIN LATERAL (
-        -- In this order, so that no WAITING one is looked at when enough are PROCESSING.
+        -- In this order, so that no WAITING one is looked at when enough are PROCESSING, and no part before
+        -- the one in front of it: loops over arrays keep it, and connections allow no other joins.
         SELECT d.*
         FROM unnest(ARRAY['PROCESSING', 'WAITING']) WITH ORDINALITY AS s (status, place)
         LEFT JOIN unnest(

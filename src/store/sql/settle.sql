@@ -158,7 +158,8 @@ credited AS (
       AND a.open_redemption_id = s.redemption_id
     RETURNING s.*, a.status AS account_status, a.resume_status AS account_resume_status,
         a.balance_minor AS account_balance_minor, a.plan_id AS account_plan_id,
-        a.plan_day AS account_plan_day, a.updated_at AS account_updated_at
+        a.plan_day AS account_plan_day, a.updated_at AS account_updated_at,
+        a.usable_at AS account_usable_at
 )
 SELECT
     c.account_status AS "account_status!",
@@ -167,6 +168,7 @@ SELECT
     c.account_plan_id AS "account_plan_id?",
     c.account_plan_day AS "account_plan_day!",
     c.account_updated_at AS "account_updated_at!",
+    c.account_usable_at AS "account_usable_at?",
     c.redemption_id AS "redemption_id!",
     c.account_id AS "account_id!",
     c.fencing_token AS "fencing_token!",

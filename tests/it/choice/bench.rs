@@ -2,7 +2,7 @@
 //! the two are compared.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     time::Duration,
 };
 
@@ -17,6 +17,7 @@ use holdfast::{
         Store,
         account::{Account as Stored, NewAccount},
         pool::{AmountMismatch, Holds as PoolHolds, NewPool},
+        walks::{Freed, Walks},
     },
 };
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
@@ -65,6 +66,9 @@ pub(super) struct Bench {
     /// How far the model's clock is before the database's.
     pub(super) ahead: i64,
     pub(super) names: Vec<String>,
+    pub(super) last_wish: Wish,
+    /// How far walks for each wish came, as a server remembers it.
+    pub(super) walks: HashMap<String, Walks>,
     /// Changes accounts behind the triggers' backs, as only time does.
     db: PgConnection,
 }
@@ -88,6 +92,8 @@ impl Bench {
             now: 0,
             ahead: 0,
             names: (0..accounts).map(|n| format!("a-{n:03}")).collect(),
+            last_wish: Wish::default(),
+            walks: HashMap::new(),
             db,
         };
         bench.create().await;
@@ -162,6 +168,7 @@ impl Bench {
     /// Lets accounts that are free begin anew, as others: there must always be some to fill. At the same
     /// time, so that the longest unused are several.
     pub(super) async fn begin_anew(&mut self, ids: &[String]) {
+        self.walks.clear();
         self.tell_time().await;
         for id in ids {
             let mut account = self.random_account(id);
@@ -195,6 +202,7 @@ impl Bench {
     /// Time passes: what is in the database comes to lie so much further back. As when time really
     /// passes, nothing else of an account changes.
     pub(super) async fn let_time_pass(&mut self, minutes: i64) {
+        self.walks.clear();
         sqlx::query(
             "UPDATE accounts SET day_due_at = day_due_at - s.step,
                  cooldown_until = cooldown_until - s.step, hold_until = hold_until - s.step,
@@ -210,6 +218,11 @@ impl Bench {
         .unwrap();
         self.ahead += minutes * MINUTES;
         self.now += minutes * MINUTES;
+    }
+
+    /// An account came back.
+    pub(super) fn note_freed(&mut self, freed: &Freed) {
+        self.walks.values_mut().for_each(|walks| walks.note_freed(freed));
     }
 
     pub(super) async fn tell_time(&mut self) {

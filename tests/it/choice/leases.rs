@@ -15,6 +15,7 @@ use holdfast::{
         begin::{Begun, NewRedemption, SendLimits},
         lease::LeaseAnswer,
         outcome::{self, Settled, Settlement},
+        walks::Freed,
     },
 };
 use rand::RngExt as _;
@@ -147,12 +148,13 @@ impl Bench {
             account_status,
             resume_status,
             account_balance_minor,
-            ..
+            freed,
         } = settled
         else {
             panic!("{}: {settled:?}", self.context());
         };
         self.told(redemption.finished_at.unwrap());
+        freed.iter().for_each(|freed| self.note_freed(freed));
         self.model.settle(&held.account, outcome, release, self.now);
         let context = self.context();
         let account = self.model.account(&held.account);
@@ -175,6 +177,7 @@ impl Bench {
         let answer = self.store.release(&self.lease_ref(held)).await.unwrap();
         let LeaseAnswer::Done(account) = answer else { panic!("{}: {answer:?}", self.context()) };
         self.told(account.updated_at);
+        Freed::of(&account).iter().for_each(|freed| self.note_freed(freed));
         self.model.end_lease(&held.account, self.now);
         self.tally.count("released");
     }
@@ -182,6 +185,7 @@ impl Bench {
     /// Leases whose time has passed end.
     pub(super) async fn end_expired(&mut self) {
         let ended = self.store.expire(&self.pool_id, 1000, "test").await.unwrap();
+        ended.iter().filter_map(Freed::of).for_each(|freed| self.note_freed(&freed));
         match ended.first() {
             Some(account) => self.told(account.updated_at),
             None => self.tell_time().await,

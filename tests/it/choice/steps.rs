@@ -38,7 +38,7 @@ impl Bench {
             }
         }
         if percent(&mut self.random, 10) {
-            self.store.unpark(&self.pool_id, 1000).await.unwrap();
+            self.unpark().await;
         }
         if percent(&mut self.random, 6) {
             self.people_change_something().await;
@@ -62,8 +62,12 @@ impl Bench {
     /// Acquires accounts for one card, or for several at once, and compares what was chosen.
     async fn acquire(&mut self) -> usize {
         let names = std::mem::take(&mut self.names);
-        let first = random::wish(&mut self.random, &self.model.plans, &names);
+        let mut first = random::wish(&mut self.random, &self.model.plans, &names);
         self.names = names;
+        if percent(&mut self.random, 50) {
+            first = self.last_wish.clone();
+        }
+        self.last_wish = first.clone();
         let mut wishes = vec![first];
         if percent(&mut self.random, 30) {
             for _ in 0..self.random.random_range(1..=5) {
@@ -91,13 +95,11 @@ impl Bench {
         // As dispatchers do from time to time: a walk for one wish passes by those that nobody has unparked,
         // a search for several sees them.
         if wanted.windows(2).all(|two| two[0].expected_minor == two[1].expected_minor) {
-            self.store.unpark(&self.pool_id, 10_000).await.unwrap();
+            self.unpark().await;
         }
-        let mut found = self
-            .store
-            .acquire(&self.pool_id, &selector, &wanted, &mut Walks::default())
-            .await
-            .unwrap();
+        let walks =
+            self.walks.entry(format!("{selector:?} {:?}", wanted[0].expected_minor)).or_default();
+        let mut found = self.store.acquire(&self.pool_id, &selector, &wanted, walks).await.unwrap();
         if let Some(again) = again {
             let acquired = found.remove(&wanted.remove(0).request_id);
             self.check_again(&again, acquired.as_ref());
@@ -111,6 +113,13 @@ impl Bench {
             self.compare_choice(wish, &wanted.request_id, found.get(&wanted.request_id)).await;
         }
         wishes.len()
+    }
+
+    /// Accounts whose time has come go back into the index, and walks are told where.
+    async fn unpark(&mut self) {
+        for account in self.store.unpark(&self.pool_id, 10_000).await.unwrap() {
+            self.note_freed(&account);
+        }
     }
 
     /// A request that has its lease comes once more, with no other.
@@ -237,6 +246,7 @@ impl Bench {
             }
         }
         let account_id = AccountId::parse(&id).unwrap();
+        self.walks.clear();
         let changed = self.store.update_account(&self.pool_id, &account_id, &change).await.unwrap();
         assert!(changed.is_some(), "{}", self.context());
         account.active = change.login_status.map_or(account.active, |s| s == LoginStatus::Active);
