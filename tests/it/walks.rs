@@ -50,7 +50,7 @@ async fn what_came_back_is_looked_at_where_it_stands() {
     clients.create_plan("plan", 1000 * CARD).await;
     let stranger = open_transaction(&world).await;
     let mut db = world.sql().await;
-    leave_dead_entries(&mut db, 400 * CARD).await;
+    leave_dead_entries(&mut db, "PROCESSING", 400 * CARD).await;
     for (account_id, cards) in [("full", 800), ("empty", 0)] {
         let account = |account: &mut pb::Account| {
             account.plan_id = "plan".into();
@@ -87,7 +87,7 @@ async fn what_has_rested_is_looked_at_where_it_stands() {
     clients.create_plan_with("plan", 1000 * CARD, rest).await;
     let stranger = open_transaction(&world).await;
     let mut db = world.sql().await;
-    leave_dead_entries(&mut db, 900 * CARD).await;
+    leave_dead_entries(&mut db, "WAITING", 900 * CARD).await;
     for n in 0..30 {
         clients.create_account(&format!("a-{n}"), |account| account.plan_id = "plan".into()).await;
     }
@@ -141,11 +141,11 @@ async fn open_transaction(world: &World) -> PgConnection {
 }
 
 /// Leaves as many dead entries in the index of free accounts as a busy minute does, of accounts of the plan that
-/// are as full and not free.
-async fn leave_dead_entries(db: &mut PgConnection, balance_minor: i64) {
+/// are as full, and have the status, and are not free.
+async fn leave_dead_entries(db: &mut PgConnection, status: &str, balance_minor: i64) {
     let paused = format!(
         "INSERT INTO accounts (pool_id, account_id, plan_id, status, paused, balance_minor)
-         SELECT pool_id, 'paused-' || n, 'plan', 'PROCESSING', true, {balance_minor}
+         SELECT pool_id, 'paused-' || n, 'plan', '{status}', true, {balance_minor}
          FROM plans, generate_series(1, 500) n"
     );
     psql(db, &paused).await;
