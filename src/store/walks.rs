@@ -18,12 +18,13 @@ use time::OffsetDateTime;
 use super::account::Account;
 use crate::domain::{account::AccountStatus, id::PlanId};
 
-/// Walks from the beginning take one part in so many of the time, at the most.
-const SHARE_OF_BEGINNING: u32 = 100;
+/// Walks from the beginning take one part in so many of the time, at the most: fewer callers meet one than would
+/// be seen among the slowest hundredth.
+const SHARE_OF_BEGINNING: u32 = 400;
 /// And those that look for what walks do not find, when too few were found for those who came before.
 const SHARE_OF_SEARCH: u32 = 20;
 /// But after so long there is one, whatever it takes: one that was held up says little of the next.
-const LONGEST: Duration = Duration::from_secs(60);
+const LONGEST: Duration = Duration::from_secs(10 * 60);
 /// Places in a row, before the one that walks came to, that accounts came back to. A walk looks at one after
 /// the other, for some three microseconds each, until it has enough.
 const MAX_BACK: usize = 1000;
