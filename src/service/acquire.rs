@@ -154,7 +154,7 @@ impl FreedHere {
     fn tell(&self, walks: &mut WalksByWish) {
         let accounts =
             std::mem::take(&mut *self.accounts.lock().unwrap_or_else(PoisonError::into_inner));
-        accounts.into_iter().for_each(|freed| walks.note_freed(Some(freed)));
+        accounts.iter().for_each(|freed| walks.note_freed(freed));
         if self.anywhere.swap(false, Ordering::Relaxed) {
             walks.forget();
         }

@@ -81,10 +81,10 @@ impl Plans {
         check_currencies(&pool, amounts.iter().map(|(field, money)| (&**field, Some(*money))))?;
         check_terms(terms)?;
         let plan = self.store.insert_plan(pool_id, plan_id, terms).await?;
+        let plan = plan.ok_or_else(|| Error::PlanExists(pool_id.clone(), plan_id.clone()))?;
         // One of the same name may have been deleted.
         self.acquire.changed(pool_id);
-        plan.map(|plan| (pool, plan))
-            .ok_or_else(|| Error::PlanExists(pool_id.clone(), plan_id.clone()))
+        Ok((pool, plan))
     }
 
     /// Reads a plan.
@@ -167,8 +167,8 @@ pub(super) async fn advance_days(
     loop {
         match store.advance_days(pool_id, plan_id, ADVANCE_AT_ONCE, actor, &after).await {
             Ok((advanced, last)) => {
-                some |= advanced > 0;
                 if advanced > 0 {
+                    some = true;
                     tracing::info!(%pool_id, %plan_id, advanced, "days ended that had nothing left to take");
                 }
                 match last {

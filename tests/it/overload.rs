@@ -166,15 +166,10 @@ async fn a_crowd_that_waits_for_an_account_keeps_nobody_out() {
     clients.create_account("only", |account| account.pool_id = POOL_OF_THE_CROWD.into()).await;
     let wait = |wish: &mut pb::AcquireAccountRequest| {
         wish.pool_id = POOL_OF_THE_CROWD.to_owned();
-        wish.wait_timeout = seconds(300.0);
-        // Who leaves just as it is told has a lease that nobody knows of. It ends by its time.
-        wish.lease_duration = seconds(15.0);
-    };
-    let held = |wish: &mut pb::AcquireAccountRequest| {
-        wait(wish);
         wish.lease_duration = seconds(120.0);
+        wish.wait_timeout = seconds(300.0);
     };
-    let only = lease(&clients.acquire(held).await.unwrap());
+    let only = lease(&clients.acquire(wait).await.unwrap());
     let mut crowd = JoinSet::new();
     for _ in 0..CROWD {
         let mut clients = clients.clone();
@@ -202,7 +197,9 @@ async fn a_crowd_that_waits_for_an_account_keeps_nobody_out() {
     clients.release(&only).await.unwrap();
     let acquired = crowd.join_next().await.unwrap().unwrap();
     crowd.shutdown().await;
-    // Those who left let go of what they may get meanwhile.
+    // Those who left are not served any more. Before the server has heard of it, one may be: told just as it
+    // leaves, it has a lease that nobody knows of.
+    world.callers_wait(0, POOL_OF_THE_CROWD, 0).await;
     clients.release(&lease(&acquired)).await.unwrap();
     eventually(LIMIT, "the account to be free", async || {
         let request = pb::GetAccountRequest {

@@ -95,7 +95,7 @@ async fn what_has_rested_is_looked_at_where_it_stands() {
         clients.fill(&world.code(&n.to_string())).await;
     }
     let read = entries_read(&mut world).await;
-    // From the beginning walks take a hundredth of the time, and not each time that an account has rested.
+    // From the beginning walks take a four hundredth of the time, and not each time that an account has rested.
     assert!((DEAD..5 * DEAD).contains(&read), "{read} entries of the index were read");
     stranger.close().await.unwrap();
     world.start_server().await;

@@ -257,7 +257,7 @@ impl Dispatcher {
             Ok(ended) => {
                 for account in &ended {
                     log_expired(account);
-                    self.walks.note_freed(Freed::of(account));
+                    Freed::of(account).iter().for_each(|freed| self.walks.note_freed(freed));
                 }
                 !ended.is_empty()
             }
@@ -279,9 +279,7 @@ impl Dispatcher {
         match self.store.unpark(&self.pool_id, UNPARK_AT_ONCE).await {
             Ok(unparked) => {
                 let may_be_more = unparked.len() >= UNPARK_AT_ONCE;
-                for account in unparked {
-                    self.walks.note_freed(Some(account));
-                }
+                unparked.iter().for_each(|account| self.walks.note_freed(account));
                 if !may_be_more {
                     self.unparked_at = Some(Instant::now());
                 }

@@ -21,11 +21,9 @@ impl WalksByWish {
         self.0.entry(wish).or_default()
     }
 
-    /// An account was given back.
-    pub(super) fn note_freed(&mut self, freed: Option<Freed>) {
-        if let Some(freed) = freed {
-            self.0.values_mut().for_each(|walks| walks.note_freed(&freed));
-        }
+    /// An account came back.
+    pub(super) fn note_freed(&mut self, freed: &Freed) {
+        self.0.values_mut().for_each(|walks| walks.note_freed(freed));
     }
 
     /// There may be accounts anywhere.
