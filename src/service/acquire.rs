@@ -38,6 +38,7 @@ use self::{
 };
 use super::{
     error::{Error, all},
+    pace::Looks,
     pools::{Pools, check_currencies, lease_duration},
 };
 use crate::{
@@ -305,6 +306,7 @@ impl Acquire {
             turns: Turns::default(),
             walks: WalksByWish::default(),
             expire_from: None,
+            expired: Looks::default(),
             unparked_at: None,
             looked_at: None,
             known: Arc::default(),

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Error,
-    pace::pause_after,
+    pace::{Looks, pause_after},
     pools::Pools,
     redeem::{RedeemLimits, code_context, rfc3339},
     settle::Settler,
@@ -73,10 +73,14 @@ impl Reconciler {
     /// Looks every `interval`, until `stop`.
     pub async fn run(self, interval: Duration, stop: CancellationToken) {
         let this = Arc::new(self);
+        let mut looks = Looks::default();
         let mut pause = Duration::ZERO;
         while stop.run_until_cancelled(sleep(pause)).await.is_some() {
             let begun = Instant::now();
-            let due = match this.store.pools_with_due_checks().await {
+            let look = looks.begin();
+            let due = this.store.pools_with_due_checks(look.within).await;
+            let mut complete = due.is_ok();
+            let due = match due {
                 Ok(due) => {
                     pause = pause_after(begun.elapsed(), interval);
                     due
@@ -88,31 +92,47 @@ impl Reconciler {
                 }
             };
             for pool_id in due {
-                // A full claim: there is more.
-                while this.look_at_pool(&pool_id).await == BATCH && !stop.is_cancelled() {}
+                complete &= this.look_at_pool(&pool_id, look.within, &stop).await;
                 if stop.is_cancelled() {
                     return;
                 }
             }
+            looks.end(&look, complete);
         }
     }
 
-    /// Looks at what is due in a pool, and answers at how many.
-    async fn look_at_pool(self: &Arc<Self>, pool_id: &PoolId) -> usize {
+    /// Looks at what came due in a pool `within` so long, or at any time. False when some of it is left over.
+    async fn look_at_pool(
+        self: &Arc<Self>,
+        pool_id: &PoolId,
+        within: Option<Duration>,
+        stop: &CancellationToken,
+    ) -> bool {
+        loop {
+            match self.look_at_some(pool_id, within).await {
+                Claimed::Batch if !stop.is_cancelled() => {}
+                Claimed::Batch | Claimed::NotAll => return false,
+                Claimed::All => return true,
+            }
+        }
+    }
+
+    /// Begins to look at a batch of them.
+    async fn look_at_some(self: &Arc<Self>, pool_id: &PoolId, within: Option<Duration>) -> Claimed {
         // Nobody else looks at them meanwhile.
         let (act, hold) = self.limits.hold();
         let act_until = Instant::now() + act;
         // A record that waits for a stranger's row holds up its own look, and no other.
         let free = BATCH.min(self.looking.available_permits());
         if free == 0 {
-            return 0;
+            return Claimed::NotAll;
         }
         let limit = i64::try_from(free).unwrap_or(i64::MAX);
-        let claimed = match self.store.claim_checks(pool_id, limit, hold).await {
+        let claimed = match self.store.claim_checks(pool_id, within, limit, hold).await {
             Ok(claimed) => claimed,
             Err(error) => {
                 tracing::warn!(%pool_id, %error, "redemptions in doubt could not be taken; trying again");
-                return 0;
+                return Claimed::NotAll;
             }
         };
         let count = claimed.len();
@@ -134,7 +154,11 @@ impl Reconciler {
                 }
             });
         }
-        count
+        match count {
+            _ if count < free => Claimed::All,
+            BATCH => Claimed::Batch,
+            _ => Claimed::NotAll,
+        }
     }
 
     async fn look(&self, look: &Look) -> Result<(), Error> {
@@ -259,6 +283,16 @@ impl Reconciler {
             Err(error) => error,
         }
     }
+}
+
+/// What was taken of the redemptions of a pool that are due.
+enum Claimed {
+    /// All of them.
+    All,
+    /// As many as are taken at once: there may be more.
+    Batch,
+    /// Not all, and no more can be taken now.
+    NotAll,
 }
 
 /// A redemption that this server looks at.

@@ -5,7 +5,12 @@ use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior, sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::{acquire::Acquire, pace::pause_after, plans::advance_days, pools::Pools};
+use super::{
+    acquire::Acquire,
+    pace::{Looks, pause_after},
+    plans::advance_days,
+    pools::Pools,
+};
 use crate::{
     domain::{id::PoolId, lease::MAX_LEASE},
     store::{Store, account::Account, walks::Freed},
@@ -43,10 +48,14 @@ async fn end_leases(
     interval: Duration,
     stop: &CancellationToken,
 ) {
+    let mut looks = Looks::default();
     let mut pause = Duration::ZERO;
     while stop.run_until_cancelled(sleep(pause)).await.is_some() {
         let begun = Instant::now();
-        let due = match store.pools_with_expired_leases().await {
+        let look = looks.begin();
+        let due = store.pools_with_expired_leases(look.within).await;
+        let mut complete = due.is_ok();
+        let due = match due {
             Ok(due) => {
                 pause = pause_after(begun.elapsed(), interval);
                 due
@@ -58,8 +67,9 @@ async fn end_leases(
             }
         };
         for pool_id in due {
-            sweep(store, acquire, &pool_id).await;
+            complete &= sweep(store, acquire, &pool_id, look.within).await;
         }
+        looks.end(&look, complete);
     }
 }
 
@@ -96,21 +106,27 @@ async fn end_days_of(changed_within: Option<Duration>, store: &Store, acquire: &
     }
 }
 
-async fn sweep(store: &Store, acquire: &Acquire, pool_id: &PoolId) {
+/// Ends a pool's leases whose time passed `within` so long, or at any time. False when they could not be ended.
+async fn sweep(
+    store: &Store,
+    acquire: &Acquire,
+    pool_id: &PoolId,
+    within: Option<Duration>,
+) -> bool {
     loop {
-        match store.expire(pool_id, BATCH, ACTOR).await {
+        match store.expire(pool_id, within, BATCH, ACTOR).await {
             Ok(ended) => {
                 for account in &ended {
                     log_expired(account);
                     acquire.wake(pool_id, Freed::of(account));
                 }
                 if ended.len() < usize::try_from(BATCH).unwrap_or(usize::MAX) {
-                    return;
+                    return true;
                 }
             }
             Err(error) => {
                 tracing::warn!(%pool_id, %error, "expired leases could not be ended; trying again");
-                return;
+                return false;
             }
         }
     }

@@ -98,10 +98,12 @@ impl Store {
         self.release.call(&lease.pool_id, lease.clone()).await
     }
 
-    /// Ends the leases of a pool whose time has passed, at most `limit`. `actor` is who looks.
+    /// Ends the leases of a pool whose time passed `within` so long, or at any time, at most `limit`. `actor` is
+    /// who looks.
     pub async fn expire(
         &self,
         pool_id: &PoolId,
+        within: Option<Duration>,
         limit: i64,
         actor: &str,
     ) -> Result<Vec<Account>, StoreError> {
@@ -111,6 +113,7 @@ impl Store {
             pool_id.as_str(),
             limit,
             actor,
+            within.map(interval) as _,
         );
         at_points(Step::Expire, expire.fetch_all(&self.db))
             .await?

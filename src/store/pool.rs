@@ -253,23 +253,35 @@ impl Store {
         .transpose()
     }
 
-    /// The pools that have a lease to end.
-    pub async fn pools_with_expired_leases(&self) -> Result<Vec<PoolId>, StoreError> {
-        sqlx::query_file_scalar!("src/store/sql/pools_with_expired_leases.sql")
-            .fetch_all(&self.db)
-            .await?
-            .iter()
-            .map(|id| read_pool_id(id))
-            .collect()
+    /// The pools that have a lease to end whose time passed `within` so long, or at any time.
+    pub async fn pools_with_expired_leases(
+        &self,
+        within: Option<Duration>,
+    ) -> Result<Vec<PoolId>, StoreError> {
+        sqlx::query_file_scalar!(
+            "src/store/sql/pools_with_expired_leases.sql",
+            within.map(interval) as _
+        )
+        .fetch_all(&self.db)
+        .await?
+        .iter()
+        .map(|id| read_pool_id(id))
+        .collect()
     }
 
-    /// The pools that have a redemption to look at.
-    pub async fn pools_with_due_checks(&self) -> Result<Vec<PoolId>, StoreError> {
-        sqlx::query_file_scalar!("src/store/sql/pools_with_due_checks.sql")
-            .fetch_all(&self.db)
-            .await?
-            .iter()
-            .map(|id| read_pool_id(id))
-            .collect()
+    /// The pools that have a redemption to look at that came due `within` so long, or at any time.
+    pub async fn pools_with_due_checks(
+        &self,
+        within: Option<Duration>,
+    ) -> Result<Vec<PoolId>, StoreError> {
+        sqlx::query_file_scalar!(
+            "src/store/sql/pools_with_due_checks.sql",
+            within.map(interval) as _
+        )
+        .fetch_all(&self.db)
+        .await?
+        .iter()
+        .map(|id| read_pool_id(id))
+        .collect()
     }
 }

@@ -408,10 +408,12 @@ impl Store {
             .await?)
     }
 
-    /// Takes redemptions of a pool that are due for a look, at most `limit`, for as long as `hold`.
+    /// Takes redemptions of a pool that are due for a look and came so `within` so long, or at any time, at most
+    /// `limit`, for as long as `hold`.
     pub async fn claim_checks(
         &self,
         pool_id: &PoolId,
+        within: Option<std::time::Duration>,
         limit: i64,
         hold: std::time::Duration,
     ) -> Result<Vec<DueCheck>, StoreError> {
@@ -421,6 +423,7 @@ impl Store {
             pool_id.as_str(),
             limit,
             interval(hold),
+            within.map(interval) as _,
         );
         let claimed = at_points(Step::Claim, claim.fetch_all(&self.db)).await?;
         // One that cannot be read must not keep its neighbours from being looked at.

@@ -4,10 +4,11 @@
 use std::time::Duration;
 
 use holdfast::rpc::pb;
-use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _};
+use sqlx::{Connection as _, PgConnection};
 
 use crate::support::{
     plans::psql,
+    statements::{plan_as_the_store, run},
     wait::eventually,
     world::{Clients, POOL, World, lease},
 };
@@ -112,6 +113,7 @@ async fn a_key_is_found_as_quickly_however_many_versions_a_stranger_s_transactio
     let mut clients = world.clients(0).await;
     clients.create_account("a", |_| {}).await;
     let mut db = world.sql().await;
+    plan_as_the_store(&mut db).await;
     // The first of a connection reads what it is to know of tables and functions.
     pages_of_a_cycle(&mut db, &mut clients).await;
     let at_first = pages_of_a_cycle(&mut db, &mut clients).await;
@@ -146,7 +148,7 @@ async fn pages_of_a_cycle(db: &mut PgConnection, clients: &mut Clients) -> i64 {
     let held = lease(&clients.acquire(|_| {}).await.unwrap());
     let release = include_str!("../../src/store/sql/release.sql");
     let arguments = format!("'{POOL}', '{{{}}}', '{{{}}}'", held.account_id, held.fencing_token);
-    let released = pages(db, release, &arguments).await;
+    let released = run(db, release, &arguments).await;
     let since = "SELECT idle_since::text FROM accounts";
     let since: String = sqlx::query_scalar(since).fetch_one(&mut *db).await.unwrap();
     let acquire = include_str!("../../src/store/sql/acquire.sql");
@@ -155,24 +157,11 @@ async fn pages_of_a_cycle(db: &mut PgConnection, clients: &mut Clients) -> i64 {
          '{{\"\"}}', '{{WAITING}}', '{{1}}', '{{0}}', ARRAY['{since}'::timestamptz], '{{NULL}}', '{{NULL}}'",
         held.fencing_token
     );
-    let acquired = pages(db, acquire, &arguments).await;
+    let acquired = run(db, acquire, &arguments).await;
     let again = pb::LeaseRef { fencing_token: held.fencing_token + 1, ..held };
     clients.release(&again).await.unwrap();
-    released + acquired
-}
-
-/// How often a statement looks at a page.
-async fn pages(db: &mut PgConnection, sql: &str, arguments: &str) -> i64 {
-    let prepare = AssertSqlSafe(format!("PREPARE counted AS {sql}"));
-    sqlx::raw_sql(prepare).execute(&mut *db).await.unwrap();
-    let explain = format!("EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE counted ({arguments})");
-    let row = sqlx::raw_sql(AssertSqlSafe(explain)).fetch_one(&mut *db).await.unwrap();
-    let plan: serde_json::Value = row.get(0);
-    sqlx::raw_sql("DEALLOCATE counted").execute(db).await.unwrap();
-    let plan = &plan[0]["Plan"];
-    let rows = plan["Actual Rows"].as_f64().unwrap();
-    assert!((rows - 1.0).abs() < f64::EPSILON, "{plan}");
-    plan["Shared Hit Blocks"].as_i64().unwrap() + plan["Shared Read Blocks"].as_i64().unwrap()
+    assert_eq!((released.rows, acquired.rows), (1, 1));
+    released.pages + acquired.pages
 }
 
 async fn insert(db: &mut PgConnection, sql: &'static str, id: &str) -> sqlx::Result<u64> {

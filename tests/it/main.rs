@@ -33,6 +33,7 @@ mod ladder;
 mod late_credit;
 mod layering;
 mod leases;
+mod looks;
 mod model;
 mod overload;
 mod plan_changes;

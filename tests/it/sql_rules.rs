@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fs, path::Path};
 
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _};
 
-use crate::support::world::fresh_database;
+use crate::support::{statements::plan_as_the_store, world::fresh_database};
 
 /// Statements that are not of one pool, each for a reason that its comment gives.
 const OF_NO_POOL: [&str; 9] = [
@@ -279,7 +279,7 @@ fn read_sources(folder: &Path, code: &mut String) {
 
 /// The hot statements, with arguments as a lane gives them, and a day of a pool's history, which is
 /// read page by page.
-const HOT: [(&str, &str); 15] = [
+const HOT: [(&str, &str); 17] = [
     (
         "acquire",
         "'p', '{q1,q2}', '{h,h}', '{1 min,1 min}', NULL, 2, NULL, NULL, NULL, NULL, '{}', '{}', '{}', '{}', \
@@ -305,8 +305,10 @@ const HOT: [(&str, &str); 15] = [
     ("unpark", "'p', 1000"),
     ("renew", "'p', '{a-00001,a-00021}', '{1,1}', '{1 min,1 min}'"),
     ("release", "'p', '{a-00001,a-00021}', '{1,1}'"),
-    ("expire", "'p', 100, 'sweeper'"),
-    ("pools_with_expired_leases", ""),
+    ("expire", "'p', 100, 'sweeper', '30 s'"),
+    ("pools_with_expired_leases", "'30 s'"),
+    ("claim_checks", "'p', 32, '1 min', '30 s'"),
+    ("pools_with_due_checks", "'30 s'"),
     (
         "begin",
         "'p', ARRAY[gen_random_uuid()], '{a-00001}', '{1}', '{q}', '{f}', '{\"\\\\x01\"}', \
@@ -391,16 +393,7 @@ async fn rows_are_looked_up_by_their_keys_also_where_most_pools_are_small() {
 /// How Postgres goes about each hot statement, on connections such as the store's: one plan for any
 /// arguments.
 async fn plans(db: &mut PgConnection) -> Vec<(&'static str, Vec<String>)> {
-    for setting in [
-        "plan_cache_mode = force_generic_plan",
-        "enable_bitmapscan = off",
-        "enable_seqscan = off",
-        "enable_hashjoin = off",
-        "enable_mergejoin = off",
-    ] {
-        let set = AssertSqlSafe(format!("SET {setting}"));
-        sqlx::raw_sql(set).execute(&mut *db).await.unwrap();
-    }
+    plan_as_the_store(db).await;
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/store/sql");
     let mut plans = Vec::new();
     for (name, arguments) in HOT {

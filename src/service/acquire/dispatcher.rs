@@ -27,7 +27,11 @@ use crate::{
     },
     injection::{self, Guard},
     overload::{self, Meter},
-    service::{Error, pace::pause_after, sweep::log_expired},
+    service::{
+        Error,
+        pace::{Looks, pause_after},
+        sweep::log_expired,
+    },
     store::{
         Store, StoreError,
         acquire::{Acquired, Selector},
@@ -63,6 +67,8 @@ pub(super) struct Dispatcher {
     pub(super) walks: WalksByWish,
     /// When leases whose time has passed may be looked for again.
     pub(super) expire_from: Option<Instant>,
+    /// How far back.
+    pub(super) expired: Looks,
     pub(super) unparked_at: Option<Instant>,
     pub(super) looked_at: Option<Instant>,
     /// Why nothing was to be had, for others who ask the same.
@@ -215,6 +221,7 @@ impl Dispatcher {
             } else if over {
                 // The request's last lease has run out and nobody has looked yet: it makes way.
                 self.expire_from = None;
+                self.expired = Looks::default();
                 self.turns.put_back(waiter);
             } else {
                 let fresh = acquired.fresh;
@@ -250,9 +257,11 @@ impl Dispatcher {
             return false;
         }
         let limit = i64::try_from(MAX_ROWS).unwrap_or(i64::MAX);
-        let ended = self.store.expire(&self.pool_id, limit, "acquirer").await;
+        let look = self.expired.begin();
+        let ended = self.store.expire(&self.pool_id, look.within, limit, "acquirer").await;
         let took = if ended.is_ok() { begun.elapsed() } else { Duration::ZERO };
         self.expire_from = Some(Instant::now() + pause_after(took, EXPIRE_AT_MOST_EVERY));
+        self.expired.end(&look, ended.as_ref().is_ok_and(|ended| ended.len() < MAX_ROWS));
         match ended {
             Ok(ended) => {
                 for account in &ended {

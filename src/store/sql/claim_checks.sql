@@ -1,13 +1,15 @@
 -- Claim, shape (a): redemptions that are due for a look are the caller's to look at, until the hold
 -- is over: two reconcilers never act on one at once. One that was still SUBMITTED has lost its
 -- server: it is in doubt.
--- $1 pool_id, $2 how many at the most, $3 how long the caller may take.
+-- $1 pool_id, $2 how many at the most, $3 how long the caller may take, $4 that came due no longer ago than
+-- this; null: however long ago.
 WITH due AS MATERIALIZED (
     SELECT r.redemption_id
     FROM redemptions r
     WHERE r.pool_id = $1
       AND r.state IN ('SUBMITTED', 'IN_DOUBT')
       AND r.next_check_at <= now()
+      AND r.next_check_at >= COALESCE(now() - $4::interval, '-infinity')
     ORDER BY r.next_check_at
     LIMIT $2
     FOR NO KEY UPDATE OF r SKIP LOCKED

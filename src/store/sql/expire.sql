@@ -1,6 +1,7 @@
 -- Expire, shape (a): leases whose time has passed end, unless a redemption is open, and their
 -- accounts take the status they would go back to.
--- $1 pool_id, $2 how many at the most, $3 who looks.
+-- $1 pool_id, $2 how many at the most, $3 who looks, $4 whose time passed no longer ago than this; null:
+-- however long ago.
 -- SKIP LOCKED: somebody is ending or renewing those just now.
 WITH due AS MATERIALIZED (
     SELECT a.account_id, a.fencing_token
@@ -10,6 +11,7 @@ WITH due AS MATERIALIZED (
       AND a.status = 'LOCKING'
       AND a.open_redemption_id IS NULL
       AND a.lease_expires_at <= now()
+      AND a.lease_expires_at >= COALESCE(now() - $4::interval, '-infinity')
     ORDER BY a.account_id
     LIMIT $2
     FOR NO KEY UPDATE OF a SKIP LOCKED

@@ -11,5 +11,6 @@ pub(crate) mod logs;
 pub(crate) mod plans;
 pub(crate) mod postgres;
 pub(crate) mod proxy;
+pub(crate) mod statements;
 pub(crate) mod wait;
 pub(crate) mod world;

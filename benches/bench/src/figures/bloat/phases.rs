@@ -94,7 +94,9 @@ pub(super) fn courses(samples: &[Sample], windows: &[Window], lasting: Duration)
     for (name, index) in samples.first().iter().flat_map(|sample| &sample.counters.indexes) {
         let bytes = |sample: &Sample| sample.counters.indexes.get(name).map_or(0.0, |it| it.bytes);
         // The others of these tables have an entry for each row, for good.
-        if index.table == "accounts" || name == "redemptions_open" {
+        if index.table == "accounts"
+            || ["redemptions_open", "redemptions_due"].contains(&name.as_str())
+        {
             add(name, "MB", Some(SIZES), SMALL_MB, of(&|sample| bytes(sample) / 1e6));
         } else {
             let rows = |sample: &Sample| sample.counters.table(&index.table).inserted.max(1.0);
