@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::svg::{TEXT, THEIRS, WIDTH, begin, escaped};
 
-const COLOURS: [&str; 5] = ["#2563eb", "#d97706", "#059669", "#db2777", "#7c3aed"];
+const COLOURS: [&str; 6] = ["#2563eb", "#d97706", "#059669", "#db2777", "#7c3aed", "#854d0e"];
 const LEFT: f64 = 60.0;
 const RIGHT: f64 = 190.0;
 const TOP: f64 = 56.0;
