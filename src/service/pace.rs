@@ -110,7 +110,7 @@ mod tests {
         assert_eq!(look(&mut looks, &mut now, 9_000, 1, true), Some(LATE + ms(10_000)));
         assert_eq!(look(&mut looks, &mut now, 499, 1, true), Some(LATE + ms(500)));
         // The first took a second: 400 times as long after it began.
-        assert_eq!(look(&mut looks, &mut now, 389_499, 1, true), Some(LATE + ms(389_500)));
+        assert_eq!(look(&mut looks, &mut now, 389_498, 1, true), Some(LATE + ms(389_499)));
         assert_eq!(look(&mut looks, &mut now, 499, 60_000, true), None);
         // This one a minute: 400 would be too many.
         assert!(look(&mut looks, &mut now, 539_999, 0, true).is_some());
