@@ -2,12 +2,13 @@
 -- accounts take the status they would go back to.
 -- $1 pool_id, $2 how many at the most, $3 who looks, $4 whose time passed no longer ago than this; null:
 -- however long ago.
+-- lease_request_id >= '' is any that is there: the condition of the index accounts_lease_end.
 -- SKIP LOCKED: somebody is ending or renewing those just now.
 WITH due AS MATERIALIZED (
     SELECT a.account_id, a.fencing_token
     FROM accounts a
     WHERE a.pool_id = $1
-      AND a.lease_request_id IS NOT NULL
+      AND a.lease_request_id >= ''
       AND a.status = 'LOCKING'
       AND a.open_redemption_id IS NULL
       AND a.lease_expires_at <= now()

@@ -3,7 +3,7 @@
 -- $1 whose time passed no longer ago than this; null: however long ago.
 SELECT DISTINCT a.pool_id AS "pool_id!"
 FROM accounts a
-WHERE a.lease_request_id IS NOT NULL
+WHERE a.lease_request_id >= ''
   AND a.status = 'LOCKING'
   AND a.open_redemption_id IS NULL
   AND a.lease_expires_at <= now()
