@@ -3,8 +3,8 @@
 -- last vacuumed. Of all pools: one look asks which have something due.
 
 -- Leases that are out, by their end. A renewal is not a HOT update any more. The condition holds for whatever is
--- not null, and only the looks state it: by IS NOT NULL, which a search for a request implies, Postgres took the
--- smaller index for the way to a request, and read all of it for each.
+-- not null, and only the looks state it: by IS NOT NULL, which a search for a request implies, Postgres
+-- can take the smaller index for the way to a request, and read all of it for each.
 CREATE INDEX accounts_lease_end ON accounts (lease_expires_at, pool_id)
     WHERE lease_request_id >= '';
 

@@ -21,7 +21,7 @@ const LATE: Duration = Duration::from_secs(30);
 /// The pause after a look that took so long: `interval`, unless looks are slow. They read past all that came due
 /// and was seen to since the table was last vacuumed, and while anybody's old transaction is open no vacuum
 /// clears that away: looks that came all the time would then be most of what the database does.
-pub(super) fn pause_after(took: Duration, interval: Duration) -> Duration {
+fn pause_after(took: Duration, interval: Duration) -> Duration {
     interval.max((took * SHARE).min(LONGEST))
 }
 
@@ -41,6 +41,13 @@ pub(super) struct Look {
     begun: Instant,
     /// It is at what came due no longer ago than this; none: at all.
     pub(super) within: Option<Duration>,
+}
+
+impl Look {
+    /// The pause after it, when its statement has just been answered.
+    pub(super) fn pause(&self, interval: Duration) -> Duration {
+        pause_after(self.begun.elapsed(), interval)
+    }
 }
 
 impl Looks {

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Error,
-    pace::{Looks, pause_after},
+    pace::Looks,
     pools::Pools,
     redeem::{RedeemLimits, code_context, rfc3339},
     settle::Settler,
@@ -76,13 +76,12 @@ impl Reconciler {
         let mut looks = Looks::default();
         let mut pause = Duration::ZERO;
         while stop.run_until_cancelled(sleep(pause)).await.is_some() {
-            let begun = Instant::now();
             let look = looks.begin();
             let due = this.store.pools_with_due_checks(look.within).await;
             let mut complete = due.is_ok();
             let due = match due {
                 Ok(due) => {
-                    pause = pause_after(begun.elapsed(), interval);
+                    pause = look.pause(interval);
                     due
                 }
                 Err(error) => {

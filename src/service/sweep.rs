@@ -5,12 +5,7 @@ use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior, sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    acquire::Acquire,
-    pace::{Looks, pause_after},
-    plans::advance_days,
-    pools::Pools,
-};
+use super::{acquire::Acquire, pace::Looks, plans::advance_days, pools::Pools};
 use crate::{
     domain::{id::PoolId, lease::MAX_LEASE},
     store::{Store, account::Account, walks::Freed},
@@ -51,13 +46,12 @@ async fn end_leases(
     let mut looks = Looks::default();
     let mut pause = Duration::ZERO;
     while stop.run_until_cancelled(sleep(pause)).await.is_some() {
-        let begun = Instant::now();
         let look = looks.begin();
         let due = store.pools_with_expired_leases(look.within).await;
         let mut complete = due.is_ok();
         let due = match due {
             Ok(due) => {
-                pause = pause_after(begun.elapsed(), interval);
+                pause = look.pause(interval);
                 due
             }
             Err(error) => {

@@ -180,6 +180,10 @@ pub(super) fn read_pool_id(text: &str) -> Result<PoolId, StoreError> {
     PoolId::parse(text).map_err(|_| StoreError::Unreadable("pool_id"))
 }
 
+fn read_pool_ids(ids: &[String]) -> Result<Vec<PoolId>, StoreError> {
+    ids.iter().map(|id| read_pool_id(id)).collect()
+}
+
 impl Store {
     /// Creates a pool; `None` when it is there already.
     pub async fn insert_pool(&self, new: &NewPool) -> Result<Option<Pool>, StoreError> {
@@ -258,15 +262,13 @@ impl Store {
         &self,
         within: Option<Duration>,
     ) -> Result<Vec<PoolId>, StoreError> {
-        sqlx::query_file_scalar!(
+        let ids = sqlx::query_file_scalar!(
             "src/store/sql/pools_with_expired_leases.sql",
             within.map(interval) as _
         )
         .fetch_all(&self.db)
-        .await?
-        .iter()
-        .map(|id| read_pool_id(id))
-        .collect()
+        .await?;
+        read_pool_ids(&ids)
     }
 
     /// The pools that have a redemption to look at that came due `within` so long, or at any time.
@@ -274,14 +276,12 @@ impl Store {
         &self,
         within: Option<Duration>,
     ) -> Result<Vec<PoolId>, StoreError> {
-        sqlx::query_file_scalar!(
+        let ids = sqlx::query_file_scalar!(
             "src/store/sql/pools_with_due_checks.sql",
             within.map(interval) as _
         )
         .fetch_all(&self.db)
-        .await?
-        .iter()
-        .map(|id| read_pool_id(id))
-        .collect()
+        .await?;
+        read_pool_ids(&ids)
     }
 }

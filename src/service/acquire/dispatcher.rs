@@ -27,11 +27,7 @@ use crate::{
     },
     injection::{self, Guard},
     overload::{self, Meter},
-    service::{
-        Error,
-        pace::{Looks, pause_after},
-        sweep::log_expired,
-    },
+    service::{Error, pace::Looks, sweep::log_expired},
     store::{
         Store, StoreError,
         acquire::{Acquired, Selector},
@@ -252,15 +248,17 @@ impl Dispatcher {
 
     /// Ends leases whose time has passed. True when there were any.
     async fn end_expired(&mut self) -> bool {
-        let begun = Instant::now();
-        if self.expire_from.is_some_and(|from| begun < from) {
+        if self.expire_from.is_some_and(|from| Instant::now() < from) {
             return false;
         }
         let limit = i64::try_from(MAX_ROWS).unwrap_or(i64::MAX);
         let look = self.expired.begin();
         let ended = self.store.expire(&self.pool_id, look.within, limit, "acquirer").await;
-        let took = if ended.is_ok() { begun.elapsed() } else { Duration::ZERO };
-        self.expire_from = Some(Instant::now() + pause_after(took, EXPIRE_AT_MOST_EVERY));
+        let pause = match ended {
+            Ok(_) => look.pause(EXPIRE_AT_MOST_EVERY),
+            Err(_) => EXPIRE_AT_MOST_EVERY,
+        };
+        self.expire_from = Some(Instant::now() + pause);
         self.expired.end(&look, ended.as_ref().is_ok_and(|ended| ended.len() < MAX_ROWS));
         match ended {
             Ok(ended) => {
