@@ -120,7 +120,9 @@ pub(crate) fn ensure_credited(result: &BatchItemResult) -> anyhow::Result<()> {
     match &result.outcome {
         Some(Outcome::Redemption(redemption)) => {
             let state = redemption.state();
-            ensure!(state == RedemptionState::Succeeded, "a card came to be {state:?}");
+            let failure = redemption.failure.as_ref();
+            let why = failure.map_or(&redemption.last_answer, |failure| &failure.message);
+            ensure!(state == RedemptionState::Succeeded, "a card came to be {state:?}: {why}");
             Ok(())
         }
         Some(Outcome::Error(error)) => bail!("a card was refused: {}", error.message),
