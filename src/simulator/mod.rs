@@ -22,10 +22,14 @@ mod http;
 pub mod ledger;
 mod redeem;
 
-use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
+use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail};
-use tokio::{net::TcpListener, task::JoinHandle, time::timeout};
+use tokio::{
+    net::{TcpListener, TcpSocket},
+    task::JoinHandle,
+    time::timeout,
+};
 use tokio_util::sync::CancellationToken;
 
 pub use args::SimulatorArgs;
@@ -33,6 +37,10 @@ use http::Shared;
 
 /// How long requests under way may take when the simulator stops.
 const DRAIN: Duration = Duration::from_secs(2);
+/// How many connections may wait to be accepted; the kernel may allow fewer. Thousands of callers may
+/// connect within a moment, and Linux may reset a connection that found no room after a request was
+/// written on it: a doubt that nobody asked for.
+const BACKLOG: u32 = 4096;
 
 /// A simulator that is running. It stops, abruptly, when this is dropped.
 pub struct Simulator {
@@ -64,8 +72,7 @@ impl Simulator {
     /// Reads the ledger back, binds, and serves from its own task.
     pub async fn start(args: &SimulatorArgs) -> anyhow::Result<Self> {
         let shared = Shared::open(args)?;
-        let listener = TcpListener::bind(args.listen)
-            .await
+        let listener = listen(args.listen)
             .with_context(|| format!("the simulator cannot listen on {}", args.listen))?;
         let addr = listener.local_addr().context("the simulator's address cannot be read")?;
         let (stopping, cut) = (CancellationToken::new(), CancellationToken::new());
@@ -120,6 +127,16 @@ impl Simulator {
             .await
             .context("the ledger's writer did not end")
     }
+}
+
+/// Listens with room for callers who all connect at once.
+fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if addr.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // It starts again on the address that it had, whatever connections are still ending there.
+    #[cfg(unix)]
+    socket.set_reuseaddr(true)?;
+    socket.bind(addr)?;
+    socket.listen(BACKLOG)
 }
 
 impl Drop for Simulator {
