@@ -83,7 +83,11 @@ impl App {
         let (postgres, url, secret) = database(args).await?;
         let store = Store::open(&url, args.database_connections)?;
         store.migrate().await.context("the database cannot be prepared")?;
-        let key_fits = store.check_key(&secret.check_value()).await?;
+        store.check_rights().await.context("the database cannot be used")?;
+        let key_fits = store
+            .check_key(&secret.check_value())
+            .await
+            .context("the check value of the secret key can be neither read nor kept")?;
         anyhow::ensure!(
             key_fits,
             "the secret key is not the one that this database's codes are encrypted with; \
