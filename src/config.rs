@@ -218,6 +218,11 @@ impl ServeArgs {
         database_url(self.database_url.as_ref(), self.database_url_file.as_deref())
     }
 
+    /// Whether the database is one of this server's own.
+    pub fn has_private_postgres(&self) -> bool {
+        self.database_url.is_none() && self.database_url_file.is_none()
+    }
+
     /// Refuses settings that contradict each other, and names all of them.
     pub fn check(&self) -> anyhow::Result<()> {
         let provider = &self.provider;
