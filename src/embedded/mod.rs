@@ -105,6 +105,11 @@ impl Postgres {
         socket_url(self.home.socket_dir(), database)
     }
 
+    /// The directory of its socket.
+    pub fn socket_dir(&self) -> &Path {
+        self.home.socket_dir()
+    }
+
     /// The directory that holds its data and its log.
     pub fn directory(&self) -> &Path {
         self.home.path()
