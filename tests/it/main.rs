@@ -48,6 +48,8 @@ mod redemption_commands;
 mod redemptions;
 mod reservation;
 mod resources;
+mod rights;
+mod schemas;
 mod serving;
 mod simulator;
 mod sql_rules;

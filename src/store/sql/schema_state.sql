@@ -15,4 +15,4 @@ SELECT
           AND NOT pg_has_role(c.relowner, 'USAGE')
         ORDER BY c.relname
     ) AS "not_owned!"
-FROM to_regclass(format('%I._sqlx_migrations', current_schema())) AS m (relid)
+FROM to_regclass(quote_ident(current_schema()) || '._sqlx_migrations') AS m (relid)
