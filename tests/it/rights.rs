@@ -4,7 +4,7 @@ use holdfast::{
     app::App,
     config::ServeArgs,
     rpc::pb::{CreatePlanRequest, DeletePlanRequest, Money, Plan, RedemptionState},
-    store::{Store, schema::RIGHTS},
+    store::Store,
 };
 use sqlx::{AssertSqlSafe, PgConnection};
 
@@ -30,11 +30,12 @@ impl Stage {
         stage.grant_all().await
     }
 
+    /// Gives the role what the page says that it needs.
     async fn grant_all(mut self) -> Self {
-        self.run(&format!("GRANT SELECT ON _sqlx_migrations TO {}", self.role)).await;
-        for (table, rights) in RIGHTS {
-            self.run(&format!("GRANT {} ON {table} TO {}", rights.join(", "), self.role)).await;
-        }
+        let page = include_str!("../../docs/database.md");
+        let grants = page.split("```sql").nth(1).unwrap().split("```").next().unwrap();
+        assert!(grants.matches(" TO app;").count() > 4, "{grants}");
+        self.run(&grants.replace(" TO app;", &format!(" TO {};", self.role))).await;
         self
     }
 
