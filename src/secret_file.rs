@@ -36,7 +36,7 @@ pub fn read(path: &Path, what: &str) -> anyhow::Result<Zeroizing<String>> {
     let file = fs::File::open(path).with_context(cannot_read)?;
     // Of what was opened: a link may lead elsewhere.
     let mode = file.metadata().with_context(cannot_read)?.permissions().mode();
-    match judge(mode, folder_mode(path)) {
+    match judge(mode, is_open_to_all(folder_of(path))) {
         Verdict::Fine => {}
         Verdict::Warn(why) => {
             tracing::warn!(file = %path.display(), "{what} should be for its owner alone: {why}");
@@ -56,24 +56,29 @@ pub fn read(path: &Path, what: &str) -> anyhow::Result<Zeroizing<String>> {
     Ok(text)
 }
 
-/// The permissions of the folder that the path names its file in.
-fn folder_mode(path: &Path) -> Option<u32> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    let metadata = fs::metadata(folder.unwrap_or(Path::new("."))).ok()?;
-    Some(metadata.permissions().mode())
+/// The folder that the path names its file in.
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-fn judge(mode: u32, folder: Option<u32>) -> Verdict {
-    let replaceable = folder.is_some_and(|mode| mode & OTHERS_CAN_WRITE != 0 && mode & STICKY == 0);
+/// Whether every user of this machine can put another file in the place of one in this folder.
+pub fn is_open_to_all(folder: &Path) -> bool {
+    fs::metadata(folder).is_ok_and(|metadata| {
+        let mode = metadata.permissions().mode();
+        mode & OTHERS_CAN_WRITE != 0 && mode & STICKY == 0
+    })
+}
+
+fn judge(mode: u32, is_replaceable: bool) -> Verdict {
     if mode & OTHERS_CAN_WRITE != 0 {
         Verdict::Refuse(
             "every user of this machine can write it (its permissions end in a 2, 3, 6 or 7)",
         )
     } else if mode & OTHERS_CAN_READ != 0 {
         Verdict::Warn("every user of this machine can read it; `chmod o-r` it")
-    } else if replaceable {
+    } else if is_replaceable {
         Verdict::Warn(
-            "every user of this machine can put another file in its place: its folder is open to all",
+            "every user of this machine can put another file in its place; `chmod o-w` its folder",
         )
     } else if mode & GROUP_CAN_WRITE != 0 {
         Verdict::Warn("its group can write it; `chmod g-w` it")
@@ -86,30 +91,39 @@ fn judge(mode: u32, folder: Option<u32>) -> Verdict {
 mod tests {
     use super::*;
 
-    const CLOSED: Option<u32> = Some(0o700);
-
     #[test]
     fn a_file_that_others_can_write_is_refused() {
         for mode in [0o602, 0o606, 0o666, 0o777, 0o100_646] {
-            assert!(matches!(judge(mode, CLOSED), Verdict::Refuse(_)), "{mode:o}");
+            assert!(matches!(judge(mode, false), Verdict::Refuse(_)), "{mode:o}");
         }
     }
 
     #[test]
     fn a_file_that_others_can_read_or_replace_or_a_group_can_write_is_a_warning() {
         for mode in [0o604, 0o644, 0o444, 0o620, 0o660, 0o664] {
-            assert!(matches!(judge(mode, CLOSED), Verdict::Warn(_)), "{mode:o}");
+            assert!(matches!(judge(mode, false), Verdict::Warn(_)), "{mode:o}");
         }
-        assert!(matches!(judge(0o600, Some(0o777)), Verdict::Warn(_)));
-        assert_eq!(judge(0o600, Some(0o1777)), Verdict::Fine, "a sticky folder, as /tmp is");
+        assert!(matches!(judge(0o600, true), Verdict::Warn(_)));
     }
 
     #[test]
     fn a_file_for_its_owner_or_for_a_group_to_read_is_fine() {
         for mode in [0o400, 0o600, 0o440, 0o640, 0o100_440] {
-            assert_eq!(judge(mode, CLOSED), Verdict::Fine, "{mode:o}");
+            assert_eq!(judge(mode, false), Verdict::Fine, "{mode:o}");
         }
-        assert_eq!(judge(0o600, None), Verdict::Fine);
+    }
+
+    #[test]
+    fn a_folder_is_open_to_all_when_others_can_write_it_and_it_is_not_as_tmp_is() {
+        let dir = tempfile::tempdir().unwrap();
+        for (mode, open) in
+            [(0o700, false), (0o755, false), (0o777, true), (0o1777, false), (0o703, true)]
+        {
+            fs::set_permissions(dir.path(), fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!(is_open_to_all(dir.path()), open, "{mode:o}");
+        }
+        assert_eq!(folder_of(Path::new("key")), Path::new("."));
+        assert_eq!(folder_of(Path::new("/a/key")), Path::new("/a"));
     }
 
     #[test]

@@ -14,7 +14,7 @@ const MAY_USE: [(&str, &[&str]); 19] = [
     ("overload", &[]),
     ("secret", &["domain", "secret_file"]),
     ("secret_file", &[]),
-    ("embedded", &[]),
+    ("embedded", &["secret_file"]),
     ("provider", &["domain", "config", "injection", "secret_file"]),
     ("simulator", &["config", "domain", "listen"]),
     ("store", &["domain", "injection", "overload"]),

@@ -130,6 +130,22 @@ async fn variables_complete_a_database_url_that_was_given() {
     postgres.stop().await.unwrap();
 }
 
+#[tokio::test]
+async fn a_data_directory_that_others_can_write_is_a_warning() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    fs::create_dir(&data).unwrap();
+    for (mode, warned) in [(0o755, 0), (0o777, 2)] {
+        fs::set_permissions(&data, fs::Permissions::from_mode(mode)).unwrap();
+        let mut server = serve_private(folder.path(), &[]).await;
+        // Of its directory, and of the key in it.
+        let found = warnings(&server);
+        let found = found.iter().filter(|line| line.contains("every user of this machine can put"));
+        assert_eq!(found.count(), warned, "{mode:o}: {}", server.said());
+        server.end().await;
+    }
+}
+
 /// The lines at WARN that a server has logged.
 fn warnings(server: &Process) -> Vec<String> {
     let lines = server.said();
