@@ -15,7 +15,7 @@ pub fn is_reachable(addr: SocketAddr) -> bool {
     !addr.ip().to_canonical().is_loopback()
 }
 
-/// Warns when other machines may reach `addr`. `what` is served there, `variable` sets it, and whoever reaches it
+/// Warns when other machines may reach `addr`. `what` is served there, `variable` sets it, and anyone who reaches it
 /// can do what `danger` says.
 pub fn warn_when_reachable(addr: SocketAddr, what: &str, variable: &str, danger: &str) {
     if is_reachable(addr) {

@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn a_newer_database_and_one_of_another_build_are_told_apart() {
+    fn a_newer_database_and_one_of_another_build_are_refused_in_different_words() {
         let mut applied = all_applied();
         applied[2].checksum = vec![0; 48].into();
         let error = missing(&applied).unwrap_err().to_string();
