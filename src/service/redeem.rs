@@ -26,7 +26,9 @@ use crate::{
         id::{PoolId, RedemptionId, RequestId},
         lease::LeaseRef,
         money::{Currency, Money},
-        redemption::{Ask, Capabilities, CardCode, RedemptionState, Step, reason},
+        redemption::{
+            Ask, Capabilities, CardCode, Failure, RedemptionState, Step, Verdict, reason,
+        },
     },
     injection::{self, Guard},
     overload::{self, Caller},
@@ -48,6 +50,8 @@ const MAX_BEGINS: u32 = 5;
 const FIRST_CHECK: Duration = Duration::from_millis(500);
 /// How often a redemption that another server sends is looked at, while a caller waits for it.
 const JOIN_POLL: Duration = Duration::from_millis(100);
+/// The longest back-off beside what a provider asks for that is at work on a redemption.
+const MAX_POLL_BACKOFF: Duration = Duration::from_secs(1);
 /// What the provider is called in a code's fingerprint. One provider serves an installation.
 pub(super) const PROVIDER_NAME: &str = "default";
 
@@ -318,6 +322,7 @@ impl Inner {
         let _flight = self.announce(ask.redemption_id);
         let holder = redemption.holder.as_str();
         let mut attempts = 1;
+        let mut call = Call::Send;
         let mut step = if Instant::now() < give_up_at || !injection::holds(Guard::LateIsNotSent) {
             self.send(ask).await
         } else {
@@ -332,7 +337,7 @@ impl Inner {
                     return Box::pin(conclude).await;
                 }
                 Step::SendAgain { give_up, after } => {
-                    let pause = after.unwrap_or_else(|| backoff(attempts));
+                    let pause = pause(after, attempts);
                     let unreachable = give_up.reason == reason::PROVIDER_UNREACHABLE;
                     if unreachable && attempts >= MAX_UNREACHABLE || !in_time(pause) {
                         let give_up = self.settler.give_up(redemption, give_up, attempts, holder);
@@ -341,18 +346,38 @@ impl Inner {
                     sleep(pause).await;
                     step = self.send(ask).await;
                 }
+                // Busy, as far as can be told: what it counts once may be sent again.
+                Step::Busy { after, answer }
+                    if call == Call::Send && self.limits.provider.deduplicates =>
+                {
+                    let pause = pause(after, attempts);
+                    if !in_time(pause) {
+                        let call_off = self.call_off(ask, answer, give_up_at);
+                        (step, call) = (Box::pin(call_off).await, Call::Cancel);
+                        continue;
+                    }
+                    sleep(pause).await;
+                    let answer = self.provider.send_again(ask).await;
+                    step = classify(ask, Call::Send, Doubt::InDoubt, &answer);
+                }
                 Step::LookUp { after, answer } | Step::Busy { after, answer } => {
-                    let pause = after.unwrap_or_else(|| backoff(attempts));
+                    let pause = poll_pause(after, attempts);
                     if !in_time(pause) || !self.limits.provider.looks_up {
                         step = Step::InDoubt { answer };
                         continue;
                     }
                     sleep(pause).await;
-                    let answer = self.provider.look_up(ask.redemption_id).await;
-                    step = classify(ask, Call::LookUp, Doubt::InDoubt, &answer);
+                    (step, call) = (self.look_up(ask).await, Call::LookUp);
+                }
+                Step::Unproven { answer } => {
+                    if !in_time(Duration::ZERO) || !self.limits.provider.looks_up {
+                        step = Step::InDoubt { answer };
+                        continue;
+                    }
+                    (step, call) = (self.look_up(ask).await, Call::LookUp);
                 }
                 Step::NotFound => {
-                    let answer = "the provider does not know the key that it was at work on";
+                    let answer = "the provider does not know the key that it answered to before";
                     step = Step::InDoubt { answer: answer.to_owned() };
                     continue;
                 }
@@ -368,6 +393,30 @@ impl Inner {
     async fn send(&self, ask: &Ask) -> Step {
         let answer = self.provider.send(ask).await;
         classify(ask, Call::Send, Doubt::FirstSend, &answer)
+    }
+
+    async fn look_up(&self, ask: &Ask) -> Step {
+        let answer = self.provider.look_up(ask.redemption_id).await;
+        classify(ask, Call::LookUp, Doubt::InDoubt, &answer)
+    }
+
+    /// What a redemption comes to that the provider was too busy for, as far as its answers can be
+    /// believed, until the time to send is over. Cancelled by its key it is as if it had never been sent.
+    async fn call_off(&self, ask: &Ask, busy: String, give_up_at: Instant) -> Step {
+        // Later somebody else may be at work on it.
+        if !self.limits.provider.cancels || Instant::now() >= give_up_at {
+            return Step::InDoubt { answer: busy };
+        }
+        let answer = self.provider.cancel(ask.redemption_id).await;
+        match classify(ask, Call::Cancel, Doubt::InDoubt, &answer) {
+            Step::Settle(Verdict::Failed(failure)) if failure.reason == reason::CANCELLED => {
+                let reason = reason::PROVIDER_BUSY.to_owned();
+                let message = format!("{busy}; then {}", failure.message);
+                Step::Settle(Verdict::Failed(Failure { reason, message, code_spent: false }))
+            }
+            settle @ Step::Settle(_) => settle,
+            _ => Step::InDoubt { answer: busy },
+        }
     }
 
     /// Lets callers join until the answer is dropped.
@@ -480,6 +529,21 @@ fn refused(refusal: BeginRefusal, command: &RedeemCommand) -> Error {
             }
         }
         BeginRefusal::TryAgain => StoreError::Overloaded.into(),
+    }
+}
+
+/// How long to wait before something is sent again. What the provider asks for is the least, so that one
+/// that always asks for little is asked ever more rarely all the same.
+fn pause(asked: Option<Duration>, attempts: i32) -> Duration {
+    backoff(attempts).max(asked.unwrap_or_default())
+}
+
+/// The same before an outcome is looked up. A provider that says when wants to be asked then: the back-off
+/// beside that does not grow so long that the outcome waits for it.
+fn poll_pause(asked: Option<Duration>, attempts: i32) -> Duration {
+    match asked {
+        Some(asked) => asked.max(backoff(attempts).min(MAX_POLL_BACKOFF)),
+        None => backoff(attempts),
     }
 }
 
