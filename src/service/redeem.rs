@@ -14,7 +14,7 @@ use tokio::{
     sync::watch,
     time::{Instant, sleep},
 };
-use tokio_util::task::TaskTracker;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     Error,
@@ -92,6 +92,15 @@ impl RedeemLimits {
     }
 }
 
+/// How a server that stops has to do with what is under way.
+#[derive(Clone, Debug)]
+pub struct Stopping {
+    /// What it waits for.
+    pub tasks: TaskTracker,
+    /// Cancelled when it stops: what only waits for others ends then.
+    pub closing: CancellationToken,
+}
+
 /// A card to redeem.
 #[derive(Clone, Debug)]
 pub struct RedeemCommand {
@@ -138,13 +147,13 @@ struct Inner {
     secret: Arc<SecretKey>,
     settler: Settler,
     limits: RedeemLimits,
-    tasks: TaskTracker,
+    stopping: Stopping,
     /// The redemptions that this server is at work on, for callers who join.
     flights: Mutex<HashMap<RedemptionId, watch::Receiver<()>>>,
 }
 
 impl Redeem {
-    /// Redeems over `provider`. Work that is under way is tracked by `tasks`.
+    /// Redeems over `provider`.
     pub fn new(
         store: Store,
         pools: Pools,
@@ -152,7 +161,7 @@ impl Redeem {
         secret: Arc<SecretKey>,
         settler: Settler,
         limits: RedeemLimits,
-        tasks: TaskTracker,
+        stopping: Stopping,
     ) -> Self {
         Self(Arc::new(Inner {
             store,
@@ -161,7 +170,7 @@ impl Redeem {
             secret,
             settler,
             limits,
-            tasks,
+            stopping,
             flights: Mutex::default(),
         }))
     }
@@ -170,7 +179,7 @@ impl Redeem {
     /// caller does not.
     pub async fn redeem(&self, command: RedeemCommand) -> Result<Redeemed, Error> {
         let inner = Arc::clone(&self.0);
-        let work = self.0.tasks.spawn(async move { inner.run(command).await });
+        let work = self.0.stopping.tasks.spawn(async move { inner.run(command).await });
         work.await.unwrap_or(Err(Error::Internal("the redemption's task ended early")))
     }
 
@@ -426,21 +435,36 @@ impl Inner {
         Flight { flights: &self.flights, id, _landed: landed }
     }
 
-    /// Waits until the redemption is no longer being sent, here or by another server.
+    /// Waits until the redemption is no longer being sent, here or by another server. A server that stops
+    /// waits for what it sends itself, and no longer for what another sends: then the answer is what is
+    /// known of it.
     async fn join(&self, mut redemption: Redemption) -> Result<Redemption, Error> {
         let id = redemption.redemption_id;
         let give_up_at = Instant::now() + self.limits.take_over();
+        if redemption.state == RedemptionState::Submitted {
+            tracing::debug!(pool_id = %redemption.pool_id, redemption_id = %id, "joined");
+        }
         while redemption.state == RedemptionState::Submitted && Instant::now() < give_up_at {
             let flight =
                 self.flights.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned();
-            match flight {
+            let known = match flight {
                 Some(mut landed) => {
                     // Ends with an error when the sender is dropped: then it has landed.
                     let _ = landed.changed().await;
+                    Some(self.read(&redemption.pool_id, id).await)
                 }
-                None => sleep(JOIN_POLL).await,
+                None => {
+                    let next = async {
+                        sleep(JOIN_POLL).await;
+                        self.read(&redemption.pool_id, id).await
+                    };
+                    self.stopping.closing.run_until_cancelled(next).await
+                }
+            };
+            match known {
+                Some(known) => redemption = known?,
+                None => break,
             }
-            redemption = self.read(&redemption.pool_id, id).await?;
         }
         Ok(redemption)
     }

@@ -47,6 +47,7 @@ mod redeem;
 mod redemption_commands;
 mod redemptions;
 mod reservation;
+mod resolve;
 mod resources;
 mod serving;
 mod simulator;

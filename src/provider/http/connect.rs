@@ -140,7 +140,7 @@ fn prepare(tcp: &TcpStream) -> io::Result<()> {
     Ok(())
 }
 
-trait Io: AsyncRead + AsyncWrite + Send + Unpin {
+pub(super) trait Io: AsyncRead + AsyncWrite + Send + Unpin {
     /// The socket, where every byte that comes on it is the server's word.
     fn plain(&self) -> Option<&TcpStream>;
 }
