@@ -27,7 +27,7 @@ use tokio::{
         mpsc::{self, error::TrySendError},
         oneshot,
     },
-    time::{Instant, timeout, timeout_at},
+    time::{Instant, sleep, timeout, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -58,6 +58,8 @@ use crate::{
     },
 };
 
+/// How long those may take to be told who wait when the server stops.
+const CLOSING_GRACE: Duration = Duration::from_secs(1);
 /// How many may ask at once on this server what an acquisition would make of one pool's accounts.
 const MAX_EXPLAINING: usize = 2;
 /// How long one more waits before it is refused.
@@ -209,7 +211,17 @@ impl Acquire {
             reply,
         };
         self.queue_up(waiter, &command.pool_id).await?;
-        let acquired = (&mut answer.answer).await.unwrap_or_else(|_| {
+        // Whoever waits when the server stops is told at once; but not whoever has accounts counted.
+        let too_late = async {
+            self.closing.cancelled().await;
+            sleep(CLOSING_GRACE).await;
+        };
+        let answered = tokio::select! {
+            biased;
+            answered = &mut answer.answer => answered,
+            () = too_late => return Err(Error::ShuttingDown),
+        };
+        let acquired = answered.unwrap_or_else(|_| {
             // Nobody is left who would answer; or it was dropped, because nobody waits for the answer.
             let over = command.caller.is_over();
             Err(if over { StoreError::DeadlinePassed.into() } else { Error::ShuttingDown })

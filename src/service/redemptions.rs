@@ -195,7 +195,9 @@ impl Redemptions {
 /// Refuses a word that contradicts what is recorded of a redemption whose outcome is open.
 fn check_record(recorded: &Redemption, outcome: &ResolvedOutcome) -> Result<(), Error> {
     let rule = |field: &str, said: String| {
-        let rule = format!("{said}; if that is wrong, set recorded_amount_is_wrong");
+        let rule = format!(
+            "{said}; if that is wrong, set recorded_amount_is_wrong (--recorded-amount-is-wrong)"
+        );
         Violation::new(field, rule)
     };
     let said_spent = recorded.failure.as_ref().is_some_and(|failure| failure.code_spent);
