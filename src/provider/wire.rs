@@ -210,7 +210,7 @@ impl Listed {
         let state = body.text("state").needed(&name("state"));
         let provider_ref = body.text("provider_ref").optional(&name("provider_ref"));
         let amount_minor = body.whole("amount_minor").optional(&name("amount_minor"));
-        // What is no currency is for whoever compares to see.
+        // What is no currency shows as a difference when it is compared.
         let currency_code = body.text("currency_code").optional(&name("currency_code"));
         let account_ref = body.text("account_ref").optional(&name("account_ref"));
         match (key, state, provider_ref, amount_minor, currency_code, account_ref) {

@@ -211,7 +211,7 @@ impl Acquire {
             reply,
         };
         self.queue_up(waiter, &command.pool_id).await?;
-        // Whoever waits when the server stops is told at once; but not whoever has accounts counted.
+        // The dispatcher tells those who wait when the server stops, but not those whose accounts are being counted.
         let too_late = async {
             self.closing.cancelled().await;
             sleep(CLOSING_GRACE).await;

@@ -360,14 +360,17 @@ impl Inner {
                     if call == Call::Send && self.limits.provider.deduplicates =>
                 {
                     let pause = pause(after, attempts);
-                    if !in_time(pause) {
-                        let call_off = self.call_off(ask, answer, give_up_at);
-                        (step, call) = (Box::pin(call_off).await, Call::Cancel);
+                    if in_time(pause) {
+                        sleep(pause).await;
+                        let answer = self.provider.send_again(ask).await;
+                        step = classify(ask, Call::Send, Doubt::InDoubt, &answer);
+                    } else if in_time(Duration::ZERO) && self.limits.provider.cancels {
+                        (step, call) = (Box::pin(self.call_off(ask, answer)).await, Call::Cancel);
+                    } else {
+                        // By now somebody else may be at work on it.
+                        step = Step::InDoubt { answer };
                         continue;
                     }
-                    sleep(pause).await;
-                    let answer = self.provider.send_again(ask).await;
-                    step = classify(ask, Call::Send, Doubt::InDoubt, &answer);
                 }
                 Step::LookUp { after, answer } | Step::Busy { after, answer } => {
                     let pause = poll_pause(after, attempts);
@@ -411,11 +414,7 @@ impl Inner {
 
     /// What a redemption comes to that the provider was too busy for, as far as its answers can be
     /// believed, until the time to send is over. Cancelled by its key it is as if it had never been sent.
-    async fn call_off(&self, ask: &Ask, busy: String, give_up_at: Instant) -> Step {
-        // Later somebody else may be at work on it.
-        if !self.limits.provider.cancels || Instant::now() >= give_up_at {
-            return Step::InDoubt { answer: busy };
-        }
+    async fn call_off(&self, ask: &Ask, busy: String) -> Step {
         let answer = self.provider.cancel(ask.redemption_id).await;
         match classify(ask, Call::Cancel, Doubt::InDoubt, &answer) {
             Step::Settle(Verdict::Failed(failure)) if failure.reason == reason::CANCELLED => {

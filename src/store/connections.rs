@@ -194,7 +194,7 @@ impl Connections {
     /// Asks Postgres to cancel what a backend runs. False when it could not be asked.
     async fn cancel(&self, pid: i32, since: OffsetDateTime) -> bool {
         let cancel = async {
-            let _turn = self.cancelling.lock().await;
+            let _one_at_a_time = self.cancelling.lock().await;
             let mut connection = PgConnection::connect_with(&self.options).await?;
             let cancel = sqlx::query_file_scalar!("src/store/sql/cancel_backend.sql", pid, since);
             let found = cancel.fetch_optional(&mut connection).await?;
@@ -229,7 +229,7 @@ async fn has_ended(connection: &mut PgConnection) -> bool {
     false
 }
 
-/// What is held as long as a statement runs in Postgres, whoever waits for it.
+/// What is held as long as a statement runs in Postgres, also when nobody waits for it.
 #[derive(Debug, Default)]
 pub(super) struct Held {
     /// Of the connections, for what only reads.
@@ -283,7 +283,7 @@ impl Lent {
 impl Drop for Lent {
     /// Nobody waits for its statement any more. It has to end before the connection can be used again, and
     /// before others have what it held: one that only reads is cancelled. A connection on which nothing
-    /// ends, because the server is gone, is given up.
+    /// ends, because the server is gone, is closed.
     fn drop(&mut self) {
         let Some(mut backend) = self.backend.take() else { return };
         let (held, pool) = (std::mem::take(&mut self.held), self.pool.clone());

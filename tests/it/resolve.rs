@@ -109,7 +109,7 @@ async fn a_word_about_a_redemption_that_has_changed_since_is_not_recorded() {
         inferred: false,
     };
     let (store, pool_id) = (world.store(), PoolId::parse(POOL).unwrap());
-    // Whoever saw it in doubt knows nothing of the credit that was recorded since.
+    // A person who saw it in doubt knows nothing of the credit that was recorded since.
     let then = store.settle(&pool_id, settlement(Seen::InDoubt));
     assert!(matches!(then.await.unwrap(), Settled::Already));
     assert_eq!(clients.redemption(&open.redemption_id).await, open);

@@ -44,7 +44,7 @@ async fn a_stop_does_not_wait_for_what_a_killed_server_was_sending() {
         // Open until the server is killed.
         let _session = match joins {
             Joins::Redeem => {
-                let called = |r: &mut pb::RedeemRequest| r.request_id = "wish".to_owned();
+                let called = |r: &mut pb::RedeemRequest| r.request_id = "joined-request".to_owned();
                 first.redeem(&held, &code, called).await.unwrap_err();
                 None
             }
@@ -63,7 +63,7 @@ async fn a_stop_does_not_wait_for_what_a_killed_server_was_sending() {
             match joins {
                 Joins::Redeem => {
                     let reply = clients
-                        .redeem(&held, &code, |r| r.request_id = "wish".to_owned())
+                        .redeem(&held, &code, |r| r.request_id = "joined-request".to_owned())
                         .await
                         .unwrap();
                     reply.redemption.unwrap()

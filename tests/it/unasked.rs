@@ -10,6 +10,10 @@ use holdfast::{
     domain::redemption::Step,
     provider::{Answer, Provider},
     rpc::pb::{self, RedemptionState},
+    simulator::{
+        faults::{Fault, Faults},
+        ledger,
+    },
 };
 
 use crate::{
@@ -18,13 +22,16 @@ use crate::{
         batch::{item, opening, run},
         proxy::{
             Proxy,
-            http::{Fault, Http, request, unasked},
+            http::{
+                Fault::{DelayReply, SpeakBefore},
+                Http, request, unasked,
+            },
         },
         world::{World, eur, lease},
     },
 };
 
-/// How many cards are redeemed while the provider speaks out of turn.
+/// How many cards are redeemed while the provider speaks unasked.
 const CARDS: usize = 240;
 
 #[tokio::test]
@@ -56,7 +63,7 @@ async fn a_refusal_that_names_nobody_is_not_believed_on_a_connection_that_is_use
     for (round, answer) in answers.into_iter().enumerate() {
         // Every request that is not the first on its connection meets it.
         let when = request("POST", "/redemptions").always();
-        let spoken = proxy.fault(when, Fault::SpeakBefore(answer.clone()));
+        let spoken = proxy.fault(when, SpeakBefore(answer.clone()));
         let items: Vec<_> = (0..CARDS / 6)
             .map(|n| pb::BatchItem {
                 expected: Some(eur(1000)),
@@ -94,13 +101,38 @@ async fn a_refusal_without_a_key_on_a_connection_that_is_used_again_is_looked_up
     let code = world.code("warm");
     clients.redeem(&held, &code, |_| {}).await.unwrap();
     let refused = unasked(402, r#"{"failure":{"code":"MAYBE","code_spent":false}}"#);
-    let spoken = proxy.fault(request("POST", "/redemptions"), Fault::SpeakBefore(refused));
-    let looked_up =
-        proxy.fault(request("GET", "/redemptions/"), Fault::DelayReply(Default::default()));
+    let spoken = proxy.fault(request("POST", "/redemptions"), SpeakBefore(refused));
+    let looked_up = proxy.fault(request("GET", "/redemptions/"), DelayReply(Default::default()));
     let redeemed = clients.redeem(&held, &world.code("next"), |_| {}).await.unwrap();
     let redemption = redeemed.redemption.unwrap();
     assert_eq!(redemption.state(), RedemptionState::Succeeded, "{redemption:?}");
     assert_eq!((spoken.times(), looked_up.times(), redemption.attempts), (1, 1, 2));
+    clients.release(&held).await.unwrap();
+}
+
+/// "Nothing was executed" may be to another request too: when time is up the key is cancelled, which is
+/// proof.
+#[tokio::test]
+async fn a_provider_that_stays_busy_on_a_connection_that_is_used_again_has_the_key_cancelled() {
+    let world = World::start().await;
+    let mut clients = world.clients(0).await;
+    clients.create_account("a", |_| {}).await;
+    let held = lease(&clients.acquire(|_| {}).await.unwrap());
+    clients.redeem(&held, &world.code("warm"), |_| {}).await.unwrap();
+    let code = world.code("busy");
+    world.fault(&code, &[Fault::Busy; 50]);
+    let redeemed = clients.redeem(&held, &code, |_| {}).await.unwrap().redemption.unwrap();
+    assert_eq!(redeemed.state(), RedemptionState::Failed, "{redeemed:?}");
+    let failure = redeemed.failure.unwrap();
+    assert_eq!((&*failure.reason, failure.code_spent), ("PROVIDER_BUSY", false));
+    assert!(failure.message.contains("cancelled at the provider"), "{}", failure.message);
+    let rows = ledger::read(&world.ledger).unwrap();
+    let last = rows.last().unwrap();
+    assert_eq!((&*last.key, last.state), (&*redeemed.redemption_id, ledger::State::Cancelled));
+    // So that the card can be redeemed under another request.
+    world.set_faults(Faults::default());
+    let again = clients.redeem(&held, &code, |r| r.request_id = "again".into()).await.unwrap();
+    assert_eq!(again.redemption.unwrap().state(), RedemptionState::Succeeded);
     clients.release(&held).await.unwrap();
 }
 

@@ -180,7 +180,7 @@ impl Connection {
         let mut left = bytes;
         while !left.is_empty() {
             let written = poll_fn(|context| {
-                // Before the first part whoever took the connection has made sure.
+                // Before the first part the caller has made sure.
                 let is_broken_into = left.len() < bytes.len() && self.is_broken_into(context);
                 self.is_used = true;
                 if is_broken_into {
@@ -214,7 +214,7 @@ impl Connection {
         Poll::Ready(Ok(space.filled().len()))
     }
 
-    /// Whether anything came; if not, whoever writes hears of it when it does.
+    /// Whether anything came; if not, the writer hears of it when it does.
     fn is_broken_into(&mut self, context: &mut Context<'_>) -> bool {
         !self.is_quiet() || self.poll_read(context, &mut BytesMut::new()).is_ready()
     }
