@@ -87,6 +87,10 @@ pub(super) struct ResolveArgs {
     /// The code is spent: trying it elsewhere is no use. For failed, and only for it.
     #[arg(long, conflicts_with = "amount_minor")]
     code_spent: bool,
+    /// What is recorded of the amount is wrong. Without it an outcome that contradicts the record is
+    /// refused: another amount than the provider said that it credited, or ten times the expected one.
+    #[arg(long)]
+    recorded_amount_is_wrong: bool,
     /// Why: 1 to 1000 characters, kept for good.
     #[arg(long)]
     reason: String,
@@ -233,6 +237,7 @@ async fn resolve(args: ResolveArgs) -> anyhow::Result<()> {
         reason: args.reason,
         evidence: args.evidence,
         resolved_by: args.by.to_string(),
+        recorded_amount_is_wrong: args.recorded_amount_is_wrong,
     };
     let reply = server.redemptions().resolve_redemption(unary(request)).await.map_err(RpcError)?;
     print(args.format, reply, |reply| reply.redemption)

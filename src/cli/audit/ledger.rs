@@ -24,13 +24,24 @@ use crate::{
 /// Lines between two looks at the progress.
 const SHOW_EVERY: u64 = 10_000;
 
-#[derive(Deserialize)]
 struct Row {
-    #[serde(flatten)]
     listed: Listed,
+    at: Option<OffsetDateTime>,
+}
+
+#[derive(Deserialize)]
+struct Time {
     /// When it came to stand so; a file without is all of the audit's time.
     #[serde(default, with = "time::serde::rfc3339::option")]
     at: Option<OffsetDateTime>,
+}
+
+impl Row {
+    fn read(line: &[u8]) -> Option<Self> {
+        let line = line.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(line);
+        let Time { at } = serde_json::from_slice(line).ok()?;
+        Some(Self { listed: Listed::read(line).ok()?, at })
+    }
 }
 
 /// A ledger that was read.
@@ -66,9 +77,9 @@ pub(super) fn read(
                 )
             }
             // What is wrong with it is left out: it may hold a code.
-            Line::Whole(number, text) => match serde_json::from_slice::<Row>(text) {
-                Err(_) => broken = Some(number),
-                Ok(row) => {
+            Line::Whole(number, text) => match Row::read(text) {
+                None => broken = Some(number),
+                Some(row) => {
                     ledger.add(&row, window, names)?;
                     if number % SHOW_EVERY == 0 {
                         progress.show(format_args!("the ledger: {number} lines"));
