@@ -20,6 +20,7 @@ pub mod service;
 pub mod rpc;
 
 pub mod health;
+pub mod listener;
 pub mod telemetry;
 
 pub mod admin;

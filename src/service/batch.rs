@@ -3,13 +3,13 @@
 //! An item's redemption stands for the request `batch:BATCH_ID:ITEM_ID`. That is all that a batch is:
 //! opening it again finds what was begun by those names, and nothing else has to be kept.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, pin::pin, sync::Arc, time::Duration};
 
 use futures_util::{Stream, StreamExt as _};
 use tokio::{
     sync::mpsc,
     task::{self, JoinError, JoinSet},
-    time::MissedTickBehavior,
+    time::{Instant, MissedTickBehavior},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -28,12 +28,18 @@ use crate::{
         money::Money,
         redemption::{CardCode, RedemptionState},
     },
-    overload::Caller,
+    overload::{Caller, FairPermit},
     store::{Store, acquire::Selector, pool::Pool},
 };
 
 /// How often progress is told, while there is any.
 const PROGRESS: Duration = Duration::from_secs(1);
+/// How often it is told though nothing was: a stream on which nothing is said is ended by what lies between, such
+/// as a proxy.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(10);
+/// What the items under way come to at most, in bytes, before no more are read: one of the size of a message is
+/// always taken.
+const MAX_ITEM_BYTES: usize = 4 * 1024 * 1024;
 /// Results that wait for the client to read them. When it does not, no more items are begun.
 const UNREAD_RESULTS: usize = 32;
 /// How often an item whose account turned out not to be for it gets another.
@@ -78,6 +84,8 @@ pub struct BatchItem {
     pub expected: Option<Money>,
     /// Replaces, field by field, what the batch says.
     pub selection: Selection,
+    /// How long its message was.
+    pub bytes: usize,
 }
 
 /// What the client sent after opening.
@@ -203,9 +211,11 @@ impl Batch {
             events,
             client_gone: CancellationToken::new(),
             running: JoinSet::new(),
-            names: HashMap::new(),
+            open_items: HashMap::new(),
+            bytes: 0,
             counts: Counts::default(),
             told: Counts::default(),
+            spoke: Instant::now(),
         };
         self.0.tasks.spawn(driver.run(items));
         Ok((pool, receiver))
@@ -222,9 +232,21 @@ struct Driver {
     events: mpsc::Sender<BatchEvent>,
     client_gone: CancellationToken,
     running: JoinSet<Result<Redeemed, Error>>,
-    names: HashMap<task::Id, String>,
+    open_items: HashMap<task::Id, OpenItem>,
+    /// What those come to.
+    bytes: usize,
     counts: Counts,
     told: Counts,
+    /// When something was told.
+    spoke: Instant,
+}
+
+/// An item under way.
+struct OpenItem {
+    name: String,
+    bytes: usize,
+    #[allow(dead_code, reason = "it is kept, not read")]
+    room: FairPermit,
 }
 
 impl Driver {
@@ -239,12 +261,23 @@ impl Driver {
         let mut progress = tokio::time::interval(PROGRESS);
         progress.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut end = None;
+        // Waits in its place among the pool's batches until it is there.
+        let overload = self.batch.services.store.overload().clone();
+        let pool_id = self.open.pool_id.clone();
+        let mut room = pin!(overload.open_item(pool_id.as_str()));
+        let mut has_room = None;
         while end.is_none() || !self.running.is_empty() {
-            let may_read = end.is_none() && self.running.len() < self.open.max_in_flight;
+            let wants = end.is_none()
+                && self.running.len() < self.open.max_in_flight
+                && self.bytes < MAX_ITEM_BYTES;
             tokio::select! {
                 Some(done) = self.running.join_next_with_id() => self.finish(done).await,
-                item = items.next(), if may_read => match item {
-                    Some(Ok(item)) => self.take(item).await,
+                permit = &mut room, if wants && has_room.is_none() => {
+                    has_room = Some(permit);
+                    room.set(overload.open_item(pool_id.as_str()));
+                }
+                item = items.next(), if wants && has_room.is_some() => match item {
+                    Some(Ok(item)) => self.take(item, &mut has_room).await,
                     Some(Err(error)) => end = Some(Err(error)),
                     None => end = Some(Ok(())),
                 },
@@ -269,12 +302,12 @@ impl Driver {
         let _ = self.events.send(last).await;
     }
 
-    async fn take(&mut self, incoming: Incoming) {
+    async fn take(&mut self, incoming: Incoming, room: &mut Option<FairPermit>) {
         self.counts.received += 1;
         match incoming {
             Incoming::Malformed(item_id, error) => self.tell(item_id, Err(error)).await,
             Incoming::Item(item) => {
-                let name = item.item_id.to_string();
+                let (name, bytes) = (item.item_id.to_string(), item.bytes);
                 let work = Item {
                     batch: Arc::clone(&self.batch),
                     open: Arc::clone(&self.open),
@@ -284,7 +317,10 @@ impl Driver {
                     item,
                 };
                 let task = self.running.spawn(work.run());
-                self.names.insert(task.id(), name);
+                if let Some(room) = room.take() {
+                    self.open_items.insert(task.id(), OpenItem { name, bytes, room });
+                }
+                self.bytes += bytes;
                 self.counts.in_flight += 1;
             }
         }
@@ -296,8 +332,9 @@ impl Driver {
             Err(error) => (error.id(), Err(Error::Internal("the item's task ended early"))),
         };
         self.counts.in_flight -= 1;
-        let item_id = self.names.remove(&id).unwrap_or_default();
-        self.tell(item_id, outcome).await;
+        let item = self.open_items.remove(&id);
+        self.bytes -= item.as_ref().map_or(0, |item| item.bytes);
+        self.tell(item.map(|item| item.name).unwrap_or_default(), outcome).await;
     }
 
     async fn tell(&mut self, item_id: String, outcome: Result<Redeemed, Error>) {
@@ -313,14 +350,19 @@ impl Driver {
         // An error means that the client has gone; `run` sees that for itself.
         let outcome = Box::new(outcome);
         let _ = self.events.send(BatchEvent::Result { item_id, outcome }).await;
+        self.spoke = Instant::now();
     }
 
-    /// Left out when the client has results to read first.
+    /// When there is any, and when nothing was told for long. Left out when the client has results to read
+    /// first.
     fn tell_progress(&mut self) {
-        if self.counts != self.told
+        // The ticks come that much apart, and one that comes early must not cost another.
+        let is_quiet = self.spoke.elapsed() + PROGRESS / 2 >= SIGN_OF_LIFE;
+        if (is_quiet || self.counts != self.told)
             && self.events.try_send(BatchEvent::Progress(self.counts)).is_ok()
         {
             self.told = self.counts;
+            self.spoke = Instant::now();
         }
     }
 }
@@ -372,7 +414,8 @@ impl Item {
         let mut leases = 1;
         loop {
             // Waits for a place: an item is not refused for want of one, it slows its stream.
-            let caller = Caller::new(self.batch.services.store.overload().admit_item().await, None);
+            let overload = self.batch.services.store.overload();
+            let caller = Caller::new(overload.admit_item(self.open.pool_id.as_str()).await, None);
             let lease = match self.acquire(&caller, worth.as_ref()).await {
                 // It may have been sent twice, and the first one was begun.
                 Err(
@@ -407,7 +450,7 @@ impl Item {
     /// is locked meanwhile, and nobody asks on when the client goes away.
     async fn inquire(&self) -> Result<Option<Worth>, Error> {
         let worth = tokio::select! {
-            worth = self.batch.services.inquiry.ask(&self.item.code) => worth?,
+            worth = self.batch.services.inquiry.ask(&self.open.pool_id, &self.item.code) => worth?,
             () = self.client_gone.cancelled() => return Err(Error::Internal("the client has gone")),
         };
         if let Some(worth) = &worth {

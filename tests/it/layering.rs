@@ -6,7 +6,7 @@ use std::{
 };
 
 /// Each module, and those that it may use.
-const MAY_USE: [(&str, &[&str]); 17] = [
+const MAY_USE: [(&str, &[&str]); 18] = [
     ("domain", &[]),
     ("config", &["domain"]),
     ("injection", &[]),
@@ -19,7 +19,8 @@ const MAY_USE: [(&str, &[&str]); 17] = [
     ("service", &["domain", "injection", "overload", "secret", "provider", "store"]),
     ("rpc", &["domain", "overload", "service", "store"]),
     ("health", &["store"]),
-    ("admin", &["health"]),
+    ("listener", &[]),
+    ("admin", &["health", "listener"]),
     ("shutdown", &["health", "rpc"]),
     ("telemetry", &[]),
     (
@@ -30,6 +31,7 @@ const MAY_USE: [(&str, &[&str]); 17] = [
             "embedded",
             "health",
             "injection",
+            "listener",
             "provider",
             "rpc",
             "secret",
@@ -45,7 +47,7 @@ const MAY_USE: [(&str, &[&str]); 17] = [
 /// Libraries that only some modules know.
 const KNOWN_TO: [(&str, &[&str]); 7] = [
     ("sqlx", &["store"]),
-    ("tonic", &["rpc", "health", "app", "cli"]),
+    ("tonic", &["rpc", "health", "listener", "app", "cli"]),
     ("prost", &["rpc", "cli"]),
     ("httparse", &["provider"]),
     ("tokio_rustls", &["provider"]),
@@ -59,6 +61,7 @@ const KNOWN_TO: [(&str, &[&str]); 7] = [
             "embedded",
             "health",
             "injection",
+            "listener",
             "overload",
             "provider",
             "rpc",
