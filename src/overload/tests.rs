@@ -185,7 +185,7 @@ async fn items_wait_for_a_place_and_follow_the_limit() {
     let overload = Overload::new();
     let held = || overload.0.items.places.held();
     let size = WORK.start * ITEMS_SHARE / 100;
-    let of_one_pool = size * 8 / 9;
+    let of_one_pool = (size * 8).div_ceil(9);
     let mut items = Vec::new();
     for _ in 0..of_one_pool {
         items.push(overload.admit_item("a").await);

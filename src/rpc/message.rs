@@ -21,7 +21,8 @@ use super::{codec::MAX_MESSAGE_BYTES, status};
 use crate::overload::{Budget, Hold};
 
 /// How long a message may take from its call, or from its first byte, to its last.
-pub(super) const MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const MESSAGE_TIMEOUT: Duration =
+    if cfg!(test) { Duration::from_millis(100) } else { Duration::from_secs(10) };
 /// A flag, and the length.
 const HEADER_BYTES: usize = 5;
 /// What a call that is not complete occupies besides the bytes of its message.

@@ -19,7 +19,6 @@ pub mod redemption;
 pub mod reflection;
 mod refusal;
 mod status;
-mod trailers;
 
 /// The longest request, in bytes. It is refused by its length, before tonic would.
 pub const MAX_REQUEST_BYTES: usize = codec::MAX_MESSAGE_BYTES;

@@ -2,7 +2,9 @@
 //!
 //! Every error carries an `ErrorInfo` with a reason of the contract, and a `BadRequest`, `RetryInfo`
 //! or `ResourceInfo` where it fits. Its block of headers is bounded, whatever the request held
-//! ([`trailers`](super::trailers)).
+//! ([`trailers`]).
+
+mod trailers;
 
 use std::{collections::HashMap, time::Duration};
 
@@ -10,7 +12,7 @@ use prost::DecodeError;
 use tonic::{Code, Status};
 use tonic_types::ErrorDetails;
 
-use super::trailers::{fit, fit_violations};
+use self::trailers::{fit, fit_violations};
 use crate::{
     domain::choice::Choice,
     service::{Error, error::Violation},

@@ -16,6 +16,8 @@ use crate::service::error::Violation;
 pub(super) const MAX_BLOCK_BYTES: usize = 4096 - 512;
 /// How long one text may be, in bytes, where the block would be too large otherwise; one after the other is tried.
 const CAPS: [usize; 5] = [512, 256, 128, 64, 24];
+/// So many fields tell what is wrong, even where others are only counted.
+const ENOUGH: usize = 4;
 
 /// The error, with texts cut where it would be too large.
 pub(super) fn fit(code: Code, text: &str, details: ErrorDetails) -> Status {
@@ -26,39 +28,50 @@ pub(super) fn fit(code: Code, text: &str, details: ErrorDetails) -> Status {
     let with = |cap| Status::with_error_details(code, cut(text, cap), cut_details(&details, cap));
     let shorter = CAPS.into_iter().map(with).find(|status| bytes(status) <= MAX_BLOCK_BYTES);
     // Only the reason is left of one that is too large even so.
-    shorter.unwrap_or_else(|| Status::with_error_details(code, cut(text, CAPS[4]), bare(&details)))
+    shorter.unwrap_or_else(|| Status::with_error_details(code, cut(text, 24), bare(&details)))
 }
 
-/// The error that names as many of `violations` as there is room for, and says how many are left out.
+/// The error that names as many of `violations` as there is room for, and says how many are left out. Where the
+/// rules are not told in its text too, they are in its details.
 pub(super) fn fit_violations(
     code: Code,
     details: &ErrorDetails,
     violations: &[Violation],
 ) -> Status {
-    let with = |cap: usize, named: usize| {
-        let mut details = details.clone();
-        let mut texts = Vec::new();
-        for violation in &violations[..named] {
-            let (field, rule) = (cut(&violation.field, cap), cut(&violation.rule, cap));
-            texts.push(format!("{field}: {rule}"));
-            details.add_bad_request_violation(field, rule);
-        }
-        match violations.len() - named {
-            0 => {}
-            1 => texts.push("and 1 more field breaks its rule".to_owned()),
-            more => texts.push(format!("and {more} more fields break their rules")),
-        }
-        Status::with_error_details(code, texts.join("; "), details)
+    let fits = |status: &Status| bytes(status) <= MAX_BLOCK_BYTES;
+    let each: Vec<_> = violations.iter().map(|v| format!("{}: {}", v.field, v.rule)).collect();
+    let whole = Status::with_error_details(code, each.join("; "), named(details, violations, None));
+    if fits(&whole) {
+        return whole;
+    }
+    let with = |cap, most: usize| {
+        let (first, left_out) = violations.split_at(most);
+        let fields: Vec<_> = first.iter().map(|violation| cut(&violation.field, cap)).collect();
+        let more = match left_out.len() {
+            0 => String::new(),
+            more => format!(", and {more} more"),
+        };
+        let text = format!("these fields break their rules: {}{more}", fields.join(", "));
+        Status::with_error_details(code, text, named(details, first, Some(cap)))
     };
-    let fits = |cap, named| bytes(&with(cap, named)) <= MAX_BLOCK_BYTES;
     for cap in CAPS {
-        let most = (1..=violations.len()).collect::<Vec<_>>().partition_point(|n| fits(cap, *n));
+        let counts: Vec<_> = (1..=violations.len()).collect();
+        let most = counts.partition_point(|most| fits(&with(cap, *most)));
         // Few of many are named in full before more of them are cut.
-        if most == violations.len() || most >= 4 || cap == CAPS[4] && most > 0 {
+        if most == violations.len() || most >= ENOUGH || cap == CAPS[CAPS.len() - 1] {
             return with(cap, most);
         }
     }
-    with(CAPS[4], 0)
+    whole
+}
+
+fn named(details: &ErrorDetails, violations: &[Violation], cap: Option<usize>) -> ErrorDetails {
+    let cap = cap.unwrap_or(usize::MAX);
+    let mut details = details.clone();
+    for violation in violations {
+        details.add_bad_request_violation(cut(&violation.field, cap), cut(&violation.rule, cap));
+    }
+    details
 }
 
 /// What a status comes to as a block.
@@ -167,7 +180,8 @@ mod tests {
             if let Error::Invalid(violations) = &error {
                 let named = details.bad_request().map_or(0, |bad| bad.field_violations.len());
                 let more = violations.len() - named;
-                prop_assert!(more == 0 || status.message().contains(&format!("and {more} more")));
+                let counted = ["and ", &more.to_string(), " more"].concat();
+                prop_assert!(more == 0 || status.message().contains(&counted));
                 prop_assert!(named > 0);
             }
         }
@@ -180,8 +194,8 @@ mod tests {
         details.set_resource_info("account", "a".repeat(200), "", "there is no such account");
         let status = fit(Code::NotFound, "there is no such account", details.clone());
         assert_eq!(status.message(), "there is no such account");
-        assert_eq!(status.get_error_details().resource_info(), details.resource_info());
-        assert_eq!(status.get_error_details().error_info(), details.error_info());
+        let whole = Status::with_error_details(Code::NotFound, status.message(), details);
+        assert_eq!(status.details(), whole.details());
     }
 
     #[test]
@@ -192,8 +206,7 @@ mod tests {
         let status = status(&Error::Invalid(violations));
         assert!(bytes(&status) <= MAX_BLOCK_BYTES);
         let named = status.get_error_details().bad_request().unwrap().field_violations.len();
-        assert!((4..12).contains(&named), "{named}");
-        let more = 12 - named;
-        assert!(status.message().ends_with(&format!("and {more} more fields break their rules")));
+        assert!((ENOUGH..12).contains(&named), "{named}");
+        assert!(status.message().ends_with(&format!(", and {} more", 12 - named)));
     }
 }
