@@ -5,14 +5,13 @@
 //! their callers' streams are reset.
 
 use std::{
+    collections::VecDeque,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
 };
 
 use bytes::Bytes;
-use futures_util::FutureExt as _;
 use http_body::{Body, Frame};
-use http_body_util::BodyExt as _;
 use tonic::Status;
 
 use super::status;
@@ -28,51 +27,81 @@ pub(super) fn bounded(
     budget: &Budget,
     kept: Option<Place>,
 ) -> http::Response<tonic::body::Body> {
-    answer.map(|mut body| {
+    answer.map(|body| {
         if body.is_end_stream() {
             return body;
         }
-        // Encoded now: until then it occupies more, and nobody counts it.
-        let next = match body.frame().now_or_never() {
-            Some(Some(Ok(frame))) => match frame.into_data() {
-                Ok(data) => Next::of(data, budget),
-                Err(other) => Next::Frame(Ok(other)),
-            },
-            Some(Some(Err(error))) => Next::Frame(Err(error)),
-            Some(None) => Next::End,
-            None => Next::Unknown,
-        };
-        tonic::body::Body::new(Bounded { next, body, budget: budget.clone(), _kept: kept })
+        let mut bounded =
+            Bounded { next: VecDeque::new(), body: Some(body), budget: budget.clone(), _kept: kept };
+        // A message and its trailers are encoded now: until then they occupy more, and nobody counts it. What
+        // encodes them keeps its buffer until it is dropped.
+        let mut cx = Context::from_waker(Waker::noop());
+        while bounded.next.len() < 2 && bounded.poll_body(&mut cx).is_ready() {}
+        tonic::body::Body::new(bounded)
     })
 }
 
 /// What is to be handed on.
 enum Next {
-    /// Whatever the body has.
-    Unknown,
     Frame(Result<Frame<Bytes>, Status>),
     /// What the hold keeps.
     Held(Hold),
-    /// Nothing more.
-    End,
-}
-
-impl Next {
-    fn of(data: Bytes, budget: &Budget) -> Self {
-        if data.len() <= CHUNK_BYTES {
-            return Self::Frame(Ok(Frame::data(data)));
-        }
-        let hold = budget.hold(data.len());
-        hold.keep(data);
-        Self::Held(hold)
-    }
 }
 
 struct Bounded {
-    next: Next,
-    body: tonic::body::Body,
+    next: VecDeque<Next>,
+    /// What comes after that; `None` once nothing does.
+    body: Option<tonic::body::Body>,
     budget: Budget,
     _kept: Option<Place>,
+}
+
+impl Bounded {
+    /// Gets the next frame of the body ready. Pending too when there is none, ever.
+    fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(body) = &mut self.body else { return Poll::Pending };
+        let frame = std::task::ready!(Pin::new(&mut *body).poll_frame(cx));
+        if frame.is_none() || body.is_end_stream() {
+            self.body = None;
+        }
+        if let Some(frame) = frame {
+            let next = self.next_of(frame);
+            self.next.push_back(next);
+        }
+        Poll::Ready(())
+    }
+
+    fn next_of(&self, frame: Result<Frame<Bytes>, Status>) -> Next {
+        match frame.map(Frame::into_data) {
+            Ok(Ok(data)) if data.len() > CHUNK_BYTES => {
+                let hold = self.budget.hold(data.len());
+                hold.keep(data);
+                Next::Held(hold)
+            }
+            Ok(Ok(data)) => Next::Frame(Ok(Frame::data(data))),
+            Ok(Err(other)) => Next::Frame(Ok(other)),
+            Err(error) => Next::Frame(Err(error)),
+        }
+    }
+
+    fn hand_on(&mut self, next: Next) -> Result<Frame<Bytes>, Status> {
+        match next {
+            Next::Frame(frame) => frame,
+            Next::Held(hold) if hold.is_gone() => {
+                self.next.clear();
+                self.body = None;
+                Err(status::answer_not_taken())
+            }
+            Next::Held(hold) => {
+                let (chunk, left) = hold.next_chunk(CHUNK_BYTES);
+                if left > 0 {
+                    hold.set(left);
+                    self.next.push_front(Next::Held(hold));
+                }
+                Ok(Frame::data(chunk))
+            }
+        }
+    }
 }
 
 impl Body for Bounded {
@@ -83,51 +112,26 @@ impl Body for Bounded {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let this = &mut *self;
         loop {
-            match std::mem::replace(&mut this.next, Next::Unknown) {
-                Next::Frame(frame) => return Poll::Ready(Some(frame)),
-                Next::End => {
-                    this.next = Next::End;
-                    return Poll::Ready(None);
-                }
-                Next::Held(hold) if hold.is_gone() => {
-                    this.next = Next::End;
-                    return Poll::Ready(Some(Err(status::answer_not_taken())));
-                }
-                Next::Held(hold) => {
-                    let (chunk, left) = hold.next_chunk(CHUNK_BYTES);
-                    if left > 0 {
-                        hold.set(left);
-                        this.next = Next::Held(hold);
-                    }
-                    return Poll::Ready(Some(Ok(Frame::data(chunk))));
-                }
-                Next::Unknown => {}
+            if let Some(next) = self.next.pop_front() {
+                return Poll::Ready(Some(self.hand_on(next)));
             }
-            let frame = std::task::ready!(Pin::new(&mut this.body).poll_frame(cx));
-            this.next = match frame {
-                None => Next::End,
-                Some(Ok(frame)) => match frame.into_data() {
-                    Ok(data) => Next::of(data, &this.budget),
-                    Err(other) => Next::Frame(Ok(other)),
-                },
-                Some(Err(error)) => Next::Frame(Err(error)),
-            };
+            if self.body.is_none() {
+                return Poll::Ready(None);
+            }
+            std::task::ready!(self.poll_body(cx));
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.next {
-            Next::End => true,
-            Next::Unknown => self.body.is_end_stream(),
-            Next::Frame(_) | Next::Held(_) => false,
-        }
+        self.next.is_empty() && self.body.as_ref().is_none_or(Body::is_end_stream)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use http_body_util::BodyExt as _;
+
     use super::*;
     use crate::overload::Overload;
 
