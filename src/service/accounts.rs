@@ -13,6 +13,7 @@ use crate::{
         id::{AccountId, PlanId, PoolId},
         money::Money,
     },
+    overload::Place,
     store::{
         Store,
         account::{Account, AccountChange, AccountEvent, AccountFilter, NewAccount},
@@ -59,6 +60,11 @@ impl Accounts {
     /// A pool, for an import into it.
     pub async fn pool(&self, pool_id: &PoolId) -> Result<Pool, Error> {
         self.pools.settings(pool_id).await
+    }
+
+    /// A place for the work of one chunk of an import, as soon as there is one for the pool.
+    pub async fn at_work(&self, pool_id: &PoolId) -> Place {
+        self.store.overload().admit_item(pool_id.as_str()).await
     }
 
     /// Creates accounts, and says of each what became of it, in their order.

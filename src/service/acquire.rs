@@ -33,7 +33,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::{
     dispatcher::{Dispatcher, MAX_WAITING},
-    turns::{Turns, Waiter},
+    turns::{MAX_ROWS, Turns, Waiter},
     walks::WalksByWish,
 };
 use super::{
@@ -234,18 +234,22 @@ impl Acquire {
     }
 
     /// Puts somebody at the end of the pool's queue. Where that is full a call is refused; the item of a
-    /// stream waits for room, for as long as it would for an account.
+    /// stream waits for room, for as long as it would for an account. An item behind many who have just come
+    /// keeps nobody of another pool from work meanwhile.
     async fn queue_up(&self, waiter: Waiter, pool_id: &PoolId) -> Result<(), Error> {
         let until = waiter.until;
         let is_item = waiter.caller.is_item();
-        let Err(TrySendError::Full(waiter)) = self.queue(pool_id).waiters.try_send(waiter) else {
+        let waiters = self.queue(pool_id).waiters;
+        if is_item && waiters.max_capacity() - waiters.capacity() >= MAX_ROWS {
+            waiter.caller.step_aside();
+        }
+        let Err(TrySendError::Full(waiter)) = waiters.try_send(waiter) else {
             // Where the other end is gone, so is the one who answers, and the caller sees that.
             return Ok(());
         };
         if !is_item {
             return Err(StoreError::Overloaded.into());
         }
-        let waiters = self.queue(pool_id).waiters;
         let room = timeout_at(until, waiters.reserve()).await;
         room.map_err(|_| StoreError::Overloaded)?.map_err(|_| Error::ShuttingDown)?.send(waiter);
         Ok(())
