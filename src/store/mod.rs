@@ -16,6 +16,7 @@ pub mod lease;
 pub mod outcome;
 pub mod plan;
 pub mod pool;
+mod quarantine;
 pub mod redemption;
 mod statistics;
 pub mod walks;
@@ -29,6 +30,7 @@ use sqlx::{
 };
 
 pub use error::StoreError;
+pub use quarantine::Done;
 
 use self::{
     begin::Begin,
@@ -36,6 +38,7 @@ use self::{
     lane::Lanes,
     lease::{Release, Renew},
     outcome::{Defer, Settle},
+    quarantine::Quarantine,
 };
 use crate::overload::Overload;
 
@@ -53,6 +56,8 @@ pub struct Shared {
     /// The same for what only looks, and may look at much.
     rest: Db,
     overload: Overload,
+    /// Rows that statements leave out.
+    quarantine: Quarantine,
     renew: Lanes<Renew>,
     release: Lanes<Release>,
     begin: Lanes<Begin>,
@@ -102,6 +107,7 @@ impl Store {
             settle: Lanes::new(Settle { db: db.clone() }, &overload),
             defer: Lanes::new(Defer { db: db.clone() }, &overload),
             rest: db.for_rest(&overload),
+            quarantine: Quarantine::default(),
             db,
             overload,
         })))

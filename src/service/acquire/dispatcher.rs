@@ -259,14 +259,14 @@ impl Dispatcher {
             Err(_) => EXPIRE_AT_MOST_EVERY,
         };
         self.expire_from = Some(Instant::now() + pause);
-        self.expired.end(&look, ended.as_ref().is_ok_and(|ended| ended.len() < MAX_ROWS));
+        self.expired.end(&look, ended.as_ref().is_ok_and(|ended| !ended.may_be_more));
         match ended {
             Ok(ended) => {
-                for account in &ended {
+                for account in &ended.rows {
                     log_expired(account);
                     Freed::of(account).iter().for_each(|freed| self.walks.note_freed(freed));
                 }
-                !ended.is_empty()
+                !ended.rows.is_empty()
             }
             Err(error) => {
                 // Or they were, and the answer was lost.
@@ -285,12 +285,11 @@ impl Dispatcher {
         }
         match self.store.unpark(&self.pool_id, UNPARK_AT_ONCE).await {
             Ok(unparked) => {
-                let may_be_more = unparked.len() >= UNPARK_AT_ONCE;
-                unparked.iter().for_each(|account| self.walks.note_freed(account));
-                if !may_be_more {
+                unparked.rows.iter().for_each(|account| self.walks.note_freed(account));
+                if !unparked.may_be_more {
                     self.unparked_at = Some(Instant::now());
                 }
-                may_be_more
+                unparked.may_be_more
             }
             Err(error) => {
                 self.unparked_at = Some(Instant::now());
