@@ -136,6 +136,11 @@ impl Store {
         Ok(self.db.ping().await?)
     }
 
+    /// How many connections there are at the most.
+    pub fn connections(&self) -> usize {
+        self.db.size()
+    }
+
     /// The places of those who use it, and what is measured in front of it.
     pub fn overload(&self) -> &Overload {
         &self.overload

@@ -95,7 +95,10 @@ pub(super) struct Quarantine(Arc<Mutex<HashMap<(Statement, PoolId), ByRow>>>);
 impl Quarantine {
     /// The rows that a statement leaves out now.
     pub(super) fn left_out(&self, statement: Statement, pool_id: &PoolId) -> Vec<String> {
-        let now = Instant::now();
+        self.left_out_at(Instant::now(), statement, pool_id)
+    }
+
+    fn left_out_at(&self, now: Instant, statement: Statement, pool_id: &PoolId) -> Vec<String> {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if all.is_empty() {
             return Vec::new();
@@ -126,7 +129,17 @@ impl Quarantine {
         id: &str,
         error: &impl Display,
     ) -> bool {
-        let now = Instant::now();
+        self.leave_out_at(Instant::now(), statement, pool_id, id, error)
+    }
+
+    fn leave_out_at(
+        &self,
+        now: Instant,
+        statement: Statement,
+        pool_id: &PoolId,
+        id: &str,
+        error: &impl Display,
+    ) -> bool {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let rows = all.entry((statement, pool_id.clone())).or_default();
         let before = rows.get(id).map(|row| row.pause);
@@ -319,31 +332,30 @@ mod tests {
         assert!(runs < 4 * MAX_BAD, "{runs}");
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_row_is_left_out_for_longer_each_time_and_forgotten_when_it_was_mended() {
+    #[test]
+    fn a_row_is_left_out_for_longer_each_time_and_forgotten_when_it_was_mended() {
         let quarantine = Quarantine::default();
-        let pool = PoolId::parse("pool").unwrap();
-        let other = PoolId::parse("other").unwrap();
-        let left_out = || quarantine.left_out(Statement::Expire, &pool);
-        for pause in [10, 20, 40, 80, 160, 320, 600, 600] {
-            quarantine.leave_out(Statement::Expire, &pool, "a", &"why");
-            tokio::time::advance(Duration::from_secs(pause - 1)).await;
-            assert_eq!(left_out(), ["a"], "{pause}");
-            assert_eq!(quarantine.accounts(&pool), ["a"]);
-            assert!(quarantine.left_out(Statement::Acquire, &pool).is_empty());
-            assert!(quarantine.left_out(Statement::Expire, &other).is_empty());
-            tokio::time::advance(Duration::from_secs(1)).await;
-            assert!(left_out().is_empty(), "{pause}");
+        let [pool, other] = ["pool", "other"].map(|id| PoolId::parse(id).unwrap());
+        let mut now = Instant::now();
+        let fails = |now| quarantine.leave_out_at(now, Statement::Expire, &pool, "a", &"why");
+        let left_out = |now| quarantine.left_out_at(now, Statement::Expire, &pool);
+        for pause in [10, 20, 40, 80, 160, 320, 600, 600].map(Duration::from_secs) {
+            assert!(fails(now));
+            let nearly = now + pause - Duration::from_secs(1);
+            assert_eq!(left_out(nearly), ["a"], "{pause:?}");
+            assert!(quarantine.left_out_at(nearly, Statement::Acquire, &pool).is_empty());
+            assert!(quarantine.left_out_at(nearly, Statement::Expire, &other).is_empty());
+            now += pause;
+            assert!(left_out(now).is_empty(), "{pause:?}");
         }
-        tokio::time::advance(LONGEST).await;
-        assert!(left_out().is_empty());
-        quarantine.leave_out(Statement::Expire, &pool, "a", &"why");
-        tokio::time::advance(FIRST).await;
-        assert!(left_out().is_empty(), "it begins with the first pause again");
+        now += LONGEST;
+        assert!(left_out(now).is_empty());
+        assert!(fails(now));
+        assert!(left_out(now + FIRST).is_empty(), "it begins with the first pause again");
     }
 
-    #[tokio::test]
-    async fn only_so_many_rows_of_a_pool_are_left_out() {
+    #[test]
+    fn only_so_many_rows_of_a_pool_are_left_out() {
         let quarantine = Quarantine::default();
         let pool = PoolId::parse("pool").unwrap();
         for n in 0..=MAX_ROWS {

@@ -52,4 +52,5 @@ mod serving;
 mod simulator;
 mod sql_rules;
 mod state_machine;
+mod unwritable;
 mod walks;

@@ -15,7 +15,10 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    FreedHere, give_back,
+    FreedHere,
+    beside::{Attempt, Attempted, Beside},
+    give_back,
+    slow::{How, Kind, LONG, PATIENCE_OF_A_PASS, SlowCriteria},
     turns::{MAX_ROWS, Turns, Waiter, Wish},
     walks::WalksByWish,
     why::{self, GaveUp, Known},
@@ -30,8 +33,8 @@ use crate::{
     service::{Error, pace::Looks, sweep::log_expired},
     store::{
         Store, StoreError,
-        acquire::{Acquired, Selector},
-        walks::Freed,
+        acquire::{Acquired, Selector, Wanted},
+        walks::{Freed, Walks},
     },
 };
 
@@ -51,6 +54,10 @@ const UNPARK_AT_ONCE: usize = 1000;
 /// How long those who find no database go on waiting for one, at the least, however short their own
 /// time to wait for an account is: as long as callers of the store's lanes.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long somebody whose time is over, and for whom no statement has looked for an account yet, waits for one.
+const FIRST_ATTEMPT: Duration = Duration::from_secs(30);
+/// No statement of ours takes longer. One that does not end before this was not stopped for want of a database.
+const NEARLY_TIMED_OUT: Duration = Duration::from_secs(10);
 
 /// See [the module](self).
 pub(super) struct Dispatcher {
@@ -61,6 +68,10 @@ pub(super) struct Dispatcher {
     pub(super) turns: Turns,
     /// How far walks for each wish came.
     pub(super) walks: WalksByWish,
+    /// Criteria that are not part of the pass.
+    pub(super) slow: SlowCriteria,
+    /// Their statements.
+    pub(super) beside: Beside,
     /// When leases whose time has passed may be looked for again.
     pub(super) expire_from: Option<Instant>,
     /// How far back.
@@ -76,6 +87,15 @@ pub(super) struct Dispatcher {
     pub(super) waiting_gauge: metrics::Gauge,
 }
 
+/// What a pass knows.
+#[derive(Default)]
+struct Pass {
+    /// Criteria that found nothing in it.
+    exhausted: HashSet<Wish>,
+    /// How long statements took that left somebody without, of criteria that may make them slow.
+    spent: Duration,
+}
+
 impl Dispatcher {
     pub(super) async fn run(mut self) {
         loop {
@@ -84,6 +104,7 @@ impl Dispatcher {
             }
             match self.serve().await {
                 Ok(()) => {
+                    self.check_slow().await;
                     self.refuse_if_closed().await;
                     self.dismiss();
                     let _ = self.unpark().await;
@@ -115,6 +136,9 @@ impl Dispatcher {
                 None => return false,
             },
             () = self.freed.bell.notified(), if !self.turns.is_empty() => {}
+            (wishes, attempted) = self.beside.ended() => {
+                self.conclude_beside(wishes, attempted).await;
+            }
             () = idle => {}
         }
         while self.turns.len() < MAX_WAITING
@@ -140,7 +164,7 @@ impl Dispatcher {
 
     /// Serves those who wait, until nobody more can be. Says why when there was no database.
     async fn serve(&mut self) -> Result<(), String> {
-        let mut exhausted: HashSet<Wish> = HashSet::new();
+        let mut pass = Pass::default();
         let mut freed = self.freed.count();
         // A pass must end even while accounts come back all the time: others arrive, and time passes.
         let mut restarts = 4;
@@ -149,46 +173,233 @@ impl Dispatcher {
             let freed_now = self.freed.count();
             if std::mem::replace(&mut freed, freed_now) != freed_now && restarts > 0 {
                 restarts -= 1;
-                exhausted.clear();
+                pass.exhausted.clear();
             }
-            let Some((selector, wanted)) = self.turns.next_group(&exhausted) else {
+            self.note_freed();
+            let next = self.turns.next_group(|wish| self.how(&pass, wish));
+            let Some((how, selector, wanted)) = next else {
                 // Whoever is left waits for an account, which is no work.
                 self.turns.iter().for_each(|waiter| waiter.caller.step_aside());
                 return Ok(());
             };
-            let requests = wanted.iter().map(|w| &w.request_id).collect();
-            let is_last_chance = self.turns.is_last_chance(&requests);
-            let came = self.turns.try_now(&requests);
-            if let Some(came) = came {
-                self.meter.begins(came);
+            match how {
+                How::Offered => self.try_offered(&selector, &wanted).await?,
+                How::Now | How::First(_) => self.try_group(&mut pass, how, selector, wanted).await?,
             }
-            let hopes: HashMap<_, _> =
-                wanted.iter().map(|w| (w.request_id.clone(), w.expected_minor)).collect();
-            let expected_minor = wanted.first().and_then(|one| one.expected_minor);
-            let wish = Wish { selector: Arc::clone(&selector), expected_minor };
-            self.freed.tell(&mut self.walks);
-            let walks = self.walks.of(wish);
-            walks.note_pressing(came.is_some() || is_last_chance);
-            let found = self.store.acquire(&self.pool_id, &selector, &wanted, walks).await;
-            if came.is_some() {
-                self.meter.ends();
+        }
+    }
+
+    /// How whoever asks so is served in this pass, if at all.
+    fn how(&self, pass: &Pass, wish: &Wish) -> Option<How> {
+        if pass.exhausted.contains(wish) || self.beside.is_for(wish) {
+            return None;
+        }
+        self.slow.how(wish, |kind| self.beside.is_free(kind))
+    }
+
+    /// Tells the walks, and whoever waits with slow criteria, what came free.
+    fn note_freed(&mut self) {
+        let (accounts, is_changed) = self.freed.take();
+        for freed in &accounts {
+            self.walks.note_freed(freed);
+            self.slow.offer(freed);
+        }
+        if is_changed {
+            self.walks.forget();
+            self.slow.changed();
+        }
+    }
+
+    /// Runs the statement for some who ask for the same, and hands out what it finds. One of criteria that are not
+    /// known is waited for only for a moment.
+    async fn try_group(
+        &mut self,
+        pass: &mut Pass,
+        how: How,
+        selector: Arc<Selector>,
+        wanted: Vec<Wanted>,
+    ) -> Result<(), String> {
+        let is_new = self.note_tried(&wanted);
+        let attempt = self.attempt(selector, wanted, is_new);
+        let attempted = match how {
+            How::First(kind) => {
+                let patience = PATIENCE_OF_A_PASS.saturating_sub(pass.spent).min(LONG);
+                let begun = Instant::now();
+                let attempted = self.beside.start(kind, attempt, patience).await;
+                if attempted.is_none() {
+                    pass.spent += begun.elapsed();
+                }
+                attempted
             }
+            _ => Some(Ok(attempt.run().await)),
+        };
+        if is_new {
+            self.meter.ends();
+        }
+        match attempted {
+            // It goes on beside the pass.
+            None => Ok(()),
+            Some(Ok(attempted)) => self.conclude(pass, attempted).await,
+            Some(Err(error)) => Err(format!("a task that acquired ended: {error}")),
+        }
+    }
+
+    /// Notes that a statement is about to look for accounts for the requests. True when none has for some of them.
+    fn note_tried(&mut self, wanted: &[Wanted]) -> bool {
+        let requests = wanted.iter().map(|w| &w.request_id).collect();
+        let came = self.turns.try_now(&requests);
+        if let Some(came) = came {
+            self.meter.begins(came);
+        }
+        came.is_some()
+    }
+
+    fn attempt(&mut self, selector: Arc<Selector>, wanted: Vec<Wanted>, is_new: bool) -> Attempt {
+        let requests = wanted.iter().map(|w| &w.request_id).collect();
+        let is_pressing = is_new || self.turns.is_last_chance(&requests);
+        let expected_minor = wanted.first().and_then(|one| one.expected_minor);
+        let walked_for = Wish { selector: Arc::clone(&selector), expected_minor };
+        let mut walks = std::mem::take(self.walks.of(walked_for.clone()));
+        walks.note_pressing(is_pressing);
+        let (store, pool_id) = (self.store.clone(), self.pool_id.clone());
+        Attempt { store, pool_id, selector, wanted, walks, walked_for }
+    }
+
+    /// Hands out what a statement of the pass found.
+    async fn conclude(&mut self, pass: &mut Pass, attempted: Attempted) -> Result<(), String> {
+        let Attempted { selector, hopes, walks, walked_for, took, found } = attempted;
+        *self.walks.of(walked_for) = walks;
+        let found = match found {
+            Ok(found) => found,
+            Err(StoreError::Unavailable(why)) => return Err(why),
+            Err(error) => {
+                self.refuse(&selector, &Error::Store(error));
+                return Ok(());
+            }
+        };
+        let leases = found.len();
+        let given = self.hand_out(found).await;
+        let without = without(&hopes, &given);
+        self.note_time(&selector, &hopes, &without, took, leases, pass.spent);
+        if without.is_empty() {
+            return Ok(());
+        }
+        let wishes = wishes(&selector, &without);
+        if wishes.iter().any(|wish| super::slow::kind(wish).is_some()) {
+            pass.spent += took;
+        }
+        if !self.end_expired().await && !self.unpark().await {
+            self.check(&selector).await;
+            pass.exhausted.extend(wishes);
+        }
+        Ok(())
+    }
+
+    /// Hands out what a statement beside the pass found.
+    async fn conclude_beside(
+        &mut self,
+        wishes: HashSet<Wish>,
+        attempted: Result<Attempted, tokio::task::JoinError>,
+    ) {
+        let Attempted { selector, hopes, took, found, .. } = match attempted {
+            Ok(attempted) => attempted,
+            Err(error) => {
+                tracing::error!(pool_id = %self.pool_id, %error, "a task that acquired ended");
+                for wish in wishes {
+                    self.slow.note(wish, NEARLY_TIMED_OUT, 0, false, Duration::ZERO);
+                }
+                return;
+            }
+        };
+        let found = match found {
+            Ok(found) => found,
+            Err(StoreError::Unavailable(why)) if took < NEARLY_TIMED_OUT => {
+                for wish in wishes {
+                    self.slow.note(wish, took.max(LONG), 0, false, Duration::ZERO);
+                }
+                return self.no_database(&why);
+            }
+            // It read more than it may.
+            Err(StoreError::Unavailable(_)) => HashMap::new(),
+            Err(error) => return self.refuse(&selector, &Error::Store(error)),
+        };
+        let leases = found.len();
+        let given = self.hand_out(found).await;
+        let without = without(&hopes, &given);
+        self.note_time(&selector, &hopes, &without, took, leases, Duration::ZERO);
+        if !without.is_empty() {
+            self.check(&selector).await;
+        }
+    }
+
+    fn note_time(
+        &mut self,
+        selector: &Arc<Selector>,
+        hopes: &HashMap<RequestId, Option<i64>>,
+        without: &HashSet<Option<i64>>,
+        took: Duration,
+        leases: usize,
+        spent: Duration,
+    ) {
+        let amounts = hopes.values().copied().collect();
+        for wish in wishes(selector, &amounts) {
+            let is_enough = !without.contains(&wish.expected_minor);
+            self.slow.note(wish, took, leases, is_enough, spent);
+        }
+    }
+
+    /// Tries the accounts that came free and may fit slow criteria, each by its name.
+    async fn try_offered(
+        &mut self,
+        selector: &Arc<Selector>,
+        wanted: &[Wanted],
+    ) -> Result<(), String> {
+        let mut wanted = wanted.to_vec();
+        for account_id in self.slow.take_offered(selector) {
+            if wanted.is_empty() {
+                break;
+            }
+            let only = Selector { account_id: Some(account_id), ..(**selector).clone() };
+            let mut walks = Walks::default();
+            let found = self.store.acquire(&self.pool_id, &only, &wanted, &mut walks).await;
             match found {
                 Ok(found) => {
                     let given = self.hand_out(found).await;
-                    let without =
-                        hopes.iter().filter(|(request_id, _)| !given.contains(*request_id));
-                    let without: HashSet<_> = without.map(|(_, expected)| *expected).collect();
-                    if !without.is_empty() && !self.end_expired().await && !self.unpark().await {
-                        self.check(&selector).await;
-                        exhausted.extend(without.into_iter().map(|expected_minor| Wish {
-                            selector: Arc::clone(&selector),
-                            expected_minor,
-                        }));
-                    }
+                    wanted.retain(|one| !given.contains(&one.request_id));
                 }
                 Err(StoreError::Unavailable(why)) => return Err(why),
-                Err(error) => self.refuse(&selector, &Error::Store(error)),
+                Err(error) => {
+                    tracing::warn!(pool_id = %self.pool_id, %error, "an account could not be offered");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Starts to check slow criteria again whose time has come, those first whose time came first.
+    async fn check_slow(&mut self) {
+        self.slow.forget_but(|| self.turns.iter().map(Waiter::wish).collect());
+        for kind in Kind::ALL {
+            if !self.beside.is_free(kind) {
+                continue;
+            }
+            let now = Instant::now();
+            let due = |waiter: &Waiter| {
+                let wish = waiter.wish();
+                let at = self.slow.due_at(&wish, waiter.tried)?;
+                let is_due = at <= now && super::slow::kind(&wish) == Some(kind);
+                (is_due && !waiter.is_gone()).then_some((at, wish))
+            };
+            let first = self.turns.iter().filter_map(due).min_by_key(|(at, _)| *at);
+            let Some((_, first)) = first else { continue };
+            let group = self.turns.next_group(|wish| (*wish == first).then_some(()));
+            let Some(((), selector, wanted)) = group else { continue };
+            let is_new = self.note_tried(&wanted);
+            let attempt = self.attempt(selector, wanted, is_new);
+            // None: it is not waited for.
+            let _ = self.beside.start(kind, attempt, Duration::ZERO).await;
+            if is_new {
+                self.meter.ends();
             }
         }
     }
@@ -230,6 +441,12 @@ impl Dispatcher {
                 }
             }
         }
+        // Whoever asked for these has left.
+        unwanted.extend(found.into_values().filter(|left| left.fresh).map(|left| LeaseRef {
+            pool_id: self.pool_id.clone(),
+            account_id: left.account.account_id,
+            token: left.account.token,
+        }));
         if !unwanted.is_empty() {
             self.give_back(unwanted);
         }
@@ -264,7 +481,10 @@ impl Dispatcher {
             Ok(ended) => {
                 for account in &ended.rows {
                     log_expired(account);
-                    Freed::of(account).iter().for_each(|freed| self.walks.note_freed(freed));
+                    if let Some(freed) = Freed::of(account) {
+                        self.walks.note_freed(&freed);
+                        self.slow.offer(&freed);
+                    }
                 }
                 !ended.rows.is_empty()
             }
@@ -362,13 +582,19 @@ impl Dispatcher {
     /// Tells those whose time is over why they got nothing, and what their place was.
     fn dismiss(&mut self) {
         let now = Instant::now();
-        if !self.turns.iter().any(|waiter| waiter.until <= now) {
+        let beside = &self.beside;
+        let is_over = |waiter: &Waiter| {
+            // One for whom no statement has looked for an account yet waits for the first.
+            let more = if waiter.tried { Duration::ZERO } else { FIRST_ATTEMPT };
+            waiter.until + more <= now && !beside.is_for(&waiter.wish())
+        };
+        if !self.turns.iter().any(is_over) {
             return;
         }
         let waiting = self.turns.len();
         let places = self.turns.places();
         let mut groups: HashMap<Wish, Vec<GaveUp>> = HashMap::new();
-        for (waiter, ()) in self.turns.take(|waiter| (waiter.until <= now).then_some(())) {
+        for (waiter, ()) in self.turns.take(|waiter| is_over(waiter).then_some(())) {
             let position =
                 places.get(waiter.wanted.request_id.as_str()).copied().unwrap_or(waiting);
             groups.entry(waiter.wish()).or_default().push(GaveUp { waiter, position, waiting });
@@ -378,4 +604,21 @@ impl Dispatcher {
             tokio::spawn(why::explain(store, pool_id, wish, Arc::clone(&self.known), gave_up));
         }
     }
+}
+
+/// What those expect who got nothing.
+fn without(
+    hopes: &HashMap<RequestId, Option<i64>>,
+    given: &HashSet<RequestId>,
+) -> HashSet<Option<i64>> {
+    let without = hopes.iter().filter(|(request_id, _)| !given.contains(*request_id));
+    without.map(|(_, expected_minor)| *expected_minor).collect()
+}
+
+fn wishes(selector: &Arc<Selector>, amounts: &HashSet<Option<i64>>) -> Vec<Wish> {
+    let wish = |amount: &Option<i64>| Wish {
+        selector: Arc::clone(selector),
+        expected_minor: *amount,
+    };
+    amounts.iter().map(wish).collect()
 }
