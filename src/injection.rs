@@ -99,11 +99,15 @@ pub enum Guard {
     SameWish,
     /// A lease is handed out only while it lasts.
     HandedOutAlive,
+    /// A row that cannot be written is left out, so that its neighbours go on.
+    BadRowsAreLeftOut,
+    /// Criteria that read much are checked beside the dispatcher's pass.
+    SlowCriteriaLeaveThePass,
 }
 
 impl Guard {
     /// Every guard.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::LateIsNotSent,
         Self::LostIsNoProof,
         Self::FailureByKey,
@@ -111,6 +115,8 @@ impl Guard {
         Self::CodesAreTakenOut,
         Self::SameWish,
         Self::HandedOutAlive,
+        Self::BadRowsAreLeftOut,
+        Self::SlowCriteriaLeaveThePass,
     ];
 
     /// The word for it in the variable.
@@ -123,6 +129,8 @@ impl Guard {
             Self::CodesAreTakenOut => "codes_are_taken_out",
             Self::SameWish => "same_wish",
             Self::HandedOutAlive => "handed_out_alive",
+            Self::BadRowsAreLeftOut => "bad_rows_are_left_out",
+            Self::SlowCriteriaLeaveThePass => "slow_criteria_leave_the_pass",
         }
     }
 }

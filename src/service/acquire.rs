@@ -315,6 +315,7 @@ impl Acquire {
             walks: WalksByWish::default(),
             slow: SlowCriteria::default(),
             beside: Beside::new(Arc::clone(&self.reads)),
+            counted_at: None,
             expire_from: None,
             expired: Looks::default(),
             unparked_at: None,

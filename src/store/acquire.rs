@@ -492,6 +492,16 @@ impl Store {
         .await?)
     }
 
+    /// Whether a pool has more accounts than `most`.
+    pub async fn has_more_accounts(&self, pool_id: &PoolId, most: i64) -> Result<bool, StoreError> {
+        let has_more = sqlx::query_file_scalar!(
+            "src/store/sql/has_more_accounts.sql",
+            pool_id.as_str(),
+            most,
+        );
+        Ok(has_more.fetch_one(&self.db).await?)
+    }
+
     /// What an acquisition would make of the pool's accounts now: how many there are of each choice, and
     /// the first `limit` of them; those that would be picked come first, in their order. Reads every
     /// account of the pool.

@@ -5,6 +5,8 @@ use sqlx::{
     postgres::{PgDatabaseError, PgSeverity},
 };
 
+use crate::injection::{self, Guard};
+
 /// Why the store did not do what it was asked.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum StoreError {
@@ -116,7 +118,9 @@ fn database_fault(error: &dyn DatabaseError) -> Fault {
 /// Whether it may be one row that the statement fails for, so that it is worth to try the rows by themselves: the
 /// database refused it, or somebody holds what it waited for. Not where the statement as a whole took too long.
 pub(super) fn is_of_a_row(error: &sqlx::Error) -> bool {
-    matches!(error, sqlx::Error::Database(_)) && fault(error) == Fault::Refused || is_blocked(error)
+    let is_refused =
+        matches!(error, sqlx::Error::Database(_)) && fault(error) == Fault::Refused;
+    (is_refused || is_blocked(error)) && injection::holds(Guard::BadRowsAreLeftOut)
 }
 
 /// Whether somebody else held a row or a table for longer than a lock is waited for.

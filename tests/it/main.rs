@@ -50,6 +50,7 @@ mod reservation;
 mod resources;
 mod serving;
 mod simulator;
+mod slow_criteria;
 mod sql_rules;
 mod state_machine;
 mod unwritable;

@@ -57,7 +57,7 @@ impl Attempt {
         Attempted { selector, hopes, walks, walked_for, took: begun.elapsed(), found }
     }
 
-    fn wishes(&self) -> HashSet<Wish> {
+    pub(super) fn wishes(&self) -> HashSet<Wish> {
         let wish = |wanted: &Wanted| Wish {
             selector: Arc::clone(&self.selector),
             expected_minor: wanted.expected_minor,

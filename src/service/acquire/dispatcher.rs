@@ -18,7 +18,7 @@ use super::{
     FreedHere,
     beside::{Attempt, Attempted, Beside},
     give_back,
-    slow::{How, Kind, LONG, PATIENCE_OF_A_PASS, SlowCriteria},
+    slow::{FEW_ACCOUNTS, How, Kind, SlowCriteria, patience_after},
     turns::{MAX_ROWS, Turns, Waiter, Wish},
     walks::WalksByWish,
     why::{self, GaveUp, Known},
@@ -54,6 +54,8 @@ const UNPARK_AT_ONCE: usize = 1000;
 /// How long those who find no database go on waiting for one, at the least, however short their own
 /// time to wait for an account is: as long as callers of the store's lanes.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How often it is found out whether a pool has many accounts.
+const COUNT_AT_MOST_EVERY: Duration = Duration::from_secs(60);
 /// How long somebody whose time is over, and for whom no statement has looked for an account yet, waits for one.
 const FIRST_ATTEMPT: Duration = Duration::from_secs(30);
 /// No statement of ours takes longer. One that does not end before this was not stopped for want of a database.
@@ -72,6 +74,8 @@ pub(super) struct Dispatcher {
     pub(super) slow: SlowCriteria,
     /// Their statements.
     pub(super) beside: Beside,
+    /// When the pool's accounts were last counted, up to a few.
+    pub(super) counted_at: Option<Instant>,
     /// When leases whose time has passed may be looked for again.
     pub(super) expire_from: Option<Instant>,
     /// How far back.
@@ -165,6 +169,7 @@ impl Dispatcher {
     /// Serves those who wait, until nobody more can be. Says why when there was no database.
     async fn serve(&mut self) -> Result<(), String> {
         let mut pass = Pass::default();
+        self.count_accounts().await;
         let mut freed = self.freed.count();
         // A pass must end even while accounts come back all the time: others arrive, and time passes.
         let mut restarts = 4;
@@ -189,6 +194,23 @@ impl Dispatcher {
         }
     }
 
+    /// Finds out whether the pool has so many accounts that criteria may be slow, when somebody waits with such.
+    async fn count_accounts(&mut self) {
+        let is_fresh = self.counted_at.is_some_and(|at| at.elapsed() < COUNT_AT_MOST_EVERY);
+        if is_fresh || !self.turns.iter().any(|waiter| super::slow::kind(&waiter.wish()).is_some()) {
+            return;
+        }
+        match self.store.has_more_accounts(&self.pool_id, FEW_ACCOUNTS).await {
+            Ok(has_more) => {
+                self.slow.set_large(has_more);
+                self.counted_at = Some(Instant::now());
+            }
+            Err(error) => {
+                tracing::debug!(pool_id = %self.pool_id, %error, "a pool's accounts could not be counted");
+            }
+        }
+    }
+
     /// How whoever asks so is served in this pass, if at all.
     fn how(&self, pass: &Pass, wish: &Wish) -> Option<How> {
         if pass.exhausted.contains(wish) || self.beside.is_for(wish) {
@@ -207,6 +229,8 @@ impl Dispatcher {
         if is_changed {
             self.walks.forget();
             self.slow.changed();
+            // There may be more accounts now.
+            self.counted_at = self.counted_at.filter(|_| self.slow.is_large());
         }
     }
 
@@ -223,11 +247,14 @@ impl Dispatcher {
         let attempt = self.attempt(selector, wanted, is_new);
         let attempted = match how {
             How::First(kind) => {
-                let patience = PATIENCE_OF_A_PASS.saturating_sub(pass.spent).min(LONG);
+                let patience = patience_after(pass.spent);
                 let begun = Instant::now();
+                let wishes = attempt.wishes();
                 let attempted = self.beside.start(kind, attempt, patience).await;
                 if attempted.is_none() {
                     pass.spent += begun.elapsed();
+                    // From now on they are offered what comes free.
+                    wishes.into_iter().for_each(|wish| self.slow.left_the_pass(wish));
                 }
                 attempted
             }
@@ -314,9 +341,7 @@ impl Dispatcher {
         let found = match found {
             Ok(found) => found,
             Err(StoreError::Unavailable(why)) if took < NEARLY_TIMED_OUT => {
-                for wish in wishes {
-                    self.slow.note(wish, took.max(LONG), 0, false, Duration::ZERO);
-                }
+                wishes.into_iter().for_each(|wish| self.slow.left_the_pass(wish));
                 return self.no_database(&why);
             }
             // It read more than it may.
@@ -341,7 +366,8 @@ impl Dispatcher {
         leases: usize,
         spent: Duration,
     ) {
-        let amounts = hopes.values().copied().collect();
+        let amounts: HashSet<_> = hopes.values().copied().collect();
+        let took = took / u32::try_from(amounts.len()).unwrap_or(u32::MAX).max(1);
         for wish in wishes(selector, &amounts) {
             let is_enough = !without.contains(&wish.expected_minor);
             self.slow.note(wish, took, leases, is_enough, spent);

@@ -5,7 +5,9 @@
 //! after ten times as long as its statement took. An account that comes free on this server is offered to
 //! them at once, by its name, which reads nothing else.
 //!
-//! Criteria that nobody knows yet are tried in the pass, which goes on without them after a moment.
+//! Criteria that nobody knows yet are tried in the pass, which goes on without them after a moment. In a
+//! pool of few accounts no criteria are slow: reading them all takes little, and a time alone does not tell a
+//! statement that reads much from one that waits for a busy machine.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -17,17 +19,21 @@ use tokio::time::Instant;
 use super::turns::Wish;
 use crate::{
     domain::id::AccountId,
+    injection::{self, Guard},
     store::{acquire::Selector, walks::Freed},
 };
 
-/// How long a pass waits for statements of criteria that are not known, in all. After that it goes on without
-/// them, and whatever takes longer than [`BRIEF`] leaves it.
-pub(super) const PATIENCE_OF_A_PASS: Duration = Duration::from_millis(100);
-/// The longest that it waits for one of them. Criteria whose statement takes longer are slow.
-pub(super) const LONG: Duration = Duration::from_millis(50);
-/// The same where many such statements have taken all of the pass's patience.
-const BRIEF: Duration = Duration::from_millis(5);
-/// For each account that a statement leased it may take so much longer.
+/// How long a pass waits for a statement of criteria that are not known.
+const PATIENCE: Duration = Duration::from_millis(50);
+/// Criteria whose statement takes longer, and leaves somebody without, are slow.
+const LONG: Duration = Duration::from_millis(10);
+/// Both are shorter where other such statements have taken much of the pass, but not shorter than this.
+const BRIEF: Duration = Duration::from_millis(1);
+/// Criteria whose statement takes longer are slow, also where it finds enough.
+const LONG_IN_ANY_CASE: Duration = Duration::from_millis(50);
+/// A pool of no more accounts is read in a few milliseconds.
+pub(super) const FEW_ACCOUNTS: i64 = 5000;
+/// For each account that it leased it may take so much longer.
 const FOR_EACH_LEASE: Duration = Duration::from_millis(10);
 /// Slow criteria are checked again after so many times as long as their statement took,
 const TIMES: u32 = 10;
@@ -70,6 +76,18 @@ pub(super) fn kind(wish: &Wish) -> Option<Kind> {
     }
 }
 
+/// How long a pass waits for criteria that are not known, when statements that left somebody without have taken
+/// `spent` of it.
+pub(super) fn patience_after(spent: Duration) -> Duration {
+    PATIENCE.saturating_sub(spent / 2).max(BRIEF)
+}
+
+/// How long a statement may take that left somebody without. Together they take about twice [`LONG`] of a pass, however
+/// many they are.
+fn limit_after(spent: Duration) -> Duration {
+    LONG.saturating_sub(spent / 2).max(BRIEF)
+}
+
 /// What is known of some criteria.
 #[derive(Debug)]
 enum Known {
@@ -100,21 +118,40 @@ pub(super) enum How {
 
 /// See [the module](self).
 #[derive(Debug, Default)]
-pub(super) struct SlowCriteria(HashMap<Wish, Known>);
+pub(super) struct SlowCriteria {
+    known: HashMap<Wish, Known>,
+    /// The pool has more accounts than [`FEW_ACCOUNTS`].
+    is_large: bool,
+}
 
 impl SlowCriteria {
+    /// Whether the pool has more accounts than [`FEW_ACCOUNTS`].
+    pub(super) fn is_large(&self) -> bool {
+        self.is_large
+    }
+
+    /// Says whether the pool has more accounts than [`FEW_ACCOUNTS`].
+    pub(super) fn set_large(&mut self, is_large: bool) {
+        let is_large = is_large && injection::holds(Guard::SlowCriteriaLeaveThePass);
+        self.is_large = is_large;
+        if !is_large {
+            self.known.clear();
+        }
+    }
+
     /// How whoever asks so is served now; none: not in this pass. `is_free`: no statement of the kind is running
     /// beside it.
     pub(super) fn how(&self, wish: &Wish, is_free: impl Fn(Kind) -> bool) -> Option<How> {
-        let Some(kind) = kind(wish) else { return Some(How::Now) };
-        match self.0.get(wish) {
+        let Some(kind) = kind(wish).filter(|_| self.is_large) else { return Some(How::Now) };
+        match self.known.get(wish) {
             Some(Known::Quick) => Some(How::Now),
             Some(Known::Slow(slow)) => (!slow.offered.is_empty()).then_some(How::Offered),
             None => is_free(kind).then_some(How::First(kind)),
         }
     }
 
-    /// Notes how long a statement took that ends now, and how many leases it gave; `is_enough`: nobody was left without. `spent` is
+    /// Notes how long a statement took for each of its criteria that ends now, and how many leases it gave; `is_enough`:
+    /// nobody who asks so was left without. `spent` is
     /// how much of its patience the pass has spent.
     pub(super) fn note(
         &mut self,
@@ -136,24 +173,33 @@ impl SlowCriteria {
         is_enough: bool,
         spent: Duration,
     ) {
-        if kind(&wish).is_none() {
+        if !self.is_large || kind(&wish).is_none() {
             return;
         }
-        let limit = if spent > PATIENCE_OF_A_PASS { BRIEF } else { LONG };
         let leases = u32::try_from(leases).unwrap_or(u32::MAX);
-        let known = if took < limit + FOR_EACH_LEASE.saturating_mul(leases) {
+        let limit = if is_enough {
+            LONG_IN_ANY_CASE + FOR_EACH_LEASE.saturating_mul(leases)
+        } else {
+            limit_after(spent)
+        };
+        let known = if took < limit {
             Known::Quick
         } else {
             let pause = if is_enough { Duration::ZERO } else { (took * TIMES).min(LONGEST) };
             let first_at = now + pause.min(took);
-            Known::Slow(Slow { again_at: now + pause, first_at, offered: Vec::new() })
+            // What came free while it ran may not have been seen.
+            let offered = match self.known.remove(&wish) {
+                Some(Known::Slow(slow)) => slow.offered,
+                _ => Vec::new(),
+            };
+            Known::Slow(Slow { again_at: now + pause, first_at, offered })
         };
-        self.0.insert(wish, known);
+        self.known.insert(wish, known);
     }
 
     /// An account came free: those whom it may fit are offered it.
     pub(super) fn offer(&mut self, freed: &Freed) {
-        for (wish, known) in &mut self.0 {
+        for (wish, known) in &mut self.known {
             if let Known::Slow(slow) = known
                 && slow.offered.len() < MAX_OFFERED
                 && let Some(account_id) = freed.account_for(&wish.selector)
@@ -167,7 +213,7 @@ impl SlowCriteria {
     /// The accounts that are offered to whoever asks so, no longer offered from then on.
     pub(super) fn take_offered(&mut self, selector: &Selector) -> Vec<AccountId> {
         let mut offered = Vec::new();
-        for (wish, known) in &mut self.0 {
+        for (wish, known) in &mut self.known {
             if let Known::Slow(slow) = known
                 && *wish.selector == *selector
             {
@@ -179,9 +225,14 @@ impl SlowCriteria {
         offered
     }
 
+    /// A statement that was not waited for goes on beside the pass.
+    pub(super) fn left_the_pass(&mut self, wish: Wish) {
+        self.note(wish, PATIENCE, 0, false, Duration::ZERO);
+    }
+
     /// Accounts or plans were changed: what was in vain before may not be any more.
     pub(super) fn changed(&mut self) {
-        for known in self.0.values_mut() {
+        for known in self.known.values_mut() {
             if let Known::Slow(slow) = known {
                 slow.again_at = slow.first_at.min(slow.again_at);
             }
@@ -190,7 +241,7 @@ impl SlowCriteria {
 
     /// When slow criteria may be checked for somebody who was tried before or not; none: they are not slow.
     pub(super) fn due_at(&self, wish: &Wish, is_tried: bool) -> Option<Instant> {
-        match self.0.get(wish)? {
+        match self.known.get(wish)? {
             Known::Quick => None,
             Known::Slow(slow) if is_tried => Some(slow.again_at),
             Known::Slow(slow) => Some(slow.first_at),
@@ -199,9 +250,9 @@ impl SlowCriteria {
 
     /// Forgets criteria that nobody waits with, when they have become too many.
     pub(super) fn forget_but(&mut self, waiting: impl FnOnce() -> HashSet<Wish>) {
-        if self.0.len() > MAX_KNOWN {
+        if self.known.len() > MAX_KNOWN {
             let waiting = waiting();
-            self.0.retain(|wish, _| waiting.contains(wish));
+            self.known.retain(|wish, _| waiting.contains(wish));
         }
     }
 }
@@ -225,6 +276,17 @@ mod tests {
         Wish { selector: Arc::new(Selector { account_id, ..(*wish.selector).clone() }), ..wish }
     }
 
+    fn of_a_large_pool() -> SlowCriteria {
+        SlowCriteria { is_large: true, ..SlowCriteria::default() }
+    }
+
+    #[test]
+    fn in_a_pool_of_few_accounts_nothing_is_slow() {
+        let mut slow = SlowCriteria::default();
+        slow.note(wish("x", None), Duration::from_secs(10), 0, false, NO_TIME);
+        assert_eq!(slow.how(&wish("x", None), |_| false), Some(How::Now));
+    }
+
     const NO_TIME: Duration = Duration::ZERO;
 
     #[test]
@@ -238,7 +300,7 @@ mod tests {
 
     #[test]
     fn slow_criteria_leave_the_pass_and_are_checked_after_ten_times_as_long() {
-        let mut slow = SlowCriteria::default();
+        let mut slow = of_a_large_pool();
         let how = |slow: &SlowCriteria, wish: &Wish, free: bool| slow.how(wish, |_| free);
         let x = wish("x", None);
         let now = Instant::now();
@@ -256,20 +318,20 @@ mod tests {
         assert_eq!(slow.due_at(&x, true), Some(now + Duration::from_secs(10)));
         slow.note_at(now, x.clone(), Duration::from_secs(1), 1, true, NO_TIME);
         assert_eq!(slow.due_at(&x, true), Some(now), "whoever comes next may find one too");
-        slow.note_at(now, x.clone(), BRIEF, 0, false, PATIENCE_OF_A_PASS * 2);
+        slow.note_at(now, x.clone(), BRIEF, 0, false, LONG * 2);
         assert_eq!(how(&slow, &x, true), None, "where many take a little each");
     }
 
     #[test]
     fn whoever_asks_for_nothing_that_is_read_for_is_always_served_in_the_pass() {
-        let mut slow = SlowCriteria::default();
+        let mut slow = of_a_large_pool();
         slow.note(wish("", None), Duration::from_secs(10), 0, false, NO_TIME);
         assert_eq!(slow.how(&wish("", None), |_| false), Some(How::Now));
     }
 
     #[test]
     fn many_leases_may_take_longer() {
-        let mut slow = SlowCriteria::default();
+        let mut slow = of_a_large_pool();
         slow.note(wish("x", None), Duration::from_secs(1), 100, true, NO_TIME);
         assert_eq!(slow.how(&wish("x", None), |_| false), Some(How::Now));
     }
