@@ -15,7 +15,7 @@ use crate::{
     },
     store::{
         Store,
-        account::{Account, AccountChange, AccountEvent, AccountFilter, NewAccount, Inserted},
+        account::{Account, AccountChange, AccountEvent, AccountFilter, Inserted, NewAccount},
         pool::Pool,
     },
 };

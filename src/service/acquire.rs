@@ -173,7 +173,13 @@ impl Acquire {
     /// Acquires from `store`. When `closing` is cancelled, those who wait are told so.
     pub fn new(store: Store, pools: Pools, closing: CancellationToken) -> Self {
         let reads = (store.connections() / SHARE_OF_READS).max(1);
-        Self { store, pools, queues: Arc::default(), reads: Arc::new(Semaphore::new(reads)), closing }
+        Self {
+            store,
+            pools,
+            queues: Arc::default(),
+            reads: Arc::new(Semaphore::new(reads)),
+            closing,
+        }
     }
 
     /// Leases an account, waiting for one up to `command.wait`.

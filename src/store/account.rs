@@ -373,8 +373,7 @@ impl Store {
         let all: Vec<_> = new.iter().collect();
         let (rows, bad) = match self.insert_rows(pool_id, &all).await {
             Err(error) if new.len() > 1 && is_of_a_row(&error) => {
-                let insert =
-                    |some: Vec<_>| async move { self.insert_rows(pool_id, &some).await };
+                let insert = |some: Vec<_>| async move { self.insert_rows(pool_id, &some).await };
                 let Halves { done, bad, stopped } = by_halves(all, insert).await;
                 if let Some(error) = stopped {
                     return Err(error.into());
@@ -385,7 +384,9 @@ impl Store {
         };
         let read = |row: &AccountRow| {
             let account = row.account(pool_id);
-            account.inspect_err(|error| skip_unreadable("import", pool_id, &row.account_id, error)).ok()
+            account
+                .inspect_err(|error| skip_unreadable("import", pool_id, &row.account_id, error))
+                .ok()
         };
         let refused = |(new, error): (&NewAccount, sqlx::Error)| {
             count_skipped("import");

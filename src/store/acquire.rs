@@ -168,7 +168,8 @@ impl Store {
             };
             let is_last = rounds >= MAX_ROUNDS || !is_of_a_row(&error);
             let is_progress = !is_last && {
-                let (leased, is_any_left_out) = self.acquire_one_by_one(pool_id, selector, &rest).await?;
+                let (leased, is_any_left_out) =
+                    self.acquire_one_by_one(pool_id, selector, &rest).await?;
                 let is_any_leased = !leased.is_empty();
                 found.extend(leased);
                 is_any_leased || is_any_left_out
@@ -601,10 +602,7 @@ where
     .await
 }
 
-fn read_lease_of(
-    pool_id: &PoolId,
-    row: &AcquiredRow,
-) -> Result<(RequestId, Acquired), StoreError> {
+fn read_lease_of(pool_id: &PoolId, row: &AcquiredRow) -> Result<(RequestId, Acquired), StoreError> {
     let request_id = RequestId::parse_any(&row.request_id)
         .map_err(|_| StoreError::Unreadable("accounts.lease_request_id"))?;
     let original_status = read_status(&row.resume_status)?;

@@ -118,8 +118,7 @@ fn database_fault(error: &dyn DatabaseError) -> Fault {
 /// Whether it may be one row that the statement fails for, so that it is worth to try the rows by themselves: the
 /// database refused it, or somebody holds what it waited for. Not where the statement as a whole took too long.
 pub(super) fn is_of_a_row(error: &sqlx::Error) -> bool {
-    let is_refused =
-        matches!(error, sqlx::Error::Database(_)) && fault(error) == Fault::Refused;
+    let is_refused = matches!(error, sqlx::Error::Database(_)) && fault(error) == Fault::Refused;
     (is_refused || is_blocked(error)) && injection::holds(Guard::BadRowsAreLeftOut)
 }
 
@@ -131,7 +130,8 @@ pub(super) fn is_blocked(error: &sqlx::Error) -> bool {
 /// Whether a unique index with this name refused the statement. A table that is distributed adds to the names.
 pub(super) fn is_violation_of(error: &sqlx::Error, index: &str) -> bool {
     error.as_database_error().is_some_and(|error| {
-        error.is_unique_violation() && error.constraint().is_some_and(|name| name.starts_with(index))
+        error.is_unique_violation()
+            && error.constraint().is_some_and(|name| name.starts_with(index))
     })
 }
 

@@ -128,7 +128,9 @@ impl Store {
         let ended = self.quarantine.run(Statement::Expire, pool_id, limit, expire, list).await?;
         let read = |row: &AccountRow| {
             let account = row.account(pool_id);
-            account.inspect_err(|error| skip_unreadable("expire", pool_id, &row.account_id, error)).ok()
+            account
+                .inspect_err(|error| skip_unreadable("expire", pool_id, &row.account_id, error))
+                .ok()
         };
         let rows = ended.rows.iter().filter_map(read).collect();
         Ok(Done { rows, may_be_more: ended.may_be_more })

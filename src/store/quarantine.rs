@@ -48,8 +48,7 @@ pub(super) enum Statement {
 }
 
 impl Statement {
-    const OF_ACCOUNTS: [Self; 4] =
-        [Self::Acquire, Self::Expire, Self::Unpark, Self::AdvanceDays];
+    const OF_ACCOUNTS: [Self; 4] = [Self::Acquire, Self::Expire, Self::Unpark, Self::AdvanceDays];
 
     fn as_str(self) -> &'static str {
         match self {

@@ -104,9 +104,10 @@ async fn an_account_that_cannot_be_written_is_passed_over_by_acquisitions_until_
         assert!(metric(&world, "holdfast_rows_skipped_total", "acquire").await > skipped);
         assert!(metric(&world, "holdfast_rows_left_out", "acquire").await >= 1.0);
         let explained = clients.explain(pb::AccountSelector::default()).await;
-        let told = explained.considered_accounts.iter().find(|one| {
-            one.account.as_ref().is_some_and(|account| account.account_id == BAD)
-        });
+        let told = explained
+            .considered_accounts
+            .iter()
+            .find(|one| one.account.as_ref().is_some_and(|account| account.account_id == BAD));
         assert_eq!(told.unwrap().verdict(), Verdict::Unwritable, "{cause:?}");
         // By its name it is not to be had either, and the error counts it.
         let only = pb::AccountSelector { account_id: BAD.to_owned(), ..Default::default() };
@@ -271,8 +272,10 @@ async fn a_redemption_that_cannot_be_claimed_does_not_keep_others_in_doubt() {
     .await;
     assert!(metric(&world, "holdfast_rows_skipped_total", "claim_checks").await >= 1.0);
     // A person looks.
-    let ids: Vec<uuid::Uuid> =
-        sqlx::query_scalar("SELECT redemption_id FROM redemptions").fetch_all(&mut db).await.unwrap();
+    let ids: Vec<uuid::Uuid> = sqlx::query_scalar("SELECT redemption_id FROM redemptions")
+        .fetch_all(&mut db)
+        .await
+        .unwrap();
     for redemption_id in ids {
         let request = pb::ResolveRedemptionRequest {
             pool_id: POOL.to_owned(),
@@ -337,7 +340,8 @@ async fn an_account_that_cannot_be_read_is_passed_over_and_stays_free() {
     let mut clients = world.clients(0).await;
     let mut db = world.sql().await;
     // A name that no caller could have given it.
-    psql(&mut db, "INSERT INTO accounts (pool_id, account_id) VALUES ('pool', E'bad\\tname')").await;
+    psql(&mut db, "INSERT INTO accounts (pool_id, account_id) VALUES ('pool', E'bad\\tname')")
+        .await;
     clients.create_accounts(2).await;
     for _ in 0..10 {
         let held = lease(&clients.acquire(|_| {}).await.unwrap());

@@ -48,10 +48,8 @@ pub(super) struct Attempted {
 impl Attempt {
     pub(super) async fn run(mut self) -> Attempted {
         let begun = Instant::now();
-        let found = self
-            .store
-            .acquire(&self.pool_id, &self.selector, &self.wanted, &mut self.walks)
-            .await;
+        let found =
+            self.store.acquire(&self.pool_id, &self.selector, &self.wanted, &mut self.walks).await;
         let hopes = self.wanted.into_iter().map(|w| (w.request_id, w.expected_minor)).collect();
         let (selector, walks, walked_for) = (self.selector, self.walks, self.walked_for);
         Attempted { selector, hopes, walks, walked_for, took: begun.elapsed(), found }

@@ -189,7 +189,9 @@ impl Dispatcher {
             };
             match how {
                 How::Offered => self.try_offered(&selector, &wanted).await?,
-                How::Now | How::First(_) => self.try_group(&mut pass, how, selector, wanted).await?,
+                How::Now | How::First(_) => {
+                    self.try_group(&mut pass, how, selector, wanted).await?
+                }
             }
         }
     }
@@ -197,7 +199,8 @@ impl Dispatcher {
     /// Finds out whether the pool has so many accounts that criteria may be slow, when somebody waits with such.
     async fn count_accounts(&mut self) {
         let is_fresh = self.counted_at.is_some_and(|at| at.elapsed() < COUNT_AT_MOST_EVERY);
-        if is_fresh || !self.turns.iter().any(|waiter| super::slow::kind(&waiter.wish()).is_some()) {
+        if is_fresh || !self.turns.iter().any(|waiter| super::slow::kind(&waiter.wish()).is_some())
+        {
             return;
         }
         match self.store.has_more_accounts(&self.pool_id, FEW_ACCOUNTS).await {
@@ -381,6 +384,8 @@ impl Dispatcher {
         wanted: &[Wanted],
     ) -> Result<(), String> {
         let mut wanted = wanted.to_vec();
+        let amounts: HashSet<_> = wanted.iter().map(|one| one.expected_minor).collect();
+        let mut taken = HashSet::new();
         for account_id in self.slow.take_offered(selector) {
             if wanted.is_empty() {
                 break;
@@ -391,13 +396,18 @@ impl Dispatcher {
             match found {
                 Ok(found) => {
                     let given = self.hand_out(found).await;
-                    wanted.retain(|one| !given.contains(&one.request_id));
+                    let is_given = |one: &&Wanted| given.contains(&one.request_id);
+                    taken.extend(wanted.iter().filter(is_given).map(|one| one.expected_minor));
+                    wanted.retain(|one| !is_given(&one));
                 }
                 Err(StoreError::Unavailable(why)) => return Err(why),
                 Err(error) => {
                     tracing::warn!(pool_id = %self.pool_id, %error, "an account could not be offered");
                 }
             }
+        }
+        for wish in wishes(selector, &amounts) {
+            self.slow.note_offered(&wish, taken.contains(&wish.expected_minor));
         }
         Ok(())
     }
@@ -642,9 +652,7 @@ fn without(
 }
 
 fn wishes(selector: &Arc<Selector>, amounts: &HashSet<Option<i64>>) -> Vec<Wish> {
-    let wish = |amount: &Option<i64>| Wish {
-        selector: Arc::clone(selector),
-        expected_minor: *amount,
-    };
+    let wish =
+        |amount: &Option<i64>| Wish { selector: Arc::clone(selector), expected_minor: *amount };
     amounts.iter().map(wish).collect()
 }

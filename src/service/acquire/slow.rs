@@ -43,6 +43,10 @@ const LONGEST: Duration = Duration::from_secs(30);
 const MAX_KNOWN: usize = 1024;
 /// How many free accounts are offered to whoever waits with the same criteria, before their next check.
 const MAX_OFFERED: usize = 8;
+/// After an account that did not fit, no other is offered for so long, twice as long each time,
+const FIRST_PAUSE: Duration = Duration::from_millis(5);
+/// so often: about a second.
+const MAX_DOUBLINGS: u32 = 8;
 /// So few ids are compared with each account that is read.
 const FEW_IDS: usize = 16;
 
@@ -101,8 +105,28 @@ struct Slow {
     again_at: Instant,
     /// When somebody may be tried who never was.
     first_at: Instant,
-    /// Accounts that came free since, and may fit.
-    offered: Vec<AccountId>,
+    offers: Offers,
+}
+
+/// Accounts that came free and may fit some criteria.
+#[derive(Debug, Default)]
+struct Offers {
+    accounts: Vec<AccountId>,
+    /// How many in a row did not fit.
+    vain: u32,
+    /// Until when no other is tried.
+    until: Option<Instant>,
+}
+
+impl Offers {
+    fn are_due(&self) -> bool {
+        !self.accounts.is_empty() && self.until.is_none_or(|until| until <= Instant::now())
+    }
+
+    fn note(&mut self, is_taken: bool) {
+        self.vain = if is_taken { 0 } else { (self.vain + 1).min(MAX_DOUBLINGS) };
+        self.until = (!is_taken).then(|| Instant::now() + FIRST_PAUSE * 2u32.pow(self.vain));
+    }
 }
 
 /// How a waiter is served in a pass.
@@ -145,7 +169,7 @@ impl SlowCriteria {
         let Some(kind) = kind(wish).filter(|_| self.is_large) else { return Some(How::Now) };
         match self.known.get(wish) {
             Some(Known::Quick) => Some(How::Now),
-            Some(Known::Slow(slow)) => (!slow.offered.is_empty()).then_some(How::Offered),
+            Some(Known::Slow(slow)) => slow.offers.are_due().then_some(How::Offered),
             None => is_free(kind).then_some(How::First(kind)),
         }
     }
@@ -188,11 +212,11 @@ impl SlowCriteria {
             let pause = if is_enough { Duration::ZERO } else { (took * TIMES).min(LONGEST) };
             let first_at = now + pause.min(took);
             // What came free while it ran may not have been seen.
-            let offered = match self.known.remove(&wish) {
-                Some(Known::Slow(slow)) => slow.offered,
-                _ => Vec::new(),
+            let offers = match self.known.remove(&wish) {
+                Some(Known::Slow(slow)) => slow.offers,
+                _ => Offers::default(),
             };
-            Known::Slow(Slow { again_at: now + pause, first_at, offered })
+            Known::Slow(Slow { again_at: now + pause, first_at, offers })
         };
         self.known.insert(wish, known);
     }
@@ -201,11 +225,11 @@ impl SlowCriteria {
     pub(super) fn offer(&mut self, freed: &Freed) {
         for (wish, known) in &mut self.known {
             if let Known::Slow(slow) = known
-                && slow.offered.len() < MAX_OFFERED
+                && slow.offers.accounts.len() < MAX_OFFERED
                 && let Some(account_id) = freed.account_for(&wish.selector)
-                && !slow.offered.contains(account_id)
+                && !slow.offers.accounts.contains(account_id)
             {
-                slow.offered.push(account_id.clone());
+                slow.offers.accounts.push(account_id.clone());
             }
         }
     }
@@ -216,13 +240,22 @@ impl SlowCriteria {
         for (wish, known) in &mut self.known {
             if let Known::Slow(slow) = known
                 && *wish.selector == *selector
+                && slow.offers.are_due()
             {
-                offered.append(&mut slow.offered);
+                offered.append(&mut slow.offers.accounts);
             }
         }
         offered.sort();
         offered.dedup();
         offered
+    }
+
+    /// Says whether somebody with these criteria took an account that was offered. Where none fits the next is tried
+    /// later each time: only a statement can tell, and there may be many such criteria.
+    pub(super) fn note_offered(&mut self, wish: &Wish, is_taken: bool) {
+        if let Some(Known::Slow(slow)) = self.known.get_mut(wish) {
+            slow.offers.note(is_taken);
+        }
     }
 
     /// A statement that was not waited for goes on beside the pass.
@@ -327,6 +360,21 @@ mod tests {
         let mut slow = of_a_large_pool();
         slow.note(wish("", None), Duration::from_secs(10), 0, false, NO_TIME);
         assert_eq!(slow.how(&wish("", None), |_| false), Some(How::Now));
+    }
+
+    #[test]
+    fn what_does_not_fit_is_offered_less_and_less_often() {
+        let mut offers = Offers::default();
+        let pause = |offers: &Offers| offers.until.map(|until| until - Instant::now());
+        for _ in 0..20 {
+            offers.note(false);
+        }
+        assert!(pause(&offers).unwrap() > Duration::from_secs(1));
+        assert!(pause(&offers).unwrap() < Duration::from_secs(2));
+        offers.accounts.push(AccountId::parse("a").unwrap());
+        assert!(!offers.are_due());
+        offers.note(true);
+        assert!(offers.are_due());
     }
 
     #[test]

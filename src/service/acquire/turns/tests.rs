@@ -50,8 +50,7 @@ fn next(turns: &Turns, hopeless: &[(&Arc<Selector>, Option<i64>)]) -> Option<Vec
             expected_minor: *expected_minor,
         })
         .collect();
-    let (_, _, wanted) =
-        turns.next_group(|wish| (!exhausted.contains(wish)).then_some(()))?;
+    let (_, _, wanted) = turns.next_group(|wish| (!exhausted.contains(wish)).then_some(()))?;
     Some(wanted.iter().map(|wanted| wanted.request_id.to_string()).collect())
 }
 
