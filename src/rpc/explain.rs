@@ -62,6 +62,7 @@ fn verdict_message(choice: Choice) -> i32 {
         Choice::Inactive => Verdict::Inactive,
         Choice::Paused => Verdict::Paused,
         Choice::Draining => Verdict::Draining,
+        Choice::Unwritable => Verdict::Unwritable,
         Choice::TooFull => Verdict::TooFull,
         Choice::Denomination => Verdict::Denomination,
         Choice::Remainder => Verdict::Remainder,
