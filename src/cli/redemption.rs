@@ -9,7 +9,7 @@ use time::OffsetDateTime;
 use super::{
     audit,
     client::{PAGE_SIZE, RpcError, Server, ServerArgs, every_page, required, server_time, unary},
-    output::{Format, FormatArgs, Rows, Sink, record},
+    output::{Format, FormatArgs, Rows, Sink, record, while_read},
     parse,
     plan::pool_currency,
     pool, view,
@@ -140,10 +140,10 @@ enum Outcome {
 /// Runs one of the commands.
 pub(super) async fn run(command: RedemptionCommand) -> anyhow::Result<ExitCode> {
     match command {
-        RedemptionCommand::List(args) => list(args).await?,
-        RedemptionCommand::Show(args) => show(args).await?,
+        RedemptionCommand::List(args) => while_read(list(args)).await?,
+        RedemptionCommand::Show(args) => while_read(show(args)).await?,
         RedemptionCommand::Resolve(args) => resolve(args).await?,
-        RedemptionCommand::Audit(args) => return audit::run(args).await,
+        RedemptionCommand::Audit(args) => return while_read(audit::run(args)).await,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -83,3 +83,10 @@ impl Progress {
         self.bar.finish_and_clear();
     }
 }
+
+/// A bar is taken away also where an error ends what it shows.
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.finish();
+    }
+}
