@@ -9,6 +9,8 @@ mod account_keys;
 mod audit;
 mod batch;
 mod batch_again;
+mod batch_files;
+mod batch_outcomes;
 mod batch_survives;
 mod choice;
 mod cli_program;
