@@ -60,6 +60,12 @@ impl Target {
             || name.as_os_str().as_bytes().ends_with(b"/");
         anyhow::ensure!(!is_folder, "--output {shown} is a folder: name a file in it");
         let Some(there) = there else {
+            let folder = folder_of(name);
+            anyhow::ensure!(
+                folder.is_dir(),
+                "--output {shown}: there is no folder {}",
+                folder.display()
+            );
             let place = resolve(name).with_context(cannot)?;
             let place = place.with_context(|| format!("--output {shown} is not a file"))?;
             access(folder_of(&place), Access::WRITE_OK | Access::EXEC_OK).with_context(cannot)?;

@@ -97,7 +97,7 @@ fn a_folder_and_a_name_in_no_folder_are_refused_at_once() {
     let folder = folder();
     assert!(refused(folder.path(), &[]).contains("is a folder"));
     assert!(refused(&folder.path().join("new/"), &[]).contains("is a folder"));
-    assert!(refused(&folder.path().join("none/out.csv"), &[]).contains("cannot be written"));
+    assert!(refused(&folder.path().join("none/out.csv"), &[]).contains("there is no folder"));
     assert!(refused(Path::new(""), &[]).contains("must name a file"));
     let file = folder.path().join("file");
     fs::write(&file, "").unwrap();
