@@ -14,7 +14,7 @@ pub(super) struct Upload<T> {
     ended: CancellationToken,
 }
 
-/// The messages for a call, and the guard that whoever makes the call drops when it has ended: a call
+/// The messages for a call, and a guard that the caller drops when the call has ended: a call
 /// that waits for its server does not let go of its messages by itself.
 pub(super) fn upload<T>(read_ahead: usize) -> (Upload<T>, ReceiverStream<T>, DropGuard) {
     let (messages, receiver) = mpsc::channel(read_ahead);

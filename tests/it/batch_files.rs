@@ -126,7 +126,7 @@ async fn a_run_that_is_refused_leaves_the_earlier_results_as_they_are() {
     fs::write(at(&folder, "utf16.csv"), b"\xff\xfec\0o\0d\0e\0\n\0").unwrap();
     run(&world, &batch(&at(&folder, "utf16.csv"), &output)).await.says(1, &["it is UTF-16"]);
     run(&world, &["pool", "pause", "pool"]).await.says(0, &[]);
-    run(&world, &batch(&cards, &output)).await.says(1, &["POOL_PAUSED", "run the same command"]);
+    run(&world, &batch(&cards, &output)).await.says(1, &["POOL_PAUSED", "pool resume"]);
     let nowhere = batch(&cards, &["--output", &out, "--max-in-flight", "0"]);
     run(&world, &nowhere).await.says(2, &[]);
     assert_eq!(text(&out), OLD);

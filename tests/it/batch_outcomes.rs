@@ -61,7 +61,7 @@ async fn cards_that_a_busy_provider_left_unspent_are_exit_code_3_until_a_new_bat
     let [a, b, c] = ["aaaa", "bbbb", "cccc"].map(|name| world.code(name));
     let cards = files.write("code,amount_minor", &[&a, &b, &c].map(|code| format!("{code},1000")));
     world.set_faults(Faults { rules: vec![busy(&b), busy(&c)], ..Faults::default() });
-    let counts = "3 items: 1 succeeded, 2 failed (2 of them not spent), 0 in doubt";
+    let counts = "3 items: 1 succeeded, 2 failed (2 of them to redeem again), 0 in doubt";
     let reason = "2 FAILED PROVIDER_BUSY, code not spent (line-";
     let advice = "run the same file under a new --batch-id";
     redeem(&world, &cards, "monday").await.says(3, &[counts, reason, advice]);
@@ -83,7 +83,7 @@ async fn cards_that_an_unreachable_provider_left_unspent_are_exit_code_3() {
     redeem(&world, &cards, "b").await.says(
         3,
         &[
-            "1 failed (1 of them not spent)",
+            "1 failed (1 of them to redeem again)",
             "1 FAILED PROVIDER_UNREACHABLE, code not spent",
             "new --batch-id",
         ],
@@ -138,7 +138,7 @@ async fn cards_credited_with_another_amount_than_expected_are_counted_and_exit_c
 }
 
 #[tokio::test]
-async fn what_a_person_must_look_at_is_named_apart_from_what_is_in_doubt() {
+async fn what_needs_review_and_what_is_in_doubt_are_counted_and_explained_separately() {
     let (world, files) = (World::start().await, Files::new());
     world.clients(0).await.create_accounts(4).await;
     let policy = ["pool", "update", "pool", "--amount-mismatch", "needs-review"];

@@ -18,6 +18,7 @@ mod progress;
 mod reasons;
 mod results;
 mod session;
+mod tally;
 #[cfg(test)]
 mod tests;
 
@@ -28,18 +29,19 @@ use std::{
     time::Duration,
 };
 
-use anyhow::Context as _;
 use clap::Args;
 use tokio_util::sync::CancellationToken;
+use tonic::Code;
 
 pub(super) use self::{
     feed::CardFile,
     progress::Progress,
-    results::{Outcome, Tally},
+    results::Outcome,
     session::{Done, prepare, redeem},
+    tally::Tally,
 };
 use super::{
-    client::ServerArgs,
+    client::{RpcError, ServerArgs},
     output::{Closed, Draft, FormatArgs, Rows, Sink, Target, check_stdout, note},
     parse,
     pool::wire,
@@ -214,33 +216,34 @@ fn finish(rows: Rows, is_broken: bool, ended: anyhow::Result<()>) -> anyhow::Res
     ended.and(finished)
 }
 
-/// Says what the batch came to, and puts its results in place.
+/// Says how the batch ended, and puts its results in place.
 fn report(
     batch: &Batch,
     done: &Done,
     ended: anyhow::Result<()>,
     draft: Option<Draft>,
 ) -> anyhow::Result<ExitCode> {
-    let ended = match (ended, draft) {
-        (Ok(()), Some(draft)) => draft.publish(),
-        (Err(error), Some(draft)) => {
-            draft.keep().into_iter().for_each(note);
-            Err(error)
+    if let Err(error) = ended {
+        if done.tally.total() > 0 {
+            note(format_args!("so far: {done}"));
         }
-        (ended, None) => ended,
-    };
-    if ended.is_ok() {
-        note(done);
-    } else if done.tally.total() > 0 {
-        note(format_args!("so far: {done}"));
+        done.reasons.lines(batch).iter().for_each(note);
+        draft.and_then(Draft::keep).iter().for_each(note);
+        let next = next_step(&error);
+        let id = &batch.batch_id;
+        return Err(error.context(format!("batch {id} did not go through{next}")));
     }
+    note(done);
     done.reasons.lines(batch).iter().for_each(note);
-    ended.with_context(|| {
-        format!(
-            "batch {} did not go through: run the same command again, which tells all outcomes and \
-             goes on with the rest",
-            batch.batch_id
-        )
-    })?;
+    draft.map_or(Ok(()), Draft::publish)?;
     Ok(ExitCode::from(if done.wants_a_look() { WANTS_A_LOOK } else { 0 }))
+}
+
+/// What helps after a batch that did not go through. A refusal says so itself.
+fn next_step(error: &anyhow::Error) -> &'static str {
+    let refusals = [Code::NotFound, Code::FailedPrecondition, Code::InvalidArgument];
+    match error.downcast_ref::<RpcError>() {
+        Some(RpcError(status)) if refusals.contains(&status.code()) => "",
+        _ => ": run the same command again, which tells all outcomes and goes on with the rest",
+    }
 }

@@ -48,7 +48,8 @@ impl Progress {
     pub(super) fn show(&self, now: &pb::BatchProgress) {
         let done = now.succeeded + now.failed + now.in_doubt + now.rejected;
         let counts = format!(
-            "{} succeeded, {} failed, {} in doubt, {} rejected, {} under way",
+            // What is in doubt and what is to review comes as one number.
+            "{} succeeded, {} failed, {} open, {} rejected, {} under way",
             now.succeeded, now.failed, now.in_doubt, now.rejected, now.in_flight
         );
         if self.bar.is_hidden() && self.line_is_due() {

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Batch, Outcome, advice, results::Standing};
+use super::{Batch, Outcome, advice, tally::Standing};
 use crate::cli::output::printable;
 
 /// Reasons that are counted one by one. A provider may have any number of them.
@@ -81,10 +81,9 @@ fn line(key: &Key, group: &Group, batch: &Batch) -> String {
     let reason = if key.reason.is_empty() { String::new() } else { format!(" {}", key.reason) };
     let (what, text) = match key.standing {
         Standing::Credited => ("SUCCEEDED", String::new()),
-        Standing::OtherAmount => (
-            "SUCCEEDED",
-            "than was expected: compare amount_minor with expected_minor in the results".to_owned(),
-        ),
+        Standing::OtherAmount => {
+            ("SUCCEEDED", "compare amount_minor with expected_minor in the results".to_owned())
+        }
         Standing::Refused => ("FAILED", "the provider refuses the card".to_owned()),
         Standing::Unspent => ("FAILED", "the card was not credited".to_owned()),
         Standing::InDoubt => (

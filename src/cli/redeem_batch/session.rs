@@ -44,7 +44,7 @@ pub(in crate::cli) struct Ready {
     pub(super) file: Survey,
 }
 
-/// What a batch came to, also one that did not go through.
+/// The counts of a batch, also of one that did not go through.
 #[derive(Clone, Debug)]
 pub(in crate::cli) struct Done {
     /// What the file held.

@@ -61,7 +61,7 @@ async fn a_batch_goes_on_after_a_lost_connection_and_tells_every_outcome_once() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_never_gets_further_is_given_up_and_what_is_known_is_told() {
+async fn a_batch_that_gets_no_further_fails_and_tells_what_is_known() {
     let fake = Fake { lose: u32::MAX, ..Fake::default() };
     let server = serve(fake.clone()).await;
     let mut told = 0;

@@ -17,7 +17,7 @@ use super::world::World;
 /// How long a command may take at most: one that takes longer hangs.
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// What a command came to.
+/// How a command ended.
 #[derive(Debug)]
 pub(crate) struct Finished {
     pub(crate) code: Option<i32>,
