@@ -283,6 +283,10 @@ async fn lists_and_imports_end_when_their_output_is_closed_or_full() {
     let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
     let mut command = program(&world, &[&audit[..], &[&ledger]].concat());
     finish(command.stdout(full).spawn().unwrap()).await.says(1, &["No space left"]);
+    let appended = fs::OpenOptions::new().append(true).open(&ledger).unwrap();
+    let done = finish(command.stdout(appended).spawn().unwrap()).await;
+    done.says(1, &["standard output is the file"]);
+    assert_eq!(text(&ledger), "");
 }
 
 #[tokio::test]
