@@ -52,13 +52,14 @@ use crate::{
     telemetry,
 };
 
-/// The most calls of one connection at once. As many may have been given up by their callers before the
+/// The most calls of one connection at once, for which the server keeps at most 128 MiB: see the record of
+/// 2026-11-29. As many may have been given up by their callers before the
 /// server looked: after an outage all of them are.
 const MAX_STREAMS: u32 = 4096;
 /// The most bytes of one call's headers.
 const MAX_HEADERS: u32 = 8 * 1024;
 /// Streams of one connection that may be reset for a frame that came too late, before the connection is given
-/// up. A call that is refused before its message is there makes one, and a connection may live for months.
+/// up. A message that is refused by its length makes one, and a connection may live for months. They cost no memory.
 const MAX_ERROR_RESETS: usize = 65_536;
 /// A connection on which nothing is heard is asked whether it lives, and given up.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);

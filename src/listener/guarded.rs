@@ -102,7 +102,9 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Guarded<IO> {
             Poll::Pending => {
                 let Some((_, _, until)) = this.begun else { return Poll::Pending };
                 ready!(this.poll_until(until, cx));
-                tracing::debug!("a connection is closed: what its client began did not end in time");
+                tracing::debug!(
+                    "a connection is closed: what its client began did not end in time"
+                );
                 metrics::counter!("holdfast_connections_too_slow_total").increment(1);
                 Poll::Ready(Err(Error::from(ErrorKind::TimedOut)))
             }
@@ -125,8 +127,7 @@ impl Resets {
             self.left = (self.left + passed * RESETS_PER_SECOND).min(RESETS);
         }
         self.counted = now;
-        (self.left < 0.0)
-            .then(|| now + Duration::from_secs_f64(-self.left / RESETS_PER_SECOND))
+        (self.left < 0.0).then(|| now + Duration::from_secs_f64(-self.left / RESETS_PER_SECOND))
     }
 }
 

@@ -121,12 +121,13 @@ impl Accepts {
                 open.increment(1.0);
                 return (stream, Seat { _permit: permit, open });
             }
-            let refused =
-                metrics::counter!("holdfast_connections_refused_total", "listener" => self.room.name);
+            let refused = metrics::counter!("holdfast_connections_refused_total", "listener" => self.room.name);
             refused.increment(1);
             self.full.say(|times| {
                 tracing::warn!(
-                    listener = self.room.name, most = self.room.size, times,
+                    listener = self.room.name,
+                    most = self.room.size,
+                    times,
                     "a connection was closed at once: as many are open as may be; close idle ones, \
                      use fewer in each client, or allow the process more files (ulimit -n)"
                 );

@@ -222,8 +222,7 @@ impl Import {
         }
         self.chunk.push((index, command));
         self.chunk_bytes += bytes;
-        let is_full =
-            self.chunk.len() >= IMPORT_CHUNK || self.chunk_bytes >= IMPORT_CHUNK_BYTES;
+        let is_full = self.chunk.len() >= IMPORT_CHUNK || self.chunk_bytes >= IMPORT_CHUNK_BYTES;
         if is_full { self.flush().await } else { Ok(()) }
     }
 

@@ -31,8 +31,12 @@ pub(super) fn bounded(
         if body.is_end_stream() {
             return body;
         }
-        let mut bounded =
-            Bounded { next: VecDeque::new(), body: Some(body), budget: budget.clone(), _kept: kept };
+        let mut bounded = Bounded {
+            next: VecDeque::new(),
+            body: Some(body),
+            budget: budget.clone(),
+            _kept: kept,
+        };
         // A message and its trailers are encoded now: until then they occupy more, and nobody counts it. What
         // encodes them keeps its buffer until it is dropped.
         let mut cx = Context::from_waker(Waker::noop());

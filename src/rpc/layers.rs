@@ -207,7 +207,9 @@ impl Admission {
             parts.extensions.insert(caller.clone());
         }
         let span = tracing::debug_span!(
-            "rpc", rpc.service = method.description.service, rpc.method = method.description.name
+            "rpc",
+            rpc.service = method.description.service,
+            rpc.method = method.description.name
         );
         let body = complete.into_body(self.overload.unread_requests());
         let answer = inner.call(http::Request::from_parts(parts, body));

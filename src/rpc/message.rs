@@ -36,10 +36,8 @@ pub(super) trait RequestBody:
 {
 }
 
-impl<B> RequestBody for B where
-    B: Body<Data = Bytes, Error: Into<BoxError>> + Send + Unpin + 'static
-{
-}
+impl<B> RequestBody for B where B: Body<Data = Bytes, Error: Into<BoxError>> + Send + Unpin + 'static
+{}
 
 /// A request whose first message is complete.
 #[derive(Debug)]

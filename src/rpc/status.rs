@@ -187,16 +187,10 @@ pub(crate) fn status(error: &Error) -> Status {
             [("pool_id", pool_id.to_string()), ("account_id", id.to_string())],
         ),
 
-        Error::RequestIncomplete(_) => fit(
-            Code::DeadlineExceeded,
-            &text,
-            reason("REQUEST_INCOMPLETE", []),
-        ),
-        Error::StreamIdle(_) => fit(
-            Code::DeadlineExceeded,
-            &text,
-            reason("STREAM_IDLE", []),
-        ),
+        Error::RequestIncomplete(_) => {
+            fit(Code::DeadlineExceeded, &text, reason("REQUEST_INCOMPLETE", []))
+        }
+        Error::StreamIdle(_) => fit(Code::DeadlineExceeded, &text, reason("STREAM_IDLE", [])),
         Error::ShuttingDown | Error::Store(StoreError::ShuttingDown) => {
             retry(Code::Unavailable, "SHUTTING_DOWN", text, RETRY_OUTAGE)
         }
@@ -273,7 +267,8 @@ pub(crate) fn not_kept() -> Status {
 
 /// An answer was let go of, because its caller did not read it and others needed the room.
 pub(crate) fn answer_not_taken() -> Status {
-    let text = "the answer was not read, and others needed its room; it may have been done".to_owned();
+    let text =
+        "the answer was not read, and others needed its room; it may have been done".to_owned();
     retry(Code::ResourceExhausted, "OVERLOADED", text, RETRY_OVERLOAD)
 }
 
