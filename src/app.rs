@@ -18,7 +18,7 @@ use crate::{
     embedded::{self, Data, Postgres},
     health::Health,
     injection,
-    listener::{Accepts, Room},
+    listener::{Accepts, ConnectionLimit},
     provider::Provider,
     rpc::{
         CONNECTION_WINDOW, MAX_ANSWER_BYTES, MAX_REQUEST_BYTES, STREAM_WINDOW,
@@ -108,8 +108,8 @@ impl App {
         let stop_admin = CancellationToken::new();
         tokio::spawn(admin::serve(admin_listener, health.clone(), metrics, stop_admin.clone()));
 
-        let room = Room::of_open_files("grpc");
-        tracing::debug!(connections = room.size(), "as many connections may be open");
+        let limit = ConnectionLimit::of_open_files("grpc");
+        tracing::debug!(connections = limit.size(), "as many connections may be open");
         let admission = Admission::new(store.overload().clone(), shutdown.closing.clone());
         let serving = Server::builder()
             .layer(admission.clone())
@@ -128,7 +128,7 @@ impl App {
             .add_service(parts.account_service())
             .add_service(parts.pool_service())
             .serve_with_incoming_shutdown(
-                Accepts::new(listener, room).into_http2(),
+                Accepts::new(listener, limit).into_http2(),
                 shutdown.closing.clone().cancelled_owned(),
             );
         let serving = tokio::spawn(serving);

@@ -1,7 +1,7 @@
 //! Answers on their way to callers who may not read them.
 //!
 //! HTTP/2 lets a caller refuse to take an answer for as long as it likes. What is encoded and not taken counts
-//! against a bound on all such answers ([`Budget`]); where that is reached, the oldest of them are let go of, and
+//! against a bound on all such answers ([`Budget`]); where that is reached, the oldest of them are evicted, and
 //! their callers' streams are reset.
 
 use std::{
@@ -91,7 +91,7 @@ impl Bounded {
     fn hand_on(&mut self, next: Next) -> Result<Frame<Bytes>, Status> {
         match next {
             Next::Frame(frame) => frame,
-            Next::Held(hold) if hold.is_gone() => {
+            Next::Held(hold) if hold.is_evicted() => {
                 self.next.clear();
                 self.body = None;
                 Err(status::answer_not_taken())
