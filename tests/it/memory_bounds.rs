@@ -155,7 +155,6 @@ async fn a_connection_that_resets_its_calls_without_end_is_bounded_and_its_neigh
     }
     let _ = tokio::time::timeout(Duration::from_secs(20), flooding).await;
     let most = fleet.servers[0].most_memory_mib();
-    println!("{most} MiB after {before}, for calls that were reset");
     assert!(most < before + OF_ONE_CONNECTION, "{most} MiB after {before}");
     let held = lease(&clients.acquire(|_| {}).await.unwrap());
     clients.release(&held).await.unwrap();
