@@ -35,6 +35,8 @@ pub(super) struct Frames {
     in_block: bool,
     /// How many things were ended: another one has begun when this has changed.
     ended: u64,
+    /// A call was begun.
+    has_called: bool,
 }
 
 impl Frames {
@@ -46,6 +48,7 @@ impl Frames {
             payload_left: 0,
             in_block: false,
             ended: 0,
+            has_called: false,
         }
     }
 
@@ -90,9 +93,15 @@ impl Frames {
     fn end_frame(&mut self) {
         self.header_bytes = 0;
         if matches!(self.kind(), HEADERS | CONTINUATION) {
+            self.has_called = true;
             self.in_block = self.header[4] & END_HEADERS == 0;
         }
         self.ended += u64::from(!self.in_block);
+    }
+
+    /// Whether a call was ever begun.
+    pub(super) fn has_called(&self) -> bool {
+        self.has_called
     }
 
     /// What has begun and not ended, if anything has, and its number.

@@ -32,8 +32,10 @@ const RESETS_PER_SECOND: f64 = 2048.0;
 #[derive(Debug)]
 pub struct Guarded<IO> {
     io: IO,
-    _permit: ConnectionPermit,
+    permit: ConnectionPermit,
     frames: Frames,
+    /// When a connection without any call is looked at again: it is closed where there are many.
+    unused_until: Instant,
     /// The number of what has begun, and until when it may take.
     begun: Option<(u64, Instant, Instant)>,
     timer: Option<Pin<Box<Sleep>>>,
@@ -46,8 +48,9 @@ impl<IO> Guarded<IO> {
         let now = Instant::now();
         let mut guarded = Self {
             io,
-            _permit: permit,
+            permit,
             frames: Frames::new(),
+            unused_until: now + BEGUN_LIMIT,
             begun: None,
             timer: None,
             resets: Resets { left: RESETS, counted: now },
@@ -68,6 +71,24 @@ impl<IO> Guarded<IO> {
         };
         let limit = if begun == Begun::Data { DATA_LIMIT } else { BEGUN_LIMIT };
         self.begun = Some((number, since, since + limit));
+    }
+
+    /// Ready when the connection is to be closed: what was begun did not end in time, or nothing was ever begun and
+    /// others want to connect.
+    fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<&'static str> {
+        loop {
+            let begun = self.begun.map(|(_, _, until)| until);
+            let unused = (!self.frames.has_called()).then_some(self.unused_until);
+            let Some(at) = begun.into_iter().chain(unused).min() else { return Poll::Pending };
+            ready!(self.poll_until(at, cx));
+            if begun.is_some_and(|until| until <= at) {
+                return Poll::Ready("what its client began did not end in time");
+            }
+            if self.permit.is_crowded() {
+                return Poll::Ready("its client called nothing, and there are many connections");
+            }
+            self.unused_until = Instant::now() + BEGUN_LIMIT;
+        }
     }
 
     /// Ready at a time, which may differ from call to call.
@@ -100,11 +121,8 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Guarded<IO> {
             }
             // What has come is read first: it may have come in time.
             Poll::Pending => {
-                let Some((_, _, until)) = this.begun else { return Poll::Pending };
-                ready!(this.poll_until(until, cx));
-                tracing::debug!(
-                    "a connection is closed: what its client began did not end in time"
-                );
+                let why = ready!(this.poll_over(cx));
+                tracing::debug!(why, "a connection is closed");
                 metrics::counter!("holdfast_connections_too_slow_total").increment(1);
                 Poll::Ready(Err(Error::from(ErrorKind::TimedOut)))
             }
@@ -171,6 +189,8 @@ impl<IO: Connected> Connected for Guarded<IO> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 
     use super::*;
@@ -179,10 +199,38 @@ mod tests {
     const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
     fn guarded() -> (DuplexStream, Guarded<DuplexStream>) {
+        one_of(&ConnectionLimit::new(10, "test"))
+    }
+
+    fn one_of(limit: &ConnectionLimit) -> (DuplexStream, Guarded<DuplexStream>) {
         let (client, server) = duplex(1 << 20);
-        let permit = ConnectionLimit::new(1, "test").free.try_acquire_owned().unwrap();
+        let permit = Arc::clone(&limit.free).try_acquire_owned().unwrap();
         let open = metrics::gauge!("holdfast_test_connections");
-        (client, Guarded::new(server, ConnectionPermit { _permit: permit, open }))
+        (client, Guarded::new(server, ConnectionPermit { permit, size: limit.size, open }))
+    }
+
+    #[tokio::test]
+    async fn a_connection_without_any_call_is_closed_when_more_than_half_are_taken() {
+        let limit = ConnectionLimit::new(4, "test");
+        let (mut idle, mut server) = one_of(&limit);
+        let (mut used, mut other) = one_of(&limit);
+        idle.write_all(PREFACE).await.unwrap();
+        used.write_all(PREFACE).await.unwrap();
+        used.write_all(&[0, 0, 1, 1, 4, 0, 0, 0, 1, 0x82]).await.unwrap();
+        async fn read(server: &mut Guarded<DuplexStream>) -> ErrorKind {
+            loop {
+                if let Err(error) = server.read_u8().await {
+                    return error.kind();
+                }
+            }
+        }
+        let kept = tokio::time::timeout(BEGUN_LIMIT * 3, read(&mut server)).await;
+        assert!(kept.is_err(), "half of them are free");
+        let _third = one_of(&limit);
+        let closed = tokio::time::timeout(BEGUN_LIMIT * 20, read(&mut server)).await;
+        assert_eq!(closed, Ok(ErrorKind::TimedOut));
+        let kept = tokio::time::timeout(BEGUN_LIMIT * 3, read(&mut other)).await;
+        assert!(kept.is_err(), "it has called something");
     }
 
     /// How long the connection is kept when its client sends no more than this, if not for ever.

@@ -71,8 +71,16 @@ fn raise_open_files() -> Option<u64> {
 /// A permit for one connection, until dropped.
 #[derive(Debug)]
 pub struct ConnectionPermit {
-    _permit: OwnedSemaphorePermit,
+    permit: OwnedSemaphorePermit,
+    size: usize,
     open: metrics::Gauge,
+}
+
+impl ConnectionPermit {
+    /// Whether more than half of the connections are taken.
+    fn is_crowded(&self) -> bool {
+        self.permit.semaphore().available_permits() < self.size / 2
+    }
 }
 
 impl Drop for ConnectionPermit {
@@ -120,7 +128,7 @@ impl Accepts {
                 let _ = stream.set_nodelay(true);
                 let open = metrics::gauge!("holdfast_connections", "listener" => self.limit.name);
                 open.increment(1.0);
-                return (stream, ConnectionPermit { _permit: permit, open });
+                return (stream, ConnectionPermit { permit, size: self.limit.size, open });
             }
             let refused = metrics::counter!("holdfast_connections_refused_total", "listener" => self.limit.name);
             refused.increment(1);

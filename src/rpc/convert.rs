@@ -21,6 +21,7 @@ const MAX_PAGE: i32 = 1000;
 /// What a page holds when the caller does not say.
 const DEFAULT_PAGE: i32 = 100;
 const MAX_LABELS: usize = 32;
+
 /// Reads a request's fields, and collects what is wrong with them.
 #[derive(Debug, Default)]
 pub(super) struct Fields {
@@ -219,7 +220,8 @@ impl Fields {
         let fits = |text: &str, least: usize, most: usize| {
             (least..=most).contains(&text.chars().count()) && !text.chars().any(char::is_control)
         };
-        for (key, value) in &labels {
+        // Too many are one fault: a message has room for tens of thousands.
+        for (key, value) in labels.iter().take(MAX_LABELS) {
             if !fits(key, 1, 63) {
                 let rule = "must have keys of 1 to 63 characters without control characters";
                 self.refuse(field, rule);
@@ -282,5 +284,22 @@ pub(super) fn duration(duration: Duration) -> prost_types::Duration {
     prost_types::Duration {
         seconds: i64::try_from(duration.as_secs()).unwrap_or(i64::MAX),
         nanos: i32::try_from(duration.subsec_nanos()).unwrap_or(0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_beyond_the_limit_are_one_fault_however_many_a_message_holds() {
+        let mut fields = Fields::default();
+        let labels = (0..80_000).map(|n| (format!("k{n}"), "\u{1}".to_owned())).collect();
+        fields.labels("labels", labels);
+        let Err(Error::Invalid(violations)) = fields.finish(Some(())) else {
+            panic!("labels were taken");
+        };
+        assert_eq!(violations.len(), 1 + MAX_LABELS);
+        assert_eq!(violations[0].rule, format!("must be at most {MAX_LABELS}"));
     }
 }

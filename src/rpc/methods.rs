@@ -93,6 +93,8 @@ impl Method {
 fn find<'a>(mut message: &'a [u8], path: &[u32]) -> Option<&'a [u8]> {
     let (first, inner) = path.split_first()?;
     let mut found = None;
+    // Groups have gone from the language, but a message may hold unknown ones.
+    let mut groups = 0_u32;
     while !message.is_empty() {
         let key = varint(&mut message)?;
         match key & 7 {
@@ -101,11 +103,13 @@ fn find<'a>(mut message: &'a [u8], path: &[u32]) -> Option<&'a [u8]> {
             2 => {
                 let length = usize::try_from(varint(&mut message)?).ok()?;
                 let value = take(&mut message, length)?;
-                if key >> 3 == u64::from(*first) {
+                if groups == 0 && key >> 3 == u64::from(*first) {
                     let here = if inner.is_empty() { Some(value) } else { find(value, inner) };
                     found = here.or(found);
                 }
             }
+            3 => groups += 1,
+            4 => groups = groups.checked_sub(1)?,
             5 => drop(take(&mut message, 4)?),
             _ => return None,
         }
@@ -186,6 +190,11 @@ mod tests {
         assert_eq!(method.pool(&good), Some("pool"));
         assert_eq!(method.pool(&good[..good.len() - 1]), None, "cut off");
         assert_eq!(method.pool(&[0xff; 64]), None);
+        // An unknown group, with what looks like a pool in it, comes first.
+        let group = [&[0xfb, 0x01][..], &good, &[0xfc, 0x01]].concat();
+        let other = pb::AcquireAccountRequest { pool_id: "other".into(), ..Default::default() };
+        let after = [group, other.encode_to_vec()].concat();
+        assert_eq!(method.pool(&after), Some("other"));
         assert_eq!(method.pool(b""), None);
         let long = pb::AcquireAccountRequest { pool_id: "x".repeat(9999), ..Default::default() };
         assert_eq!(method.pool(&long.encode_to_vec()), None);

@@ -307,7 +307,13 @@ impl Store {
                 }
                 Err(error) => {
                     together.is_all_read = false;
-                    self.quarantine.leave_out(Statement::Acquire, pool_id, &row.account_id, &error);
+                    self.quarantine.leave_out(
+                        Statement::Acquire,
+                        pool_id,
+                        &row.account_id,
+                        &error,
+                        false,
+                    );
                     if row.fresh {
                         self.give_back_unread(pool_id, row).await;
                     }

@@ -173,22 +173,23 @@ impl Connections {
     /// used again.
     async fn end_statement(&self, backend: &mut Backend, may_cancel: bool) -> bool {
         let Backend { connection, pid, since } = backend;
+        let mut is_cancelled = true;
         let ended = {
             let has_ended = has_ended(connection);
             tokio::pin!(has_ended);
             if let Ok(ended) = timeout(GRACE, &mut has_ended).await {
                 return ended;
             }
-            let limit = if !may_cancel || self.cancel(*pid, *since).await {
-                END_LIMIT
-            } else {
-                RETURN_LIMIT
-            };
+            if may_cancel {
+                is_cancelled = self.cancel(*pid, *since).await;
+            }
+            let limit = if is_cancelled { END_LIMIT } else { RETURN_LIMIT };
             let limit = self.silent.run_until_cancelled(timeout(limit, &mut has_ended)).await;
             matches!(limit, Some(Ok(true)))
         };
-        // Asked once more: a cancellation that came when the statement had just ended is over then.
-        ended && connection.ping().await.is_ok()
+        // Asked once more: a cancellation that came when the statement had just ended is over then. One of which
+        // nothing was heard may still come, and would hit the next statement.
+        ended && is_cancelled && connection.ping().await.is_ok()
     }
 
     /// Asks Postgres to cancel what a backend runs. False when it could not be asked.

@@ -58,6 +58,8 @@ const CONTENTION: [&str; 2] = ["40001", "40P01"];
 const LOCKED: &str = "55P03";
 /// A lock, or the statement as a whole, took longer than it may.
 const BLOCKED: [&str; 2] = [LOCKED, "57014"];
+/// Classes of errors that a statement has whatever its rows hold: not supported, no such prepared statement.
+const OF_THE_STATEMENT: [&str; 2] = ["0A", "26"];
 /// A statement that would write, on a server that takes no writes.
 const READ_ONLY: &str = "25006";
 /// Starting, stopping, failing over, cut by an operator, an error of the disk, or unsure itself what
@@ -119,10 +121,19 @@ fn database_fault(error: &dyn DatabaseError) -> Fault {
 }
 
 /// Whether it may be one row that the statement fails for, so that it is worth to try the rows by themselves: the
-/// database refused it, or somebody holds what it waited for. Not where the statement as a whole took too long.
+/// database refused it, or somebody holds what it waited for. Not where the statement as a whole took too long, or
+/// cannot run whatever the rows hold.
 pub(super) fn is_of_a_row(error: &sqlx::Error) -> bool {
-    let is_refused = matches!(error, sqlx::Error::Database(_)) && fault(error) == Fault::Refused;
+    let is_refused = error.as_database_error().is_some_and(|database| {
+        database_fault(database) == Fault::Refused && !is_of_the_statement(database)
+    });
     (is_refused || is_blocked(error)) && injection::holds(Guard::BadRowsAreLeftOut)
+}
+
+/// Whether no row can be the cause.
+fn is_of_the_statement(error: &dyn DatabaseError) -> bool {
+    let code = error.code();
+    code.is_some_and(|code| OF_THE_STATEMENT.iter().any(|class| code.starts_with(class)))
 }
 
 /// Whether somebody else held a row or a table for longer than a lock is waited for.

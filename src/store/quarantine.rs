@@ -120,15 +120,17 @@ impl Quarantine {
         accounts.into_iter().collect()
     }
 
-    /// Leaves a row out from now on. False when too many are left out already.
+    /// Leaves a row out from now on. False when too many are left out already. `is_of_all`: nothing at all could be
+    /// written, so it may not be the row, which is not left out for longer than the first time.
     pub(super) fn leave_out(
         &self,
         statement: Statement,
         pool_id: &PoolId,
         id: &str,
         error: &impl Display,
+        is_of_all: bool,
     ) -> bool {
-        self.leave_out_at(Instant::now(), statement, pool_id, id, error)
+        self.leave_out_at(Instant::now(), statement, pool_id, id, error, is_of_all)
     }
 
     fn leave_out_at(
@@ -138,6 +140,7 @@ impl Quarantine {
         pool_id: &PoolId,
         id: &str,
         error: &impl Display,
+        is_of_all: bool,
     ) -> bool {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let rows = all.entry((statement, pool_id.clone())).or_default();
@@ -149,6 +152,7 @@ impl Quarantine {
             );
             return false;
         }
+        let before = before.filter(|_| !is_of_all);
         let pause = before.map_or(FIRST, |pause| (pause * 2).min(LONGEST));
         rows.insert(id.to_owned(), LeftOut { until: now + pause, pause });
         count_skipped(statement.as_str());
@@ -218,8 +222,9 @@ impl Quarantine {
         let halves = by_halves(ids, |ids| run(Rows { ids, only: true }));
         let Halves { done, bad, stopped } = halves.await;
         let mut is_progress = !done.is_empty();
+        let is_of_all = done.is_empty() && bad.len() > 1;
         for (id, error) in &bad {
-            is_progress |= self.leave_out(statement, pool_id, id, error);
+            is_progress |= self.leave_out(statement, pool_id, id, error, is_of_all);
         }
         match stopped {
             Some(error) if done.is_empty() => Err(error.into()),
@@ -336,7 +341,8 @@ mod tests {
         let quarantine = Quarantine::default();
         let [pool, other] = ["pool", "other"].map(|id| PoolId::parse(id).unwrap());
         let mut now = Instant::now();
-        let fails = |now| quarantine.leave_out_at(now, Statement::Expire, &pool, "a", &"why");
+        let fails =
+            |now| quarantine.leave_out_at(now, Statement::Expire, &pool, "a", &"why", false);
         let left_out = |now| quarantine.left_out_at(now, Statement::Expire, &pool);
         for pause in [10, 20, 40, 80, 160, 320, 600, 600].map(Duration::from_secs) {
             assert!(fails(now));
@@ -354,11 +360,23 @@ mod tests {
     }
 
     #[test]
+    fn rows_that_all_fail_together_are_left_out_for_no_longer_than_the_first_time() {
+        let quarantine = Quarantine::default();
+        let pool = PoolId::parse("pool").unwrap();
+        let mut now = Instant::now();
+        for _ in 0..5 {
+            assert!(quarantine.leave_out_at(now, Statement::Expire, &pool, "a", &"why", true));
+            now += FIRST;
+            assert!(quarantine.left_out_at(now, Statement::Expire, &pool).is_empty());
+        }
+    }
+
+    #[test]
     fn only_so_many_rows_of_a_pool_are_left_out() {
         let quarantine = Quarantine::default();
         let pool = PoolId::parse("pool").unwrap();
         for n in 0..=MAX_ROWS {
-            quarantine.leave_out(Statement::Acquire, &pool, &n.to_string(), &"why");
+            quarantine.leave_out(Statement::Acquire, &pool, &n.to_string(), &"why", false);
         }
         assert_eq!(quarantine.left_out(Statement::Acquire, &pool).len(), MAX_ROWS);
     }

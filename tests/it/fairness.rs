@@ -61,6 +61,20 @@ async fn those_who_wait_are_served_in_the_order_in_which_they_came() {
 }
 
 #[tokio::test]
+async fn one_behind_more_callers_than_a_statement_serves_is_told_when_its_time_is_over() {
+    let world = World::start().await;
+    let mut clients = world.clients(0).await;
+    clients.create_account("a", |_| {}).await;
+    clients.acquire_for(CARD).await.unwrap();
+    let crowd: Vec<_> = (0..300).map(|_| wait(&clients, expecting(CARD), 60.0)).collect();
+    clients.until_waiting(crowd.len()).await;
+    let last = wait(&clients, expecting(CARD), 0.0);
+    let refused = tokio::time::timeout(LIMIT, last).await.expect("to be told").unwrap();
+    assert_eq!(reason(&refused.unwrap_err()), "NO_ACCOUNT_AVAILABLE");
+    crowd.iter().for_each(JoinHandle::abort);
+}
+
+#[tokio::test]
 async fn one_whom_nothing_can_satisfy_now_is_in_nobodys_way_and_keeps_the_place() {
     let world = World::start().await;
     let mut clients = world.clients(0).await;

@@ -86,6 +86,11 @@ impl Beside {
         self.running[kind as usize].is_none()
     }
 
+    /// Whether any statement is running.
+    pub(super) fn is_busy(&self) -> bool {
+        self.running.iter().any(Option::is_some)
+    }
+
     /// Whether a statement for whoever asks so is running.
     pub(super) fn is_for(&self, wish: &Wish) -> bool {
         self.running.iter().flatten().any(|running| running.wishes.contains(wish))

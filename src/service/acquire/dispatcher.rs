@@ -56,7 +56,7 @@ const UNPARK_AT_ONCE: usize = 1000;
 /// How long those who find no database go on waiting for one, at the least, however short their own
 /// time to wait for an account is: as long as callers of the store's lanes.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How long somebody whose time is over, and for whom no statement has looked for an account yet, waits for one.
+/// How much longer somebody with slow criteria waits, whose time is over, until a statement has tried them once.
 const FIRST_ATTEMPT: Duration = Duration::from_secs(30);
 
 /// See [the module](self).
@@ -93,7 +93,7 @@ impl Dispatcher {
     pub(super) async fn run(mut self) {
         loop {
             if !self.gather().await {
-                return self.close();
+                return self.close().await;
             }
             match self.serve().await {
                 Ok(()) => {
@@ -145,13 +145,18 @@ impl Dispatcher {
         true
     }
 
-    fn close(mut self) {
+    async fn close(mut self) {
         self.arrivals.close();
         while let Ok(waiter) = self.arrivals.try_recv() {
             self.turns.push(waiter);
         }
         for (waiter, ()) in self.turns.take(|_| Some(())) {
             let _ = waiter.reply.send(Err(Error::ShuttingDown));
+        }
+        // What still runs beside the pass may lease accounts, for which nobody waits any more.
+        while self.beside.is_busy() {
+            let (wishes, attempted) = self.beside.ended().await;
+            self.conclude_beside(wishes, attempted).await;
         }
     }
 
@@ -333,11 +338,12 @@ impl Dispatcher {
     /// Tells those whose time is over why they got nothing, and what their place was.
     fn dismiss(&mut self) {
         let now = Instant::now();
-        let beside = &self.beside;
+        let (beside, slow) = (&self.beside, &self.slow);
         let is_over = |waiter: &Waiter| {
-            // One for whom no statement has looked for an account yet waits for the first.
-            let more = if waiter.tried { Duration::ZERO } else { FIRST_ATTEMPT };
-            waiter.until + more <= now && !beside.is_for(&waiter.wish())
+            let wish = waiter.wish();
+            let has_no_attempt = !waiter.tried && slow.may_have_waited(&wish);
+            let more = if has_no_attempt { FIRST_ATTEMPT } else { Duration::ZERO };
+            waiter.until + more <= now && !beside.is_for(&wish)
         };
         if !self.turns.iter().any(is_over) {
             return;
@@ -352,7 +358,8 @@ impl Dispatcher {
         }
         for (wish, gave_up) in groups {
             let (store, pool_id) = (self.store.clone(), self.pool_id.clone());
-            tokio::spawn(why::explain(store, pool_id, wish, Arc::clone(&self.known), gave_up));
+            let (known, may_be_slow) = (Arc::clone(&self.known), self.slow.may_be_slow(&wish));
+            tokio::spawn(why::explain(store, pool_id, wish, known, may_be_slow, gave_up));
         }
     }
 }

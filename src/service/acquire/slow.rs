@@ -272,6 +272,16 @@ impl SlowCriteria {
         }
     }
 
+    /// Whether somebody with these criteria may have had no attempt yet although a pass has ended.
+    pub(super) fn may_have_waited(&self, wish: &Wish) -> bool {
+        self.may_be_slow(wish) && !matches!(self.known.get(wish), Some(Known::Quick))
+    }
+
+    /// Whether a statement with these criteria may read much.
+    pub(super) fn may_be_slow(&self, wish: &Wish) -> bool {
+        self.is_large && kind(wish).is_some()
+    }
+
     /// When slow criteria may be checked for somebody who was tried before or not; none: they are not slow.
     pub(super) fn due_at(&self, wish: &Wish, is_tried: bool) -> Option<Instant> {
         match self.known.get(wish)? {

@@ -11,10 +11,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use super::{
-    slow::kind,
-    turns::{Waiter, Wish},
-};
+use super::turns::{Waiter, Wish};
 use crate::{
     domain::id::PoolId,
     service::Error,
@@ -122,9 +119,10 @@ pub(super) async fn explain(
     pool_id: PoolId,
     wish: Wish,
     known: Known,
+    may_be_slow: bool,
     gave_up: Vec<GaveUp>,
 ) {
-    let counts = count(&store, &pool_id, &wish, &known).await;
+    let counts = count(&store, &pool_id, &wish, &known, may_be_slow).await;
     for GaveUp { waiter, position, waiting } in gave_up {
         let waited = waiter.until - waiter.since;
         let _ = waiter.reply.send(Err(match &counts {
@@ -145,9 +143,9 @@ async fn count(
     pool_id: &PoolId,
     wish: &Wish,
     known: &Known,
+    may_be_slow: bool,
 ) -> Result<Counts, Error> {
     // Others who ask the same wait for the same answer.
-    let may_be_slow = kind(wish).is_some();
     let patience = if may_be_slow { PATIENCE_WITH_CRITERIA } else { PATIENCE };
     let counting = timeout(patience, async {
         let counting = known.counting[usize::from(may_be_slow)].lock().await;

@@ -88,9 +88,11 @@ impl Store {
             return Err(StoreError::Unavailable(error.to_string()));
         }
         let mut is_any_left_out = false;
+        let is_of_all = tried.leased.is_empty() && tried.bad.len() > 1;
         for (account_id, error) in &tried.bad {
-            is_any_left_out |=
-                self.quarantine.leave_out(Statement::Acquire, pool_id, account_id.as_str(), error);
+            let id = account_id.as_str();
+            let statement = Statement::Acquire;
+            is_any_left_out |= self.quarantine.leave_out(statement, pool_id, id, error, is_of_all);
         }
         Ok((tried.leased, is_any_left_out))
     }

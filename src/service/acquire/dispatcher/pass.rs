@@ -231,6 +231,11 @@ impl Dispatcher {
         let without = without(&hopes, &given);
         self.note_time(&selector, &hopes, &without, took, leases, Duration::ZERO);
         if !without.is_empty() {
+            // It found nothing for any others with the same criteria either.
+            let same = self.turns.iter_mut().filter(|waiter| {
+                waiter.selector == selector && without.contains(&waiter.wanted.expected_minor)
+            });
+            same.for_each(|waiter| waiter.tried = true);
             self.check(&selector).await;
         }
     }
