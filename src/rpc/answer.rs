@@ -91,13 +91,14 @@ impl Bounded {
     fn hand_on(&mut self, next: Next) -> Result<Frame<Bytes>, Status> {
         match next {
             Next::Frame(frame) => frame,
-            Next::Held(hold) if hold.is_evicted() => {
-                self.next.clear();
-                self.body = None;
-                Err(status::answer_not_taken())
-            }
             Next::Held(hold) => {
                 let (chunk, left) = hold.next_chunk(CHUNK_BYTES);
+                // Asked after it: the rest may be evicted at any time, and a part is no answer.
+                if hold.is_evicted() {
+                    self.next.clear();
+                    self.body = None;
+                    return Err(status::answer_not_taken());
+                }
                 if left > 0 {
                     hold.set(left);
                     self.next.push_front(Next::Held(hold));

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use futures_util::{Stream, StreamExt as _};
 use prost::Message as _;
-use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
 
@@ -38,8 +37,6 @@ const DEFAULT_IN_FLIGHT: i32 = 64;
 const MAX_IN_FLIGHT: i32 = 1024;
 /// How long an item waits for an account, when the client does not say.
 const DEFAULT_ITEM_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long a stream may take to open its batch.
-const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 const MIN_ITEM_TIMEOUT: Duration = Duration::from_secs(1);
 const MAX_ITEM_TIMEOUT: Duration = Duration::from_secs(600);
 
@@ -48,8 +45,9 @@ pub(super) async fn open(
     batch: &Batch,
     mut messages: Streaming<pb::BatchRedeemRequest>,
 ) -> Result<impl Stream<Item = Result<pb::BatchRedeemResponse, Status>> + Send + 'static, Status> {
+    // It is complete: the call would not have been admitted otherwise.
     let first = tokio::select! {
-        first = timeout(OPEN_TIMEOUT, messages.next()) => first.unwrap_or(None).transpose()?,
+        first = messages.next() => first.transpose()?,
         () = batch.closing().cancelled() => return Err(shutting_down()),
     };
     let open = read_open(first.and_then(|first| first.message)).map_err(|e| status(&e))?;

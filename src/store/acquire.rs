@@ -280,7 +280,7 @@ impl Store {
             &from.lasts as &[Option<i64>],
             &from.untils as &[Option<time::OffsetDateTime>],
         )
-        .fetch_all(&self.db)
+        .fetch_all(&self.acquiring)
         .await
     }
 
@@ -365,7 +365,7 @@ impl Store {
             labels_json(&selector.labels),
             &self.excluded(pool_id, selector),
         )
-        .fetch_all(&self.db)
+        .fetch_all(&self.acquiring)
         .await
     }
 

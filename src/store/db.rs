@@ -52,6 +52,8 @@ pub(super) struct Db {
     tickets: Option<Arc<Semaphore>>,
     /// What the caller of this clone's statements was permitted: others have it when they have ended.
     permit: Option<Arc<OwnedSemaphorePermit>>,
+    /// Whether this clone's statements may be cancelled when nobody waits for them.
+    may_cancel: bool,
     /// How long a connection is waited for.
     waits: Arc<StdMutex<Meter>>,
     /// One connection for health alone: a server whose connections are all busy is not unhealthy.
@@ -106,6 +108,7 @@ impl Db {
             current: Arc::new(RwLock::new(first)),
             tickets: None,
             permit: None,
+            may_cancel: false,
             waits: Arc::new(StdMutex::new(overload.meter(Queue::Work))),
             health: Arc::default(),
         }
@@ -123,9 +126,16 @@ impl Db {
         let some = usize::try_from(self.size / 2).unwrap_or(1).max(1);
         Self {
             tickets: Some(Arc::new(Semaphore::new(some))),
+            may_cancel: true,
             waits: Arc::new(StdMutex::new(overload.meter(Queue::Rest))),
             ..self.clone()
         }
+    }
+
+    /// The same connections for statements that are cancelled when nobody waits for them. What such a statement
+    /// changes is either done as a whole or not at all.
+    pub(super) fn cancellable(&self) -> Self {
+        Self { may_cancel: true, ..self.clone() }
     }
 
     /// The same connections for statements under a permit, which is given back when they have ended in
@@ -246,7 +256,7 @@ impl Db {
                 Some(tickets) => Arc::clone(tickets).acquire_owned().await.ok(),
                 None => None,
             };
-            let held = Held::new(ticket, self.permit.clone(), self.tickets.is_some());
+            let held = Held::new(ticket, self.permit.clone(), self.may_cancel);
             let mut lent = generation.connections.get(held).await?;
             self.waits.lock().unwrap_or_else(PoisonError::into_inner).waited(came.elapsed());
             let answer = lent.connection()?.fetch_many(query).try_collect().await;

@@ -51,6 +51,8 @@ pub struct Store(Arc<Shared>);
 #[derive(Debug)]
 pub struct Shared {
     db: Db,
+    /// The same for acquisitions: a caller that has gone wants no account.
+    acquiring: Db,
     /// The same for what only looks, and may look at much.
     rest: Db,
     overload: Overload,
@@ -104,6 +106,7 @@ impl Store {
             begin: Lanes::new(Begin { db: db.clone() }, &overload),
             settle: Lanes::new(Settle { db: db.clone() }, &overload),
             defer: Lanes::new(Defer { db: db.clone() }, &overload),
+            acquiring: db.cancellable(),
             rest: db.for_rest(&overload),
             quarantine: Quarantine::default(),
             db,

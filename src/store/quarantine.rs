@@ -200,6 +200,7 @@ impl Quarantine {
         }
         let mut ids = list(limit.saturating_add(known)).await?;
         ids.retain(|id| !left_out.contains(id));
+        ids.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
         match self.by_halves(statement, pool_id, ids, run).await? {
             (rows, true) => Ok(Done { rows, may_be_more: true }),
             // Nothing was done, and nothing is left out that was not before: it is not the rows.

@@ -86,11 +86,6 @@ impl Beside {
         self.running[kind as usize].is_none()
     }
 
-    /// Whether any statement is running.
-    pub(super) fn is_busy(&self) -> bool {
-        self.running.iter().any(Option::is_some)
-    }
-
     /// Whether a statement for whoever asks so is running.
     pub(super) fn is_for(&self, wish: &Wish) -> bool {
         self.running.iter().flatten().any(|running| running.wishes.contains(wish))
@@ -137,6 +132,13 @@ impl Beside {
         let (place, attempted) = attempted;
         let wishes = self.running[place].take().map(|running| running.wishes);
         (wishes.unwrap_or_default(), attempted)
+    }
+}
+
+/// Nobody waits for what is still running: it would lease accounts that nobody knows of.
+impl Drop for Beside {
+    fn drop(&mut self) {
+        self.running.iter().flatten().for_each(|running| running.task.abort());
     }
 }
 

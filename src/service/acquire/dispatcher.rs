@@ -93,7 +93,7 @@ impl Dispatcher {
     pub(super) async fn run(mut self) {
         loop {
             if !self.gather().await {
-                return self.close().await;
+                return self.close();
             }
             match self.serve().await {
                 Ok(()) => {
@@ -145,18 +145,13 @@ impl Dispatcher {
         true
     }
 
-    async fn close(mut self) {
+    fn close(mut self) {
         self.arrivals.close();
         while let Ok(waiter) = self.arrivals.try_recv() {
             self.turns.push(waiter);
         }
         for (waiter, ()) in self.turns.take(|_| Some(())) {
             let _ = waiter.reply.send(Err(Error::ShuttingDown));
-        }
-        // What still runs beside the pass may lease accounts, for which nobody waits any more.
-        while self.beside.is_busy() {
-            let (wishes, attempted) = self.beside.ended().await;
-            self.conclude_beside(wishes, attempted).await;
         }
     }
 
