@@ -10,6 +10,7 @@ mod audit;
 mod batch;
 mod batch_again;
 mod batch_survives;
+mod book;
 mod choice;
 mod cli_program;
 mod closing;
