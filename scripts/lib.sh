@@ -4,6 +4,11 @@
 # The oldest Postgres that will do.
 OLDEST_POSTGRES=15
 
+# What Postgres's programs read from the environment concerns other databases than those that are started here.
+for name in $(env | sed -n 's/^\(PG[A-Za-z0-9_]*\)=.*/\1/p'); do
+    unset "$name"
+done
+
 say() {
     echo "$*" >&2
 }

@@ -17,6 +17,7 @@ use crate::{
     embedded::{self, Data, Postgres},
     health::Health,
     injection,
+    listen::warn_when_reachable,
     provider::Provider,
     rpc::{
         CONNECTION_WINDOW, STREAM_WINDOW,
@@ -65,6 +66,11 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long Postgres may take to say goodbye, after everything else.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// What anyone can do who reaches the address of gRPC, or of operators: nobody is asked who they are.
+const CALLERS_CAN: &str =
+    "take accounts, redeem cards into them, read every record, and close redemptions";
+const OPERATORS_CAN: &str = "read the metrics, which name the pools";
+
 /// A server that runs.
 #[derive(Debug)]
 pub struct App {
@@ -83,7 +89,11 @@ impl App {
         let (postgres, url, secret) = database(args).await?;
         let store = Store::open(&url, args.database_connections)?;
         store.migrate().await.context("the database cannot be prepared")?;
-        let key_fits = store.check_key(&secret.check_value()).await?;
+        store.check_rights().await.context("the database cannot be used")?;
+        let key_fits = store
+            .check_key(&secret.check_value())
+            .await
+            .context("the check value of the secret key can be neither read nor kept")?;
         anyhow::ensure!(
             key_fits,
             "the secret key is not the one that this database's codes are encrypted with; \
@@ -94,6 +104,13 @@ impl App {
         let listener = listen(args.listen, "HOLDFAST_LISTEN").await?;
         let admin_listener = listen(args.admin_listen, "HOLDFAST_ADMIN_LISTEN").await?;
         let (addr, admin_addr) = (listener.local_addr()?, admin_listener.local_addr()?);
+        warn_when_reachable(addr, "gRPC", "HOLDFAST_LISTEN", CALLERS_CAN);
+        warn_when_reachable(
+            admin_addr,
+            "the admin address",
+            "HOLDFAST_ADMIN_LISTEN",
+            OPERATORS_CAN,
+        );
 
         let shutdown = Shutdown::default();
         let tasks = TaskTracker::new();

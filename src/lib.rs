@@ -7,8 +7,10 @@ pub mod domain;
 
 pub mod config;
 pub mod injection;
+pub mod listen;
 pub mod overload;
 pub mod secret;
+pub mod secret_file;
 
 pub mod embedded;
 pub mod provider;

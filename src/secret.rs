@@ -7,7 +7,7 @@
 
 use std::{
     fmt, fs,
-    io::{ErrorKind, Read as _, Write as _},
+    io::{ErrorKind, Write as _},
     path::Path,
 };
 
@@ -24,7 +24,7 @@ use hmac::{Hmac, Mac as _};
 use secrecy::{ExposeSecret as _, SecretBox, SecretString, zeroize::Zeroize as _};
 use sha2::Sha256;
 
-use crate::domain::redemption::CardCode;
+use crate::{domain::redemption::CardCode, secret_file};
 
 /// The name of the file that [`SecretKey::create_beside`] makes.
 pub const FILE_NAME: &str = "secret.key";
@@ -34,9 +34,6 @@ const VERSION: u8 = 1;
 
 const KEY_BYTES: usize = 32;
 const NONCE_BYTES: usize = 24;
-
-/// No file with a key is longer: 64 digits and some space around them.
-const MAX_FILE_BYTES: u64 = 1024;
 
 const FINGERPRINT_LABEL: &[u8] = b"holdfast v1 fingerprint";
 const ENCRYPTION_LABEL: &[u8] = b"holdfast v1 encryption";
@@ -65,12 +62,10 @@ impl SecretKey {
     /// Reads the master secret from a file: 32 bytes in hex or base64, with any space around them.
     ///
     /// # Errors
-    /// When the file cannot be read, or holds anything else. What it holds is never in the error.
+    /// When the file cannot be read, others can write it, or it holds anything else. What it holds is never in the error.
     pub fn from_file(path: &Path) -> anyhow::Result<Self> {
-        let mut text = read_bounded(path)?;
-        let master = parse_master(&text);
-        text.zeroize();
-        let Some(master) = master else {
+        let text = secret_file::read(path, "the secret key file")?;
+        let Some(master) = parse_master(&text) else {
             bail!(
                 "the secret key file {} must hold 32 random bytes in hex (64 digits) or base64; \
                  `openssl rand -hex 32` makes some",
@@ -175,14 +170,6 @@ fn hmac_sha256(key: &[u8; KEY_BYTES], parts: &[&[u8]]) -> [u8; 32] {
         mac.update(part);
     }
     mac.finalize().into_bytes().into()
-}
-
-fn read_bounded(path: &Path) -> anyhow::Result<String> {
-    let what = || format!("cannot read the secret key file {}", path.display());
-    let file = fs::File::open(path).with_context(what)?;
-    let mut text = String::new();
-    file.take(MAX_FILE_BYTES).read_to_string(&mut text).with_context(what)?;
-    Ok(text)
 }
 
 fn parse_master(text: &str) -> Option<SecretBox<[u8; KEY_BYTES]>> {

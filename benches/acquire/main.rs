@@ -21,7 +21,7 @@ use holdfast::{
         id::{FencingToken, Holder, PoolId, RequestId},
         lease::LeaseRef,
     },
-    embedded::{Data, Options, Postgres},
+    embedded::{Data, Options, Postgres, leave_out_pg_variables},
     store::{
         Store,
         acquire::{Selector, Wanted},
@@ -66,6 +66,7 @@ struct Bench {
 #[tokio::main]
 async fn main() {
     let args = Args::parse();
+    leave_out_pg_variables().unwrap();
     let directory = std::env::temp_dir().join(format!("holdfast-bench-{}", std::process::id()));
     let mut options = Options::new(Data::Kept(directory.clone()));
     // Nothing of what is compared depends on when a checkpoint comes.

@@ -34,6 +34,7 @@ use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 
 use self::stop::Stop;
+use crate::embedded;
 
 /// Locks accounts and redeems card codes into them, exactly once.
 #[derive(Debug, Parser)]
@@ -78,9 +79,20 @@ enum Command {
     Redemption(redemption::RedemptionCommand),
 }
 
+impl Command {
+    /// `PG*` variables complete a database URL that somebody gave; they say nothing of a private Postgres.
+    fn leave_out_what_is_for_other_databases(&self) -> anyhow::Result<()> {
+        match self {
+            Self::Serve(args) if args.has_private_postgres() => embedded::leave_out_pg_variables(),
+            _ => Ok(()),
+        }
+    }
+}
+
 /// Runs a command to its end. Its error, if any, is printed once.
 pub fn run_to_exit(cli: Cli) -> ExitCode {
-    let done = runtime().and_then(|runtime| runtime.block_on(run(cli)));
+    let prepared = cli.command.leave_out_what_is_for_other_databases();
+    let done = prepared.and_then(|()| runtime()).and_then(|runtime| runtime.block_on(run(cli)));
     match done {
         Ok(code) => code,
         // `holdfast … | head` has got what it wanted.

@@ -94,7 +94,7 @@ struct SettingsArgs {
     /// The same, after the provider wanted it slower: 1m when not given on creation.
     #[arg(long, value_parser = parse_duration, value_name = "DURATION")]
     hold_throttled: Option<Duration>,
-    /// No hold is longer: 24h when not given on creation.
+    /// No hold is longer: 24h when not given on creation, or the longest of the others that are given.
     #[arg(long, value_parser = parse_duration, value_name = "DURATION")]
     hold_longest: Option<Duration>,
 }

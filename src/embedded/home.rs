@@ -21,6 +21,7 @@ use anyhow::{Context as _, bail};
 use tempfile::TempDir;
 
 use super::{Data, POLL_INTERVAL, about, owner::Owner};
+use crate::secret_file;
 
 /// The longest path of a directory for a socket: 107 bytes less the names in it.
 const MAX_SOCKET_PARENT_BYTES: usize = 107 - "/hf-XXXXXX/.s.PGSQL.5432".len();
@@ -59,6 +60,13 @@ impl Home {
 
     async fn open_kept(path: &Path) -> anyhow::Result<Self> {
         let path = make_dir(path)?;
+        if secret_file::is_open_to_all(&path) {
+            tracing::warn!(
+                directory = %path.display(),
+                "every user of this machine can put other data in the place of the private Postgres's: `chmod o-w` \
+                 its directory"
+            );
+        }
         let owner = Owner::of(&cluster_dir(&path))?;
         let lock = lock_for_this_program(&path)?;
         let log = about(&path, "open postgres.log in", open_log(&path))?;

@@ -5,6 +5,7 @@
 //! shell ([`supervisor`]) stops them when the pipe that this program holds is closed, which the
 //! kernel does even after `kill -9`.
 
+mod environment;
 mod home;
 mod owner;
 mod programs;
@@ -18,6 +19,8 @@ use std::{
 
 use anyhow::{Context as _, bail};
 
+pub use environment::{leave_out_of, leave_out_pg_variables, pg_variables};
+
 use home::Home;
 use programs::Programs;
 use supervisor::Supervisor;
@@ -25,6 +28,12 @@ use supervisor::Supervisor;
 /// The user that connections are made as. It owns everything, and has no password: what guards the
 /// data is the socket's directory.
 pub const USER: &str = "holdfast";
+
+/// Not a secret: Postgres does not ask for it. Where a URL has one, nobody searches `~/.pgpass`.
+const PASSWORD: &str = "none";
+
+/// The number in the socket's name.
+const PORT: &str = "5432";
 
 /// The database that every private Postgres has from the start.
 pub const DATABASE: &str = "holdfast";
@@ -94,6 +103,11 @@ impl Postgres {
     /// The URL of one of its databases, for this program and for `psql`.
     pub fn url(&self, database: &str) -> String {
         socket_url(self.home.socket_dir(), database)
+    }
+
+    /// The directory of its socket.
+    pub fn socket_dir(&self) -> &Path {
+        self.home.socket_dir()
     }
 
     /// The directory that holds its data and its log.
@@ -168,10 +182,12 @@ impl Drop for Postgres {
     }
 }
 
-/// The URL of a database behind the socket in `socket_dir`.
+/// The URL of a database behind the socket in `socket_dir`. It says all that a `PG*` variable or `~/.pgpass` would
+/// complete otherwise, but for `PGOPTIONS` (see [`leave_out_pg_variables`]).
 fn socket_url(socket_dir: &Path, database: &str) -> String {
     let socket_dir = percent_encoded(&socket_dir.to_string_lossy());
-    format!("postgres://{USER}@{socket_dir}/{}", percent_encoded(database))
+    let database = percent_encoded(database);
+    format!("postgres://{USER}:{PASSWORD}@{socket_dir}:{PORT}/{database}?sslmode=disable")
 }
 
 fn percent_encoded(text: &str) -> String {
@@ -199,7 +215,7 @@ mod tests {
     fn the_url_names_the_socket_whatever_its_path_is() {
         assert_eq!(
             socket_url(Path::new("/tmp/hf-a b%c"), "te?st"),
-            "postgres://holdfast@%2Ftmp%2Fhf-a%20b%25c/te%3Fst"
+            "postgres://holdfast:none@%2Ftmp%2Fhf-a%20b%25c:5432/te%3Fst?sslmode=disable"
         );
     }
 }

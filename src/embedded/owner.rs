@@ -13,7 +13,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 
-use super::about;
+use super::{about, environment};
 
 /// Users that root runs Postgres as: the first one that the system knows.
 const CANDIDATES: [&str; 2] = ["postgres", "nobody"];
@@ -99,7 +99,7 @@ impl Owner {
     }
 
     fn reaches(self, dir: &Path) -> anyhow::Result<bool> {
-        let mut shell = Command::new("/bin/sh");
+        let mut shell = environment::program("/bin/sh");
         shell.args(["-c", "cd -- \"$0\""]).arg(dir).current_dir("/");
         shell.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         self.run(&mut shell);
@@ -113,7 +113,8 @@ fn is_root() -> bool {
 
 /// A user's number (`-u`) or that of its group (`-g`), when the system knows the user.
 fn number_of(which: &str, name: &str) -> anyhow::Result<Option<u32>> {
-    let output = Command::new("id").args([which, name]).output().context("cannot run id")?;
+    let output =
+        environment::program("id").args([which, name]).output().context("cannot run id")?;
     if !output.status.success() {
         return Ok(None);
     }

@@ -3,10 +3,11 @@
 use std::{
     env, fs,
     path::{Path, PathBuf},
-    process::Command,
 };
 
 use anyhow::bail;
+
+use super::environment;
 
 /// The oldest Postgres that the statements are written for.
 const OLDEST_MAJOR: u32 = 15;
@@ -66,7 +67,8 @@ impl Programs {
     fn in_dir(dir: &Path) -> Option<Self> {
         let initdb = fs::canonicalize(dir.join("initdb")).ok()?;
         let bin_dir = initdb.parent()?.to_owned();
-        let output = Command::new(bin_dir.join("postgres")).arg("--version").output().ok()?;
+        let output =
+            environment::program(bin_dir.join("postgres")).arg("--version").output().ok()?;
         let major = parse_major(&String::from_utf8_lossy(&output.stdout))?;
         Some(Self { bin_dir, major })
     }

@@ -1,7 +1,7 @@
 //! The shell that runs Postgres, and the pipe that tells it when to stop.
 
 use std::{
-    env, fs,
+    fs,
     os::unix::{fs::PermissionsExt as _, process::CommandExt as _},
     path::{Path, PathBuf},
     process::{Child, ChildStdin, Command, ExitStatus, Stdio},
@@ -9,17 +9,14 @@ use std::{
 
 use anyhow::Context as _;
 
-use super::{DATABASE, USER, about, home::Home, programs::Programs};
+use super::{DATABASE, PORT, USER, about, environment, home::Home, programs::Programs};
 
 const SCRIPT: &str = include_str!("supervisor.sh");
-
-/// What the environment must still say to programs that get none of its secrets.
-const PASSED_ON: [&str; 3] = ["PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH"];
 
 /// For all data. There are no standbys, so the log of changes need not serve any.
 const SETTINGS: [(&str, &str); 9] = [
     ("listen_addresses", ""),
-    ("port", "5432"),
+    ("port", PORT),
     ("unix_socket_permissions", "0700"),
     ("max_connections", "200"),
     ("wal_level", "minimal"),
@@ -61,7 +58,7 @@ impl Supervisor {
         home: &mut Home,
         settings: &[(String, String)],
     ) -> anyhow::Result<Self> {
-        let mut command = Command::new("/bin/sh");
+        let mut command = environment::program("/bin/sh");
         command.arg(write_script(home.socket_dir())?);
         command.args(options(home.is_throw_away(), settings));
         set_environment(&mut command, programs, home);
@@ -106,8 +103,6 @@ fn write_script(dir: &Path) -> anyhow::Result<PathBuf> {
 }
 
 fn set_environment(command: &mut Command, programs: &Programs, home: &Home) {
-    command.env_clear();
-    command.envs(PASSED_ON.iter().filter_map(|name| Some((name, env::var_os(name)?))));
     let (initdb_options, stop_signal) =
         if home.is_throw_away() { ("--no-sync", "QUIT") } else { ("", "INT") };
     command

@@ -3,7 +3,7 @@
 //! Nothing is tried twice here, no redirect is followed and no proxy is asked: each of those could
 //! send a card's code somewhere, or twice, without anybody having decided it.
 
-use std::{fmt, fs, path::Path, sync::Arc, time::Duration};
+use std::{fmt, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail, ensure};
 use http::HeaderValue;
@@ -22,6 +22,7 @@ use crate::{
         redemption::{Ask, CardCode},
     },
     injection::{self, Side, Step},
+    secret_file,
 };
 
 /// The longest body that is read of an answer about one redemption or card, in bytes.
@@ -205,9 +206,7 @@ fn base_url(text: &str) -> anyhow::Result<Url> {
 
 /// The header that proves who asks.
 fn authorization(token_file: &Path) -> anyhow::Result<HeaderValue> {
-    let token = fs::read_to_string(token_file).with_context(|| {
-        format!("the provider's token file {} cannot be read", token_file.display())
-    })?;
+    let token = secret_file::read(token_file, "the provider's token file")?;
     let token = token.trim();
     ensure!(!token.is_empty(), "the provider's token file {} is empty", token_file.display());
     let mut value = HeaderValue::from_str(&format!("Bearer {token}"))

@@ -198,12 +198,7 @@ fn read_new_pool(request: pb::CreatePoolRequest) -> Result<NewPool, Error> {
             draining: pool.draining.unwrap_or(false),
             amount_mismatch: amount_mismatch.unwrap_or(AmountMismatch::Accept),
             holder_share_percent: share.unwrap_or(DEFAULT_SHARE_PERCENT),
-            holds: Holds {
-                login_invalid: holds.login_invalid.unwrap_or(DEFAULT_HOLDS.login_invalid),
-                limit_reached: holds.limit_reached.unwrap_or(DEFAULT_HOLDS.limit_reached),
-                throttled: holds.throttled.unwrap_or(DEFAULT_HOLDS.throttled),
-                longest: holds.longest.unwrap_or(DEFAULT_HOLDS.longest),
-            },
+            holds: with_default_holds(holds),
         })
     });
     fields.finish(read)
@@ -246,6 +241,18 @@ fn read_holds(fields: &mut Fields, pool: &pb::Pool) -> HoldsChange {
         limit_reached: hold("limit_reached", given.limit_reached),
         throttled: hold("throttled", given.throttled),
         longest: hold("longest", given.longest),
+    }
+}
+
+/// The longest hold is no shorter than one that was asked for, unless it was asked for too.
+fn with_default_holds(given: HoldsChange) -> Holds {
+    let asked_for = [given.login_invalid, given.limit_reached, given.throttled];
+    let longest = asked_for.into_iter().flatten().fold(DEFAULT_HOLDS.longest, Duration::max);
+    Holds {
+        login_invalid: given.login_invalid.unwrap_or(DEFAULT_HOLDS.login_invalid),
+        limit_reached: given.limit_reached.unwrap_or(DEFAULT_HOLDS.limit_reached),
+        throttled: given.throttled.unwrap_or(DEFAULT_HOLDS.throttled),
+        longest: given.longest.unwrap_or(longest),
     }
 }
 
@@ -324,5 +331,21 @@ fn pool_message(pool: &Pool) -> pb::Pool {
             throttled: Some(convert::duration(pool.holds.throttled)),
             longest: Some(convert::duration(pool.holds.longest)),
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_hold_is_no_shorter_than_one_that_was_asked_for() {
+        let days = |count: u64| Some(Duration::from_secs(count * 86_400));
+        let asked =
+            HoldsChange { login_invalid: days(3), throttled: days(2), ..Default::default() };
+        assert_eq!(with_default_holds(asked).longest, Duration::from_secs(3 * 86_400));
+        let short = HoldsChange { login_invalid: days(3), longest: days(1), ..Default::default() };
+        assert_eq!(with_default_holds(short).longest, Duration::from_secs(86_400));
+        assert_eq!(with_default_holds(HoldsChange::default()).longest, DEFAULT_HOLDS.longest);
     }
 }

@@ -199,7 +199,8 @@ pub(crate) fn status(error: &Error) -> Status {
             StoreError::Refused(_)
             | StoreError::Unreadable(_)
             | StoreError::BadUrl(_)
-            | StoreError::Migration(_),
+            | StoreError::Migration(_)
+            | StoreError::Schema(_),
         )
         | Error::Internal(_) => {
             tracing::error!(error = %text, "a call met a bug");

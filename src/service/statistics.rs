@@ -13,18 +13,35 @@ use crate::store::Store;
 
 /// How often it is looked whether tables have grown.
 const INTERVAL: Duration = Duration::from_secs(1);
-/// How long it is left to autovacuum when counting was no use: a role that does not own the tables may not
-/// count them, and is not told so but by a warning.
+/// How long it is left to autovacuum when counting was no use.
 const PAUSE: Duration = Duration::from_secs(60);
 
 /// Looks until `stop`. Several servers may do so at once.
 pub async fn run(store: Store, stop: CancellationToken) {
+    if stop.run_until_cancelled(may_count(&store)).await == Some(false) {
+        // A loop that ends is taken for one that broke.
+        stop.cancelled().await;
+        return;
+    }
     let mut ticks = tokio::time::interval(INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut last = None;
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
         keep_up(&store, &mut last).await;
     }
+}
+
+/// Whether this server counts at all. A role that does not own the tables may not: that is said once, here.
+async fn may_count(store: &Store) -> bool {
+    // A database that does not answer now is no reason never to count.
+    let may = store.may_count_rows().await.unwrap_or(true);
+    if !may {
+        tracing::warn!(
+            "the database's role does not own the tables, so this server cannot run ANALYZE when they grow: keep \
+             autovacuum on, and run ANALYZE as their owner after a large import"
+        );
+    }
+    may
 }
 
 /// Has tables counted that have grown. `last` is what was known of them when that was tried, and when.

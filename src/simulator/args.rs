@@ -9,13 +9,13 @@ use std::{
 use clap::{ArgAction, Args};
 
 use super::faults::Faults;
-use crate::config::parse_duration;
+use crate::{config::parse_duration, listen::parse_address};
 
 /// Settings of `holdfast simulate-provider`.
 #[derive(Args, Clone, Debug)]
 pub struct SimulatorArgs {
     /// The address that the provider's contract is served on, over HTTP.
-    #[arg(long, env = "HOLDFAST_SIMULATOR_LISTEN", default_value = "127.0.0.1:50080")]
+    #[arg(long, env = "HOLDFAST_SIMULATOR_LISTEN", default_value = "127.0.0.1:50080", value_parser = parse_address)]
     pub listen: SocketAddr,
 
     /// The file that redemptions are kept in: JSON lines, synced before they are answered. Made if

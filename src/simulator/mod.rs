@@ -35,6 +35,11 @@ use tokio_util::sync::CancellationToken;
 pub use args::SimulatorArgs;
 use http::Shared;
 
+use crate::listen::warn_when_reachable;
+
+/// What anyone can do who reaches its address: nobody is asked who they are.
+const ANYONE_CAN: &str = "redeem and cancel cards, read the ledger, and change which faults it has";
+
 /// How long requests under way may take when the simulator stops.
 const DRAIN: Duration = Duration::from_secs(2);
 /// How many connections may wait to be accepted; the kernel may allow fewer. Thousands of callers may
@@ -75,6 +80,12 @@ impl Simulator {
         let listener = listen(args.listen)
             .with_context(|| format!("the simulator cannot listen on {}", args.listen))?;
         let addr = listener.local_addr().context("the simulator's address cannot be read")?;
+        warn_when_reachable(
+            addr,
+            "the simulated provider",
+            "HOLDFAST_SIMULATOR_LISTEN",
+            ANYONE_CAN,
+        );
         let (stopping, cut) = (CancellationToken::new(), CancellationToken::new());
         let service =
             http::router(shared.clone()).into_make_service_with_connect_info::<cut::Connection>();

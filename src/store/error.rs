@@ -32,6 +32,9 @@ pub enum StoreError {
     /// The schema could not be brought up to date.
     #[error("the schema could not be brought up to date: {0}")]
     Migration(String),
+    /// The schema is not one that this program can serve, or not as this role.
+    #[error("{0}")]
+    Schema(String),
 }
 
 /// What to do about a statement that failed.

@@ -17,6 +17,7 @@ pub mod outcome;
 pub mod plan;
 pub mod pool;
 pub mod redemption;
+pub mod schema;
 mod statistics;
 pub mod walks;
 
@@ -24,7 +25,7 @@ use std::{ops::Deref, str::FromStr as _, sync::Arc, time::Duration};
 
 use secrecy::{ExposeSecret as _, SecretString};
 use sqlx::{
-    ConnectOptions as _, Connection as _,
+    ConnectOptions as _,
     postgres::{PgConnectOptions, types::PgInterval},
 };
 
@@ -38,9 +39,6 @@ use self::{
     outcome::{Defer, Settle},
 };
 use crate::overload::Overload;
-
-/// The schema, as compiled in.
-static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!();
 
 /// The database, as the services see it. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -107,22 +105,21 @@ impl Store {
         })))
     }
 
-    /// Brings the schema up to date. Servers that do so at once wait for each other.
-    pub async fn migrate(&self) -> Result<(), StoreError> {
-        let mut connection = self.db.connect_to_migrate().await?;
-        let done = MIGRATOR.run_direct(None, &mut connection, false).await;
-        let _ = connection.close().await;
-        done.map_err(|error| StoreError::Migration(error.to_string()))
-    }
-
     /// Keeps the check value of the first secret key, and says whether `key_check` is it.
     pub async fn check_key(&self, key_check: &[u8]) -> Result<bool, StoreError> {
+        // Read first: a role that serves may do no more than that, once a key is there.
+        if let Some(kept) = self.kept_key_check().await? {
+            return Ok(kept == key_check);
+        }
         sqlx::query_file!("src/store/sql/insert_key_check.sql", key_check)
             .execute(&self.db)
             .await?;
-        let kept =
-            sqlx::query_file_scalar!("src/store/sql/get_key_check.sql").fetch_one(&self.db).await?;
-        Ok(kept == key_check)
+        Ok(self.kept_key_check().await?.is_some_and(|kept| kept == key_check))
+    }
+
+    async fn kept_key_check(&self) -> Result<Option<Vec<u8>>, StoreError> {
+        let kept = sqlx::query_file_scalar!("src/store/sql/get_key_check.sql");
+        Ok(kept.fetch_optional(&self.db).await?)
     }
 
     /// Whether the database answers, and takes writes.

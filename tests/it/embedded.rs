@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use holdfast::embedded::{DATABASE, Data, Options, Postgres};
+use holdfast::embedded::{DATABASE, Data, Options, Postgres, leave_out_pg_variables};
 use rustix::process::{Pid, Signal, geteuid, kill_process, test_kill_process};
 use sqlx::{Connection as _, PgConnection};
 use tempfile::TempDir;
@@ -99,6 +99,8 @@ fn socket_dir(url: &str) -> PathBuf {
 }
 
 async fn connect(url: &str) -> PgConnection {
+    // Of the shell that runs the tests: the driver completes a URL by them.
+    leave_out_pg_variables().unwrap();
     PgConnection::connect(url).await.unwrap()
 }
 

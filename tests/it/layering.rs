@@ -6,15 +6,17 @@ use std::{
 };
 
 /// Each module, and those that it may use.
-const MAY_USE: [(&str, &[&str]); 17] = [
+const MAY_USE: [(&str, &[&str]); 19] = [
     ("domain", &[]),
-    ("config", &["domain"]),
+    ("config", &["domain", "listen", "secret_file"]),
     ("injection", &[]),
+    ("listen", &[]),
     ("overload", &[]),
-    ("secret", &["domain"]),
-    ("embedded", &[]),
-    ("provider", &["domain", "config", "injection"]),
-    ("simulator", &["config", "domain"]),
+    ("secret", &["domain", "secret_file"]),
+    ("secret_file", &[]),
+    ("embedded", &["secret_file"]),
+    ("provider", &["domain", "config", "injection", "secret_file"]),
+    ("simulator", &["config", "domain", "listen"]),
     ("store", &["domain", "injection", "overload"]),
     ("service", &["domain", "injection", "overload", "secret", "provider", "store"]),
     ("rpc", &["domain", "overload", "service", "store"]),
@@ -30,6 +32,7 @@ const MAY_USE: [(&str, &[&str]); 17] = [
             "embedded",
             "health",
             "injection",
+            "listen",
             "provider",
             "rpc",
             "secret",
@@ -39,7 +42,20 @@ const MAY_USE: [(&str, &[&str]); 17] = [
             "telemetry",
         ],
     ),
-    ("cli", &["app", "config", "domain", "provider", "rpc", "simulator", "store", "telemetry"]),
+    (
+        "cli",
+        &[
+            "app",
+            "config",
+            "domain",
+            "embedded",
+            "provider",
+            "rpc",
+            "simulator",
+            "store",
+            "telemetry",
+        ],
+    ),
 ];
 
 /// Libraries that only some modules know.

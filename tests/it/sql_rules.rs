@@ -1,23 +1,31 @@
 //! The rules that every statement of the program keeps: those that its text or its plan can show.
 //! `CONTRIBUTING.md` says why each is there.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+};
 
+use holdfast::store::schema::RIGHTS;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _};
 
 use crate::support::{statements::plan_as_the_store, world::fresh_database};
 
 /// Statements that are not of one pool, each for a reason that its comment gives.
-const OF_NO_POOL: [&str; 9] = [
+const OF_NO_POOL: [&str; 12] = [
     "analyze",
     "get_key_check",
     "grown_tables",
     "insert_key_check",
     "list_pools",
+    "may_count_rows",
+    "missing_rights",
     "ping",
     "plans_with_days",
     "pools_with_due_checks",
     "pools_with_expired_leases",
+    "schema_state",
 ];
 
 const TABLES: [&str; 6] =
@@ -81,6 +89,36 @@ fn every_statement_serves_one_pool_and_says_so_of_every_table() {
             }
         }
     }
+}
+
+#[test]
+fn the_rights_that_a_server_asks_for_are_those_that_its_statements_use() {
+    let mut used = BTreeSet::new();
+    for sql in statements().values() {
+        for (table, alias, verb) in references(sql) {
+            let right = match verb.as_str() {
+                "INTO" => "INSERT",
+                "UPDATE" => "UPDATE",
+                _ if sql.contains(&format!("DELETE FROM {table}")) => "DELETE",
+                _ => "SELECT",
+            };
+            used.insert((table.clone(), right));
+            // To lock a row is to be allowed to change it; what a statement returns or compares, it reads.
+            if sql.contains(&format!("UPDATE OF {alias}")) {
+                used.insert((table.clone(), "UPDATE"));
+            }
+            used.insert((table, "SELECT"));
+        }
+    }
+    // By its trigger.
+    used.insert(("account_events".to_owned(), "INSERT"));
+    // Once, by the first server that starts.
+    assert!(used.remove(&("installation".to_owned(), "INSERT")));
+    let asked: BTreeSet<_> = RIGHTS
+        .iter()
+        .flat_map(|(table, rights)| rights.iter().map(|right| ((*table).to_owned(), *right)))
+        .collect();
+    assert_eq!(asked, used);
 }
 
 #[test]

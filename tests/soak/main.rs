@@ -62,6 +62,7 @@ fn main() -> ExitCode {
     if !asked_for.is_empty() && !asked_for.iter().any(|name| "soak".contains(name.as_str())) {
         return ExitCode::SUCCESS;
     }
+    holdfast::embedded::leave_out_pg_variables().unwrap();
     let settings = Settings::from_env();
     println!("soak: {settings}");
     let runtime = tokio::runtime::Runtime::new().unwrap();

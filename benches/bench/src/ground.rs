@@ -114,10 +114,8 @@ impl Ground {
 
     /// The directory of the socket that the databases are reached by.
     pub(crate) fn socket_dir(&self) -> anyhow::Result<PathBuf> {
-        let url = self.url("postgres");
-        let host = url.split_once('@').and_then(|(_, rest)| rest.split_once('/'));
-        let (host, _) = host.context("a URL without a host")?;
-        percent_decoded(host).map(PathBuf::from).context("a host that cannot be read")
+        let postgres = self.postgres.as_ref().context("Postgres was stopped")?;
+        Ok(postgres.socket_dir().to_owned())
     }
 
     pub(crate) fn key_file(&self) -> PathBuf {
@@ -137,17 +135,6 @@ impl Ground {
             None => Ok(()),
         }
     }
-}
-
-fn percent_decoded(text: &str) -> Option<String> {
-    let mut parts = text.split('%');
-    let mut decoded = parts.next()?.as_bytes().to_vec();
-    for part in parts {
-        let (digits, rest) = part.split_at_checked(2)?;
-        decoded.push(u8::from_str_radix(digits, 16).ok()?);
-        decoded.extend_from_slice(rest.as_bytes());
-    }
-    String::from_utf8(decoded).ok()
 }
 
 /// A new directory on a disk, which the user that Postgres runs as can reach.
@@ -174,15 +161,4 @@ fn is_in_memory(dir: &Path) -> bool {
 #[cfg(not(target_os = "linux"))]
 fn is_in_memory(_: &Path) -> bool {
     false
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_socket_is_found_in_a_url() {
-        assert_eq!(percent_decoded("%2Ftmp%2Fhf-a%20b").unwrap(), "/tmp/hf-a b");
-        assert_eq!(percent_decoded("%2"), None);
-    }
 }

@@ -45,6 +45,11 @@ use self::{
 
 fn main() -> ExitCode {
     let args = Args::parse();
+    // Everything is measured on private Postgreses, pgbench's and psql's connections included.
+    if let Err(error) = holdfast::embedded::leave_out_pg_variables() {
+        report::progress(&format!("error: {error:#}"));
+        return ExitCode::FAILURE;
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let done = runtime.map_err(anyhow::Error::from).and_then(|runtime| runtime.block_on(run(args)));
     match done {

@@ -20,6 +20,7 @@ use crate::{
         client::{Server, unary},
         output::note,
     },
+    embedded,
     rpc::pb,
 };
 
@@ -190,12 +191,13 @@ impl Process {
     }
 }
 
-/// A command of this program, untouched by settings that are meant for another server.
+/// A command of this program, untouched by settings that are meant for another server or another database.
 fn this_program(command: &str) -> anyhow::Result<Command> {
     let program = env::current_exe().context("this program cannot find itself")?;
     let mut it = Command::new(program);
     it.arg(command);
-    for (name, _) in env::vars_os().filter(|(name, _)| is_setting(name)) {
+    let settings = env::vars_os().map(|(name, _)| name).filter(|name| is_setting(name));
+    for name in settings.chain(embedded::pg_variables()) {
         it.env_remove(name);
     }
     Ok(it)

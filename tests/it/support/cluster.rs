@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use holdfast::embedded::{Data, Options, Postgres};
+use holdfast::embedded::{Data, Options, Postgres, leave_out_pg_variables};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use tokio::sync::{Mutex, OnceCell};
 use uuid::Uuid;
@@ -41,7 +41,12 @@ impl TestDatabase {
 
 /// The Postgres that all tests share.
 pub(crate) async fn shared() -> &'static Postgres {
-    let start = async || Postgres::start(Options::new(Data::ThrowAway)).await;
+    let start = async || {
+        // Of the shell that runs the tests. All connect to private Postgreses, by URLs that the driver completes from
+        // its own environment; so the program starts anew, once, and runs its tests again.
+        leave_out_pg_variables()?;
+        Postgres::start(Options::new(Data::ThrowAway)).await
+    };
     CLUSTER.get_or_try_init(start).await.unwrap()
 }
 

@@ -124,8 +124,13 @@ impl Process {
         Pid::from_child(&self.child)
     }
 
+    /// The number of its process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Asks it to end, and waits until it has.
-    async fn end(&mut self) {
+    pub(crate) async fn end(&mut self) {
         if !self.is_running() {
             return;
         }

@@ -147,7 +147,7 @@ impl OwnPostgres {
     /// The URL of its database, past every proxy.
     pub(crate) fn url(&self) -> String {
         let dir = self.dir.to_str().unwrap().replace('/', "%2F");
-        format!("postgres://holdfast@{dir}/{DATABASE}")
+        format!("postgres://holdfast:none@{dir}:5432/{DATABASE}?sslmode=disable")
     }
 
     /// What it said.
