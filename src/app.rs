@@ -40,7 +40,7 @@ use crate::{
         plans::Plans,
         pools::Pools,
         reconcile::Reconciler,
-        redeem::{Redeem, RedeemLimits},
+        redeem::{Redeem, RedeemLimits, Stopping},
         redemptions::Redemptions,
         release::Leases,
         settle::Settler,
@@ -257,7 +257,7 @@ impl Parts {
             Arc::clone(&secret),
             settler.clone(),
             limits,
-            tasks.clone(),
+            Stopping { tasks: tasks.clone(), closing: closing.clone() },
         );
         let inquiry_limits = InquiryLimits {
             inquires: args.provider.inquires,

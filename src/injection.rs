@@ -91,6 +91,8 @@ pub enum Guard {
     LostIsNoProof,
     /// A failure counts, once in doubt, only when it is told by the key.
     FailureByKey,
+    /// An answer that names nobody proves nothing on a connection that carried another request before.
+    ReusedIsNoProof,
     /// What only follows from what one server sent holds only while nobody else has taken over.
     InferredIsNotProof,
     /// Codes are taken out of what a provider says before it is kept.
@@ -103,10 +105,11 @@ pub enum Guard {
 
 impl Guard {
     /// Every guard.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::LateIsNotSent,
         Self::LostIsNoProof,
         Self::FailureByKey,
+        Self::ReusedIsNoProof,
         Self::InferredIsNotProof,
         Self::CodesAreTakenOut,
         Self::SameWish,
@@ -119,6 +122,7 @@ impl Guard {
             Self::LateIsNotSent => "late_is_not_sent",
             Self::LostIsNoProof => "lost_is_no_proof",
             Self::FailureByKey => "failure_by_key",
+            Self::ReusedIsNoProof => "reused_is_no_proof",
             Self::InferredIsNotProof => "inferred_is_not_proof",
             Self::CodesAreTakenOut => "codes_are_taken_out",
             Self::SameWish => "same_wish",

@@ -19,7 +19,11 @@ const SUMMING_UP: Duration = Duration::from_secs(5);
 pub fn init_logs(filter: &str) -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(filter)
         .with_context(|| format!("HOLDFAST_LOG: {filter:?} is not a log filter; try info"))?;
-    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    // A line that cannot be written is lost: to say so on the same output would be a panic.
+    let logs = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .log_internal_errors(false);
     let started = if io::stderr().is_terminal() {
         logs.with_target(false).try_init()
     } else {

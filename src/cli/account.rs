@@ -6,7 +6,7 @@ use super::{
     account_change::{self, Change, ChangeArgs},
     account_explain, account_import,
     client::{PAGE_SIZE, RpcError, ServerArgs, every_page, required, unary},
-    output::{Format, FormatArgs, Rows, Sink, object, record},
+    output::{Format, FormatArgs, Rows, Sink, object, record, while_read},
     parse, view,
 };
 use crate::{
@@ -114,9 +114,9 @@ impl From<Login> for pb::LoginStatus {
 pub(super) async fn run(command: AccountCommand) -> anyhow::Result<()> {
     match command {
         AccountCommand::Import(args) => account_import::run(args).await,
-        AccountCommand::List(args) => list(args).await,
-        AccountCommand::Show(args) => show(args).await,
-        AccountCommand::Explain(args) => account_explain::run(args).await,
+        AccountCommand::List(args) => while_read(list(args)).await,
+        AccountCommand::Show(args) => while_read(show(args)).await,
+        AccountCommand::Explain(args) => while_read(account_explain::run(args)).await,
         AccountCommand::Pause(args) => account_change::run(args, Change::Pause).await,
         AccountCommand::Drain(args) => account_change::run(args, Change::Drain).await,
         AccountCommand::Resume(args) => account_change::run(args, Change::Resume).await,

@@ -4,8 +4,6 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::Args;
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
 
 use super::{
     client::{RpcError, Server, ServerArgs, reason_of, status_of},
@@ -13,6 +11,7 @@ use super::{
     output::note,
     parse,
     plan::pool_currency,
+    upload::{Upload, upload},
 };
 use crate::{
     domain::{account::LoginStatus, id::PoolId},
@@ -49,10 +48,22 @@ pub(super) struct Imported {
     pub(super) skipped: u64,
 }
 
+impl Imported {
+    fn has_rows_of_the_pool(&self) -> bool {
+        self.created > 0 || self.failed > 0 || self.bad_rows > 0
+    }
+}
+
 /// Imports a file. Bad rows and failures are named on stderr, and make it an error in the end.
 pub(super) async fn run(args: ImportArgs) -> anyhow::Result<()> {
     let server = args.server.connect().await?;
     let done = import(&server, &args.file, &args.pool).await?;
+    anyhow::ensure!(
+        done.has_rows_of_the_pool(),
+        "none of the file's {} rows is for pool {}: nothing was imported",
+        done.skipped,
+        args.pool
+    );
     note(format_args!(
         "{} created, {} not created, {} bad rows, {} rows of other pools skipped",
         done.created, done.failed, done.bad_rows, done.skipped
@@ -65,7 +76,7 @@ pub(super) async fn run(args: ImportArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Imports a file's accounts, naming on stderr what cannot be.
+/// Imports a file's accounts, naming on stderr what cannot be. A file without any row is an error.
 pub(super) async fn import(
     server: &Server,
     file: &Path,
@@ -73,11 +84,12 @@ pub(super) async fn import(
 ) -> anyhow::Result<Imported> {
     let currency = pool_currency(server, pool).await?;
     let rows = CsvFile::<_, AccountRow>::open(file)?;
-    let (send, receive) = mpsc::channel(READ_AHEAD);
+    let (send, receive, ended) = upload(READ_AHEAD);
     let pool_id = pool.clone();
     let feed = tokio::task::spawn_blocking(move || feed(rows, &pool_id, &currency, &send));
 
-    let reply = server.accounts().import_accounts(ReceiverStream::new(receive)).await;
+    let reply = server.accounts().import_accounts(receive).await;
+    drop(ended);
     let mut fed = feed.await.context("reading the file stopped short")??;
     let reply = match reply {
         Ok(reply) => reply.into_inner(),
@@ -85,6 +97,11 @@ pub(super) async fn import(
         Err(_) if fed.lines.is_empty() => pb::ImportAccountsResponse::default(),
         Err(status) => return Err(RpcError(status).into()),
     };
+    anyhow::ensure!(
+        !fed.lines.is_empty() || fed.done != Imported::default(),
+        "the file {} has no rows besides its header: nothing was imported",
+        file.display()
+    );
     for failure in &reply.failures {
         note(told(failure, &fed.lines));
     }
@@ -122,7 +139,7 @@ fn feed(
     rows: CsvFile<std::io::BufReader<std::fs::File>, AccountRow>,
     pool: &PoolId,
     currency: &str,
-    send: &mpsc::Sender<pb::ImportAccountsRequest>,
+    send: &Upload<pb::ImportAccountsRequest>,
 ) -> anyhow::Result<Fed> {
     let mut fed = Fed { lines: Vec::new(), done: Imported::default() };
     for row in rows {
@@ -133,7 +150,7 @@ fn feed(
             Ok(row) => {
                 let line = row.line;
                 let account = Some(message(row, pool, currency));
-                if send.blocking_send(pb::ImportAccountsRequest { account }).is_err() {
+                if send.send(pb::ImportAccountsRequest { account }).is_err() {
                     // The call has ended; its error says why.
                     break;
                 }
@@ -194,6 +211,16 @@ mod tests {
         assert_eq!(names, ["a", "c", "e"]);
         let balance = imported[0].balance.as_ref().unwrap();
         assert_eq!((balance.amount_minor, balance.currency_code.as_str()), (5, "EUR"));
+    }
+
+    #[tokio::test]
+    async fn a_file_without_rows_is_an_error() {
+        let server = serve(Fake::default()).await;
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        write!(file, "account_id\r\r\n").unwrap();
+        let pool = PoolId::parse("p").unwrap();
+        let error = import(&server, file.path(), &pool).await.unwrap_err();
+        assert!(error.to_string().contains("has no rows"), "{error}");
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! The command line: one file a command. Commands that talk to a server do so over gRPC alone, as
 //! any client could.
 //!
-//! Exit codes: 0 when all is well, 1 for an error, 2 for arguments that cannot be read, and 3 when
-//! `redeem-batch` went through but some of it wants a look, or `redemption audit` found differences.
+//! Exit codes: 0 when all is well, 1 for an error (an output that was closed or is full is one), 2 for
+//! arguments that cannot be read, and 3 when `redeem-batch` went through but something is left to do, or
+//! `redemption audit` found differences.
 
 mod account;
 mod account_change;
@@ -26,6 +27,7 @@ mod redemption;
 mod serve;
 mod simulate;
 mod stop;
+mod upload;
 mod view;
 
 use std::process::ExitCode;
@@ -95,8 +97,6 @@ pub fn run_to_exit(cli: Cli) -> ExitCode {
     let done = prepared.and_then(|()| runtime()).and_then(|runtime| runtime.block_on(run(cli)));
     match done {
         Ok(code) => code,
-        // `holdfast … | head` has got what it wanted.
-        Err(error) if error.is::<output::Closed>() => ExitCode::SUCCESS,
         Err(error) => {
             output::error(&error);
             ExitCode::FAILURE
@@ -127,7 +127,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Pool(command) => Box::pin(pool::run(command, stop)).await.map(done),
         Command::Plan(command) => Box::pin(plan::run(command)).await.map(done),
         Command::Account(command) => Box::pin(account::run(command)).await.map(done),
-        Command::RedeemBatch(args) => Box::pin(redeem_batch::run(args)).await,
+        Command::RedeemBatch(args) => Box::pin(redeem_batch::run(args, stop)).await,
         Command::Redemption(command) => Box::pin(redemption::run(command)).await,
     }
 }

@@ -1,21 +1,25 @@
 //! All that commands print: results on stdout or in a file, everything else on stderr. Nothing
 //! else of the program writes to either, besides its log.
 
+mod closed;
+mod file;
+
 use std::{
     fmt,
     fs::File,
-    io::{self, BufWriter, IsTerminal as _, Write},
-    path::Path,
+    io::{self, IsTerminal as _, Write},
+    os::fd::OwnedFd,
 };
 
-use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use comfy_table::{ColumnConstraint, ContentArrangement, Table, Width, presets};
 use serde_json::Value;
 
-/// Whoever read our output has stopped (`holdfast … | head`): a reason to end, not an error.
+pub(crate) use self::file::{Draft, Target, check_stdout};
+
+/// Nobody reads the output any more (`holdfast … | head`): the command ends.
 #[derive(Debug, thiserror::Error)]
-#[error("the output was closed")]
+#[error("the output was closed before all of it was written")]
 pub(crate) struct Closed;
 
 /// How results are written.
@@ -55,6 +59,8 @@ pub(crate) struct Sink {
     out: Box<dyn Write + Send>,
     /// How many characters a line of the terminal has, when it is one.
     width: Option<u16>,
+    /// The pipe that it is, or whatever else; to see it closed.
+    watched: Option<OwnedFd>,
 }
 
 impl Sink {
@@ -64,19 +70,29 @@ impl Sink {
         let size = is_terminal.then(|| rustix::termios::tcgetwinsize(io::stdout()).ok()).flatten();
         // One that does not know says 0.
         let width = size.map(|size| size.ws_col).filter(|width| *width > 0);
-        Self { out: Box::new(io::stdout()), width }
+        Self { out: Box::new(io::stdout()), width, watched: closed::stdout() }
     }
 
-    /// A file, made anew.
-    pub(crate) fn file(path: &Path) -> anyhow::Result<Self> {
-        let file = File::create(path)
-            .with_context(|| format!("cannot write the file {}", path.display()))?;
-        Ok(Self { out: Box::new(BufWriter::new(file)), width: None })
+    /// A device or a pipe that was named.
+    fn direct(file: File) -> Self {
+        let watched = closed::of(&file);
+        Self { out: Box::new(file), width: None, watched }
     }
 
-    /// Writes a line.
+    /// Anything else.
+    pub(crate) fn over(out: impl Write + Send + 'static) -> Self {
+        Self { out: Box::new(out), width: None, watched: None }
+    }
+
+    /// Waits until nobody reads it any more: never, unless it is a pipe.
+    pub(crate) fn closed(&self) -> impl Future<Output = ()> + use<> {
+        closed::closed(self.watched.as_ref().and_then(|pipe| pipe.try_clone().ok()))
+    }
+
+    /// Writes a line, in one piece.
     pub(crate) fn line(&mut self, text: impl fmt::Display) -> anyhow::Result<()> {
-        self.done(|out| writeln!(out, "{text}"))
+        let line = format!("{text}\n");
+        self.done(|out| out.write_all(line.as_bytes()))
     }
 
     /// Writes what is buffered.
@@ -87,8 +103,19 @@ impl Sink {
     fn done(&mut self, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> anyhow::Result<()> {
         write(&mut *self.out).map_err(|error| match error.kind() {
             io::ErrorKind::BrokenPipe => Closed.into(),
-            _ => anyhow::Error::new(error).context("cannot write the results"),
+            _ => anyhow::Error::new(error).context("the output cannot be written"),
         })
+    }
+}
+
+/// Runs what prints to standard output, until nobody reads that any more.
+pub(crate) async fn while_read<T>(
+    print: impl Future<Output = anyhow::Result<T>>,
+) -> anyhow::Result<T> {
+    tokio::select! {
+        biased;
+        done = print => done,
+        () = closed::closed(closed::stdout()) => Err(Closed.into()),
     }
 }
 
@@ -132,6 +159,11 @@ impl Rows {
                 self.sink.line(format_args!("{comma}{}", object(self.columns, row)))
             }
         }
+    }
+
+    /// Waits until nobody reads the rows any more: never, unless they go to a pipe.
+    pub(crate) fn closed(&self) -> impl Future<Output = ()> + use<> {
+        self.sink.closed()
     }
 
     /// Whether there is no row yet.
@@ -260,7 +292,7 @@ fn text(value: &Value) -> String {
 }
 
 /// Text for a terminal: what others wrote (a provider's message) must not move the cursor.
-fn printable(text: &str) -> String {
+pub(crate) fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 

@@ -4,7 +4,7 @@ use clap::{ArgGroup, Args, Subcommand};
 
 use super::{
     client::{PAGE_SIZE, RpcError, Server, ServerArgs, every_page, required, unary},
-    output::{Format, FormatArgs, Rows, Sink, note, record},
+    output::{Format, FormatArgs, Rows, Sink, note, record, while_read},
     parse,
     plan_terms::{TERMS, TermsArgs},
     view,
@@ -113,8 +113,8 @@ pub(super) async fn run(command: PlanCommand) -> anyhow::Result<()> {
         PlanCommand::Create(args) => create(args).await,
         PlanCommand::Update(args) => update(args).await,
         PlanCommand::Delete(args) => delete(args).await,
-        PlanCommand::Show(args) => show(args).await,
-        PlanCommand::List(args) => list(args).await,
+        PlanCommand::Show(args) => while_read(show(args)).await,
+        PlanCommand::List(args) => while_read(list(args)).await,
     }
 }
 

@@ -6,7 +6,7 @@ use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 
 use super::{
     client::{PAGE_SIZE, RpcError, Server, ServerArgs, every_page, required, unary},
-    output::{FormatArgs, Rows, Sink, record},
+    output::{FormatArgs, Rows, Sink, record, while_read},
     parse, pool_drain,
     stop::Stop,
     view,
@@ -174,7 +174,7 @@ pub(super) async fn run(
     match command {
         PoolCommand::Create(args) => create(args).await,
         PoolCommand::Update(args) => update(args).await,
-        PoolCommand::List(args) => list(args).await,
+        PoolCommand::List(args) => while_read(list(args)).await,
         PoolCommand::Pause(args) => set(args, &[("paused", true)]).await,
         PoolCommand::Drain(args) => pool_drain::run(args, stop).await,
         PoolCommand::Resume(args) => set(args, &[("paused", false), ("draining", false)]).await,

@@ -9,7 +9,7 @@ use time::OffsetDateTime;
 use super::{
     audit,
     client::{PAGE_SIZE, RpcError, Server, ServerArgs, every_page, required, server_time, unary},
-    output::{Format, FormatArgs, Rows, Sink, record},
+    output::{Format, FormatArgs, Rows, Sink, record, while_read},
     parse,
     plan::pool_currency,
     pool, view,
@@ -87,6 +87,10 @@ pub(super) struct ResolveArgs {
     /// The code is spent: trying it elsewhere is no use. For failed, and only for it.
     #[arg(long, conflicts_with = "amount_minor")]
     code_spent: bool,
+    /// What is recorded of the amount is wrong. Without it an outcome that contradicts the record is
+    /// refused: another amount than the provider said that it credited, or ten times the expected one.
+    #[arg(long)]
+    recorded_amount_is_wrong: bool,
     /// Why: 1 to 1000 characters, kept for good.
     #[arg(long)]
     reason: String,
@@ -140,10 +144,10 @@ enum Outcome {
 /// Runs one of the commands.
 pub(super) async fn run(command: RedemptionCommand) -> anyhow::Result<ExitCode> {
     match command {
-        RedemptionCommand::List(args) => list(args).await?,
-        RedemptionCommand::Show(args) => show(args).await?,
+        RedemptionCommand::List(args) => while_read(list(args)).await?,
+        RedemptionCommand::Show(args) => while_read(show(args)).await?,
         RedemptionCommand::Resolve(args) => resolve(args).await?,
-        RedemptionCommand::Audit(args) => return audit::run(args).await,
+        RedemptionCommand::Audit(args) => return while_read(audit::run(args)).await,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -233,6 +237,7 @@ async fn resolve(args: ResolveArgs) -> anyhow::Result<()> {
         reason: args.reason,
         evidence: args.evidence,
         resolved_by: args.by.to_string(),
+        recorded_amount_is_wrong: args.recorded_amount_is_wrong,
     };
     let reply = server.redemptions().resolve_redemption(unary(request)).await.map_err(RpcError)?;
     print(args.format, reply, |reply| reply.redemption)

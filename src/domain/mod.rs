@@ -3,6 +3,7 @@
 
 pub mod account;
 pub mod choice;
+pub mod failure;
 pub mod id;
 pub mod lease;
 pub mod money;

@@ -211,6 +211,12 @@ pub enum Step {
         /// What was answered, for people.
         answer: String,
     },
+    /// An answer to the first send that may be to another request: it is in doubt, and looked up by its
+    /// key at once.
+    Unproven {
+        /// What was answered, for people.
+        answer: String,
+    },
     /// The provider has never seen the key. Not proof: the request may still be on its way.
     NotFound,
     /// The provider may or may not have acted.

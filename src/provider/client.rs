@@ -7,12 +7,12 @@ use std::{fmt, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail, ensure};
 use http::HeaderValue;
-use serde::de::DeserializeOwned;
 use url::{Url, form_urlencoded};
 
 use super::{
     Answer,
-    http::{Http, Limits, Written},
+    classify::hint,
+    http::{Call as HttpCall, Http, Limits, Written},
     wire::{self, Card, Listed, Page},
 };
 use crate::{
@@ -42,6 +42,9 @@ struct Inner {
     http: Http,
     /// Without a slash at its end.
     base: String,
+    /// Whether every send has a connection of its own. An answer that may be to another request is in
+    /// doubt, which only a provider that counts a key once, and tells what became of it, can end soon.
+    sends_alone: bool,
 }
 
 /// Why a question that changes nothing has no answer.
@@ -64,9 +67,10 @@ pub enum CallError {
     /// An answer that the contract does not have for this question.
     #[error("the provider answered HTTP {0}")]
     Status(u16),
-    /// A body that is not the contract's. What it says is left out: it may repeat a code.
-    #[error("the provider answered HTTP 200 with a body that is not the contract's")]
-    Malformed,
+    /// A body that is not the contract's: which fields are wrong, and why. What it says is left out: it
+    /// may repeat a code.
+    #[error("the provider answered HTTP 200 with a body that is not the contract's: {0}")]
+    Malformed(String),
 }
 
 impl fmt::Debug for Provider {
@@ -87,7 +91,8 @@ impl Provider {
         let http = Http::new(&url, token.as_ref(), &limits)
             .context("the provider's HTTP client cannot be made")?;
         let base = url.as_str().trim_end_matches('/').to_owned();
-        Ok(Self(Arc::new(Inner { http, base })))
+        let sends_alone = !(args.deduplicates && args.looks_up);
+        Ok(Self(Arc::new(Inner { http, base, sends_alone })))
     }
 
     /// Asks for the redemption: the call that may spend a card.
@@ -108,21 +113,21 @@ impl Provider {
         let request = self.0.http.post("/redemptions", Some(ask.redemption_id), &body);
         // Not to be kept while the answer is waited for.
         drop(body);
-        self.call_about_redemption(step, request).await
+        self.call_about(ask.redemption_id, step, request, self.0.sends_alone).await
     }
 
     /// Asks what became of the redemption.
     pub async fn look_up(&self, id: RedemptionId) -> Answer {
         let request = self.0.http.get(&format!("/redemptions/{id}"));
-        self.call_about_redemption(Step::LookUp, request).await
+        self.call_about(id, Step::LookUp, request, false).await
     }
 
     /// Reads a redemption as a page would list it. `None`: the provider has never seen the key.
     pub async fn find(&self, id: RedemptionId) -> Result<Option<Listed>, CallError> {
         let request = self.0.http.get(&format!("/redemptions/{id}"));
-        match self.read::<Listed>(request, MAX_BODY_BYTES).await {
+        match self.read(request, MAX_BODY_BYTES, Some(id), Listed::read).await {
             Ok(listed) if RedemptionId::parse(&listed.key) == Ok(id) => Ok(Some(listed)),
-            Ok(_) => Err(CallError::Malformed),
+            Ok(_) => Err(CallError::Malformed("key is not the one that was asked with".to_owned())),
             Err(CallError::Status(404)) => Ok(None),
             Err(error) => Err(error),
         }
@@ -131,7 +136,7 @@ impl Provider {
     /// Asks that the redemption never happens, even if it arrives later.
     pub async fn cancel(&self, id: RedemptionId) -> Answer {
         let request = self.0.http.post(&format!("/redemptions/{id}/cancel"), None, &[]);
-        self.call_about_redemption(Step::Cancel, request).await
+        self.call_about(id, Step::Cancel, request, false).await
     }
 
     /// Asks what a card is worth. `None`: the provider does not know it.
@@ -139,7 +144,7 @@ impl Provider {
         let body = serde_json::to_vec(&wire::InquireRequest { code: code.expose() })
             .map_err(|_| CallError::NeverSent("it cannot be written as JSON".to_owned()))?;
         let request = self.0.http.post("/cards/inquire", None, &body);
-        match self.read(request, MAX_BODY_BYTES).await {
+        match self.read(request, MAX_BODY_BYTES, None, Card::read).await {
             Ok(card) => Ok(Some(card)),
             Err(CallError::Status(404)) => Ok(None),
             Err(error) => Err(error),
@@ -155,36 +160,45 @@ impl Provider {
             query.append_pair("page_token", page_token);
         }
         let request = self.0.http.get(&format!("/redemptions?{}", query.finish()));
-        self.read(request, MAX_PAGE_BYTES).await
+        self.read(request, MAX_PAGE_BYTES, None, Page::read).await
     }
 
     /// Makes one call about a redemption.
-    async fn call_about_redemption(&self, step: Step, request: Written) -> Answer {
+    async fn call_about(
+        &self,
+        id: RedemptionId,
+        step: Step,
+        request: Written,
+        alone: bool,
+    ) -> Answer {
         if let Err(error) = injection::reach(step, Side::Before).await {
             return Answer::NeverSent(error.to_string());
         }
-        let answer = self.0.http.call(request, MAX_BODY_BYTES).await;
+        let call = HttpCall { request, max_bytes: MAX_BODY_BYTES, about: Some(id), alone };
+        let answer = self.0.http.call(call).await;
         match injection::reach(step, Side::After).await {
             Ok(()) => answer,
             Err(error) => Answer::Lost(error.to_string()),
         }
     }
 
-    async fn read<T: DeserializeOwned>(
+    async fn read<T>(
         &self,
         request: Written,
         max_bytes: usize,
+        about: Option<RedemptionId>,
+        read: fn(&[u8]) -> Result<T, String>,
     ) -> Result<T, CallError> {
-        match self.0.http.call(request, max_bytes).await {
+        let call = HttpCall { request, max_bytes, about, alone: false };
+        match self.0.http.call(call).await {
             Answer::NeverSent(why) => Err(CallError::NeverSent(why)),
             Answer::Lost(why) => Err(CallError::Lost(why)),
             Answer::Http(http) if http.status == 200 => {
-                serde_json::from_slice(&http.body).map_err(|_| CallError::Malformed)
+                read(&http.body).map_err(CallError::Malformed)
             }
             Answer::Http(http) if matches!(http.status, 429 | 503) => {
-                let told =
-                    wire::Problem::read(&http.body).retry_after_ms.map(Duration::from_millis);
-                Err(CallError::Busy { status: http.status, after: told.or(http.retry_after) })
+                let after = hint(wire::Problem::read(&http.body).retry_after, &http);
+                Err(CallError::Busy { status: http.status, after })
             }
             Answer::Http(http) => Err(CallError::Status(http.status)),
         }

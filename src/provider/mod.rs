@@ -7,6 +7,7 @@
 pub mod classify;
 pub mod client;
 mod http;
+mod json;
 mod scrub;
 pub mod wire;
 
@@ -37,6 +38,8 @@ pub struct HttpAnswer {
     pub status: u16,
     /// The `Retry-After` header, where it is given in seconds.
     pub retry_after: Option<Duration>,
+    /// Whether its connection had carried no other request: then it can be an answer to no other.
+    pub first_on_connection: bool,
     /// The body, at most [`client::MAX_BODY_BYTES`] long. It may repeat the card's code.
     pub body: Bytes,
 }
@@ -47,6 +50,7 @@ impl fmt::Debug for HttpAnswer {
         f.debug_struct("HttpAnswer")
             .field("status", &self.status)
             .field("retry_after", &self.retry_after)
+            .field("first_on_connection", &self.first_on_connection)
             .field("body_bytes", &self.body.len())
             .finish()
     }

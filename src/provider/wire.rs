@@ -1,12 +1,18 @@
 //! The provider's HTTP contract, as it is written and read.
 //!
-//! What is read is all optional: whether an answer is complete is for `classify` to say, which
-//! knows what the answer is to. Types that may repeat a card's code have no `Debug`.
+//! What is read of an answer about a redemption is all optional: whether it is complete is for
+//! `classify` to say, which knows what the answer is to. Types that may repeat a card's code have no
+//! `Debug`.
 
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use std::time::Duration;
 
-use crate::domain::redemption::Ask;
+use serde::Serialize;
+
+use super::json::{Field, Object, all_wrong};
+use crate::domain::{
+    money::{Currency, MAX_AMOUNT_MINOR, Money},
+    redemption::Ask,
+};
 
 /// The body of `POST /redemptions`. Fields are written in this order, so that the same redemption
 /// is always the same bytes: the provider answers 422 when a key comes back with other ones.
@@ -45,95 +51,201 @@ pub(super) struct InquireRequest<'a> {
     pub(super) code: &'a str,
 }
 
-/// A redemption, as `POST /redemptions`, `GET /redemptions/{key}` and the cancellation answer it.
-#[derive(Default, Deserialize)]
-#[serde(default)]
+/// A redemption, as `POST /redemptions`, `GET /redemptions/{key}` and the cancellation answer it. Each
+/// field says for itself whether it can be used: which of them an answer needs is for `classify` to say.
 pub(super) struct Redemption {
-    pub(super) key: Option<String>,
-    pub(super) provider_ref: Option<String>,
-    pub(super) state: Option<String>,
-    pub(super) amount_minor: Option<i64>,
-    pub(super) currency_code: Option<String>,
-    pub(super) account_ref: Option<String>,
-    pub(super) failure: Option<Failure>,
-    pub(super) poll_after_ms: Option<u64>,
+    pub(super) key: Field<String>,
+    pub(super) provider_ref: Field<String>,
+    pub(super) state: Field<String>,
+    pub(super) amount_minor: Field<i64>,
+    pub(super) currency_code: Field<Currency>,
+    pub(super) account_ref: Field<String>,
+    pub(super) failure: Field<Failure>,
+    pub(super) poll_after: Option<Duration>,
 }
 
 /// Why the provider refused a redemption.
-#[derive(Deserialize)]
 pub(super) struct Failure {
-    pub(super) code: String,
-    #[serde(default)]
+    pub(super) code: Field<String>,
+    pub(super) code_spent: Field<bool>,
     pub(super) message: String,
-    pub(super) code_spent: bool,
 }
 
-/// What the body of an answer that is not a redemption may say.
-#[derive(Default)]
+impl Redemption {
+    /// Reads a body. The error says why it is no JSON object.
+    pub(super) fn read(body: &[u8]) -> Result<Self, &'static str> {
+        let body = Object::read(body)?;
+        Ok(Self {
+            key: body.text("key"),
+            provider_ref: body.text("provider_ref"),
+            state: body.text("state"),
+            amount_minor: body.whole("amount_minor"),
+            currency_code: currency(&body),
+            account_ref: body.text("account_ref"),
+            failure: body.object("failure").and_then(|failure| {
+                Field::Is(Failure {
+                    code: failure.text("code"),
+                    code_spent: failure.truth("code_spent"),
+                    message: failure.text("message").if_any().unwrap_or_default(),
+                })
+            }),
+            poll_after: body.milliseconds("poll_after_ms").if_any(),
+        })
+    }
+}
+
+/// Three letters. In lower case they mean the same currency.
+fn currency(body: &Object) -> Field<Currency> {
+    body.text("currency_code").and_then(|code| {
+        Currency::parse(&code.to_ascii_uppercase())
+            .map_or(Field::Wrong("is not a currency's three letters"), Field::Is)
+    })
+}
+
+/// What the body of an answer that is not a redemption may say. A field that cannot be used does not
+/// hide the others.
 pub(super) struct Problem {
+    pub(super) key: Field<String>,
     pub(super) message: Option<String>,
     pub(super) executed: Option<bool>,
-    pub(super) retry_after_ms: Option<u64>,
+    pub(super) retry_after: Option<Duration>,
 }
 
 impl Problem {
-    /// Reads whatever is there: a field of another type than expected does not hide the others.
+    /// Reads whatever is there.
     pub(super) fn read(body: &[u8]) -> Self {
-        let Ok(body) = serde_json::from_slice::<Value>(body) else {
-            return Self::default();
-        };
+        let body = Object::read(body).unwrap_or_default();
         Self {
-            message: body["message"].as_str().or(body["error"].as_str()).map(str::to_owned),
-            executed: body["executed"].as_bool(),
-            retry_after_ms: body["retry_after_ms"].as_u64(),
+            key: body.text("key"),
+            message: body.text("message").if_any().or(body.text("error").if_any()),
+            executed: body.truth("executed").if_any(),
+            retry_after: body.milliseconds("retry_after_ms").if_any(),
         }
     }
 }
 
 /// What a card is worth, as the provider says without redeeming it.
-#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
-pub struct Card {
-    /// Its value, in the currency's minor unit.
-    pub amount_minor: i64,
-    /// ISO 4217.
-    pub currency_code: String,
-    /// ISO 3166-1 alpha-2.
-    #[serde(default)]
-    pub country_code: Option<String>,
-    /// Whether a redemption of it could succeed now.
-    pub redeemable: bool,
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Card {
+    /// It could be redeemed now.
+    Redeemable {
+        /// Its value.
+        amount: Money,
+        /// ISO 3166-1 alpha-2, where the provider says one: two upper-case letters.
+        country_code: Option<String>,
+    },
+    /// It could not, or there is nothing on it.
+    NotRedeemable,
+}
+
+impl Card {
+    /// Reads a body. The error names every field that is wrong.
+    pub(super) fn read(body: &[u8]) -> Result<Self, String> {
+        let body = Object::read(body)?;
+        let redeemable = body.truth("redeemable").needed("redeemable");
+        let amount_minor = body.whole("amount_minor").needed("amount_minor");
+        // What cannot be redeemed has no worth that anybody would rely on.
+        if redeemable == Ok(false) || redeemable == Ok(true) && amount_minor == Ok(0) {
+            return Ok(Self::NotRedeemable);
+        }
+        let amount_minor = amount_minor.and_then(|minor| in_bounds("amount_minor", minor, 1));
+        let currency = currency(&body).needed("currency_code");
+        let country_code = country(&body).optional("country_code");
+        match (redeemable, amount_minor, currency, country_code) {
+            (Ok(_), Ok(amount_minor), Ok(currency), Ok(country_code)) => {
+                Ok(Self::Redeemable { amount: Money { amount_minor, currency }, country_code })
+            }
+            (a, b, c, d) => Err(all_wrong([a.err(), b.err(), c.err(), d.err()])),
+        }
+    }
+}
+
+/// Two letters; empty is as good as missing.
+fn country(body: &Object) -> Field<String> {
+    body.text("country_code").and_then(|code| match code.as_bytes() {
+        [] => Field::Missing,
+        [a, b] if a.is_ascii_alphabetic() && b.is_ascii_alphabetic() => {
+            Field::Is(code.to_ascii_uppercase())
+        }
+        _ => Field::Wrong("is not a country's two letters"),
+    })
+}
+
+/// An amount that can be one.
+pub(super) fn in_bounds(name: &str, minor: i64, least: i64) -> Result<i64, String> {
+    let is_in_bounds = (least..=MAX_AMOUNT_MINOR).contains(&minor);
+    is_in_bounds
+        .then_some(minor)
+        .ok_or_else(|| format!("{name} is not between {least} and {MAX_AMOUNT_MINOR}"))
 }
 
 /// One redemption of a [`Page`]. The text of a failure is left out: it may repeat a code that
 /// nobody who reads a page knows, and so nobody could remove.
-#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listed {
     /// The idempotency key that it was asked for by.
     pub key: String,
     /// `succeeded`, `failed` or `cancelled`.
     pub state: String,
     /// The provider's own name for it.
-    #[serde(default)]
     pub provider_ref: Option<String>,
     /// What was credited, in the currency's minor unit; of a success, always there.
-    #[serde(default)]
     pub amount_minor: Option<i64>,
     /// ISO 4217.
-    #[serde(default)]
     pub currency_code: Option<String>,
     /// The account that was credited.
-    #[serde(default)]
     pub account_ref: Option<String>,
 }
 
+impl Listed {
+    /// Reads a body. The error names every field that is wrong.
+    pub fn read(body: &[u8]) -> Result<Self, String> {
+        Self::of(&Object::read(body)?, "")
+    }
+
+    /// `at` is what stands before the names of its fields.
+    fn of(body: &Object, at: &str) -> Result<Self, String> {
+        let name = |name: &str| format!("{at}{name}");
+        let key = body.text("key").needed(&name("key"));
+        let state = body.text("state").needed(&name("state"));
+        let provider_ref = body.text("provider_ref").optional(&name("provider_ref"));
+        let amount_minor = body.whole("amount_minor").optional(&name("amount_minor"));
+        // What is no currency shows as a difference when it is compared.
+        let currency_code = body.text("currency_code").optional(&name("currency_code"));
+        let account_ref = body.text("account_ref").optional(&name("account_ref"));
+        match (key, state, provider_ref, amount_minor, currency_code, account_ref) {
+            (Ok(key), Ok(state), Ok(provider_ref), Ok(amount_minor), Ok(code), Ok(account_ref)) => {
+                let currency_code = code.map(|code| code.to_ascii_uppercase());
+                Ok(Self { key, state, provider_ref, amount_minor, currency_code, account_ref })
+            }
+            (a, b, c, d, e, f) => {
+                Err(all_wrong([a.err(), b.err(), c.err(), d.err(), e.err(), f.err()]))
+            }
+        }
+    }
+}
+
 /// A page of the redemptions that were completed in a time.
-#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Page {
     /// In the order of their completion.
     pub redemptions: Vec<Listed>,
     /// Asks for the page after this one; empty or missing on the last.
-    #[serde(default)]
     pub next_page_token: Option<String>,
+}
+
+impl Page {
+    /// Reads a body. The error names the fields that are wrong, of the first redemption that has any.
+    pub(super) fn read(body: &[u8]) -> Result<Self, String> {
+        let body = Object::read(body)?;
+        let listed = body.objects("redemptions").needed("redemptions")?;
+        let redemptions = listed.iter().enumerate();
+        let redemptions = redemptions
+            .map(|(index, listed)| Listed::of(listed, &format!("redemptions[{index}].")))
+            .collect::<Result<_, _>>()?;
+        let next_page_token = body.text("next_page_token").optional("next_page_token")?;
+        Ok(Self { redemptions, next_page_token })
+    }
 }
 
 #[cfg(test)]
@@ -144,6 +256,88 @@ mod tests {
         money::{Currency, Money},
         redemption::CardCode,
     };
+
+    fn card(body: &str) -> Result<Card, String> {
+        Card::read(body.as_bytes())
+    }
+
+    #[test]
+    fn a_card_is_read_as_it_is_meant_or_its_wrong_fields_are_named() {
+        let worth = |country: Option<&str>| {
+            let currency = Currency::parse("EUR").unwrap();
+            let amount = Money { amount_minor: 500, currency };
+            Ok(Card::Redeemable { amount, country_code: country.map(str::to_owned) })
+        };
+        for (body, country) in [
+            (r#"{"redeemable":true,"amount_minor":500,"currency_code":"EUR"}"#, None),
+            (r#"{"redeemable":true,"amount_minor":500.0,"currency_code":"eur"}"#, None),
+            ("\u{feff}{\"redeemable\":true,\"amount_minor\":5e2,\"currency_code\":\"EUR\"}", None),
+            (
+                r#"{"redeemable":true,"amount_minor":500,"currency_code":"EUR","country_code":""}"#,
+                None,
+            ),
+            (
+                r#"{"redeemable":true,"amount_minor":500,"currency_code":"EUR","country_code":"de"}"#,
+                Some("DE"),
+            ),
+        ] {
+            assert_eq!(card(body), worth(country), "{body}");
+        }
+        for body in [
+            r#"{"redeemable":false}"#,
+            r#"{"redeemable":false,"amount_minor":"?","currency_code":"?"}"#,
+            r#"{"redeemable":true,"amount_minor":0,"currency_code":"EUR"}"#,
+        ] {
+            assert_eq!(card(body), Ok(Card::NotRedeemable), "{body}");
+        }
+        for (body, wrong) in [
+            (
+                r#"{"redeemable":true,"amount_minor":-1,"currency_code":"EUR"}"#,
+                "amount_minor is not between",
+            ),
+            (
+                r#"{"redeemable":true,"amount_minor":5.5,"currency_code":"EUR"}"#,
+                "amount_minor is not a whole number",
+            ),
+            (
+                r#"{"redeemable":true,"amount_minor":5,"currency_code":"GIFT-1"}"#,
+                "currency_code is not a",
+            ),
+            (
+                r#"{"redeemable":true,"amount_minor":5,"currency_code":"EUR","country_code":"GIFT-1"}"#,
+                "country_code is not a",
+            ),
+            (
+                r#"{"redeemable":"yes","amount_minor":5,"currency_code":"EUR"}"#,
+                "redeemable is not true or false",
+            ),
+            ("{}", "redeemable is missing; amount_minor is missing; currency_code is missing"),
+            ("GIFT-1", "the body is not JSON"),
+        ] {
+            let why = card(body).unwrap_err();
+            assert!(why.starts_with(wrong) && !why.contains("GIFT"), "{body}: {why}");
+        }
+    }
+
+    #[test]
+    fn a_page_names_the_redemption_and_the_field_that_is_wrong() {
+        let page = |second: &str| {
+            let first =
+                r#"{"key":"k","state":"succeeded","amount_minor":5.0,"currency_code":"eur"}"#;
+            Page::read(format!("{{\"redemptions\":[{first},{second}]}}").as_bytes())
+        };
+        let read = page(r#"{"key":"l","state":"failed","failure":{"code":7}}"#).unwrap();
+        assert_eq!(read.redemptions[0].amount_minor, Some(5));
+        assert_eq!(read.redemptions[0].currency_code.as_deref(), Some("EUR"));
+        assert_eq!((read.redemptions.len(), read.next_page_token), (2, None));
+        assert_eq!(
+            page(r#"{"key":7,"amount_minor":"5"}"#).unwrap_err(),
+            "redemptions[1].key is not a text; redemptions[1].state is missing; \
+             redemptions[1].amount_minor is not a whole number"
+        );
+        assert_eq!(page("7").unwrap_err(), "redemptions is not a list of objects");
+        assert_eq!(Page::read(b"{}").unwrap_err(), "redemptions is missing");
+    }
 
     #[test]
     fn the_same_redemption_is_the_same_bytes() {

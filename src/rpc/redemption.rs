@@ -341,6 +341,9 @@ fn read_resolve(request: pb::ResolveRedemptionRequest) -> Result<ResolveCommand,
             if !amount_is_set {
                 fields.refuse("amount", "must be set when the state is SUCCEEDED");
             }
+            if request.code_spent {
+                fields.refuse("code_spent", "must not be set when the state is SUCCEEDED");
+            }
             amount.map(|amount| ResolvedOutcome::Succeeded { amount, provider_ref })
         }
         Some(RedemptionState::Failed) => {
@@ -359,6 +362,7 @@ fn read_resolve(request: pb::ResolveRedemptionRequest) -> Result<ResolveCommand,
             pool_id,
             redemption_id,
             outcome,
+            recorded_amount_is_wrong: request.recorded_amount_is_wrong,
             resolution: Resolution { resolved_by, reason, evidence },
         },
     );

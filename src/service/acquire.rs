@@ -23,11 +23,11 @@ use std::{
 
 use tokio::{
     sync::{
-        Notify,
+        Notify, OwnedSemaphorePermit, Semaphore,
         mpsc::{self, error::TrySendError},
         oneshot,
     },
-    time::{Instant, timeout_at},
+    time::{Instant, sleep, timeout, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -57,6 +57,13 @@ use crate::{
         walks::Freed,
     },
 };
+
+/// How long those may take to be told who wait when the server stops.
+const CLOSING_GRACE: Duration = Duration::from_secs(1);
+/// How many may ask at once on this server what an acquisition would make of one pool's accounts.
+const MAX_EXPLAINING: usize = 2;
+/// How long one more waits before it is refused.
+const EXPLAIN_WAIT: Duration = Duration::from_secs(1);
 
 /// A lease that is asked for.
 #[derive(Clone, Debug)]
@@ -108,6 +115,8 @@ pub struct Acquire {
     store: Store,
     pools: Pools,
     queues: Arc<Mutex<HashMap<PoolId, Queue>>>,
+    /// The permits to read a whole pool.
+    explaining: Arc<Mutex<HashMap<PoolId, Arc<Semaphore>>>>,
     closing: CancellationToken,
 }
 
@@ -165,7 +174,7 @@ impl FreedHere {
 impl Acquire {
     /// Acquires from `store`. When `closing` is cancelled, those who wait are told so.
     pub fn new(store: Store, pools: Pools, closing: CancellationToken) -> Self {
-        Self { store, pools, queues: Arc::default(), closing }
+        Self { store, pools, queues: Arc::default(), explaining: Arc::default(), closing }
     }
 
     /// Leases an account, waiting for one up to `command.wait`.
@@ -202,7 +211,17 @@ impl Acquire {
             reply,
         };
         self.queue_up(waiter, &command.pool_id).await?;
-        let acquired = (&mut answer.answer).await.unwrap_or_else(|_| {
+        // The dispatcher tells those who wait when the server stops, but not those whose accounts are being counted.
+        let too_late = async {
+            self.closing.cancelled().await;
+            sleep(CLOSING_GRACE).await;
+        };
+        let answered = tokio::select! {
+            biased;
+            answered = &mut answer.answer => answered,
+            () = too_late => return Err(Error::ShuttingDown),
+        };
+        let acquired = answered.unwrap_or_else(|_| {
             // Nobody is left who would answer; or it was dropped, because nobody waits for the answer.
             let over = command.caller.is_over();
             Err(if over { StoreError::DeadlinePassed.into() } else { Error::ShuttingDown })
@@ -233,8 +252,20 @@ impl Acquire {
     }
 
     /// What an acquisition would make of the pool's accounts now, without locking any: the first `limit`
-    /// of them, and how many there are of each choice.
+    /// of them, and how many there are of each choice. It reads the whole pool, so few may ask at a time,
+    /// and when the caller goes away it is ended.
     pub async fn explain(
+        &self,
+        pool_id: &PoolId,
+        selector: &Selector,
+        amounts: ExplainAmounts,
+        limit: i64,
+    ) -> Result<Explained, Error> {
+        let explain = self.explain_now(pool_id, selector, amounts, limit);
+        self.closing.run_until_cancelled(explain).await.unwrap_or(Err(Error::ShuttingDown))
+    }
+
+    async fn explain_now(
         &self,
         pool_id: &PoolId,
         selector: &Selector,
@@ -255,8 +286,11 @@ impl Acquire {
             return Err(error);
         }
         let expected_minor = amounts.expected.map(|money| money.amount_minor);
-        let (counts, considered) =
-            self.store.explain_acquire(pool_id, selector, expected_minor, limit).await?;
+        let permit = self.explain_permit(pool_id).await?;
+        let (counts, considered) = self
+            .store
+            .explain_acquire(pool_id, selector, expected_minor, limit, Some(permit))
+            .await?;
         let ids: Vec<_> = considered.iter().map(|one| one.account_id.clone()).collect();
         let mut accounts: HashMap<_, _> = self
             .store
@@ -270,6 +304,18 @@ impl Acquire {
             .filter_map(|one| Some((accounts.remove(&one.account_id)?, one)))
             .collect();
         Ok(Explained { pool, considered, counts })
+    }
+
+    /// Waits a moment for the permit to read the whole pool.
+    async fn explain_permit(&self, pool_id: &PoolId) -> Result<OwnedSemaphorePermit, Error> {
+        let permits = {
+            let mut explaining = self.explaining.lock().unwrap_or_else(PoisonError::into_inner);
+            let permits = explaining.entry(pool_id.clone());
+            Arc::clone(permits.or_insert_with(|| Arc::new(Semaphore::new(MAX_EXPLAINING))))
+        };
+        let permit = timeout(EXPLAIN_WAIT, permits.acquire_owned()).await;
+        // Never closed.
+        permit.ok().and_then(Result::ok).ok_or_else(|| StoreError::Overloaded.into())
     }
 
     /// Tells those who wait for the pool's accounts that one may be free; `freed` is what is known of it.

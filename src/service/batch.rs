@@ -9,7 +9,7 @@ use futures_util::{Stream, StreamExt as _};
 use tokio::{
     sync::mpsc,
     task::{self, JoinError, JoinSet},
-    time::MissedTickBehavior,
+    time::{MissedTickBehavior, sleep},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -36,6 +36,9 @@ use crate::{
 const PROGRESS: Duration = Duration::from_secs(1);
 /// Results that wait for the client to read them. When it does not, no more items are begun.
 const UNREAD_RESULTS: usize = 32;
+/// How long a client may take to read results when the server stops. What it does not read is told when the
+/// batch is opened again.
+const UNREAD_AT_CLOSING: Duration = Duration::from_secs(1);
 /// How often an item whose account turned out not to be for it gets another.
 const MAX_LEASES: u32 = 3;
 
@@ -266,7 +269,7 @@ impl Driver {
             pool_id = %self.open.pool_id, batch_id = %self.open.batch_id, counts = ?self.counts,
             client_gone = self.client_gone.is_cancelled(), "batch ended"
         );
-        let _ = self.events.send(last).await;
+        self.send(last).await;
     }
 
     async fn take(&mut self, incoming: Incoming) {
@@ -310,9 +313,24 @@ impl Driver {
             },
         };
         *count += 1;
-        // An error means that the client has gone; `run` sees that for itself.
         let outcome = Box::new(outcome);
-        let _ = self.events.send(BatchEvent::Result { item_id, outcome }).await;
+        self.send(BatchEvent::Result { item_id, outcome }).await;
+    }
+
+    /// Waits for the client to read, but not when the server stops: then it is as if it had gone.
+    async fn send(&self, event: BatchEvent) {
+        let unread = async {
+            self.batch.closing.cancelled().await;
+            sleep(UNREAD_AT_CLOSING).await;
+        };
+        if self.client_gone.is_cancelled() {
+            return;
+        }
+        tokio::select! {
+            // An error means that the client has gone; `run` sees that for itself.
+            _ = self.events.send(event) => {}
+            () = unread => self.client_gone.cancel(),
+        }
     }
 
     /// Left out when the client has results to read first.
@@ -372,7 +390,9 @@ impl Item {
         let mut leases = 1;
         loop {
             // Waits for a place: an item is not refused for want of one, it slows its stream.
-            let caller = Caller::new(self.batch.services.store.overload().admit_item().await, None);
+            let admit = self.batch.services.store.overload().admit_item();
+            let admitted = self.batch.closing.run_until_cancelled(admit).await;
+            let caller = Caller::new(admitted.ok_or(Error::ShuttingDown)?, None);
             let lease = match self.acquire(&caller, worth.as_ref()).await {
                 // It may have been sent twice, and the first one was begun.
                 Err(
@@ -483,6 +503,8 @@ impl Item {
         };
         let outcome = if self.client_gone.is_cancelled() {
             Err(Error::Internal("the client has gone"))
+        } else if self.batch.closing.is_cancelled() {
+            Err(Error::ShuttingDown)
         } else {
             self.batch.services.redeem.redeem_in_this_task(command).await
         };

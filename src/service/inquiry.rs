@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Error, redeem::PROVIDER_NAME};
 use crate::{
     domain::{
-        money::{Currency, MAX_AMOUNT_MINOR, Money},
+        money::{Currency, Money},
         redemption::CardCode,
     },
     provider::{CallError, Provider, wire::Card},
@@ -142,7 +142,7 @@ impl Inner {
                 let _place = self.places.acquire().await.map_err(|_| Error::ShuttingDown)?;
                 // Not from when it got in line: a provider that is only slow refuses nobody.
                 give_up_at.get_or_insert_with(|| Instant::now() + self.limits.patience);
-                self.provider.inquire(code).await.and_then(read)
+                self.provider.inquire(code).await.map(Said::from)
             };
             count(&answer);
             let error = match answer {
@@ -188,23 +188,16 @@ pub fn check_fit(
     }
 }
 
-/// Reads what the provider said. What is not as the contract has it is dropped unseen: it may repeat
-/// the code.
-fn read(card: Option<Card>) -> Result<Said, CallError> {
-    let Some(card) = card else { return Ok(Said::Unknown) };
-    if !card.redeemable || card.amount_minor == 0 {
-        return Ok(Said::NotRedeemable);
+impl From<Option<Card>> for Said {
+    fn from(card: Option<Card>) -> Self {
+        match card {
+            None => Self::Unknown,
+            Some(Card::NotRedeemable) => Self::NotRedeemable,
+            Some(Card::Redeemable { amount, country_code }) => {
+                Self::Redeemable(Worth { amount, country_code })
+            }
+        }
     }
-    let currency = Currency::parse(&card.currency_code).ok_or(CallError::Malformed)?;
-    let country_code = card.country_code.filter(|code| !code.is_empty());
-    let is_country =
-        |code: &String| code.len() == 2 && code.bytes().all(|b| b.is_ascii_uppercase());
-    if !(1..=MAX_AMOUNT_MINOR).contains(&card.amount_minor) || !country_code.iter().all(is_country)
-    {
-        return Err(CallError::Malformed);
-    }
-    let amount = Money { amount_minor: card.amount_minor, currency };
-    Ok(Said::Redeemable(Worth { amount, country_code }))
 }
 
 /// How long to wait before the provider is asked again; `None` when that is no use.
@@ -212,11 +205,12 @@ fn pause_after(error: &CallError, tries: u32) -> Option<Duration> {
     let told = match error {
         CallError::Busy { after, .. } => *after,
         CallError::NeverSent(_) | CallError::Lost(_) | CallError::Status(500..) => None,
-        CallError::Status(_) | CallError::Malformed => return None,
+        CallError::Status(_) | CallError::Malformed(_) => return None,
     };
-    // Those who were refused together are not to come back together.
+    // Those who were refused together are not to come back together. What the provider asks for is the
+    // least, so that one which always asks for little is not asked for ever faster.
     let backoff = FIRST_PAUSE * (1 << (tries - 1).min(10));
-    Some(told.unwrap_or_else(|| backoff.mul_f64(rand::rng().random_range(0.5..1.0))))
+    Some(backoff.mul_f64(rand::rng().random_range(0.5..1.0)).max(told.unwrap_or_default()))
 }
 
 fn count(answer: &Result<Said, CallError>) {
@@ -228,7 +222,7 @@ fn count(answer: &Result<Said, CallError>) {
         Err(CallError::NeverSent(_)) => "unreachable",
         Err(CallError::Lost(_)) => "lost",
         Err(CallError::Status(_)) => "refused",
-        Err(CallError::Malformed) => "malformed",
+        Err(CallError::Malformed(_)) => "malformed",
     };
     metrics::counter!("holdfast_inquiries_total", "outcome" => outcome).increment(1);
 }
@@ -237,42 +231,10 @@ fn count(answer: &Result<Said, CallError>) {
 mod tests {
     use super::*;
 
-    fn card(amount_minor: i64, currency: &str, country: Option<&str>) -> Option<Card> {
-        Some(Card {
-            amount_minor,
-            currency_code: currency.to_owned(),
-            country_code: country.map(str::to_owned),
-            redeemable: true,
-        })
-    }
-
     fn worth(currency: &str, country: Option<&str>) -> Worth {
         let currency = Currency::parse(currency).unwrap();
         let amount = Money { amount_minor: 500, currency };
         Worth { amount, country_code: country.map(str::to_owned) }
-    }
-
-    #[test]
-    fn what_the_contract_does_not_have_is_not_believed() {
-        for country in [None, Some("DE")] {
-            let said = read(card(500, "EUR", country));
-            assert_eq!(said, Ok(Said::Redeemable(worth("EUR", country))));
-        }
-        assert_eq!(read(card(500, "EUR", Some(""))), Ok(Said::Redeemable(worth("EUR", None))));
-        assert_eq!(read(None), Ok(Said::Unknown));
-        assert_eq!(read(card(0, "EUR", None)), Ok(Said::NotRedeemable), "nothing is on it");
-        let spent = Card { redeemable: false, ..card(500, "?", None).unwrap() };
-        assert_eq!(read(Some(spent)), Ok(Said::NotRedeemable));
-        for bad in [
-            card(-1, "EUR", None),
-            card(MAX_AMOUNT_MINOR + 1, "EUR", None),
-            card(500, "eur", None),
-            card(500, "GIFT-AAAA-0001", None),
-            card(500, "EUR", Some("GIFT-AAAA-0001")),
-            card(500, "EUR", Some("de")),
-        ] {
-            assert_eq!(read(bad.clone()), Err(CallError::Malformed), "{bad:?}");
-        }
     }
 
     #[test]
@@ -309,8 +271,11 @@ mod tests {
             }
         }
         let told = Duration::from_secs(7);
-        assert_eq!(pause_after(&busy(Some(told)), 3), Some(told));
-        for error in [CallError::Status(401), CallError::Status(422), CallError::Malformed] {
+        assert_eq!(pause_after(&busy(Some(told)), 3), Some(told), "it is the least");
+        let least = pause_after(&busy(Some(Duration::from_millis(100))), 5).unwrap();
+        assert!(least >= FIRST_PAUSE * 8, "{least:?}: a short one does not end the back-off");
+        let malformed = CallError::Malformed("amount_minor is missing".to_owned());
+        for error in [CallError::Status(401), CallError::Status(422), malformed] {
             assert_eq!(pause_after(&error, 1), None, "{error:?}");
         }
     }

@@ -226,9 +226,10 @@ impl Reconciler {
             return Ok(());
         }
         let (answer, after) = answer_of(step);
-        // A provider that asks to wait for longer does not know how long it takes at the most.
+        // A provider that asks to wait for longer does not know how long it takes at the most; one that
+        // keeps asking for little is asked ever more rarely all the same.
         let longest = self.limits.provider.max_processing_time / 2;
-        let after = after.map_or_else(|| backoff(look.due.checks, longest), |it| it.min(longest));
+        let after = backoff(look.due.checks, longest).max(after.unwrap_or_default()).min(longest);
         let next = Next::Check { after, not_found, looks: look.due.checks };
         self.settler.defer(redemption, answer, calls, next).await?;
         Ok(())
@@ -331,7 +332,7 @@ fn answer_of(step: Step) -> (String, Option<Duration>) {
         Step::SendAgain { give_up, after } => (give_up.message, after),
         Step::LookUp { after, answer } | Step::Busy { after, answer } => (answer, after),
         Step::NotFound => ("the provider does not know the key".to_owned(), None),
-        Step::InDoubt { answer } => (answer, None),
+        Step::Unproven { answer } | Step::InDoubt { answer } => (answer, None),
         Step::Settle(_) => ("the outcome is known".to_owned(), None),
     }
 }

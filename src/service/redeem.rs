@@ -14,7 +14,7 @@ use tokio::{
     sync::watch,
     time::{Instant, sleep},
 };
-use tokio_util::task::TaskTracker;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     Error,
@@ -26,7 +26,9 @@ use crate::{
         id::{PoolId, RedemptionId, RequestId},
         lease::LeaseRef,
         money::{Currency, Money},
-        redemption::{Ask, Capabilities, CardCode, RedemptionState, Step, reason},
+        redemption::{
+            Ask, Capabilities, CardCode, Failure, RedemptionState, Step, Verdict, reason,
+        },
     },
     injection::{self, Guard},
     overload::{self, Caller},
@@ -48,6 +50,8 @@ const MAX_BEGINS: u32 = 5;
 const FIRST_CHECK: Duration = Duration::from_millis(500);
 /// How often a redemption that another server sends is looked at, while a caller waits for it.
 const JOIN_POLL: Duration = Duration::from_millis(100);
+/// The longest back-off beside what a provider asks for that is at work on a redemption.
+const MAX_POLL_BACKOFF: Duration = Duration::from_secs(1);
 /// What the provider is called in a code's fingerprint. One provider serves an installation.
 pub(super) const PROVIDER_NAME: &str = "default";
 
@@ -86,6 +90,15 @@ impl RedeemLimits {
         let act = self.call_timeout * 2;
         (act, act + self.call_timeout + self.recording())
     }
+}
+
+/// How a server that stops has to do with what is under way.
+#[derive(Clone, Debug)]
+pub struct Stopping {
+    /// What it waits for.
+    pub tasks: TaskTracker,
+    /// Cancelled when it stops: what only waits for others ends then.
+    pub closing: CancellationToken,
 }
 
 /// A card to redeem.
@@ -134,13 +147,13 @@ struct Inner {
     secret: Arc<SecretKey>,
     settler: Settler,
     limits: RedeemLimits,
-    tasks: TaskTracker,
+    stopping: Stopping,
     /// The redemptions that this server is at work on, for callers who join.
     flights: Mutex<HashMap<RedemptionId, watch::Receiver<()>>>,
 }
 
 impl Redeem {
-    /// Redeems over `provider`. Work that is under way is tracked by `tasks`.
+    /// Redeems over `provider`.
     pub fn new(
         store: Store,
         pools: Pools,
@@ -148,7 +161,7 @@ impl Redeem {
         secret: Arc<SecretKey>,
         settler: Settler,
         limits: RedeemLimits,
-        tasks: TaskTracker,
+        stopping: Stopping,
     ) -> Self {
         Self(Arc::new(Inner {
             store,
@@ -157,7 +170,7 @@ impl Redeem {
             secret,
             settler,
             limits,
-            tasks,
+            stopping,
             flights: Mutex::default(),
         }))
     }
@@ -166,7 +179,7 @@ impl Redeem {
     /// caller does not.
     pub async fn redeem(&self, command: RedeemCommand) -> Result<Redeemed, Error> {
         let inner = Arc::clone(&self.0);
-        let work = self.0.tasks.spawn(async move { inner.run(command).await });
+        let work = self.0.stopping.tasks.spawn(async move { inner.run(command).await });
         work.await.unwrap_or(Err(Error::Internal("the redemption's task ended early")))
     }
 
@@ -318,6 +331,7 @@ impl Inner {
         let _flight = self.announce(ask.redemption_id);
         let holder = redemption.holder.as_str();
         let mut attempts = 1;
+        let mut call = Call::Send;
         let mut step = if Instant::now() < give_up_at || !injection::holds(Guard::LateIsNotSent) {
             self.send(ask).await
         } else {
@@ -332,7 +346,7 @@ impl Inner {
                     return Box::pin(conclude).await;
                 }
                 Step::SendAgain { give_up, after } => {
-                    let pause = after.unwrap_or_else(|| backoff(attempts));
+                    let pause = pause(after, attempts);
                     let unreachable = give_up.reason == reason::PROVIDER_UNREACHABLE;
                     if unreachable && attempts >= MAX_UNREACHABLE || !in_time(pause) {
                         let give_up = self.settler.give_up(redemption, give_up, attempts, holder);
@@ -341,18 +355,41 @@ impl Inner {
                     sleep(pause).await;
                     step = self.send(ask).await;
                 }
+                // Busy, as far as can be told: what it counts once may be sent again.
+                Step::Busy { after, answer }
+                    if call == Call::Send && self.limits.provider.deduplicates =>
+                {
+                    let pause = pause(after, attempts);
+                    if in_time(pause) {
+                        sleep(pause).await;
+                        let answer = self.provider.send_again(ask).await;
+                        step = classify(ask, Call::Send, Doubt::InDoubt, &answer);
+                    } else if in_time(Duration::ZERO) && self.limits.provider.cancels {
+                        (step, call) = (Box::pin(self.call_off(ask, answer)).await, Call::Cancel);
+                    } else {
+                        // By now somebody else may be at work on it.
+                        step = Step::InDoubt { answer };
+                        continue;
+                    }
+                }
                 Step::LookUp { after, answer } | Step::Busy { after, answer } => {
-                    let pause = after.unwrap_or_else(|| backoff(attempts));
+                    let pause = poll_pause(after, attempts);
                     if !in_time(pause) || !self.limits.provider.looks_up {
                         step = Step::InDoubt { answer };
                         continue;
                     }
                     sleep(pause).await;
-                    let answer = self.provider.look_up(ask.redemption_id).await;
-                    step = classify(ask, Call::LookUp, Doubt::InDoubt, &answer);
+                    (step, call) = (self.look_up(ask).await, Call::LookUp);
+                }
+                Step::Unproven { answer } => {
+                    if !in_time(Duration::ZERO) || !self.limits.provider.looks_up {
+                        step = Step::InDoubt { answer };
+                        continue;
+                    }
+                    (step, call) = (self.look_up(ask).await, Call::LookUp);
                 }
                 Step::NotFound => {
-                    let answer = "the provider does not know the key that it was at work on";
+                    let answer = "the provider does not know the key that it answered to before";
                     step = Step::InDoubt { answer: answer.to_owned() };
                     continue;
                 }
@@ -370,6 +407,26 @@ impl Inner {
         classify(ask, Call::Send, Doubt::FirstSend, &answer)
     }
 
+    async fn look_up(&self, ask: &Ask) -> Step {
+        let answer = self.provider.look_up(ask.redemption_id).await;
+        classify(ask, Call::LookUp, Doubt::InDoubt, &answer)
+    }
+
+    /// What a redemption comes to that the provider was too busy for, as far as its answers can be
+    /// believed, until the time to send is over. Cancelled by its key it is as if it had never been sent.
+    async fn call_off(&self, ask: &Ask, busy: String) -> Step {
+        let answer = self.provider.cancel(ask.redemption_id).await;
+        match classify(ask, Call::Cancel, Doubt::InDoubt, &answer) {
+            Step::Settle(Verdict::Failed(failure)) if failure.reason == reason::CANCELLED => {
+                let reason = reason::PROVIDER_BUSY.to_owned();
+                let message = format!("{busy}; then {}", failure.message);
+                Step::Settle(Verdict::Failed(Failure { reason, message, code_spent: false }))
+            }
+            settle @ Step::Settle(_) => settle,
+            _ => Step::InDoubt { answer: busy },
+        }
+    }
+
     /// Lets callers join until the answer is dropped.
     fn announce(&self, id: RedemptionId) -> Flight<'_> {
         let (landed, flight) = watch::channel(());
@@ -377,21 +434,36 @@ impl Inner {
         Flight { flights: &self.flights, id, _landed: landed }
     }
 
-    /// Waits until the redemption is no longer being sent, here or by another server.
+    /// Waits until the redemption is no longer being sent, here or by another server. A server that stops
+    /// waits for what it sends itself, and no longer for what another sends: then the answer is what is
+    /// known of it.
     async fn join(&self, mut redemption: Redemption) -> Result<Redemption, Error> {
         let id = redemption.redemption_id;
         let give_up_at = Instant::now() + self.limits.take_over();
+        if redemption.state == RedemptionState::Submitted {
+            tracing::debug!(pool_id = %redemption.pool_id, redemption_id = %id, "joined");
+        }
         while redemption.state == RedemptionState::Submitted && Instant::now() < give_up_at {
             let flight =
                 self.flights.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned();
-            match flight {
+            let known = match flight {
                 Some(mut landed) => {
                     // Ends with an error when the sender is dropped: then it has landed.
                     let _ = landed.changed().await;
+                    Some(self.read(&redemption.pool_id, id).await)
                 }
-                None => sleep(JOIN_POLL).await,
+                None => {
+                    let next = async {
+                        sleep(JOIN_POLL).await;
+                        self.read(&redemption.pool_id, id).await
+                    };
+                    self.stopping.closing.run_until_cancelled(next).await
+                }
+            };
+            match known {
+                Some(known) => redemption = known?,
+                None => break,
             }
-            redemption = self.read(&redemption.pool_id, id).await?;
         }
         Ok(redemption)
     }
@@ -480,6 +552,21 @@ fn refused(refusal: BeginRefusal, command: &RedeemCommand) -> Error {
             }
         }
         BeginRefusal::TryAgain => StoreError::Overloaded.into(),
+    }
+}
+
+/// How long to wait before something is sent again. What the provider asks for is the least, so that one
+/// that always asks for little is asked ever more rarely all the same.
+fn pause(asked: Option<Duration>, attempts: i32) -> Duration {
+    backoff(attempts).max(asked.unwrap_or_default())
+}
+
+/// The same before an outcome is looked up. A provider that says when wants to be asked then: the back-off
+/// beside that does not grow so long that the outcome waits for it.
+fn poll_pause(asked: Option<Duration>, attempts: i32) -> Duration {
+    match asked {
+        Some(asked) => asked.max(backoff(attempts).min(MAX_POLL_BACKOFF)),
+        None => backoff(attempts),
     }
 }
 

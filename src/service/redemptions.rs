@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{
     Error,
-    error::Violation,
+    error::{Violation, all},
     pools::{Pools, check_currencies},
     redeem::code_context,
     settle::Settler,
@@ -18,7 +18,7 @@ use crate::{
     provider::holds_code,
     secret::SecretKey,
     store::{
-        Store,
+        Store, StoreError,
         outcome::Outcome,
         pool::Pool,
         redemption::{Redemption, RedemptionFilter, Resolution},
@@ -27,6 +27,11 @@ use crate::{
 
 /// The reason of a failure that a person found out.
 const RESOLVED_AS_FAILED: &str = "RESOLVED_AS_FAILED";
+/// How many times the expected amount, or which part of it, is taken for a slip: a digit too many or too
+/// few.
+const SLIP: i64 = 10;
+/// How often a word is compared anew with a redemption that has changed meanwhile.
+const MAX_COMPARISONS: u32 = 5;
 
 /// A person's word about a redemption.
 #[derive(Clone, Debug)]
@@ -37,6 +42,8 @@ pub struct ResolveCommand {
     pub redemption_id: RedemptionId,
     /// What became of it.
     pub outcome: ResolvedOutcome,
+    /// What is recorded of the amount may be contradicted.
+    pub recorded_amount_is_wrong: bool,
     /// Who says so, and why.
     pub resolution: Resolution,
 }
@@ -118,33 +125,53 @@ impl Redemptions {
 
     /// Closes a redemption by a person's word. The same word twice is fine.
     pub async fn resolve(&self, command: ResolveCommand) -> Result<(Pool, Redemption), Error> {
-        let (pool, redemption) = self.get(&command.pool_id, command.redemption_id).await?;
+        let (pool, mut redemption) = self.get(&command.pool_id, command.redemption_id).await?;
         if let ResolvedOutcome::Succeeded { amount, .. } = &command.outcome {
             check_currencies(&pool, [("amount", Some(*amount))])?;
         }
-        if redemption.state == RedemptionState::Submitted {
-            return Err(Error::RedemptionOpen(redemption.redemption_id));
-        }
-        self.check_words(&command).await?;
-        let outcome = outcome(&command);
-        let (settled_now, redemption) =
-            self.settler.resolve(&redemption, outcome, command.resolution.clone()).await?;
-        if !settled_now && !says_the_same(&redemption, &command.outcome) {
+        for _ in 0..MAX_COMPARISONS {
+            let settled_now;
+            (settled_now, redemption) = self.resolve_as_seen(&command, &redemption).await?;
+            if settled_now {
+                tracing::warn!(
+                    pool_id = %redemption.pool_id,
+                    redemption_id = %redemption.redemption_id,
+                    resolved_by = command.resolution.resolved_by,
+                    state = redemption.state.as_str(),
+                    "resolved by a person"
+                );
+                return Ok((pool, redemption));
+            }
+            if redemption.state.is_open() {
+                // More is known of it by now: the word is compared with that.
+                continue;
+            }
+            if says_the_same(&redemption, &command.outcome) {
+                return Ok((pool, redemption));
+            }
             return Err(Error::AlreadySettled {
                 redemption_id: redemption.redemption_id,
                 state: redemption.state,
             });
         }
-        if settled_now {
-            tracing::warn!(
-                pool_id = %redemption.pool_id,
-                redemption_id = %redemption.redemption_id,
-                resolved_by = command.resolution.resolved_by,
-                state = redemption.state.as_str(),
-                "resolved by a person"
-            );
+        Err(StoreError::Overloaded.into())
+    }
+
+    /// Records a word if the redemption still is as it was seen. The flag says whether it was recorded.
+    async fn resolve_as_seen(
+        &self,
+        command: &ResolveCommand,
+        seen: &Redemption,
+    ) -> Result<(bool, Redemption), Error> {
+        if seen.state == RedemptionState::Submitted {
+            return Err(Error::RedemptionOpen(seen.redemption_id));
         }
-        Ok((pool, redemption))
+        if seen.state.is_open() && !command.recorded_amount_is_wrong {
+            all([self.check_words(command).await, check_record(seen, &command.outcome)])?;
+        } else {
+            self.check_words(command).await?;
+        }
+        self.settler.resolve(seen, outcome(command), command.resolution.clone()).await
     }
 
     /// Refuses words that repeat the card's code: they are kept in clear. Of a redemption that is
@@ -163,6 +190,48 @@ impl Redemptions {
             .collect();
         if wrong.is_empty() { Ok(()) } else { Err(Error::Invalid(wrong)) }
     }
+}
+
+/// Refuses a word that contradicts what is recorded of a redemption whose outcome is open.
+fn check_record(recorded: &Redemption, outcome: &ResolvedOutcome) -> Result<(), Error> {
+    let rule = |field: &str, said: String| {
+        let rule = format!(
+            "{said}; if that is wrong, set recorded_amount_is_wrong (--recorded-amount-is-wrong)"
+        );
+        Violation::new(field, rule)
+    };
+    let said_spent = recorded.failure.as_ref().is_some_and(|failure| failure.code_spent);
+    let credited = |amount| format!("the provider said that it credited {amount}");
+    let mut wrong = Vec::new();
+    match (outcome, recorded.amount, recorded.expected_minor) {
+        (ResolvedOutcome::Succeeded { amount, .. }, Some(told), _) if *amount != told => {
+            wrong.push(rule("amount", format!("is {amount}, and {}", credited(told))));
+        }
+        (ResolvedOutcome::Succeeded { amount, .. }, None, Some(expected))
+            if is_slip(amount.amount_minor, expected) =>
+        {
+            let currency = amount.currency;
+            wrong.push(rule(
+                "amount",
+                format!("is {amount}, and {expected} {currency} was expected"),
+            ));
+        }
+        (ResolvedOutcome::Failed { .. }, Some(told), _) => {
+            wrong.push(rule("state", format!("is FAILED, and {}", credited(told))));
+        }
+        _ => {}
+    }
+    if matches!(outcome, ResolvedOutcome::Failed { code_spent: false }) && said_spent {
+        let said = "is false, and the provider said that the code is spent".to_owned();
+        wrong.push(rule("code_spent", said));
+    }
+    if wrong.is_empty() { Ok(()) } else { Err(Error::Invalid(wrong)) }
+}
+
+/// Whether an amount differs from the expected one so much that it looks mistyped.
+fn is_slip(amount_minor: i64, expected_minor: i64) -> bool {
+    amount_minor >= expected_minor.saturating_mul(SLIP)
+        || expected_minor >= amount_minor.saturating_mul(SLIP)
 }
 
 /// Every text of a person's word that is kept, by its field.
@@ -198,6 +267,23 @@ fn says_the_same(redemption: &Redemption, outcome: &ResolvedOutcome) -> bool {
         ResolvedOutcome::Failed { code_spent } => {
             redemption.state == RedemptionState::Failed
                 && redemption.failure.as_ref().is_some_and(|f| f.code_spent == *code_spent)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_amount_with_a_digit_too_many_or_too_few_is_a_slip() {
+        for (amount, expected) in [(10_000, 1000), (100_000, 1000), (100, 1000), (1, 1000)] {
+            assert!(is_slip(amount, expected), "{amount} for {expected}");
+        }
+        for (amount, expected) in
+            [(1000, 1000), (9999, 1000), (101, 1000), (1, 1), (i64::MAX, i64::MAX)]
+        {
+            assert!(!is_slip(amount, expected), "{amount} for {expected}");
         }
     }
 }

@@ -73,6 +73,7 @@ impl Settler {
             attempts,
             actor: actor.to_owned(),
             resolution: None,
+            seen: None,
             hold,
             inferred: false,
         };
@@ -94,6 +95,7 @@ impl Settler {
             attempts,
             actor: actor.to_owned(),
             resolution: None,
+            seen: None,
             hold: None,
             inferred: injection::holds(Guard::InferredIsNotProof),
         };
@@ -127,7 +129,8 @@ impl Settler {
         }
     }
 
-    /// Records a person's word. The flag says whether it was this call that settled it.
+    /// Records a person's word, who saw the redemption as it is given. The flag says whether it was this
+    /// call that settled it; one that is open still has changed since.
     pub async fn resolve(
         &self,
         redemption: &Redemption,
@@ -140,6 +143,7 @@ impl Settler {
             attempts: 0,
             actor: resolution.resolved_by.clone(),
             resolution: Some(resolution),
+            seen: Some(redemption.state),
             hold: None,
             inferred: false,
         };
@@ -187,7 +191,9 @@ impl Settler {
         settlement: &Settlement,
     ) -> Result<Redemption, Error> {
         let redemption = self.read(pool_id, settlement.redemption_id).await?;
-        if settlement.inferred || !contradicts(&redemption, &settlement.outcome) {
+        // What somebody saw is not so any more: nothing was said yet of what it is now.
+        let has_changed = settlement.seen.is_some() && redemption.state.is_open();
+        if has_changed || settlement.inferred || !contradicts(&redemption, &settlement.outcome) {
             return Ok(redemption);
         }
         let is_evidence = settlement.resolution.is_none();

@@ -83,6 +83,9 @@ pub fn read(file: &Path) -> anyhow::Result<Vec<Row>> {
     Ok(parse(&text).with_context(|| format!("the ledger {}", file.display()))?.0)
 }
 
+/// How every row begins. What does not is another file, of which nothing is cut off.
+const ROW_BEGINS: &[u8] = b"{\"key\":";
+
 /// The rows, and how many bytes of the text they take.
 fn parse(text: &[u8]) -> anyhow::Result<(Vec<Row>, usize)> {
     let whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
@@ -92,6 +95,9 @@ fn parse(text: &[u8]) -> anyhow::Result<(Vec<Row>, usize)> {
             .with_context(|| format!("line {} is not a row", rows.len() + 1))?;
         rows.push(row);
     }
+    let torn = &text[whole..];
+    let begin = &ROW_BEGINS[..torn.len().min(ROW_BEGINS.len())];
+    anyhow::ensure!(torn.starts_with(begin), "line {} is not a row", rows.len() + 1);
     Ok((rows, whole))
 }
 
@@ -287,6 +293,22 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_file_that_is_no_ledger_is_refused_and_nothing_is_cut_off_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("cards.csv");
+        for text in ["code,amount_minor", "code\nABCD-1", "{}"] {
+            fs::write(&path, text).unwrap();
+            assert!(Ledger::open(&path).is_err(), "{text}");
+            assert_eq!(fs::read_to_string(&path).unwrap(), text);
+        }
+        for torn in ["", "{", "{\"key\"", "{\"key\":\"a\",\"sta"] {
+            fs::write(&path, torn).unwrap();
+            Ledger::open(&path).unwrap().0.close();
+            assert_eq!(fs::read_to_string(&path).unwrap(), "", "{torn}");
+        }
+    }
+
+    #[tokio::test]
     async fn a_write_that_fails_is_never_durable() {
         // Every write to this device fails for want of space.
         let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
@@ -302,6 +324,7 @@ mod tests {
     #[test]
     fn a_broken_line_in_the_middle_is_an_error() {
         assert!(parse(b"{}\n").is_err());
-        assert_eq!(parse(b"half").unwrap(), (vec![], 0));
+        assert!(parse(b"half").is_err());
+        assert_eq!(parse(b"{\"key\":\"ha").unwrap(), (vec![], 0));
     }
 }

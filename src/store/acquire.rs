@@ -5,6 +5,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tokio::sync::OwnedSemaphorePermit;
+
 use super::{
     Store, StoreError,
     account::{Account, Labels, account_row, labels_json, read_account_id, read_status},
@@ -302,13 +304,14 @@ impl Store {
 
     /// What an acquisition would make of the pool's accounts now: how many there are of each choice, and
     /// the first `limit` of them; those that would be picked come first, in their order. Reads every
-    /// account of the pool.
+    /// account of the pool: `permit` is given back when that has ended, also when nobody waits for it.
     pub async fn explain_acquire(
         &self,
         pool_id: &PoolId,
         selector: &Selector,
         expected_minor: Option<i64>,
         limit: i64,
+        permit: Option<OwnedSemaphorePermit>,
     ) -> Result<(Counts, Vec<Considered>), StoreError> {
         let rows = sqlx::query_file_as!(
             ConsideredRow,
@@ -324,7 +327,7 @@ impl Store {
             expected_minor,
             limit,
         )
-        .fetch_all(&self.rest)
+        .fetch_all(&permit.map_or_else(|| self.rest.clone(), |permit| self.rest.under(permit)))
         .await?;
         let mut counts = Counts::new();
         let mut considered = Vec::new();

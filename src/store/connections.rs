@@ -3,16 +3,19 @@
 //! sqlx has a pool of its own, which asks each connection whether it lives before a statement and after it:
 //! three round trips for one. Here a statement finds out by itself, and whoever runs it runs it again.
 
-use std::{io, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use deadpool::managed::{
     Manager, Metrics, Object, Pool, PoolError, QueueMode, RecycleError, RecycleResult,
 };
 use sqlx::{Connection as _, PgConnection, postgres::PgConnectOptions};
+use time::OffsetDateTime;
 use tokio::{
     runtime::Handle,
+    sync::{Mutex, OwnedSemaphorePermit},
     time::{Instant, sleep, timeout, timeout_at},
 };
+use tokio_util::sync::CancellationToken;
 
 use super::error::{Fault, fault, is_read_only, read_only};
 
@@ -25,37 +28,60 @@ const RECONNECT_PAUSE: Duration = Duration::from_millis(50);
 const UNUSED: Duration = Duration::from_secs(10);
 /// A connection that is older is made anew, so that what the server keeps for it does not grow.
 const MAX_AGE: Duration = Duration::from_secs(30 * 60);
-/// How long a connection whose statement nobody waits for any more may take to be usable again.
+/// How long a statement that nobody waits for any more may take to end by itself, before it is cancelled.
+const GRACE: Duration = Duration::from_millis(20);
+/// How long cancelling it may take, with the connection that it needs.
+const CANCEL_LIMIT: Duration = Duration::from_secs(2);
+/// How long it may take to end then: longer than Postgres lets any of our statements run.
+const END_LIMIT: Duration = Duration::from_secs(20);
+/// How long it may take where Postgres could not be asked to cancel it.
 const RETURN_LIMIT: Duration = Duration::from_secs(1);
 /// How often it is looked whether the last statement has ended, when connections are closed.
 const CLOSE_POLL: Duration = Duration::from_millis(5);
 
 /// At most so many connections. Cheap to clone.
 #[derive(Clone)]
-pub(super) struct Connections(Pool<Server>);
+pub(super) struct Connections {
+    pool: Pool<Server>,
+    options: Arc<PgConnectOptions>,
+    /// Held while a statement is cancelled: one connection more than there may be is enough for that.
+    cancelling: Arc<Mutex<()>>,
+    /// Cancelled when no answer is to come over these connections any more.
+    silent: CancellationToken,
+}
 
 struct Server {
-    options: PgConnectOptions,
+    options: Arc<PgConnectOptions>,
+}
+
+/// A connection, and the name of what serves it.
+struct Backend {
+    connection: PgConnection,
+    pid: i32,
+    since: OffsetDateTime,
 }
 
 impl Manager for Server {
-    type Type = PgConnection;
+    type Type = Backend;
     type Error = sqlx::Error;
 
-    async fn create(&self) -> Result<PgConnection, sqlx::Error> {
-        connect_patiently(&self.options).await
+    async fn create(&self) -> Result<Backend, sqlx::Error> {
+        let mut connection = connect_patiently(&self.options).await?;
+        let backend =
+            sqlx::query_file!("src/store/sql/backend.sql").fetch_one(&mut connection).await?;
+        Ok(Backend { connection, pid: backend.pid, since: backend.since })
     }
 
     async fn recycle(
         &self,
-        connection: &mut PgConnection,
+        backend: &mut Backend,
         metrics: &Metrics,
     ) -> RecycleResult<sqlx::Error> {
         if metrics.age() > MAX_AGE {
             return Err(RecycleError::message("it is old"));
         }
         if metrics.last_used() > UNUSED {
-            connection.ping().await?;
+            backend.connection.ping().await?;
         }
         Ok(())
     }
@@ -106,22 +132,25 @@ fn comes_back(error: &sqlx::Error) -> bool {
 }
 
 impl Connections {
-    /// At most `size`; made when they are first used.
-    pub(super) fn new(options: PgConnectOptions, size: u32) -> Self {
-        let pool = Pool::builder(Server { options })
+    /// At most `size`; made when they are first used. When `silent` is cancelled nobody waits for what
+    /// runs on them.
+    pub(super) fn new(options: PgConnectOptions, size: u32, silent: CancellationToken) -> Self {
+        let options = Arc::new(options);
+        let pool = Pool::builder(Server { options: Arc::clone(&options) })
             .max_size(usize::try_from(size).unwrap_or(usize::MAX))
             // Those that were used last have their plans, and the server's memory of them is warm.
             .queue_mode(QueueMode::Lifo)
             .build();
         // It refuses timeouts without a runtime to keep them, and there are none.
-        Self(pool.expect("a pool without timeouts"))
+        let pool = pool.expect("a pool without timeouts");
+        Self { pool, options, cancelling: Arc::default(), silent }
     }
 
-    /// A connection for one statement.
-    pub(super) async fn get(&self) -> Result<Lent, sqlx::Error> {
+    /// A connection for one statement, with what is to be held until it has ended.
+    pub(super) async fn get(&self, held: Held) -> Result<Lent, sqlx::Error> {
         // A little longer than connecting may take, which then says why it cannot.
-        match timeout(CONNECTION_TIMEOUT + RECONNECT_PAUSE, self.0.get()).await {
-            Ok(Ok(connection)) => Ok(Lent { connection: Some(connection), pool: self.clone() }),
+        match timeout(CONNECTION_TIMEOUT + RECONNECT_PAUSE, self.pool.get()).await {
+            Ok(Ok(backend)) => Ok(Lent { backend: Some(backend), held, pool: self.clone() }),
             Ok(Err(PoolError::Backend(error))) => Err(error),
             Ok(Err(PoolError::Closed)) => Err(sqlx::Error::PoolClosed),
             Ok(Err(_)) | Err(_) => Err(sqlx::Error::PoolTimedOut),
@@ -130,58 +159,143 @@ impl Connections {
 
     /// Closes them, each after the statement that runs on it.
     pub(super) async fn close(&self) {
-        let idle = self.0.retain(|_, _| false).removed;
-        self.0.close();
-        for connection in idle {
-            let _ = connection.close().await;
+        let idle = self.pool.retain(|_, _| false).removed;
+        self.pool.close();
+        for backend in idle {
+            let _ = backend.connection.close().await;
         }
-        while self.0.status().size > 0 {
+        while self.pool.status().size > 0 {
             sleep(CLOSE_POLL).await;
         }
+    }
+
+    /// Sees to it that the statement which runs on a connection ends. Answers whether the connection can be
+    /// used again.
+    async fn end_statement(&self, backend: &mut Backend, may_cancel: bool) -> bool {
+        let Backend { connection, pid, since } = backend;
+        let ended = {
+            let has_ended = has_ended(connection);
+            tokio::pin!(has_ended);
+            if let Ok(ended) = timeout(GRACE, &mut has_ended).await {
+                return ended;
+            }
+            let limit = if !may_cancel || self.cancel(*pid, *since).await {
+                END_LIMIT
+            } else {
+                RETURN_LIMIT
+            };
+            let limit = self.silent.run_until_cancelled(timeout(limit, &mut has_ended)).await;
+            matches!(limit, Some(Ok(true)))
+        };
+        // Asked once more: a cancellation that came when the statement had just ended is over then.
+        ended && connection.ping().await.is_ok()
+    }
+
+    /// Asks Postgres to cancel what a backend runs. False when it could not be asked.
+    async fn cancel(&self, pid: i32, since: OffsetDateTime) -> bool {
+        let cancel = async {
+            let _one_at_a_time = self.cancelling.lock().await;
+            let mut connection = PgConnection::connect_with(&self.options).await?;
+            let cancel = sqlx::query_file_scalar!("src/store/sql/cancel_backend.sql", pid, since);
+            let found = cancel.fetch_optional(&mut connection).await?;
+            connection.close().await?;
+            Ok::<_, sqlx::Error>(found)
+        };
+        let cancelled = self.silent.run_until_cancelled(timeout(CANCEL_LIMIT, cancel)).await;
+        match cancelled {
+            Some(Ok(Ok(_))) => {
+                metrics::counter!("holdfast_statements_cancelled_total").increment(1);
+                true
+            }
+            Some(Ok(Err(error))) => {
+                tracing::warn!(%error, "a statement that nobody waits for could not be cancelled");
+                false
+            }
+            Some(Err(_)) | None => false,
+        }
+    }
+}
+
+/// Waits until nothing runs on a connection any more. Answers whether it can be used again.
+async fn has_ended(connection: &mut PgConnection) -> bool {
+    // What the statement failed with is told first, and is nobody's any more.
+    for _ in 0..3 {
+        match connection.ping().await {
+            Ok(()) => return true,
+            Err(error @ sqlx::Error::Database(_)) if fault(&error) != Fault::Unavailable => {}
+            Err(_) => return false,
+        }
+    }
+    false
+}
+
+/// What is held as long as a statement runs in Postgres, also when nobody waits for it.
+#[derive(Debug, Default)]
+pub(super) struct Held {
+    /// Of the connections, for what only reads.
+    _ticket: Option<OwnedSemaphorePermit>,
+    /// What its caller was permitted.
+    _permit: Option<Arc<OwnedSemaphorePermit>>,
+    /// Whether it changes nothing, so that it may be cancelled when nobody waits for it.
+    may_cancel: bool,
+}
+
+impl Held {
+    pub(super) fn new(
+        ticket: Option<OwnedSemaphorePermit>,
+        permit: Option<Arc<OwnedSemaphorePermit>>,
+        may_cancel: bool,
+    ) -> Self {
+        Self { _ticket: ticket, _permit: permit, may_cancel }
     }
 }
 
 /// A connection while a statement runs on it.
 pub(super) struct Lent {
-    connection: Option<Object<Server>>,
+    backend: Option<Object<Server>>,
+    held: Held,
     pool: Connections,
 }
 
 impl Lent {
     /// The connection.
     pub(super) fn connection(&mut self) -> Result<&mut PgConnection, sqlx::Error> {
-        self.connection.as_deref_mut().ok_or(sqlx::Error::WorkerCrashed)
+        let backend = self.backend.as_deref_mut().ok_or(sqlx::Error::WorkerCrashed)?;
+        Ok(&mut backend.connection)
     }
 
     /// Its statement has ended so. When it is the connection that failed, those that nobody uses are given
     /// up too: most likely the server went away with all of them.
     pub(super) fn give_back(mut self, error: Option<&sqlx::Error>) {
-        let Some(connection) = self.connection.take() else { return };
+        let Some(backend) = self.backend.take() else { return };
         let is_usable = error.is_none_or(|error| {
             matches!(error, sqlx::Error::Database(_)) && fault(error) != Fault::Unavailable
         });
         if is_usable {
-            drop(connection);
+            drop(backend);
         } else {
-            drop(Object::take(connection));
-            drop(self.pool.0.retain(|_, _| false));
+            drop(Object::take(backend));
+            drop(self.pool.pool.retain(|_, _| false));
         }
     }
 }
 
 impl Drop for Lent {
-    /// Nobody waits for its statement any more. It has to end before the connection can be used again; one
-    /// that does not end soon, because the server is gone, is given up.
+    /// Nobody waits for its statement any more. It has to end before the connection can be used again, and
+    /// before others have what it held: one that only reads is cancelled. A connection on which nothing
+    /// ends, because the server is gone, is closed.
     fn drop(&mut self) {
-        let Some(mut connection) = self.connection.take() else { return };
+        let Some(mut backend) = self.backend.take() else { return };
+        let (held, pool) = (std::mem::take(&mut self.held), self.pool.clone());
         let Ok(runtime) = Handle::try_current() else {
-            drop(Object::take(connection));
+            drop(Object::take(backend));
             return;
         };
         runtime.spawn(async move {
-            if !matches!(timeout(RETURN_LIMIT, connection.ping()).await, Ok(Ok(()))) {
-                drop(Object::take(connection));
+            if !pool.end_statement(&mut backend, held.may_cancel).await {
+                drop(Object::take(backend));
             }
+            drop(held);
         });
     }
 }

@@ -22,13 +22,13 @@ use sqlx::{
     postgres::{PgConnectOptions, PgQueryResult, PgRow, PgStatement, PgTypeInfo},
 };
 use tokio::{
-    sync::{Mutex, Semaphore},
+    sync::{Mutex, OwnedSemaphorePermit, Semaphore},
     time::{Instant, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    connections::{Connections, check_writable, connect, connect_patiently},
+    connections::{Connections, Held, check_writable, connect, connect_patiently},
     error::is_read_only,
 };
 use crate::overload::{Meter, Overload, Queue};
@@ -50,6 +50,8 @@ pub(super) struct Db {
     current: Arc<RwLock<Generation>>,
     /// How many may be used at once by this clone, when not all.
     tickets: Option<Arc<Semaphore>>,
+    /// What the caller of this clone's statements was permitted: others have it when they have ended.
+    permit: Option<Arc<OwnedSemaphorePermit>>,
     /// How long a connection is waited for.
     waits: Arc<StdMutex<Meter>>,
     /// One connection for health alone: a server whose connections are all busy is not unhealthy.
@@ -92,16 +94,18 @@ impl fmt::Debug for Db {
 impl Db {
     /// At most `size` connections at a time. Connects when it is first used.
     pub(super) fn new(options: PgConnectOptions, size: u32, overload: &Overload) -> Self {
+        let silent = CancellationToken::new();
         let first = Generation {
             number: 0,
-            connections: Connections::new(options.clone(), size),
-            silent: CancellationToken::new(),
+            connections: Connections::new(options.clone(), size, silent.clone()),
+            silent,
         };
         Self {
             options: Arc::new(options),
             size,
             current: Arc::new(RwLock::new(first)),
             tickets: None,
+            permit: None,
             waits: Arc::new(StdMutex::new(overload.meter(Queue::Work))),
             health: Arc::default(),
         }
@@ -122,6 +126,12 @@ impl Db {
             waits: Arc::new(StdMutex::new(overload.meter(Queue::Rest))),
             ..self.clone()
         }
+    }
+
+    /// The same connections for statements under a permit, which is given back when they have ended in
+    /// Postgres, however early their caller went away.
+    pub(super) fn under(&self, permit: OwnedSemaphorePermit) -> Self {
+        Self { permit: Some(Arc::new(permit)), ..self.clone() }
     }
 
     /// Closes the connections, after the statements that are running.
@@ -201,10 +211,12 @@ impl Db {
             if current.number != number {
                 return;
             }
+            let silent = CancellationToken::new();
+            let options = self.options.as_ref().clone();
             let new = Generation {
                 number: number + 1,
-                connections: Connections::new(self.options.as_ref().clone(), self.size),
-                silent: CancellationToken::new(),
+                connections: Connections::new(options, self.size, silent.clone()),
+                silent,
             };
             std::mem::replace(&mut *current, new)
         };
@@ -224,12 +236,13 @@ impl Db {
         let generation = self.current();
         let statement = async {
             let came = Instant::now();
-            let _ticket = match &self.tickets {
+            let ticket = match &self.tickets {
                 // Never closed.
-                Some(tickets) => tickets.acquire().await.ok(),
+                Some(tickets) => Arc::clone(tickets).acquire_owned().await.ok(),
                 None => None,
             };
-            let mut lent = generation.connections.get().await?;
+            let held = Held::new(ticket, self.permit.clone(), self.tickets.is_some());
+            let mut lent = generation.connections.get(held).await?;
             self.waits.lock().unwrap_or_else(PoisonError::into_inner).waited(came.elapsed());
             let answer = lent.connection()?.fetch_many(query).try_collect().await;
             lent.give_back(answer.as_ref().err());

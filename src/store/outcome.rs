@@ -39,6 +39,8 @@ pub struct Settlement {
     pub actor: String,
     /// A person's word, when it is that.
     pub resolution: Option<Resolution>,
+    /// The state that person saw it in: in another one, more is known of it than that person knew.
+    pub seen: Option<RedemptionState>,
     /// What is wrong with the account, where that is why it failed.
     pub hold: Option<HoldCause>,
     /// It only follows from what this server sent: it does not hold once the redemption is in doubt,
@@ -77,7 +79,7 @@ pub enum Settled {
         freed: Option<Freed>,
     },
     /// The redemption was settled before, or there is none, or it is in doubt and the outcome was only
-    /// inferred.
+    /// inferred, or it is not as the person who settles saw it.
     Already,
     /// A row of the answer could not be read.
     Unreadable(StoreError),
@@ -216,6 +218,7 @@ impl Settle {
             &inputs.iter().map(|s| s.inferred).collect::<Vec<_>>(),
             &column(|s| s.resolution.as_ref().and_then(|r| r.evidence.clone()))
                 as &[Option<String>],
+            &column(|s| s.seen.map(|state| state.as_str().to_owned())) as &[Option<String>],
         )
         .fetch_all(&self.db)
         .await

@@ -64,3 +64,25 @@ fn the_simulator_serves_until_it_is_told_to_stop() {
     rustix::process::kill_process(id, rustix::process::Signal::TERM).unwrap();
     assert!(simulator.wait().unwrap().success());
 }
+
+#[test]
+fn a_log_that_cannot_be_written_ends_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let address = free_address();
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let mut simulator = program()
+        .args(["simulate-provider", "--listen", &address, "--ledger"])
+        .arg(folder.path().join("ledger.jsonl"))
+        .stderr(full)
+        .spawn()
+        .unwrap();
+    let begun = Instant::now();
+    while TcpStream::connect(&address).is_err() {
+        assert!(simulator.try_wait().unwrap().is_none(), "it ended");
+        assert!(begun.elapsed() < Duration::from_secs(20), "it does not listen");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let id = rustix::process::Pid::from_raw(simulator.id().try_into().unwrap()).unwrap();
+    rustix::process::kill_process(id, rustix::process::Signal::TERM).unwrap();
+    assert!(simulator.wait().unwrap().success());
+}

@@ -146,6 +146,7 @@ fn settlement(id: RedemptionId, outcome: Outcome, inferred: bool) -> Settlement 
         attempts: 1,
         actor: "test".to_owned(),
         resolution: None,
+        seen: None,
         hold: None,
         inferred,
     }

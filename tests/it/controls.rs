@@ -210,6 +210,9 @@ controls! {
     a_lost_answer_taken_for_no_answer: over(LOOKS_UP, &[]), Without {
         guards_off: "lost_is_no_proof", ..Without::default()
     }, "a code was credited twice", scenarios::an_answer_is_lost;
+    an_answer_to_nobody_taken_for_proof: over(WHOLE, &[]), Without {
+        guards_off: "reused_is_no_proof", ..Without::default()
+    }, "is FAILED here", scenarios::a_provider_speaks_unasked;
     an_inference_taken_for_proof: over(WHOLE, &[]), Without {
         guards_off: "inferred_is_not_proof", ..Without::default()
     }, "is FAILED here", scenarios::a_server_gives_up_after_it_was_overtaken;

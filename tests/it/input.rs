@@ -213,6 +213,7 @@ async fn bad_fields_of_reading_and_resolving_are_all_named() {
         reason: "x".repeat(1001),
         resolved_by: "\u{7}".into(),
         evidence: "x".repeat(1001),
+        recorded_amount_is_wrong: false,
     };
     let mut fields = vec![
         "pool_id",
@@ -240,6 +241,9 @@ async fn bad_fields_of_reading_and_resolving_are_all_named() {
     };
     credited.set_state(pb::RedemptionState::Succeeded);
     refused(rpc.resolve_redemption(credited.clone()).await, &["amount"]);
+    credited.code_spent = true;
+    refused(rpc.resolve_redemption(credited.clone()).await, &["amount", "code_spent"]);
+    credited.code_spent = false;
     credited.set_state(pb::RedemptionState::Submitted);
     refused(rpc.resolve_redemption(credited).await, &["state"]);
     untouched_and_well(&world, &mut clients).await;

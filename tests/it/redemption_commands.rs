@@ -8,7 +8,10 @@ use holdfast::{
 };
 use serde_json::Value;
 
-use crate::support::world::{Clients, POOL, World, lease};
+use crate::{
+    redemptions::left_for_review,
+    support::world::{Clients, POOL, World, lease},
+};
 
 fn redemption(world: &World, arguments: &[&str]) -> Output {
     let server = format!("http://{}", world.server(0).addr());
@@ -94,4 +97,29 @@ async fn a_redemption_is_closed_with_outcome_evidence_and_reason() {
             assert_eq!(row[column], value, "{column} of {row}");
         }
     }
+}
+
+#[tokio::test]
+async fn an_amount_other_than_the_recorded_credit_is_recorded_only_with_the_flag_that_says_so() {
+    let world = World::start().await;
+    let mut clients = world.clients(0).await;
+    clients.create_account("a", |_| {}).await;
+    let (held, open) = left_for_review(&world, &mut clients, &world.code("typo")).await;
+    let id = open.redemption_id.as_str();
+    let word = ["resolve", id, "--pool", POOL, "--outcome", "succeeded", "--format", "json"];
+    let who = ["--by", "maria", "--reason", "seen", "--evidence", "page 4"];
+    let amount = ["--amount-minor", "100000"];
+    let refused = redemption(&world, &[&word[..], &who, &amount].concat());
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_ne!(refused.status.code(), Some(0), "{said}");
+    for text in
+        ["amount", "the provider said that it credited 1100 EUR", "--recorded-amount-is-wrong"]
+    {
+        assert!(said.contains(text), "{said}");
+    }
+    assert_eq!(clients.redemption(id).await.state(), RedemptionState::NeedsReview);
+    let flag = ["--recorded-amount-is-wrong"];
+    let closed = json(&redemption(&world, &[&word[..], &who, &amount, &flag].concat()));
+    assert_eq!((&closed["state"], &closed["amount_minor"]), (&"SUCCEEDED".into(), &100_000.into()));
+    clients.release(&held).await.unwrap();
 }

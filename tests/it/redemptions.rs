@@ -52,7 +52,10 @@ async fn list(
     }
 }
 
-fn word(redemption: &pb::Redemption, state: RedemptionState) -> pb::ResolveRedemptionRequest {
+pub(crate) fn word(
+    redemption: &pb::Redemption,
+    state: RedemptionState,
+) -> pb::ResolveRedemptionRequest {
     pb::ResolveRedemptionRequest {
         pool_id: POOL.into(),
         redemption_id: redemption.redemption_id.clone(),
@@ -64,7 +67,7 @@ fn word(redemption: &pb::Redemption, state: RedemptionState) -> pb::ResolveRedem
     }
 }
 
-async fn resolve(
+pub(crate) async fn resolve(
     clients: &mut Clients,
     request: pb::ResolveRedemptionRequest,
 ) -> Result<pb::Redemption, Status> {
@@ -72,7 +75,7 @@ async fn resolve(
 }
 
 /// Redeems a card under any lease, and meets the fault; the provider answers no look-up then.
-async fn left_in_doubt(
+pub(crate) async fn left_in_doubt(
     world: &World,
     clients: &mut Clients,
     code: &str,
@@ -87,7 +90,7 @@ async fn left_in_doubt(
 }
 
 /// The same for a pool where a differing amount is for a person to look at.
-async fn left_for_review(
+pub(crate) async fn left_for_review(
     world: &World,
     clients: &mut Clients,
     code: &str,
@@ -304,8 +307,11 @@ async fn a_differing_amount_waits_for_a_person_where_the_pool_says_so() {
     );
 
     let (held, open) = left_for_review(&world, &mut clients, &world.code("refused")).await;
-    let said =
-        pb::ResolveRedemptionRequest { code_spent: true, ..word(&open, RedemptionState::Failed) };
+    let said = pb::ResolveRedemptionRequest {
+        code_spent: true,
+        recorded_amount_is_wrong: true,
+        ..word(&open, RedemptionState::Failed)
+    };
     let closed = resolve(&mut clients, said).await.unwrap();
     assert_eq!(closed.state(), RedemptionState::Failed);
     assert!(closed.failure.unwrap().code_spent);

@@ -13,8 +13,10 @@ use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _};
 use crate::support::{statements::plan_as_the_store, world::fresh_database};
 
 /// Statements that are not of one pool, each for a reason that its comment gives.
-const OF_NO_POOL: [&str; 12] = [
+const OF_NO_POOL: [&str; 14] = [
     "analyze",
+    "backend",
+    "cancel_backend",
     "get_key_check",
     "grown_tables",
     "insert_key_check",
@@ -355,7 +357,7 @@ const HOT: [(&str, &str); 17] = [
     (
         "settle",
         "'p', ARRAY[gen_random_uuid()], '{FAILED}', '{NULL}', '{NULL}', '{NULL}', '{x}', '{x}', \
-         '{f}', '{1}', '{me}', '{NULL}', '{NULL}', '{NULL}', '{f}', '{NULL}'",
+         '{f}', '{1}', '{me}', '{NULL}', '{NULL}', '{NULL}', '{f}', '{NULL}', '{NULL}'",
     ),
     ("get_living_redemption", "'p', '\\x01'"),
     (

@@ -434,6 +434,7 @@ impl Bench {
             attempts: 1,
             actor: "test".to_owned(),
             resolution: None,
+            seen: None,
             hold: None,
             inferred: false,
         };

@@ -24,13 +24,24 @@ use crate::{
 /// Lines between two looks at the progress.
 const SHOW_EVERY: u64 = 10_000;
 
-#[derive(Deserialize)]
 struct Row {
-    #[serde(flatten)]
     listed: Listed,
+    at: Option<OffsetDateTime>,
+}
+
+#[derive(Deserialize)]
+struct Time {
     /// When it came to stand so; a file without is all of the audit's time.
     #[serde(default, with = "time::serde::rfc3339::option")]
     at: Option<OffsetDateTime>,
+}
+
+impl Row {
+    fn read(line: &[u8]) -> Option<Self> {
+        let line = line.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(line);
+        let Time { at } = serde_json::from_slice(line).ok()?;
+        Some(Self { listed: Listed::read(line).ok()?, at })
+    }
 }
 
 /// A ledger that was read.
@@ -49,12 +60,13 @@ pub(super) fn read(
     names: &mut Names,
     progress: &mut Progress,
 ) -> anyhow::Result<Ledger> {
-    let file = File::open(path)
-        .with_context(|| format!("the ledger {} cannot be read", path.display()))?;
+    let unreadable = || format!("the ledger {} cannot be read", path.display());
+    let file = File::open(path).with_context(unreadable)?;
     let mut lines = Lines::new(BufReader::new(file));
     let mut ledger = Ledger { theirs: Theirs::default(), end: window.to };
     let mut broken: Option<u64> = None;
-    while let Some(line) = lines.next_line()? {
+    let mut rows = 0_u64;
+    while let Some(line) = lines.next_line().with_context(unreadable)? {
         if let Some(number) = broken {
             anyhow::bail!("line {number} of {} is not a redemption", path.display());
         }
@@ -66,9 +78,10 @@ pub(super) fn read(
                 )
             }
             // What is wrong with it is left out: it may hold a code.
-            Line::Whole(number, text) => match serde_json::from_slice::<Row>(text) {
-                Err(_) => broken = Some(number),
-                Ok(row) => {
+            Line::Whole(number, text) => match Row::read(text) {
+                None => broken = Some(number),
+                Some(row) => {
+                    rows += 1;
                     ledger.add(&row, window, names)?;
                     if number % SHOW_EVERY == 0 {
                         progress.show(format_args!("the ledger: {number} lines"));
@@ -78,11 +91,15 @@ pub(super) fn read(
         }
     }
     if let Some(number) = broken {
+        anyhow::ensure!(rows > 0, "line {number} of {} is not a redemption", path.display());
         // A program that is writing the file has not told anybody of it yet.
         note(format_args!(
             "the last line of {}, {number}, is half written: left out",
             path.display()
         ));
+    }
+    if rows == 0 {
+        note(format_args!("the ledger {} is empty", path.display()));
     }
     Ok(ledger)
 }
@@ -165,6 +182,10 @@ mod tests {
         assert!(error.to_string().starts_with("line 2 of "), "{error}");
         assert!(!error.to_string().contains("EUR"), "nothing of the line: {error}");
         assert_eq!(read_text("").unwrap().theirs.len(), 0);
+        for other in ["code", "\u{feff}code,amount_minor", torn] {
+            let error = read_text(other).err().unwrap().to_string();
+            assert!(error.ends_with("is not a redemption"), "{error}");
+        }
         assert!(read_text(&"x".repeat(MAX_LINE_BYTES + 1)).is_err());
     }
 }

@@ -31,7 +31,7 @@ use self::{
 };
 use super::{
     client::{Server, ServerArgs},
-    output::{FormatArgs, Rows, Sink, note},
+    output::{FormatArgs, Rows, Sink, check_stdout, note},
     parse, pool,
 };
 use crate::{config::ProviderArgs, domain::id::PoolId, provider::Provider};
@@ -84,6 +84,9 @@ pub(super) struct Window {
 /// Compares both sides and prints how they differ.
 pub(super) async fn run(args: AuditArgs) -> anyhow::Result<ExitCode> {
     anyhow::ensure!(args.from < args.to, "--to must be after --from");
+    if let Some(ledger) = &args.ledger {
+        check_stdout(ledger)?;
+    }
     let window = Window { from: args.from, to: args.to };
     let server = args.server.connect().await?;
     let pools = Pools::read(&server, &args.pool).await?;

@@ -26,6 +26,8 @@ const MAX_HELD: usize = 4_000_000;
 const TRIES: u32 = 5;
 /// How long to wait before the second try; twice as long before each one after it.
 const PAUSE: Duration = Duration::from_millis(250);
+/// The longest that a busy provider is waited for before it is asked again.
+const MAX_PAUSE: Duration = Duration::from_secs(30);
 
 /// What the provider has, by our keys.
 #[derive(Debug, Default)]
@@ -177,6 +179,10 @@ async fn patiently<T>(
         match ask().await {
             Err(CallError::Status(status)) if status < 500 && status != 429 => {
                 return Err(CallError::Status(status));
+            }
+            // What the provider asks for is the least, as far as somebody who watches is patient.
+            Err(CallError::Busy { after, .. }) => {
+                tokio::time::sleep(pause.max(after.unwrap_or_default().min(MAX_PAUSE))).await;
             }
             Err(_) => tokio::time::sleep(pause).await,
             answered => return answered,

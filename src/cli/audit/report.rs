@@ -235,7 +235,11 @@ mod tests {
 
     fn reported(report: impl FnOnce(&mut Report)) -> (Vec<String>, String) {
         let file = tempfile::NamedTempFile::new().unwrap();
-        let rows = Rows::new(Format::Csv, COLUMNS, Sink::file(file.path()).unwrap());
+        let rows = Rows::new(
+            Format::Csv,
+            COLUMNS,
+            Sink::over(std::fs::File::create(file.path()).unwrap()),
+        );
         let mut it = Report::new(rows, Progress::hidden().aside());
         report(&mut it);
         let closing = it.finish().unwrap().to_string();

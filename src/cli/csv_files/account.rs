@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use super::{Row, Seen, fields, fields::Fields};
+use super::{Row, Seen, damage, fields, fields::Fields};
 use crate::{
     cli::parse::country,
     domain::{
@@ -46,7 +46,9 @@ impl Row for AccountRow {
     const REQUIRED: &'static str = "account_id";
 
     fn read(fields: &mut Fields<'_>, seen: &mut Seen) -> Option<Self> {
-        let account_id = fields.required("account_id", AccountId::parse);
+        let account_id = fields.required("account_id", |text| {
+            damage::check_name(text).and_then(|()| AccountId::parse(text))
+        });
         if let Some(first) = account_id
             .as_ref()
             .and_then(|id| seen.before(fields.pool_id(), id.as_str(), fields.line()))

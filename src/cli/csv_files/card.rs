@@ -1,6 +1,6 @@
 //! Card files: `item_id,code,amount_minor,currency_code`, of which only `code` is required.
 
-use super::{Row, Seen, fields, fields::Fields};
+use super::{Row, Seen, damage, fields, fields::Fields};
 use crate::domain::{
     id::{ItemId, PoolId},
     money::Currency,
@@ -34,7 +34,8 @@ impl Row for CardRow {
         {
             fields.complain(Some("item_id"), format!("is the same as on line {first}"));
         }
-        let code = fields.required("code", CardCode::parse);
+        let code = fields
+            .required("code", |text| damage::check_code(text).and_then(|()| CardCode::parse(text)));
         let amount_minor = fields.optional("amount_minor", |text| fields::amount(text, 1));
         let currency = fields.optional("currency_code", |code| {
             Currency::parse(code).ok_or("must be three upper-case letters (ISO 4217)")
@@ -56,7 +57,8 @@ fn item_id(fields: &mut Fields<'_>) -> Option<ItemId> {
     if fields.is_empty("item_id") {
         ItemId::parse(&format!("line-{}", fields.line())).ok()
     } else {
-        fields.optional("item_id", ItemId::parse)
+        fields
+            .optional("item_id", |text| damage::check_name(text).and_then(|()| ItemId::parse(text)))
     }
 }
 

@@ -2,19 +2,38 @@
 
 use std::fmt;
 
-use super::{BadRow, POOL_COLUMN, Problem, lines::MAX_LINE_BYTES};
+use super::{BadRow, POOL_COLUMN, Problem};
 use crate::domain::{id::PoolId, money::MAX_AMOUNT_MINOR};
 
-/// The columns that a file has, in its order.
-pub(super) struct Layout(Vec<&'static str>);
+/// The columns that a file has.
+pub(super) struct Layout {
+    /// In the file's order.
+    columns: Vec<&'static str>,
+    /// All that a file may have, but for [`POOL_COLUMN`].
+    known: &'static [&'static str],
+    required: &'static str,
+}
+
+/// What a row that names columns is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Header {
+    /// The file's own header again.
+    Same,
+    /// That of a file with other columns, or in another order.
+    Other,
+}
 
 impl Layout {
     /// Reads the header.
     pub(super) fn read(
         header: &[u8],
         known: &'static [&'static str],
-        required: &str,
+        required: &'static str,
     ) -> anyhow::Result<Self> {
+        anyhow::ensure!(
+            !header.contains(&0),
+            "it has NUL bytes: it is not text, or UTF-16; save it as CSV UTF-8"
+        );
         let mut columns = Vec::new();
         let mut unknown = Vec::new();
         for field in &split(header) {
@@ -28,22 +47,59 @@ impl Layout {
                 None => unknown.push(quoted(name)),
             }
         }
-        let known = known.join(", ");
+        let names = known.join(", ");
+        let has_other_marks = header.contains(&b';') || header.contains(&b'\t');
+        anyhow::ensure!(
+            !columns.is_empty() || header.contains(&b',') || !has_other_marks,
+            "columns must be separated by commas; known are {names}, {POOL_COLUMN}"
+        );
         anyhow::ensure!(
             columns.contains(&required) || !unknown.is_empty() && columns.is_empty(),
-            "there is no column \"{required}\"; known are {known}, {POOL_COLUMN}"
+            "there is no column \"{required}\"; known are {names}, {POOL_COLUMN}"
         );
         // Not one known column: most likely there is no header, and these are data.
         anyhow::ensure!(
             !columns.is_empty(),
-            "it names none of the columns; known are {known}, {POOL_COLUMN}"
+            "it names none of the columns; known are {names}, {POOL_COLUMN}"
         );
         anyhow::ensure!(
             unknown.is_empty(),
-            "unknown columns {}; known are {known}, {POOL_COLUMN}",
+            "unknown columns {}; known are {names}, {POOL_COLUMN}",
             unknown.join(", ")
         );
-        Ok(Self(columns))
+        Ok(Self { columns, known, required })
+    }
+
+    /// What a row is if it is a header: each of its fields names a column, in any case.
+    fn header(&self, record: &csv::ByteRecord) -> Option<Header> {
+        let known = || self.known.iter().chain([&POOL_COLUMN]);
+        let named = |field: &[u8]| {
+            known().find(|name| name.as_bytes().eq_ignore_ascii_case(field.trim_ascii())).copied()
+        };
+        let names: Vec<&str> = record.iter().map(named).collect::<Option<_>>()?;
+        if names == self.columns {
+            Some(Header::Same)
+        } else {
+            // Of one column only the required one can be a header: others may be values.
+            names.contains(&self.required).then_some(Header::Other)
+        }
+    }
+
+    /// Whether a row is the end of one file and the header of the next on one line: `…,DEaccount_id,…`.
+    fn is_joined(&self, record: &csv::ByteRecord) -> bool {
+        let (width, fields) = (self.columns.len(), record.iter().collect::<Vec<_>>());
+        let last =
+            fields.get(width - 1).and_then(|field| field.strip_suffix(self.columns[0].as_bytes()));
+        // A code such as "barcode" may be one; what is not in lower case before it is the end of a code.
+        let is_end = |end: &[u8]| {
+            width > 1 || self.columns[0] != "code" || !end.iter().any(u8::is_ascii_lowercase)
+        };
+        fields.len() == 2 * width - 1
+            && last.is_some_and(|end| !end.is_empty() && is_end(end))
+            && fields[width..]
+                .iter()
+                .zip(&self.columns[1..])
+                .all(|(field, name)| *field == name.as_bytes())
     }
 }
 
@@ -80,33 +136,61 @@ pub(crate) struct Fields<'a> {
 }
 
 impl<'a> Fields<'a> {
-    /// A row of which nothing could be read.
-    pub(super) fn unread(layout: &'a Layout, line: u64) -> Self {
+    /// A row of which nothing can be read.
+    pub(super) fn unread(layout: &'a Layout, line: u64, rule: impl Into<String>) -> Self {
         let mut fields =
             Self { layout, line, values: Vec::new(), pool_id: None, problems: Vec::new() };
-        fields.complain(None, format!("is longer than {MAX_LINE_BYTES} bytes"));
+        fields.complain(None, rule);
         fields
     }
 
-    /// Splits a line into its fields.
-    pub(super) fn read(layout: &'a Layout, line: u64, bytes: &[u8]) -> Self {
-        let mut fields =
-            Self { layout, line, values: Vec::new(), pool_id: None, problems: Vec::new() };
+    /// Splits a line into its fields. A second header with other columns is noted in `other_header`,
+    /// and spoils the rows after it.
+    pub(super) fn read(
+        layout: &'a Layout,
+        line: u64,
+        bytes: &[u8],
+        other_header: &mut Option<u64>,
+    ) -> Self {
         let quotes = bytes.iter().filter(|byte| **byte == b'"').count();
         let record = split(bytes);
-        if quotes % 2 == 1 {
-            fields.complain(None, "has a quote that is not closed");
-        } else if record.len() != layout.0.len() {
-            let (has, s) = (record.len(), if record.len() == 1 { "" } else { "s" });
-            let wants = layout.0.len();
-            fields.complain(None, format!("has {has} column{s} where the header has {wants}"));
-        } else {
-            for (column, field) in layout.0.iter().zip(&record) {
-                let value = fields.value(column, field);
-                fields.values.push(value);
+        let why = match layout.header(&record) {
+            Some(Header::Same) if other_header.is_none() => {
+                "repeats the header: were two files joined? take the line out".to_owned()
             }
-            fields.pool_id = fields.optional(POOL_COLUMN, PoolId::parse);
+            Some(_) => {
+                *other_header = Some(line);
+                "is a second header, with other columns: were two files joined? split the file here"
+                    .to_owned()
+            }
+            None if other_header.is_some() => format!(
+                "comes after the second header on line {}, which has other columns: split the file \
+                 there",
+                other_header.unwrap_or_default()
+            ),
+            None if quotes % 2 == 1 => "has a quote that is not closed".to_owned(),
+            None if layout.is_joined(&record) => {
+                "ends with the header: were two files joined, and the first has no line end? put \
+                 one in between"
+                    .to_owned()
+            }
+            None if record.len() != layout.columns.len() => {
+                let (has, s) = (record.len(), if record.len() == 1 { "" } else { "s" });
+                format!("has {has} column{s} where the header has {}", layout.columns.len())
+            }
+            None => return Self::whole(layout, line, &record),
+        };
+        Self::unread(layout, line, why)
+    }
+
+    fn whole(layout: &'a Layout, line: u64, record: &csv::ByteRecord) -> Self {
+        let mut fields =
+            Self { layout, line, values: Vec::new(), pool_id: None, problems: Vec::new() };
+        for (column, field) in layout.columns.iter().zip(record) {
+            let value = fields.value(column, field);
+            fields.values.push(value);
         }
+        fields.pool_id = fields.optional(POOL_COLUMN, PoolId::parse);
         fields
     }
 
@@ -115,16 +199,22 @@ impl<'a> Fields<'a> {
             self.complain(Some(column), "is not UTF-8");
             return Value::Bad;
         };
-        if text.chars().any(char::is_control) {
-            self.complain(Some(column), "has a control character");
-            return Value::Bad;
-        }
-        Value::Text(text.trim_matches(' ').to_owned())
+        let rule = if text.contains('\0') {
+            "has a NUL byte"
+        } else if text.chars().any(char::is_control) {
+            "has a control character"
+        } else if text.contains('\u{feff}') {
+            "has a byte order mark in it: were two files joined?"
+        } else {
+            return Value::Text(text.trim_matches(' ').to_owned());
+        };
+        self.complain(Some(column), rule);
+        Value::Bad
     }
 
     /// Whether the line could be split into the header's columns.
     pub(super) fn is_whole(&self) -> bool {
-        self.values.len() == self.layout.0.len()
+        self.values.len() == self.layout.columns.len()
     }
 
     /// The row's line.
@@ -148,7 +238,7 @@ impl<'a> Fields<'a> {
         column: &'static str,
         parse: impl FnOnce(&str) -> Result<T, E>,
     ) -> Option<T> {
-        let at = self.layout.0.iter().position(|name| *name == column)?;
+        let at = self.layout.columns.iter().position(|name| *name == column)?;
         let parsed = match self.values.get(at)? {
             Value::Text(text) if !text.is_empty() => parse(text),
             _ => return None,
@@ -171,7 +261,7 @@ impl<'a> Fields<'a> {
 
     /// Whether a field is empty, or its column is not there.
     pub(crate) fn is_empty(&self, column: &str) -> bool {
-        let at = self.layout.0.iter().position(|name| *name == column);
+        let at = self.layout.columns.iter().position(|name| *name == column);
         match at.and_then(|at| self.values.get(at)) {
             Some(Value::Text(text)) => text.is_empty(),
             Some(Value::Bad) => false,

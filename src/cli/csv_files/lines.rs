@@ -1,11 +1,20 @@
 //! A file's lines, counted, without holding more than one.
 
-use std::io::{self, BufRead, Read as _};
+use std::io::{self, BufRead};
 
 /// The longest line that is read, in bytes: far above any row that can be right.
 pub(in crate::cli) const MAX_LINE_BYTES: usize = 64 * 1024;
 
 const BOM: &[u8] = b"\xef\xbb\xbf";
+
+/// How files begin that are not text in UTF-8, and what to do about them.
+const OTHER_KINDS: [(&[u8], &str); 5] = [
+    (b"\xff\xfe", "it is UTF-16, not UTF-8: save it as CSV UTF-8 (or convert it with iconv)"),
+    (b"\xfe\xff", "it is UTF-16, not UTF-8: save it as CSV UTF-8 (or convert it with iconv)"),
+    (b"PK\x03\x04", "it is a spreadsheet or a zip file: export the sheet as CSV"),
+    (b"\xd0\xcf\x11\xe0", "it is a spreadsheet, not text: export the sheet as CSV"),
+    (b"\x1f\x8b", "it is compressed: unpack it first"),
+];
 
 /// A line and its number, counted from 1.
 pub(in crate::cli) enum Line<'a> {
@@ -15,23 +24,31 @@ pub(in crate::cli) enum Line<'a> {
     TooLong(u64),
 }
 
-/// Reads lines.
+/// Reads lines. Each ends with LF, CRLF or CR alone, also in one file.
 pub(in crate::cli) struct Lines<R> {
     input: R,
     number: u64,
     buffer: Vec<u8>,
+    /// The last line ended with CR: an LF that follows is part of its end.
+    after_cr: bool,
 }
 
 impl<R: BufRead> Lines<R> {
     pub(in crate::cli) fn new(input: R) -> Self {
-        Self { input, number: 0, buffer: Vec::new() }
+        Self { input, number: 0, buffer: Vec::new(), after_cr: false }
     }
 
-    /// The next line that is not blank.
+    /// The next line that is not blank. An error when the file is not text.
     pub(in crate::cli) fn next_line(&mut self) -> io::Result<Option<Line<'_>>> {
         loop {
             if !self.fill()? {
                 return Ok(None);
+            }
+            if self.number == 1
+                && let Some((_, what)) =
+                    OTHER_KINDS.iter().find(|(begin, _)| self.buffer.starts_with(begin))
+            {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, *what));
             }
             if self.buffer.len() > MAX_LINE_BYTES {
                 return Ok(Some(Line::TooLong(self.number)));
@@ -42,27 +59,115 @@ impl<R: BufRead> Lines<R> {
         }
     }
 
-    /// Reads one line into the buffer, without its end; of one that is too long, only as much as
-    /// tells that it is. Answers whether there was one.
+    /// Reads one line into the buffer, without its end and without a byte order mark before it; of one
+    /// that is too long, only as much as tells that it is. Answers whether there was one.
     fn fill(&mut self) -> io::Result<bool> {
         self.buffer.clear();
-        let limit = MAX_LINE_BYTES as u64 + 2;
-        let read = self.input.by_ref().take(limit).read_until(b'\n', &mut self.buffer)?;
-        if read == 0 {
-            return Ok(false);
+        let mut is_begun = false;
+        loop {
+            let chunk = match self.input.fill_buf() {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                chunk => chunk?,
+            };
+            if std::mem::take(&mut self.after_cr) && chunk.first() == Some(&b'\n') {
+                self.input.consume(1);
+                continue;
+            }
+            if chunk.is_empty() {
+                break;
+            }
+            is_begun = true;
+            let end = chunk.iter().position(|byte| matches!(byte, b'\n' | b'\r'));
+            let text = &chunk[..end.unwrap_or(chunk.len())];
+            let room = (MAX_LINE_BYTES + BOM.len() + 1).saturating_sub(self.buffer.len());
+            self.buffer.extend_from_slice(&text[..text.len().min(room)]);
+            let Some(end) = end else {
+                let read = chunk.len();
+                self.input.consume(read);
+                continue;
+            };
+            self.after_cr = chunk[end] == b'\r';
+            self.input.consume(end + 1);
+            break;
         }
-        self.number += 1;
-        if self.buffer.ends_with(b"\n") {
-            self.buffer.pop();
-        } else if self.buffer.len() > MAX_LINE_BYTES {
-            self.input.skip_until(b'\n')?;
+        if is_begun {
+            self.number += 1;
+            // Also of a later line: where two files were joined, the second may begin with one.
+            if self.buffer.starts_with(BOM) {
+                self.buffer.drain(..BOM.len());
+            }
         }
-        if self.buffer.ends_with(b"\r") {
-            self.buffer.pop();
+        Ok(is_begun)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::BufReader;
+
+    use super::*;
+
+    /// The lines, read through a buffer of so many bytes.
+    fn lines(text: &[u8], buffer: usize) -> Vec<(u64, String)> {
+        let mut lines = Lines::new(BufReader::with_capacity(buffer, text));
+        let mut all = Vec::new();
+        while let Some(line) = lines.next_line().unwrap() {
+            all.push(match line {
+                Line::Whole(number, text) => (number, String::from_utf8(text.to_vec()).unwrap()),
+                Line::TooLong(number) => (number, "too long".to_owned()),
+            });
         }
-        if self.number == 1 && self.buffer.starts_with(BOM) {
-            self.buffer.drain(..BOM.len());
+        all
+    }
+
+    fn numbered(expected: &[(u64, &str)]) -> Vec<(u64, String)> {
+        expected.iter().map(|(number, text)| (*number, (*text).to_owned())).collect()
+    }
+
+    #[test]
+    fn a_line_ends_with_lf_crlf_or_cr_wherever_the_buffer_ends() {
+        for buffer in [1, 2, 3, 1024] {
+            for text in
+                ["a\nb\n\nc\n", "a\r\nb\r\n\r\nc", "a\rb\r\rc\r", "a\rb\n\r\nc\r\n", "a\r\nb\n\rc"]
+            {
+                let expected = numbered(&[(1, "a"), (2, "b"), (4, "c")]);
+                assert_eq!(lines(text.as_bytes(), buffer), expected, "{text:?} {buffer}");
+            }
         }
-        Ok(true)
+        assert_eq!(lines(b"", 4), []);
+        assert_eq!(lines(b"\r\n", 4), []);
+    }
+
+    #[test]
+    fn a_byte_order_mark_before_a_line_is_no_part_of_it() {
+        let text = "\u{feff}a\n\u{feff}b\nc\u{feff}\n";
+        assert_eq!(lines(text.as_bytes(), 5), numbered(&[(1, "a"), (2, "b"), (3, "c\u{feff}")]));
+    }
+
+    #[test]
+    fn a_line_without_an_end_takes_bounded_memory_and_the_next_is_read() {
+        for (length, is_whole) in [(MAX_LINE_BYTES, true), (MAX_LINE_BYTES + 1, false)] {
+            let text = format!("{}\rb", "x".repeat(length));
+            let read = lines(text.as_bytes(), 1000);
+            assert_eq!((read[0].1 != "too long", &*read[1].1), (is_whole, "b"));
+        }
+        let endless = vec![b'x'; 8 * MAX_LINE_BYTES];
+        let mut lines = Lines::new(&endless[..]);
+        assert!(matches!(lines.next_line().unwrap(), Some(Line::TooLong(1))));
+        assert!(lines.buffer.capacity() <= 2 * MAX_LINE_BYTES);
+    }
+
+    #[test]
+    fn a_file_that_is_not_utf_8_text_is_an_error_that_says_what_it_is() {
+        for (bytes, what) in [
+            (&b"\xff\xfec\0o\0d\0e\0\n\0"[..], "UTF-16"),
+            (b"\xfe\xff\0c\0o\0d\0e\0\n", "UTF-16"),
+            (b"PK\x03\x04\x14\0\x06\0", "spreadsheet"),
+            (b"\xd0\xcf\x11\xe0\xa1\xb1", "spreadsheet"),
+            (b"\x1f\x8b\x08\0", "compressed"),
+        ] {
+            let error = Lines::new(bytes).next_line().err().unwrap().to_string();
+            assert!(error.contains(what), "{error}");
+        }
     }
 }

@@ -7,6 +7,7 @@
 
 mod account;
 mod card;
+mod damage;
 mod fields;
 mod lines;
 
@@ -75,6 +76,8 @@ impl fmt::Display for BadRow {
 pub(crate) struct CsvFile<R, T> {
     lines: Lines<R>,
     layout: Layout,
+    /// The line of a second header with other columns: no row after it can be read.
+    other_header: Option<u64>,
     seen: Seen,
     rows: PhantomData<fn() -> T>,
 }
@@ -98,14 +101,19 @@ impl<R: io::BufRead, T: Row> CsvFile<R, T> {
             Some(Line::TooLong(_)) => anyhow::bail!("the first line is too long to be a header"),
             None => anyhow::bail!("it is empty; the first line must name the columns"),
         };
-        Ok(Self { lines, layout, seen: Seen::default(), rows: PhantomData })
+        Ok(Self { lines, layout, other_header: None, seen: Seen::default(), rows: PhantomData })
     }
 
     fn row(&mut self) -> io::Result<Option<Result<T, BadRow>>> {
         let mut fields = match self.lines.next_line()? {
             None => return Ok(None),
-            Some(Line::Whole(number, bytes)) => Fields::read(&self.layout, number, bytes),
-            Some(Line::TooLong(number)) => Fields::unread(&self.layout, number),
+            Some(Line::Whole(number, bytes)) => {
+                Fields::read(&self.layout, number, bytes, &mut self.other_header)
+            }
+            Some(Line::TooLong(number)) => {
+                let rule = format!("is longer than {MAX_LINE_BYTES} bytes");
+                Fields::unread(&self.layout, number, rule)
+            }
         };
         let row = if fields.is_whole() { T::read(&mut fields, &mut self.seen) } else { None };
         Ok(Some(fields.judge(row)))
@@ -211,7 +219,7 @@ mod tests {
         let rows = read_all::<CardRow>(b"code,item_id\nAB\xffCD,a\nABCD2,\x1bb\nABC\x00D,c\n");
         assert_eq!(rows[0].as_ref().unwrap_err(), "line 2: code is not UTF-8");
         assert_eq!(rows[1].as_ref().unwrap_err(), "line 3: item_id has a control character");
-        assert_eq!(rows[2].as_ref().unwrap_err(), "line 4: code has a control character");
+        assert_eq!(rows[2].as_ref().unwrap_err(), "line 4: code has a NUL byte");
     }
 
     #[test]
@@ -238,5 +246,94 @@ mod tests {
         assert_eq!(seen.before(None, "a", 2), None);
         assert_eq!(seen.before(Some(&pool), "a", 3), None);
         assert_eq!(seen.before(Some(&pool), "a", 4), Some(3));
+    }
+
+    #[test]
+    fn rows_end_with_lf_crlf_or_cr_also_in_one_file() {
+        let files = [
+            "code,amount_minor\nAAAA-1,1000\rBBBB-2,1000\n",
+            "code,amount_minor\rAAAA-1,1000\rBBBB-2,1000\r",
+            "code,amount_minor\r\nAAAA-1,1000\r\nBBBB-2,1000",
+            "code,amount_minor\rAAAA-1,1000\nBBBB-2,1000\r\n",
+        ];
+        for file in files {
+            let rows = read_all::<CardRow>(file).into_iter().map(Result::unwrap);
+            let ids: Vec<_> = rows.map(|row| row.item_id.to_string()).collect();
+            assert_eq!(ids, ["line-2", "line-3"], "{file:?}");
+        }
+    }
+
+    #[test]
+    fn a_header_in_the_middle_of_a_file_is_a_bad_row_and_the_rows_after_it_are_read() {
+        for again in [
+            "account_id,country_code",
+            "\u{feff}account_id,country_code",
+            " ACCOUNT_ID , Country_Code",
+        ] {
+            let rows =
+                read_all::<AccountRow>(format!("account_id,country_code\na,DE\n{again}\nb,DE\n"));
+            let why = rows[1].as_ref().unwrap_err();
+            assert!(why.starts_with("line 3: repeats the header"), "{why}");
+            assert_eq!(rows[2].as_ref().unwrap().account_id.as_str(), "b");
+        }
+        let rows = read_all::<AccountRow>("account_id\na\naccount_id\nlabels\n");
+        assert!(rows[1].is_err() && rows[2].is_ok());
+    }
+
+    #[test]
+    fn after_a_header_with_other_columns_no_row_is_read() {
+        for again in ["amount_minor,code", "item_id,code,amount_minor", "code"] {
+            let rows =
+                read_all::<CardRow>(format!("code,amount_minor\nABCD1,5\n{again}\n1234,5678\n"));
+            assert!(rows[0].is_ok());
+            let why = rows[1].as_ref().unwrap_err();
+            assert!(why.starts_with("line 3: is a second header, with other columns"), "{why}");
+            let why = rows[2].as_ref().unwrap_err();
+            assert!(why.starts_with("line 4: comes after the second header on line 3"), "{why}");
+        }
+    }
+
+    #[test]
+    fn files_that_were_joined_without_a_line_end_between_them_are_found_out() {
+        let file = "account_id\na\nb\u{feff}account_id\nc\n";
+        assert!(read_all::<AccountRow>(file)[1].as_ref().unwrap_err().contains("joined"));
+        let file = "account_id\na\nbaccount_id\nc\n";
+        assert!(read_all::<AccountRow>(file)[1].as_ref().unwrap_err().contains("joined"));
+        let file = "account_id\na\u{feff}b\n";
+        assert!(read_all::<AccountRow>(file)[0].as_ref().unwrap_err().contains("byte order mark"));
+        let file = "code,amount_minor\nABCD1,5code,amount_minor\nABCD2,5\n";
+        let rows = read_all::<CardRow>(file);
+        assert!(rows[0].as_ref().unwrap_err().contains("joined") && rows[1].is_ok());
+        let rows = read_all::<CardRow>("code\nABCD1code\nbarcode\n");
+        assert!(rows[0].as_ref().unwrap_err().contains("joined"));
+        assert!(rows[1].is_ok(), "a code that may be one");
+    }
+
+    #[test]
+    fn a_file_that_is_not_utf_8_text_is_refused_with_what_it_is() {
+        assert!(header_error(b"\xff\xfec\0o\0d\0e\0\n\0A\0").contains("UTF-16"));
+        assert!(header_error(b"c\0o\0d\0e\0\n\0").contains("NUL"));
+        assert!(header_error(b"PK\x03\x04\x14\0").contains("export the sheet as CSV"));
+        assert!(header_error(b"code;amount_minor\nABCD1;5\n").contains("separated by commas"));
+    }
+
+    #[test]
+    fn texts_that_a_spreadsheet_damaged_are_bad_rows_with_a_hint_and_are_not_repeated() {
+        for text in
+            ["1.23457E+15", "\"1,23457E+15\"", "=\"0012\"", "\"=\"\"0012\"\"\"", "#N/A", "#REF!"]
+        {
+            for column in ["code", "item_id"] {
+                let other = if column == "code" { "item_id" } else { "code" };
+                let rows = read_all::<CardRow>(format!("{column},{other}\n{text},ABCD-1\n"));
+                let why = rows[0].as_ref().unwrap_err();
+                assert!(why.starts_with(&format!("line 2: {column} is ")), "{why}");
+                assert!(why.contains("export") && !why.contains("0012"), "{why}");
+            }
+            let rows = read_all::<AccountRow>(format!("account_id\n{text}\n"));
+            let why = rows[0].as_ref().unwrap_err();
+            assert!(why.starts_with("line 2: account_id is "), "{why}");
+        }
+        let why = read_all::<CardRow>("code\n9.87654E+11\n").remove(0).unwrap_err();
+        assert!(!why.contains("9.8"), "{why}");
     }
 }

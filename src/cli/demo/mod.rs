@@ -25,8 +25,9 @@ use self::{
 use super::{
     account_import,
     client::Server,
+    csv_files::{AccountRow, CsvFile},
     output::{Sink, note},
-    redeem_batch::{Batch, Progress, redeem},
+    redeem_batch::{Batch, CardFile, Progress, prepare, redeem},
     stop::Stop,
 };
 use crate::{
@@ -75,6 +76,9 @@ pub(super) async fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
         .tempdir()
         .context("no folder for the demo's files can be made")?;
     let files = Files::choose(&args, folder.path())?;
+    // Before anything is started: a file that cannot be read is told at once.
+    let cards = CardFile::open(&files.cards)?;
+    CsvFile::<_, AccountRow>::open(&files.accounts)?;
     let mut stop = Stop::listen(false)?;
     note("starting Postgres, the provider and the server …");
     let stage = tokio::select! {
@@ -82,7 +86,7 @@ pub(super) async fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
         () = stop.asked() => anyhow::bail!("interrupted"),
     };
     let shown = tokio::select! {
-        shown = Box::pin(show(&stage, &files, &args)) => shown,
+        shown = Box::pin(show(&stage, &files, &cards, &args)) => shown,
         () = stop.asked() => Err(anyhow::anyhow!("interrupted")),
     };
     if shown.is_ok() && args.stay {
@@ -99,7 +103,12 @@ pub(super) async fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
 }
 
 /// Plays it and prints the report. Answers whether both sides agree.
-async fn show(stage: &Stage, files: &Files, args: &DemoArgs) -> anyhow::Result<bool> {
+async fn show(
+    stage: &Stage,
+    files: &Files,
+    cards: &CardFile,
+    args: &DemoArgs,
+) -> anyhow::Result<bool> {
     let server = Server::connect(&stage.server_url).await?;
     world::prepare(&server).await?;
     for pool in POOLS {
@@ -109,7 +118,7 @@ async fn show(stage: &Stage, files: &Files, args: &DemoArgs) -> anyhow::Result<b
     let before = world::accounts(&server).await?;
 
     let bars = MultiProgress::new();
-    let runs = try_join_all(POOLS.iter().map(|pool| run_pool(&server, files, pool, &bars))).await?;
+    let runs = try_join_all(POOLS.iter().map(|pool| run_pool(&server, cards, pool, &bars))).await?;
     let settled = settle(&server, args.settle_timeout).await?;
 
     let ours = ledger::ours(&server).await?;
@@ -122,12 +131,11 @@ async fn show(stage: &Stage, files: &Files, args: &DemoArgs) -> anyhow::Result<b
 /// Runs one pool's batch.
 async fn run_pool(
     server: &Server,
-    files: &Files,
+    cards: &CardFile,
     pool: &PoolPlan,
     bars: &MultiProgress,
 ) -> anyhow::Result<PoolRun> {
     let batch = Batch {
-        file: files.cards.clone(),
         pool_id: pool.id()?,
         batch_id: BatchId::parse(BATCH_ID)?,
         holder: Holder::parse("demo")?,
@@ -137,13 +145,15 @@ async fn run_pool(
     };
     let progress = Progress::among(bars, pool.pool_id.to_owned());
     let mut outcomes = report::Outcomes::default();
-    let done = redeem(server, &batch, &progress, |outcome| {
+    let ready = prepare(server, &batch, cards, &progress).await?;
+    let (done, ended) = redeem(server, &ready, &progress, std::future::pending(), |outcome| {
         *outcomes.entry(outcome.kind()).or_default() += 1;
         Ok(())
     })
     .await;
     progress.finish();
-    Ok(PoolRun { pool_id: pool.pool_id, outcomes, done: done? })
+    ended?;
+    Ok(PoolRun { pool_id: pool.pool_id, outcomes, done })
 }
 
 /// Waits until no outcome is unknown. Answers how long that took; `None` when time ran out.

@@ -261,7 +261,7 @@ mod tests {
 
     fn printed(report: &Report) -> (bool, String) {
         let file = tempfile::NamedTempFile::new().unwrap();
-        let sink = Sink::file(file.path()).unwrap();
+        let sink = Sink::over(std::fs::File::create(file.path()).unwrap());
         let agreed = report.print("http://127.0.0.1:7", true, sink).unwrap();
         (agreed, std::fs::read_to_string(file.path()).unwrap())
     }

@@ -38,7 +38,7 @@ fn written_in(
     rows: &[Vec<Value>],
 ) -> String {
     let memory = Memory::default();
-    let sink = Sink { out: Box::new(memory.clone()), width };
+    let sink = Sink { width, ..Sink::over(memory.clone()) };
     let mut out = Rows::new(format, columns, sink);
     for row in rows {
         out.push(row).unwrap();
@@ -60,7 +60,7 @@ fn json_is_one_array_with_an_object_a_line() {
 #[test]
 fn a_command_that_is_refused_leaves_its_output_empty() {
     let memory = Memory::default();
-    let sink = Sink { out: Box::new(memory.clone()), width: None };
+    let sink = Sink::over(memory.clone());
     drop(Rows::new(Format::Json, &["name"], sink));
     assert!(memory.0.lock().unwrap().is_empty());
 }
@@ -109,7 +109,7 @@ fn on_a_terminal_a_column_without_anything_is_left_out() {
 }
 
 #[test]
-fn a_reader_that_stopped_is_told_apart() {
-    let error = Sink { out: Box::new(Broken), width: None }.line("x").unwrap_err();
+fn a_closed_output_is_an_error_of_its_own() {
+    let error = Sink::over(Broken).line("x").unwrap_err();
     assert!(error.is::<Closed>());
 }

@@ -1,16 +1,86 @@
 //! From a card file to the messages of a batch.
 
-use std::{fs::File, io::BufReader};
+use std::{
+    fs::{self, File},
+    io::{self, BufReader, Read},
+    os::unix::fs::FileExt as _,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use anyhow::Context as _;
-use tokio::sync::mpsc;
 
-use super::{Batch, Progress};
+use super::Progress;
 use crate::{
-    cli::csv_files::{BadRow, CardRow, CsvFile},
+    cli::{
+        csv_files::{BadRow, CardRow, CsvFile},
+        upload::Upload,
+    },
     domain::id::PoolId,
     rpc::pb,
 };
+
+/// A card file that is open. It is read more than once, each time from its beginning, and stays the
+/// same file when another takes its name meanwhile.
+#[derive(Clone, Debug)]
+pub(in crate::cli) struct CardFile {
+    path: PathBuf,
+    file: Arc<File>,
+}
+
+impl CardFile {
+    /// Opens the file, and reads its header.
+    pub(in crate::cli) fn open(path: &Path) -> anyhow::Result<Self> {
+        let shown = path.display();
+        let cannot = || format!("cannot open the file {shown}");
+        // Opening a pipe would wait for its writer.
+        anyhow::ensure!(
+            fs::metadata(path).with_context(cannot)?.is_file(),
+            "{shown} is not a file, and cards are read more than once: a pipe or a folder will not do; \
+             write the cards to a file first"
+        );
+        let file = Arc::new(File::open(path).with_context(cannot)?);
+        let cards = Self { path: path.to_owned(), file };
+        cards.rows()?;
+        Ok(cards)
+    }
+
+    fn rows(&self) -> anyhow::Result<CsvFile<BufReader<Reading>, CardRow>> {
+        let reading = Reading { file: Arc::clone(&self.file), offset: 0 };
+        CsvFile::new(BufReader::new(reading))
+            .with_context(|| format!("cannot read the file {}", self.path.display()))
+    }
+
+    fn rows_of(
+        &self,
+        pool: &PoolId,
+    ) -> anyhow::Result<impl Iterator<Item = io::Result<Found>> + use<>> {
+        let pool = pool.clone();
+        Ok(self.rows()?.map(move |row| {
+            let other = |named: &Option<PoolId>| named.as_ref().is_some_and(|named| *named != pool);
+            row.map(|row| match row {
+                Ok(card) if other(&card.pool_id) => Found::OtherPool,
+                Ok(card) => Found::Card(card),
+                Err(bad) if other(&bad.pool_id) => Found::OtherPool,
+                Err(bad) => Found::Bad(bad),
+            })
+        }))
+    }
+}
+
+/// One reading of a file, which does not move another's place in it.
+struct Reading {
+    file: Arc<File>,
+    offset: u64,
+}
+
+impl Read for Reading {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.file.read_at(buffer, self.offset)?;
+        self.offset += read as u64;
+        Ok(read)
+    }
+}
 
 /// What a file holds for a pool.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -23,10 +93,20 @@ pub(in crate::cli) struct Survey {
     pub(in crate::cli) skipped: u64,
 }
 
-/// Reads the file through, naming its bad rows.
-pub(super) fn survey(batch: &Batch, progress: &Progress) -> anyhow::Result<Survey> {
+enum Found {
+    Card(CardRow),
+    Bad(BadRow),
+    OtherPool,
+}
+
+/// Reads the file through, naming its bad rows. A file without any row is an error.
+pub(super) fn survey(
+    cards: &CardFile,
+    pool: &PoolId,
+    progress: &Progress,
+) -> anyhow::Result<Survey> {
     let mut survey = Survey::default();
-    for row in rows(batch)? {
+    for row in cards.rows_of(pool)? {
         match row.context("the file cannot be read on")? {
             Found::Card(_) => survey.items += 1,
             Found::Bad(bad) => {
@@ -36,22 +116,28 @@ pub(super) fn survey(batch: &Batch, progress: &Progress) -> anyhow::Result<Surve
             Found::OtherPool => survey.skipped += 1,
         }
     }
+    anyhow::ensure!(
+        survey != Survey::default(),
+        "the file {} has no rows besides its header: nothing was redeemed",
+        cards.path.display()
+    );
     Ok(survey)
 }
 
-/// Sends the file's items, as fast as the channel takes them. Answers how many.
+/// Sends the file's items, as fast as the call takes them, until it has ended. Answers how many.
 pub(super) fn feed(
-    batch: &Batch,
+    cards: &CardFile,
+    pool: &PoolId,
     currency: &str,
-    send: &mpsc::Sender<pb::BatchRedeemRequest>,
+    upload: &Upload<pb::BatchRedeemRequest>,
 ) -> anyhow::Result<u64> {
     use pb::batch_redeem_request::Message;
 
     let mut sent = 0;
-    for row in rows(batch)? {
+    for row in cards.rows_of(pool)? {
         if let Found::Card(card) = row.context("the file cannot be read on")? {
             let message = Some(Message::Item(item(&card, currency)));
-            if send.blocking_send(pb::BatchRedeemRequest { message }).is_err() {
+            if upload.send(pb::BatchRedeemRequest { message }).is_err() {
                 // The call has ended, and its error says why.
                 break;
             }
@@ -59,26 +145,6 @@ pub(super) fn feed(
         }
     }
     Ok(sent)
-}
-
-enum Found {
-    Card(CardRow),
-    Bad(BadRow),
-    OtherPool,
-}
-
-fn rows(batch: &Batch) -> anyhow::Result<impl Iterator<Item = std::io::Result<Found>> + use<>> {
-    let file = CsvFile::<BufReader<File>, CardRow>::open(&batch.file)?;
-    let pool = batch.pool_id.clone();
-    Ok(file.map(move |row| {
-        let other = |named: &Option<PoolId>| named.as_ref().is_some_and(|named| *named != pool);
-        row.map(|row| match row {
-            Ok(card) if other(&card.pool_id) => Found::OtherPool,
-            Ok(card) => Found::Card(card),
-            Err(bad) if other(&bad.pool_id) => Found::OtherPool,
-            Err(bad) => Found::Bad(bad),
-        })
-    }))
 }
 
 fn item(card: &CardRow, pool_currency: &str) -> pb::BatchItem {

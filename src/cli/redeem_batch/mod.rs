@@ -5,31 +5,47 @@
 //! the server answers what it knows, and redeems only the rest. Running the command again does the
 //! same.
 //!
-//! Exit code: 0 when every row has an outcome, redeemed or refused by the provider; 3 when some row
-//! was bad, some item was rejected (it was not begun), or some outcome is not known yet; 1 when the
-//! batch did not go through.
+//! Results in a file replace it when the batch has gone through, and not before (`output::file`). When
+//! the output cannot be written, is closed, or the command is interrupted, the call is broken off: the
+//! server begins nothing more.
+//!
+//! Exit code: 0 when every row has an outcome, credited as expected or refused because of the card; 3
+//! when something is left to do (see [`Tally`] and the bad rows); 1 when the batch did not go through.
 
+mod advice;
 mod feed;
 mod progress;
+mod reasons;
 mod results;
 mod session;
+mod tally;
 #[cfg(test)]
 mod tests;
 
-use std::{io::IsTerminal as _, path::PathBuf, process::ExitCode, time::Duration};
+use std::{
+    io::IsTerminal as _,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
 
 use clap::Args;
+use tokio_util::sync::CancellationToken;
+use tonic::Code;
 
 pub(super) use self::{
+    feed::CardFile,
     progress::Progress,
-    results::{Outcome, Tally},
-    session::{Done, redeem},
+    results::Outcome,
+    session::{Done, prepare, redeem},
+    tally::Tally,
 };
 use super::{
-    client::ServerArgs,
-    output::{FormatArgs, Rows, Sink, note},
+    client::{RpcError, ServerArgs},
+    output::{Closed, Draft, FormatArgs, Rows, Sink, Target, check_stdout, note},
     parse,
     pool::wire,
+    stop::Stop,
 };
 use crate::{
     config::parse_duration,
@@ -41,9 +57,13 @@ use crate::{
 const WANTS_A_LOOK: u8 = 3;
 
 #[derive(Args, Debug)]
-#[command(after_help = "Exit code: 0 when every row has an outcome (redeemed, or refused by the \
-    provider); 3 when some rows are bad, were rejected, or have no known outcome yet; 1 for errors. \
-    Running the same command again goes on with what is not done yet.")]
+#[command(
+    after_help = "Exit code: 0 when every row has an outcome (credited as expected, or refused \
+    because of the card); 3 when some rows are bad, were rejected, have no known outcome yet, were \
+    credited with another amount than expected, or failed for another reason than the card (the \
+    provider was down or busy) and are not spent; 1 for errors. Running the same command again goes on \
+    with what is not done yet. Items that failed are redeemed again under a new --batch-id."
+)]
 pub(super) struct RedeemBatchArgs {
     /// The file: CSV with a header, columns code (required), item_id, amount_minor, currency_code,
     /// pool_id (rows of other pools are skipped).
@@ -66,7 +86,8 @@ pub(super) struct RedeemBatchArgs {
     /// Only accounts of this plan, or of none.
     #[arg(long, value_parser = parse::plan)]
     plan: Option<PlanId>,
-    /// Write the results to this file (as CSV, unless --format says otherwise).
+    /// Write the results to this file (as CSV, unless --format says otherwise). It is replaced when the
+    /// batch has gone through; of one that failed, the results are kept beside it.
     #[arg(long)]
     output: Option<PathBuf>,
     #[command(flatten)]
@@ -78,8 +99,6 @@ pub(super) struct RedeemBatchArgs {
 /// A batch to run.
 #[derive(Clone, Debug)]
 pub(super) struct Batch {
-    /// The file of its cards.
-    pub(super) file: PathBuf,
     /// The pool.
     pub(super) pool_id: PoolId,
     /// Its name.
@@ -112,14 +131,17 @@ impl Batch {
 }
 
 /// Runs a file's batch, and prints each item's outcome.
-pub(super) async fn run(args: RedeemBatchArgs) -> anyhow::Result<ExitCode> {
-    let server = args.server.connect().await?;
-    let (format, sink) = match &args.output {
-        Some(path) => (args.format.for_file(), Sink::file(path)?),
-        None => (args.format.for_stdout(), Sink::stdout()),
+pub(super) async fn run(
+    args: RedeemBatchArgs,
+    stop: impl FnOnce() -> anyhow::Result<Stop>,
+) -> anyhow::Result<ExitCode> {
+    let target = match &args.output {
+        Some(path) => Some(Target::check(path, &[&args.file])?),
+        None => check_stdout(&args.file).map(|()| None)?,
     };
+    let cards = CardFile::open(&args.file)?;
+    let server = args.server.connect().await?;
     let batch = Batch {
-        file: args.file,
         pool_id: args.pool,
         batch_id: args.batch_id,
         holder: args.holder,
@@ -128,30 +150,100 @@ pub(super) async fn run(args: RedeemBatchArgs) -> anyhow::Result<ExitCode> {
         item_timeout: args.item_timeout,
     };
     let progress = Progress::new(batch.pool_id.to_string());
+    let ready = prepare(&server, &batch, &cards, &progress).await?;
+    let file = ready.file;
+    anyhow::ensure!(
+        file.items + file.bad_rows > 0,
+        "none of the file's {} rows is for pool {}: nothing was redeemed",
+        file.skipped,
+        batch.pool_id
+    );
+    let (format, (sink, draft)) = match target {
+        Some(target) => (args.format.for_file(), target.open()?),
+        None => (args.format.for_stdout(), (Sink::stdout(), None)),
+    };
+    let interrupted = on_stop(stop()?, draft.as_ref().map(Draft::path));
     let mut rows = Rows::new(format, results::COLUMNS, sink);
+    let closed = rows.closed();
+    let stopped = async {
+        tokio::select! {
+            () = interrupted.cancelled() => anyhow::anyhow!("interrupted"),
+            () = closed => Closed.into(),
+        }
+    };
     // Rows and the bar share the terminal: each must stay on lines of its own.
     let shared = args.output.is_none() && std::io::stdout().is_terminal();
-    let done = redeem(&server, &batch, &progress, |outcome| {
+    let mut is_broken = false;
+    let (done, ended) = redeem(&server, &ready, &progress, stopped, |outcome| {
         let row = outcome.row();
-        if shared { progress.aside(|| rows.push(&row)) } else { rows.push(&row) }
+        let pushed = if shared { progress.aside(|| rows.push(&row)) } else { rows.push(&row) };
+        is_broken = pushed.is_err();
+        pushed
     })
     .await;
     progress.finish();
-    // What is known is printed, whatever ended the batch.
-    if done.is_ok() || !rows.is_empty() {
-        rows.finish()?;
+    let ended = finish(rows, is_broken, ended);
+    report(&batch, &done, ended, draft)
+}
+
+/// A token for "told to stop". Told twice, the program ends at once, whatever it waits for.
+fn on_stop(mut stop: Stop, draft: Option<PathBuf>) -> CancellationToken {
+    let stopped = CancellationToken::new();
+    let told = stopped.clone();
+    tokio::spawn(async move {
+        stop.asked().await;
+        told.cancel();
+        stop.asked_again().await;
+        let kept = draft.filter(|draft| Path::exists(draft));
+        match kept {
+            Some(kept) => note(format_args!(
+                "told twice to stop; the results so far are in {}",
+                kept.display()
+            )),
+            None => note("told twice to stop"),
+        }
+        std::process::exit(1);
+    });
+    stopped
+}
+
+/// Ends the rows. What is known is printed, whatever ended the batch, as long as it can be.
+fn finish(rows: Rows, is_broken: bool, ended: anyhow::Result<()>) -> anyhow::Result<()> {
+    if is_broken || ended.is_err() && rows.is_empty() {
+        return ended;
     }
-    let done = done?;
-    note(&done);
-    if done.tally.in_doubt > 0 {
-        note(format_args!(
-            "not known yet: see `holdfast redemption list --pool {} --batch-id {} --state \
-             submitted,in-doubt,needs-review`",
-            batch.pool_id, batch.batch_id
-        ));
+    let finished = rows.finish().map(drop);
+    ended.and(finished)
+}
+
+/// Says how the batch ended, and puts its results in place.
+fn report(
+    batch: &Batch,
+    done: &Done,
+    ended: anyhow::Result<()>,
+    draft: Option<Draft>,
+) -> anyhow::Result<ExitCode> {
+    if let Err(error) = ended {
+        if done.tally.total() > 0 {
+            note(format_args!("so far: {done}"));
+        }
+        done.reasons.lines(batch).iter().for_each(note);
+        draft.and_then(Draft::keep).iter().for_each(note);
+        let next = next_step(&error);
+        let id = &batch.batch_id;
+        return Err(error.context(format!("batch {id} did not go through{next}")));
     }
-    if done.tally.rejected > 0 {
-        note("rejected items were not begun: the same command tries them again");
-    }
+    note(done);
+    done.reasons.lines(batch).iter().for_each(note);
+    draft.map_or(Ok(()), Draft::publish)?;
     Ok(ExitCode::from(if done.wants_a_look() { WANTS_A_LOOK } else { 0 }))
+}
+
+/// What helps after a batch that did not go through. A refusal says so itself.
+fn next_step(error: &anyhow::Error) -> &'static str {
+    let refusals = [Code::NotFound, Code::FailedPrecondition, Code::InvalidArgument];
+    match error.downcast_ref::<RpcError>() {
+        Some(RpcError(status)) if refusals.contains(&status.code()) => "",
+        _ => ": run the same command again, which tells all outcomes and goes on with the rest",
+    }
 }

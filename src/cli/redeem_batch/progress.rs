@@ -48,7 +48,8 @@ impl Progress {
     pub(super) fn show(&self, now: &pb::BatchProgress) {
         let done = now.succeeded + now.failed + now.in_doubt + now.rejected;
         let counts = format!(
-            "{} succeeded, {} failed, {} in doubt, {} rejected, {} under way",
+            // What is in doubt and what is to review comes as one number.
+            "{} succeeded, {} failed, {} open, {} rejected, {} under way",
             now.succeeded, now.failed, now.in_doubt, now.rejected, now.in_flight
         );
         if self.bar.is_hidden() && self.line_is_due() {
@@ -81,5 +82,12 @@ impl Progress {
     /// Takes the bar away.
     pub(in crate::cli) fn finish(&self) {
         self.bar.finish_and_clear();
+    }
+}
+
+/// A bar is taken away also where an error ends what it shows.
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.finish();
     }
 }

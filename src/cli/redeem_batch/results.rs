@@ -1,15 +1,21 @@
 //! The outcomes of a batch's items: each told once, however often the batch was opened.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
+use tonic_types::StatusExt as _;
 
+use super::{
+    reasons::Reasons,
+    tally::{Standing, Tally},
+};
 use crate::{
     cli::{
         client::{RpcError, code_name, reason_of, status_of},
         view,
     },
+    domain::failure::is_about_the_card,
     rpc::pb::{self, RedemptionState, batch_item_result},
 };
 
@@ -34,41 +40,64 @@ pub(super) const COLUMNS: &[&str] = &[
 #[derive(Clone, Debug)]
 pub(in crate::cli) struct Outcome(pb::BatchItemResult);
 
-/// Counts of outcomes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(in crate::cli) struct Tally {
-    /// The card was credited.
-    pub(in crate::cli) succeeded: u64,
-    /// The card was not credited.
-    pub(in crate::cli) failed: u64,
-    /// Not known yet.
-    pub(in crate::cli) in_doubt: u64,
-    /// Not begun.
-    pub(in crate::cli) rejected: u64,
-}
-
-impl Tally {
-    /// All items with an outcome of any kind.
-    pub(in crate::cli) fn total(&self) -> u64 {
-        self.succeeded + self.failed + self.in_doubt + self.rejected
-    }
-
-    fn count(&mut self, outcome: &Outcome) {
-        match outcome.state() {
-            Some(RedemptionState::Succeeded) => self.succeeded += 1,
-            Some(RedemptionState::Failed) => self.failed += 1,
-            Some(_) => self.in_doubt += 1,
-            None => self.rejected += 1,
-        }
-    }
-}
-
 impl Outcome {
+    /// Tests' way to make one.
+    #[cfg(test)]
+    pub(super) fn of(result: pb::BatchItemResult) -> Self {
+        Self(result)
+    }
+
     /// The redemption's state; `None` when it was not begun.
     fn state(&self) -> Option<RedemptionState> {
         match &self.0.outcome {
             Some(batch_item_result::Outcome::Redemption(redemption)) => Some(redemption.state()),
             _ => None,
+        }
+    }
+
+    /// What it means for who runs the batch.
+    pub(super) fn standing(&self) -> Standing {
+        let Some(batch_item_result::Outcome::Redemption(redemption)) = &self.0.outcome else {
+            return Standing::Rejected;
+        };
+        match redemption.state() {
+            RedemptionState::Succeeded if redemption.amount_mismatch => Standing::OtherAmount,
+            RedemptionState::Succeeded => Standing::Credited,
+            RedemptionState::NeedsReview => Standing::NeedsReview,
+            RedemptionState::Failed => {
+                let failure = redemption.failure.as_ref();
+                match failure.is_some_and(|it| is_about_the_card(&it.reason, it.code_spent)) {
+                    true => Standing::Refused,
+                    false => Standing::Unspent,
+                }
+            }
+            _ => Standing::InDoubt,
+        }
+    }
+
+    /// The item's name.
+    pub(super) fn item_id(&self) -> &str {
+        &self.0.item_id
+    }
+
+    /// Whether the card's code is spent; `None` where nothing failed.
+    pub(super) fn code_spent(&self) -> Option<bool> {
+        match &self.0.outcome {
+            Some(batch_item_result::Outcome::Redemption(it)) => {
+                it.failure.as_ref().map(|failure| failure.code_spent)
+            }
+            _ => None,
+        }
+    }
+
+    /// What the error of an item that was rejected says besides its reason.
+    pub(super) fn metadata(&self) -> HashMap<String, String> {
+        match &self.0.outcome {
+            Some(batch_item_result::Outcome::Error(error)) => {
+                let info = status_of(error).get_details_error_info();
+                info.map(|info| info.metadata).unwrap_or_default()
+            }
+            _ => HashMap::new(),
         }
     }
 
@@ -141,6 +170,7 @@ pub(super) struct Results {
     told: HashSet<[u8; 16]>,
     held: BTreeMap<String, Outcome>,
     tally: Tally,
+    reasons: Reasons,
 }
 
 impl Results {
@@ -157,7 +187,7 @@ impl Results {
         }
         self.held.remove(&outcome.0.item_id);
         self.told.insert(key);
-        self.tally.count(&outcome);
+        self.count(&outcome);
         Some(outcome)
     }
 
@@ -166,11 +196,16 @@ impl Results {
         self.told.len() + self.held.len()
     }
 
-    /// The outcomes that were held back, by item, and the count of all.
-    pub(super) fn finish(mut self) -> (Vec<Outcome>, Tally) {
-        let held: Vec<Outcome> = self.held.into_values().collect();
-        held.iter().for_each(|outcome| self.tally.count(outcome));
-        (held, self.tally)
+    fn count(&mut self, outcome: &Outcome) {
+        self.tally.count(outcome);
+        self.reasons.note(outcome);
+    }
+
+    /// The outcomes that were held back, by item, and the counts of all.
+    pub(super) fn finish(mut self) -> (Vec<Outcome>, Tally, Reasons) {
+        let held: Vec<Outcome> = std::mem::take(&mut self.held).into_values().collect();
+        held.iter().for_each(|outcome| self.count(outcome));
+        (held, self.tally, self.reasons)
     }
 }
 
@@ -202,7 +237,7 @@ mod tests {
         let mut results = Results::default();
         assert!(results.note(result("a", RedemptionState::Succeeded)).is_some());
         assert!(results.note(result("a", RedemptionState::Succeeded)).is_none());
-        let (held, tally) = results.finish();
+        let (held, tally, _) = results.finish();
         assert!(held.is_empty());
         assert_eq!(tally, Tally { succeeded: 1, ..Tally::default() });
     }
@@ -216,9 +251,11 @@ mod tests {
         assert!(results.note(result("a", RedemptionState::Failed)).is_some());
         assert!(results.note(rejected("a")).is_none());
         assert_eq!(results.len(), 3);
-        let (held, tally) = results.finish();
+        let (held, tally, _) = results.finish();
         assert_eq!(held.iter().map(|it| it.0.item_id.as_str()).collect::<Vec<_>>(), ["b", "c"]);
-        assert_eq!(tally, Tally { succeeded: 0, failed: 1, in_doubt: 1, rejected: 1 });
+        let expected =
+            Tally { failed: 1, unspent: 1, in_doubt: 1, rejected: 1, ..Tally::default() };
+        assert_eq!(tally, expected);
     }
 
     #[test]
@@ -227,5 +264,44 @@ mod tests {
         assert_eq!(row.len(), COLUMNS.len());
         assert_eq!((&row[1], &row[7]), (&"REJECTED".into(), &"RESOURCE_EXHAUSTED".into()));
         assert_eq!(row[8], "RESOURCE_EXHAUSTED: none");
+    }
+
+    fn failed(reason: &str, code_spent: bool) -> Outcome {
+        let failure = Some(pb::Failure { reason: reason.into(), code_spent, ..Default::default() });
+        let state = RedemptionState::Failed.into();
+        let redemption = pb::Redemption { state, failure, ..Default::default() };
+        let outcome = Some(batch_item_result::Outcome::Redemption(redemption));
+        Outcome(pb::BatchItemResult { item_id: "a".into(), outcome, replayed: false })
+    }
+
+    #[test]
+    fn an_outcome_is_fine_unless_something_is_left_to_do_about_it() {
+        let other = pb::Redemption {
+            state: RedemptionState::Succeeded.into(),
+            amount_mismatch: true,
+            ..Default::default()
+        };
+        let other = batch_item_result::Outcome::Redemption(other);
+        let other =
+            pb::BatchItemResult { item_id: "a".into(), outcome: Some(other), replayed: false };
+        for (outcome, standing, wants_a_look) in [
+            (Outcome(result("a", RedemptionState::Succeeded)), Standing::Credited, false),
+            (Outcome(other), Standing::OtherAmount, true),
+            (failed("CODE_USED", true), Standing::Refused, false),
+            (failed("CODE_UNKNOWN", false), Standing::Refused, false),
+            (failed("PROVIDER_UNREACHABLE", false), Standing::Unspent, true),
+            (failed("PROVIDER_BUSY", false), Standing::Unspent, true),
+            (failed("CANCELLED", false), Standing::Unspent, true),
+            (failed("ACCOUNT_LOGIN_INVALID", false), Standing::Unspent, true),
+            (Outcome(result("a", RedemptionState::InDoubt)), Standing::InDoubt, true),
+            (Outcome(result("a", RedemptionState::Submitted)), Standing::InDoubt, true),
+            (Outcome(result("a", RedemptionState::NeedsReview)), Standing::NeedsReview, true),
+            (Outcome(rejected("a")), Standing::Rejected, true),
+        ] {
+            assert_eq!(outcome.standing(), standing, "{outcome:?}");
+            let mut tally = Tally::default();
+            tally.count(&outcome);
+            assert_eq!((tally.total(), tally.wants_a_look()), (1, wants_a_look), "{outcome:?}");
+        }
     }
 }

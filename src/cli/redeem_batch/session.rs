@@ -7,20 +7,21 @@ use std::{
 };
 
 use anyhow::Context as _;
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
+use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
 use super::{
-    Batch, Outcome, Progress, Tally,
+    Batch, CardFile, Outcome, Progress, Tally,
     feed::{self, Survey},
+    reasons::Reasons,
     results::Results,
 };
 use crate::{
     cli::{
         client::{RpcError, Server},
         plan::pool_currency,
+        upload::upload,
     },
     rpc::pb::{self, batch_redeem_request, batch_redeem_response::Message},
 };
@@ -34,21 +35,32 @@ const MAX_WAIT: Duration = Duration::from_secs(10);
 /// Items that may wait to be sent. Beyond that, reading the file waits for the server.
 const READ_AHEAD: usize = 64;
 
-/// What a batch came to.
+/// A batch of which everything was checked that can be before it is opened.
+pub(in crate::cli) struct Ready {
+    batch: Batch,
+    cards: CardFile,
+    currency: String,
+    /// What the file holds.
+    pub(super) file: Survey,
+}
+
+/// The counts of a batch, also of one that did not go through.
 #[derive(Clone, Debug)]
 pub(in crate::cli) struct Done {
     /// What the file held.
     pub(in crate::cli) file: Survey,
     /// The items' outcomes.
     pub(in crate::cli) tally: Tally,
+    /// Why they are not all plainly credited.
+    pub(super) reasons: Reasons,
     /// How long it took, from the first opening to the summary.
     pub(in crate::cli) took: Duration,
 }
 
 impl Done {
-    /// Whether a row has no definite outcome.
+    /// Whether something is left to do, for a person or for another run.
     pub(super) fn wants_a_look(&self) -> bool {
-        self.file.bad_rows + self.tally.in_doubt + self.tally.rejected > 0
+        self.file.bad_rows > 0 || self.tally.wants_a_look()
     }
 
     /// Items a second.
@@ -60,16 +72,11 @@ impl Done {
 
 impl fmt::Display for Done {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (file, tally) = (&self.file, &self.tally);
+        let file = &self.file;
         write!(
             f,
-            "{} items: {} succeeded, {} failed, {} in doubt, {} rejected; {} bad rows; {:.1} s, \
-             {:.0} items/s",
-            tally.total(),
-            tally.succeeded,
-            tally.failed,
-            tally.in_doubt,
-            tally.rejected,
+            "{}; {} bad rows; {:.1} s, {:.0} items/s",
+            self.tally,
             file.bad_rows,
             self.took.as_secs_f64(),
             self.rate()
@@ -89,53 +96,90 @@ enum End {
     Lost(Status),
 }
 
-/// Runs a batch. `each` gets every item's outcome, once.
-pub(in crate::cli) async fn redeem(
+/// Checks that there is such a pool, and reads the file through, naming its bad rows.
+pub(in crate::cli) async fn prepare(
     server: &Server,
     batch: &Batch,
+    cards: &CardFile,
     progress: &Progress,
-    mut each: impl FnMut(&Outcome) -> anyhow::Result<()>,
-) -> anyhow::Result<Done> {
+) -> anyhow::Result<Ready> {
     let currency = pool_currency(server, &batch.pool_id).await?;
-    let file = tokio::task::block_in_place(|| feed::survey(batch, progress))?;
-    progress.set_total(file.items);
+    let file = tokio::task::block_in_place(|| feed::survey(cards, &batch.pool_id, progress))?;
+    Ok(Ready { batch: batch.clone(), cards: cards.clone(), currency, file })
+}
 
+/// Runs a batch. `each` gets every item's outcome, once; when it fails, or when `stopped` answers, the
+/// call is broken off and nothing more is begun. What is known is answered in any case, and beside it
+/// whether the batch went through.
+pub(in crate::cli) async fn redeem(
+    server: &Server,
+    ready: &Ready,
+    progress: &Progress,
+    stopped: impl Future<Output = anyhow::Error>,
+    each: impl FnMut(&Outcome) -> anyhow::Result<()>,
+) -> (Done, anyhow::Result<()>) {
+    progress.set_total(ready.file.items);
     let begun = Instant::now();
     let mut results = Results::default();
-    let sent = through(server, batch, &currency, progress, &mut results, &mut each).await;
+    let mut each = Each { each, is_broken: false };
+    let sent = tokio::select! {
+        sent = through(server, ready, progress, &mut results, &mut each) => sent,
+        why = stopped => Err(why),
+    };
     let known = results.len() as u64;
-    let (held, tally) = results.finish();
+    let (held, tally, reasons) = results.finish();
     // What was held back is told even when the batch did not go through.
-    held.iter().try_for_each(each)?;
-    let sent = sent?;
+    let told = if each.is_broken { Ok(()) } else { held.iter().try_for_each(|it| each.tell(it)) };
+    let done = Done { file: ready.file, tally, reasons, took: begun.elapsed() };
+    (done, sent.and_then(|sent| told.and_then(|()| check(ready, sent, known))))
+}
+
+/// Whether every row was sent, and every item that was sent has an outcome.
+fn check(ready: &Ready, sent: u64, known: u64) -> anyhow::Result<()> {
     anyhow::ensure!(
-        known == sent,
-        "{sent} items were sent, and {known} have an outcome: run the same command again"
+        sent == ready.file.items,
+        "the file had {} items when it was read first, and {sent} when they were sent: it was changed \
+         meanwhile",
+        ready.file.items
     );
-    Ok(Done { file, tally, took: begun.elapsed() })
+    anyhow::ensure!(known == sent, "{sent} items were sent, and {known} have an outcome");
+    Ok(())
+}
+
+/// What gets the outcomes, until it fails.
+struct Each<E> {
+    each: E,
+    is_broken: bool,
+}
+
+impl<E: FnMut(&Outcome) -> anyhow::Result<()>> Each<E> {
+    fn tell(&mut self, outcome: &Outcome) -> anyhow::Result<()> {
+        // A reader may be slow: the connection is kept alive meanwhile.
+        let told = tokio::task::block_in_place(|| (self.each)(outcome));
+        self.is_broken |= told.is_err();
+        told
+    }
 }
 
 /// Opens the batch until it has gone through. Answers how many items were sent.
 async fn through(
     server: &Server,
-    batch: &Batch,
-    currency: &str,
+    ready: &Ready,
     progress: &Progress,
     results: &mut Results,
-    each: &mut impl FnMut(&Outcome) -> anyhow::Result<()>,
+    each: &mut Each<impl FnMut(&Outcome) -> anyhow::Result<()>>,
 ) -> anyhow::Result<u64> {
     let mut lost = 0;
     loop {
         let known = results.len();
-        let status = match once(server, batch, currency, progress, results, each).await? {
+        let status = match once(server, ready, progress, results, each).await? {
             End::Summary(sent) => return Ok(sent),
             End::Lost(status) => status,
         };
         lost = if results.len() > known { 1 } else { lost + 1 };
         if lost >= MAX_LOST {
-            return Err(anyhow::Error::new(RpcError(status)).context(format!(
-                "the connection was lost {lost} times in a row; run the same command again to go on"
-            )));
+            return Err(anyhow::Error::new(RpcError(status))
+                .context(format!("the connection was lost {lost} times in a row")));
         }
         let wait = wait(lost, &status);
         progress.note(format_args!(
@@ -150,37 +194,45 @@ async fn through(
 /// One connection.
 async fn once(
     server: &Server,
-    batch: &Batch,
-    currency: &str,
+    ready: &Ready,
     progress: &Progress,
     results: &mut Results,
-    each: &mut impl FnMut(&Outcome) -> anyhow::Result<()>,
+    each: &mut Each<impl FnMut(&Outcome) -> anyhow::Result<()>>,
 ) -> anyhow::Result<End> {
-    let (send, receive) = mpsc::channel(READ_AHEAD);
-    let open = batch_redeem_request::Message::Open(batch.open()?);
-    send.send(pb::BatchRedeemRequest { message: Some(open) }).await?;
-    let (fed, currency) = (batch.clone(), currency.to_owned());
-    let feed = tokio::task::spawn_blocking(move || feed::feed(&fed, &currency, &send));
+    let open = batch_redeem_request::Message::Open(ready.batch.open()?);
+    let open = pb::BatchRedeemRequest { message: Some(open) };
+    // However this function ends, the guard ends the reading of the file.
+    let (items, receive, ended) = upload(READ_AHEAD);
+    let (cards, pool) = (ready.cards.clone(), ready.batch.pool_id.clone());
+    let currency = ready.currency.clone();
+    let feed = tokio::task::spawn_blocking(move || feed::feed(&cards, &pool, &currency, &items));
 
-    let end = converse(server, receive, progress, results, each).await;
-    // The call has ended, and so the channel: the feed ends too, if it has not already.
-    let sent = feed.await.context("reading the file stopped short")??;
+    let requests = tokio_stream::once(open).chain(receive);
+    let end = converse(server, requests, progress, results, each).await;
+    drop(ended);
+    let sent = feed.await.context("reading the file stopped short")?;
     match end? {
-        Ok(()) => Ok(End::Summary(sent)),
+        Ok(()) => Ok(End::Summary(sent?)),
         Err(status) if is_lost(&status) => Ok(End::Lost(status)),
         Err(status) => Err(RpcError(status).into()),
     }
 }
 
+/// The opening, and then the items.
+type Requests = tokio_stream::adapters::Chain<
+    tokio_stream::Once<pb::BatchRedeemRequest>,
+    ReceiverStream<pb::BatchRedeemRequest>,
+>;
+
 /// Takes what the server sends, up to the summary. The outer error is ours, the inner the call's.
 async fn converse(
     server: &Server,
-    requests: mpsc::Receiver<pb::BatchRedeemRequest>,
+    requests: Requests,
     progress: &Progress,
     results: &mut Results,
-    each: &mut impl FnMut(&Outcome) -> anyhow::Result<()>,
+    each: &mut Each<impl FnMut(&Outcome) -> anyhow::Result<()>>,
 ) -> anyhow::Result<Result<(), Status>> {
-    let call = server.redemptions().batch_redeem(ReceiverStream::new(requests)).await;
+    let call = server.redemptions().batch_redeem(requests).await;
     let mut replies = match call {
         Ok(reply) => reply.into_inner(),
         Err(status) => return Ok(Err(status)),
@@ -194,7 +246,7 @@ async fn converse(
         match message {
             Some(Message::Result(result)) => {
                 if let Some(outcome) = results.note(result) {
-                    each(&outcome)?;
+                    each.tell(&outcome)?;
                 }
             }
             Some(Message::Progress(now)) => progress.show(&now),

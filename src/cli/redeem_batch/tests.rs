@@ -3,7 +3,10 @@
 use std::{io::Write as _, sync::atomic::Ordering};
 
 use super::*;
-use crate::cli::fake::{Fake, serve};
+use crate::cli::{
+    client::Server,
+    fake::{Fake, serve},
+};
 
 /// Ten good cards, a bad one, and one of another pool.
 fn file() -> tempfile::NamedTempFile {
@@ -15,9 +18,8 @@ fn file() -> tempfile::NamedTempFile {
     file
 }
 
-fn batch(file: &tempfile::NamedTempFile) -> Batch {
+pub(super) fn batch() -> Batch {
     Batch {
-        file: file.path().to_owned(),
         pool_id: PoolId::parse("p").unwrap(),
         batch_id: BatchId::parse("b").unwrap(),
         holder: Holder::parse("h").unwrap(),
@@ -27,19 +29,29 @@ fn batch(file: &tempfile::NamedTempFile) -> Batch {
     }
 }
 
+/// Checks and runs it.
+async fn redeem_file(
+    server: &Server,
+    file: &tempfile::NamedTempFile,
+    each: impl FnMut(&Outcome) -> anyhow::Result<()>,
+) -> (Done, anyhow::Result<()>) {
+    let (cards, progress) = (CardFile::open(file.path()).unwrap(), Progress::new("p".into()));
+    let ready = prepare(server, &batch(), &cards, &progress).await.unwrap();
+    redeem(server, &ready, &progress, std::future::pending(), each).await
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_batch_goes_on_after_a_lost_connection_and_tells_every_outcome_once() {
     let fake = Fake { lose: 2, ..Fake::default() };
     let server = serve(fake.clone()).await;
-    let file = file();
     let mut told = Vec::new();
-    let done = redeem(&server, &batch(&file), &Progress::new("p".into()), |outcome| {
+    let (done, ended) = redeem_file(&server, &file(), |outcome| {
         told.push(outcome.row()[0].as_str().unwrap().to_owned());
         Ok(())
     })
-    .await
-    .unwrap();
+    .await;
 
+    ended.unwrap();
     assert_eq!(fake.opened.load(Ordering::Relaxed), 3);
     told.sort();
     told.dedup();
@@ -49,19 +61,55 @@ async fn a_batch_goes_on_after_a_lost_connection_and_tells_every_outcome_once() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_never_gets_further_is_given_up() {
+async fn a_batch_that_gets_no_further_fails_and_tells_what_is_known() {
     let fake = Fake { lose: u32::MAX, ..Fake::default() };
     let server = serve(fake.clone()).await;
-    let file = file();
     let mut told = 0;
-    let error = redeem(&server, &batch(&file), &Progress::new("p".into()), |_| {
+    let (done, ended) = redeem_file(&server, &file(), |_| {
         told += 1;
         Ok(())
     })
-    .await
-    .unwrap_err();
+    .await;
 
-    assert!(error.to_string().contains("run the same command again"), "{error}");
-    assert_eq!(told, 2);
+    let error = ended.unwrap_err();
+    assert!(error.to_string().contains("6 times in a row"), "{error}");
+    assert_eq!((told, done.tally.succeeded), (2, 2));
     assert_eq!(fake.opened.load(Ordering::Relaxed), 6);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_output_that_fails_is_written_to_once_and_ends_the_batch() {
+    let server = serve(Fake::default()).await;
+    let mut tries = 0;
+    let (_, ended) = redeem_file(&server, &file(), |_| {
+        tries += 1;
+        anyhow::bail!("full")
+    })
+    .await;
+    assert_eq!((tries, &*ended.unwrap_err().to_string()), (1, "full"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_changes_between_two_readings_is_found_out() {
+    let server = serve(Fake::default()).await;
+    let mut file = file();
+    let (cards, progress) = (CardFile::open(file.path()).unwrap(), Progress::new("p".into()));
+    let ready = prepare(&server, &batch(), &cards, &progress).await.unwrap();
+    writeln!(file, "CODE-0010,").unwrap();
+    let (_, ended) = redeem(&server, &ready, &progress, std::future::pending(), |_| Ok(())).await;
+    assert!(ended.unwrap_err().to_string().contains("changed meanwhile"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_without_rows_is_an_error_and_so_is_one_that_is_no_file() {
+    let server = serve(Fake::default()).await;
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    writeln!(file, "code\r\n\r").unwrap();
+    let (cards, progress) = (CardFile::open(file.path()).unwrap(), Progress::new("p".into()));
+    let error = prepare(&server, &batch(), &cards, &progress).await.err().unwrap();
+    assert!(error.to_string().contains("has no rows"), "{error}");
+    for no_file in ["/dev/null", "/"] {
+        let error = CardFile::open(Path::new(no_file)).unwrap_err().to_string();
+        assert!(error.contains("is not a file"), "{error}");
+    }
 }

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::{
-    tests::{CALLS, ID, OTHER, http, raw, step},
+    tests::{CALLS, ID, OTHER, http, raw, reused, step},
     *,
 };
 
@@ -57,6 +57,17 @@ proptest! {
         match step(call, Doubt::InDoubt, &http(status, body.clone())) {
             Step::SendAgain { .. } => prop_assert!(false, "sends again"),
             Step::Settle(_) => prop_assert_eq!(&body["key"], ID),
+            _ => {}
+        }
+    }
+
+    /// On a connection that carried another request before, only our own key is proof of anything.
+    #[test]
+    fn a_connection_that_is_used_again_proves_nothing(
+        status in status(), body in body(), call in proptest::sample::select(&CALLS)
+    ) {
+        match step(call, Doubt::FirstSend, &reused(status, &body)) {
+            Step::SendAgain { .. } | Step::Settle(_) => prop_assert_eq!(&body["key"], ID),
             _ => {}
         }
     }

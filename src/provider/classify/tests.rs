@@ -3,7 +3,11 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::domain::{id::AccountId, redemption::CardCode};
+use crate::domain::{
+    id::AccountId,
+    money::{Currency, MAX_AMOUNT_MINOR},
+    redemption::CardCode,
+};
 
 pub(super) const ID: &str = "0190163d-8694-739b-aea5-966c26f8ad90";
 pub(super) const OTHER: &str = "0190163d-8694-739b-aea5-966c26f8ad91";
@@ -28,7 +32,17 @@ pub(super) fn http(status: u16, body: Value) -> Answer {
 }
 
 pub(super) fn raw(status: u16, body: &str) -> Answer {
-    Answer::Http(HttpAnswer { status, retry_after: None, body: body.to_owned().into() })
+    answered(status, body, true)
+}
+
+/// The same on a connection that carried another request before.
+pub(super) fn reused(status: u16, body: &Value) -> Answer {
+    answered(status, &body.to_string(), false)
+}
+
+fn answered(status: u16, body: &str, first_on_connection: bool) -> Answer {
+    let body = body.to_owned().into();
+    Answer::Http(HttpAnswer { status, retry_after: None, first_on_connection, body })
 }
 
 /// A well-formed success, with some fields replaced.
@@ -202,13 +216,13 @@ fn processing_and_in_progress_are_looked_up() {
 #[test]
 fn not_executed_is_sent_again_on_a_first_send_and_looked_up_in_doubt() {
     for status in [429, 503] {
-        let body = json!({"executed": false, "retry_after_ms": 70, "error": {"not": "a text"}});
+        let body = json!({"executed": false, "retry_after_ms": 170, "error": {"not": "a text"}});
         let answer = http(status, body);
         match step(Call::Send, Doubt::FirstSend, &answer) {
             Step::SendAgain { give_up, after } => {
                 assert_eq!(give_up.reason, reason::PROVIDER_BUSY);
                 assert!(!give_up.code_spent);
-                assert_eq!(after, Some(Duration::from_millis(70)));
+                assert_eq!(after, Some(Duration::from_millis(170)));
             }
             other => panic!("{other:?}"),
         }
@@ -230,6 +244,7 @@ fn the_wait_that_is_asked_for_is_bounded() {
         let answer = Answer::Http(HttpAnswer {
             status: 503,
             retry_after: Some(Duration::from_secs(retry_after)),
+            first_on_connection: true,
             body: r#"{"executed":false}"#.into(),
         });
         match step(Call::Send, Doubt::FirstSend, &answer) {
@@ -257,8 +272,14 @@ fn a_cancelled_key_is_a_failure_that_spent_nothing() {
             assert!(is_in_doubt(&step(call, doubt, &http(410, tombstone.clone()))));
         }
     }
-    assert!(is_cancelled(&step(Call::Send, Doubt::FirstSend, &raw(410, ""))));
-    assert!(is_in_doubt(&step(Call::Send, Doubt::InDoubt, &raw(410, ""))));
+    let keyless = json!({"state": "cancelled"});
+    assert!(is_cancelled(&step(Call::Send, Doubt::FirstSend, &http(410, keyless.clone()))));
+    assert!(is_in_doubt(&step(Call::Send, Doubt::InDoubt, &http(410, keyless))));
+    assert!(is_cancelled(&step(Call::Send, Doubt::InDoubt, &http(410, json!({"key": ID})))));
+    // Anybody between may say 410.
+    for body in ["", "{}", "<html><body>Gone</body></html>", "[]", r#"{"error":"GONE"}"#] {
+        always_in_doubt(&raw(410, body));
+    }
     always_in_doubt(&http(410, json!({"key": OTHER, "state": "cancelled"})));
     always_in_doubt(&http(410, success(json!({}))));
     always_in_doubt(&http(200, json!({"state": "cancelled"})));
@@ -297,7 +318,11 @@ fn a_malformed_body_is_in_doubt() {
         json!({"amount_minor": 50.5}),
         json!({"amount_minor": "5000"}),
         json!({"amount_minor": null}),
-        json!({"currency_code": "eur"}),
+        json!({"currency_code": "EURO"}),
+        json!({"currency_code": 978}),
+        json!({"key": 7}),
+        json!({"failure": "none"}),
+        json!({"failure": false}),
         json!({"currency_code": null}),
         json!({"account_ref": null}),
         json!({"provider_ref": null}),
@@ -322,6 +347,163 @@ fn a_malformed_body_is_in_doubt() {
     for body in ["", "null", "[]", "{}", "7", "{\"key\":", "<html>", "\u{0}"] {
         always_in_doubt(&raw(200, body));
         always_in_doubt(&raw(402, body));
+    }
+}
+
+/// On a connection that carried another request before, an answer that does not say what it is about may
+/// be to that one, or to none.
+#[test]
+fn an_answer_without_our_key_is_definite_only_on_a_connection_of_its_own() {
+    let cancelled = json!({"state": "cancelled"});
+    for (status, whole) in [(402, refusal(json!({}))), (200, refusal(json!({}))), (410, cancelled)]
+    {
+        let mut keyless = whole.clone();
+        keyless.as_object_mut().unwrap().remove("key");
+        let mut named = keyless.clone();
+        named["key"] = json!(ID);
+        for (body, first, wanted) in [
+            (&keyless, true, "settled"),
+            (&keyless, false, "unproven"),
+            (&named, true, "settled"),
+            (&named, false, "settled"),
+        ] {
+            let answer = answered(status, &body.to_string(), first);
+            let found = match step(Call::Send, Doubt::FirstSend, &answer) {
+                Step::Settle(Verdict::Failed(_)) => "settled",
+                Step::Unproven { .. } => "unproven",
+                other => panic!("{status} {body}: {other:?}"),
+            };
+            assert_eq!(found, wanted, "{status} {body} first: {first}");
+        }
+        assert!(is_in_doubt(&step(Call::Send, Doubt::InDoubt, &reused(status, &keyless))));
+    }
+    for status in [429, 503] {
+        let told = |body: &Value, first| {
+            step(Call::Send, Doubt::FirstSend, &answered(status, &body.to_string(), first))
+        };
+        let keyless = json!({"executed": false});
+        assert!(matches!(told(&keyless, true), Step::SendAgain { .. }));
+        assert!(matches!(told(&keyless, false), Step::Busy { .. }));
+        let ours = json!({"executed": false, "key": ID});
+        assert!(matches!(told(&ours, false), Step::SendAgain { .. }));
+        let another = json!({"executed": false, "key": OTHER});
+        assert!(matches!(told(&another, true), Step::Busy { .. }));
+    }
+    // What our own key tells is no other's, wherever it comes.
+    let credited = step(Call::Send, Doubt::FirstSend, &reused(201, &success(json!({}))));
+    assert!(matches!(credited, Step::Settle(Verdict::Succeeded { .. })));
+}
+
+#[test]
+fn what_loses_nothing_is_taken_as_it_is_meant() {
+    let wanted =
+        Step::Settle(Verdict::Succeeded { amount: eur(5000), provider_ref: "P-1".to_owned() });
+    let whole = success(json!({})).to_string();
+    for body in [
+        whole.replace("5000", "5000.0"),
+        whole.replace("5000", "5e3"),
+        whole.replace("EUR", "eur"),
+        whole.replace("EUR", "Eur"),
+        format!("\u{feff}{whole}\r\n"),
+        whole.replace("\"balance_minor\":5000", "\"balance_minor\":\"12\""),
+        whole.replace('{', "{\"poll_after_ms\": \"soon\", "),
+        whole.replace('{', &format!("{{\"key\": \"{ID}\", \"failure\": null, ")),
+    ] {
+        for doubt in BOTH {
+            assert_eq!(step(Call::Send, doubt, &raw(201, &body)), wanted, "{body}");
+        }
+    }
+    let refused = refusal(json!({"amount_minor": "?", "balance_minor": "12"}));
+    assert_eq!(step(Call::Send, Doubt::FirstSend, &http(402, refused)), used());
+    let mut refused = refusal(json!({}));
+    refused["failure"]["message"] = json!({"not": "a text"});
+    let step = step(Call::Send, Doubt::FirstSend, &http(402, refused));
+    assert!(matches!(step, Step::Settle(Verdict::Failed(failure)) if failure.message.is_empty()));
+}
+
+#[test]
+fn a_field_that_is_given_twice_with_different_values_settles_nothing() {
+    let whole = success(json!({})).to_string();
+    let refused = refusal(json!({})).to_string();
+    for (status, body) in [
+        (201, whole.replace('{', "{\"state\": \"failed\", ")),
+        (201, whole.replace('{', "{\"amount_minor\": 1, ")),
+        (201, whole.replace('{', &format!("{{\"key\": \"{OTHER}\", "))),
+        (201, whole.replace('{', "{\"key\": null, ")),
+        (402, refused.replace("\"code_spent\"", "\"code_spent\": false, \"code_spent\"")),
+        (402, refused.replacen('{', "{\"state\": \"succeeded\", ", 1)),
+    ] {
+        for doubt in BOTH {
+            let step = step(Call::Send, doubt, &raw(status, &body));
+            assert!(is_in_doubt(&step), "{body}: {step:?}");
+        }
+    }
+    let busy = r#"{"executed": false, "executed": true}"#;
+    assert!(is_in_doubt(&step(Call::Send, Doubt::FirstSend, &raw(503, busy))));
+}
+
+#[test]
+fn what_is_wrong_is_named_by_its_field_and_not_by_what_it_says() {
+    let told = |status, body: &str| match step(Call::Send, Doubt::FirstSend, &raw(status, body)) {
+        Step::InDoubt { answer } => answer,
+        other => panic!("{body}: {other:?}"),
+    };
+    let of_success = |change| told(201, &success(change).to_string());
+    assert_eq!(
+        of_success(json!({"amount_minor": 1000.5})),
+        "HTTP 201, but amount_minor is not a whole number"
+    );
+    assert_eq!(of_success(json!({"account_ref": null})), "HTTP 201, but account_ref is missing");
+    assert_eq!(of_success(json!({"state": CODE})), format!("HTTP 201, but {NO_STATE}"));
+    let all = json!({
+        "key": null, "provider_ref": "", "account_ref": 7, "amount_minor": CODE,
+        "currency_code": CODE, "failure": {},
+    });
+    assert_eq!(
+        of_success(all),
+        "HTTP 201, but key is missing; provider_ref is empty; account_ref is not a text; amount_minor \
+         is not a whole number; currency_code is not a currency's three letters; failure is there \
+         although state is succeeded"
+    );
+    let bounds = of_success(json!({"amount_minor": MAX_AMOUNT_MINOR + 1}));
+    assert!(bounds.contains("amount_minor is not between 0 and "), "{bounds}");
+    assert_eq!(
+        told(402, r#"{"failure": {}}"#),
+        "HTTP 402, but failure.code is missing; failure.code_spent is missing"
+    );
+    assert_eq!(told(402, "<html>"), "HTTP 402, but the body is not JSON but begins like HTML");
+    assert_eq!(told(410, "{}"), "HTTP 410, but key and state are missing");
+    assert_eq!(told(200, ""), "HTTP 200, but the body is empty");
+    assert_eq!(
+        told(201, "{\"key\":\"half of an ans"),
+        "HTTP 201, but the body is JSON that breaks off"
+    );
+}
+
+#[test]
+fn a_wait_that_is_asked_for_is_never_shorter_than_the_least() {
+    for body in [
+        json!({"executed": false, "retry_after_ms": 0}),
+        json!({"executed": false, "retry_after_ms": 0.0}),
+        json!({"executed": false, "retry_after_ms": 1}),
+    ] {
+        match step(Call::Send, Doubt::FirstSend, &http(503, body)) {
+            Step::SendAgain { after, .. } => assert_eq!(after, Some(MIN_AFTER)),
+            other => panic!("{other:?}"),
+        }
+    }
+    for (poll, wanted) in [
+        (json!(0), Some(MIN_AFTER)),
+        (json!(-1), None),
+        (json!("0"), None),
+        (json!(1e300), Some(MAX_AFTER)),
+        (json!(250.0), Some(Duration::from_millis(250))),
+    ] {
+        let answer = http(202, json!({"state": "processing", "poll_after_ms": poll}));
+        match step(Call::Send, Doubt::FirstSend, &answer) {
+            Step::LookUp { after, .. } => assert_eq!(after, wanted, "{poll}"),
+            other => panic!("{other:?}"),
+        }
     }
 }
 

@@ -14,7 +14,7 @@ use std::{
 use anyhow::Context as _;
 use bytes::BytesMut;
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
-use rustix::net::sockopt;
+use rustix::net::{RecvFlags, recv, sockopt};
 use rustls::{ClientConfig, pki_types::ServerName};
 use rustls_platform_verifier::ConfigVerifierExt as _;
 use tokio::{
@@ -22,7 +22,7 @@ use tokio::{
     net::{TcpStream, lookup_host},
     time::{sleep, timeout},
 };
-use tokio_rustls::TlsConnector;
+use tokio_rustls::{TlsConnector, client::TlsStream};
 use url::{Host, Url};
 
 /// How long one address of a name may take before the next one is tried beside it.
@@ -81,8 +81,8 @@ impl Connector {
         let tcp = first_to_connect(addrs).await?;
         prepare(&tcp)?;
         match &self.tls {
-            None => Ok(Connection(Box::new(tcp))),
-            Some((tls, name)) => Ok(Connection(Box::new(tls.connect(name.clone(), tcp).await?))),
+            None => Ok(Connection::new(tcp)),
+            Some((tls, name)) => Ok(Connection::new(tls.connect(name.clone(), tcp).await?)),
         }
     }
 }
@@ -140,17 +140,61 @@ fn prepare(tcp: &TcpStream) -> io::Result<()> {
     Ok(())
 }
 
-trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+pub(super) trait Io: AsyncRead + AsyncWrite + Send + Unpin {
+    /// The socket, where every byte that comes on it is the server's word.
+    fn plain(&self) -> Option<&TcpStream>;
+}
 
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
+impl Io for TcpStream {
+    fn plain(&self) -> Option<&TcpStream> {
+        Some(self)
+    }
+}
+
+impl Io for TlsStream<TcpStream> {
+    fn plain(&self) -> Option<&TcpStream> {
+        None
+    }
+}
 
 /// A connection to the server, with TLS or without.
-pub(super) struct Connection(Box<dyn Io>);
+pub(super) struct Connection {
+    io: Box<dyn Io>,
+    /// Whether a request was written on it.
+    is_used: bool,
+}
 
 impl Connection {
+    pub(super) fn new(io: impl Io + 'static) -> Self {
+        Self { io: Box::new(io), is_used: false }
+    }
+
+    /// Whether a request was written on it.
+    pub(super) fn is_used(&self) -> bool {
+        self.is_used
+    }
+
+    /// Writes a request. Fails when anything comes before the last of it was written: that is no answer
+    /// to it.
     pub(super) async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.0.write_all(bytes).await?;
-        self.0.flush().await
+        let mut left = bytes;
+        while !left.is_empty() {
+            let written = poll_fn(|context| {
+                // Before the first part the caller has made sure.
+                let is_broken_into = left.len() < bytes.len() && self.is_broken_into(context);
+                self.is_used = true;
+                if is_broken_into {
+                    let why = "the server spoke before it had the whole request";
+                    return Poll::Ready(Err(io::Error::other(why)));
+                }
+                Pin::new(&mut self.io).poll_write(context, left)
+            });
+            match written.await? {
+                0 => return Err(io::ErrorKind::WriteZero.into()),
+                written => left = &left[written..],
+            }
+        }
+        self.io.flush().await
     }
 
     /// Reads what is there, or waits for it; 0 at the end. Nothing is allocated while it waits.
@@ -165,13 +209,24 @@ impl Connection {
     ) -> Poll<io::Result<usize>> {
         let mut space = [MaybeUninit::uninit(); READ_BYTES];
         let mut space = ReadBuf::uninit(&mut space);
-        ready!(Pin::new(&mut self.0).poll_read(context, &mut space))?;
+        ready!(Pin::new(&mut self.io).poll_read(context, &mut space))?;
         into.extend_from_slice(space.filled());
         Poll::Ready(Ok(space.filled().len()))
     }
 
-    /// Whether nothing came, not even the end, since the last answer.
+    /// Whether anything came; if not, the writer hears of it when it does.
+    fn is_broken_into(&mut self, context: &mut Context<'_>) -> bool {
+        !self.is_quiet() || self.poll_read(context, &mut BytesMut::new()).is_ready()
+    }
+
+    /// Whether nothing came, not even the end, since the last answer. Where it is not quiet it must be
+    /// closed.
     pub(super) fn is_quiet(&mut self) -> bool {
+        if let Some(tcp) = self.io.plain() {
+            // The kernel is asked: the runtime may not have heard yet of what came a moment ago.
+            let peeked = recv(tcp, &mut [0; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT);
+            return matches!(peeked, Err(rustix::io::Errno::AGAIN));
+        }
         let mut surplus = BytesMut::new();
         self.poll_read(&mut Context::from_waker(Waker::noop()), &mut surplus).is_pending()
     }

@@ -5,9 +5,11 @@
 //! it is written, and room for the answer is made when it comes. It reads heads and chunks with the
 //! parser that hyper uses.
 //!
-//! Nothing is tried twice. An unused connection is looked at before it is used again, so that a request
-//! is not written where the provider has hung up already; once the first byte is written, only a whole
-//! answer is an answer.
+//! Nothing is tried twice. A connection is used only while nothing came on it that nobody asked for, so
+//! that a request is not written where the provider has hung up already, or speaks unasked; once the first
+//! byte is written, only a whole answer is an answer. An answer says whether its connection had carried
+//! another request, and one that does not name what it is about ends a connection that had: what comes
+//! next on it could be one answer behind.
 
 mod connect;
 mod idle;
@@ -50,6 +52,17 @@ pub(super) struct Limits {
 
 /// A request as it is written: it may hold a code.
 pub(super) struct Written(Vec<u8>);
+
+/// A call to make.
+pub(super) struct Call {
+    pub(super) request: Written,
+    /// The longest body that is read of its answer.
+    pub(super) max_bytes: usize,
+    /// What the answer is to be about, where it can say so.
+    pub(super) about: Option<RedemptionId>,
+    /// Only over a connection that carries no other request before.
+    pub(super) alone: bool,
+}
 
 /// The lines may hold a token.
 impl fmt::Debug for Http {
@@ -123,25 +136,26 @@ impl Http {
     }
 
     /// Makes one call and reads its answer to the end.
-    pub(super) async fn call(&self, request: Written, max_bytes: usize) -> Answer {
-        match timeout(self.timeout, self.exchange(request, max_bytes)).await {
+    pub(super) async fn call(&self, call: Call) -> Answer {
+        match timeout(self.timeout, self.exchange(call)).await {
             Ok(answer) => answer,
             // Whatever it interrupted: this alone never proves that nothing left.
             Err(_) => Answer::Lost("no answer in time".to_owned()),
         }
     }
 
-    async fn exchange(&self, request: Written, max_bytes: usize) -> Answer {
-        let connection = match self.idle.take() {
+    async fn exchange(&self, call: Call) -> Answer {
+        let kept = if call.alone { None } else { self.idle.take() };
+        let connection = match kept {
             Some(connection) => connection,
             // In a box of its own: what it needs is not kept while the answer is waited for.
-            None => match Box::pin(self.connector.connect()).await {
+            None => match Box::pin(self.connect()).await {
                 Ok(connection) => connection,
                 // Only this proves that nothing left.
                 Err(why) => return Answer::NeverSent(why),
             },
         };
-        match ask(connection, request, max_bytes).await {
+        match ask(connection, call).await {
             Ok((answer, connection)) => {
                 if let Some(connection) = connection {
                     self.idle.put(connection);
@@ -151,14 +165,25 @@ impl Http {
             Err(why) => Answer::Lost(why),
         }
     }
+
+    /// A connection on which nobody has said anything.
+    async fn connect(&self) -> Result<Connection, String> {
+        let mut connection = self.connector.connect().await?;
+        if connection.is_quiet() {
+            Ok(connection)
+        } else {
+            Err("it hung up or spoke before it was asked anything".to_owned())
+        }
+    }
 }
 
 /// Writes the request and reads the answer. Gives the connection back when it may be used again.
 async fn ask(
     mut connection: Connection,
-    request: Written,
-    max_bytes: usize,
+    call: Call,
 ) -> Result<(HttpAnswer, Option<Connection>), String> {
+    let Call { request, max_bytes, about, alone: _ } = call;
+    let first_on_connection = !connection.is_used();
     connection
         .write(&request.0)
         .await
@@ -181,10 +206,18 @@ async fn ask(
             Err(error) => return Err(but(format!("broke off: {error}"))),
         }
     }
+    let body = body.into_bytes();
+    let is_in_step = first_on_connection || about.is_none_or(|id| names(&body, id));
     // What comes after an answer could be taken for the next one's.
-    let again = head.keep_alive && !closed && raw.is_empty();
-    let answer = HttpAnswer { status, retry_after: head.retry_after, body: body.into_bytes() };
+    let again = head.keep_alive && !closed && raw.is_empty() && is_in_step;
+    let answer = HttpAnswer { status, retry_after: head.retry_after, first_on_connection, body };
     Ok((answer, again.then_some(connection)))
+}
+
+/// Whether a body holds the key of a redemption somewhere.
+fn names(body: &[u8], id: RedemptionId) -> bool {
+    let key = id.to_string();
+    body.windows(key.len()).any(|part| part.eq_ignore_ascii_case(key.as_bytes()))
 }
 
 async fn read_head(connection: &mut Connection, raw: &mut BytesMut) -> Result<Head, String> {

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use rustls::{RootCertStore, ServerConfig, pki_types::PrivateKeyDer};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
 };
 use tokio_rustls::TlsAcceptor;
 
@@ -62,11 +62,25 @@ async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
 }
 
 async fn get(http: &Http) -> Answer {
-    http.call(http.get("/x"), 100).await
+    http.call(plain(http.get("/x"))).await
 }
 
+fn plain(request: Written) -> Call {
+    Call { request, max_bytes: 100, about: None, alone: false }
+}
+
+/// The first answer on its connection.
 fn answer(status: u16, body: &'static str) -> Answer {
-    Answer::Http(HttpAnswer { status, retry_after: None, body: body.into() })
+    answer_of(status, body, true)
+}
+
+/// One on a connection that carried another request before.
+fn later(status: u16, body: &'static str) -> Answer {
+    answer_of(status, body, false)
+}
+
+fn answer_of(status: u16, body: &'static str, first_on_connection: bool) -> Answer {
+    Answer::Http(HttpAnswer { status, retry_after: None, first_on_connection, body: body.into() })
 }
 
 #[tokio::test]
@@ -144,8 +158,8 @@ const HELLO: &str = "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello";
 async fn a_connection_is_used_again_unless_its_next_answer_could_be_mistaken() {
     let (url, connections) = serve(&[HELLO; 3], usize::MAX).await;
     let http = client(&url);
-    for _ in 0..3 {
-        assert_eq!(get(&http).await, answer(200, "hello"));
+    for wanted in [answer(200, "hello"), later(200, "hello"), later(200, "hello")] {
+        assert_eq!(get(&http).await, wanted);
     }
     assert_eq!(connections.load(Ordering::SeqCst), 1);
 
@@ -197,6 +211,70 @@ async fn a_connection_on_which_anything_came_since_is_not_used_again() {
         assert_eq!(get(&http).await, answer(200, "hello"));
         assert_eq!(server.await.unwrap(), 0, "a request was written after {late:?}");
     }
+}
+
+#[tokio::test]
+async fn a_connection_that_may_be_one_answer_behind_is_closed() {
+    let id = RedemptionId::new();
+    let named = format!("{{\"key\":\"{id}\"}}");
+    let whole = |body: &str| -> &'static str {
+        format!("HTTP/1.1 402 No\r\ncontent-length: {}\r\n\r\n{body}", body.len()).leak()
+    };
+    for (second, connections_then) in [("{}", 2), (named.as_str(), 1)] {
+        // What is first on a connection can be to nothing else, whatever it says.
+        let answers = vec![whole("{}"), whole(second), whole("{}")].leak();
+        let (url, connections) = serve(answers, usize::MAX).await;
+        let http = client(&url);
+        let call = || Call { about: Some(id), ..plain(http.get("/x")) };
+        for first_on_connection in [true, false, connections_then == 2] {
+            let answer = http.call(call()).await;
+            let Answer::Http(answer) = answer else { panic!("{answer:?}") };
+            assert_eq!(answer.first_on_connection, first_on_connection, "{second}");
+        }
+        assert_eq!(connections.load(Ordering::SeqCst), connections_then, "{second}");
+    }
+}
+
+#[tokio::test]
+async fn a_call_that_is_to_be_alone_has_a_connection_of_its_own() {
+    let (url, connections) = serve(&[HELLO; 2], usize::MAX).await;
+    let http = client(&url);
+    let alone = || Call { alone: true, ..plain(http.get("/x")) };
+    for calls in 1..=2 {
+        assert_eq!(http.call(alone()).await, answer(200, "hello"));
+        assert_eq!(connections.load(Ordering::SeqCst), calls);
+    }
+    assert_eq!(get(&http).await, later(200, "hello"), "others may use it after that");
+}
+
+#[tokio::test]
+async fn nothing_is_written_where_the_server_speaks_first() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let connection = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    let mut connection = Connection::new(connection);
+    let (mut server, _) = listener.accept().await.unwrap();
+    assert!(connection.is_quiet());
+    server.write_all(b"HTTP/1.1 402 Nobody asked\r\n\r\n").await.unwrap();
+    // Asked of the kernel: the runtime need not have heard of it.
+    until("it is heard", || !connection.is_quiet()).await;
+    assert!(!connection.is_used());
+}
+
+#[tokio::test]
+async fn what_comes_before_the_request_is_written_is_no_answer_to_it() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let http = client(&format!("http://{}", listener.local_addr().unwrap()));
+    tokio::spawn(async move {
+        let (mut tcp, _) = listener.accept().await.unwrap();
+        // It answers when it has heard a part, and reads no more.
+        let _ = tcp.read(&mut [0; 16]).await.unwrap();
+        tcp.write_all(HELLO.as_bytes()).await.unwrap();
+        std::future::pending::<()>().await;
+    });
+    // More than both ends' buffers hold.
+    let request = http.post("/x", None, &vec![b' '; 64 * 1024 * 1024]);
+    let answer = http.call(plain(request)).await;
+    assert!(matches!(&answer, Answer::Lost(why) if why.contains("spoke before")), "{answer:?}");
 }
 
 #[tokio::test]
@@ -262,8 +340,8 @@ async fn tls_is_spoken_with_whom_the_certificate_names() {
     assert!(matches!(wrong, Answer::NeverSent(_)), "{wrong:?}");
     assert_eq!(connections.load(Ordering::SeqCst), 0);
     let http = new(&url);
-    for _ in 0..3 {
-        assert_eq!(get(&http).await, answer(200, "hello"));
+    for wanted in [answer(200, "hello"), later(200, "hello"), later(200, "hello")] {
+        assert_eq!(get(&http).await, wanted);
     }
     assert_eq!(connections.load(Ordering::SeqCst), 1, "it was not used again");
 }
@@ -307,7 +385,7 @@ fn requests_are_written_as_http_has_them() {
 #[test]
 fn a_call_that_waits_is_small() {
     let http = client("http://127.0.0.1:1/");
-    let call = http.call(http.get("/x"), 100);
+    let call = http.call(plain(http.get("/x")));
     assert!(size_of_val(&call) <= 1024, "{} bytes", size_of_val(&call));
 }
 

@@ -146,7 +146,7 @@ async fn count(
     }
     let began = Instant::now();
     let (counts, _) =
-        store.explain_acquire(pool_id, &wish.selector, wish.expected_minor, 0).await?;
+        store.explain_acquire(pool_id, &wish.selector, wish.expected_minor, 0, None).await?;
     let until = Instant::now() + FRESH.max(began.elapsed() * FRESH_TIMES);
     known.keep(wish, until, &counts);
     Ok(counts)

@@ -9,9 +9,10 @@
 -- person looked at, null where nothing is named),
 -- $14 what is wrong with the account, where that is why it failed (LOGIN_INVALID, LIMIT_REACHED,
 -- THROTTLED; else null): it is left in peace for a while, $15 whether it is inferred: a failure that only
--- follows from what this server sent, and holds only while nobody else has taken over.
+-- follows from what this server sent, and holds only while nobody else has taken over; $17 the state that
+-- the person who resolved it saw (null unless a person did): in another one more is known of it by now.
 -- No redemption may be named twice. One without a row in the answer is settled already, or unknown, or
--- in doubt where the outcome is inferred.
+-- in doubt where the outcome is inferred, or in another state than was seen.
 WITH due AS MATERIALIZED (
     SELECT
         o.*, r.account_id,
@@ -50,11 +51,11 @@ WITH due AS MATERIALIZED (
     FROM unnest(
         $2::uuid[], $3::text[], $4::bigint[], $5::text[], $6::text[], $7::text[], $8::text[],
         $9::bool[], $10::int[], $11::text[], $12::text[], $13::text[], $14::text[], $15::bool[],
-        $16::text[]
+        $16::text[], $17::text[]
     ) AS o (
         redemption_id, state, amount_minor, amount_currency, provider_ref, failure_reason,
         failure_message, code_spent, attempts, actor, resolved_by, resolution_reason, hold_cause,
-        inferred, resolution_evidence
+        inferred, resolution_evidence, seen_state
     )
     JOIN redemptions r ON r.pool_id = $1 AND r.redemption_id = o.redemption_id
     JOIN accounts a ON a.pool_id = $1 AND a.account_id = r.account_id
@@ -65,6 +66,7 @@ WITH due AS MATERIALIZED (
       -- Not by the states that are open: one row after the other is looked up by its key.
       AND r.finished_at IS NULL
       AND (NOT o.inferred OR r.state = 'SUBMITTED')
+      AND r.state = COALESCE(o.seen_state, r.state)
     ORDER BY a.account_id
     FOR NO KEY UPDATE OF a
 ),
@@ -90,6 +92,7 @@ settled AS (
       AND r.redemption_id = o.redemption_id
       AND r.finished_at IS NULL
       AND (NOT o.inferred OR r.state = 'SUBMITTED')
+      AND r.state = COALESCE(o.seen_state, r.state)
     RETURNING
         r.redemption_id, r.account_id, r.fencing_token, r.request_id, r.holder, r.state, r.code_last4,
         r.expected_minor, r.expected_learned, r.amount_minor, r.amount_currency, r.provider_ref,

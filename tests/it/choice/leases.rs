@@ -134,6 +134,7 @@ impl Bench {
             attempts: 1,
             actor: "test".to_owned(),
             resolution: None,
+            seen: None,
             hold: match outcome {
                 Outcome::AccountFailed(Cause::LoginInvalid) => Some(HoldCause::LoginInvalid),
                 Outcome::AccountFailed(Cause::LimitReached) => Some(HoldCause::LimitReached),

@@ -271,6 +271,7 @@ async fn a_credit_fills_in_the_database_what_the_rule_says() {
                 attempts: 1,
                 actor: "test".to_owned(),
                 resolution: None,
+                seen: None,
                 hold: None,
                 inferred: false,
             };

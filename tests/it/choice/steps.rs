@@ -189,7 +189,7 @@ impl Bench {
         let limit = i64::try_from(self.names.len()).unwrap();
         let selector = selector(wish);
         let explained =
-            self.store.explain_acquire(&self.pool_id, &selector, wish.expected, limit).await;
+            self.store.explain_acquire(&self.pool_id, &selector, wish.expected, limit, None).await;
         let (counts, considered) = explained.unwrap();
         self.tell_time().await;
         let theirs: BTreeMap<_, _> =

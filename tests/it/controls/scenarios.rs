@@ -14,6 +14,7 @@ use holdfast::{
 use super::{POOL, Stage};
 use crate::support::{
     checks::Broken,
+    proxy::http::{Fault::SpeakBefore, request, unasked},
     wait::eventually,
     world::{Clients, INVALID_ACCOUNT, lease, reason, seconds},
 };
@@ -282,6 +283,21 @@ pub(super) async fn a_server_gives_up_after_it_was_overtaken(stage: &mut Stage) 
     stage.fleet.set_faults(&Faults { lookup_error: 100.0, ..Faults::default() }).await;
     stage.fleet.servers[0].go_on();
     let _ = first_call.await;
+    Vec::new()
+}
+
+/// A connection is used again, and a refusal that names nobody comes on it as the next request leaves.
+pub(super) async fn a_provider_speaks_unasked(stage: &mut Stage) -> Vec<Broken> {
+    let proxy = stage.fleet.go_through_a_proxy();
+    let refusal = unasked(402, r#"{"failure":{"code":"STALE","code_spent":false}}"#);
+    let spoken = proxy.fault(request("POST", "/redemptions").always(), SpeakBefore(refusal));
+    let mut clients = begin(stage, "").await;
+    for card in ["first", "second"] {
+        let held = acquire(&mut clients, 60.0).await;
+        let code = stage.fleet.code(card);
+        redeem(&mut clients, &held, card, &code).await.unwrap();
+    }
+    spoken.wait(1).await;
     Vec::new()
 }
 

@@ -5,7 +5,10 @@ use std::{
     fs::{self, File},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
     thread,
     time::Duration,
 };
@@ -22,6 +25,7 @@ use super::{
     checks::{self, Scene},
     cluster::TestDatabase,
     journal::Journal,
+    proxy::{Proxy, http::Http},
     wait::eventually,
     world::{Clients, fresh_database},
 };
@@ -183,6 +187,8 @@ pub(crate) struct Fleet {
     setup: Setup,
     number: u32,
     provider: Option<Process>,
+    /// What servers that are started from now on reach the provider through.
+    before_provider: Option<Arc<Proxy<Http>>>,
     database: Option<TestDatabase>,
     folder: Option<TempDir>,
     /// It is torn down, or another is that took its parts.
@@ -219,6 +225,7 @@ impl Fleet {
             setup,
             number: NUMBER.fetch_add(1, Ordering::Relaxed),
             provider: Some(provider),
+            before_provider: None,
             database,
             folder: Some(folder),
             is_over: false,
@@ -240,7 +247,10 @@ impl Fleet {
 
     async fn new_server(&self, listen: &str, env: &[(&str, &str)]) -> Process {
         let folder = self.folder();
-        let provider_url = format!("http://{}", self.provider.as_ref().unwrap().addr);
+        let provider_url = match &self.before_provider {
+            Some(proxy) => proxy.url(),
+            None => format!("http://{}", self.provider.as_ref().unwrap().addr),
+        };
         let key = folder.join(secret::FILE_NAME);
         let mut args = vec![
             "serve".to_owned(),
@@ -265,6 +275,14 @@ impl Fleet {
         let mut env = env.to_vec();
         env.push(("HOLDFAST_DATABASE_URL", &self.db_url));
         Process::start("server", folder, &args, &env).await
+    }
+
+    /// A proxy through which servers that are started from now on reach the provider.
+    pub(crate) fn go_through_a_proxy(&mut self) -> Arc<Proxy<Http>> {
+        let provider = self.provider.as_ref().unwrap().addr.parse().unwrap();
+        let proxy = Arc::new(Proxy::<Http>::before(provider));
+        self.before_provider = Some(Arc::clone(&proxy));
+        proxy
     }
 
     /// Whether the first server has ended or stands still.
@@ -368,6 +386,7 @@ impl Drop for Fleet {
             setup: self.setup.clone(),
             number: self.number,
             provider: self.provider.take(),
+            before_provider: self.before_provider.take(),
             database: self.database.take(),
             folder: self.folder.take(),
             is_over: true,

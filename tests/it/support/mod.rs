@@ -10,6 +10,7 @@ pub(crate) mod load;
 pub(crate) mod logs;
 pub(crate) mod plans;
 pub(crate) mod postgres;
+pub(crate) mod program;
 pub(crate) mod proxy;
 pub(crate) mod statements;
 pub(crate) mod wait;

@@ -23,6 +23,9 @@ pub(crate) enum Fault {
     DelayRequest(Duration),
     /// The server has answered in full; the reply comes later.
     DelayReply(Duration),
+    /// On a connection that carried another request before: the server has answered in full, and these
+    /// bytes come before its reply, as if it had spoken unasked while the request was on its way.
+    SpeakBefore(String),
 }
 
 /// A method, and how a path begins.
@@ -35,6 +38,11 @@ pub(crate) struct Request {
 /// The requests with a method whose path begins with `prefix`.
 pub(crate) fn request(method: &str, prefix: &str) -> When<Request> {
     When::first(Request { method: method.to_owned(), prefix: prefix.to_owned() })
+}
+
+/// A whole reply.
+pub(crate) fn unasked(status: u16, body: &str) -> String {
+    format!("HTTP/1.1 {status} Unasked\r\ncontent-length: {}\r\n\r\n{body}", body.len())
 }
 
 /// See [the module](self).
@@ -63,7 +71,7 @@ impl Proxy<Http> {
 impl Protocol for Http {
     async fn serve(&self, mut link: Link) -> Result<(), Ended> {
         let (mut client, mut server) = (Vec::new(), Vec::new());
-        loop {
+        for requests_before in 0.. {
             let request = tokio::select! {
                 request = take(&mut link.from_client, &mut client, Kind::Request) => request?,
                 // Nothing was asked, so the server has ended the connection: its client is to see it.
@@ -72,7 +80,7 @@ impl Protocol for Http {
             let line = request.line();
             let mut words = line.split(' ');
             let (method, path) = (words.next().unwrap_or(""), words.next().unwrap_or(""));
-            let fault = self
+            let mut fault = self
                 .rules
                 .pick(|wanted| wanted.method == method && path.starts_with(&wanted.prefix));
             match &fault {
@@ -103,6 +111,11 @@ impl Protocol for Http {
                     return Err(Ended);
                 }
                 Some((Fault::DelayReply(time), _)) => sleep(*time).await,
+                // What is first on a connection is no answer to anything else.
+                Some((Fault::SpeakBefore(_), _)) if requests_before == 0 => fault = None,
+                Some((Fault::SpeakBefore(bytes), _)) => {
+                    link.to_client.write(bytes.as_bytes()).await?;
+                }
                 _ => {}
             }
             if let Some((_, fired)) = fault {
@@ -113,6 +126,7 @@ impl Protocol for Http {
                 return link.to_client.finish().await;
             }
         }
+        Ok(())
     }
 }
 

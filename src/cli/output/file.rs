@@ -1,0 +1,283 @@
+//! A file of results. What was there is replaced when all is written, and not before.
+//!
+//! Rows are written to a temporary file beside the target, which is renamed over it in the end. When a
+//! run fails half-way, the target is left as it was, and the temporary file is kept under its own name
+//! (`FILE.XXXXXX.partial`), so that no row is lost. Devices, pipes and names of open descriptors
+//! (`/dev/stdout`) are written directly: there is nothing to replace.
+
+use std::{
+    ffi::OsString,
+    fs::{self, File, Metadata, OpenOptions, Permissions},
+    io::{self, Write},
+    os::unix::{
+        ffi::OsStrExt as _,
+        fs::{MetadataExt as _, PermissionsExt as _, fchown},
+    },
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context as _;
+use rustix::fs::{Access, access};
+use tempfile::{Builder, NamedTempFile};
+
+use super::Sink;
+
+/// How many symbolic links are followed, one after another.
+const MAX_LINKS: usize = 40;
+/// The longest name of a target that the temporary file's name repeats, in bytes: names have at most
+/// 255.
+const MAX_NAME_BYTES: usize = 200;
+const SUFFIX: &str = ".partial";
+
+/// A file to write results to, checked and not yet touched.
+pub(crate) struct Target {
+    /// As it was given.
+    name: PathBuf,
+    place: Place,
+}
+
+enum Place {
+    /// A file or the name of a new one, behind all symbolic links; and what is there.
+    File(PathBuf, Option<Metadata>),
+    /// A device or a pipe.
+    Special,
+    /// The name of an open descriptor, such as `/dev/stdout`, that is a file.
+    Descriptor,
+}
+
+impl Target {
+    /// Checks that results can be written there, and that none of the inputs is there. Touches nothing.
+    pub(crate) fn check(name: &Path, inputs: &[&Path]) -> anyhow::Result<Self> {
+        let shown = name.display();
+        let cannot = || format!("the results cannot be written to {shown}");
+        anyhow::ensure!(!name.as_os_str().is_empty(), "--output must name a file");
+        let there = match fs::metadata(name) {
+            Ok(there) => Some(there),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(error).with_context(cannot),
+        };
+        let is_folder = there.as_ref().is_some_and(Metadata::is_dir)
+            || name.as_os_str().as_bytes().ends_with(b"/");
+        anyhow::ensure!(!is_folder, "--output {shown} is a folder: name a file in it");
+        let Some(there) = there else {
+            let folder = folder_of(name);
+            anyhow::ensure!(
+                folder.is_dir(),
+                "--output {shown}: there is no folder {}",
+                folder.display()
+            );
+            let place = resolve(name).with_context(cannot)?;
+            let place = place.with_context(|| format!("--output {shown} is not a file"))?;
+            access(folder_of(&place), Access::WRITE_OK | Access::EXEC_OK).with_context(cannot)?;
+            return Ok(Self { name: name.to_owned(), place: Place::File(place, None) });
+        };
+        if let Some(input) = inputs.iter().find(|input| is_at(&there, input)) {
+            anyhow::bail!(
+                "--output {shown} is the same file as {}, which is read: name another file for the \
+                 results",
+                input.display()
+            );
+        }
+        access(name, Access::WRITE_OK).with_context(cannot)?;
+        let place = if !there.is_file() {
+            Place::Special
+        } else {
+            match resolve(name).with_context(cannot)? {
+                Some(path) => Place::File(path, Some(there)),
+                None => Place::Descriptor,
+            }
+        };
+        Ok(Self { name: name.to_owned(), place })
+    }
+
+    /// Opens it. What is there is left alone until [`Draft::publish`]; without a draft, what is
+    /// written goes there directly.
+    pub(crate) fn open(self) -> anyhow::Result<(Sink, Option<Draft>)> {
+        let cannot = || format!("the results cannot be written to {}", self.name.display());
+        let mut options = OpenOptions::new();
+        let (path, there) = match &self.place {
+            Place::File(path, there) => (path, there.as_ref()),
+            Place::Special => {
+                let file = options.write(true).open(&self.name).with_context(cannot)?;
+                return Ok((Sink::direct(file), None));
+            }
+            Place::Descriptor => {
+                let file = options.append(true).open(&self.name).with_context(cannot)?;
+                return Ok((Sink::direct(file), None));
+            }
+        };
+        let file = temporary(path, there).with_context(cannot)?;
+        let keeps_owner = there.is_none_or(|there| take_over(file.as_file(), there));
+        let rows = file.as_file().try_clone().with_context(cannot)?;
+        let draft = Draft { file, target: path.clone(), name: self.name, in_place: !keeps_owner };
+        Ok((Sink::over(WholeWrites { file: rows, bytes: 0 }), Some(draft)))
+    }
+}
+
+/// Refuses to write to standard output where that is a file which is read: `… FILE >> FILE`.
+pub(crate) fn check_stdout(input: &Path) -> anyhow::Result<()> {
+    let stdout = rustix::fs::fstat(io::stdout());
+    let (Ok(stdout), Ok(there)) = (stdout, fs::metadata(input)) else { return Ok(()) };
+    // The types of these fields differ from system to system.
+    #[allow(clippy::useless_conversion, clippy::unnecessary_cast, reason = "not everywhere")]
+    let is_same = there.is_file() && (stdout.st_dev as u64, stdout.st_ino as u64) == id(&there);
+    anyhow::ensure!(
+        !is_same,
+        "standard output is the file {}, which is read: write the results to another file",
+        input.display()
+    );
+    Ok(())
+}
+
+fn id(file: &Metadata) -> (u64, u64) {
+    (file.dev(), file.ino())
+}
+
+/// Whether a file is the one of that name, under whichever name.
+fn is_at(file: &Metadata, name: &Path) -> bool {
+    fs::metadata(name).is_ok_and(|there| id(&there) == id(file))
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// The name behind all symbolic links, which need not be there; `None` for an open descriptor's.
+fn resolve(name: &Path) -> io::Result<Option<PathBuf>> {
+    let mut path = name.to_owned();
+    for _ in 0..MAX_LINKS {
+        let folder = folder_of(&path).canonicalize()?;
+        if folder.starts_with("/proc") || folder.starts_with("/dev/fd") {
+            return Ok(None);
+        }
+        let Some(last) = path.file_name() else { return Ok(None) };
+        path = folder.join(last);
+        match fs::symlink_metadata(&path) {
+            Ok(there) if there.is_symlink() => path = folder.join(fs::read_link(&path)?),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => return Ok(Some(path)),
+        }
+    }
+    Err(io::Error::other("too many symbolic links"))
+}
+
+/// Makes the temporary file: beside the target; or, where that is not allowed and there is a file
+/// which can be written to, in the folder for such files.
+fn temporary(target: &Path, there: Option<&Metadata>) -> io::Result<NamedTempFile> {
+    let last = target.file_name().unwrap_or_default();
+    let short = last.as_bytes().len() <= MAX_NAME_BYTES;
+    let mut prefix = if short { last.to_owned() } else { OsString::from("results") };
+    prefix.push(".");
+    // A new file's are cut by the umask, as those of any other; an old file's are set below.
+    let mode = if there.is_some() { 0o600 } else { 0o666 };
+    let make = |folder: &Path| {
+        let mut builder = Builder::new();
+        builder.prefix(&prefix).suffix(SUFFIX).permissions(Permissions::from_mode(mode));
+        builder.tempfile_in(folder)
+    };
+    match make(folder_of(target)) {
+        Err(_) if there.is_some() => make(&std::env::temp_dir()),
+        made => made,
+    }
+}
+
+/// Gives the temporary file the owner, the group and the permissions of the file that it replaces.
+/// Answers whether it could.
+fn take_over(file: &File, there: &Metadata) -> bool {
+    let is_alike =
+        file.metadata().is_ok_and(|made| (made.uid(), made.gid()) == (there.uid(), there.gid()));
+    (is_alike || fchown(file, Some(there.uid()), Some(there.gid())).is_ok())
+        && file.set_permissions(Permissions::from_mode(there.mode() & 0o7777)).is_ok()
+}
+
+/// Results that are being written, and the file that they are to be.
+pub(crate) struct Draft {
+    file: NamedTempFile,
+    target: PathBuf,
+    /// The target as it was given.
+    name: PathBuf,
+    /// Whether the target must be written to, because another file would have another owner.
+    in_place: bool,
+}
+
+impl Draft {
+    /// Puts the results in the target's place. If that fails, they are kept.
+    pub(crate) fn publish(self) -> anyhow::Result<()> {
+        let Self { file, target, name, in_place } = self;
+        // An error that the system held back is told here.
+        let synced = file.as_file().sync_all();
+        let (file, moved) = match (synced, in_place) {
+            (Err(error), _) => (file, Err(error)),
+            (Ok(()), true) => {
+                let copied = copy(file.path(), &target);
+                (file, copied)
+            }
+            (Ok(()), false) => match file.persist(&target) {
+                Ok(_) => return Ok(()),
+                // A file that is mounted by itself, or another user's in a shared folder.
+                Err(refused) => {
+                    let copied = copy(refused.file.path(), &target);
+                    (refused.file, copied)
+                }
+            },
+        };
+        moved.with_context(|| match file.keep() {
+            Ok((_, kept)) => format!(
+                "the results are whole in {}, and cannot be put in the place of {}",
+                kept.display(),
+                name.display()
+            ),
+            Err(_) => format!("the results cannot be put in the place of {}", name.display()),
+        })
+    }
+
+    /// Keeps what was written of a run that failed, and says where; `None` if nothing was.
+    pub(crate) fn keep(self) -> Option<String> {
+        let is_empty = self.file.as_file().metadata().is_ok_and(|file| file.len() == 0);
+        let (_, kept) = if is_empty { None } else { self.file.keep().ok() }?;
+        Some(format!(
+            "the results so far are in {}; {} was left as it was",
+            kept.display(),
+            self.name.display()
+        ))
+    }
+
+    /// Where it is being written.
+    pub(crate) fn path(&self) -> PathBuf {
+        self.file.path().to_owned()
+    }
+}
+
+fn copy(from: &Path, to: &Path) -> io::Result<()> {
+    let mut to = OpenOptions::new().write(true).create(true).truncate(true).open(to)?;
+    io::copy(&mut File::open(from)?, &mut to)?;
+    to.sync_all()
+}
+
+/// A new file that ends with a whole write, also when the disk is full.
+struct WholeWrites {
+    file: File,
+    bytes: u64,
+}
+
+impl Write for WholeWrites {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self.file.write_all(bytes) {
+            Ok(()) => {
+                self.bytes += bytes.len() as u64;
+                Ok(bytes.len())
+            }
+            Err(error) => {
+                let _ = self.file.set_len(self.bytes);
+                Err(error)
+            }
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,212 @@
+//! `holdfast redeem-batch` and what it says of its items: the exit code, counts by reason, and advice
+//! that is true.
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use holdfast::simulator::faults::{Fault, Faults, Rule};
+use tempfile::TempDir;
+
+use crate::support::{
+    program::{Finished, run, write_lines},
+    world::World,
+};
+
+/// A folder with files of cards.
+struct Files(TempDir);
+
+impl Files {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn write(&self, header: &str, rows: &[String]) -> PathBuf {
+        write_lines(&self.0.path().join("cards.csv"), header, rows.iter().cloned())
+    }
+}
+
+/// A world whose server is not patient with its provider.
+async fn impatient(provider_url: Option<&str>) -> World {
+    let world = World::with(
+        |args| {
+            args.provider.timeout = Duration::from_millis(300);
+            args.provider.connect_timeout = Duration::from_millis(200);
+            args.provider.send_window = Duration::from_millis(400);
+            if let Some(url) = provider_url {
+                args.provider.url = url.to_owned();
+            }
+        },
+        1,
+    )
+    .await;
+    world.clients(0).await.create_accounts(4).await;
+    world
+}
+
+async fn redeem(world: &World, cards: &Path, batch_id: &str) -> Finished {
+    let cards = cards.to_str().unwrap();
+    let command = ["redeem-batch", cards, "--pool", "pool", "--batch-id", batch_id];
+    run(world, &[&command[..], &["--item-timeout", "1s", "--format", "csv"]].concat()).await
+}
+
+fn busy(code: &str) -> Rule {
+    Rule { code_prefix: code.to_owned(), fault: Fault::Busy, times: u32::MAX }
+}
+
+#[tokio::test]
+async fn cards_that_a_busy_provider_left_unspent_are_exit_code_3_until_a_new_batch_redeems_them() {
+    let (world, files) = (impatient(None).await, Files::new());
+    let [a, b, c] = ["aaaa", "bbbb", "cccc"].map(|name| world.code(name));
+    let cards = files.write("code,amount_minor", &[&a, &b, &c].map(|code| format!("{code},1000")));
+    world.set_faults(Faults { rules: vec![busy(&b), busy(&c)], ..Faults::default() });
+    let counts = "3 items: 1 succeeded, 2 failed (2 of them to redeem again), 0 in doubt";
+    let reason = "2 FAILED PROVIDER_BUSY, code not spent (line-";
+    let advice = "run the same file under a new --batch-id";
+    redeem(&world, &cards, "monday").await.says(3, &[counts, reason, advice]);
+
+    world.set_faults(Faults::default());
+    redeem(&world, &cards, "monday").await.says(3, &[counts, reason, "only repeats its answer"]);
+    let done = redeem(&world, &cards, "tuesday").await;
+    done.says(3, &["3 items: 2 succeeded, 0 failed", "1 REJECTED CODE_IN_USE", "nothing is left"]);
+    assert!(done.said.contains("of batch:monday:line-2"), "{}", done.said);
+    let rest = files.write("code,amount_minor", &[&b, &c].map(|code| format!("{code},1000")));
+    let done = redeem(&world, &rest, "wednesday").await;
+    done.says(3, &["2 REJECTED CODE_IN_USE", "of batch:tuesday:line-3"]);
+}
+
+#[tokio::test]
+async fn cards_that_an_unreachable_provider_left_unspent_are_exit_code_3() {
+    let (world, files) = (impatient(Some("http://127.0.0.1:1")).await, Files::new());
+    let cards = files.write("code,amount_minor", &[format!("{},1000", world.code("aaaa"))]);
+    redeem(&world, &cards, "b").await.says(
+        3,
+        &[
+            "1 failed (1 of them to redeem again)",
+            "1 FAILED PROVIDER_UNREACHABLE, code not spent",
+            "new --batch-id",
+        ],
+    );
+    let unasked = files.write("code", &[world.code("bbbb")]);
+    redeem(&world, &unasked, "c").await.says(
+        3,
+        &[
+            "1 REJECTED INQUIRY_FAILED (line-2)",
+            "amount_minor",
+            "The same command tries them again.",
+        ],
+    );
+}
+
+#[tokio::test]
+async fn cards_that_the_provider_refuses_are_exit_code_0_and_counted_by_reason() {
+    let world = World::with_cards(&[("used", "1000,EUR,DE,used")], |_| {}, 1).await;
+    world.clients(0).await.create_accounts(2).await;
+    let rows = ["used", "none"].map(|name| format!("{},1000", world.code(name)));
+    let files = Files::new();
+    let cards = files.write("code,amount_minor", &rows);
+    let done = redeem(&world, &cards, "b").await;
+    done.says(
+        0,
+        &[
+            "2 items: 0 succeeded, 2 failed, 0 in doubt",
+            "1 FAILED CODE_USED, code spent (line-2): the provider refuses the card",
+            "1 FAILED CODE_UNKNOWN, code not spent (line-3): the provider refuses the card",
+        ],
+    );
+    assert!(!done.said.contains("new --batch-id"), "{}", done.said);
+    let unasked = files.write("code", &[world.code("gone")]);
+    redeem(&world, &unasked, "c").await.says(3, &["1 REJECTED CARD_NOT_REDEEMABLE"]);
+}
+
+#[tokio::test]
+async fn cards_credited_with_another_amount_than_expected_are_counted_and_exit_code_3() {
+    let (world, files) = (World::start().await, Files::new());
+    world.clients(0).await.create_accounts(4).await;
+    let rows: Vec<_> = (0..20).map(|n| format!("{},900", world.code(&format!("{n:04}")))).collect();
+    let cards = files.write("code,amount_minor", &rows);
+    for _ in 0..2 {
+        redeem(&world, &cards, "b").await.says(
+            3,
+            &[
+                "20 items: 20 succeeded (20 with another amount than expected)",
+                "20 SUCCEEDED credited another amount (line-",
+            ],
+        );
+    }
+}
+
+#[tokio::test]
+async fn what_needs_review_and_what_is_in_doubt_are_counted_and_explained_separately() {
+    let (world, files) = (World::start().await, Files::new());
+    world.clients(0).await.create_accounts(4).await;
+    let policy = ["pool", "update", "pool", "--amount-mismatch", "needs-review"];
+    run(&world, &policy).await.says(0, &[]);
+    let (review, doubt) = (world.code("aaaa"), world.code("bbbb"));
+    let cards =
+        files.write("code,amount_minor", &[format!("{review},900"), format!("{doubt},1000")]);
+    let rules = Faults::of_card(&doubt, &[Fault::DropBeforeApply]);
+    world.set_faults(Faults { rules, lookup_error: 100.0, ..Faults::default() });
+    redeem(&world, &cards, "b").await.says(
+        3,
+        &[
+            "2 items: 0 succeeded, 0 failed, 1 in doubt, 1 to review, 0 rejected",
+            "1 NEEDS_REVIEW AMOUNT_MISMATCH (line-2): a person must look",
+            "--state needs-review`, then `holdfast redemption resolve`",
+            "1 IN_DOUBT (line-3): not known yet",
+        ],
+    );
+}
+
+#[tokio::test]
+async fn after_a_file_with_line_numbers_as_names_was_edited_what_is_said_is_true() {
+    let (world, files) = (World::start().await, Files::new());
+    world.clients(0).await.create_accounts(4).await;
+    let [new, a, b, c] = ["new0", "aaaa", "bbbb", "cccc"].map(|name| world.code(name));
+    let header = "code,amount_minor";
+    let row = |code: &String| format!("{code},1000");
+    let cards = files.write(header, &[row(&a), row(&b), row(&c)]);
+    redeem(&world, &cards, "b").await.says(0, &["3 items: 3 succeeded"]);
+
+    let cards = files.write(header, &[row(&new), row(&a), row(&b), row(&c)]);
+    for _ in 0..2 {
+        let done = redeem(&world, &cards, "b").await;
+        done.says(
+            3,
+            &[
+                "4 items: 0 succeeded, 0 failed, 0 in doubt, 0 to review, 4 rejected",
+                "3 REJECTED REQUEST_ID_REUSED (line-2, line-3, line-4)",
+                "the file was edited",
+                "1 REJECTED CODE_IN_USE (line-5 by redemption ",
+                " of batch:b:line-4): the card was redeemed already",
+            ],
+        );
+        assert!(!done.said.contains("tries them again"), "{}", done.said);
+        assert_eq!(done.said.matches("The same command is refused them again.").count(), 2);
+    }
+    let done = redeem(&world, &cards, "c").await;
+    done.says(3, &["1 succeeded", "3 REJECTED CODE_IN_USE", "nothing is left to do"]);
+}
+
+#[tokio::test]
+async fn items_that_got_no_account_are_tried_again_by_the_same_command() {
+    let (world, files) = (World::start().await, Files::new());
+    let cards = files.write("code,amount_minor", &[format!("{},1000", world.code("aaaa"))]);
+    redeem(&world, &cards, "b").await.says(
+        3,
+        &[
+            "1 REJECTED NO_ACCOUNT_AVAILABLE (line-2)",
+            "`holdfast account explain --pool pool` says why",
+            "The same command tries them again.",
+        ],
+    );
+    world.clients(0).await.create_accounts(1).await;
+    redeem(&world, &cards, "b").await.says(0, &["1 items: 1 succeeded"]);
+    run(&world, &["pool", "drain", "pool"]).await.says(0, &[]);
+    let more = files.write("item_id,code", &[format!("x,{}", world.code("bbbb"))]);
+    redeem(&world, &more, "b").await.says(
+        3,
+        &["1 REJECTED POOL_DRAINING (x)", "`holdfast pool resume pool`", "tries them again"],
+    );
+}

@@ -1,0 +1,134 @@
+//! Callers who go away while Postgres reads for them: what it does for them ends, and until it has ended
+//! nobody else has their permits.
+
+use std::time::Duration;
+
+use holdfast::rpc::pb;
+use secrecy::ExposeSecret as _;
+use sqlx::PgConnection;
+use tokio::task::JoinHandle;
+
+use crate::support::{
+    proxy::{Proxy, postgres::Postgres},
+    wait::eventually,
+    world::{Clients, POOL, World, reason},
+};
+
+/// Less than Postgres lets a statement run by itself, 15 s.
+const LIMIT: Duration = Duration::from_secs(10);
+/// The first words of the statements.
+const EXPLAIN: &str = "-- What acquire.sql would make";
+const LIST: &str = "-- A pool's accounts after $2";
+
+/// A world whose statements that begin with `statement` take as long as Postgres lets them.
+async fn slow_world(statement: &str, piece: &str, by: &str) -> (Proxy<Postgres>, World, Clients) {
+    let mut proxy = None;
+    let world = World::with(
+        |args| {
+            let url = args.database_url.as_ref().unwrap().expose_secret().to_owned();
+            let before = proxy.insert(Proxy::<Postgres>::before(&url));
+            before.rewrite(statement, piece, by);
+            args.database_url = Some(before.url(&url).into());
+        },
+        1,
+    )
+    .await;
+    let mut clients = world.clients(0).await;
+    clients.create_accounts(3).await;
+    (proxy.unwrap(), world, clients)
+}
+
+/// How many backends run a statement.
+async fn running(db: &mut PgConnection, statement: &str) -> i64 {
+    sqlx::query_scalar(
+        "SELECT count(*) FROM pg_stat_activity
+         WHERE datname = current_database() AND state = 'active' AND starts_with(query, $1)",
+    )
+    .bind(statement)
+    .fetch_one(db)
+    .await
+    .unwrap()
+}
+
+fn explain(clients: &Clients) -> JoinHandle<Result<(), tonic::Status>> {
+    let mut clients = clients.clone();
+    tokio::spawn(async move {
+        let request = pb::ExplainAcquireRequest { pool_id: POOL.to_owned(), ..Default::default() };
+        clients.redemptions.explain_acquire(request).await.map(drop)
+    })
+}
+
+fn list(clients: &Clients) -> JoinHandle<Result<(), tonic::Status>> {
+    let mut clients = clients.clone();
+    tokio::spawn(async move {
+        let request = pb::ListAccountsRequest { pool_id: POOL.to_owned(), ..Default::default() };
+        clients.accounts.list_accounts(request).await.map(drop)
+    })
+}
+
+/// Callers come and go away, again and again, and never more than `most` statements run.
+async fn come_and_go(
+    world: &World,
+    clients: &Clients,
+    statement: &str,
+    most: i64,
+    call: fn(&Clients) -> JoinHandle<Result<(), tonic::Status>>,
+) {
+    let mut db = world.sql().await;
+    for _ in 0..4 {
+        let callers: Vec<_> = (0..most * 3).map(|_| call(clients)).collect();
+        eventually(LIMIT, "as many run as may", async || {
+            let now = running(&mut db, statement).await;
+            assert!(now <= most, "{now} run");
+            (now == most).then_some(())
+        })
+        .await;
+        callers.iter().for_each(JoinHandle::abort);
+        let now = running(&mut db, statement).await;
+        assert!(now <= most, "{now} run after their callers went away");
+    }
+    eventually(LIMIT, "none runs when its caller has gone", async || {
+        (running(&mut db, statement).await == 0).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_explanation_ends_with_its_caller_and_two_at_most_read_a_pool() {
+    let (_proxy, world, clients) = slow_world(
+        EXPLAIN,
+        "FROM considered c GROUP BY c.verdict",
+        "FROM considered c, pg_sleep(60) GROUP BY c.verdict",
+    )
+    .await;
+    come_and_go(&world, &clients, EXPLAIN, 2, explain).await;
+    let mut db = world.sql().await;
+    let two = [explain(&clients), explain(&clients)];
+    eventually(LIMIT, "two run", async || (running(&mut db, EXPLAIN).await == 2).then_some(()))
+        .await;
+    let error = explain(&clients).await.unwrap().unwrap_err();
+    assert_eq!(reason(&error), "OVERLOADED");
+    two.iter().for_each(JoinHandle::abort);
+    eventually(LIMIT, "none runs", async || (running(&mut db, EXPLAIN).await == 0).then_some(()))
+        .await;
+}
+
+#[tokio::test]
+async fn a_list_ends_with_its_caller_and_its_connection_is_used_by_others_after_that() {
+    let (_proxy, world, mut clients) = slow_world(
+        LIST,
+        "FROM accounts a\nWHERE",
+        "FROM accounts a CROSS JOIN pg_sleep(60)\nWHERE",
+    )
+    .await;
+    // What only reads has half of the 8 connections.
+    come_and_go(&world, &clients, LIST, 4, list).await;
+    for _ in 0..20 {
+        assert_eq!(clients.account("a-000").await.account_id, "a-000");
+    }
+    // Its own, one for health, and the one that asks.
+    let backends = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()";
+    let backends: i64 =
+        sqlx::query_scalar(backends).fetch_one(&mut world.sql().await).await.unwrap();
+    assert!(backends <= 8 + 2, "{backends} backends");
+}

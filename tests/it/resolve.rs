@@ -1,0 +1,119 @@
+//! What a person says of a redemption is compared with what is recorded of it.
+
+use holdfast::{
+    domain::{
+        id::{PoolId, RedemptionId},
+        money::{Currency, Money},
+        redemption::RedemptionState as Seen,
+    },
+    rpc::pb::{self, RedemptionState},
+    simulator::faults::{Fault, Faults},
+    store::{
+        outcome::{Outcome, Settled, Settlement},
+        redemption::Resolution,
+    },
+};
+
+use crate::{
+    redemptions::{left_for_review, resolve, word},
+    support::world::{POOL, World, bad_fields, eur, lease},
+};
+
+#[tokio::test]
+async fn a_word_that_contradicts_the_recorded_credit_is_refused_unless_it_says_that_the_record_is_wrong()
+ {
+    let world = World::start().await;
+    let mut clients = world.clients(0).await;
+    clients.create_account("a", |_| {}).await;
+    let (held, open) = left_for_review(&world, &mut clients, &world.code("typo")).await;
+    let credited = open.amount.clone().unwrap();
+    assert_eq!(credited, eur(1100), "the provider said so");
+    let amount = |minor| pb::ResolveRedemptionRequest {
+        amount: Some(eur(minor)),
+        ..word(&open, RedemptionState::Succeeded)
+    };
+    for (said, fields) in [
+        (amount(100_000), &["amount"][..]),
+        (amount(1101), &["amount"]),
+        (word(&open, RedemptionState::Failed), &["state", "code_spent"]),
+        (
+            pb::ResolveRedemptionRequest {
+                code_spent: true,
+                ..word(&open, RedemptionState::Failed)
+            },
+            &["state"],
+        ),
+    ] {
+        let error = resolve(&mut clients, said).await.unwrap_err();
+        assert_eq!(bad_fields(&error), fields);
+        assert!(error.message().contains("the provider said"), "{error:?}");
+        assert!(error.message().contains("set recorded_amount_is_wrong"), "{error:?}");
+    }
+    assert_eq!(clients.redemption(&open.redemption_id).await, open, "nothing was recorded");
+    let said = pb::ResolveRedemptionRequest { recorded_amount_is_wrong: true, ..amount(100_000) };
+    for _ in 0..2 {
+        let closed = resolve(&mut clients, said.clone()).await.unwrap();
+        assert_eq!(closed.amount, Some(eur(100_000)));
+    }
+    clients.release(&held).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_amount_with_a_digit_too_many_is_refused_where_no_credit_is_recorded() {
+    let world = World::start().await;
+    let mut clients = world.clients(0).await;
+    clients.create_account("a", |_| {}).await;
+    let code = world.code("digit");
+    // Credited, and neither the answer nor any look-up tells.
+    let rules = Faults::of_card(&code, &[Fault::ErrorAfterApply]);
+    world.set_faults(Faults { rules, lookup_error: 100.0, ..Faults::default() });
+    let held = lease(&clients.acquire(|_| {}).await.unwrap());
+    let open = clients.redeem(&held, &code, |r| r.expected = Some(eur(1000))).await.unwrap();
+    let open = open.redemption.unwrap();
+    assert_eq!((&open.amount, &open.expected), (&None, &Some(eur(1000))));
+    let amount = |minor| pb::ResolveRedemptionRequest {
+        amount: Some(eur(minor)),
+        ..word(&open, RedemptionState::Succeeded)
+    };
+    for minor in [10_000, 100] {
+        let error = resolve(&mut clients, amount(minor)).await.unwrap_err();
+        assert_eq!(bad_fields(&error), ["amount"]);
+        assert!(error.message().contains("1000 EUR was expected"), "{error:?}");
+    }
+    let closed = resolve(&mut clients, amount(1000)).await.unwrap();
+    assert_eq!(closed.state(), RedemptionState::Succeeded);
+    clients.release(&held).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_word_about_a_redemption_that_has_changed_since_is_not_recorded() {
+    let world = World::start().await;
+    let mut clients = world.clients(0).await;
+    clients.create_account("a", |_| {}).await;
+    let (held, open) = left_for_review(&world, &mut clients, &world.code("changed")).await;
+    let settlement = |seen| Settlement {
+        redemption_id: RedemptionId::parse(&open.redemption_id).unwrap(),
+        outcome: Outcome::Succeeded {
+            amount: Money { amount_minor: 1100, currency: Currency::parse("EUR").unwrap() },
+            provider_ref: None,
+        },
+        attempts: 0,
+        actor: "anna".into(),
+        resolution: Some(Resolution {
+            resolved_by: "anna".into(),
+            reason: "why".into(),
+            evidence: None,
+        }),
+        seen: Some(seen),
+        hold: None,
+        inferred: false,
+    };
+    let (store, pool_id) = (world.store(), PoolId::parse(POOL).unwrap());
+    // A person who saw it in doubt knows nothing of the credit that was recorded since.
+    let then = store.settle(&pool_id, settlement(Seen::InDoubt));
+    assert!(matches!(then.await.unwrap(), Settled::Already));
+    assert_eq!(clients.redemption(&open.redemption_id).await, open);
+    let now = store.settle(&pool_id, settlement(Seen::NeedsReview));
+    assert!(matches!(now.await.unwrap(), Settled::Recorded { .. }));
+    clients.release(&held).await.unwrap();
+}
