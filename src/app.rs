@@ -9,7 +9,8 @@ use tokio::{
     task::{JoinHandle, JoinSet},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tonic::transport::{Server, server::TcpIncoming};
+use tonic::transport::Server;
+use tonic_health::server::HealthReporter;
 
 use crate::{
     admin,
@@ -17,10 +18,10 @@ use crate::{
     embedded::{self, Data, Postgres},
     health::Health,
     injection,
-    listen::warn_when_reachable,
+    listener::{Accepts, Room, address::warn_when_reachable},
     provider::Provider,
     rpc::{
-        CONNECTION_WINDOW, STREAM_WINDOW,
+        CONNECTION_WINDOW, MAX_ANSWER_BYTES, MAX_REQUEST_BYTES, STREAM_WINDOW,
         account::AccountRpc,
         layers::Admission,
         pb::{
@@ -51,14 +52,13 @@ use crate::{
     telemetry,
 };
 
-/// tonic's own bound on a message, above the codec's, which answers in the contract's words.
-const TONIC_MAX_MESSAGE_BYTES: usize = 16 * 1024 * 1024;
 /// The most calls of one connection at once. As many may have been given up by their callers before the
 /// server looked: after an outage all of them are.
 const MAX_STREAMS: u32 = 4096;
+/// The most bytes of one call's headers.
+const MAX_HEADERS: u32 = 8 * 1024;
 /// Streams of one connection that may be reset for a frame that came too late, before the connection is given
-/// up. A call that is refused before its message is there makes one, and a connection may live for months:
-/// the usual 1,024 would end it, and all that is under way on it, just when there is most to do.
+/// up. A call that is refused before its message is there makes one, and a connection may live for months.
 const MAX_ERROR_RESETS: usize = 65_536;
 /// A connection on which nothing is heard is asked whether it lives, and given up.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
@@ -114,8 +114,7 @@ impl App {
 
         let shutdown = Shutdown::default();
         let tasks = TaskTracker::new();
-        let (reporter, health_service) = tonic_health::server::health_reporter();
-        let health = Health::new(reporter).await;
+        let health = Health::new(HealthReporter::new()).await;
         let parts = Parts::new(args, store.clone(), provider, secret, &shutdown, &tasks);
         let mut loops = parts.spawn_loops(args, &shutdown.closing);
         health.look(&store).await;
@@ -124,25 +123,27 @@ impl App {
         let stop_admin = CancellationToken::new();
         tokio::spawn(admin::serve(admin_listener, health.clone(), metrics, stop_admin.clone()));
 
+        let room = Room::of_open_files("grpc");
+        tracing::debug!(connections = room.size(), "as many connections may be open");
         let admission = Admission::new(store.overload().clone(), shutdown.closing.clone());
         let serving = Server::builder()
             .layer(admission.clone())
             .max_concurrent_streams(MAX_STREAMS)
+            .http2_max_header_list_size(MAX_HEADERS)
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
             .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
             .http2_max_pending_accept_reset_streams(Some(MAX_STREAMS as usize))
             .http2_max_local_error_reset_streams(Some(MAX_ERROR_RESETS))
-            .tcp_nodelay(true)
-            .add_service(health_service)
+            .add_service(health.service())
             .add_service(reflection::v1()?)
             .add_service(reflection::v1alpha()?)
             .add_service(parts.redemption_service())
             .add_service(parts.account_service())
             .add_service(parts.pool_service())
             .serve_with_incoming_shutdown(
-                TcpIncoming::from(listener).with_nodelay(Some(true)),
+                Accepts::new(listener, room).into_http2(),
                 shutdown.closing.clone().cancelled_owned(),
             );
         let serving = tokio::spawn(serving);
@@ -313,21 +314,21 @@ impl Parts {
 
     fn redemption_service(&self) -> RedemptionServiceServer<RedemptionRpc> {
         RedemptionServiceServer::new(self.redemption.clone())
-            .max_decoding_message_size(TONIC_MAX_MESSAGE_BYTES)
-            .max_encoding_message_size(TONIC_MAX_MESSAGE_BYTES)
+            .max_decoding_message_size(MAX_REQUEST_BYTES)
+            .max_encoding_message_size(MAX_ANSWER_BYTES)
     }
 
     fn account_service(&self) -> AccountServiceServer<AccountRpc> {
         let accounts = Accounts::new(self.store.clone(), self.pools.clone(), self.acquire.clone());
         AccountServiceServer::new(AccountRpc::new(accounts, self.closing.clone()))
-            .max_decoding_message_size(TONIC_MAX_MESSAGE_BYTES)
-            .max_encoding_message_size(TONIC_MAX_MESSAGE_BYTES)
+            .max_decoding_message_size(MAX_REQUEST_BYTES)
+            .max_encoding_message_size(MAX_ANSWER_BYTES)
     }
 
     fn pool_service(&self) -> PoolServiceServer<PoolRpc> {
         PoolServiceServer::new(PoolRpc::new(self.pools.clone(), self.plans.clone()))
-            .max_decoding_message_size(TONIC_MAX_MESSAGE_BYTES)
-            .max_encoding_message_size(TONIC_MAX_MESSAGE_BYTES)
+            .max_decoding_message_size(MAX_REQUEST_BYTES)
+            .max_encoding_message_size(MAX_ANSWER_BYTES)
     }
 }
 

@@ -10,7 +10,7 @@ use clap::Args;
 use secrecy::SecretString;
 
 pub use self::provider::ProviderArgs;
-use crate::{listen::parse_address, secret_file};
+use crate::{listener::address::parse_address, secret_file};
 
 mod provider;
 

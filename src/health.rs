@@ -1,6 +1,7 @@
 //! Whether the server can serve: `grpc.health.v1`, overall and for each service.
 
 use std::{
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -8,9 +9,18 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::{MissedTickBehavior, timeout};
+use futures_util::{Stream, StreamExt as _, stream};
+use tokio::time::{MissedTickBehavior, sleep, timeout};
 use tokio_util::sync::CancellationToken;
-use tonic_health::{ServingStatus, server::HealthReporter};
+use tonic::{Request, Response, Status};
+use tonic_health::{
+    ServingStatus,
+    pb::{
+        HealthCheckRequest, HealthCheckResponse, health_check_response,
+        health_server::{Health as HealthRpc, HealthServer},
+    },
+    server::{HealthReporter, HealthService},
+};
 
 use crate::store::Store;
 
@@ -21,6 +31,13 @@ const TIMEOUT: Duration = Duration::from_secs(2);
 /// Overall, and each service by its name.
 const SERVICES: [&str; 4] =
     ["", "holdfast.v1.RedemptionService", "holdfast.v1.AccountService", "holdfast.v1.PoolService"];
+
+/// How often it is asked whether a service that is not known has become so.
+const UNKNOWN_AGAIN: Duration = Duration::from_secs(1);
+/// How often a status that has not changed is told again: a stream on which nothing is said is ended by what lies
+/// between, such as a proxy.
+const SIGN_OF_LIFE: Duration =
+    if cfg!(test) { Duration::from_millis(200) } else { Duration::from_secs(10) };
 
 /// The server's health. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -36,6 +53,11 @@ impl Health {
         let health = Self { reporter, serving: Arc::default(), draining: Arc::default() };
         health.report(ServingStatus::NotServing).await;
         health
+    }
+
+    /// The service that tells of it.
+    pub fn service(&self) -> HealthServer<impl HealthRpc> {
+        HealthServer::new(Told { known: self.reporter.clone() })
     }
 
     /// Whether the server can serve now.
@@ -89,5 +111,121 @@ impl Health {
         for service in SERVICES {
             self.reporter.set_service_status(service, status).await;
         }
+    }
+}
+
+/// The health service of tonic, but for watchers of a service that is not known: the protocol lets them wait
+/// until it is.
+#[derive(Debug)]
+struct Told {
+    known: HealthReporter,
+}
+
+impl Told {
+    fn service(&self) -> HealthService {
+        HealthService::from_health_reporter(self.known.clone())
+    }
+}
+
+type Statuses = Pin<Box<dyn Stream<Item = Result<HealthCheckResponse, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl HealthRpc for Told {
+    async fn check(
+        &self,
+        request: Request<HealthCheckRequest>,
+    ) -> Result<Response<HealthCheckResponse>, Status> {
+        self.service().check(request).await
+    }
+
+    type WatchStream = Statuses;
+
+    async fn watch(
+        &self,
+        request: Request<HealthCheckRequest>,
+    ) -> Result<Response<Statuses>, Status> {
+        let service = request.into_inner().service;
+        let known = match watch(&self.service(), &service).await {
+            Some(statuses) => statuses,
+            None => {
+                let unknown = HealthCheckResponse {
+                    status: health_check_response::ServingStatus::ServiceUnknown.into(),
+                };
+                let later = stream::once(until_known(self.service(), service)).flatten();
+                stream::iter([Ok(unknown)]).chain(later).boxed()
+            }
+        };
+        Ok(Response::new(told_again(known).boxed()))
+    }
+}
+
+async fn watch(health: &HealthService, service: &str) -> Option<Statuses> {
+    let request = HealthCheckRequest { service: service.to_owned() };
+    let watched = health.watch(Request::new(request)).await.ok()?;
+    Some(watched.into_inner().boxed())
+}
+
+/// The statuses of a service, from when it is known on.
+async fn until_known(health: HealthService, service: String) -> Statuses {
+    loop {
+        sleep(UNKNOWN_AGAIN).await;
+        if let Some(statuses) = watch(&health, &service).await {
+            return statuses;
+        }
+    }
+}
+
+/// Each status, and the last one again when there was none for a while.
+fn told_again(statuses: Statuses) -> impl Stream<Item = Result<HealthCheckResponse, Status>> {
+    stream::unfold((statuses, None), async |(mut statuses, last)| {
+        let next = match timeout(SIGN_OF_LIFE, statuses.next()).await {
+            Ok(next) => next?,
+            Err(_) => last.clone()?,
+        };
+        let told = next.clone();
+        Some((next, (statuses, Some(told))))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::Instant;
+
+    use super::*;
+
+    async fn watch_of(health: &Health, service: &str) -> Statuses {
+        let told = Told { known: health.reporter.clone() };
+        let request = HealthCheckRequest { service: service.to_owned() };
+        told.watch(Request::new(request)).await.unwrap().into_inner()
+    }
+
+    async fn next(statuses: &mut Statuses) -> health_check_response::ServingStatus {
+        statuses.next().await.unwrap().unwrap().status()
+    }
+
+    #[tokio::test]
+    async fn a_watch_of_an_unknown_service_stays_open_until_it_is_known() {
+        use health_check_response::ServingStatus::{NotServing, ServiceUnknown};
+        let health = Health::new(HealthReporter::new()).await;
+        let mut statuses = watch_of(&health, "later").await;
+        let begun = Instant::now();
+        assert_eq!(next(&mut statuses).await, ServiceUnknown);
+        assert_eq!(next(&mut statuses).await, ServiceUnknown);
+        assert!(begun.elapsed() >= SIGN_OF_LIFE, "told again");
+        health.reporter.set_service_status("later", ServingStatus::NotServing).await;
+        while next(&mut statuses).await != NotServing {}
+    }
+
+    #[tokio::test]
+    async fn a_watch_tells_changes_at_once_and_the_same_again_now_and_then() {
+        use health_check_response::ServingStatus::{NotServing, Serving};
+        let health = Health::new(HealthReporter::new()).await;
+        let mut statuses = watch_of(&health, "").await;
+        let begun = Instant::now();
+        assert_eq!(next(&mut statuses).await, NotServing);
+        health.report(ServingStatus::Serving).await;
+        assert_eq!(next(&mut statuses).await, Serving);
+        assert_eq!(next(&mut statuses).await, Serving);
+        assert!(begun.elapsed() >= SIGN_OF_LIFE);
     }
 }

@@ -101,11 +101,15 @@ pub enum Guard {
     SameWish,
     /// A lease is handed out only while it lasts.
     HandedOutAlive,
+    /// A row that cannot be written is left out, so that its neighbours go on.
+    BadRowsAreLeftOut,
+    /// Criteria that read much are checked beside the dispatcher's pass.
+    SlowCriteriaLeaveThePass,
 }
 
 impl Guard {
     /// Every guard.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::LateIsNotSent,
         Self::LostIsNoProof,
         Self::FailureByKey,
@@ -114,6 +118,8 @@ impl Guard {
         Self::CodesAreTakenOut,
         Self::SameWish,
         Self::HandedOutAlive,
+        Self::BadRowsAreLeftOut,
+        Self::SlowCriteriaLeaveThePass,
     ];
 
     /// The word for it in the variable.
@@ -127,6 +133,8 @@ impl Guard {
             Self::CodesAreTakenOut => "codes_are_taken_out",
             Self::SameWish => "same_wish",
             Self::HandedOutAlive => "handed_out_alive",
+            Self::BadRowsAreLeftOut => "bad_rows_are_left_out",
+            Self::SlowCriteriaLeaveThePass => "slow_criteria_leave_the_pass",
         }
     }
 }

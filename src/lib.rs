@@ -7,7 +7,6 @@ pub mod domain;
 
 pub mod config;
 pub mod injection;
-pub mod listen;
 pub mod overload;
 pub mod secret;
 pub mod secret_file;
@@ -22,6 +21,7 @@ pub mod service;
 pub mod rpc;
 
 pub mod health;
+pub mod listener;
 pub mod telemetry;
 
 pub mod admin;

@@ -15,6 +15,8 @@ pub enum Choice {
     Paused,
     /// A person drains it.
     Draining,
+    /// The database refuses to change its row, or its row cannot be read; it is left out for a while.
+    Unwritable,
     /// Its plan wants nothing more, or less than the card's amount.
     TooFull,
     /// Its plan does not take the card's amount.
@@ -35,13 +37,14 @@ pub enum Choice {
 
 impl Choice {
     /// Every choice, in the order in which causes are looked at.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Fits,
         Self::NotSelected,
         Self::Completed,
         Self::Inactive,
         Self::Paused,
         Self::Draining,
+        Self::Unwritable,
         Self::TooFull,
         Self::Denomination,
         Self::Remainder,
@@ -61,6 +64,7 @@ impl Choice {
             Self::Inactive => "inactive",
             Self::Paused => "paused",
             Self::Draining => "draining",
+            Self::Unwritable => "unwritable",
             Self::TooFull => "too_full",
             Self::Denomination => "denomination",
             Self::Remainder => "remainder",
@@ -81,6 +85,7 @@ impl Choice {
             Self::Inactive => "inactive",
             Self::Paused => "paused",
             Self::Draining => "draining",
+            Self::Unwritable => "that the database refuses to change",
             Self::TooFull => "too full",
             Self::Denomination => "do not take this amount",
             Self::Remainder => "with a remainder that nothing can fill",

@@ -41,6 +41,13 @@ impl Caller {
         self.0.as_ref().is_some_and(|known| known.is_item)
     }
 
+    /// It is bounded in another way from here on: its place is another's.
+    pub fn leave(&self) {
+        if let Some(known) = &self.0 {
+            known.place.lock().unwrap_or_else(PoisonError::into_inner).take();
+        }
+    }
+
     /// What is waited for from here on is not this server: others may work meanwhile.
     pub fn step_aside(&self) {
         let Some(known) = &self.0 else { return };

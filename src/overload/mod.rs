@@ -4,31 +4,40 @@
 //! some ([`Class`]). A class has a share of the [`limit`](self::limit) on the calls that are at work at
 //! once, and the limit moves by what is measured in front of the database ([`Meter`]). A call that waits
 //! for something else than the server, such as an account or the provider, is not at work meanwhile.
-//! Whoever finds no place is refused before anything is read of the call.
+//! A call is admitted when its message is complete, so one that only begins to send costs nobody else.
+//!
+//! One pool's calls never keep out another's: each pool has a [share] of every bound.
 //!
 //! The items of a stream are never refused: they wait for a place, and the stream is slowed by that.
 
+mod budget;
 mod caller;
+mod fair;
 mod limit;
 mod meter;
 mod place;
 mod pressure;
+mod share;
 
 use std::{
     fmt,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::Arc,
 };
 
 use tokio::sync::Semaphore;
 
-pub use self::{caller::Caller, meter::Meter, place::Place};
+pub use self::{
+    budget::{Budget, Hold},
+    caller::Caller,
+    fair::{FairPermit, FairPermits},
+    meter::Meter,
+    place::Place,
+};
 use self::{
     limit::{Bounds, Limit},
     place::Kept,
     pressure::Pressure,
+    share::{Left, Shares},
 };
 
 /// The limit on calls that are at work: two full statements of a lane and more to begin with, so that no
@@ -40,6 +49,12 @@ const REST: Bounds = Bounds { floor: 16, start: 256, ceiling: 4096 };
 /// Which part of the limit the items of streams may have, in percent. It is beside what the calls have:
 /// neither keeps the other out, and both move with the limit.
 const ITEMS_SHARE: usize = 50;
+/// The most items of all streams that are under way at once, whatever they wait for: memory is bounded too.
+const OPEN_ITEMS: usize = 32_768;
+/// The most bytes of requests that are not complete yet.
+const UNREAD_REQUESTS: usize = 64 * 1024 * 1024;
+/// The most bytes of answers that their callers have not read yet.
+const UNREAD_ANSWERS: usize = 64 * 1024 * 1024;
 /// How steep the pressure may get: each step doubles the time until a refused caller comes again.
 pub const MAX_PRESSURE: usize = 6;
 
@@ -54,11 +69,14 @@ pub enum Class {
     Acquire,
     /// Looks at what is there, or changes what is not under way.
     Rest,
+    /// A stream that is open. What it brings is admitted by itself.
+    Stream,
 }
 
 impl Class {
     /// All, in the order of rank.
-    pub const ALL: [Self; 4] = [Self::End, Self::Redeem, Self::Acquire, Self::Rest];
+    pub const ALL: [Self; 5] =
+        [Self::End, Self::Redeem, Self::Acquire, Self::Rest, Self::Stream];
 
     /// For metrics.
     pub fn as_str(self) -> &'static str {
@@ -67,14 +85,15 @@ impl Class {
             Self::Redeem => "redeem",
             Self::Acquire => "acquire",
             Self::Rest => "rest",
+            Self::Stream => "stream",
         }
     }
 
     /// Up to which part of the limit there is a place for one more, in percent. What ends work always gets
-    /// in: it makes room.
+    /// in: it makes room. A stream by itself is not at work.
     fn share(self) -> Option<usize> {
         match self {
-            Self::End => None,
+            Self::End | Self::Stream => None,
             Self::Redeem => Some(100),
             Self::Acquire => Some(80),
             Self::Rest => Some(50),
@@ -85,7 +104,7 @@ impl Class {
     /// wait for an account, and redemptions for the provider, in their thousands.
     fn most(self) -> u32 {
         match self {
-            Self::Rest => 4096,
+            Self::Rest | Self::Stream => 4096,
             _ => 16_384,
         }
     }
@@ -115,7 +134,10 @@ struct Inner {
     work: Limit,
     rest: Limit,
     classes: [Places; Class::ALL.len()],
+    shares: Shares,
     items: Items,
+    unread_requests: Budget,
+    unread_answers: Budget,
     pressure: Pressure,
 }
 
@@ -127,12 +149,12 @@ struct Places {
     refused: metrics::Counter,
 }
 
-/// The places of streams' items, first come, first served.
+/// The places of streams' items.
 struct Items {
-    places: Arc<Semaphore>,
-    size: Mutex<usize>,
-    /// Places that are to go when those who have them leave.
-    debt: AtomicUsize,
+    /// Those at work.
+    places: FairPermits,
+    /// Those under way, whatever they wait for.
+    open: FairPermits,
     at_work: metrics::Gauge,
 }
 
@@ -161,54 +183,77 @@ impl Overload {
             work: Limit::new(WORK, metrics::gauge!("holdfast_work_limit", "of" => "work")),
             rest: Limit::new(REST, metrics::gauge!("holdfast_work_limit", "of" => "rest")),
             classes: Class::ALL.map(places),
+            shares: Shares::default(),
             items: Items {
-                places: Arc::new(Semaphore::new(size)),
-                size: Mutex::new(size),
-                debt: AtomicUsize::new(0),
+                places: FairPermits::new(size, share::AT_WORK),
+                open: FairPermits::new(OPEN_ITEMS, share::WAITING),
                 at_work: metrics::gauge!("holdfast_calls_at_work", "class" => "item"),
             },
+            unread_requests: Budget::new(UNREAD_REQUESTS, "requests"),
+            unread_answers: Budget::new(UNREAD_ANSWERS, "answers"),
             pressure: Pressure::default(),
         }))
     }
 
-    /// A place for a call, or the refusal.
-    pub fn admit(&self, class: Class) -> Result<Place, Refused> {
+    /// A place for a call, or the refusal. `pool` is the pool that it is about, where it is about one.
+    pub fn admit(&self, class: Class, pool: Option<&str>) -> Result<Place, Refused> {
         let inner = &*self.0;
         let places = inner.places(class);
         let Ok(present) = Arc::clone(&places.present).try_acquire_owned() else {
             return Err(self.refuse(class));
         };
-        let entered = match class.share() {
-            None => {
-                inner.work.enter();
-                true
-            }
-            Some(share) if class == Class::Rest => {
-                inner.work.has_room(share) && inner.rest.try_enter(100)
-            }
-            Some(share) => inner.work.try_enter(share),
+        let pool = match pool {
+            Some(pool) => match inner.shares.take(pool, class, inner.left(class)) {
+                Some(pool) => Some(pool),
+                None => {
+                    if class.share().is_some() {
+                        inner.limit(class).reach();
+                    }
+                    return Err(self.refuse(class));
+                }
+            },
+            None => None,
         };
-        if !entered {
+        if !inner.enter(class) {
+            if let Some(pool) = pool {
+                inner.shares.step_aside(&pool, class);
+                inner.shares.leave(&pool, class);
+            }
             return Err(self.refuse(class));
         }
         inner.pressure.note_admitted();
         places.at_work.increment(1.0);
-        Ok(Place::new(self.clone(), Kept::Call(class, present)))
+        Ok(Place::new(self.clone(), Kept::Call(class, pool, present)))
     }
 
-    /// A place for an item of a stream, as soon as there is one.
-    pub async fn admit_item(&self) -> Place {
+    /// A place for an item of a stream, as soon as there is one for the pool.
+    pub async fn admit_item(&self, pool: &str) -> Place {
         let items = &self.0.items;
-        let place = match Arc::clone(&items.places).try_acquire_owned() {
-            Ok(place) => Some(place),
-            Err(_) => {
+        let place = match items.places.try_acquire(pool) {
+            Some(place) => place,
+            None => {
                 self.0.work.reach();
-                // Never closed: see `Items`.
-                Arc::clone(&items.places).acquire_owned().await.ok()
+                items.places.acquire(pool).await
             }
         };
         items.at_work.increment(1.0);
         Place::new(self.clone(), Kept::Item(place))
+    }
+
+    /// Room for one more item of the pool's streams, as soon as there is some. It is held for as long as the
+    /// item is under way, at work or not.
+    pub async fn open_item(&self, pool: &str) -> FairPermit {
+        self.0.items.open.acquire(pool).await
+    }
+
+    /// The bound on requests that are not complete yet.
+    pub fn unread_requests(&self) -> &Budget {
+        &self.0.unread_requests
+    }
+
+    /// The bound on answers that are not read yet.
+    pub fn unread_answers(&self) -> &Budget {
+        &self.0.unread_answers
     }
 
     /// Measures one queue in front of the database.
@@ -216,9 +261,11 @@ impl Overload {
         Meter::new(self.clone(), queue)
     }
 
-    /// Waits until no admitted call is left to answer. Nothing is admitted any more then.
+    /// Waits until no admitted call is left to answer, and no item is at work. Nothing is admitted any more
+    /// then. Streams that are only open are not waited for: what they have begun is.
     pub async fn all_answered(&self) {
-        for class in Class::ALL {
+        self.0.items.places.all_free().await;
+        for class in Class::ALL.into_iter().filter(|class| *class != Class::Stream) {
             // Every place at once: what takes them never gives them back, so nothing comes after.
             if let Ok(places) = self.0.places(class).present.acquire_many(class.most()).await {
                 places.forget();
@@ -237,7 +284,7 @@ impl Overload {
             Queue::Rest => drop(self.0.rest.see(seen)),
             Queue::Work => {
                 if let Some(limit) = self.0.work.see(seen) {
-                    self.0.items.resize((limit * ITEMS_SHARE / 100).max(1));
+                    self.0.items.places.resize((limit * ITEMS_SHARE / 100).max(1));
                 }
             }
         }
@@ -245,8 +292,9 @@ impl Overload {
 
     /// Somebody is at work no more.
     fn leave(&self, class: Class) {
-        let limit = if class == Class::Rest { &self.0.rest } else { &self.0.work };
-        limit.leave();
+        if class != Class::Stream {
+            self.0.limit(class).leave();
+        }
         self.0.places(class).at_work.decrement(1.0);
     }
 }
@@ -260,26 +308,35 @@ impl Inner {
     fn places(&self, class: Class) -> &Places {
         &self.classes[class as usize]
     }
-}
 
-impl Items {
-    fn resize(&self, size: usize) {
-        let mut now = self.size.lock().unwrap_or_else(PoisonError::into_inner);
-        let more = size.saturating_sub(*now);
-        let fewer = now.saturating_sub(size);
-        *now = size;
-        let forgiven = self.pay(more);
-        self.places.add_permits(more - forgiven);
-        let gone = self.places.forget_permits(fewer);
-        self.debt.fetch_add(fewer - gone, Ordering::Relaxed);
+    fn limit(&self, class: Class) -> &Limit {
+        if class == Class::Rest { &self.rest } else { &self.work }
     }
 
-    /// Takes up to `most` off the debt, and answers how many.
-    fn pay(&self, most: usize) -> usize {
-        let paid = self.debt.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |debt| {
-            Some(debt.saturating_sub(most))
+    /// What is left for a call, which has its permit among those that are not answered already.
+    fn left(&self, class: Class) -> Left {
+        let limit = self.limit(class);
+        let at_work = class.share().map(|share| {
+            // The rest has a limit of its own, and may have the whole of it.
+            let share = if class == Class::Rest { 100 } else { share };
+            (limit.now() * share / 100).saturating_sub(limit.at_work())
         });
-        paid.unwrap_or_default().min(most)
+        Left { present: self.places(class).present.available_permits() + 1, at_work }
+    }
+
+    /// Goes to work, if there is room.
+    fn enter(&self, class: Class) -> bool {
+        match class.share() {
+            None if class == Class::Stream => true,
+            None => {
+                self.work.enter();
+                true
+            }
+            Some(share) if class == Class::Rest => {
+                self.work.has_room(share) && self.rest.try_enter(100)
+            }
+            Some(share) => self.work.try_enter(share),
+        }
     }
 }
 

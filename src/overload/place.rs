@@ -1,10 +1,13 @@
 //! A place at work.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::{Class, Overload};
+use super::{Class, FairPermit, Overload};
 
 /// Somebody's place. Ends when dropped.
 #[derive(Debug)]
@@ -17,10 +20,14 @@ pub struct Place {
 /// What a place is made of.
 #[derive(Debug)]
 pub(super) enum Kept {
-    /// A call, with its place among those who are not answered yet.
-    Call(Class, #[allow(dead_code, reason = "it is kept, not read")] OwnedSemaphorePermit),
+    /// A call: its permit among those that are not answered yet, and the pool whose share it counts in.
+    Call(
+        Class,
+        Option<Arc<str>>,
+        #[allow(dead_code, reason = "it is kept, not read")] OwnedSemaphorePermit,
+    ),
     /// An item of a stream.
-    Item(Option<OwnedSemaphorePermit>),
+    Item(#[allow(dead_code, reason = "it is kept, not read")] FairPermit),
 }
 
 impl Place {
@@ -31,10 +38,13 @@ impl Place {
     /// What is waited for from here on is not this server: others may work meanwhile. The call is still
     /// counted among those that are not answered; an item gives its place back when it is dropped.
     pub fn step_aside(&self) {
-        if let Kept::Call(class, _) = self.kept
+        if let Kept::Call(class, pool, _) = &self.kept
             && self.at_work.swap(false, Ordering::Relaxed)
         {
-            self.overload.leave(class);
+            self.overload.leave(*class);
+            if let Some(pool) = pool {
+                self.overload.0.shares.step_aside(pool, *class);
+            }
         }
     }
 
@@ -47,14 +57,10 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         self.step_aside();
-        if let Kept::Item(place) = &mut self.kept {
-            let items = &self.overload.0.items;
-            items.at_work.decrement(1.0);
-            if let Some(place) = place.take()
-                && items.pay(1) == 1
-            {
-                place.forget();
-            }
+        match &self.kept {
+            Kept::Call(class, Some(pool), _) => self.overload.0.shares.leave(pool, *class),
+            Kept::Call(_, None, _) => {}
+            Kept::Item(_) => self.overload.0.items.at_work.decrement(1.0),
         }
     }
 }

@@ -94,7 +94,7 @@ fn drive(
     let (mut rows, mut longest) = (Vec::new(), Duration::ZERO);
     while now < begun + lasting {
         while waiting.len() < callers
-            && let Ok(place) = overload.admit(Class::Acquire)
+            && let Ok(place) = overload.admit(Class::Acquire, None)
         {
             waiting.push_back((now, place));
         }
@@ -102,7 +102,7 @@ fn drive(
         meter.begins_at(now, served.last().unwrap().0);
         // Others come in while the statement runs.
         while waiting.len() + served.len() < callers
-            && let Ok(place) = overload.admit(Class::Acquire)
+            && let Ok(place) = overload.admit(Class::Acquire, None)
         {
             waiting.push_back((now + MS, place));
         }
@@ -141,7 +141,7 @@ fn who_comes_later_in_rank_is_refused_earlier_and_what_ends_work_never() {
     let mut places = Vec::new();
     let mut fill = |class| {
         let before = places.len();
-        while let Ok(place) = overload.admit(class) {
+        while let Ok(place) = overload.admit(class, None) {
             places.push(place);
             assert!(places.len() < 3000);
         }
@@ -154,11 +154,11 @@ fn who_comes_later_in_rank_is_refused_earlier_and_what_ends_work_never() {
     assert_eq!(fill(Class::Redeem), WORK.start - acquirers);
     drop(places.split_off(REST.start + WORK.start * 6 / 10));
     drop(places.drain(..REST.start));
-    assert!(overload.admit(Class::Rest).is_err(), "more than half is at work");
-    let ends: Vec<_> = (0..2000).map(|_| overload.admit(Class::End).unwrap()).collect();
-    assert!(overload.admit(Class::Redeem).is_err());
+    assert!(overload.admit(Class::Rest, None).is_err(), "more than half is at work");
+    let ends: Vec<_> = (0..2000).map(|_| overload.admit(Class::End, None).unwrap()).collect();
+    assert!(overload.admit(Class::Redeem, None).is_err());
     drop((ends, places));
-    assert!(Class::ALL.into_iter().all(|class| overload.admit(class).is_ok()));
+    assert!(Class::ALL.into_iter().all(|class| overload.admit(class, None).is_ok()));
     assert_eq!(overload.0.work.at_work(), 0);
 }
 
@@ -167,58 +167,104 @@ fn who_steps_aside_makes_room_once_and_is_still_counted_as_unanswered() {
     let overload = Overload::new();
     let all: Vec<_> = (0..Class::Acquire.most())
         .map(|_| {
-            let caller = Caller::new(overload.admit(Class::Acquire).unwrap(), None);
+            let caller = Caller::new(overload.admit(Class::Acquire, None).unwrap(), None);
             caller.step_aside();
             caller.clone().step_aside();
             caller
         })
         .collect();
     assert_eq!(overload.0.work.at_work(), 0);
-    assert!(overload.admit(Class::Acquire).is_err(), "memory is bounded");
-    assert!(overload.admit(Class::Redeem).is_ok());
+    assert!(overload.admit(Class::Acquire, None).is_err(), "memory is bounded");
+    assert!(overload.admit(Class::Redeem, None).is_ok());
     drop(all);
-    assert!(overload.admit(Class::Acquire).is_ok());
+    assert!(overload.admit(Class::Acquire, None).is_ok());
 }
 
 #[tokio::test]
 async fn items_wait_for_a_place_and_follow_the_limit() {
     let overload = Overload::new();
-    let places = || overload.0.items.places.available_permits();
+    let held = || overload.0.items.places.held();
     let size = WORK.start * ITEMS_SHARE / 100;
+    let of_one_pool = (size * 8).div_ceil(9);
     let mut items = Vec::new();
-    for _ in 0..size {
-        items.push(overload.admit_item().await);
+    for _ in 0..of_one_pool {
+        items.push(overload.admit_item("a").await);
     }
     let next = tokio::spawn({
         let overload = overload.clone();
-        async move { overload.admit_item().await }
+        async move { overload.admit_item("a").await }
     });
     tokio::task::yield_now().await;
     assert!(!next.is_finished());
-    assert!(overload.admit(Class::Rest).is_ok(), "items keep nobody else out");
+    assert!(overload.admit(Class::Rest, None).is_ok(), "items keep nobody else out");
+    drop(overload.admit_item("b").await);
 
-    overload.0.items.resize(size / 2);
-    assert_eq!(places(), 0);
+    overload.0.items.places.resize(size / 2);
     items.truncate(size / 2);
     tokio::task::yield_now().await;
     assert!(!next.is_finished(), "fewer places than there were");
-    items.pop();
-    let next = next.await.unwrap();
-    let caller = Caller::new(next, None);
+    items.truncate(size / 4);
+    let caller = Caller::new(next.await.unwrap(), None);
     assert!(caller.is_item());
-    assert_eq!(places(), 0);
+    assert_eq!(held(), size / 4 + 1);
     caller.step_aside();
-    assert_eq!(places(), 1, "an item that waits for an account gives its place back");
+    assert_eq!(held(), size / 4, "an item that waits for an account gives its place back");
     drop((items, caller));
-    assert_eq!(places(), size / 2);
-    overload.0.items.resize(size);
-    assert_eq!(places(), size);
+    assert_eq!(held(), 0);
+}
+
+#[test]
+fn one_pools_calls_leave_room_for_anothers_at_work_and_waiting() {
+    for class in [Class::End, Class::Redeem, Class::Acquire, Class::Rest, Class::Stream] {
+        let overload = Overload::new();
+        let mut waiting = Vec::new();
+        while let Ok(place) = overload.admit(class, Some("a")) {
+            place.step_aside();
+            waiting.push(place);
+        }
+        assert_eq!(waiting.len(), class.most() as usize / 2, "{class:?}");
+        let other = overload.admit(class, Some("b")).expect("there is room for another pool");
+        drop((waiting, other));
+        assert_eq!(overload.0.shares.len(), 0, "pools without calls are forgotten");
+
+        let mut at_work = Vec::new();
+        while at_work.len() < WORK.start
+            && let Ok(place) = overload.admit(class, Some("a"))
+        {
+            at_work.push(place);
+        }
+        assert!(overload.admit(class, Some("b")).is_ok(), "{class:?}");
+        drop(at_work);
+        assert_eq!((overload.0.work.at_work(), overload.0.rest.at_work()), (0, 0));
+        assert_eq!(overload.0.shares.len(), 0);
+    }
+}
+
+#[test]
+fn the_more_pools_wait_the_less_each_may_hold() {
+    let overload = Overload::new();
+    let mut held = [0; 3];
+    let mut waiting = Vec::new();
+    loop {
+        let before = waiting.len();
+        for (pool, held) in ["a", "b", "c"].into_iter().zip(&mut held) {
+            if let Ok(place) = overload.admit(Class::Acquire, Some(pool)) {
+                place.step_aside();
+                waiting.push(place);
+                *held += 1;
+            }
+        }
+        if waiting.len() == before {
+            break;
+        }
+    }
+    assert_eq!(held, [4096; 3], "a quarter each, and a quarter for a fourth");
 }
 
 #[tokio::test]
 async fn a_server_that_stops_waits_for_those_who_are_not_answered() {
     let overload = Overload::new();
-    let caller = Caller::new(overload.admit(Class::Redeem).unwrap(), None);
+    let caller = Caller::new(overload.admit(Class::Redeem, None).unwrap(), None);
     caller.step_aside();
     let answered = tokio::spawn({
         let overload = overload.clone();
@@ -228,5 +274,6 @@ async fn a_server_that_stops_waits_for_those_who_are_not_answered() {
     assert!(!answered.is_finished());
     drop(caller);
     answered.await.unwrap();
-    assert!(Class::ALL.into_iter().all(|class| overload.admit(class).is_err()));
+    let calls = Class::ALL.into_iter().filter(|class| *class != Class::Stream);
+    assert!(calls.map(|class| overload.admit(class, None)).all(|admitted| admitted.is_err()));
 }

@@ -1,13 +1,18 @@
 //! `AccountService`.
 
+use std::time::Duration;
+
 use futures_util::StreamExt as _;
+use prost::Message;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{
-    convert::{self, Fields, echo, next_page_token, timestamp},
+    convert::{self, Fields, echo, timestamp},
     layers::caller_of,
     mask::Mask,
+    page::{MAX_PAGE_BYTES, page},
     pb,
     status::{rich, shutting_down, status},
 };
@@ -29,8 +34,13 @@ use crate::{
 
 /// Accounts of an import that are created by one statement.
 const IMPORT_CHUNK: usize = 500;
-/// The most failures that an import's reply names.
+/// The same in bytes, beyond which a chunk takes no more: as many imports as may be open each keep one.
+const IMPORT_CHUNK_BYTES: usize = 64 * 1024;
+/// How long an import may bring nothing. What came before is created then, and the call ends.
+const IMPORT_IDLE: Duration = Duration::from_secs(60);
+/// The most failures that an import's reply names, and how many bytes they come to at most.
 const MAX_FAILURES: usize = 1000;
+const MAX_FAILURE_BYTES: usize = MAX_PAGE_BYTES;
 
 /// Serves `AccountService`.
 #[derive(Clone, Debug)]
@@ -64,13 +74,19 @@ impl pb::account_service_server::AccountService for AccountRpc {
         &self,
         request: Request<Streaming<pb::ImportAccountsRequest>>,
     ) -> Result<Response<pb::ImportAccountsResponse>, Status> {
-        // A stream takes no call's place for as long as it lasts: what it brings waits for a connection.
-        caller_of(&request).step_aside();
+        // A stream that waits for its client takes no call's place. What it brings is at work chunk by chunk.
+        caller_of(&request).leave();
         let mut stream = request.into_inner();
         let mut import = Import::new(self.accounts.clone());
         loop {
             let message = tokio::select! {
-                message = stream.next() => message,
+                message = timeout(IMPORT_IDLE, stream.next()) => match message {
+                    Ok(message) => message,
+                    Err(_) => {
+                        import.flush().await.map_err(|e| status(&e))?;
+                        return Err(status(&Error::StreamIdle(IMPORT_IDLE)));
+                    }
+                },
                 // What was received is created; the rest is the client's to send elsewhere.
                 () = self.closing.cancelled() => return Err(shutting_down()),
             };
@@ -112,10 +128,13 @@ impl pb::account_service_server::AccountService for AccountRpc {
         let after = after.map(|id| id.to_string()).unwrap_or_default();
         let (pool, accounts) =
             self.accounts.list(&pool_id, &filter, &after, limit).await.map_err(|e| status(&e))?;
-        Ok(Response::new(pb::ListAccountsResponse {
-            next_page_token: next_page_token(&accounts, limit, |a| a.account_id.to_string()),
-            accounts: accounts.iter().map(|a| account_message(a, pool.currency)).collect(),
-        }))
+        let (accounts, next_page_token) = page(
+            &accounts,
+            limit,
+            |account| account.account_id.to_string(),
+            |account| account_message(account, pool.currency),
+        );
+        Ok(Response::new(pb::ListAccountsResponse { accounts, next_page_token }))
     }
 
     async fn update_account(
@@ -147,13 +166,13 @@ impl pb::account_service_server::AccountService for AccountRpc {
             .events(&pool_id, &account_id, before.unwrap_or(i64::MAX), limit)
             .await
             .map_err(|e| status(&e))?;
-        Ok(Response::new(pb::ListAccountEventsResponse {
-            next_page_token: next_page_token(&events, limit, |event| event.version.to_string()),
-            account_events: events
-                .iter()
-                .map(|event| event_message(event, &pool, &account_id))
-                .collect(),
-        }))
+        let (account_events, next_page_token) = page(
+            &events,
+            limit,
+            |event| event.version.to_string(),
+            |event| event_message(event, &pool, &account_id),
+        );
+        Ok(Response::new(pb::ListAccountEventsResponse { account_events, next_page_token }))
     }
 }
 
@@ -163,18 +182,28 @@ struct Import {
     /// The pool of the first account.
     pool: Option<Pool>,
     chunk: Vec<(i64, CreateCommand)>,
+    chunk_bytes: usize,
+    failure_bytes: usize,
     reply: pb::ImportAccountsResponse,
 }
 
 impl Import {
     fn new(accounts: Accounts) -> Self {
-        Self { accounts, pool: None, chunk: Vec::new(), reply: Default::default() }
+        Self {
+            accounts,
+            pool: None,
+            chunk: Vec::new(),
+            chunk_bytes: 0,
+            failure_bytes: 0,
+            reply: Default::default(),
+        }
     }
 
     async fn take(&mut self, account: Option<pb::Account>) -> Result<(), Error> {
         let index = self.reply.received;
         self.reply.received += 1;
         let name = account.as_ref().map(|account| echo(&account.account_id)).unwrap_or_default();
+        let bytes = account.as_ref().map_or(0, Message::encoded_len);
         let (pool_id, command) = match read_new_account(account) {
             Ok(read) => read,
             Err(error) => {
@@ -192,11 +221,16 @@ impl Import {
             return Ok(());
         }
         self.chunk.push((index, command));
-        if self.chunk.len() >= IMPORT_CHUNK { self.flush().await } else { Ok(()) }
+        self.chunk_bytes += bytes;
+        let is_full =
+            self.chunk.len() >= IMPORT_CHUNK || self.chunk_bytes >= IMPORT_CHUNK_BYTES;
+        if is_full { self.flush().await } else { Ok(()) }
     }
 
     async fn flush(&mut self) -> Result<(), Error> {
         let Some(pool) = &self.pool else { return Ok(()) };
+        let _at_work = self.accounts.at_work(&pool.pool_id).await;
+        self.chunk_bytes = 0;
         let (places, commands): (Vec<_>, Vec<_>) = std::mem::take(&mut self.chunk)
             .into_iter()
             .map(|(index, command)| {
@@ -219,10 +253,12 @@ impl Import {
         // What the chunk holds comes later than what is refused before it, but keeps its place.
         let failures = &mut self.reply.failures;
         let place = failures.partition_point(|failure| failure.index < index);
-        if place < MAX_FAILURES {
-            failures
-                .insert(place, pb::ImportFailure { index, account_id, error: Some(rich(error)) });
-            failures.truncate(MAX_FAILURES);
+        let failure = pb::ImportFailure { index, account_id, error: Some(rich(error)) };
+        self.failure_bytes += failure.encoded_len();
+        failures.insert(place, failure);
+        while failures.len() > MAX_FAILURES || self.failure_bytes > MAX_FAILURE_BYTES {
+            let Some(last) = failures.pop() else { break };
+            self.failure_bytes -= last.encoded_len();
         }
     }
 

@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use futures_util::{Stream, StreamExt as _};
+use prost::Message as _;
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Status, Streaming};
+use tonic::{Code, Status, Streaming};
 
 use super::{
     convert::{Fields, echo},
+    message::MESSAGE_TIMEOUT,
     pb::{
         self, batch_item_result::Outcome, batch_redeem_request::Message as Said,
         batch_redeem_response::Message as Told,
@@ -27,6 +29,7 @@ use crate::{
         batch::{Batch, BatchEvent, BatchItem, BatchOpen, Counts, Incoming},
         error::Violation,
     },
+    store::StoreError,
 };
 
 /// Items under way at once, when the client does not say.
@@ -61,9 +64,13 @@ pub(super) async fn open(
     Ok(ReceiverStream::new(events).map(move |event| tell(event, pool.currency)))
 }
 
-/// What the codec said, in the words of this layer.
+/// What was said of a message that could not be read, in the words of this layer.
 fn unreadable(error: &Status) -> Error {
-    Error::Invalid(vec![Violation::new("message", error.message())])
+    match error.code() {
+        Code::DeadlineExceeded => Error::RequestIncomplete(MESSAGE_TIMEOUT),
+        Code::ResourceExhausted => StoreError::Overloaded.into(),
+        _ => Error::Invalid(vec![Violation::new("message", error.message())]),
+    }
 }
 
 fn read_open(message: Option<Said>) -> Result<BatchOpen, Error> {
@@ -113,12 +120,18 @@ fn read_item(message: Option<Said>) -> Incoming {
             return malformed(String::new(), fields);
         }
     };
+    let bytes = item.encoded_len();
     let item_id = fields.id("item.item_id", &item.item_id, ItemId::parse);
     let code = fields.id("item.code", &item.code, CardCode::parse);
     let expected = fields.money("item.expected", item.expected, 1);
     let selection = read_selector(&mut fields, "item.selector", item.selector);
-    let read =
-        item_id.zip(code).map(|(item_id, code)| BatchItem { item_id, code, expected, selection });
+    let read = item_id.zip(code).map(|(item_id, code)| BatchItem {
+        item_id,
+        code,
+        expected,
+        selection,
+        bytes,
+    });
     match fields.finish(read) {
         Ok(item) => Incoming::Item(item),
         Err(error) => Incoming::Malformed(echo(&item.item_id), error),

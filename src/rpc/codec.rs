@@ -3,15 +3,14 @@
 
 use std::marker::PhantomData;
 
-use bytes::Buf;
 use prost::Message;
 use tonic::{
     Status,
     codec::{BufferSettings, DecodeBuf, Decoder, EncodeBuf, Encoder},
 };
 
-/// The largest message that is read, in bytes. tonic's own limit must be above it, or a message
-/// that is too large is answered with tonic's `OUT_OF_RANGE`.
+/// The largest message that is read, in bytes. A larger one is refused by the length that it begins with
+/// ([`message`](super::message)).
 pub(super) const MAX_MESSAGE_BYTES: usize = 1024 * 1024;
 
 /// A buffer for a message begins with this many bytes, which are enough for nearly every message of ours,
@@ -67,11 +66,6 @@ impl<E, D: Message + Default + Send + 'static> Decoder for Codec<E, D> {
     type Error = Status;
 
     fn decode(&mut self, buf: &mut DecodeBuf<'_>) -> Result<Option<D>, Status> {
-        let bytes = buf.remaining();
-        if bytes > MAX_MESSAGE_BYTES {
-            buf.advance(bytes);
-            return Err(crate::rpc::status::message_too_large(bytes, MAX_MESSAGE_BYTES));
-        }
         D::decode(buf).map(Some).map_err(|error| crate::rpc::status::undecodable(&error))
     }
 

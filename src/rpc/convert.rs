@@ -21,18 +21,10 @@ const MAX_PAGE: i32 = 1000;
 /// What a page holds when the caller does not say.
 const DEFAULT_PAGE: i32 = 100;
 const MAX_LABELS: usize = 32;
-/// What the violations that one error names come to at most, in bytes. An error travels in a header,
-/// where each of them takes about four times its size, and clients take 8 KiB: one that is larger
-/// costs them the whole connection.
-const MAX_VIOLATION_BYTES: usize = 2000;
-
 /// Reads a request's fields, and collects what is wrong with them.
 #[derive(Debug, Default)]
 pub(super) struct Fields {
     violations: Vec<Violation>,
-    bytes: usize,
-    /// How many more violations there are than an error can name.
-    more: usize,
 }
 
 impl Fields {
@@ -41,23 +33,11 @@ impl Fields {
         if self.violations.iter().any(|violation| violation.field == field) {
             return;
         }
-        let violation = Violation::new(field, rule);
-        let bytes = violation.field.len() + violation.rule.len();
-        if self.bytes + bytes <= MAX_VIOLATION_BYTES {
-            self.bytes += bytes;
-            self.violations.push(violation);
-        } else {
-            self.more += 1;
-        }
+        self.violations.push(Violation::new(field, rule));
     }
 
     /// All that was read, or all that is wrong with it.
-    pub(super) fn finish<T>(mut self, read: Option<T>) -> Result<T, Error> {
-        if self.more > 0
-            && let Some(last) = self.violations.last_mut()
-        {
-            last.rule = format!("{}; and {} more fields break their rules", last.rule, self.more);
-        }
+    pub(super) fn finish<T>(self, read: Option<T>) -> Result<T, Error> {
         match read {
             Some(value) if self.violations.is_empty() => Ok(value),
             _ => Err(Error::Invalid(self.violations)),
@@ -285,15 +265,6 @@ impl Fields {
 /// A name that a caller gave, to be told back to it: bounded.
 pub(super) fn echo(name: &str) -> String {
     name.chars().take(256).collect()
-}
-
-/// The token of the page after one that is full: the key of its last element.
-pub(super) fn next_page_token<T>(page: &[T], limit: i64, key: impl Fn(&T) -> String) -> String {
-    let full = i64::try_from(page.len()).is_ok_and(|len| len >= limit);
-    match page.last() {
-        Some(last) if full => BASE64_URL_SAFE_NO_PAD.encode(key(last)),
-        _ => String::new(),
-    }
 }
 
 pub(super) fn money(amount_minor: i64, currency: Currency) -> pb::Money {

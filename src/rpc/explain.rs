@@ -5,6 +5,7 @@ use tonic::{Response, Status};
 use super::{
     account::account_message,
     convert::{self, Fields},
+    page::first_of,
     pb,
     redemption::read_selector,
     status::status,
@@ -46,7 +47,7 @@ fn explained_message(explained: &Explained) -> pb::ExplainAcquireResponse {
         accounts: *accounts,
     });
     pb::ExplainAcquireResponse {
-        considered_accounts: considered.collect(),
+        considered_accounts: first_of(considered),
         verdict_counts: counts.collect(),
         pool_closed: pool.paused || pool.draining,
     }
@@ -61,6 +62,7 @@ fn verdict_message(choice: Choice) -> i32 {
         Choice::Inactive => Verdict::Inactive,
         Choice::Paused => Verdict::Paused,
         Choice::Draining => Verdict::Draining,
+        Choice::Unwritable => Verdict::Unwritable,
         Choice::TooFull => Verdict::TooFull,
         Choice::Denomination => Verdict::Denomination,
         Choice::Remainder => Verdict::Remainder,

@@ -1,4 +1,7 @@
-//! What every call passes through: admission, and a span.
+//! What every call passes through: its message is read, it is admitted, and gets a span.
+//!
+//! A call is admitted when its message is complete (of a stream: the first one). Until then it holds nothing but
+//! what it has sent, which is bounded. So whoever opens calls and sends nothing keeps nobody else out.
 
 use std::{
     collections::HashMap,
@@ -11,11 +14,15 @@ use std::{
 use http::HeaderName;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tonic::{Code, Request, Status, body::Body};
+use tonic::{Request, body::Body};
 use tower::{Layer, Service};
 use tracing::Instrument as _;
 
-use super::{codec::MAX_MESSAGE_BYTES, pb, refusal, status};
+use super::{
+    answer,
+    message::{self, Complete, RequestBody},
+    methods, refusal, status,
+};
 use crate::overload::{self, Caller, Class, Overload, Place};
 
 /// Admits calls while the server takes them, and gives each a span.
@@ -36,8 +43,7 @@ struct Methods {
 
 #[derive(Debug)]
 struct Method {
-    service: String,
-    name: String,
+    description: methods::Method,
     class: Class,
     seconds: metrics::Histogram,
 }
@@ -45,17 +51,24 @@ struct Method {
 impl Admission {
     /// Refuses calls for which `overload` has no place, and all of them once `closing` is cancelled.
     pub fn new(overload: Overload, closing: CancellationToken) -> Self {
-        let method = |service: String, name: String| Method {
-            class: class(&name),
-            seconds: metrics::histogram!("holdfast_call_seconds", "method" => name.clone()),
-            service,
-            name,
+        let method = |description: methods::Method| Method {
+            class: class(&description.name),
+            seconds: metrics::histogram!(
+                "holdfast_call_seconds", "method" => description.name.clone()
+            ),
+            description,
         };
-        let known = pb::methods()
+        let known = methods::all()
             .into_iter()
-            .map(|(service, name)| (format!("/{service}/{name}"), method(service, name)))
+            .map(|known| (format!("/{}/{}", known.service, known.name), method(known)))
             .collect();
-        let other = method("other".to_owned(), "other".to_owned());
+        let other = method(methods::Method {
+            service: "other".to_owned(),
+            name: "other".to_owned(),
+            // Reflection's calls are streams; what is not served at all is answered by its path.
+            takes_stream: true,
+            pool_path: Vec::new(),
+        });
         Self { overload, methods: Arc::new(Methods { known, other }), closing }
     }
 
@@ -99,16 +112,20 @@ pub struct Admitted<S> {
 const TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 /// Health is asked for until the end, and answers that the server is stopping.
 const HEALTH: &str = "/grpc.health.v1.Health/";
+/// Reflection, of either version.
+const REFLECTION: &str = "/grpc.reflection.";
 
-type Answering<E> = Pin<Box<dyn Future<Output = Result<http::Response<Body>, E>> + Send>>;
+type Answer = http::Response<Body>;
+type Answering<E> = Pin<Box<dyn Future<Output = Result<Answer, E>> + Send>>;
 
 impl<S, B> Service<http::Request<B>> for Admitted<S>
 where
-    S: Service<http::Request<B>, Response = http::Response<Body>>,
+    S: Service<http::Request<Body>, Response = Answer> + Clone + Send + 'static,
     S::Error: Send + 'static,
     S::Future: Send + 'static,
+    B: RequestBody,
 {
-    type Response = http::Response<Body>;
+    type Response = Answer;
     type Error = S::Error;
     type Future = Answering<S::Error>;
 
@@ -117,68 +134,113 @@ where
     }
 
     fn call(&mut self, request: http::Request<B>) -> Self::Future {
-        let path = request.uri().path();
-        if path.starts_with(HEALTH) {
-            return Box::pin(self.inner.call(request));
-        }
-        if self.admission.closing.is_cancelled() {
-            return answered(status::shutting_down().into_http());
-        }
-        let methods = Arc::clone(&self.admission.methods);
-        let class = methods.of(path).class;
-        match self.admission.overload.admit(class) {
-            Ok(place) => self.admitted(methods, place, request),
-            Err(refused) => answered(refusal::of(refused)),
-        }
+        // The clone may not be ready: what was asked whether it is does the call.
+        let next = self.inner.clone();
+        let inner = std::mem::replace(&mut self.inner, next);
+        let admission = self.admission.clone();
+        Box::pin(async move { admission.serve(inner, request).await })
     }
 }
 
-fn answered<E: Send + 'static>(answer: http::Response<Body>) -> Answering<E> {
-    Box::pin(std::future::ready(Ok(answer)))
-}
-
-impl<S> Admitted<S> {
-    fn admitted<B>(
-        &mut self,
-        methods: Arc<Methods>,
-        place: Place,
-        mut request: http::Request<B>,
-    ) -> Answering<S::Error>
+impl Admission {
+    async fn serve<S, B>(&self, mut inner: S, request: http::Request<B>) -> Result<Answer, S::Error>
     where
-        S: Service<http::Request<B>, Response = http::Response<Body>>,
-        S::Error: Send + 'static,
-        S::Future: Send + 'static,
+        S: Service<http::Request<Body>, Response = Answer>,
+        B: RequestBody,
     {
-        let begun = Instant::now();
-        let path = request.uri().path().to_owned();
-        let method = methods.of(&path);
-        let timeout = request.headers().get(TIMEOUT).and_then(|text| read_timeout(text.as_bytes()));
-        let deadline = timeout.map(|timeout| begun + timeout);
-        // Whatever ends work is done all the same.
-        if timeout.is_some_and(|timeout| timeout.is_zero()) && method.class != Class::End {
-            overload::note_dropped("admission");
-            return answered(status::deadline_passed().into_http());
+        let came = Instant::now();
+        let (parts, body) = request.into_parts();
+        let path = parts.uri.path();
+        let is_health = path.starts_with(HEALTH);
+        if self.closing.is_cancelled() && !is_health {
+            return Ok(status::shutting_down().into_http());
         }
+        let method = self.methods.of(path);
+        if !is_health && !self.methods.serves(path) {
+            // Nothing of it is read: there is nobody who would.
+            return inner.call(http::Request::from_parts(parts, Body::empty())).await;
+        }
+        let timeout = parts.headers.get(TIMEOUT).and_then(|text| read_timeout(text.as_bytes()));
+        let deadline = timeout.map(|timeout| came + timeout);
+        let takes_stream = method.description.takes_stream && !is_health;
+        let budget = self.overload.unread_requests();
+        let read = tokio::select! {
+            biased;
+            read = message::first(body, takes_stream, budget, deadline) => read,
+            () = self.closing.cancelled(), if !is_health => Err(status::shutting_down()),
+        };
+        let complete = match read {
+            Ok(complete) => complete,
+            Err(error) => return Ok(error.into_http()),
+        };
+        if is_health {
+            let body = complete.into_body(budget);
+            return inner.call(http::Request::from_parts(parts, body)).await;
+        }
+        self.admit(inner, parts, complete, deadline).await
+    }
+
+    async fn admit<S, B>(
+        &self,
+        mut inner: S,
+        mut parts: http::request::Parts,
+        complete: Complete<B>,
+        deadline: Option<Instant>,
+    ) -> Result<Answer, S::Error>
+    where
+        S: Service<http::Request<Body>, Response = Answer>,
+        B: RequestBody,
+    {
+        let admitted = Instant::now();
+        let method = self.methods.of(parts.uri.path());
+        // Whatever ends work is done all the same.
+        if deadline.is_some_and(|deadline| deadline <= admitted) && method.class != Class::End {
+            overload::note_dropped("admission");
+            return Ok(status::deadline_passed().into_http());
+        }
+        let (place, stream) = match self.places(method, complete.message()) {
+            Ok(places) => places,
+            Err(refused) => return Ok(refusal::of(refused)),
+        };
         let caller = Caller::new(place, deadline);
         if method.class != Class::End {
-            request.extensions_mut().insert(caller.clone());
+            parts.extensions.insert(caller.clone());
         }
-        let span =
-            tracing::debug_span!("rpc", rpc.service = method.service, rpc.method = method.name);
-        let answer = self.inner.call(request);
-        let admitted = async move {
-            let answer = in_time(answer, deadline).await;
-            drop(caller);
-            methods.of(&path).seconds.record(begun.elapsed());
-            answer
+        let span = tracing::debug_span!(
+            "rpc", rpc.service = method.description.service, rpc.method = method.description.name
+        );
+        let body = complete.into_body(self.overload.unread_requests());
+        let answer = inner.call(http::Request::from_parts(parts, body));
+        let answer = in_time(answer, deadline).instrument(span).await;
+        drop(caller);
+        method.seconds.record(admitted.elapsed());
+        answer.map(|answer| answer::bounded(answer, self.overload.unread_answers(), stream))
+    }
+
+    /// The places of a call, by its class and by the pool that it is about: its own, and for a stream another
+    /// that lasts as long as the stream is open.
+    fn places(
+        &self,
+        method: &Method,
+        message: &[u8],
+    ) -> Result<(Place, Option<Place>), overload::Refused> {
+        let pool = method.description.pool(message);
+        let stream = match method.description.takes_stream {
+            true => Some(self.overload.admit(Class::Stream, pool)?),
+            false => None,
         };
-        Box::pin(admitted.instrument(span))
+        Ok((self.overload.admit(method.class, pool)?, stream))
     }
 }
 
 impl Methods {
     fn of(&self, path: &str) -> &Method {
         self.known.get(path).unwrap_or(&self.other)
+    }
+
+    /// Whether calls of the path are answered by more than that there is no such method.
+    fn serves(&self, path: &str) -> bool {
+        self.known.contains_key(path) || path.starts_with(REFLECTION)
     }
 }
 
@@ -190,22 +252,13 @@ async fn in_time<E>(
 ) -> Result<http::Response<Body>, E> {
     let mut answer = pin!(answer);
     std::future::poll_fn(|cx| match answer.as_mut().poll(cx) {
-        Poll::Ready(answer) => Poll::Ready(answer.map(in_our_words)),
+        Poll::Ready(answer) => Poll::Ready(answer),
         Poll::Pending if deadline.is_some_and(|deadline| deadline <= Instant::now()) => {
             Poll::Ready(Ok(status::deadline_passed().into_http()))
         }
         Poll::Pending => Poll::Pending,
     })
     .await
-}
-
-/// What tonic says of a message above its own limit, as the codec says it of one above ours.
-fn in_our_words(answer: http::Response<Body>) -> http::Response<Body> {
-    let code = answer.headers().get(Status::GRPC_STATUS);
-    match code.map(|code| Code::from_bytes(code.as_ref())) {
-        Some(Code::OutOfRange) => status::message_not_read(MAX_MESSAGE_BYTES).into_http(),
-        _ => answer,
-    }
 }
 
 /// A `grpc-timeout`: at most eight digits and a unit. tonic, too, passes over one that is none.
@@ -242,8 +295,9 @@ mod tests {
 
     #[test]
     fn every_method_that_a_class_names_is_the_contracts() {
-        let methods = pb::methods();
-        let of = |wanted| methods.iter().filter(move |(_, name)| class(name) == wanted).count();
+        let methods = methods::all();
+        let of =
+            |wanted| methods.iter().filter(move |method| class(&method.name) == wanted).count();
         assert_eq!([of(Class::End), of(Class::Redeem), of(Class::Acquire)], [3, 2, 1]);
         assert!(of(Class::Rest) > 10);
     }

@@ -2,12 +2,16 @@
 //! tonic and prost.
 
 pub mod account;
+mod answer;
 mod batch;
 pub mod codec;
 mod convert;
 mod explain;
 pub mod layers;
 mod mask;
+mod message;
+mod methods;
+mod page;
 mod plan;
 pub mod pool;
 mod redacted;
@@ -15,6 +19,12 @@ pub mod redemption;
 pub mod reflection;
 mod refusal;
 mod status;
+
+/// The longest request, in bytes. It is refused by its length, before tonic would.
+pub const MAX_REQUEST_BYTES: usize = codec::MAX_MESSAGE_BYTES;
+/// The longest answer, in bytes: as long as clients read unless they are told otherwise. Pages and imports are cut
+/// at a quarter of it.
+pub const MAX_ANSWER_BYTES: usize = 4 * 1024 * 1024;
 
 /// How much of one stream's messages, in bytes, may wait to be read. It is HTTP/2's own default: of small
 /// messages, such as the items of a batch, one or two thousand.
@@ -32,21 +42,4 @@ pub mod pb {
     /// The contract's descriptors, for reflection.
     pub const DESCRIPTORS: &[u8] =
         include_bytes!(concat!(env!("OUT_DIR"), "/holdfast_descriptor.bin"));
-
-    /// The contract's methods, each with its service's full name.
-    pub fn methods() -> Vec<(String, String)> {
-        use prost::Message as _;
-        let files = prost_types::FileDescriptorSet::decode(DESCRIPTORS).unwrap_or_default();
-        let services = files
-            .file
-            .iter()
-            .flat_map(|file| file.service.iter().map(move |service| (file.package(), service)));
-        services
-            .flat_map(|(package, service)| {
-                let name = format!("{package}.{}", service.name());
-                let methods = service.method.iter();
-                methods.map(move |method| (name.clone(), method.name().to_owned()))
-            })
-            .collect()
-    }
 }

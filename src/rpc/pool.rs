@@ -5,8 +5,9 @@ use std::time::Duration;
 use tonic::{Request, Response, Status};
 
 use super::{
-    convert::{self, Fields, next_page_token, timestamp},
+    convert::{self, Fields, timestamp},
     mask::Mask,
+    page::page,
     pb,
     plan::{plan_message, read_new_plan, read_plan_change},
     status::status,
@@ -82,10 +83,9 @@ impl pb::pool_service_server::PoolService for PoolRpc {
         fields.finish(Some(())).map_err(|e| status(&e))?;
         let after = after.map(|id| id.to_string()).unwrap_or_default();
         let pools = self.pools.list(&after, limit).await.map_err(|e| status(&e))?;
-        Ok(Response::new(pb::ListPoolsResponse {
-            next_page_token: next_page_token(&pools, limit, |pool| pool.pool_id.to_string()),
-            pools: pools.iter().map(pool_message).collect(),
-        }))
+        let (pools, next_page_token) =
+            page(&pools, limit, |pool| pool.pool_id.to_string(), pool_message);
+        Ok(Response::new(pb::ListPoolsResponse { pools, next_page_token }))
     }
 
     async fn update_pool(
@@ -144,10 +144,13 @@ impl pb::pool_service_server::PoolService for PoolRpc {
         let after = after.map(|id| id.to_string()).unwrap_or_default();
         let (pool, plans) =
             self.plans.list(&pool_id, &after, limit).await.map_err(|e| status(&e))?;
-        Ok(Response::new(pb::ListPlansResponse {
-            next_page_token: next_page_token(&plans, limit, |plan| plan.plan_id.to_string()),
-            plans: plans.iter().map(|plan| plan_message(plan, pool.currency)).collect(),
-        }))
+        let (plans, next_page_token) = page(
+            &plans,
+            limit,
+            |plan| plan.plan_id.to_string(),
+            |plan| plan_message(plan, pool.currency),
+        );
+        Ok(Response::new(pb::ListPlansResponse { plans, next_page_token }))
     }
 
     async fn update_plan(

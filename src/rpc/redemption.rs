@@ -9,9 +9,10 @@ use uuid::Uuid;
 use super::{
     account::{account_message, lease_message},
     batch,
-    convert::{self, Fields, next_page_token, timestamp},
+    convert::{self, Fields, timestamp},
     explain,
     layers::caller_of,
+    page::page,
     pb,
     status::status,
 };
@@ -188,10 +189,13 @@ impl pb::redemption_service_server::RedemptionService for RedemptionRpc {
             .list(&pool_id, &filter, before, limit)
             .await
             .map_err(|e| status(&e))?;
-        Ok(Response::new(pb::ListRedemptionsResponse {
-            next_page_token: next_page_token(&redemptions, limit, |r| r.redemption_id.to_string()),
-            redemptions: redemptions.iter().map(|r| redemption_message(r, pool.currency)).collect(),
-        }))
+        let (redemptions, next_page_token) = page(
+            &redemptions,
+            limit,
+            |redemption| redemption.redemption_id.to_string(),
+            |redemption| redemption_message(redemption, pool.currency),
+        );
+        Ok(Response::new(pb::ListRedemptionsResponse { redemptions, next_page_token }))
     }
 
     async fn resolve_redemption(

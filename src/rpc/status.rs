@@ -1,14 +1,18 @@
 //! THE error table: what each error is to a gRPC client. Nothing else makes a [`Status`].
 //!
 //! Every error carries an `ErrorInfo` with a reason of the contract, and a `BadRequest`, `RetryInfo`
-//! or `ResourceInfo` where it fits.
+//! or `ResourceInfo` where it fits. Its block of headers is bounded, whatever the request held
+//! ([`trailers`]).
+
+mod trailers;
 
 use std::{collections::HashMap, time::Duration};
 
 use prost::DecodeError;
 use tonic::{Code, Status};
-use tonic_types::{ErrorDetails, StatusExt as _};
+use tonic_types::ErrorDetails;
 
+use self::trailers::{fit, fit_violations};
 use crate::{
     domain::choice::Choice,
     service::{Error, error::Violation},
@@ -26,7 +30,7 @@ const RETRY_OUTAGE: Duration = Duration::from_secs(1);
 pub(crate) fn status(error: &Error) -> Status {
     let text = error.to_string();
     match error {
-        Error::Invalid(violations) => invalid(text, violations),
+        Error::Invalid(violations) => invalid(violations),
 
         Error::PoolNotFound(id) => not_found("POOL_NOT_FOUND", text, "pool", id.as_str()),
         Error::AccountNotFound(_, id) => {
@@ -48,7 +52,7 @@ pub(crate) fn status(error: &Error) -> Status {
                 [("redemption_id", redemption_id.to_string()), ("state", state.as_str().into())],
             );
             details.set_resource_info("redemption", redemption_id.to_string(), "", &text);
-            Status::with_error_details(Code::AlreadyExists, text, details)
+            fit(Code::AlreadyExists, &text, details)
         }
         Error::RequestIdReused { request_id, differ } => {
             let mut details = reason(
@@ -61,7 +65,7 @@ pub(crate) fn status(error: &Error) -> Status {
                     "differs from the first use of the request_id",
                 );
             }
-            Status::with_error_details(Code::AlreadyExists, text, details)
+            fit(Code::AlreadyExists, &text, details)
         }
 
         Error::NoAccountAvailable { pool_id, position, waiting, counts, .. } => {
@@ -80,7 +84,7 @@ pub(crate) fn status(error: &Error) -> Status {
             let mut details =
                 ErrorDetails::with_error_info("NO_ACCOUNT_AVAILABLE", DOMAIN, metadata);
             details.set_retry_info(Some(RETRY_OUTAGE));
-            Status::with_error_details(Code::ResourceExhausted, text, details)
+            fit(Code::ResourceExhausted, &text, details)
         }
         Error::LeaseLost { lease, loss } => {
             let details = reason(
@@ -92,7 +96,7 @@ pub(crate) fn status(error: &Error) -> Status {
                     ("fencing_token", lease.token.to_string()),
                 ],
             );
-            Status::with_error_details(Code::Aborted, text, details)
+            fit(Code::Aborted, &text, details)
         }
 
         Error::RedemptionOpen(id) => {
@@ -148,7 +152,7 @@ pub(crate) fn status(error: &Error) -> Status {
                 ],
             );
             details.set_retry_info(Some(*left));
-            Status::with_error_details(Code::FailedPrecondition, text, details)
+            fit(Code::FailedPrecondition, &text, details)
         }
         Error::AmountDoesNotFit {
             account_id,
@@ -183,6 +187,16 @@ pub(crate) fn status(error: &Error) -> Status {
             [("pool_id", pool_id.to_string()), ("account_id", id.to_string())],
         ),
 
+        Error::RequestIncomplete(_) => fit(
+            Code::DeadlineExceeded,
+            &text,
+            reason("REQUEST_INCOMPLETE", []),
+        ),
+        Error::StreamIdle(_) => fit(
+            Code::DeadlineExceeded,
+            &text,
+            reason("STREAM_IDLE", []),
+        ),
         Error::ShuttingDown | Error::Store(StoreError::ShuttingDown) => {
             retry(Code::Unavailable, "SHUTTING_DOWN", text, RETRY_OUTAGE)
         }
@@ -204,7 +218,7 @@ pub(crate) fn status(error: &Error) -> Status {
         )
         | Error::Internal(_) => {
             tracing::error!(error = %text, "a call met a bug");
-            Status::with_error_details(
+            fit(
                 Code::Internal,
                 "an error inside Holdfast; its log has the cause",
                 reason("INTERNAL", []),
@@ -230,12 +244,6 @@ pub(crate) fn message_too_large(bytes: usize, max_bytes: usize) -> Status {
     status(&Error::Invalid(vec![Violation::new("message", rule)]))
 }
 
-/// A message so large that tonic did not read it.
-pub(crate) fn message_not_read(max_bytes: usize) -> Status {
-    let rule = format!("is far too long; at most {max_bytes} bytes are read");
-    status(&Error::Invalid(vec![Violation::new("message", rule)]))
-}
-
 /// More calls than the server takes at once.
 pub(crate) fn overloaded(retry_after: Duration) -> Status {
     let text = "the server has too much to do; nothing was begun".to_owned();
@@ -245,7 +253,34 @@ pub(crate) fn overloaded(retry_after: Duration) -> Status {
 /// Nobody waits for the answer any more.
 pub(crate) fn deadline_passed() -> Status {
     let text = "the call's deadline has passed";
-    Status::with_error_details(Code::DeadlineExceeded, text, reason("DEADLINE_PASSED", []))
+    fit(Code::DeadlineExceeded, text, reason("DEADLINE_PASSED", []))
+}
+
+/// A message that began and did not end.
+pub(crate) fn message_incomplete(limit: Duration) -> Status {
+    status(&Error::RequestIncomplete(limit))
+}
+
+/// More than an RPC of one message takes.
+pub(crate) fn more_than_one_message() -> Status {
+    let rule = "must be the only one: this RPC takes one message";
+    status(&Error::Invalid(vec![Violation::new("message", rule)]))
+}
+
+/// What had come of a request was let go of, to make room for others.
+pub(crate) fn not_kept() -> Status {
+    overloaded(RETRY_OVERLOAD)
+}
+
+/// An answer was let go of, because its caller did not read it and others needed the room.
+pub(crate) fn answer_not_taken() -> Status {
+    let text = "the answer was not read, and others needed its room; it may have been done".to_owned();
+    retry(Code::ResourceExhausted, "OVERLOADED", text, RETRY_OVERLOAD)
+}
+
+/// The connection, or the caller, ended a request.
+pub(crate) fn request_broken(error: Box<dyn std::error::Error + Send + Sync>) -> Status {
+    Status::from_error(error)
 }
 
 /// The server is stopping.
@@ -270,32 +305,28 @@ fn reason<const N: usize>(reason: &str, metadata: [(&str, String); N]) -> ErrorD
     ErrorDetails::with_error_info(reason, DOMAIN, metadata)
 }
 
-fn invalid(text: String, violations: &[Violation]) -> Status {
-    let mut details = reason("INVALID_ARGUMENT", []);
-    for violation in violations {
-        details.add_bad_request_violation(&violation.field, &violation.rule);
-    }
-    Status::with_error_details(Code::InvalidArgument, text, details)
+fn invalid(violations: &[Violation]) -> Status {
+    fit_violations(Code::InvalidArgument, &reason("INVALID_ARGUMENT", []), violations)
 }
 
 fn not_found(why: &str, text: String, kind: &str, name: &str) -> Status {
     let mut details = reason(why, []);
     details.set_resource_info(kind, name, "", &text);
-    Status::with_error_details(Code::NotFound, text, details)
+    fit(Code::NotFound, &text, details)
 }
 
 fn exists(why: &str, text: String, kind: &str, name: &str) -> Status {
     let mut details = reason(why, []);
     details.set_resource_info(kind, name, "", &text);
-    Status::with_error_details(Code::AlreadyExists, text, details)
+    fit(Code::AlreadyExists, &text, details)
 }
 
 fn precondition<const N: usize>(why: &str, text: String, metadata: [(&str, String); N]) -> Status {
-    Status::with_error_details(Code::FailedPrecondition, text, reason(why, metadata))
+    fit(Code::FailedPrecondition, &text, reason(why, metadata))
 }
 
 fn retry(code: Code, why: &str, text: String, after: Duration) -> Status {
     let mut details = reason(why, []);
     details.set_retry_info(Some(after));
-    Status::with_error_details(code, text, details)
+    fit(code, &text, details)
 }

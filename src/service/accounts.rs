@@ -13,9 +13,10 @@ use crate::{
         id::{AccountId, PlanId, PoolId},
         money::Money,
     },
+    overload::Place,
     store::{
         Store,
-        account::{Account, AccountChange, AccountEvent, AccountFilter, NewAccount},
+        account::{Account, AccountChange, AccountEvent, AccountFilter, Inserted, NewAccount},
         pool::Pool,
     },
 };
@@ -61,6 +62,11 @@ impl Accounts {
         self.pools.settings(pool_id).await
     }
 
+    /// A place for the work of one chunk of an import, as soon as there is one for the pool.
+    pub async fn at_work(&self, pool_id: &PoolId) -> Place {
+        self.store.overload().admit_item(pool_id.as_str()).await
+    }
+
     /// Creates accounts, and says of each what became of it, in their order.
     pub async fn import(
         &self,
@@ -81,10 +87,10 @@ impl Accounts {
             })
             .collect();
         let good: Vec<_> = checked.iter().filter_map(|new| new.as_ref().ok().cloned()).collect();
-        let inserted = self.store.insert_accounts(pool_id, &good).await?;
+        let Inserted { accounts, mut refused } = self.store.insert_accounts(pool_id, &good).await?;
         self.acquire.changed(pool_id);
         let mut inserted: HashMap<AccountId, Account> =
-            inserted.into_iter().map(|account| (account.account_id.clone(), account)).collect();
+            accounts.into_iter().map(|account| (account.account_id.clone(), account)).collect();
         let mut missing_plans: HashMap<PlanId, bool> = HashMap::new();
         let mut answers = Vec::with_capacity(checked.len());
         for new in checked {
@@ -92,7 +98,10 @@ impl Accounts {
                 Err(error) => Err(error),
                 Ok(new) => match inserted.remove(&new.account_id) {
                     Some(account) => Ok(account),
-                    None => Err(self.why_not(pool_id, new, &mut missing_plans).await?),
+                    None => Err(match refused.remove(&new.account_id) {
+                        Some(error) => error.into(),
+                        None => self.why_not(pool_id, new, &mut missing_plans).await?,
+                    }),
                 },
             });
         }

@@ -5,9 +5,12 @@
 //! same are served by one, each in turn by the amount that it expects, up to the first who selects
 //! otherwise and may still hope. Those who find nothing stay, and are tried again when an account is
 //! given back on this server, and from time to time for what other servers give back and what time
-//! brings. One that nothing can satisfy does not hold up those behind it.
+//! brings. One that nothing can satisfy does not hold up those behind it, and criteria that make a statement
+//! read much are checked beside the others (`slow.rs`).
 
+mod beside;
 mod dispatcher;
+mod slow;
 mod turns;
 mod walks;
 mod why;
@@ -32,8 +35,10 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use self::{
+    beside::Beside,
     dispatcher::{Dispatcher, MAX_WAITING},
-    turns::{Turns, Waiter},
+    slow::SlowCriteria,
+    turns::{MAX_ROWS, Turns, Waiter},
     walks::WalksByWish,
 };
 use super::{
@@ -117,6 +122,8 @@ pub struct Acquire {
     queues: Arc<Mutex<HashMap<PoolId, Queue>>>,
     /// The permits to read a whole pool.
     explaining: Arc<Mutex<HashMap<PoolId, Arc<Semaphore>>>>,
+    /// As many statements as may read much at once, of all pools.
+    reads: Arc<Semaphore>,
     closing: CancellationToken,
 }
 
@@ -129,6 +136,9 @@ struct Queue {
 /// Accounts that became free since anybody looked, of which each is known. Nobody looks on a server that only
 /// settles and releases.
 const MAX_FREED: usize = 4096;
+
+/// One connection in so many may be used by statements that read much for those who wait.
+const SHARE_OF_READS: usize = 4;
 
 /// What became free on this server since anybody looked, and the bell that rings when something may have.
 #[derive(Debug, Default)]
@@ -160,21 +170,26 @@ impl FreedHere {
         self.bell.notify_one();
     }
 
-    /// Tells the walks what they would pass by.
-    fn tell(&self, walks: &mut WalksByWish) {
+    /// What came free since this was last asked, and whether there may be others.
+    fn take(&self) -> (Vec<Freed>, bool) {
         let accounts =
             std::mem::take(&mut *self.accounts.lock().unwrap_or_else(PoisonError::into_inner));
-        accounts.iter().for_each(|freed| walks.note_freed(freed));
-        if self.anywhere.swap(false, Ordering::Relaxed) {
-            walks.forget();
-        }
+        (accounts, self.anywhere.swap(false, Ordering::Relaxed))
     }
 }
 
 impl Acquire {
     /// Acquires from `store`. When `closing` is cancelled, those who wait are told so.
     pub fn new(store: Store, pools: Pools, closing: CancellationToken) -> Self {
-        Self { store, pools, queues: Arc::default(), explaining: Arc::default(), closing }
+        let reads = (store.connections() / SHARE_OF_READS).max(1);
+        Self {
+            store,
+            pools,
+            queues: Arc::default(),
+            explaining: Arc::default(),
+            reads: Arc::new(Semaphore::new(reads)),
+            closing,
+        }
     }
 
     /// Leases an account, waiting for one up to `command.wait`.
@@ -234,18 +249,22 @@ impl Acquire {
     }
 
     /// Puts somebody at the end of the pool's queue. Where that is full a call is refused; the item of a
-    /// stream waits for room, for as long as it would for an account.
+    /// stream waits for room, for as long as it would for an account. An item behind many who have just come
+    /// keeps nobody of another pool from work meanwhile.
     async fn queue_up(&self, waiter: Waiter, pool_id: &PoolId) -> Result<(), Error> {
         let until = waiter.until;
         let is_item = waiter.caller.is_item();
-        let Err(TrySendError::Full(waiter)) = self.queue(pool_id).waiters.try_send(waiter) else {
+        let waiters = self.queue(pool_id).waiters;
+        if is_item && waiters.max_capacity() - waiters.capacity() >= MAX_ROWS {
+            waiter.caller.step_aside();
+        }
+        let Err(TrySendError::Full(waiter)) = waiters.try_send(waiter) else {
             // Where the other end is gone, so is the one who answers, and the caller sees that.
             return Ok(());
         };
         if !is_item {
             return Err(StoreError::Overloaded.into());
         }
-        let waiters = self.queue(pool_id).waiters;
         let room = timeout_at(until, waiters.reserve()).await;
         room.map_err(|_| StoreError::Overloaded)?.map_err(|_| Error::ShuttingDown)?.send(waiter);
         Ok(())
@@ -351,11 +370,14 @@ impl Acquire {
             freed: Arc::clone(&queue.freed),
             turns: Turns::default(),
             walks: WalksByWish::default(),
+            slow: SlowCriteria::default(),
+            beside: Beside::new(Arc::clone(&self.reads)),
+            counted_at: None,
             expire_from: None,
             expired: Looks::default(),
             unparked_at: None,
             looked_at: None,
-            known: Arc::default(),
+            known: Arc::new(why::Lately::new(Arc::clone(&self.reads))),
             closing: self.closing.clone(),
             meter: self.store.overload().meter(Measured::Work),
             waiting_gauge: metrics::gauge!(

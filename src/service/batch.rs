@@ -3,13 +3,13 @@
 //! An item's redemption stands for the request `batch:BATCH_ID:ITEM_ID`. That is all that a batch is:
 //! opening it again finds what was begun by those names, and nothing else has to be kept.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, pin::pin, sync::Arc, time::Duration};
 
 use futures_util::{Stream, StreamExt as _};
 use tokio::{
     sync::mpsc,
     task::{self, JoinError, JoinSet},
-    time::{MissedTickBehavior, sleep},
+    time::{Instant, MissedTickBehavior, sleep},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -28,12 +28,18 @@ use crate::{
         money::Money,
         redemption::{CardCode, RedemptionState},
     },
-    overload::Caller,
+    overload::{Caller, FairPermit},
     store::{Store, acquire::Selector, pool::Pool},
 };
 
 /// How often progress is told, while there is any.
 const PROGRESS: Duration = Duration::from_secs(1);
+/// How often it is told though nothing was: a stream on which nothing is said is ended by what lies between, such
+/// as a proxy.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(10);
+/// What the items under way come to at most, in bytes, before no more are read: one of the size of a message is
+/// always taken.
+const MAX_ITEM_BYTES: usize = 4 * 1024 * 1024;
 /// Results that wait for the client to read them. When it does not, no more items are begun.
 const UNREAD_RESULTS: usize = 32;
 /// How long a client may take to read results when the server stops. What it does not read is told when the
@@ -81,6 +87,8 @@ pub struct BatchItem {
     pub expected: Option<Money>,
     /// Replaces, field by field, what the batch says.
     pub selection: Selection,
+    /// How long its message was.
+    pub bytes: usize,
 }
 
 /// What the client sent after opening.
@@ -206,9 +214,11 @@ impl Batch {
             events,
             client_gone: CancellationToken::new(),
             running: JoinSet::new(),
-            names: HashMap::new(),
+            open_items: HashMap::new(),
+            bytes: 0,
             counts: Counts::default(),
             told: Counts::default(),
+            spoke: Instant::now(),
         };
         self.0.tasks.spawn(driver.run(items));
         Ok((pool, receiver))
@@ -225,9 +235,21 @@ struct Driver {
     events: mpsc::Sender<BatchEvent>,
     client_gone: CancellationToken,
     running: JoinSet<Result<Redeemed, Error>>,
-    names: HashMap<task::Id, String>,
+    open_items: HashMap<task::Id, OpenItem>,
+    /// What those come to.
+    bytes: usize,
     counts: Counts,
     told: Counts,
+    /// When something was told.
+    spoke: Instant,
+}
+
+/// An item under way.
+struct OpenItem {
+    name: String,
+    bytes: usize,
+    #[allow(dead_code, reason = "it is kept, not read")]
+    room: FairPermit,
 }
 
 impl Driver {
@@ -242,12 +264,23 @@ impl Driver {
         let mut progress = tokio::time::interval(PROGRESS);
         progress.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut end = None;
+        // Waits in its place among the pool's batches until it is there.
+        let overload = self.batch.services.store.overload().clone();
+        let pool_id = self.open.pool_id.clone();
+        let mut room = pin!(overload.open_item(pool_id.as_str()));
+        let mut has_room = None;
         while end.is_none() || !self.running.is_empty() {
-            let may_read = end.is_none() && self.running.len() < self.open.max_in_flight;
+            let wants = end.is_none()
+                && self.running.len() < self.open.max_in_flight
+                && self.bytes < MAX_ITEM_BYTES;
             tokio::select! {
                 Some(done) = self.running.join_next_with_id() => self.finish(done).await,
-                item = items.next(), if may_read => match item {
-                    Some(Ok(item)) => self.take(item).await,
+                permit = &mut room, if wants && has_room.is_none() => {
+                    has_room = Some(permit);
+                    room.set(overload.open_item(pool_id.as_str()));
+                }
+                item = items.next(), if wants && has_room.is_some() => match item {
+                    Some(Ok(item)) => self.take(item, &mut has_room).await,
                     Some(Err(error)) => end = Some(Err(error)),
                     None => end = Some(Ok(())),
                 },
@@ -272,12 +305,12 @@ impl Driver {
         self.send(last).await;
     }
 
-    async fn take(&mut self, incoming: Incoming) {
+    async fn take(&mut self, incoming: Incoming, room: &mut Option<FairPermit>) {
         self.counts.received += 1;
         match incoming {
             Incoming::Malformed(item_id, error) => self.tell(item_id, Err(error)).await,
             Incoming::Item(item) => {
-                let name = item.item_id.to_string();
+                let (name, bytes) = (item.item_id.to_string(), item.bytes);
                 let work = Item {
                     batch: Arc::clone(&self.batch),
                     open: Arc::clone(&self.open),
@@ -287,7 +320,10 @@ impl Driver {
                     item,
                 };
                 let task = self.running.spawn(work.run());
-                self.names.insert(task.id(), name);
+                if let Some(room) = room.take() {
+                    self.open_items.insert(task.id(), OpenItem { name, bytes, room });
+                }
+                self.bytes += bytes;
                 self.counts.in_flight += 1;
             }
         }
@@ -299,8 +335,9 @@ impl Driver {
             Err(error) => (error.id(), Err(Error::Internal("the item's task ended early"))),
         };
         self.counts.in_flight -= 1;
-        let item_id = self.names.remove(&id).unwrap_or_default();
-        self.tell(item_id, outcome).await;
+        let item = self.open_items.remove(&id);
+        self.bytes -= item.as_ref().map_or(0, |item| item.bytes);
+        self.tell(item.map(|item| item.name).unwrap_or_default(), outcome).await;
     }
 
     async fn tell(&mut self, item_id: String, outcome: Result<Redeemed, Error>) {
@@ -315,6 +352,7 @@ impl Driver {
         *count += 1;
         let outcome = Box::new(outcome);
         self.send(BatchEvent::Result { item_id, outcome }).await;
+        self.spoke = Instant::now();
     }
 
     /// Waits for the client to read, but not when the server stops: then it is as if it had gone.
@@ -333,12 +371,16 @@ impl Driver {
         }
     }
 
-    /// Left out when the client has results to read first.
+    /// When there is any, and when nothing was told for long. Left out when the client has results to read
+    /// first.
     fn tell_progress(&mut self) {
-        if self.counts != self.told
+        // The ticks come that much apart, and one that comes early must not cost another.
+        let is_quiet = self.spoke.elapsed() + PROGRESS / 2 >= SIGN_OF_LIFE;
+        if (is_quiet || self.counts != self.told)
             && self.events.try_send(BatchEvent::Progress(self.counts)).is_ok()
         {
             self.told = self.counts;
+            self.spoke = Instant::now();
         }
     }
 }
@@ -390,7 +432,8 @@ impl Item {
         let mut leases = 1;
         loop {
             // Waits for a place: an item is not refused for want of one, it slows its stream.
-            let admit = self.batch.services.store.overload().admit_item();
+            let admit =
+                self.batch.services.store.overload().admit_item(self.open.pool_id.as_str());
             let admitted = self.batch.closing.run_until_cancelled(admit).await;
             let caller = Caller::new(admitted.ok_or(Error::ShuttingDown)?, None);
             let lease = match self.acquire(&caller, worth.as_ref()).await {
@@ -427,7 +470,7 @@ impl Item {
     /// is locked meanwhile, and nobody asks on when the client goes away.
     async fn inquire(&self) -> Result<Option<Worth>, Error> {
         let worth = tokio::select! {
-            worth = self.batch.services.inquiry.ask(&self.item.code) => worth?,
+            worth = self.batch.services.inquiry.ask(&self.open.pool_id, &self.item.code) => worth?,
             () = self.client_gone.cancelled() => return Err(Error::Internal("the client has gone")),
         };
         if let Some(worth) = &worth {

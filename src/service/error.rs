@@ -216,6 +216,18 @@ pub enum Error {
         /// As which it is settled.
         state: RedemptionState,
     },
+    /// A message of the request began, and did not end in time; nothing was begun.
+    #[error(
+        "the request was not complete within {}; nothing was begun: send it again, with its end",
+        humantime::format_duration(*.0)
+    )]
+    RequestIncomplete(Duration),
+    /// Nothing came on a stream for too long. What came before was done.
+    #[error(
+        "nothing came on the stream for {}; what came before was done: send the rest in another",
+        humantime::format_duration(*.0)
+    )]
+    StreamIdle(Duration),
     /// The server is stopping; nothing was begun.
     #[error("the server is shutting down; nothing was begun: try another, or this one again")]
     ShuttingDown,

@@ -7,18 +7,17 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use moka::future::Cache;
 use rand::RngExt as _;
-use tokio::{
-    sync::Semaphore,
-    time::{Instant, sleep},
-};
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::{Error, redeem::PROVIDER_NAME};
 use crate::{
     domain::{
+        id::PoolId,
         money::{Currency, Money},
         redemption::CardCode,
     },
+    overload::FairPermits,
     provider::{CallError, Provider, wire::Card},
     secret::SecretKey,
 };
@@ -71,7 +70,8 @@ struct Inner {
     provider: Provider,
     secret: Arc<SecretKey>,
     limits: InquiryLimits,
-    places: Semaphore,
+    /// Fair among pools: one pool's cards do not stand before all others'.
+    places: FairPermits,
     /// By the code's fingerprint, which is the provider's too. Those who ask about one card at the same
     /// time share a question. `None` when nothing is to be remembered.
     said: Option<Cache<[u8; 32], Said>>,
@@ -95,18 +95,18 @@ impl Inquiry {
         let said = (!limits.remember.is_zero()).then(|| {
             Cache::builder().max_capacity(MAX_REMEMBERED).time_to_live(limits.remember).build()
         });
-        let places = Semaphore::new(limits.concurrency);
+        let places = FairPermits::for_work(limits.concurrency);
         Self(Arc::new(Inner { provider, secret, limits, places, said, closing }))
     }
 
     /// What the card is worth; `None` when the provider cannot be asked. A card that cannot be redeemed
     /// is an error. When this is dropped no more is asked.
-    pub async fn ask(&self, code: &CardCode) -> Result<Option<Worth>, Error> {
+    pub async fn ask(&self, pool_id: &PoolId, code: &CardCode) -> Result<Option<Worth>, Error> {
         if !self.0.limits.inquires {
             return Ok(None);
         }
         let said = tokio::select! {
-            said = self.0.remembered(code) => said?,
+            said = self.0.remembered(pool_id, code) => said?,
             () = self.0.closing.cancelled() => return Err(Error::ShuttingDown),
         };
         match said {
@@ -118,13 +118,13 @@ impl Inquiry {
 }
 
 impl Inner {
-    async fn remembered(&self, code: &CardCode) -> Result<Said, Error> {
-        let Some(said) = &self.said else { return self.patiently(code).await };
+    async fn remembered(&self, pool_id: &PoolId, code: &CardCode) -> Result<Said, Error> {
+        let Some(said) = &self.said else { return self.patiently(pool_id, code).await };
         let key = self.secret.fingerprint(PROVIDER_NAME, code);
         // Errors are told to all who wait for the same card now, and not remembered.
         let entry = said
             .entry(key)
-            .or_try_insert_with(self.patiently(code))
+            .or_try_insert_with(self.patiently(pool_id, code))
             .await
             .map_err(|error| Error::clone(&error))?;
         if !entry.is_fresh() {
@@ -134,12 +134,12 @@ impl Inner {
     }
 
     /// Asks until there is an answer, a few times, unless asking again is no use.
-    async fn patiently(&self, code: &CardCode) -> Result<Said, Error> {
+    async fn patiently(&self, pool_id: &PoolId, code: &CardCode) -> Result<Said, Error> {
         let mut give_up_at = None;
         let mut tries = 1;
         loop {
             let answer = {
-                let _place = self.places.acquire().await.map_err(|_| Error::ShuttingDown)?;
+                let _place = self.places.acquire(pool_id.as_str()).await;
                 // Not from when it got in line: a provider that is only slow refuses nobody.
                 give_up_at.get_or_insert_with(|| Instant::now() + self.limits.patience);
                 self.provider.inquire(code).await.map(Said::from)

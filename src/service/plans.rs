@@ -166,14 +166,14 @@ pub(super) async fn advance_days(
     let mut some = false;
     loop {
         match store.advance_days(pool_id, plan_id, ADVANCE_AT_ONCE, actor, &after).await {
-            Ok((advanced, last)) => {
+            Ok((advanced, more_after)) => {
                 if advanced > 0 {
                     some = true;
                     tracing::info!(%pool_id, %plan_id, advanced, "days ended that had nothing left to take");
                 }
-                match last {
-                    Some(last) if advanced >= ADVANCE_AT_ONCE => after = last,
-                    _ => return some,
+                match more_after {
+                    Some(account_id) => after = account_id,
+                    None => return some,
                 }
             }
             Err(error) => {

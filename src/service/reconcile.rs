@@ -134,8 +134,8 @@ impl Reconciler {
                 return Claimed::NotAll;
             }
         };
-        let count = claimed.len();
-        for due in claimed {
+        let count = claimed.rows.len();
+        for due in claimed.rows {
             let look = Look { due, lead_time: hold, act_until };
             // There is one: nobody else takes any.
             let permit = Arc::clone(&self.looking).try_acquire_owned();
@@ -154,8 +154,9 @@ impl Reconciler {
             });
         }
         match count {
-            _ if count < free => Claimed::All,
-            BATCH => Claimed::Batch,
+            _ if !claimed.may_be_more => Claimed::All,
+            // As many as are taken at once, or one was left out just now.
+            _ if count < free || count == BATCH => Claimed::Batch,
             _ => Claimed::NotAll,
         }
     }

@@ -110,11 +110,11 @@ async fn sweep(
     loop {
         match store.expire(pool_id, within, BATCH, ACTOR).await {
             Ok(ended) => {
-                for account in &ended {
+                for account in &ended.rows {
                     log_expired(account);
                     acquire.wake(pool_id, Freed::of(account));
                 }
-                if ended.len() < usize::try_from(BATCH).unwrap_or(usize::MAX) {
+                if !ended.may_be_more {
                     return true;
                 }
             }

@@ -9,7 +9,7 @@ use std::{
 use clap::{ArgAction, Args};
 
 use super::faults::Faults;
-use crate::{config::parse_duration, listen::parse_address};
+use crate::{config::parse_duration, listener::address::parse_address};
 
 /// Settings of `holdfast simulate-provider`.
 #[derive(Args, Clone, Debug)]

@@ -35,7 +35,7 @@ use tokio_util::sync::CancellationToken;
 pub use args::SimulatorArgs;
 use http::Shared;
 
-use crate::listen::warn_when_reachable;
+use crate::listener::address::warn_when_reachable;
 
 /// What anyone can do who reaches its address: nobody is asked who they are.
 const ANYONE_CAN: &str = "redeem and cancel cards, read the ledger, and change which faults it has";

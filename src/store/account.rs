@@ -1,12 +1,20 @@
 //! Accounts: how they are stored, read, created and changed by people. Leases on them are in
 //! [`super::lease`].
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
 
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Store, StoreError, error::is_foreign_key_violation, lane::read_patiently};
+use super::{
+    Store, StoreError,
+    error::{is_foreign_key_violation, is_of_a_row},
+    lane::read_patiently,
+    quarantine::{Halves, by_halves, count_skipped},
+};
 use crate::domain::{
     account::{AccountStatus, HoldCause, LoginStatus},
     id::{AccountId, FencingToken, Holder, PlanId, PoolId, RedemptionId},
@@ -101,6 +109,15 @@ pub struct NewAccount {
     pub balance_minor: i64,
     /// For selectors.
     pub labels: Labels,
+}
+
+/// What became of accounts that were to be created.
+#[derive(Debug)]
+pub struct Inserted {
+    /// Those that were.
+    pub accounts: Vec<Account>,
+    /// Those that the database refused, and why.
+    pub refused: HashMap<AccountId, StoreError>,
 }
 
 /// What to change of an account. The inner `None` clears.
@@ -243,6 +260,17 @@ pub(super) use account_row;
 
 account_row!(AccountRow {});
 
+/// Notes that an account's row is left out of an answer: it must not keep its neighbours from it.
+pub(super) fn skip_unreadable(
+    statement: &'static str,
+    pool_id: &PoolId,
+    account_id: &str,
+    error: &StoreError,
+) {
+    count_skipped(statement);
+    tracing::error!(statement, %pool_id, account_id, %error, "an account cannot be read; it is left out");
+}
+
 pub(super) fn read_account_id(text: &str) -> Result<AccountId, StoreError> {
     AccountId::parse(text).map_err(|_| StoreError::Unreadable("account_id"))
 }
@@ -336,12 +364,45 @@ impl EventRow {
 
 impl Store {
     /// Creates accounts. Those that are there already, or that name a plan which is not, are not in
-    /// the answer.
+    /// the answer. One that the database refuses is named with its cause, and does not hold up the others.
     pub async fn insert_accounts(
         &self,
         pool_id: &PoolId,
         new: &[NewAccount],
-    ) -> Result<Vec<Account>, StoreError> {
+    ) -> Result<Inserted, StoreError> {
+        let all: Vec<_> = new.iter().collect();
+        let (rows, bad) = match self.insert_rows(pool_id, &all).await {
+            Err(error) if new.len() > 1 && is_of_a_row(&error) => {
+                let insert = |some: Vec<_>| async move { self.insert_rows(pool_id, &some).await };
+                let Halves { done, bad, stopped } = by_halves(all, insert).await;
+                if let Some(error) = stopped {
+                    return Err(error.into());
+                }
+                (done, bad)
+            }
+            answered => (answered?, Vec::new()),
+        };
+        let read = |row: &AccountRow| {
+            let account = row.account(pool_id);
+            account
+                .inspect_err(|error| skip_unreadable("import", pool_id, &row.account_id, error))
+                .ok()
+        };
+        let refused = |(new, error): (&NewAccount, sqlx::Error)| {
+            count_skipped("import");
+            (new.account_id.clone(), StoreError::from(error))
+        };
+        Ok(Inserted {
+            accounts: rows.iter().filter_map(read).collect(),
+            refused: bad.into_iter().map(refused).collect(),
+        })
+    }
+
+    async fn insert_rows(
+        &self,
+        pool_id: &PoolId,
+        new: &[&NewAccount],
+    ) -> Result<Vec<AccountRow>, sqlx::Error> {
         let ids: Vec<_> = new.iter().map(|n| n.account_id.to_string()).collect();
         let logins: Vec<_> = new.iter().map(|n| n.login_status.as_str().to_owned()).collect();
         let plans: Vec<_> = new.iter().map(|n| n.plan_id.as_ref().map(PlanId::to_string)).collect();
@@ -363,12 +424,11 @@ impl Store {
             )
             .fetch_all(&self.rest)
         };
-        let inserted = match insert().await {
+        match insert().await {
             // A plan was deleted meanwhile: its accounts are left out now.
-            Err(error) if is_foreign_key_violation(&error) => insert().await?,
-            answered => answered?,
-        };
-        inserted.iter().map(|row| row.account(pool_id)).collect()
+            Err(error) if is_foreign_key_violation(&error) => insert().await,
+            answered => answered,
+        }
     }
 
     /// Reads an account.

@@ -1,5 +1,7 @@
 //! Acquiring: which account for whom, and why none.
 
+mod one_by_one;
+
 use std::{
     collections::{BTreeMap, HashMap},
     time::{Duration, Instant},
@@ -9,10 +11,13 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
     Store, StoreError,
-    account::{Account, Labels, account_row, labels_json, read_account_id, read_status},
-    error::{is_foreign_key_violation, is_unique_violation},
+    account::{
+        Account, Labels, account_row, labels_json, read_account_id, read_status, skip_unreadable,
+    },
+    error::{is_foreign_key_violation, is_of_a_row, is_violation_of},
     interval,
     lane::run_again_after_contention,
+    quarantine::{Done, Rows, Statement},
     walks::{Columns, Freed, Walks},
 };
 use crate::{
@@ -27,6 +32,9 @@ use crate::{
 /// How many accounts the choice looks at beyond as many as are wanted: none at first, and some when too
 /// few were found so, because statements of other servers may be choosing the others just now.
 const SPARE: [usize; 2] = [0, 256];
+
+/// How often those who wait are tried, each time without the accounts that could not be written or read before.
+const MAX_ROUNDS: usize = 4;
 
 /// Which accounts may be picked. What is `None` or empty does not narrow the choice.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -111,6 +119,14 @@ account_row!(AcquiredRow {
     walk_since: Option<time::OffsetDateTime>
 });
 
+struct UnparkedRow {
+    plan_id: Option<String>,
+    status: String,
+    plan_day: i32,
+    balance_minor: i64,
+    idle_since: time::OffsetDateTime,
+}
+
 struct ConsideredRow {
     verdict: String,
     accounts: i64,
@@ -123,7 +139,8 @@ impl Store {
     /// Leases free accounts that `selector` allows to the requests: each in its turn gets the first, in
     /// the order of the choice, whose plan wants what it expects. A request that has a lease already gets
     /// that; one that is not in the answer found nothing. No two of `wanted` may have the same
-    /// `request_id`. `walks` are those of earlier calls with the same wish, or none.
+    /// `request_id`. `walks` are those of earlier calls with the same wish, or none. An account that cannot be
+    /// written is left out, and the next best is taken.
     ///
     /// May be repeated when the reply was lost: the requests then have their leases already.
     pub async fn acquire(
@@ -134,25 +151,70 @@ impl Store {
         walks: &mut Walks,
     ) -> Result<HashMap<RequestId, Acquired>, StoreError> {
         let mut found = HashMap::new();
+        let mut rounds = 0;
+        loop {
+            let rest = missing(wanted, &found);
+            rounds += 1;
+            let error = match self.acquire_together(pool_id, selector, &rest, walks).await {
+                Ok(Together { leased, is_all_read: true }) => {
+                    found.extend(leased);
+                    return Ok(found);
+                }
+                // Whose lease could not be read has given it back, and is tried again without that account.
+                Ok(Together { leased, .. }) => {
+                    found.extend(leased);
+                    if rounds >= MAX_ROUNDS {
+                        return Ok(found);
+                    }
+                    continue;
+                }
+                Err(error) => error,
+            };
+            let is_last = rounds >= MAX_ROUNDS || !is_of_a_row(&error);
+            let is_progress = !is_last && {
+                let (leased, is_any_left_out) =
+                    self.acquire_one_by_one(pool_id, selector, &rest).await?;
+                let is_any_leased = !leased.is_empty();
+                found.extend(leased);
+                is_any_leased || is_any_left_out
+            };
+            if !is_progress {
+                // Those who have their lease hear of it; the others are tried again.
+                return if found.is_empty() { Err(error.into()) } else { Ok(found) };
+            }
+            if missing(wanted, &found).is_empty() {
+                return Ok(found);
+            }
+        }
+    }
+
+    async fn acquire_together(
+        &self,
+        pool_id: &PoolId,
+        selector: &Selector,
+        wanted: &[Wanted],
+        walks: &mut Walks,
+    ) -> Result<Together, sqlx::Error> {
+        let mut together = Together { leased: HashMap::new(), is_all_read: true };
         let mut spares = &SPARE[..];
         // Most wish the same, and are served by a walk alone.
         let same = wanted.windows(2).all(|two| two[0].expected_minor == two[1].expected_minor);
         if same && selector.account_id.is_none() {
-            found = self.walk(pool_id, selector, wanted, walks).await?;
-            if found.len() == wanted.len() || !walks.may_search() {
-                return Ok(found);
+            together = self.walk(pool_id, selector, wanted, walks).await?;
+            if together.leased.len() == wanted.len() || !walks.may_search() {
+                return Ok(together);
             }
             // As many as are wanted were looked at by the walk.
             spares = &SPARE[1..];
         }
         let begun = Instant::now();
         for spare in spares {
-            let rest = missing(wanted, &found);
+            let rest = missing(wanted, &together.leased);
             if !rest.is_empty() {
                 match self.search(pool_id, selector, &rest, *spare).await {
-                    Ok(more) => found.extend(more),
+                    Ok(more) => together.add(more),
                     // Those who have their lease hear of it; the others are tried again.
-                    Err(error) if !found.is_empty() => {
+                    Err(error) if !together.leased.is_empty() => {
                         tracing::warn!(%pool_id, %error, "some were not looked at once more");
                     }
                     Err(error) => return Err(error),
@@ -160,7 +222,7 @@ impl Store {
             }
         }
         walks.searched(begun.elapsed());
-        Ok(found)
+        Ok(together)
     }
 
     /// Serves those who wish the same, by a walk from where earlier ones came to.
@@ -170,7 +232,7 @@ impl Store {
         selector: &Selector,
         wanted: &[Wanted],
         walks: &mut Walks,
-    ) -> Result<HashMap<RequestId, Acquired>, StoreError> {
+    ) -> Result<Together, sqlx::Error> {
         let from = walks.begin();
         let begun = Instant::now();
         let rows = run_again(|| self.walk_rows(pool_id, selector, wanted, &from)).await?;
@@ -180,12 +242,12 @@ impl Store {
             if let (Some(plan_key), Some(first), Some(since)) =
                 (&row.walk_plan_key, row.walk_first, row.walk_since)
             {
-                let status = read_status(&row.resume_status)?;
+                let Ok(status) = read_status(&row.resume_status) else { continue };
                 taken.push(Freed::standing(plan_key, status, row.plan_day, -first, since));
             }
         }
         walks.walked(lasting, taken);
-        read_acquired(pool_id, &rows)
+        Ok(self.read_acquired(pool_id, &rows).await)
     }
 
     async fn walk_rows(
@@ -209,7 +271,7 @@ impl Store {
             selector.card_country.as_deref(),
             selector.min_headroom_minor,
             labels_json(&selector.labels),
-            &excluded(selector),
+            &self.excluded(pool_id, selector),
             &from.plan_keys,
             &from.statuses,
             &from.days,
@@ -229,10 +291,48 @@ impl Store {
         selector: &Selector,
         wanted: &[Wanted],
         spare: usize,
-    ) -> Result<HashMap<RequestId, Acquired>, StoreError> {
+    ) -> Result<Together, sqlx::Error> {
         let most = wanted.len() + spare;
         let rows = run_again(|| self.search_rows(pool_id, selector, wanted, most)).await?;
-        read_acquired(pool_id, &rows)
+        Ok(self.read_acquired(pool_id, &rows).await)
+    }
+
+    /// Reads leases that were given. One whose account cannot be read is given back: nobody could use it.
+    async fn read_acquired(&self, pool_id: &PoolId, rows: &[AcquiredRow]) -> Together {
+        let mut together = Together { leased: HashMap::new(), is_all_read: true };
+        for row in rows {
+            match read_lease_of(pool_id, row) {
+                Ok((request_id, acquired)) => {
+                    together.leased.insert(request_id, acquired);
+                }
+                Err(error) => {
+                    together.is_all_read = false;
+                    self.quarantine.leave_out(Statement::Acquire, pool_id, &row.account_id, &error);
+                    if row.fresh {
+                        self.give_back_unread(pool_id, row).await;
+                    }
+                }
+            }
+        }
+        together
+    }
+
+    async fn give_back_unread(&self, pool_id: &PoolId, row: &AcquiredRow) {
+        let (account_id, token) = (&row.account_id, row.fencing_token);
+        let given_back = sqlx::query_file!(
+            "src/store/sql/release.sql",
+            pool_id.as_str(),
+            std::slice::from_ref(account_id),
+            &[token],
+        )
+        .fetch_all(&self.db)
+        .await;
+        if let Err(error) = given_back {
+            tracing::warn!(
+                %pool_id, %account_id, %error,
+                "the lease of an account that cannot be read could not be released, and ends by itself"
+            );
+        }
     }
 
     async fn search_rows(
@@ -257,32 +357,47 @@ impl Store {
             selector.card_country.as_deref(),
             selector.min_headroom_minor,
             labels_json(&selector.labels),
-            &excluded(selector),
+            &self.excluded(pool_id, selector),
         )
         .fetch_all(&self.db)
         .await
     }
 
+    /// The accounts that are not wanted, and those that cannot be written.
+    fn excluded(&self, pool_id: &PoolId, selector: &Selector) -> Vec<String> {
+        let mut excluded = self.quarantine.left_out(Statement::Acquire, pool_id);
+        excluded.extend(selector.exclude.iter().map(AccountId::to_string));
+        excluded
+    }
+
     /// Puts accounts whose time has come, at most `limit`, where acquire finds them in order. Answers
-    /// with where they stand there.
-    pub async fn unpark(&self, pool_id: &PoolId, limit: usize) -> Result<Vec<Freed>, StoreError> {
+    /// with where they stand there. One that cannot be written is left out, and does not hold up the others.
+    pub async fn unpark(&self, pool_id: &PoolId, limit: usize) -> Result<Done<Freed>, StoreError> {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        sqlx::query_file!("src/store/sql/unpark.sql", pool_id.as_str(), limit)
-            .fetch_all(&self.db)
-            .await?
-            .into_iter()
-            .map(|row| {
-                let status = read_status(&row.status)?;
-                let plan_key = row.plan_id.as_deref().unwrap_or_default();
-                Ok(Freed::standing(
-                    plan_key,
-                    status,
-                    row.plan_day,
-                    row.balance_minor,
-                    row.idle_since,
-                ))
-            })
-            .collect()
+        let unpark = |rows: Rows| async move {
+            let unpark = sqlx::query_file_as!(
+                UnparkedRow,
+                "src/store/sql/unpark.sql",
+                pool_id.as_str(),
+                limit,
+                &rows.ids,
+                rows.only,
+            );
+            unpark.fetch_all(&self.db).await
+        };
+        let list = |limit: i64| {
+            sqlx::query_file_scalar!("src/store/sql/list_due_accounts.sql", pool_id.as_str(), limit)
+                .fetch_all(&self.db)
+        };
+        let unparked = self.quarantine.run(Statement::Unpark, pool_id, limit, unpark, list).await?;
+        let freed = |row: &UnparkedRow| {
+            let status = read_status(&row.status).ok()?;
+            let plan_key = row.plan_id.as_deref().unwrap_or_default();
+            let (day, balance, since) = (row.plan_day, row.balance_minor, row.idle_since);
+            Some(Freed::standing(plan_key, status, day, balance, since))
+        };
+        let rows = unparked.rows.iter().filter_map(freed).collect();
+        Ok(Done { rows, may_be_more: unparked.may_be_more })
     }
 
     /// Whether what an acquisition names is there at all.
@@ -302,6 +417,16 @@ impl Store {
         .await?)
     }
 
+    /// Whether a pool has more accounts than `most`.
+    pub async fn has_more_accounts(&self, pool_id: &PoolId, most: i64) -> Result<bool, StoreError> {
+        let has_more = sqlx::query_file_scalar!(
+            "src/store/sql/has_more_accounts.sql",
+            pool_id.as_str(),
+            most,
+        );
+        Ok(has_more.fetch_one(&self.db).await?)
+    }
+
     /// What an acquisition would make of the pool's accounts now: how many there are of each choice, and
     /// the first `limit` of them; those that would be picked come first, in their order. Reads every
     /// account of the pool: `permit` is given back when that has ended, also when nobody waits for it.
@@ -313,7 +438,35 @@ impl Store {
         limit: i64,
         permit: Option<OwnedSemaphorePermit>,
     ) -> Result<(Counts, Vec<Considered>), StoreError> {
-        let rows = sqlx::query_file_as!(
+        let rows = self.explain_rows(pool_id, selector, expected_minor, limit, permit).await?;
+        let mut counts = Counts::new();
+        let mut considered = Vec::new();
+        for row in rows {
+            let choice = Choice::parse(&row.verdict).ok_or(StoreError::Unreadable("verdict"))?;
+            counts.insert(choice, row.accounts);
+            let Some(account_id) = &row.account_id else { continue };
+            match read_account_id(account_id) {
+                Ok(account_id) => considered.push(Considered {
+                    account_id,
+                    choice,
+                    headroom_minor: row.headroom_minor,
+                    day_headroom_minor: row.day_headroom_minor,
+                }),
+                Err(error) => skip_unreadable("explain_acquire", pool_id, account_id, &error),
+            }
+        }
+        Ok((counts, considered))
+    }
+
+    async fn explain_rows(
+        &self,
+        pool_id: &PoolId,
+        selector: &Selector,
+        expected_minor: Option<i64>,
+        limit: i64,
+        permit: Option<OwnedSemaphorePermit>,
+    ) -> Result<Vec<ConsideredRow>, StoreError> {
+        Ok(sqlx::query_file_as!(
             ConsideredRow,
             "src/store/sql/explain_acquire.sql",
             pool_id.as_str(),
@@ -323,63 +476,52 @@ impl Store {
             selector.card_country.as_deref(),
             selector.min_headroom_minor,
             labels_json(&selector.labels),
-            &excluded(selector),
+            &selector.exclude.iter().map(AccountId::to_string).collect::<Vec<_>>(),
             expected_minor,
             limit,
+            &self.quarantine.accounts(pool_id),
         )
         .fetch_all(&permit.map_or_else(|| self.rest.clone(), |permit| self.rest.under(permit)))
-        .await?;
-        let mut counts = Counts::new();
-        let mut considered = Vec::new();
-        for row in rows {
-            let choice = Choice::parse(&row.verdict).ok_or(StoreError::Unreadable("verdict"))?;
-            counts.insert(choice, row.accounts);
-            if let Some(account_id) = &row.account_id {
-                considered.push(Considered {
-                    account_id: read_account_id(account_id)?,
-                    choice,
-                    headroom_minor: row.headroom_minor,
-                    day_headroom_minor: row.day_headroom_minor,
-                });
-            }
-        }
-        Ok((counts, considered))
+        .await?)
+    }
+}
+
+/// What one statement for all requests came to.
+struct Together {
+    leased: HashMap<RequestId, Acquired>,
+    /// False: a lease was given back, because its account cannot be read.
+    is_all_read: bool,
+}
+
+impl Together {
+    fn add(&mut self, more: Self) {
+        self.leased.extend(more.leased);
+        self.is_all_read &= more.is_all_read;
     }
 }
 
 /// Runs the statement, again after it met another one.
-async fn run_again<F>(statement: impl FnMut() -> F) -> Result<Vec<AcquiredRow>, StoreError>
+async fn run_again<F>(statement: impl FnMut() -> F) -> Result<Vec<AcquiredRow>, sqlx::Error>
 where
     F: Future<Output = Result<Vec<AcquiredRow>, sqlx::Error>>,
 {
-    // A unique violation: the same request is being served by another server. Next time its
-    // lease is seen. A foreign key's: the plan was deleted, and is not there next time.
+    // The same request is being served by another server: next time its lease is seen. Or the plan was
+    // deleted, and is not there next time.
     run_again_after_contention(Step::Acquire, statement, |error| {
-        is_unique_violation(error) || is_foreign_key_violation(error)
+        is_violation_of(error, "accounts_lease_request") || is_foreign_key_violation(error)
     })
     .await
 }
 
-fn read_acquired(
-    pool_id: &PoolId,
-    rows: &[AcquiredRow],
-) -> Result<HashMap<RequestId, Acquired>, StoreError> {
-    rows.iter()
-        .map(|row| {
-            let request_id = RequestId::parse_any(&row.request_id)
-                .map_err(|_| StoreError::Unreadable("accounts.lease_request_id"))?;
-            let original_status = read_status(&row.resume_status)?;
-            let account = row.account(pool_id)?;
-            Ok((request_id, Acquired { fresh: row.fresh, original_status, account }))
-        })
-        .collect()
+fn read_lease_of(pool_id: &PoolId, row: &AcquiredRow) -> Result<(RequestId, Acquired), StoreError> {
+    let request_id = RequestId::parse_any(&row.request_id)
+        .map_err(|_| StoreError::Unreadable("accounts.lease_request_id"))?;
+    let original_status = read_status(&row.resume_status)?;
+    let account = row.account(pool_id)?;
+    Ok((request_id, Acquired { fresh: row.fresh, original_status, account }))
 }
 
 /// Those who were not served.
 fn missing(wanted: &[Wanted], found: &HashMap<RequestId, Acquired>) -> Vec<Wanted> {
     wanted.iter().filter(|one| !found.contains_key(&one.request_id)).cloned().collect()
-}
-
-fn excluded(selector: &Selector) -> Vec<String> {
-    selector.exclude.iter().map(AccountId::to_string).collect()
 }

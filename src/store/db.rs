@@ -134,6 +134,11 @@ impl Db {
         Self { permit: Some(Arc::new(permit)), ..self.clone() }
     }
 
+    /// How many there are at the most.
+    pub(super) fn size(&self) -> usize {
+        usize::try_from(self.size).unwrap_or(usize::MAX)
+    }
+
     /// Closes the connections, after the statements that are running.
     pub(super) async fn close(&self) {
         self.health.lock().await.kept.take();

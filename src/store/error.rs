@@ -5,6 +5,8 @@ use sqlx::{
     postgres::{PgDatabaseError, PgSeverity},
 };
 
+use crate::injection::{self, Guard};
+
 /// Why the store did not do what it was asked.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum StoreError {
@@ -52,8 +54,10 @@ pub(super) enum Fault {
 
 /// Two statements that wait for each other.
 const CONTENTION: [&str; 2] = ["40001", "40P01"];
+/// A lock took longer than it may.
+const LOCKED: &str = "55P03";
 /// A lock, or the statement as a whole, took longer than it may.
-const BLOCKED: [&str; 2] = ["55P03", "57014"];
+const BLOCKED: [&str; 2] = [LOCKED, "57014"];
 /// A statement that would write, on a server that takes no writes.
 const READ_ONLY: &str = "25006";
 /// Starting, stopping, failing over, cut by an operator, an error of the disk, or unsure itself what
@@ -114,6 +118,26 @@ fn database_fault(error: &dyn DatabaseError) -> Fault {
     }
 }
 
+/// Whether it may be one row that the statement fails for, so that it is worth to try the rows by themselves: the
+/// database refused it, or somebody holds what it waited for. Not where the statement as a whole took too long.
+pub(super) fn is_of_a_row(error: &sqlx::Error) -> bool {
+    let is_refused = matches!(error, sqlx::Error::Database(_)) && fault(error) == Fault::Refused;
+    (is_refused || is_blocked(error)) && injection::holds(Guard::BadRowsAreLeftOut)
+}
+
+/// Whether somebody else held a row or a table for longer than a lock is waited for.
+pub(super) fn is_blocked(error: &sqlx::Error) -> bool {
+    error.as_database_error().is_some_and(|error| error.code().as_deref() == Some(LOCKED))
+}
+
+/// Whether a unique index with this name refused the statement. A table that is distributed adds to the names.
+pub(super) fn is_violation_of(error: &sqlx::Error, index: &str) -> bool {
+    error.as_database_error().is_some_and(|error| {
+        error.is_unique_violation()
+            && error.constraint().is_some_and(|name| name.starts_with(index))
+    })
+}
+
 /// Whether a unique index refused the statement.
 pub(super) fn is_unique_violation(error: &sqlx::Error) -> bool {
     error.as_database_error().is_some_and(DatabaseError::is_unique_violation)
@@ -133,4 +157,30 @@ impl From<sqlx::Error> for StoreError {
             Fault::Refused => Self::Refused(error.to_string()),
         }
     }
+}
+
+/// An error of the kind that one row may be the cause of.
+#[cfg(test)]
+pub(super) fn of_a_row_for_tests() -> sqlx::Error {
+    #[derive(Debug, thiserror::Error)]
+    #[error("a trigger refuses the row")]
+    struct Raised;
+    impl DatabaseError for Raised {
+        fn message(&self) -> &str {
+            "a trigger refuses the row"
+        }
+        fn kind(&self) -> sqlx::error::ErrorKind {
+            sqlx::error::ErrorKind::Other
+        }
+        fn as_error(&self) -> &(dyn std::error::Error + Send + Sync + 'static) {
+            self
+        }
+        fn as_error_mut(&mut self) -> &mut (dyn std::error::Error + Send + Sync + 'static) {
+            self
+        }
+        fn into_error(self: Box<Self>) -> Box<dyn std::error::Error + Send + Sync + 'static> {
+            self
+        }
+    }
+    sqlx::Error::Database(Box::new(Raised))
 }

@@ -296,7 +296,7 @@ pub(super) async fn run_again_after_contention<T, F>(
     step: Step,
     mut statement: impl FnMut() -> F,
     also: impl Fn(&sqlx::Error) -> bool,
-) -> Result<T, StoreError>
+) -> Result<T, sqlx::Error>
 where
     F: Future<Output = Result<T, sqlx::Error>>,
 {
@@ -311,7 +311,7 @@ where
                 tries += 1;
                 sleep(pause(tries)).await;
             }
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(error),
         }
     }
 }

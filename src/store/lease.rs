@@ -5,10 +5,11 @@ use std::{collections::HashMap, time::Duration};
 
 use super::{
     Store, StoreError,
-    account::{Account, AccountRow, account_row},
+    account::{Account, AccountRow, account_row, skip_unreadable},
     db::Db,
     interval,
     lane::{Batch, at_points},
+    quarantine::{Done, Rows, Statement},
 };
 use crate::{
     domain::{
@@ -99,27 +100,40 @@ impl Store {
     }
 
     /// Ends the leases of a pool whose time passed `within` so long, or at any time, at most `limit`. `actor` is
-    /// who looks.
+    /// who looks. A lease that cannot be ended is left out, and does not hold up the others.
     pub async fn expire(
         &self,
         pool_id: &PoolId,
         within: Option<Duration>,
         limit: i64,
         actor: &str,
-    ) -> Result<Vec<Account>, StoreError> {
-        let expire = sqlx::query_file_as!(
-            AccountRow,
-            "src/store/sql/expire.sql",
-            pool_id.as_str(),
-            limit,
-            actor,
-            within.map(interval) as _,
-        );
-        at_points(Step::Expire, expire.fetch_all(&self.db))
-            .await?
-            .iter()
-            .map(|row| row.account(pool_id))
-            .collect()
+    ) -> Result<Done<Account>, StoreError> {
+        let expire = |rows: Rows| async move {
+            let expire = sqlx::query_file_as!(
+                AccountRow,
+                "src/store/sql/expire.sql",
+                pool_id.as_str(),
+                limit,
+                actor,
+                within.map(interval) as _,
+                &rows.ids,
+                rows.only,
+            );
+            at_points(Step::Expire, expire.fetch_all(&self.db)).await
+        };
+        let list = |limit: i64| {
+            sqlx::query_file_scalar!("src/store/sql/list_due_leases.sql", pool_id.as_str(), limit)
+                .fetch_all(&self.db)
+        };
+        let ended = self.quarantine.run(Statement::Expire, pool_id, limit, expire, list).await?;
+        let read = |row: &AccountRow| {
+            let account = row.account(pool_id);
+            account
+                .inspect_err(|error| skip_unreadable("expire", pool_id, &row.account_id, error))
+                .ok()
+        };
+        let rows = ended.rows.iter().filter_map(read).collect();
+        Ok(Done { rows, may_be_more: ended.may_be_more })
     }
 }
 

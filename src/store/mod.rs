@@ -16,6 +16,7 @@ pub mod lease;
 pub mod outcome;
 pub mod plan;
 pub mod pool;
+mod quarantine;
 pub mod redemption;
 pub mod schema;
 mod statistics;
@@ -30,6 +31,7 @@ use sqlx::{
 };
 
 pub use error::StoreError;
+pub use quarantine::Done;
 
 use self::{
     begin::Begin,
@@ -37,6 +39,7 @@ use self::{
     lane::Lanes,
     lease::{Release, Renew},
     outcome::{Defer, Settle},
+    quarantine::Quarantine,
 };
 use crate::overload::Overload;
 
@@ -51,6 +54,8 @@ pub struct Shared {
     /// The same for what only looks, and may look at much.
     rest: Db,
     overload: Overload,
+    /// Rows that statements leave out.
+    quarantine: Quarantine,
     renew: Lanes<Renew>,
     release: Lanes<Release>,
     begin: Lanes<Begin>,
@@ -100,6 +105,7 @@ impl Store {
             settle: Lanes::new(Settle { db: db.clone() }, &overload),
             defer: Lanes::new(Defer { db: db.clone() }, &overload),
             rest: db.for_rest(&overload),
+            quarantine: Quarantine::default(),
             db,
             overload,
         })))
@@ -125,6 +131,11 @@ impl Store {
     /// Whether the database answers, and takes writes.
     pub async fn ping(&self) -> Result<(), StoreError> {
         Ok(self.db.ping().await?)
+    }
+
+    /// How many connections there are at the most.
+    pub fn connections(&self) -> usize {
+        self.db.size()
     }
 
     /// The places of those who use it, and what is measured in front of it.

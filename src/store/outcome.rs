@@ -241,6 +241,7 @@ impl SettledRow {
                 self.account_usable_at,
             );
             let redemption = Box::new(self.redemption(pool_id)?);
+            let freed = freed.map(|freed| freed.named(redemption.account_id.clone()));
             Ok(Settled::Recorded {
                 redemption,
                 account_status,

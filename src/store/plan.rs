@@ -6,8 +6,12 @@ use sqlx::postgres::types::PgInterval;
 use time::OffsetDateTime;
 
 use super::{
-    Store, StoreError, account::read_account_id, duration, error::is_foreign_key_violation,
+    Store, StoreError,
+    account::read_account_id,
+    duration,
+    error::{is_foreign_key_violation, is_of_a_row},
     interval,
+    quarantine::{Rows, Statement},
 };
 use crate::domain::{
     id::{AccountId, PlanId, PoolId},
@@ -169,8 +173,9 @@ impl Store {
     }
 
     /// Lets free accounts of a plan after `after`, at most `limit`, go on to their next day where the
-    /// plan's present terms leave nothing to take on this one. Answers with how many there were, and with
-    /// the last of them.
+    /// plan's present terms leave nothing to take on this one. Answers with how many there were, and after
+    /// which account there may be more. An account that cannot be written is left out, and does not hold up the
+    /// others.
     pub async fn advance_days(
         &self,
         pool_id: &PoolId,
@@ -179,17 +184,42 @@ impl Store {
         actor: &str,
         after: &str,
     ) -> Result<(i64, Option<String>), StoreError> {
-        let row = sqlx::query_file!(
-            "src/store/sql/advance_days.sql",
+        let advance = |rows: Rows| async move {
+            let row = sqlx::query_file!(
+                "src/store/sql/advance_days.sql",
+                pool_id.as_str(),
+                plan_id.as_str(),
+                limit,
+                actor,
+                after,
+                &rows.ids,
+                rows.only,
+            );
+            let row = row.fetch_one(&self.db).await?;
+            Ok(vec![(row.advanced, row.last)])
+        };
+        let statement = Statement::AdvanceDays;
+        let left_out = self.quarantine.left_out(statement, pool_id);
+        match advance(Rows { ids: left_out.clone(), only: false }).await {
+            Ok(rows) => {
+                let (advanced, last) = rows.into_iter().next().unwrap_or_default();
+                return Ok((advanced, last.filter(|_| advanced >= limit)));
+            }
+            Err(error) if !is_of_a_row(&error) => return Err(error.into()),
+            Err(_) => {}
+        }
+        let free = sqlx::query_file_scalar!(
+            "src/store/sql/list_free_accounts.sql",
             pool_id.as_str(),
             plan_id.as_str(),
-            limit,
-            actor,
             after,
-        )
-        .fetch_one(&self.db)
-        .await?;
-        Ok((row.advanced, row.last))
+            limit,
+        );
+        let mut free = free.fetch_all(&self.db).await?;
+        let last = free.last().cloned();
+        free.retain(|id| !left_out.contains(id));
+        let (advanced, _) = self.quarantine.by_halves(statement, pool_id, free, advance).await?;
+        Ok((advanced.iter().map(|(advanced, _)| advanced).sum(), last))
     }
 
     /// The plans of any pool that have days: those that were changed lately, or all of them.

@@ -7,6 +7,7 @@ use uuid::Uuid;
 use super::{
     Store, StoreError, interval,
     lane::{at_points, read_patiently},
+    quarantine::{Done, Rows, Statement, count_skipped},
 };
 use crate::{
     domain::{
@@ -409,33 +410,50 @@ impl Store {
     }
 
     /// Takes redemptions of a pool that are due for a look and came so `within` so long, or at any time, at most
-    /// `limit`, for as long as `hold`.
+    /// `limit`, for as long as `hold`. One that cannot be written is left out, and does not hold up the others.
     pub async fn claim_checks(
         &self,
         pool_id: &PoolId,
         within: Option<std::time::Duration>,
         limit: i64,
         hold: std::time::Duration,
-    ) -> Result<Vec<DueCheck>, StoreError> {
-        let claim = sqlx::query_file_as!(
-            DueRow,
-            "src/store/sql/claim_checks.sql",
-            pool_id.as_str(),
-            limit,
-            interval(hold),
-            within.map(interval) as _,
-        );
-        let claimed = at_points(Step::Claim, claim.fetch_all(&self.db)).await?;
+    ) -> Result<Done<DueCheck>, StoreError> {
+        let claim = |rows: Rows| async move {
+            let ids: Vec<_> = rows.ids.iter().filter_map(|id| Uuid::parse_str(id).ok()).collect();
+            let claim = sqlx::query_file_as!(
+                DueRow,
+                "src/store/sql/claim_checks.sql",
+                pool_id.as_str(),
+                limit,
+                interval(hold),
+                within.map(interval) as _,
+                &ids,
+                rows.only,
+            );
+            at_points(Step::Claim, claim.fetch_all(&self.db)).await
+        };
+        let list = |limit: i64| async move {
+            let due = sqlx::query_file_scalar!(
+                "src/store/sql/list_due_checks.sql",
+                pool_id.as_str(),
+                limit,
+            );
+            Ok(due.fetch_all(&self.db).await?.iter().map(Uuid::to_string).collect())
+        };
+        let statement = Statement::ClaimChecks;
+        let claimed = self.quarantine.run(statement, pool_id, limit, claim, list).await?;
         // One that cannot be read must not keep its neighbours from being looked at.
         let read = |row: DueRow| {
             let id = row.redemption_id;
             row.due(pool_id)
                 .inspect_err(|error| {
+                    count_skipped("claim_checks");
                     tracing::error!(%pool_id, redemption_id = %id, %error, "a redemption in doubt cannot be read");
                 })
                 .ok()
         };
-        Ok(claimed.into_iter().filter_map(read).collect())
+        let rows = claimed.rows.into_iter().filter_map(read).collect();
+        Ok(Done { rows, may_be_more: claimed.may_be_more })
     }
 }
 

@@ -10,13 +10,20 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use time::OffsetDateTime;
 
-use super::account::Account;
-use crate::domain::{account::AccountStatus, id::PlanId};
+use super::{
+    account::{Account, Labels},
+    acquire::Selector,
+};
+use crate::domain::{
+    account::AccountStatus,
+    id::{AccountId, PlanId},
+};
 
 /// Walks from the beginning take one part in so many of the time, at the most: fewer callers meet one than would
 /// be seen among the slowest hundredth.
@@ -55,6 +62,16 @@ struct Place {
 pub struct Freed {
     row: Row,
     place: Place,
+    /// Which account it is, where that is known.
+    named: Option<Arc<Named>>,
+}
+
+/// An account that came free, as far as selectors are concerned.
+#[derive(Debug)]
+struct Named {
+    account_id: AccountId,
+    /// Its country and its labels, where these are known.
+    marks: Option<(Option<String>, Labels)>,
 }
 
 impl Freed {
@@ -85,14 +102,47 @@ impl Freed {
     ) -> Self {
         let first = if plan_key.is_empty() { 0 } else { -balance_minor };
         let row = Row { plan_key: plan_key.to_owned(), status, day };
-        Self { row, place: Place { first, since } }
+        Self { row, place: Place { first, since }, named: None }
+    }
+
+    /// The same, where it is known which account it is, but neither its country nor its labels.
+    pub(super) fn named(self, account_id: AccountId) -> Self {
+        Self { named: Some(Arc::new(Named { account_id, marks: None })), ..self }
+    }
+
+    /// The account, where a selector may allow it: as far as can be told from what is known of it.
+    pub fn account_for(&self, selector: &Selector) -> Option<&AccountId> {
+        let named = self.named.as_ref()?;
+        let is_of_plan = selector.plan_id.as_ref().is_none_or(|plan_id| {
+            self.row.plan_key.is_empty() || self.row.plan_key == plan_id.as_str()
+        });
+        let has_marks = match &named.marks {
+            None => {
+                selector.labels.is_empty()
+                    && selector.country_code.is_none()
+                    && selector.card_country.is_none()
+            }
+            Some((country, labels)) => {
+                let carries = |(key, value): (&String, &String)| labels.get(key) == Some(value);
+                let is_of = |wanted: &Option<String>| wanted.is_none() || wanted == country;
+                selector.labels.iter().all(carries)
+                    && is_of(&selector.country_code)
+                    && (country.is_none() || is_of(&selector.card_country))
+            }
+        };
+        let is_wanted = !selector.exclude.contains(&named.account_id);
+        (is_of_plan && has_marks && is_wanted).then_some(&named.account_id)
     }
 
     /// See [`Freed::new`]: an account as a release answered it.
     pub fn of(account: &Account) -> Option<Self> {
         let plan_id = account.plan_id.as_ref();
         let Account { status, plan_day, balance_minor, updated_at, available_at, .. } = account;
-        Self::new(plan_id, *status, *plan_day, *balance_minor, *updated_at, *available_at)
+        let freed =
+            Self::new(plan_id, *status, *plan_day, *balance_minor, *updated_at, *available_at)?;
+        let marks = Some((account.country_code.clone(), account.labels.clone()));
+        let named = Named { account_id: account.account_id.clone(), marks };
+        Some(Self { named: Some(Arc::new(named)), ..freed })
     }
 }
 
@@ -222,7 +272,7 @@ impl Walks {
             self.begun.0 = Some((Instant::now(), lasting));
         }
         let mut reached: HashMap<Row, Place> = HashMap::new();
-        for Freed { row, place } in taken {
+        for Freed { row, place, .. } in taken {
             let furthest = reached.entry(row).or_insert(place);
             *furthest = place.max(*furthest);
         }
@@ -281,7 +331,7 @@ mod tests {
     }
 
     fn at(first: i64) -> Freed {
-        Freed { row: row(), place: place(first) }
+        Freed { row: row(), place: place(first), named: None }
     }
 
     /// Where the parts of the next walk begin; those of one place are in brackets.
@@ -342,7 +392,7 @@ mod tests {
     #[test]
     fn too_many_parts_are_given_up() {
         const DAYS: usize = 100;
-        let on = |day, first| Freed { row: Row { day, ..row() }, place: place(first) };
+        let on = |day, first| Freed { row: Row { day, ..row() }, ..at(first) };
         let mut walks = Walks::default();
         let _ = walks.begin();
         walks.walked(LONGEST, (1..).take(DAYS).map(|day| on(day, 0)));
@@ -357,7 +407,7 @@ mod tests {
 
     #[test]
     fn a_walk_from_the_beginning_leaves_what_it_did_not_take_as_it_was() {
-        let other = || Freed { row: Row { day: 2, ..row() }, place: place(-8) };
+        let other = || Freed { row: Row { day: 2, ..row() }, ..at(-8) };
         let mut walks = walked([-3]);
         walks.walked(Duration::ZERO, [other()]);
         walks.begun = Spent::default();

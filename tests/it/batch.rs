@@ -401,3 +401,21 @@ async fn a_client_that_sends_items_faster_than_they_are_taken_keeps_its_connecti
     assert!(seen > 500, "{seen} items fill what may wait");
     drop(replies);
 }
+
+#[tokio::test]
+async fn a_batch_that_only_waits_tells_its_progress_every_ten_seconds() {
+    let world = World::start().await;
+    let mut clients = world.clients(0).await;
+    let open = pb::BatchOpen { item_timeout: seconds(60.0), ..opening("quiet") };
+    let mut session = Session::open(&mut clients, open).await.unwrap();
+    session.send(item("waits", &world.code("waits"))).await;
+    let mut told = Vec::new();
+    while told.len() < 3 {
+        let next = tokio::time::timeout(Duration::from_secs(20), session.next()).await;
+        match next.expect("a sign of life").unwrap() {
+            Some(Told::Progress(progress)) => told.push(progress),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(told[1], told[2], "though nothing has changed");
+}

@@ -228,6 +228,9 @@ controls! {
     a_lease_handed_out_after_its_time: over(WHOLE, &[NO_SWEEP]), Without {
         guards_off: "handed_out_alive", ..Without::default()
     }, "a lease was handed out after its time", scenarios::a_request_for_a_lease_is_repeated_too_late;
+    a_row_that_cannot_be_written_among_others: over(WHOLE, &[NO_SWEEP]), Without {
+        guards_off: "bad_rows_are_left_out", ..Without::default()
+    }, "an account beside a bad one was not leased", scenarios::an_account_cannot_be_written;
 
     // Settings that are not true.
     a_provider_that_is_said_to_count_keys_once: over(NEITHER, &[]), Without {

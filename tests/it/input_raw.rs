@@ -259,7 +259,7 @@ async fn an_error_with_very_many_bad_fields_still_reaches_the_client() {
         .unwrap_err();
     let fields = bad_fields(&error);
     assert_eq!(fields[0], "selector.exclude_account_ids[0]");
-    let more = format!("{} more fields", 1000 - fields.len());
+    let more = format!("and {} more", 1000 - fields.len());
     assert!(error.message().contains(&more), "{} without {more}", error.message());
 
     let error = clients

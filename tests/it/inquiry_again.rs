@@ -16,7 +16,7 @@ use axum::{
     routing::post,
 };
 use holdfast::{
-    domain::redemption::CardCode,
+    domain::{id::PoolId, redemption::CardCode},
     provider::Provider,
     rpc::pb,
     secret::SecretKey,
@@ -37,6 +37,10 @@ use crate::{
         world::{World, eur, metadata, reason},
     },
 };
+
+fn pool() -> PoolId {
+    PoolId::parse("pool").unwrap()
+}
 
 #[tokio::test]
 async fn the_same_item_again_is_a_replay_also_after_a_restart() {
@@ -164,7 +168,7 @@ async fn a_busy_provider_is_asked_again_when_it_says() {
     let code = CardCode::parse("INQU-IRED-0001").unwrap();
     let (url, asked) = refusing(1, StatusCode::TOO_MANY_REQUESTS, "1").await;
     let began = Instant::now();
-    let worth = inquiry(&url, Duration::from_secs(20)).ask(&code).await.unwrap().unwrap();
+    let worth = inquiry(&url, Duration::from_secs(20)).ask(&pool(), &code).await.unwrap().unwrap();
     assert_eq!((worth.amount.amount_minor, worth.country_code.as_deref()), (700, Some("DE")));
     assert!(began.elapsed() >= Duration::from_secs(1), "{:?}", began.elapsed());
     assert_eq!(asked.load(Ordering::SeqCst), 2);
@@ -172,33 +176,33 @@ async fn a_busy_provider_is_asked_again_when_it_says() {
     // Not at all where that is too late; the caller is told when it may be.
     let (url, asked) = refusing(1, StatusCode::SERVICE_UNAVAILABLE, "3600").await;
     let inquiry = inquiry(&url, Duration::from_secs(20));
-    match inquiry.ask(&code).await {
+    match inquiry.ask(&pool(), &code).await {
         Err(Error::InquiryFailed { retry_after, .. }) => {
             assert_eq!(retry_after, Some(Duration::from_secs(3600)));
         }
         other => panic!("{other:?}"),
     }
     assert_eq!(asked.load(Ordering::SeqCst), 1);
-    assert!(inquiry.ask(&code).await.is_ok(), "a failure is not kept");
+    assert!(inquiry.ask(&pool(), &code).await.is_ok(), "a failure is not kept");
 }
 
 #[tokio::test]
 async fn a_provider_that_refuses_the_question_is_not_asked_again_and_one_that_is_away_is() {
     let code = CardCode::parse("INQU-IRED-0002").unwrap();
     let (url, asked) = refusing(100, StatusCode::UNAUTHORIZED, "1").await;
-    let refused = inquiry(&url, Duration::from_secs(20)).ask(&code).await;
+    let refused = inquiry(&url, Duration::from_secs(20)).ask(&pool(), &code).await;
     assert!(matches!(refused, Err(Error::InquiryFailed { .. })), "{refused:?}");
     assert_eq!(asked.load(Ordering::SeqCst), 1);
 
     let (url, asked) = refusing(100, StatusCode::BAD_GATEWAY, "1").await;
-    let refused = inquiry(&url, Duration::from_millis(150)).ask(&code).await;
+    let refused = inquiry(&url, Duration::from_millis(150)).ask(&pool(), &code).await;
     assert!(matches!(refused, Err(Error::InquiryFailed { .. })), "{refused:?}");
     let asked = asked.load(Ordering::SeqCst);
     assert!((1..=3).contains(&asked), "no longer than it may, but asked {asked} times");
 
     let url = format!("http://127.0.0.1:{}", closed_port().await);
     let began = Instant::now();
-    let away = inquiry(&url, Duration::from_millis(300)).ask(&code).await.unwrap_err();
+    let away = inquiry(&url, Duration::from_millis(300)).ask(&pool(), &code).await.unwrap_err();
     assert!(away.to_string().contains("could not be reached"), "{away}");
     assert!(began.elapsed() >= Duration::from_millis(50), "after one try: {:?}", began.elapsed());
 }

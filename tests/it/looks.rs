@@ -72,10 +72,10 @@ async fn a_look_is_at_what_came_due_lately_or_at_all() {
         (&before, None, 1),
         (&before, None, 0),
     ] {
-        let ended = store.expire(pool_id, within, 10, "test").await.unwrap();
+        let ended = store.expire(pool_id, within, 10, "test").await.unwrap().rows;
         assert_eq!(ended.len(), count, "leases of {pool_id}, {within:?}");
         let hold = Duration::from_secs(60);
-        let claimed = store.claim_checks(pool_id, within, 10, hold).await.unwrap();
+        let claimed = store.claim_checks(pool_id, within, 10, hold).await.unwrap().rows;
         assert_eq!(claimed.len(), count, "redemptions of {pool_id}, {within:?}");
     }
     store.close().await;
@@ -101,16 +101,16 @@ async fn a_look_reads_as_little_however_much_a_stranger_s_transaction_keeps() {
         psql(&mut db, again).await;
     }
     plan_as_the_store(&mut db).await;
-    for (name, arguments) in [
-        ("pools_with_expired_leases", ""),
-        ("expire", "'p', 100, 'test', "),
-        ("pools_with_due_checks", ""),
-        ("claim_checks", "'p', 100, '1 minute', "),
+    for (name, before, after) in [
+        ("pools_with_expired_leases", "", ""),
+        ("expire", "'p', 100, 'test', ", ", '{}', false"),
+        ("pools_with_due_checks", "", ""),
+        ("claim_checks", "'p', 100, '1 minute', ", ", '{}', false"),
     ] {
         let path = format!("{}/src/store/sql/{name}.sql", env!("CARGO_MANIFEST_DIR"));
         let sql = std::fs::read_to_string(path).unwrap();
-        let lately = run(&mut db, &sql, &format!("{arguments}'30 seconds'")).await;
-        let all = run(&mut db, &sql, &format!("{arguments}NULL")).await;
+        let lately = run(&mut db, &sql, &format!("{before}'30 seconds'{after}")).await;
+        let all = run(&mut db, &sql, &format!("{before}NULL{after}")).await;
         assert_eq!((lately.rows, all.rows), (0, 0), "{name}");
         assert!(lately.pages < 20, "{name}: {} pages", lately.pages);
         assert!(all.pages > 200, "{name}: all are {} pages, and nothing was in the way", all.pages);

@@ -17,7 +17,7 @@ use axum::{
     routing::{get, post},
 };
 use holdfast::{
-    domain::redemption::CardCode,
+    domain::{id::PoolId, redemption::CardCode},
     provider::{Provider, classify::MIN_AFTER},
     rpc::pb::RedemptionState,
     secret::SecretKey,
@@ -162,7 +162,8 @@ async fn a_card_is_not_asked_about_again_at_once_whatever_the_provider_says() {
     };
     let provider = Provider::new(&args(&url)).unwrap();
     let inquiry = Inquiry::new(provider, Arc::new(secret), limits, CancellationToken::new());
-    inquiry.ask(&CardCode::parse("ASKED-1234").unwrap()).await.unwrap_err();
+    let pool = PoolId::parse("p").unwrap();
+    inquiry.ask(&pool, &CardCode::parse("ASKED-1234").unwrap()).await.unwrap_err();
     let asked = asked.lock().unwrap();
     assert_eq!(asked.len(), 6, "as often as any card is asked about");
     for two in asked.windows(2) {

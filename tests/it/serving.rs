@@ -45,7 +45,12 @@ async fn health_is_told_overall_and_for_each_service() {
     }
     let mut client = health_client(&url).await;
     let unknown = HealthCheckRequest { service: "nothing".to_owned() };
-    assert_eq!(client.check(unknown).await.unwrap_err().code(), Code::NotFound);
+    assert_eq!(client.check(unknown.clone()).await.unwrap_err().code(), Code::NotFound);
+    let mut watched = client.watch(unknown).await.unwrap().into_inner();
+    for _ in 0..2 {
+        let told = watched.message().await.unwrap().expect("the stream stays open");
+        assert_eq!(told.status(), ServingStatus::ServiceUnknown);
+    }
     assert_eq!(ready(world.server(0)).await, 200);
     let admin = world.server(0).admin_addr();
     let alive = reqwest::get(format!("http://{admin}/livez")).await.unwrap();

@@ -291,7 +291,8 @@ impl Bench {
             }
             AccountEvent::Release => lease_answer(self.store.release(&lease).await.unwrap()),
             AccountEvent::Expire => {
-                let ended = self.store.expire(&self.pool_id, None, 1000, "test").await.unwrap();
+                let ended =
+                    self.store.expire(&self.pool_id, None, 1000, "test").await.unwrap().rows;
                 let ended = ended.iter().any(|ended| ended.account_id == account.id);
                 if ended { Said::Done } else { Said::RefusedSomehow }
             }

@@ -60,6 +60,7 @@ fn meaning(verdict: Verdict) -> &'static str {
         Verdict::Inactive => "the login is not active",
         Verdict::Paused => "paused by a person",
         Verdict::Draining => "draining, by a person's wish",
+        Verdict::Unwritable => "the database refuses to change its row; the server's log says why",
         Verdict::TooFull => "the plan wants nothing more, or less than the card",
         Verdict::Denomination => "the plan does not take cards of this amount",
         Verdict::Remainder => "what is left of the plan, now or afterwards, no cards can fill",

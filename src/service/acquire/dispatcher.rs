@@ -1,5 +1,7 @@
 //! The one who hands out a pool's accounts on this server.
 
+mod pass;
+
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
@@ -15,7 +17,10 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    FreedHere, give_back,
+    FreedHere,
+    beside::Beside,
+    give_back,
+    slow::SlowCriteria,
     turns::{MAX_ROWS, Turns, Waiter, Wish},
     walks::WalksByWish,
     why::{self, GaveUp, Known},
@@ -51,6 +56,8 @@ const UNPARK_AT_ONCE: usize = 1000;
 /// How long those who find no database go on waiting for one, at the least, however short their own
 /// time to wait for an account is: as long as callers of the store's lanes.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long somebody whose time is over, and for whom no statement has looked for an account yet, waits for one.
+const FIRST_ATTEMPT: Duration = Duration::from_secs(30);
 
 /// See [the module](self).
 pub(super) struct Dispatcher {
@@ -61,6 +68,12 @@ pub(super) struct Dispatcher {
     pub(super) turns: Turns,
     /// How far walks for each wish came.
     pub(super) walks: WalksByWish,
+    /// Criteria that are not part of the pass.
+    pub(super) slow: SlowCriteria,
+    /// Their statements.
+    pub(super) beside: Beside,
+    /// When the pool's accounts were last counted, up to a few.
+    pub(super) counted_at: Option<Instant>,
     /// When leases whose time has passed may be looked for again.
     pub(super) expire_from: Option<Instant>,
     /// How far back.
@@ -84,6 +97,7 @@ impl Dispatcher {
             }
             match self.serve().await {
                 Ok(()) => {
+                    self.check_slow().await;
                     self.refuse_if_closed().await;
                     self.dismiss();
                     let _ = self.unpark().await;
@@ -115,6 +129,9 @@ impl Dispatcher {
                 None => return false,
             },
             () = self.freed.bell.notified(), if !self.turns.is_empty() => {}
+            (wishes, attempted) = self.beside.ended() => {
+                self.conclude_beside(wishes, attempted).await;
+            }
             () = idle => {}
         }
         while self.turns.len() < MAX_WAITING
@@ -135,61 +152,6 @@ impl Dispatcher {
         }
         for (waiter, ()) in self.turns.take(|_| Some(())) {
             let _ = waiter.reply.send(Err(Error::ShuttingDown));
-        }
-    }
-
-    /// Serves those who wait, until nobody more can be. Says why when there was no database.
-    async fn serve(&mut self) -> Result<(), String> {
-        let mut exhausted: HashSet<Wish> = HashSet::new();
-        let mut freed = self.freed.count();
-        // A pass must end even while accounts come back all the time: others arrive, and time passes.
-        let mut restarts = 4;
-        loop {
-            // What became free meanwhile is theirs first who were tried in vain before.
-            let freed_now = self.freed.count();
-            if std::mem::replace(&mut freed, freed_now) != freed_now && restarts > 0 {
-                restarts -= 1;
-                exhausted.clear();
-            }
-            let Some((selector, wanted)) = self.turns.next_group(&exhausted) else {
-                // Whoever is left waits for an account, which is no work.
-                self.turns.iter().for_each(|waiter| waiter.caller.step_aside());
-                return Ok(());
-            };
-            let requests = wanted.iter().map(|w| &w.request_id).collect();
-            let is_last_chance = self.turns.is_last_chance(&requests);
-            let came = self.turns.try_now(&requests);
-            if let Some(came) = came {
-                self.meter.begins(came);
-            }
-            let hopes: HashMap<_, _> =
-                wanted.iter().map(|w| (w.request_id.clone(), w.expected_minor)).collect();
-            let expected_minor = wanted.first().and_then(|one| one.expected_minor);
-            let wish = Wish { selector: Arc::clone(&selector), expected_minor };
-            self.freed.tell(&mut self.walks);
-            let walks = self.walks.of(wish);
-            walks.note_pressing(came.is_some() || is_last_chance);
-            let found = self.store.acquire(&self.pool_id, &selector, &wanted, walks).await;
-            if came.is_some() {
-                self.meter.ends();
-            }
-            match found {
-                Ok(found) => {
-                    let given = self.hand_out(found).await;
-                    let without =
-                        hopes.iter().filter(|(request_id, _)| !given.contains(*request_id));
-                    let without: HashSet<_> = without.map(|(_, expected)| *expected).collect();
-                    if !without.is_empty() && !self.end_expired().await && !self.unpark().await {
-                        self.check(&selector).await;
-                        exhausted.extend(without.into_iter().map(|expected_minor| Wish {
-                            selector: Arc::clone(&selector),
-                            expected_minor,
-                        }));
-                    }
-                }
-                Err(StoreError::Unavailable(why)) => return Err(why),
-                Err(error) => self.refuse(&selector, &Error::Store(error)),
-            }
         }
     }
 
@@ -230,6 +192,12 @@ impl Dispatcher {
                 }
             }
         }
+        // Whoever asked for these has left.
+        unwanted.extend(found.into_values().filter(|left| left.fresh).map(|left| LeaseRef {
+            pool_id: self.pool_id.clone(),
+            account_id: left.account.account_id,
+            token: left.account.token,
+        }));
         if !unwanted.is_empty() {
             self.give_back(unwanted);
         }
@@ -259,14 +227,17 @@ impl Dispatcher {
             Err(_) => EXPIRE_AT_MOST_EVERY,
         };
         self.expire_from = Some(Instant::now() + pause);
-        self.expired.end(&look, ended.as_ref().is_ok_and(|ended| ended.len() < MAX_ROWS));
+        self.expired.end(&look, ended.as_ref().is_ok_and(|ended| !ended.may_be_more));
         match ended {
             Ok(ended) => {
-                for account in &ended {
+                for account in &ended.rows {
                     log_expired(account);
-                    Freed::of(account).iter().for_each(|freed| self.walks.note_freed(freed));
+                    if let Some(freed) = Freed::of(account) {
+                        self.walks.note_freed(&freed);
+                        self.slow.offer(&freed);
+                    }
                 }
-                !ended.is_empty()
+                !ended.rows.is_empty()
             }
             Err(error) => {
                 // Or they were, and the answer was lost.
@@ -285,12 +256,11 @@ impl Dispatcher {
         }
         match self.store.unpark(&self.pool_id, UNPARK_AT_ONCE).await {
             Ok(unparked) => {
-                let may_be_more = unparked.len() >= UNPARK_AT_ONCE;
-                unparked.iter().for_each(|account| self.walks.note_freed(account));
-                if !may_be_more {
+                unparked.rows.iter().for_each(|account| self.walks.note_freed(account));
+                if !unparked.may_be_more {
                     self.unparked_at = Some(Instant::now());
                 }
-                may_be_more
+                unparked.may_be_more
             }
             Err(error) => {
                 self.unparked_at = Some(Instant::now());
@@ -363,13 +333,19 @@ impl Dispatcher {
     /// Tells those whose time is over why they got nothing, and what their place was.
     fn dismiss(&mut self) {
         let now = Instant::now();
-        if !self.turns.iter().any(|waiter| waiter.until <= now) {
+        let beside = &self.beside;
+        let is_over = |waiter: &Waiter| {
+            // One for whom no statement has looked for an account yet waits for the first.
+            let more = if waiter.tried { Duration::ZERO } else { FIRST_ATTEMPT };
+            waiter.until + more <= now && !beside.is_for(&waiter.wish())
+        };
+        if !self.turns.iter().any(is_over) {
             return;
         }
         let waiting = self.turns.len();
         let places = self.turns.places();
         let mut groups: HashMap<Wish, Vec<GaveUp>> = HashMap::new();
-        for (waiter, ()) in self.turns.take(|waiter| (waiter.until <= now).then_some(())) {
+        for (waiter, ()) in self.turns.take(|waiter| is_over(waiter).then_some(())) {
             let position =
                 places.get(waiter.wanted.request_id.as_str()).copied().unwrap_or(waiting);
             groups.entry(waiter.wish()).or_default().push(GaveUp { waiter, position, waiting });

@@ -194,25 +194,28 @@ impl Turns {
             .collect()
     }
 
-    /// The first waiter whose wish is not known to be without hope, and those after it whose selector is
-    /// the same, up to the first with another selector who may still hope: of accounts that are free when
+    /// The first waiter who may be served, and those after it who may be served in the same way and whose
+    /// selector is the same, up to the first with another selector: of accounts that are free when
     /// a round begins, nobody gets one before somebody whose turn it was and who could have had it.
-    pub(super) fn next_group(
+    /// `how` says how whoever asks so may be served, if at all.
+    pub(super) fn next_group<H: Copy + PartialEq>(
         &self,
-        exhausted: &HashSet<Wish>,
-    ) -> Option<(Arc<Selector>, Vec<Wanted>)> {
+        how: impl Fn(&Wish) -> Option<H>,
+    ) -> Option<(H, Arc<Selector>, Vec<Wanted>)> {
         let mut hopeful = self
             .in_turn()
-            .filter(|waiter| !waiter.is_gone() && !exhausted.contains(&waiter.wish()))
+            .filter(|waiter| !waiter.is_gone())
+            .filter_map(|waiter| Some((how(&waiter.wish())?, waiter)))
             .peekable();
-        let selector = Arc::clone(&hopeful.peek()?.selector);
+        let (head, first) = hopeful.peek()?;
+        let (head, selector) = (*head, Arc::clone(&first.selector));
         let mut requests = HashSet::new();
         let mut amounts = HashSet::new();
         let mut wanted = Vec::new();
         // The same request twice is one wish: the second is served when the first has its lease.
-        for waiter in hopeful
-            .take_while(|waiter| waiter.selector == selector)
-            .filter(|waiter| requests.insert(&waiter.wanted.request_id))
+        for (_, waiter) in hopeful
+            .take_while(|(_, waiter)| waiter.selector == selector)
+            .filter(|(how, waiter)| *how == head && requests.insert(&waiter.wanted.request_id))
         {
             amounts.insert(waiter.wanted.expected_minor);
             let most = if amounts.len() == 1 { MAX_ROWS } else { MAX_MIXED_ROWS };
@@ -221,7 +224,7 @@ impl Turns {
             }
             wanted.push(waiter.wanted.clone());
         }
-        Some((selector, wanted))
+        Some((head, selector, wanted))
     }
 }
 

@@ -7,11 +7,14 @@ use std::{
 };
 
 use tokio::{
-    sync::Mutex,
+    sync::{Mutex, Semaphore},
     time::{Instant, timeout},
 };
 
-use super::turns::{Waiter, Wish};
+use super::{
+    slow::kind,
+    turns::{Waiter, Wish},
+};
 use crate::{
     domain::id::PoolId,
     service::Error,
@@ -31,19 +34,29 @@ const KEPT: usize = 1024;
 /// How long somebody whose time is over waits while accounts are counted for others who asked something
 /// else. Then what was counted last for the same selector is told, whatever amount it was for.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// The same for criteria that may make the dispatcher's statements slow: others of the kind wait with them.
+const PATIENCE_WITH_CRITERIA: Duration = Duration::from_secs(30);
 
 /// What was found lately, and until when it is good.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Lately {
     found: std::sync::Mutex<HashMap<Wish, (Instant, Counts)>>,
-    /// Held while accounts are counted: one such statement at a time reads the pool.
-    counting: Mutex<()>,
+    /// Held while accounts are counted: one such statement at a time reads the pool, and one more for
+    /// criteria that may be slow, so that nobody else waits behind those.
+    counting: [Mutex<()>; 2],
+    /// As many statements as may read much at once, of all pools.
+    reads: Arc<Semaphore>,
 }
 
 /// See [`Lately`].
 pub(super) type Known = Arc<Lately>;
 
 impl Lately {
+    /// Nothing found yet.
+    pub(super) fn new(reads: Arc<Semaphore>) -> Self {
+        Self { found: std::sync::Mutex::default(), counting: Default::default(), reads }
+    }
+
     /// What is still good for this wish.
     fn fresh(&self, wish: &Wish) -> Option<Counts> {
         let (until, counts) = self.found().get(wish)?.clone();
@@ -134,7 +147,14 @@ async fn count(
     known: &Known,
 ) -> Result<Counts, Error> {
     // Others who ask the same wait for the same answer.
-    let counting = timeout(PATIENCE, known.counting.lock()).await;
+    let may_be_slow = kind(wish).is_some();
+    let patience = if may_be_slow { PATIENCE_WITH_CRITERIA } else { PATIENCE };
+    let counting = timeout(patience, async {
+        let counting = known.counting[usize::from(may_be_slow)].lock().await;
+        let read = if may_be_slow { known.reads.acquire().await.ok() } else { None };
+        (counting, read)
+    });
+    let counting = counting.await;
     if let Some(counts) = known.fresh(wish) {
         return Ok(counts);
     }

@@ -1,8 +1,8 @@
 -- Advance, shape (a): free accounts whose day has nothing left to take, because their plan was changed,
 -- because of a late credit, or from its beginning, go on to their next day. What a redemption ends,
 -- settle.sql ends.
--- $1 pool_id, $2 plan_id, $3 how many at the most, $4 who looks, $5 after which account. Answers with how
--- many there were, and the last of them.
+-- $1 pool_id, $2 plan_id, $3 how many at the most, $4 who looks, $5 after which account; $6 account ids,
+-- $7 whether only these are meant, or all but these. Answers with how many there were, and the last of them.
 WITH over AS MATERIALIZED (
     SELECT
         a.account_id,
@@ -12,6 +12,7 @@ WITH over AS MATERIALIZED (
     WHERE a.pool_id = $1
       AND a.plan_id = $2
       AND a.account_id > $5
+      AND (a.account_id = ANY ($6::text[])) = $7::boolean
       AND n.pool_id = $1
       AND a.status IN ('PROCESSING', 'WAITING')
       AND a.plan_day < cardinality(n.day_amounts_minor)

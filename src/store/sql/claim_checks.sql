@@ -2,7 +2,7 @@
 -- is over: two reconcilers never act on one at once. One that was still SUBMITTED has lost its
 -- server: it is in doubt.
 -- $1 pool_id, $2 how many at the most, $3 how long the caller may take, $4 that came due no longer ago than
--- this; null: however long ago.
+-- this; null: however long ago; $5 redemption ids, $6 whether only these are meant, or all but these.
 WITH due AS MATERIALIZED (
     SELECT r.redemption_id
     FROM redemptions r
@@ -10,6 +10,7 @@ WITH due AS MATERIALIZED (
       AND r.state IN ('SUBMITTED', 'IN_DOUBT')
       AND r.next_check_at <= now()
       AND r.next_check_at >= COALESCE(now() - $4::interval, '-infinity')
+      AND (r.redemption_id = ANY ($5::uuid[])) = $6::boolean
     ORDER BY r.next_check_at
     LIMIT $2
     FOR NO KEY UPDATE OF r SKIP LOCKED

@@ -1,7 +1,7 @@
 -- Expire, shape (a): leases whose time has passed end, unless a redemption is open, and their
 -- accounts take the status they would go back to.
 -- $1 pool_id, $2 how many at the most, $3 who looks, $4 whose time passed no longer ago than this; null:
--- however long ago.
+-- however long ago; $5 account ids, $6 whether only these are meant, or all but these.
 -- lease_request_id >= '' is any that is there: the condition of the index accounts_lease_end.
 -- SKIP LOCKED: somebody is ending or renewing those just now.
 WITH due AS MATERIALIZED (
@@ -13,6 +13,7 @@ WITH due AS MATERIALIZED (
       AND a.open_redemption_id IS NULL
       AND a.lease_expires_at <= now()
       AND a.lease_expires_at >= COALESCE(now() - $4::interval, '-infinity')
+      AND (a.account_id = ANY ($5::text[])) = $6::boolean
     ORDER BY a.account_id
     LIMIT $2
     FOR NO KEY UPDATE OF a SKIP LOCKED

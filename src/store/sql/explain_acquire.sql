@@ -3,7 +3,7 @@
 -- $1 pool_id; the selector, null where it does not say: $2 account_id, $3 plan_id, $4 country_code,
 -- $5 the card's country, $6 min_headroom in minor units; $7 labels; $8 account ids that are not wanted,
 -- $9 the amount expected (null: not known); $10 how many accounts to tell: those that would be picked come
--- first, in the order of the choice.
+-- first, in the order of the choice; $11 accounts of which it is known that they cannot be written.
 -- One row for each account told; for a verdict of which none is told, one without an account.
 WITH considered AS MATERIALIZED (
     SELECT
@@ -21,6 +21,7 @@ WITH considered AS MATERIALIZED (
             WHEN a.login_status <> 'ACTIVE' THEN 'inactive'
             WHEN a.paused THEN 'paused'
             WHEN a.draining THEN 'draining'
+            WHEN a.account_id = ANY ($11::text[]) THEN 'unwritable'
             WHEN p.target_minor - a.balance_minor < $6 THEN 'too_full'
             WHEN m.misfit IS NOT NULL THEN m.misfit
             WHEN m.room < $6 THEN 'day_full'

@@ -1,11 +1,15 @@
 -- Unpark, shape (a): accounts whose time has come go back into the index that acquire walks. Changes
 -- nothing else, and leaves no event.
--- $1 pool_id, $2 how many at the most. Answers with where they stand in that index.
+-- $1 pool_id, $2 how many at the most; $3 account ids, $4 whether only these are meant, or all but these.
+-- Answers with where they stand in that index.
 -- SKIP LOCKED: somebody is unparking or acquiring those just now.
 WITH due AS MATERIALIZED (
     SELECT a.account_id, a.version
     FROM accounts a
-    WHERE a.pool_id = $1 AND a.parked AND a.usable_at <= now()
+    WHERE a.pool_id = $1
+      AND a.parked
+      AND a.usable_at <= now()
+      AND (a.account_id = ANY ($3::text[])) = $4::boolean
     ORDER BY a.usable_at
     LIMIT $2
     FOR NO KEY UPDATE OF a SKIP LOCKED

@@ -122,7 +122,7 @@ impl Bench {
         let accounts: Vec<_> =
             self.names.clone().iter().map(|id| self.random_account(id)).collect();
         let new: Vec<_> = accounts.iter().map(new_account).collect();
-        let stored = self.store.insert_accounts(&self.pool_id, &new).await.unwrap();
+        let stored = self.store.insert_accounts(&self.pool_id, &new).await.unwrap().accounts;
         assert_eq!(stored.len(), accounts.len());
         for (mut account, stored) in accounts.into_iter().zip(stored) {
             assert_eq!(account.id, stored.account_id.as_str());

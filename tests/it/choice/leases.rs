@@ -185,7 +185,7 @@ impl Bench {
 
     /// Leases whose time has passed end.
     pub(super) async fn end_expired(&mut self) {
-        let ended = self.store.expire(&self.pool_id, None, 1000, "test").await.unwrap();
+        let ended = self.store.expire(&self.pool_id, None, 1000, "test").await.unwrap().rows;
         ended.iter().filter_map(Freed::of).for_each(|freed| self.note_freed(&freed));
         match ended.first() {
             Some(account) => self.told(account.updated_at),

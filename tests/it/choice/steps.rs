@@ -117,7 +117,7 @@ impl Bench {
 
     /// Accounts whose time has come go back into the index, and walks are told where.
     async fn unpark(&mut self) {
-        for account in self.store.unpark(&self.pool_id, 10_000).await.unwrap() {
+        for account in self.store.unpark(&self.pool_id, 10_000).await.unwrap().rows {
             self.note_freed(&account);
         }
     }

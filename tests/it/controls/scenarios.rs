@@ -14,6 +14,7 @@ use holdfast::{
 use super::{POOL, Stage};
 use crate::support::{
     checks::Broken,
+    plans::psql,
     proxy::http::{Fault::SpeakBefore, request, unasked},
     wait::eventually,
     world::{Clients, INVALID_ACCOUNT, lease, reason, seconds},
@@ -48,6 +49,21 @@ pub(super) async fn an_account_is_created_twice(stage: &mut Stage) -> Vec<Broken
     let request = pb::CreateAccountRequest { account: Some(account) };
     let again = clients.accounts.create_account(request).await;
     unless(again.is_err(), "an account was created twice")
+}
+
+pub(super) async fn an_account_cannot_be_written(stage: &mut Stage) -> Vec<Broken> {
+    let mut clients = begin(stage, "").await;
+    clients.create_account("b", |_| {}).await;
+    let refuse = "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+         BEGIN RAISE EXCEPTION 'not this one'; END $$;
+         CREATE TRIGGER refuse BEFORE UPDATE ON accounts FOR EACH ROW
+         WHEN (NEW.account_id = 'a') EXECUTE FUNCTION refuse();";
+    psql(&mut stage.sql().await, refuse).await;
+    let acquired = clients.acquire(|_| {}).await;
+    if let Ok(acquired) = &acquired {
+        clients.release(&lease(acquired)).await.unwrap();
+    }
+    unless(acquired.is_ok(), "an account beside a bad one was not leased")
 }
 
 async fn acquire(clients: &mut Clients, for_seconds: f64) -> pb::LeaseRef {

@@ -12,6 +12,7 @@ pub(crate) mod plans;
 pub(crate) mod postgres;
 pub(crate) mod program;
 pub(crate) mod proxy;
+pub(crate) mod raw_http2;
 pub(crate) mod statements;
 pub(crate) mod wait;
 pub(crate) mod world;

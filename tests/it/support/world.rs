@@ -175,7 +175,9 @@ impl World {
     pub(crate) async fn callers_wait(&self, server: usize, pool_id: &str, count: usize) {
         let url = format!("http://{}/metrics", self.servers[server].admin_addr());
         let wanted = format!("holdfast_acquire_waiting{{pool_id=\"{pool_id}\"}} {count}");
-        eventually(Duration::from_secs(10), &wanted, async || {
+        // Thousands take their time to come, in a build without optimization.
+        let limit = Duration::from_secs(if count > 1000 { 60 } else { 10 });
+        eventually(limit, &wanted, async || {
             let metrics = reqwest::get(&url).await.unwrap().text().await.unwrap();
             metrics.lines().any(|line| line == wanted).then_some(())
         })

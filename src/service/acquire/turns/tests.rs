@@ -43,14 +43,14 @@ fn turns(waiting: &[(&str, &Arc<Selector>, Option<i64>)]) -> Turns {
 }
 
 fn next(turns: &Turns, hopeless: &[(&Arc<Selector>, Option<i64>)]) -> Option<Vec<String>> {
-    let exhausted = hopeless
+    let exhausted: HashSet<Wish> = hopeless
         .iter()
         .map(|(selector, expected_minor)| Wish {
             selector: Arc::clone(selector),
             expected_minor: *expected_minor,
         })
         .collect();
-    let (_, wanted) = turns.next_group(&exhausted)?;
+    let (_, _, wanted) = turns.next_group(|wish| (!exhausted.contains(wish)).then_some(()))?;
     Some(wanted.iter().map(|wanted| wanted.request_id.to_string()).collect())
 }
 

@@ -1,0 +1,266 @@
+//! A connection that is closed when its client begins something and does not go on with it.
+
+use std::{
+    io::{Error, ErrorKind, IoSlice, Result},
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use futures_util::FutureExt as _;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::{Instant, Sleep, sleep_until},
+};
+use tonic::transport::server::Connected;
+
+use super::{
+    Seat,
+    frames::{Begun, Frames},
+};
+
+/// How long a preface, a block of headers and any small frame may take.
+const BEGUN_LIMIT: Duration = Duration::from_millis(if cfg!(test) { 100 } else { 5_000 });
+/// How long a frame of data may take.
+const DATA_LIMIT: Duration = Duration::from_millis(if cfg!(test) { 200 } else { 10_000 });
+/// How many streams a client may reset in a row, and then each second. Each of them is work for nothing. Beyond
+/// it the client is read from more slowly: thousands of callers may well give up together.
+const RESETS: f64 = 4096.0;
+const RESETS_PER_SECOND: f64 = 2048.0;
+
+/// See [the module](self). `IO` may be TLS too.
+#[derive(Debug)]
+pub struct Guarded<IO> {
+    io: IO,
+    _seat: Seat,
+    frames: Frames,
+    /// The number of what has begun, and until when it may take.
+    begun: Option<(u64, Instant, Instant)>,
+    timer: Option<Pin<Box<Sleep>>>,
+    resets: Resets,
+}
+
+impl<IO> Guarded<IO> {
+    /// Guards a connection from now on.
+    pub fn new(io: IO, seat: Seat) -> Self {
+        let now = Instant::now();
+        let mut guarded = Self {
+            io,
+            _seat: seat,
+            frames: Frames::new(),
+            begun: None,
+            timer: None,
+            resets: Resets { left: RESETS, counted: now },
+        };
+        guarded.note_begun(now);
+        guarded
+    }
+
+    /// Notes what has begun and not ended, from when on, and until when.
+    fn note_begun(&mut self, now: Instant) {
+        let Some((begun, number)) = self.frames.begun() else {
+            self.begun = None;
+            return;
+        };
+        let since = match self.begun {
+            Some((same, since, _)) if same == number => since,
+            _ => now,
+        };
+        let limit = if begun == Begun::Data { DATA_LIMIT } else { BEGUN_LIMIT };
+        self.begun = Some((number, since, since + limit));
+    }
+
+    /// Ready at a time, which may differ from call to call.
+    fn poll_until(&mut self, at: Instant, cx: &mut Context<'_>) -> Poll<()> {
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(at)));
+        if timer.deadline() != at {
+            timer.as_mut().reset(at);
+        }
+        timer.poll_unpin(cx)
+    }
+}
+
+impl<IO: AsyncRead + Unpin> AsyncRead for Guarded<IO> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<Result<()>> {
+        let this = &mut *self;
+        if let Some(at) = this.resets.read_again_at(Instant::now()) {
+            ready!(this.poll_until(at, cx));
+        }
+        let before = buf.filled().len();
+        match Pin::new(&mut this.io).poll_read(cx, buf) {
+            Poll::Ready(read) => {
+                let resets = this.frames.feed(&buf.filled()[before..]);
+                this.resets.left -= f64::from(resets);
+                this.note_begun(Instant::now());
+                Poll::Ready(read)
+            }
+            // What has come is read first: it may have come in time.
+            Poll::Pending => {
+                let Some((_, _, until)) = this.begun else { return Poll::Pending };
+                ready!(this.poll_until(until, cx));
+                tracing::debug!("a connection is closed: what its client began did not end in time");
+                metrics::counter!("holdfast_connections_too_slow_total").increment(1);
+                Poll::Ready(Err(Error::from(ErrorKind::TimedOut)))
+            }
+        }
+    }
+}
+
+/// How many resets are left: a bucket that fills up again.
+#[derive(Debug)]
+struct Resets {
+    left: f64,
+    counted: Instant,
+}
+
+impl Resets {
+    /// When to read on, if not now.
+    fn read_again_at(&mut self, now: Instant) -> Option<Instant> {
+        if self.left < RESETS {
+            let passed = now.saturating_duration_since(self.counted).as_secs_f64();
+            self.left = (self.left + passed * RESETS_PER_SECOND).min(RESETS);
+        }
+        self.counted = now;
+        (self.left < 0.0)
+            .then(|| now + Duration::from_secs_f64(-self.left / RESETS_PER_SECOND))
+    }
+}
+
+impl<IO: AsyncWrite + Unpin> AsyncWrite for Guarded<IO> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<Result<usize>> {
+        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+}
+
+impl<IO: Connected> Connected for Guarded<IO> {
+    type ConnectInfo = IO::ConnectInfo;
+
+    fn connect_info(&self) -> IO::ConnectInfo {
+        self.io.connect_info()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
+
+    use super::*;
+    use crate::listener::Room;
+
+    const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+    fn guarded() -> (DuplexStream, Guarded<DuplexStream>) {
+        let (client, server) = duplex(1 << 20);
+        let permit = Room::new(1, "test").free.try_acquire_owned().unwrap();
+        let open = metrics::gauge!("holdfast_test_connections");
+        (client, Guarded::new(server, Seat { _permit: permit, open }))
+    }
+
+    /// How long the connection is kept when its client sends no more than this, if not for ever.
+    async fn kept_for(sent: &[u8]) -> Option<Duration> {
+        let (mut client, mut server) = guarded();
+        client.write_all(sent).await.unwrap();
+        let begun = Instant::now();
+        let read = async {
+            loop {
+                match server.read_u8().await {
+                    Ok(_) => {}
+                    Err(error) => return error.kind(),
+                }
+            }
+        };
+        let ended = tokio::time::timeout(DATA_LIMIT * 5, read).await;
+        assert!(ended.is_err() || ended == Ok(ErrorKind::TimedOut));
+        ended.is_ok().then(|| begun.elapsed())
+    }
+
+    #[tokio::test]
+    async fn what_has_begun_and_does_not_end_ends_the_connection() {
+        let ping = [0, 0, 8, 6, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8];
+        let with = |bytes: &[u8]| [PREFACE, bytes].concat();
+        let cases = [
+            (vec![], Some(BEGUN_LIMIT)),
+            (PREFACE[..23].to_vec(), Some(BEGUN_LIMIT)),
+            (with(&[]), None),
+            (with(&ping), None),
+            (with(&ping[..1]), Some(BEGUN_LIMIT)),
+            (with(&ping[..16]), Some(BEGUN_LIMIT)),
+            (with(&[0, 0, 1, 1, 0, 0, 0, 0, 1, 0x82]), Some(BEGUN_LIMIT)),
+            (with(&[0, 0, 1, 1, 4, 0, 0, 0, 1, 0x82]), None),
+            (with(&[0, 0, 5, 0, 0, 0, 0, 0, 1, 1]), Some(DATA_LIMIT)),
+        ];
+        for (sent, expected) in cases {
+            let kept = kept_for(&sent).await;
+            assert_eq!(kept.is_some(), expected.is_some(), "{sent:?}");
+            assert!(kept >= expected, "{sent:?}: {kept:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_byte_now_and_then_does_not_keep_a_block_of_headers_open() {
+        let (mut client, mut server) = guarded();
+        client.write_all(PREFACE).await.unwrap();
+        let begun = Instant::now();
+        let trickle = async {
+            // A block of many frames, each of them complete.
+            loop {
+                let frame = [0, 0, 1, 9, 0, 0, 0, 0, 1, 0x82];
+                if client.write_all(&frame).await.is_err() {
+                    return;
+                }
+                tokio::time::sleep(BEGUN_LIMIT / 10).await;
+            }
+        };
+        let read = async { while server.read_u8().await.is_ok() {} };
+        tokio::select! { () = trickle => {}, () = read => {} }
+        assert!(begun.elapsed() >= BEGUN_LIMIT, "and not for ever");
+    }
+
+    #[tokio::test]
+    async fn a_client_that_resets_very_many_streams_is_read_from_slowly_and_kept() {
+        let (mut client, mut server) = guarded();
+        client.write_all(PREFACE).await.unwrap();
+        let reset = [0, 0, 4, 3, 0, 0, 0, 0, 1, 0, 0, 0, 8];
+        let many = 4096 + 1024;
+        client.write_all(&reset.repeat(many)).await.unwrap();
+        let begun = Instant::now();
+        let mut all = vec![0; PREFACE.len() + many * reset.len()];
+        for part in all.chunks_mut(8192) {
+            server.read_exact(part).await.unwrap();
+        }
+        let (mut before, mut after) = (Resets { left: 1.0, counted: begun }, server.resets);
+        assert_eq!(before.read_again_at(begun), None);
+        assert!(begun.elapsed() >= Duration::from_millis(300), "beyond what is free");
+        let much_later = Instant::now() + Duration::from_secs(60);
+        assert_eq!(after.read_again_at(much_later), None);
+        assert!(after.left >= RESETS, "as if nothing had been");
+    }
+}
