@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     health::Health,
-    listener::{Accepts, Room, Seat},
+    listener::{Accepts, ConnectionLimit, ConnectionPermit},
 };
 
 /// The most connections at once.
@@ -41,14 +41,19 @@ pub async fn serve(
         .route("/livez", get(async || "alive\n"))
         .route("/readyz", get(ready).with_state(health))
         .route("/metrics", get(async || metrics.render()));
-    let mut accepts = Accepts::new(listener, Room::new(MAX_CONNECTIONS, "admin"));
-    while let Some((stream, seat)) = stop.run_until_cancelled(accepts.next()).await {
-        tokio::spawn(serve_one(stream, seat, router.clone(), stop.clone()));
+    let mut accepts = Accepts::new(listener, ConnectionLimit::new(MAX_CONNECTIONS, "admin"));
+    while let Some((stream, permit)) = stop.run_until_cancelled(accepts.next()).await {
+        tokio::spawn(serve_one(stream, permit, router.clone(), stop.clone()));
     }
 }
 
 /// Serves a connection, for a time that is bounded.
-async fn serve_one(stream: TcpStream, _seat: Seat, router: Router, stop: CancellationToken) {
+async fn serve_one(
+    stream: TcpStream,
+    _permit: ConnectionPermit,
+    router: Router,
+    stop: CancellationToken,
+) {
     let mut served = pin!(
         http1::Builder::new()
             .timer(TokioTimer::new())

@@ -18,7 +18,7 @@ use crate::{
     embedded::{self, Data, Postgres},
     health::Health,
     injection,
-    listener::{Accepts, Room, address::warn_when_reachable},
+    listener::{Accepts, ConnectionLimit, address::warn_when_reachable},
     provider::Provider,
     rpc::{
         CONNECTION_WINDOW, MAX_ANSWER_BYTES, MAX_REQUEST_BYTES, STREAM_WINDOW,
@@ -52,13 +52,14 @@ use crate::{
     telemetry,
 };
 
-/// The most calls of one connection at once. As many may have been given up by their callers before the
+/// The most calls of one connection at once, for which the server keeps at most 128 MiB: see the record of
+/// 2026-11-29. As many may have been given up by their callers before the
 /// server looked: after an outage all of them are.
 const MAX_STREAMS: u32 = 4096;
 /// The most bytes of one call's headers.
 const MAX_HEADERS: u32 = 8 * 1024;
 /// Streams of one connection that may be reset for a frame that came too late, before the connection is given
-/// up. A call that is refused before its message is there makes one, and a connection may live for months.
+/// up. A message that is refused by its length makes one, and a connection may live for months. They cost no memory.
 const MAX_ERROR_RESETS: usize = 65_536;
 /// A connection on which nothing is heard is asked whether it lives, and given up.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
@@ -123,8 +124,8 @@ impl App {
         let stop_admin = CancellationToken::new();
         tokio::spawn(admin::serve(admin_listener, health.clone(), metrics, stop_admin.clone()));
 
-        let room = Room::of_open_files("grpc");
-        tracing::debug!(connections = room.size(), "as many connections may be open");
+        let limit = ConnectionLimit::of_open_files("grpc");
+        tracing::debug!(connections = limit.size(), "as many connections may be open");
         let admission = Admission::new(store.overload().clone(), shutdown.closing.clone());
         let serving = Server::builder()
             .layer(admission.clone())
@@ -143,7 +144,7 @@ impl App {
             .add_service(parts.account_service())
             .add_service(parts.pool_service())
             .serve_with_incoming_shutdown(
-                Accepts::new(listener, room).into_http2(),
+                Accepts::new(listener, limit).into_http2(),
                 shutdown.closing.clone().cancelled_owned(),
             );
         let serving = tokio::spawn(serving);

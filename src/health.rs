@@ -36,7 +36,7 @@ const SERVICES: [&str; 4] =
 const UNKNOWN_AGAIN: Duration = Duration::from_secs(1);
 /// How often a status that has not changed is told again: a stream on which nothing is said is ended by what lies
 /// between, such as a proxy.
-const SIGN_OF_LIFE: Duration =
+const QUIET_LIMIT: Duration =
     if cfg!(test) { Duration::from_millis(200) } else { Duration::from_secs(10) };
 
 /// The server's health. Cheap to clone.
@@ -178,7 +178,7 @@ async fn until_known(health: HealthService, service: String) -> Statuses {
 /// Each status, and the last one again when there was none for a while.
 fn told_again(statuses: Statuses) -> impl Stream<Item = Result<HealthCheckResponse, Status>> {
     stream::unfold((statuses, None), async |(mut statuses, last)| {
-        let next = match timeout(SIGN_OF_LIFE, statuses.next()).await {
+        let next = match timeout(QUIET_LIMIT, statuses.next()).await {
             Ok(next) => next?,
             Err(_) => last.clone()?,
         };
@@ -211,7 +211,7 @@ mod tests {
         let begun = Instant::now();
         assert_eq!(next(&mut statuses).await, ServiceUnknown);
         assert_eq!(next(&mut statuses).await, ServiceUnknown);
-        assert!(begun.elapsed() >= SIGN_OF_LIFE, "told again");
+        assert!(begun.elapsed() >= QUIET_LIMIT, "told again");
         health.reporter.set_service_status("later", ServingStatus::NotServing).await;
         while next(&mut statuses).await != NotServing {}
     }
@@ -226,6 +226,6 @@ mod tests {
         health.report(ServingStatus::Serving).await;
         assert_eq!(next(&mut statuses).await, Serving);
         assert_eq!(next(&mut statuses).await, Serving);
-        assert!(begun.elapsed() >= SIGN_OF_LIFE);
+        assert!(begun.elapsed() >= QUIET_LIMIT);
     }
 }

@@ -176,7 +176,11 @@ mod tests {
         let (begun, number) = (Some(Begun::Frame), frames.ended);
         for (kind, flags) in [(HEADERS, 0), (CONTINUATION, 0), (CONTINUATION, 0)] {
             frames.feed(&frame(kind, flags, 10));
-            assert_eq!(frames.begun(), begun.map(|begun| (begun, number)), "one block all the time");
+            assert_eq!(
+                frames.begun(),
+                begun.map(|begun| (begun, number)),
+                "one block all the time"
+            );
         }
         frames.feed(&frame(CONTINUATION, END_HEADERS, 0));
         assert_eq!(frames.begun(), None);
@@ -185,7 +189,8 @@ mod tests {
 
     #[test]
     fn resets_are_counted_wherever_the_bytes_are_cut() {
-        let bytes = [preface(), frame(RST_STREAM, 0, 4), frame(DATA, 0, 3), frame(RST_STREAM, 0, 4)];
+        let bytes =
+            [preface(), frame(RST_STREAM, 0, 4), frame(DATA, 0, 3), frame(RST_STREAM, 0, 4)];
         let bytes = bytes.concat();
         for each in 1..bytes.len() {
             let mut frames = Frames::new();

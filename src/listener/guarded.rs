@@ -15,7 +15,7 @@ use tokio::{
 use tonic::transport::server::Connected;
 
 use super::{
-    Seat,
+    ConnectionPermit,
     frames::{Begun, Frames},
 };
 
@@ -32,7 +32,7 @@ const RESETS_PER_SECOND: f64 = 2048.0;
 #[derive(Debug)]
 pub struct Guarded<IO> {
     io: IO,
-    _seat: Seat,
+    _permit: ConnectionPermit,
     frames: Frames,
     /// The number of what has begun, and until when it may take.
     begun: Option<(u64, Instant, Instant)>,
@@ -42,11 +42,11 @@ pub struct Guarded<IO> {
 
 impl<IO> Guarded<IO> {
     /// Guards a connection from now on.
-    pub fn new(io: IO, seat: Seat) -> Self {
+    pub fn new(io: IO, permit: ConnectionPermit) -> Self {
         let now = Instant::now();
         let mut guarded = Self {
             io,
-            _seat: seat,
+            _permit: permit,
             frames: Frames::new(),
             begun: None,
             timer: None,
@@ -102,7 +102,9 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Guarded<IO> {
             Poll::Pending => {
                 let Some((_, _, until)) = this.begun else { return Poll::Pending };
                 ready!(this.poll_until(until, cx));
-                tracing::debug!("a connection is closed: what its client began did not end in time");
+                tracing::debug!(
+                    "a connection is closed: what its client began did not end in time"
+                );
                 metrics::counter!("holdfast_connections_too_slow_total").increment(1);
                 Poll::Ready(Err(Error::from(ErrorKind::TimedOut)))
             }
@@ -125,8 +127,7 @@ impl Resets {
             self.left = (self.left + passed * RESETS_PER_SECOND).min(RESETS);
         }
         self.counted = now;
-        (self.left < 0.0)
-            .then(|| now + Duration::from_secs_f64(-self.left / RESETS_PER_SECOND))
+        (self.left < 0.0).then(|| now + Duration::from_secs_f64(-self.left / RESETS_PER_SECOND))
     }
 }
 
@@ -173,15 +174,15 @@ mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 
     use super::*;
-    use crate::listener::Room;
+    use crate::listener::ConnectionLimit;
 
     const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
     fn guarded() -> (DuplexStream, Guarded<DuplexStream>) {
         let (client, server) = duplex(1 << 20);
-        let permit = Room::new(1, "test").free.try_acquire_owned().unwrap();
+        let permit = ConnectionLimit::new(1, "test").free.try_acquire_owned().unwrap();
         let open = metrics::gauge!("holdfast_test_connections");
-        (client, Guarded::new(server, Seat { _permit: permit, open }))
+        (client, Guarded::new(server, ConnectionPermit { _permit: permit, open }))
     }
 
     /// How long the connection is kept when its client sends no more than this, if not for ever.

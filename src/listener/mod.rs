@@ -31,13 +31,13 @@ const WARN_EVERY: Duration = Duration::from_secs(10);
 
 /// How many connections there may be.
 #[derive(Clone, Debug)]
-pub struct Room {
+pub struct ConnectionLimit {
     free: Arc<Semaphore>,
     size: usize,
     name: &'static str,
 }
 
-impl Room {
+impl ConnectionLimit {
     /// For at most `size` connections. `name` is what they are called in warnings and metrics.
     pub fn new(size: usize, name: &'static str) -> Self {
         Self { free: Arc::new(Semaphore::new(size)), size, name }
@@ -68,44 +68,44 @@ fn raise_open_files() -> Option<u64> {
     }
 }
 
-/// A connection's part of the room, until dropped.
+/// A permit for one connection, until dropped.
 #[derive(Debug)]
-pub struct Seat {
+pub struct ConnectionPermit {
     _permit: OwnedSemaphorePermit,
     open: metrics::Gauge,
 }
 
-impl Drop for Seat {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         self.open.decrement(1.0);
     }
 }
 
-/// Accepts connections for ever, each with its part of the room. One for which there is none is closed at once,
+/// Accepts connections for ever, each with a permit. One for which there is none is closed at once,
 /// so that its client hears of it and goes elsewhere.
 #[derive(Debug)]
 pub struct Accepts {
     listener: TcpListener,
-    room: Room,
+    limit: ConnectionLimit,
     full: Warning,
     failing: Warning,
 }
 
 impl Accepts {
-    /// From `listener`, as many at once as there is room for.
-    pub fn new(listener: TcpListener, room: Room) -> Self {
-        Self { listener, room, full: Warning::default(), failing: Warning::default() }
+    /// From `listener`, as many at once as the limit allows.
+    pub fn new(listener: TcpListener, limit: ConnectionLimit) -> Self {
+        Self { listener, limit, full: Warning::default(), failing: Warning::default() }
     }
 
     /// The next connection.
-    pub async fn next(&mut self) -> (TcpStream, Seat) {
+    pub async fn next(&mut self) -> (TcpStream, ConnectionPermit) {
         loop {
             let stream = match self.listener.accept().await {
                 Ok((stream, _)) => stream,
                 Err(error) => {
                     self.failing.say(|times| {
                         tracing::warn!(
-                            listener = self.room.name, %error, times,
+                            listener = self.limit.name, %error, times,
                             "connections cannot be accepted; where too many files are open, allow \
                              the process more (ulimit -n)"
                         );
@@ -115,19 +115,20 @@ impl Accepts {
                     continue;
                 }
             };
-            if let Ok(permit) = Arc::clone(&self.room.free).try_acquire_owned() {
+            if let Ok(permit) = Arc::clone(&self.limit.free).try_acquire_owned() {
                 // An answer that waits for more to send would only be late; without it, it works too.
                 let _ = stream.set_nodelay(true);
-                let open = metrics::gauge!("holdfast_connections", "listener" => self.room.name);
+                let open = metrics::gauge!("holdfast_connections", "listener" => self.limit.name);
                 open.increment(1.0);
-                return (stream, Seat { _permit: permit, open });
+                return (stream, ConnectionPermit { _permit: permit, open });
             }
-            let refused =
-                metrics::counter!("holdfast_connections_refused_total", "listener" => self.room.name);
+            let refused = metrics::counter!("holdfast_connections_refused_total", "listener" => self.limit.name);
             refused.increment(1);
             self.full.say(|times| {
                 tracing::warn!(
-                    listener = self.room.name, most = self.room.size, times,
+                    listener = self.limit.name,
+                    most = self.limit.size,
+                    times,
                     "a connection was closed at once: as many are open as may be; close idle ones, \
                      use fewer in each client, or allow the process more files (ulimit -n)"
                 );
@@ -138,8 +139,8 @@ impl Accepts {
     /// The connections, for HTTP/2.
     pub fn into_http2(self) -> impl Stream<Item = std::io::Result<Guarded<TcpStream>>> {
         stream::unfold(self, async |mut accepts| {
-            let (stream, seat) = accepts.next().await;
-            Some((Ok(Guarded::new(stream, seat)), accepts))
+            let (stream, permit) = accepts.next().await;
+            Some((Ok(Guarded::new(stream, permit)), accepts))
         })
     }
 }
@@ -168,10 +169,10 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_connection_beyond_the_room_is_closed_at_once_and_one_that_ends_makes_room() {
+    async fn a_connection_beyond_the_limit_is_closed_at_once_and_one_that_ends_frees_its_permit() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
-        let mut accepts = Accepts::new(listener, Room::new(2, "test"));
+        let mut accepts = Accepts::new(listener, ConnectionLimit::new(2, "test"));
         let connect = async || TcpStream::connect(addr).await.unwrap();
         let (_first, _second) = (connect().await, connect().await);
         let (one, two) = (accepts.next().await, accepts.next().await);

@@ -1,8 +1,8 @@
 //! A bound on bytes that are held for clients: of requests that are not complete yet, and of answers that are
 //! not read yet.
 //!
-//! Nobody waits for room. Who holds bytes for a client that does nothing has held them for long, and who is
-//! served has not: so where there is no room, what has been held the longest is let go of.
+//! Nobody waits for room. Bytes for a client that does nothing are held for long, and those of a call that is
+//! served are not: so where there is no room, what has been held the longest is evicted.
 
 use std::{
     collections::BTreeMap,
@@ -24,7 +24,7 @@ pub struct Budget(Arc<Inner>);
 struct Inner {
     most: usize,
     state: Mutex<State>,
-    let_go: metrics::Counter,
+    evicted: metrics::Counter,
 }
 
 #[derive(Debug, Default)]
@@ -43,12 +43,12 @@ struct Held {
 
 #[derive(Debug, Default)]
 struct Slot {
-    let_go: AtomicBool,
+    evicted: AtomicBool,
     waker: AtomicWaker,
     kept: Mutex<Bytes>,
 }
 
-/// Bytes that are held, until dropped or let go of.
+/// Bytes that are held, until dropped or evicted.
 #[derive(Debug)]
 pub struct Hold {
     budget: Budget,
@@ -59,8 +59,8 @@ pub struct Hold {
 impl Budget {
     /// At most `most` bytes. `of` names what is held, for operators.
     pub(super) fn new(most: usize, of: &'static str) -> Self {
-        let let_go = metrics::counter!("holdfast_bytes_let_go_total", "of" => of);
-        Self(Arc::new(Inner { most, state: Mutex::default(), let_go }))
+        let evicted = metrics::counter!("holdfast_evictions_total", "of" => of);
+        Self(Arc::new(Inner { most, state: Mutex::default(), evicted }))
     }
 
     /// Holds `bytes` more.
@@ -92,9 +92,9 @@ impl Budget {
             gone.push(oldest.slot);
         }
         drop(state);
-        self.0.let_go.increment(gone.len() as u64);
+        self.0.evicted.increment(gone.len() as u64);
         for slot in gone {
-            slot.let_go.store(true, Ordering::Release);
+            slot.evicted.store(true, Ordering::Release);
             std::mem::take(&mut *slot.kept.lock().unwrap_or_else(PoisonError::into_inner));
             slot.waker.wake();
         }
@@ -111,22 +111,22 @@ impl Hold {
         self.budget.make_room(state);
     }
 
-    /// Whether this was let go of.
-    pub fn is_gone(&self) -> bool {
-        self.slot.let_go.load(Ordering::Acquire)
+    /// Whether this was evicted.
+    pub fn is_evicted(&self) -> bool {
+        self.slot.evicted.load(Ordering::Acquire)
     }
 
-    /// Ready when this is let go of.
-    pub fn poll_gone(&self, cx: &Context<'_>) -> Poll<()> {
+    /// Ready when this is evicted.
+    pub fn poll_evicted(&self, cx: &Context<'_>) -> Poll<()> {
         self.slot.waker.register(cx.waker());
-        if self.is_gone() { Poll::Ready(()) } else { Poll::Pending }
+        if self.is_evicted() { Poll::Ready(()) } else { Poll::Pending }
     }
 
-    /// Keeps `bytes` where they can be let go of without the holder's doing.
+    /// Keeps `bytes` where they can be evicted without the holder's doing.
     pub fn keep(&self, bytes: Bytes) {
         let mut kept = self.slot.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        // Asked under the lock: who lets go does so before it empties what is kept.
-        if !self.is_gone() {
+        // Asked under the lock: an eviction is noted before what is kept is emptied.
+        if !self.is_evicted() {
             *kept = bytes;
         }
     }
@@ -154,13 +154,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_held_longest_is_let_go_of_where_there_is_no_room() {
+    fn what_is_held_longest_is_evicted_of_where_there_is_no_room() {
         let budget = Budget::new(100, "test");
         let holds: Vec<_> = (0..4).map(|_| budget.hold(30)).collect();
-        let gone: Vec<_> = holds.iter().map(Hold::is_gone).collect();
+        let gone: Vec<_> = holds.iter().map(Hold::is_evicted).collect();
         assert_eq!((gone, budget.used()), (vec![true, false, false, false], 90));
         holds[2].set(60);
-        let gone: Vec<_> = holds.iter().map(Hold::is_gone).collect();
+        let gone: Vec<_> = holds.iter().map(Hold::is_evicted).collect();
         assert_eq!((gone, budget.used()), (vec![true, true, false, false], 90));
         drop(holds);
         assert_eq!(budget.used(), 0);
@@ -173,7 +173,7 @@ mod tests {
         hold.keep(Bytes::from_static(b"some bytes"));
         assert_eq!(hold.next_chunk(4), (Bytes::from_static(b"some"), 6));
         let _other = budget.hold(60);
-        assert!(hold.is_gone());
+        assert!(hold.is_evicted());
         assert_eq!(hold.next_chunk(4), (Bytes::new(), 0));
         hold.keep(Bytes::from_static(b"more"));
         assert_eq!(hold.next_chunk(4), (Bytes::new(), 0), "too late to keep any");

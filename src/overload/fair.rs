@@ -240,7 +240,11 @@ mod tests {
         assert_eq!(held.len(), 80, "eight ninths");
         assert!(permits.try_acquire("b").is_some());
         held.clear();
-        assert_eq!((permits.held(), permits.pools()), (0, 0), "nothing is kept of pools that are idle");
+        assert_eq!(
+            (permits.held(), permits.pools()),
+            (0, 0),
+            "nothing is kept of pools that are idle"
+        );
     }
 
     #[tokio::test]

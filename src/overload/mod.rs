@@ -19,10 +19,7 @@ mod place;
 mod pressure;
 mod share;
 
-use std::{
-    fmt,
-    sync::Arc,
-};
+use std::{fmt, sync::Arc};
 
 use tokio::sync::Semaphore;
 
@@ -75,8 +72,7 @@ pub enum Class {
 
 impl Class {
     /// All, in the order of rank.
-    pub const ALL: [Self; 5] =
-        [Self::End, Self::Redeem, Self::Acquire, Self::Rest, Self::Stream];
+    pub const ALL: [Self; 5] = [Self::End, Self::Redeem, Self::Acquire, Self::Rest, Self::Stream];
 
     /// For metrics.
     pub fn as_str(self) -> &'static str {

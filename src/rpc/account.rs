@@ -74,7 +74,7 @@ impl pb::account_service_server::AccountService for AccountRpc {
         &self,
         request: Request<Streaming<pb::ImportAccountsRequest>>,
     ) -> Result<Response<pb::ImportAccountsResponse>, Status> {
-        // A stream that waits for its client takes no call's place. What it brings is at work chunk by chunk.
+        // A stream that waits for its client holds no call's permit. What it brings is at work chunk by chunk.
         caller_of(&request).leave();
         let mut stream = request.into_inner();
         let mut import = Import::new(self.accounts.clone());
@@ -222,8 +222,7 @@ impl Import {
         }
         self.chunk.push((index, command));
         self.chunk_bytes += bytes;
-        let is_full =
-            self.chunk.len() >= IMPORT_CHUNK || self.chunk_bytes >= IMPORT_CHUNK_BYTES;
+        let is_full = self.chunk.len() >= IMPORT_CHUNK || self.chunk_bytes >= IMPORT_CHUNK_BYTES;
         if is_full { self.flush().await } else { Ok(()) }
     }
 

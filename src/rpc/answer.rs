@@ -1,7 +1,7 @@
 //! Answers on their way to callers who may not read them.
 //!
 //! HTTP/2 lets a caller refuse to take an answer for as long as it likes. What is encoded and not taken counts
-//! against a bound on all such answers ([`Budget`]); where that is reached, the oldest of them are let go of, and
+//! against a bound on all such answers ([`Budget`]); where that is reached, the oldest of them are evicted, and
 //! their callers' streams are reset.
 
 use std::{
@@ -31,8 +31,12 @@ pub(super) fn bounded(
         if body.is_end_stream() {
             return body;
         }
-        let mut bounded =
-            Bounded { next: VecDeque::new(), body: Some(body), budget: budget.clone(), _kept: kept };
+        let mut bounded = Bounded {
+            next: VecDeque::new(),
+            body: Some(body),
+            budget: budget.clone(),
+            _kept: kept,
+        };
         // A message and its trailers are encoded now: until then they occupy more, and nobody counts it. What
         // encodes them keeps its buffer until it is dropped.
         let mut cx = Context::from_waker(Waker::noop());
@@ -87,7 +91,7 @@ impl Bounded {
     fn hand_on(&mut self, next: Next) -> Result<Frame<Bytes>, Status> {
         match next {
             Next::Frame(frame) => frame,
-            Next::Held(hold) if hold.is_gone() => {
+            Next::Held(hold) if hold.is_evicted() => {
                 self.next.clear();
                 self.body = None;
                 Err(status::answer_not_taken())

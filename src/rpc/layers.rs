@@ -49,7 +49,7 @@ struct Method {
 }
 
 impl Admission {
-    /// Refuses calls for which `overload` has no place, and all of them once `closing` is cancelled.
+    /// Refuses calls for which `overload` has no permit, and all of them once `closing` is cancelled.
     pub fn new(overload: Overload, closing: CancellationToken) -> Self {
         let method = |description: methods::Method| Method {
             class: class(&description.name),
@@ -198,16 +198,18 @@ impl Admission {
             overload::note_dropped("admission");
             return Ok(status::deadline_passed().into_http());
         }
-        let (place, stream) = match self.places(method, complete.message()) {
-            Ok(places) => places,
+        let (permit, stream) = match self.permits(method, complete.message()) {
+            Ok(permits) => permits,
             Err(refused) => return Ok(refusal::of(refused)),
         };
-        let caller = Caller::new(place, deadline);
+        let caller = Caller::new(permit, deadline);
         if method.class != Class::End {
             parts.extensions.insert(caller.clone());
         }
         let span = tracing::debug_span!(
-            "rpc", rpc.service = method.description.service, rpc.method = method.description.name
+            "rpc",
+            rpc.service = method.description.service,
+            rpc.method = method.description.name
         );
         let body = complete.into_body(self.overload.unread_requests());
         let answer = inner.call(http::Request::from_parts(parts, body));
@@ -217,9 +219,9 @@ impl Admission {
         answer.map(|answer| answer::bounded(answer, self.overload.unread_answers(), stream))
     }
 
-    /// The places of a call, by its class and by the pool that it is about: its own, and for a stream another
+    /// The permits of a call, by its class and by the pool that it is about: its own, and for a stream another
     /// that lasts as long as the stream is open.
-    fn places(
+    fn permits(
         &self,
         method: &Method,
         message: &[u8],

@@ -36,10 +36,8 @@ pub(super) trait RequestBody:
 {
 }
 
-impl<B> RequestBody for B where
-    B: Body<Data = Bytes, Error: Into<BoxError>> + Send + Unpin + 'static
-{
-}
+impl<B> RequestBody for B where B: Body<Data = Bytes, Error: Into<BoxError>> + Send + Unpin + 'static
+{}
 
 /// A request whose first message is complete.
 #[derive(Debug)]
@@ -113,7 +111,7 @@ impl<B: RequestBody> Reading<B> {
         loop {
             let frame = tokio::select! {
                 biased;
-                () = std::future::poll_fn(|cx| hold.poll_gone(cx)) => {
+                () = std::future::poll_fn(|cx| hold.poll_evicted(cx)) => {
                     return Err(status::not_kept());
                 }
                 frame = self.body.frame() => frame,
@@ -271,7 +269,7 @@ impl<B: RequestBody> Messages<B> {
     /// What is wrong with waiting on.
     fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<Status> {
         let Some(begun) = &mut self.begun else { return Poll::Pending };
-        if begun.hold.poll_gone(cx).is_ready() {
+        if begun.hold.poll_evicted(cx).is_ready() {
             return Poll::Ready(status::not_kept());
         }
         begun.until.poll_unpin(cx).map(|()| status::message_incomplete(MESSAGE_TIMEOUT))

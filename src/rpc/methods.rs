@@ -64,9 +64,10 @@ fn pool_path(set: &FileDescriptorSet, input: &DescriptorProto) -> Vec<u32> {
     if let Some(number) = pool_field(input) {
         return vec![number];
     }
-    let inner = input.field.iter().filter(|field| {
-        field.r#type() == Type::Message && field.label() != Label::Repeated
-    });
+    let inner = input
+        .field
+        .iter()
+        .filter(|field| field.r#type() == Type::Message && field.label() != Label::Repeated);
     let named = inner.filter_map(|field| {
         let pool = pool_field(message(set, field.type_name())?)?;
         Some(vec![u32::try_from(field.number()).ok()?, pool])

@@ -187,16 +187,10 @@ pub(crate) fn status(error: &Error) -> Status {
             [("pool_id", pool_id.to_string()), ("account_id", id.to_string())],
         ),
 
-        Error::RequestIncomplete(_) => fit(
-            Code::DeadlineExceeded,
-            &text,
-            reason("REQUEST_INCOMPLETE", []),
-        ),
-        Error::StreamIdle(_) => fit(
-            Code::DeadlineExceeded,
-            &text,
-            reason("STREAM_IDLE", []),
-        ),
+        Error::RequestIncomplete(_) => {
+            fit(Code::DeadlineExceeded, &text, reason("REQUEST_INCOMPLETE", []))
+        }
+        Error::StreamIdle(_) => fit(Code::DeadlineExceeded, &text, reason("STREAM_IDLE", [])),
         Error::ShuttingDown | Error::Store(StoreError::ShuttingDown) => {
             retry(Code::Unavailable, "SHUTTING_DOWN", text, RETRY_OUTAGE)
         }
@@ -267,14 +261,15 @@ pub(crate) fn more_than_one_message() -> Status {
     status(&Error::Invalid(vec![Violation::new("message", rule)]))
 }
 
-/// What had come of a request was let go of, to make room for others.
+/// What had come of a request was evicted, to make room for others.
 pub(crate) fn not_kept() -> Status {
     overloaded(RETRY_OVERLOAD)
 }
 
-/// An answer was let go of, because its caller did not read it and others needed the room.
+/// An answer was evicted, because its caller did not read it and others needed the room.
 pub(crate) fn answer_not_taken() -> Status {
-    let text = "the answer was not read, and others needed its room; it may have been done".to_owned();
+    let text =
+        "the answer was not read, and others needed its room; it may have been done".to_owned();
     retry(Code::ResourceExhausted, "OVERLOADED", text, RETRY_OVERLOAD)
 }
 

@@ -62,7 +62,7 @@ impl Accounts {
         self.pools.settings(pool_id).await
     }
 
-    /// A place for the work of one chunk of an import, as soon as there is one for the pool.
+    /// A permit for the work of one chunk of an import, as soon as there is one for the pool.
     pub async fn at_work(&self, pool_id: &PoolId) -> Place {
         self.store.overload().admit_item(pool_id.as_str()).await
     }

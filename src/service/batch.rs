@@ -36,7 +36,7 @@ use crate::{
 const PROGRESS: Duration = Duration::from_secs(1);
 /// How often it is told though nothing was: a stream on which nothing is said is ended by what lies between, such
 /// as a proxy.
-const SIGN_OF_LIFE: Duration = Duration::from_secs(10);
+const QUIET_LIMIT: Duration = Duration::from_secs(10);
 /// What the items under way come to at most, in bytes, before no more are read: one of the size of a message is
 /// always taken.
 const MAX_ITEM_BYTES: usize = 4 * 1024 * 1024;
@@ -264,7 +264,7 @@ impl Driver {
         let mut progress = tokio::time::interval(PROGRESS);
         progress.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut end = None;
-        // Waits in its place among the pool's batches until it is there.
+        // First come, first served among the pool's batches.
         let overload = self.batch.services.store.overload().clone();
         let pool_id = self.open.pool_id.clone();
         let mut room = pin!(overload.open_item(pool_id.as_str()));
@@ -375,7 +375,7 @@ impl Driver {
     /// first.
     fn tell_progress(&mut self) {
         // The ticks come that much apart, and one that comes early must not cost another.
-        let is_quiet = self.spoke.elapsed() + PROGRESS / 2 >= SIGN_OF_LIFE;
+        let is_quiet = self.spoke.elapsed() + PROGRESS / 2 >= QUIET_LIMIT;
         if (is_quiet || self.counts != self.told)
             && self.events.try_send(BatchEvent::Progress(self.counts)).is_ok()
         {

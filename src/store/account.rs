@@ -449,19 +449,25 @@ impl Store {
         read_patiently(read).await?.map(|row| row.account(pool_id)).transpose()
     }
 
-    /// Reads some accounts.
+    /// Reads some accounts. One that cannot be read is left out.
     pub async fn get_accounts(
         &self,
         pool_id: &PoolId,
         account_ids: &[AccountId],
     ) -> Result<Vec<Account>, StoreError> {
         let ids: Vec<_> = account_ids.iter().map(AccountId::to_string).collect();
-        sqlx::query_file_as!(AccountRow, "src/store/sql/get_accounts.sql", pool_id.as_str(), &ids,)
-            .fetch_all(&self.rest)
-            .await?
-            .iter()
-            .map(|row| row.account(pool_id))
-            .collect()
+        let rows = sqlx::query_file_as!(
+            AccountRow,
+            "src/store/sql/get_accounts.sql",
+            pool_id.as_str(),
+            &ids,
+        );
+        let read = |row: &AccountRow| {
+            let account = row.account(pool_id);
+            let skip = |error: &_| skip_unreadable("get_accounts", pool_id, &row.account_id, error);
+            account.inspect_err(skip).ok()
+        };
+        Ok(rows.fetch_all(&self.rest).await?.iter().filter_map(read).collect())
     }
 
     /// Lists the accounts of a pool after `after` (exclusive), at most `limit`.

@@ -100,7 +100,8 @@ async fn a_connection_that_says_nothing_or_half_of_something_is_closed() {
     const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
     const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
     let world = World::start().await;
-    let (addr, admin) = (world.server(0).addr().to_string(), world.server(0).admin_addr().to_string());
+    let (addr, admin) =
+        (world.server(0).addr().to_string(), world.server(0).admin_addr().to_string());
     let begun = |part: &[u8]| [PREFACE, SETTINGS, part].concat();
     let (half_a_header, half_a_block) = (begun(&[0, 0]), begun(&[0, 0, 1, 1, 0, 0, 0, 0, 1, 0x83]));
     // It has said all that it must, and then does not answer when it is asked whether it lives.

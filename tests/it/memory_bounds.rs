@@ -17,7 +17,7 @@ use crate::support::{
 const LIMIT: Duration = Duration::from_secs(60);
 const MIB: usize = 1024 * 1024;
 /// What one connection may make the server keep, in MiB: see the record of 2026-11-29.
-const OF_ONE_CONNECTION: u64 = 256;
+const OF_ONE_CONNECTION: u64 = 128;
 
 fn fleet() -> Setup {
     let able = Able { deduplicates: true, looks_up: true, cancels: true };
@@ -89,11 +89,8 @@ async fn answers_that_nobody_reads_are_kept_within_a_bound() {
     // Ready to take nothing of any answer.
     let mut unread = Vec::new();
     let mut client = RawClient::connect(&fleet.servers[0].addr, 0).await;
-    let request = pb::ListAccountsRequest {
-        pool_id: POOL.to_owned(),
-        page_size: 1000,
-        ..Default::default()
-    };
+    let request =
+        pb::ListAccountsRequest { pool_id: POOL.to_owned(), page_size: 1000, ..Default::default() };
     for _ in 0..400 {
         let call = client.call("/holdfast.v1.AccountService/ListAccounts", framed(&request), true);
         unread.push(call.await.answered().await);

@@ -135,7 +135,9 @@ mod tests {
 
     /// Texts of which each character costs more than the one before.
     fn text() -> impl Strategy<Value = String> {
-        let of = |set: &'static str| vec(proptest::sample::select(set.chars().collect::<Vec<_>>()), 0..900);
+        let of = |set: &'static str| {
+            vec(proptest::sample::select(set.chars().collect::<Vec<_>>()), 0..900)
+        };
         prop_oneof![of("ab c"), of("%\"\n~"), of("äß€"), of("😀𝕊")]
             .prop_map(|chars| chars.into_iter().collect())
     }
