@@ -1,7 +1,7 @@
 //! Holdfast: locks accounts and redeems card codes into them, exactly once.
 //!
 //! The modules, in the order of their dependency: each uses only those of the groups above it.
-//! `ARCHITECTURE.md` walks through a request; `domain::account` is the page to read first.
+//! `ARCHITECTURE.md` draws one request; `domain::account` is the page to read first.
 
 pub mod domain;
 

@@ -591,8 +591,8 @@ mod tests {
         size_of::<F>()
     }
 
-    /// Ten thousand items may wait for a slow provider, each in a task like this: see the record of
-    /// 2026-11-25 about calls that wait.
+    /// Ten thousand items may wait for a slow provider, each in a task like this: see
+    /// `docs/adr/0029-waiting-calls-use-little-memory.md`.
     #[test]
     fn an_item_that_waits_is_small() {
         let bytes = size(Item::run);

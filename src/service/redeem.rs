@@ -584,8 +584,8 @@ mod tests {
         size_of::<F>()
     }
 
-    /// As many of these may wait as there are callers: see the record of 2026-11-25 about calls that
-    /// wait.
+    /// As many of these may wait as there are callers: see
+    /// `docs/adr/0029-waiting-calls-use-little-memory.md`.
     #[test]
     fn a_redemption_that_waits_is_small() {
         let bytes = size::<&'static Inner, _, _>(Inner::run);

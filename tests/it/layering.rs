@@ -92,7 +92,7 @@ const KNOWN_TO: [(&str, &[&str]); 7] = [
 fn sources() -> Vec<(String, PathBuf, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut files = Vec::new();
-    collect(&root, &mut files);
+    collect(&root, "rs", &mut files);
     let mut sources = Vec::new();
     for file in files {
         let inside = file.strip_prefix(&root).unwrap();
@@ -113,12 +113,13 @@ fn sources() -> Vec<(String, PathBuf, String)> {
     sources
 }
 
-fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
+/// The files of a folder, and of those in it, whose names end so.
+pub(crate) fn collect(folder: &Path, extension: &str, files: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {
-            collect(&path, files);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            collect(&path, extension, files);
+        } else if path.extension().is_some_and(|found| found == extension) {
             files.push(path);
         }
     }

@@ -12,6 +12,7 @@ mod batch_again;
 mod batch_files;
 mod batch_outcomes;
 mod batch_survives;
+mod book;
 mod choice;
 mod cli_program;
 mod closing;

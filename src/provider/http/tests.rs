@@ -381,7 +381,7 @@ fn requests_are_written_as_http_has_them() {
     assert!(!format!("{http:?}").contains("Bearer"));
 }
 
-/// Thousands of these wait at a time: see the record of 2026-11-25 about calls that wait.
+/// Thousands of these wait at a time: see `docs/adr/0029-waiting-calls-use-little-memory.md`.
 #[test]
 fn a_call_that_waits_is_small() {
     let http = client("http://127.0.0.1:1/");
