@@ -10,7 +10,7 @@ use std::{
 
 use tokio::sync::{Notify, oneshot};
 
-use super::share::may_take;
+use super::share::{RESERVE, WAITING, may_take};
 
 /// Permits for the work of pools. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -19,6 +19,8 @@ pub struct FairPermits(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     weight: usize,
+    /// For pools that hold few.
+    reserve: usize,
     state: Mutex<State>,
     idle: Notify,
 }
@@ -47,10 +49,12 @@ pub struct FairPermit {
 }
 
 impl FairPermits {
-    /// As many as `size`. A pool may hold as many as are left, times `weight`.
+    /// As many as `size`. A pool may hold as many as are left, times `weight`. Where they are held for long there is a
+    /// reserve beside them.
     pub(super) fn new(size: usize, weight: usize) -> Self {
-        let state = Mutex::new(State { size, ..State::default() });
-        Self(Arc::new(Inner { weight, state, idle: Notify::new() }))
+        let reserve = if weight == WAITING { RESERVE } else { 0 };
+        let state = Mutex::new(State { size: size + reserve, ..State::default() });
+        Self(Arc::new(Inner { weight, reserve, state, idle: Notify::new() }))
     }
 
     /// For work that is held for a moment: a pool alone gets nearly all.
@@ -64,7 +68,9 @@ impl FairPermits {
         let held = state.pools.get(pool);
         let is_next = held.is_none_or(|pool| pool.waiting.is_empty());
         let left = state.size.saturating_sub(state.used);
-        if !is_next || !may_take(held.map_or(0, |pool| pool.held), left, self.0.weight) {
+        if !is_next
+            || !may_take(held.map_or(0, |pool| pool.held), left, self.0.reserve, self.0.weight)
+        {
             return None;
         }
         let pool = state.name(pool);
@@ -92,15 +98,15 @@ impl FairPermits {
         if queue.len() == 1 {
             state.order.push_back(Arc::clone(&pool));
         }
-        state.grant(self.0.weight);
+        state.grant(&self.0);
         Waiting { inner: Arc::clone(&self.0), pool, granted, done: false }
     }
 
     /// Changes how many there are. Those that are held beyond it stay until they are dropped.
     pub(super) fn resize(&self, size: usize) {
         let mut state = self.0.lock();
-        state.size = size;
-        state.grant(self.0.weight);
+        state.size = size + self.0.reserve;
+        state.grant(&self.0);
     }
 
     /// Waits until none is held.
@@ -138,7 +144,7 @@ impl Inner {
         if let Some(known) = state.pools.get_mut(pool) {
             known.held -= 1;
         }
-        state.grant(self.weight);
+        state.grant(self);
         state.forget_if_idle(pool);
         if state.used == 0 {
             self.idle.notify_waiters();
@@ -157,11 +163,13 @@ impl State {
     }
 
     /// Gives out what is free, one to each pool in turn.
-    fn grant(&mut self, weight: usize) {
+    fn grant(&mut self, permits: &Inner) {
         while self.used < self.size {
             let left = self.size - self.used;
             let may = |pool: &Arc<str>| {
-                self.pools.get(pool).is_some_and(|pool| may_take(pool.held, left, weight))
+                self.pools
+                    .get(pool)
+                    .is_some_and(|pool| may_take(pool.held, left, permits.reserve, permits.weight))
             };
             let Some(next) = self.order.iter().position(may) else { return };
             let Some(pool) = self.order.remove(next) else { return };

@@ -170,7 +170,7 @@ impl Overload {
     /// Nothing measured yet.
     pub fn new() -> Self {
         let places = |class: Class| Places {
-            present: Arc::new(Semaphore::new(class.most() as usize)),
+            present: Arc::new(Semaphore::new(class.most() as usize + share::RESERVE)),
             at_work: metrics::gauge!("holdfast_calls_at_work", "class" => class.as_str()),
             refused: metrics::counter!("holdfast_calls_refused_total", "class" => class.as_str()),
         };
@@ -198,8 +198,12 @@ impl Overload {
         let Ok(present) = Arc::clone(&places.present).try_acquire_owned() else {
             return Err(self.refuse(class));
         };
+        let left = inner.left(class);
+        if pool.is_none() && left.present <= share::RESERVE {
+            return Err(self.refuse(class));
+        }
         let pool = match pool {
-            Some(pool) => match inner.shares.take(pool, class, inner.left(class)) {
+            Some(pool) => match inner.shares.take(pool, class, left) {
                 Some(pool) => Some(pool),
                 None => {
                     if class.share().is_some() {
@@ -263,7 +267,8 @@ impl Overload {
         self.0.items.places.all_free().await;
         for class in Class::ALL.into_iter().filter(|class| *class != Class::Stream) {
             // Every place at once: what takes them never gives them back, so nothing comes after.
-            if let Ok(places) = self.0.places(class).present.acquire_many(class.most()).await {
+            let all = class.most() + u32::try_from(share::RESERVE).unwrap_or_default();
+            if let Ok(places) = self.0.places(class).present.acquire_many(all).await {
                 places.forget();
             }
         }

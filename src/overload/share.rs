@@ -17,9 +17,16 @@ pub(super) const WAITING: usize = 1;
 /// would slow a server that has one pool.
 pub(super) const AT_WORK: usize = 8;
 
-/// Whether a pool that holds `held` permits may take one more while `left` are free.
-pub(super) fn may_take(held: usize, left: usize, weight: usize) -> bool {
-    held < left.saturating_mul(weight)
+/// Permits beyond those that are shared: for pools that hold few, where many others hold all that is shared.
+pub(super) const RESERVE: usize = 1024;
+/// A pool that holds fewer may take of the reserve.
+const FEW: usize = 32;
+
+/// Whether a pool that holds `held` permits may take one more while `left` are free, of which `reserve` are kept for
+/// pools that hold few.
+pub(super) fn may_take(held: usize, left: usize, reserve: usize, weight: usize) -> bool {
+    let is_reserved = reserve > 0 && left > 0 && held < FEW;
+    is_reserved || held < left.saturating_sub(reserve).saturating_mul(weight)
 }
 
 /// What each pool's calls hold. The names are callers': a pool that holds nothing is forgotten.
@@ -36,7 +43,7 @@ struct Held {
 /// How many permits are left for a call.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Left {
-    /// Of those for calls that are not answered yet.
+    /// Of those for calls that are not answered yet, the reserve with them.
     pub(super) present: usize,
     /// Of those for calls at work; `None` for a class that is always at work.
     pub(super) at_work: Option<usize>,
@@ -47,8 +54,8 @@ impl Shares {
     pub(super) fn take(&self, pool: &str, class: Class, left: Left) -> Option<Arc<str>> {
         let mut pools = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let held = pools.get(pool).map(|held| held[class as usize]).unwrap_or_default();
-        let may_work = left.at_work.is_none_or(|left| may_take(held.at_work, left, AT_WORK));
-        if !may_work || !may_take(held.present, left.present, WAITING) {
+        let may_work = left.at_work.is_none_or(|left| may_take(held.at_work, left, 0, AT_WORK));
+        if !may_work || !may_take(held.present, left.present, RESERVE, WAITING) {
             return None;
         }
         let name = match pools.get_key_value(pool) {

@@ -277,3 +277,18 @@ async fn a_server_that_stops_waits_for_those_who_are_not_answered() {
     let calls = Class::ALL.into_iter().filter(|class| *class != Class::Stream);
     assert!(calls.map(|class| overload.admit(class, None)).all(|admitted| admitted.is_err()));
 }
+
+#[test]
+fn a_pool_that_holds_few_gets_in_however_many_others_hold_all_that_is_shared() {
+    let overload = Overload::new();
+    let mut waiting = Vec::new();
+    for pool in 0..20 {
+        while let Ok(place) = overload.admit(Class::Acquire, Some(&format!("pool-{pool}"))) {
+            place.step_aside();
+            waiting.push(place);
+        }
+    }
+    assert!(waiting.len() > Class::Acquire.most() as usize);
+    assert!(overload.admit(Class::Acquire, None).is_err());
+    assert!(overload.admit(Class::Acquire, Some("another")).is_ok());
+}

@@ -240,7 +240,8 @@ pub(crate) fn message_too_large(bytes: usize, max_bytes: usize) -> Status {
 
 /// More calls than the server takes at once.
 pub(crate) fn overloaded(retry_after: Duration) -> Status {
-    let text = "the server has too much to do; nothing was begun".to_owned();
+    let text =
+        "the server has too much to do, in all or for this pool; nothing was begun".to_owned();
     retry(Code::ResourceExhausted, "OVERLOADED", text, retry_after)
 }
 

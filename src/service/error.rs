@@ -228,8 +228,11 @@ pub enum Error {
         humantime::format_duration(*.0)
     )]
     StreamIdle(Duration),
-    /// The server is stopping; nothing was begun.
-    #[error("the server is shutting down; nothing was begun: try another, or this one again")]
+    /// The server is stopping. A call that is not a stream has begun nothing.
+    #[error(
+        "the server is shutting down: make the call again, on another server or on this one; what was begun before is \
+         not done twice"
+    )]
     ShuttingDown,
     /// The store did not do it.
     #[error(transparent)]
