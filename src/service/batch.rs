@@ -432,8 +432,7 @@ impl Item {
         let mut leases = 1;
         loop {
             // Waits for a place: an item is not refused for want of one, it slows its stream.
-            let admit =
-                self.batch.services.store.overload().admit_item(self.open.pool_id.as_str());
+            let admit = self.batch.services.store.overload().admit_item(self.open.pool_id.as_str());
             let admitted = self.batch.closing.run_until_cancelled(admit).await;
             let caller = Caller::new(admitted.ok_or(Error::ShuttingDown)?, None);
             let lease = match self.acquire(&caller, worth.as_ref()).await {

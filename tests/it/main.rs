@@ -42,6 +42,7 @@ mod looks;
 mod memory_bounds;
 mod model;
 mod overload;
+mod pages;
 mod plan_changes;
 mod plan_checks;
 mod plan_commands;
