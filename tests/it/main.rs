@@ -41,6 +41,7 @@ mod leases;
 mod looks;
 mod memory_bounds;
 mod model;
+mod open_files;
 mod overload;
 mod pages;
 mod plan_changes;
