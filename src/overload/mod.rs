@@ -212,8 +212,7 @@ impl Overload {
         };
         if !inner.enter(class) {
             if let Some(pool) = pool {
-                inner.shares.step_aside(&pool, class);
-                inner.shares.leave(&pool, class);
+                inner.shares.leave(&pool, class, true);
             }
             return Err(self.refuse(class));
         }

@@ -6,7 +6,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use super::Class;
@@ -24,13 +24,27 @@ pub(super) fn may_take(held: usize, left: usize, weight: usize) -> bool {
 
 /// What each pool's calls hold. The names are callers': a pool that holds nothing is forgotten.
 #[derive(Debug, Default)]
-pub(super) struct Shares(Mutex<HashMap<Arc<str>, [Held; Class::ALL.len()]>>);
+pub(super) struct Shares(Mutex<HashMap<Arc<str>, Known>>);
+
+/// A pool that has calls.
+#[derive(Debug)]
+struct Known {
+    /// Its name, which its calls share.
+    name: Arc<str>,
+    held: [Held; Class::ALL.len()],
+}
 
 /// What a pool's calls of a class hold.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Held {
     present: usize,
     at_work: usize,
+}
+
+impl Held {
+    fn end_work(&mut self) {
+        self.at_work = self.at_work.saturating_sub(1);
+    }
 }
 
 /// How many permits are left for a call.
@@ -45,44 +59,54 @@ pub(super) struct Left {
 impl Shares {
     /// Counts a call of a pool, if the pool's share allows one more.
     pub(super) fn take(&self, pool: &str, class: Class, left: Left) -> Option<Arc<str>> {
-        let mut pools = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let held = pools.get(pool).map(|held| held[class as usize]).unwrap_or_default();
+        let mut pools = self.lock();
+        let known = pools.get_mut(pool);
+        let held = known.as_ref().map(|known| known.held[class as usize]).unwrap_or_default();
         let may_work = left.at_work.is_none_or(|left| may_take(held.at_work, left, AT_WORK));
         if !may_work || !may_take(held.present, left.present, WAITING) {
             return None;
         }
-        let name = match pools.get_key_value(pool) {
-            Some((name, _)) => Arc::clone(name),
-            None => Arc::from(pool),
+        let known = match known {
+            Some(known) => known,
+            None => {
+                let name: Arc<str> = Arc::from(pool);
+                pools.entry(Arc::clone(&name)).or_insert(Known { name, held: Default::default() })
+            }
         };
-        let held = &mut pools.entry(Arc::clone(&name)).or_default()[class as usize];
+        let held = &mut known.held[class as usize];
         held.present += 1;
         held.at_work += 1;
-        Some(name)
+        Some(Arc::clone(&known.name))
     }
 
     /// A call of the pool is not at work any more.
     pub(super) fn step_aside(&self, pool: &str, class: Class) {
-        let mut pools = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(held) = pools.get_mut(pool) {
-            held[class as usize].at_work = held[class as usize].at_work.saturating_sub(1);
+        if let Some(known) = self.lock().get_mut(pool) {
+            known.held[class as usize].end_work();
         }
     }
 
-    /// A call of the pool, which has stepped aside, is answered.
-    pub(super) fn leave(&self, pool: &str, class: Class) {
-        let mut pools = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(held) = pools.get_mut(pool) {
-            held[class as usize].present = held[class as usize].present.saturating_sub(1);
-            if held.iter().all(|held| *held == Held::default()) {
-                pools.remove(pool);
-            }
+    /// A call of the pool is answered; `is_at_work` where it has not stepped aside before.
+    pub(super) fn leave(&self, pool: &str, class: Class, is_at_work: bool) {
+        let mut pools = self.lock();
+        let Some(known) = pools.get_mut(pool) else { return };
+        let held = &mut known.held[class as usize];
+        if is_at_work {
+            held.end_work();
         }
+        held.present = held.present.saturating_sub(1);
+        if known.held.iter().all(|held| *held == Held::default()) {
+            pools.remove(pool);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, Known>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How many pools have calls.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).len()
+        self.lock().len()
     }
 }
