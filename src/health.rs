@@ -1,6 +1,7 @@
 //! Whether the server can serve: `grpc.health.v1`, overall and for each service.
 
 use std::{
+    future::ready,
     pin::Pin,
     sync::{
         Arc,
@@ -33,11 +34,8 @@ const SERVICES: [&str; 4] =
     ["", "holdfast.v1.RedemptionService", "holdfast.v1.AccountService", "holdfast.v1.PoolService"];
 
 /// How often it is asked whether a service that is not known has become so.
-const UNKNOWN_AGAIN: Duration = Duration::from_secs(1);
-/// How often a status that has not changed is told again: a stream on which nothing is said is ended by what lies
-/// between, such as a proxy.
-const QUIET_LIMIT: Duration =
-    if cfg!(test) { Duration::from_millis(200) } else { Duration::from_secs(10) };
+const UNKNOWN_AGAIN: Duration =
+    if cfg!(test) { Duration::from_millis(50) } else { Duration::from_secs(1) };
 
 /// The server's health. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -155,7 +153,7 @@ impl HealthRpc for Told {
                 stream::iter([Ok(unknown)]).chain(later).boxed()
             }
         };
-        Ok(Response::new(told_again(known).boxed()))
+        Ok(Response::new(changes(known).boxed()))
     }
 }
 
@@ -175,22 +173,19 @@ async fn until_known(health: HealthService, service: String) -> Statuses {
     }
 }
 
-/// Each status, and the last one again when there was none for a while.
-fn told_again(statuses: Statuses) -> impl Stream<Item = Result<HealthCheckResponse, Status>> {
-    stream::unfold((statuses, None), async |(mut statuses, last)| {
-        let next = match timeout(QUIET_LIMIT, statuses.next()).await {
-            Ok(next) => next?,
-            Err(_) => last.clone()?,
-        };
-        let told = next.clone();
-        Some((next, (statuses, Some(told))))
+/// The first status, and each that differs from the one before: the protocol has a message say that it changed.
+fn changes(statuses: Statuses) -> impl Stream<Item = Result<HealthCheckResponse, Status>> {
+    let mut last = None;
+    statuses.filter(move |told| {
+        let status = told.as_ref().ok().map(|told| told.status);
+        let is_news = status.is_none() || status != last;
+        last = status;
+        ready(is_news)
     })
 }
 
 #[cfg(test)]
 mod tests {
-    use tokio::time::Instant;
-
     use super::*;
 
     async fn watch_of(health: &Health, service: &str) -> Statuses {
@@ -203,29 +198,33 @@ mod tests {
         statuses.next().await.unwrap().unwrap().status()
     }
 
+    /// What a watcher is told while it is asked several times whether a service is known.
+    async fn told_meanwhile(statuses: &mut Statuses) -> Vec<health_check_response::ServingStatus> {
+        let told = statuses.map(|told| told.unwrap().status());
+        told.take_until(sleep(8 * UNKNOWN_AGAIN)).collect().await
+    }
+
     #[tokio::test]
     async fn a_watch_of_an_unknown_service_stays_open_until_it_is_known() {
         use health_check_response::ServingStatus::{NotServing, ServiceUnknown};
         let health = Health::new(HealthReporter::new()).await;
         let mut statuses = watch_of(&health, "later").await;
-        let begun = Instant::now();
-        assert_eq!(next(&mut statuses).await, ServiceUnknown);
-        assert_eq!(next(&mut statuses).await, ServiceUnknown);
-        assert!(begun.elapsed() >= QUIET_LIMIT, "told again");
+        assert_eq!(told_meanwhile(&mut statuses).await, [ServiceUnknown], "once");
         health.reporter.set_service_status("later", ServingStatus::NotServing).await;
-        while next(&mut statuses).await != NotServing {}
+        assert_eq!(told_meanwhile(&mut statuses).await, [NotServing]);
     }
 
     #[tokio::test]
-    async fn a_watch_tells_changes_at_once_and_the_same_again_now_and_then() {
+    async fn a_watch_tells_each_change_at_once_and_nothing_else() {
         use health_check_response::ServingStatus::{NotServing, Serving};
         let health = Health::new(HealthReporter::new()).await;
         let mut statuses = watch_of(&health, "").await;
-        let begun = Instant::now();
-        assert_eq!(next(&mut statuses).await, NotServing);
+        assert_eq!(told_meanwhile(&mut statuses).await, [NotServing]);
         health.report(ServingStatus::Serving).await;
         assert_eq!(next(&mut statuses).await, Serving);
-        assert_eq!(next(&mut statuses).await, Serving);
-        assert!(begun.elapsed() >= QUIET_LIMIT);
+        health.report(ServingStatus::Serving).await;
+        assert_eq!(told_meanwhile(&mut statuses).await, [], "it was so before");
+        health.drain().await;
+        assert_eq!(told_meanwhile(&mut statuses).await, [NotServing]);
     }
 }

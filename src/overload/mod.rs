@@ -202,9 +202,9 @@ impl Overload {
         if pool.is_none() && left.present <= share::RESERVE {
             return Err(self.refuse(class));
         }
-        let pool = match pool {
+        let share = match pool {
             Some(pool) => match inner.shares.take(pool, class, left) {
-                Some(pool) => Some(pool),
+                Some(share) => Some(share),
                 None => {
                     if class.share().is_some() {
                         inner.limit(class).reach();
@@ -215,12 +215,16 @@ impl Overload {
             None => None,
         };
         if !inner.enter(class) {
-            if let Some(pool) = pool {
-                inner.shares.step_aside(&pool, class);
-                inner.shares.leave(&pool, class);
+            match &share {
+                Some(share) if share.is_first => inner.limit(class).enter(),
+                Some(share) => {
+                    inner.shares.leave(&share.pool, class, true);
+                    return Err(self.refuse(class));
+                }
+                None => return Err(self.refuse(class)),
             }
-            return Err(self.refuse(class));
         }
+        let pool = share.map(|share| share.pool);
         inner.pressure.note_admitted();
         places.at_work.increment(1.0);
         Ok(Place::new(self.clone(), Kept::Call(class, pool, present)))

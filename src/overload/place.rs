@@ -56,11 +56,16 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.step_aside();
-        match &self.kept {
-            Kept::Call(class, Some(pool), _) => self.overload.0.shares.leave(pool, *class),
-            Kept::Call(_, None, _) => {}
-            Kept::Item(_) => self.overload.0.items.at_work.decrement(1.0),
+        let Kept::Call(class, pool, _) = &self.kept else {
+            self.overload.0.items.at_work.decrement(1.0);
+            return;
+        };
+        let is_at_work = *self.at_work.get_mut();
+        if is_at_work {
+            self.overload.leave(*class);
+        }
+        if let Some(pool) = pool {
+            self.overload.0.shares.leave(pool, *class, is_at_work);
         }
     }
 }

@@ -6,7 +6,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use super::Class;
@@ -31,7 +31,35 @@ pub(super) fn may_take(held: usize, left: usize, reserve: usize, weight: usize) 
 
 /// What each pool's calls hold. The names are callers': a pool that holds nothing is forgotten.
 #[derive(Debug, Default)]
-pub(super) struct Shares(Mutex<HashMap<Arc<str>, [Held; Class::ALL.len()]>>);
+pub(super) struct Shares(Mutex<Pools>);
+
+/// So many pools may each have one call of a class at work beyond the limit. Otherwise one pool's burst, for which the
+/// limit fell, would have all others refused until it is done.
+const FIRST_CALLS: usize = 64;
+
+/// What is known of all pools.
+#[derive(Debug, Default)]
+struct Pools {
+    known: HashMap<Arc<str>, Known>,
+    /// How many of them have calls at work, by class.
+    at_work: [usize; Class::ALL.len()],
+}
+
+/// A permit of a pool's share.
+#[derive(Debug)]
+pub(super) struct Share {
+    pub(super) pool: Arc<str>,
+    /// It is the only one of its pool at work, and may be beyond the limit.
+    pub(super) is_first: bool,
+}
+
+/// A pool that has calls.
+#[derive(Debug)]
+struct Known {
+    /// Its name, which its calls share.
+    name: Arc<str>,
+    held: [Held; Class::ALL.len()],
+}
 
 /// What a pool's calls of a class hold.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -51,45 +79,67 @@ pub(super) struct Left {
 
 impl Shares {
     /// Counts a call of a pool, if the pool's share allows one more.
-    pub(super) fn take(&self, pool: &str, class: Class, left: Left) -> Option<Arc<str>> {
-        let mut pools = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let held = pools.get(pool).map(|held| held[class as usize]).unwrap_or_default();
-        let may_work = left.at_work.is_none_or(|left| may_take(held.at_work, left, 0, AT_WORK));
+    pub(super) fn take(&self, pool: &str, class: Class, left: Left) -> Option<Share> {
+        let mut pools = self.lock();
+        let Pools { known, at_work } = &mut *pools;
+        let held = known.get(pool).map(|known| known.held[class as usize]).unwrap_or_default();
+        let is_first = held.at_work == 0 && at_work[class as usize] < FIRST_CALLS;
+        let may_work =
+            is_first || left.at_work.is_none_or(|left| may_take(held.at_work, left, 0, AT_WORK));
         if !may_work || !may_take(held.present, left.present, RESERVE, WAITING) {
             return None;
         }
-        let name = match pools.get_key_value(pool) {
-            Some((name, _)) => Arc::clone(name),
-            None => Arc::from(pool),
+        let known = match known.get_mut(pool) {
+            Some(known) => known,
+            None => {
+                let name: Arc<str> = Arc::from(pool);
+                known.entry(Arc::clone(&name)).or_insert(Known { name, held: Default::default() })
+            }
         };
-        let held = &mut pools.entry(Arc::clone(&name)).or_default()[class as usize];
+        let held = &mut known.held[class as usize];
         held.present += 1;
         held.at_work += 1;
-        Some(name)
+        at_work[class as usize] += usize::from(held.at_work == 1);
+        Some(Share { pool: Arc::clone(&known.name), is_first })
     }
 
     /// A call of the pool is not at work any more.
     pub(super) fn step_aside(&self, pool: &str, class: Class) {
-        let mut pools = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(held) = pools.get_mut(pool) {
-            held[class as usize].at_work = held[class as usize].at_work.saturating_sub(1);
+        self.lock().end_work(pool, class);
+    }
+
+    /// A call of the pool is answered; `is_at_work` where it has not stepped aside before.
+    pub(super) fn leave(&self, pool: &str, class: Class, is_at_work: bool) {
+        let mut pools = self.lock();
+        if is_at_work {
+            pools.end_work(pool, class);
+        }
+        let Some(known) = pools.known.get_mut(pool) else { return };
+        let held = &mut known.held[class as usize];
+        held.present = held.present.saturating_sub(1);
+        if known.held.iter().all(|held| *held == Held::default()) {
+            pools.known.remove(pool);
         }
     }
 
-    /// A call of the pool, which has stepped aside, is answered.
-    pub(super) fn leave(&self, pool: &str, class: Class) {
-        let mut pools = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(held) = pools.get_mut(pool) {
-            held[class as usize].present = held[class as usize].present.saturating_sub(1);
-            if held.iter().all(|held| *held == Held::default()) {
-                pools.remove(pool);
-            }
-        }
+    fn lock(&self) -> MutexGuard<'_, Pools> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How many pools have calls.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).len()
+        self.lock().known.len()
+    }
+}
+
+impl Pools {
+    fn end_work(&mut self, pool: &str, class: Class) {
+        let Some(known) = self.known.get_mut(pool) else { return };
+        let held = &mut known.held[class as usize];
+        if held.at_work > 0 {
+            held.at_work -= 1;
+            self.at_work[class as usize] -= usize::from(held.at_work == 0);
+        }
     }
 }

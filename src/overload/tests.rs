@@ -292,3 +292,21 @@ fn a_pool_that_holds_few_gets_in_however_many_others_hold_all_that_is_shared() {
     assert!(overload.admit(Class::Acquire, None).is_err());
     assert!(overload.admit(Class::Acquire, Some("another")).is_ok());
 }
+
+#[test]
+fn the_first_call_of_a_pool_gets_in_although_anothers_burst_is_beyond_the_limit() {
+    let overload = Overload::new();
+    let burst: Vec<_> =
+        std::iter::from_fn(|| overload.admit(Class::Rest, Some("burst")).ok()).collect();
+    let more: Vec<_> = std::iter::from_fn(|| overload.admit(Class::Rest, None).ok()).collect();
+    assert!(!more.is_empty(), "the limit is full");
+    let first = overload.admit(Class::Rest, Some("another"));
+    assert!(first.is_ok());
+    assert!(overload.admit(Class::Rest, Some("another")).is_err(), "the second obeys the limit");
+    drop((burst, more, first));
+    assert_eq!(overload.0.rest.at_work(), 0);
+    let firsts: Vec<_> = (0..1000)
+        .filter_map(|pool| overload.admit(Class::Rest, Some(&format!("pool-{pool}"))).ok())
+        .collect();
+    assert!(firsts.len() <= REST.start + 64, "{}", firsts.len());
+}

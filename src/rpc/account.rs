@@ -130,7 +130,6 @@ impl pb::account_service_server::AccountService for AccountRpc {
             self.accounts.list(&pool_id, &filter, &after, limit).await.map_err(|e| status(&e))?;
         let (accounts, next_page_token) = page(
             &accounts,
-            limit,
             |account| account.account_id.to_string(),
             |account| account_message(account, pool.currency),
         );
@@ -168,7 +167,6 @@ impl pb::account_service_server::AccountService for AccountRpc {
             .map_err(|e| status(&e))?;
         let (account_events, next_page_token) = page(
             &events,
-            limit,
             |event| event.version.to_string(),
             |event| event_message(event, &pool, &account_id),
         );

@@ -37,7 +37,7 @@ pub struct Admission {
 #[derive(Debug)]
 struct Methods {
     known: HashMap<String, Method>,
-    /// For a path that is none of the contract's: the names in it are the caller's.
+    /// For health and reflection.
     other: Method,
 }
 
@@ -97,7 +97,7 @@ impl<S> Layer<S> for Admission {
     type Service = Admitted<S>;
 
     fn layer(&self, inner: S) -> Admitted<S> {
-        Admitted { inner, admission: self.clone() }
+        Admitted { inner, admission: Arc::new(self.clone()) }
     }
 }
 
@@ -105,7 +105,8 @@ impl<S> Layer<S> for Admission {
 #[derive(Clone, Debug)]
 pub struct Admitted<S> {
     inner: S,
-    admission: Admission,
+    /// Shared, because each call has its own handle: to clone a [`CancellationToken`] takes a lock.
+    admission: Arc<Admission>,
 }
 
 /// How long the caller waits.
@@ -137,7 +138,7 @@ where
         // The clone may not be ready: what was asked whether it is does the call.
         let next = self.inner.clone();
         let inner = std::mem::replace(&mut self.inner, next);
-        let admission = self.admission.clone();
+        let admission = Arc::clone(&self.admission);
         Box::pin(async move { admission.serve(inner, request).await })
     }
 }
@@ -155,11 +156,10 @@ impl Admission {
         if self.closing.is_cancelled() && !is_health {
             return Ok(status::shutting_down().into_http());
         }
-        let method = self.methods.of(path);
-        if !is_health && !self.methods.serves(path) {
+        let Some(method) = self.methods.of(path) else {
             // Nothing of it is read: there is nobody who would.
             return inner.call(http::Request::from_parts(parts, Body::empty())).await;
-        }
+        };
         let timeout = parts.headers.get(TIMEOUT).and_then(|text| read_timeout(text.as_bytes()));
         let deadline = timeout.map(|timeout| came + timeout);
         let takes_stream = method.description.takes_stream && !is_health;
@@ -177,12 +177,13 @@ impl Admission {
             let body = complete.into_body(budget);
             return inner.call(http::Request::from_parts(parts, body)).await;
         }
-        self.admit(inner, parts, complete, deadline).await
+        self.admit(inner, method, parts, complete, deadline).await
     }
 
     async fn admit<S, B>(
         &self,
         mut inner: S,
+        method: &Method,
         mut parts: http::request::Parts,
         complete: Complete<B>,
         deadline: Option<Instant>,
@@ -192,7 +193,6 @@ impl Admission {
         B: RequestBody,
     {
         let admitted = Instant::now();
-        let method = self.methods.of(parts.uri.path());
         // Whatever ends work is done all the same.
         if deadline.is_some_and(|deadline| deadline <= admitted) && method.class != Class::End {
             overload::note_dropped("admission");
@@ -236,13 +236,10 @@ impl Admission {
 }
 
 impl Methods {
-    fn of(&self, path: &str) -> &Method {
-        self.known.get(path).unwrap_or(&self.other)
-    }
-
-    /// Whether calls of the path are answered by more than that there is no such method.
-    fn serves(&self, path: &str) -> bool {
-        self.known.contains_key(path) || path.starts_with(REFLECTION)
+    /// The method of a path; `None` where calls are answered by nothing but that there is no such method.
+    fn of(&self, path: &str) -> Option<&Method> {
+        let is_other = || path.starts_with(REFLECTION) || path.starts_with(HEALTH);
+        self.known.get(path).or_else(|| is_other().then_some(&self.other))
     }
 }
 

@@ -3,23 +3,22 @@
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use prost::Message;
 
-/// What the elements of a page come to at most, in bytes; but a page has one element at least.
-pub(super) const MAX_PAGE_BYTES: usize = 1024 * 1024;
+/// What the elements of a page have at most, in bytes; but a page has one element at least.
+pub(super) use crate::store::MAX_PAGE_BYTES;
+use crate::store::Page;
 
-/// The messages of a page, and the token of the next one: the key of the last element of this one. `elements` are
-/// those that were found, at most `limit`; those that do not fit in are the next page's.
+/// The messages of a page, and the token of the next one: the key of the last element of this one. Elements
+/// whose messages do not fit in are the next page's.
 pub(super) fn page<T, M: Message>(
-    elements: &[T],
-    limit: i64,
+    page: &Page<T>,
     key: impl Fn(&T) -> String,
     message: impl Fn(&T) -> M,
 ) -> (Vec<M>, String) {
-    let messages = first_of(elements.iter().map(message));
-    let is_cut = messages.len() < elements.len();
-    let is_full = i64::try_from(elements.len()).is_ok_and(|found| found >= limit);
-    let last = messages.len().checked_sub(1).and_then(|last| elements.get(last));
+    let messages = first_of(page.rows.iter().map(message));
+    let is_cut = messages.len() < page.rows.len();
+    let last = messages.len().checked_sub(1).and_then(|last| page.rows.get(last));
     let token = match last {
-        Some(last) if is_cut || is_full => BASE64_URL_SAFE_NO_PAD.encode(key(last)),
+        Some(last) if is_cut || page.more => BASE64_URL_SAFE_NO_PAD.encode(key(last)),
         _ => String::new(),
     };
     (messages, token)
@@ -48,14 +47,14 @@ mod tests {
         let mut pages = Vec::new();
         let mut from = 0;
         loop {
-            let elements: Vec<_> =
-                sizes.iter().copied().enumerate().skip(from).take(limit).collect();
+            let rows: Vec<_> = sizes.iter().copied().enumerate().skip(from).take(limit).collect();
+            let more = rows.len() == limit;
             let message = |(_, size): &(usize, usize)| pb::Pool {
                 pool_id: "x".repeat(*size),
                 ..Default::default()
             };
             let key = |(n, _): &(usize, usize)| n.to_string();
-            let (found, token) = page(&elements, i64::try_from(limit).unwrap(), key, message);
+            let (found, token) = page(&Page { rows, more }, key, message);
             pages.push(found.iter().map(|pool| pool.pool_id.len()).collect());
             if token.is_empty() {
                 return pages;

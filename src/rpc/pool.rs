@@ -83,8 +83,7 @@ impl pb::pool_service_server::PoolService for PoolRpc {
         fields.finish(Some(())).map_err(|e| status(&e))?;
         let after = after.map(|id| id.to_string()).unwrap_or_default();
         let pools = self.pools.list(&after, limit).await.map_err(|e| status(&e))?;
-        let (pools, next_page_token) =
-            page(&pools, limit, |pool| pool.pool_id.to_string(), pool_message);
+        let (pools, next_page_token) = page(&pools, |pool| pool.pool_id.to_string(), pool_message);
         Ok(Response::new(pb::ListPoolsResponse { pools, next_page_token }))
     }
 
@@ -144,12 +143,8 @@ impl pb::pool_service_server::PoolService for PoolRpc {
         let after = after.map(|id| id.to_string()).unwrap_or_default();
         let (pool, plans) =
             self.plans.list(&pool_id, &after, limit).await.map_err(|e| status(&e))?;
-        let (plans, next_page_token) = page(
-            &plans,
-            limit,
-            |plan| plan.plan_id.to_string(),
-            |plan| plan_message(plan, pool.currency),
-        );
+        let (plans, next_page_token) =
+            page(&plans, |plan| plan.plan_id.to_string(), |plan| plan_message(plan, pool.currency));
         Ok(Response::new(pb::ListPlansResponse { plans, next_page_token }))
     }
 

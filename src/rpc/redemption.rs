@@ -191,7 +191,6 @@ impl pb::redemption_service_server::RedemptionService for RedemptionRpc {
             .map_err(|e| status(&e))?;
         let (redemptions, next_page_token) = page(
             &redemptions,
-            limit,
             |redemption| redemption.redemption_id.to_string(),
             |redemption| redemption_message(redemption, pool.currency),
         );

@@ -15,7 +15,7 @@ use crate::{
     },
     overload::Place,
     store::{
-        Store,
+        Page, Store,
         account::{Account, AccountChange, AccountEvent, AccountFilter, Inserted, NewAccount},
         pool::Pool,
     },
@@ -145,7 +145,7 @@ impl Accounts {
         filter: &AccountFilter,
         after: &str,
         limit: i64,
-    ) -> Result<(Pool, Vec<Account>), Error> {
+    ) -> Result<(Pool, Page<Account>), Error> {
         let pool = self.pools.settings(pool_id).await?;
         Ok((pool, self.store.list_accounts(pool_id, filter, after, limit).await?))
     }
@@ -192,7 +192,7 @@ impl Accounts {
         account_id: &AccountId,
         before: i64,
         limit: i64,
-    ) -> Result<(Pool, Vec<AccountEvent>), Error> {
+    ) -> Result<(Pool, Page<AccountEvent>), Error> {
         let (pool, _) = self.get(pool_id, account_id).await?;
         let events = self.store.list_account_events(pool_id, account_id, before, limit).await?;
         Ok((pool, events))

@@ -13,7 +13,7 @@ use crate::{
         money::Money,
         plan::{Denominations, Terms},
     },
-    store::{Store, StoreError, plan::Plan, pool::Pool},
+    store::{Page, Store, StoreError, plan::Plan, pool::Pool},
 };
 
 /// The most accounts that one statement lets go on to their next day.
@@ -99,7 +99,7 @@ impl Plans {
         pool_id: &PoolId,
         after: &str,
         limit: i64,
-    ) -> Result<(Pool, Vec<Plan>), Error> {
+    ) -> Result<(Pool, Page<Plan>), Error> {
         let pool = self.pools.settings(pool_id).await?;
         Ok((pool, self.store.list_plans(pool_id, after, limit).await?))
     }

@@ -16,7 +16,7 @@ use crate::{
         money::{Currency, Money},
     },
     store::{
-        Store, StoreError,
+        Page, Store, StoreError,
         pool::{NewPool, Pool, PoolChange},
     },
 };
@@ -129,7 +129,7 @@ impl Pools {
     }
 
     /// Lists the pools after `after`, at most `limit`.
-    pub async fn list(&self, after: &str, limit: i64) -> Result<Vec<Pool>, Error> {
+    pub async fn list(&self, after: &str, limit: i64) -> Result<Page<Pool>, Error> {
         Ok(self.store.list_pools(after, limit).await?)
     }
 

@@ -18,7 +18,7 @@ use crate::{
     provider::holds_code,
     secret::SecretKey,
     store::{
-        Store, StoreError,
+        Page, Store, StoreError,
         outcome::Outcome,
         pool::Pool,
         redemption::{Redemption, RedemptionFilter, Resolution},
@@ -118,7 +118,7 @@ impl Redemptions {
         filter: &RedemptionFilter,
         before: RedemptionId,
         limit: i64,
-    ) -> Result<(Pool, Vec<Redemption>), Error> {
+    ) -> Result<(Pool, Page<Redemption>), Error> {
         let pool = self.pools.settings(pool_id).await?;
         Ok((pool, self.store.list_redemptions(pool_id, filter, before, limit).await?))
     }

@@ -13,6 +13,7 @@ use super::{
     Store, StoreError,
     error::{is_foreign_key_violation, is_of_a_row},
     lane::read_patiently,
+    page::{MAX_BYTES, Page},
     quarantine::{Halves, by_halves, count_skipped},
 };
 use crate::domain::{
@@ -259,6 +260,7 @@ macro_rules! account_row {
 pub(super) use account_row;
 
 account_row!(AccountRow {});
+account_row!(ListedRow { more: bool });
 
 /// Notes that an account's row is left out of an answer: it must not keep its neighbours from it.
 pub(super) fn skip_unreadable(
@@ -449,7 +451,7 @@ impl Store {
         read_patiently(read).await?.map(|row| row.account(pool_id)).transpose()
     }
 
-    /// Reads some accounts. One that cannot be read is left out.
+    /// Reads some accounts: as many of the first as fit into a page. One that cannot be read is left out.
     pub async fn get_accounts(
         &self,
         pool_id: &PoolId,
@@ -461,6 +463,7 @@ impl Store {
             "src/store/sql/get_accounts.sql",
             pool_id.as_str(),
             &ids,
+            MAX_BYTES,
         );
         let read = |row: &AccountRow| {
             let account = row.account(pool_id);
@@ -477,9 +480,9 @@ impl Store {
         filter: &AccountFilter,
         after: &str,
         limit: i64,
-    ) -> Result<Vec<Account>, StoreError> {
-        sqlx::query_file_as!(
-            AccountRow,
+    ) -> Result<Page<Account>, StoreError> {
+        let rows = sqlx::query_file_as!(
+            ListedRow,
             "src/store/sql/list_accounts.sql",
             pool_id.as_str(),
             after,
@@ -487,12 +490,10 @@ impl Store {
             filter.status.map(AccountStatus::as_str),
             filter.login_status.map(LoginStatus::as_str),
             filter.plan_id.as_ref().map(PlanId::as_str),
-        )
-        .fetch_all(&self.rest)
-        .await?
-        .iter()
-        .map(|row| row.account(pool_id))
-        .collect()
+            MAX_BYTES,
+        );
+        let found = rows.fetch_all(&self.rest).await?;
+        Page::read(found, limit, |row| row.more, |row| row.account(pool_id))
     }
 
     /// Changes an account; `None` when there is none, when its plan was to be changed while it is
@@ -536,19 +537,16 @@ impl Store {
         account_id: &AccountId,
         before: i64,
         limit: i64,
-    ) -> Result<Vec<AccountEvent>, StoreError> {
-        sqlx::query_file_as!(
+    ) -> Result<Page<AccountEvent>, StoreError> {
+        let rows = sqlx::query_file_as!(
             EventRow,
             "src/store/sql/list_account_events.sql",
             pool_id.as_str(),
             account_id.as_str(),
             before,
             limit,
-        )
-        .fetch_all(&self.rest)
-        .await?
-        .into_iter()
-        .map(EventRow::read)
-        .collect()
+        );
+        // An event is about 1 KiB long at most: the limit bounds a page well enough.
+        Page::read(rows.fetch_all(&self.rest).await?, limit, |_| false, EventRow::read)
     }
 }

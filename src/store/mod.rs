@@ -14,6 +14,7 @@ mod lane;
 pub mod late_credit;
 pub mod lease;
 pub mod outcome;
+mod page;
 pub mod plan;
 pub mod pool;
 mod quarantine;
@@ -31,6 +32,7 @@ use sqlx::{
 };
 
 pub use error::StoreError;
+pub use page::{MAX_PAGE_BYTES, Page};
 pub use quarantine::Done;
 
 use self::{

@@ -11,6 +11,7 @@ use super::{
     duration,
     error::{is_foreign_key_violation, is_of_a_row},
     interval,
+    page::{MAX_BYTES, Page},
     quarantine::{Rows, Statement},
 };
 use crate::domain::{
@@ -33,48 +34,58 @@ pub struct Plan {
     pub updated_at: OffsetDateTime,
 }
 
-struct PlanRow {
-    plan_id: String,
-    target_minor: i64,
-    day_amounts_minor: Vec<i64>,
-    day_tolerance_minor: i64,
-    day_interval: PgInterval,
-    redemption_interval: PgInterval,
-    smallest_minor: i64,
-    largest_minor: Option<i64>,
-    step_minor: Option<i64>,
-    fixed_minor: Option<Vec<i64>>,
-    created_at: OffsetDateTime,
-    updated_at: OffsetDateTime,
+/// Declares the row of a statement that answers with plans: the columns that all of them share, and those of
+/// its own.
+macro_rules! plan_row {
+    ($name:ident { $($own:ident: $type:ty),* }) => {
+        struct $name {
+            $($own: $type,)*
+            plan_id: String,
+            target_minor: i64,
+            day_amounts_minor: Vec<i64>,
+            day_tolerance_minor: i64,
+            day_interval: PgInterval,
+            redemption_interval: PgInterval,
+            smallest_minor: i64,
+            largest_minor: Option<i64>,
+            step_minor: Option<i64>,
+            fixed_minor: Option<Vec<i64>>,
+            created_at: OffsetDateTime,
+            updated_at: OffsetDateTime,
+        }
+
+        impl $name {
+            fn read(self, pool_id: &PoolId) -> Result<Plan, StoreError> {
+                let denominations = match (self.fixed_minor, self.step_minor) {
+                    (Some(amounts), _) => Denominations::Fixed(amounts),
+                    (None, Some(base)) => Denominations::MultiplesOf(base),
+                    (None, None) => Denominations::Any {
+                        smallest_minor: self.smallest_minor,
+                        largest_minor: self.largest_minor,
+                    },
+                };
+                Ok(Plan {
+                    pool_id: pool_id.clone(),
+                    plan_id: PlanId::parse(&self.plan_id)
+                        .map_err(|_| StoreError::Unreadable("plans.plan_id"))?,
+                    terms: Terms {
+                        target_minor: self.target_minor,
+                        day_amounts_minor: self.day_amounts_minor,
+                        day_tolerance_minor: self.day_tolerance_minor,
+                        day_interval: duration(&self.day_interval),
+                        redemption_interval: duration(&self.redemption_interval),
+                        denominations,
+                    },
+                    created_at: self.created_at,
+                    updated_at: self.updated_at,
+                })
+            }
+        }
+    };
 }
 
-impl PlanRow {
-    fn read(self, pool_id: &PoolId) -> Result<Plan, StoreError> {
-        let denominations = match (self.fixed_minor, self.step_minor) {
-            (Some(amounts), _) => Denominations::Fixed(amounts),
-            (None, Some(base)) => Denominations::MultiplesOf(base),
-            (None, None) => Denominations::Any {
-                smallest_minor: self.smallest_minor,
-                largest_minor: self.largest_minor,
-            },
-        };
-        Ok(Plan {
-            pool_id: pool_id.clone(),
-            plan_id: PlanId::parse(&self.plan_id)
-                .map_err(|_| StoreError::Unreadable("plans.plan_id"))?,
-            terms: Terms {
-                target_minor: self.target_minor,
-                day_amounts_minor: self.day_amounts_minor,
-                day_tolerance_minor: self.day_tolerance_minor,
-                day_interval: duration(&self.day_interval),
-                redemption_interval: duration(&self.redemption_interval),
-                denominations,
-            },
-            created_at: self.created_at,
-            updated_at: self.updated_at,
-        })
-    }
-}
+plan_row!(PlanRow {});
+plan_row!(ListedRow { more: bool });
 
 impl Store {
     /// Creates a plan; `None` when it is there already.
@@ -131,19 +142,17 @@ impl Store {
         pool_id: &PoolId,
         after: &str,
         limit: i64,
-    ) -> Result<Vec<Plan>, StoreError> {
-        sqlx::query_file_as!(
-            PlanRow,
+    ) -> Result<Page<Plan>, StoreError> {
+        let rows = sqlx::query_file_as!(
+            ListedRow,
             "src/store/sql/list_plans.sql",
             pool_id.as_str(),
             after,
             limit,
-        )
-        .fetch_all(&self.rest)
-        .await?
-        .into_iter()
-        .map(|row| row.read(pool_id))
-        .collect()
+            MAX_BYTES,
+        );
+        let found = rows.fetch_all(&self.rest).await?;
+        Page::read(found, limit, |row| row.more, |row| row.read(pool_id))
     }
 
     /// Gives a plan, which is as `now` says, other terms; `None` when it is not so any more.

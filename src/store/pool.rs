@@ -5,7 +5,7 @@ use std::time::Duration;
 use sqlx::postgres::types::PgInterval;
 use time::OffsetDateTime;
 
-use super::{Store, StoreError, duration, interval, lane::read_patiently};
+use super::{Store, StoreError, duration, interval, lane::read_patiently, page::Page};
 use crate::domain::{id::PoolId, money::Currency};
 
 /// What becomes of a redemption that was credited with another amount than expected.
@@ -220,13 +220,10 @@ impl Store {
     }
 
     /// Lists the pools after `after` (exclusive), at most `limit`.
-    pub async fn list_pools(&self, after: &str, limit: i64) -> Result<Vec<Pool>, StoreError> {
-        sqlx::query_file_as!(PoolRow, "src/store/sql/list_pools.sql", after, limit)
-            .fetch_all(&self.rest)
-            .await?
-            .into_iter()
-            .map(PoolRow::read)
-            .collect()
+    pub async fn list_pools(&self, after: &str, limit: i64) -> Result<Page<Pool>, StoreError> {
+        let rows = sqlx::query_file_as!(PoolRow, "src/store/sql/list_pools.sql", after, limit);
+        // A pool is about 400 bytes long at most: the limit bounds a page well enough.
+        Page::read(rows.fetch_all(&self.rest).await?, limit, |_| false, PoolRow::read)
     }
 
     /// Changes a pool; `None` when there is none, or when its lease durations would be out of order.

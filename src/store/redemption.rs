@@ -7,6 +7,7 @@ use uuid::Uuid;
 use super::{
     Store, StoreError, interval,
     lane::{at_points, read_patiently},
+    page::{MAX_BYTES, Page},
     quarantine::{Done, Rows, Statement, count_skipped},
 };
 use crate::{
@@ -222,6 +223,7 @@ macro_rules! redemption_row {
 pub(super) use redemption_row;
 
 redemption_row!(RedemptionRow {});
+redemption_row!(ListedRow { more: bool });
 redemption_row!(RequestRow { code_fingerprint: Vec<u8> });
 redemption_row!(DueRow {
     code_ciphertext: Vec<u8>,
@@ -372,12 +374,12 @@ impl Store {
         filter: &RedemptionFilter,
         before: RedemptionId,
         limit: i64,
-    ) -> Result<Vec<Redemption>, StoreError> {
+    ) -> Result<Page<Redemption>, StoreError> {
         let states: Vec<_> = filter.states.iter().map(|s| s.as_str().to_owned()).collect();
         let range = filter.batch_id.as_ref().map(RequestId::range_of_batch);
         let (first, end) = filter.ids();
-        sqlx::query_file_as!(
-            RedemptionRow,
+        let rows = sqlx::query_file_as!(
+            ListedRow,
             "src/store/sql/list_redemptions.sql",
             pool_id.as_str(),
             before.0.min(end),
@@ -389,12 +391,10 @@ impl Store {
             filter.created_from,
             filter.created_to,
             first,
-        )
-        .fetch_all(&self.rest)
-        .await?
-        .into_iter()
-        .map(|row| row.redemption(pool_id))
-        .collect()
+            MAX_BYTES,
+        );
+        let found = rows.fetch_all(&self.rest).await?;
+        Page::read(found, limit, |row| row.more, |row| row.redemption(pool_id))
     }
 
     /// Whether any item of a batch was begun.

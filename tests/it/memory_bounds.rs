@@ -45,32 +45,10 @@ async fn create_large_accounts(clients: &mut Clients, count: usize) {
 }
 
 #[tokio::test]
-async fn a_page_of_large_accounts_is_cut_and_the_next_one_goes_on_exactly_there() {
-    const ACCOUNTS: usize = 70;
+async fn an_explanation_of_large_accounts_is_cut() {
     let world = World::start().await;
     let mut clients = world.clients(0).await;
-    create_large_accounts(&mut clients, ACCOUNTS).await;
-    let (mut found, mut pages, mut page_token) = (Vec::new(), 0, String::new());
-    loop {
-        let request = pb::ListAccountsRequest {
-            pool_id: POOL.to_owned(),
-            page_size: 1000,
-            page_token,
-            ..Default::default()
-        };
-        let page = clients.accounts.list_accounts(request).await.unwrap().into_inner();
-        assert!(page.encoded_len() < MIB + 1024, "{} bytes", page.encoded_len());
-        assert!(!page.accounts.is_empty());
-        found.extend(page.accounts.into_iter().map(|account| account.account_id));
-        pages += 1;
-        page_token = page.next_page_token;
-        if page_token.is_empty() {
-            break;
-        }
-    }
-    let all: Vec<_> = (0..ACCOUNTS).map(|n| format!("a-{n:03}")).collect();
-    assert_eq!(found, all);
-    assert!(pages >= 3, "{pages} pages");
+    create_large_accounts(&mut clients, 40).await;
     let explain = pb::ExplainAcquireRequest {
         pool_id: POOL.to_owned(),
         page_size: 1000,

@@ -2,12 +2,18 @@
 
 use std::{sync::Arc, time::Duration};
 
-use holdfast::rpc::pb;
+use holdfast::{
+    rpc::pb,
+    simulator::faults::{Fault, Faults, Rule},
+};
+use sqlx::{Connection as _, PgConnection};
 use tokio::{sync::Semaphore, task::JoinSet};
 
 use crate::support::{
     batch::{Session, credited, item, opening, said_item},
-    world::{Clients, World, lease, reason, seconds},
+    fleet::{Able, Fleet, Setup},
+    wait::eventually,
+    world::{Clients, POOL, World, lease, reason, seconds},
 };
 
 /// The pool with the crowd, of which the metrics tell.
@@ -32,10 +38,7 @@ async fn other_pool_is_served(world: &World, clients: &mut Clients, name: &str) 
     }
     session.finish().await.unwrap();
     clients.account("a-000").await;
-    let request = pb::ExplainAcquireRequest {
-        pool_id: crate::support::world::POOL.to_owned(),
-        ..Default::default()
-    };
+    let request = pb::ExplainAcquireRequest { pool_id: POOL.to_owned(), ..Default::default() };
     clients.redemptions.explain_acquire(request).await.unwrap();
 }
 
@@ -111,4 +114,72 @@ async fn batches_of_one_pool_without_accounts_lock_out_no_other_pool() {
     other_pool_is_served(&world, &mut clients, "beside-batches").await;
     sending.shutdown().await;
     world.callers_wait(0, CROWD, 0).await;
+}
+
+/// More than may be at work at once, all of one pool: the provider answers none of them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn redemptions_of_one_pool_that_the_provider_never_answers_lock_out_no_other_pool() {
+    const HUNG: usize = 1500;
+    let able = Able { deduplicates: true, looks_up: true, cancels: true };
+    // Longer than the test.
+    let patient = ["--provider-timeout=5m", "--provider-send-window=10m"];
+    let serve = patient.map(str::to_owned).to_vec();
+    let mut fleet = Fleet::start(Setup { able, serve, provider: Vec::new() }).await;
+    let provider = fleet.go_through_a_proxy();
+    fleet.start_server(&[("HOLDFAST_LOG", "info")]).await;
+    let mut clients = fleet.clients(0);
+    clients.create_pool(POOL).await;
+    clients.create_accounts(HUNG).await;
+    let prefix = fleet.code("hung");
+    let rule = Rule { code_prefix: prefix.clone(), fault: Fault::Stall, times: HUNG as u32 };
+    fleet.set_faults(&Faults { rules: vec![rule], ..Faults::default() }).await;
+    let acquiring = Arc::new(Semaphore::new(64));
+    let mut hung = JoinSet::new();
+    for n in 0..HUNG {
+        let (mut clients, acquiring) = (clients.clone(), Arc::clone(&acquiring));
+        let code = format!("{prefix}-{n}");
+        hung.spawn(async move {
+            let permit = acquiring.acquire_owned().await.unwrap();
+            let held = clients.acquire(|wish| wish.lease_duration = seconds(600.0)).await;
+            let held = lease(&held.unwrap());
+            drop(permit);
+            loop {
+                let named =
+                    |request: &mut pb::RedeemRequest| request.request_id = format!("hung {n}");
+                match clients.redeem(&held, &code, named).await {
+                    Err(refusal) if reason(&refusal) == "OVERLOADED" => {
+                        tokio::time::sleep(Duration::from_millis(200)).await;
+                    }
+                    answer => return answer,
+                }
+            }
+        });
+    }
+    let mut db = PgConnection::connect(&fleet.db_url).await.unwrap();
+    eventually(Duration::from_secs(60), "all of them wait for the provider", async || {
+        let sent = "SELECT count(*) FROM redemptions WHERE state = 'SUBMITTED'";
+        let sent: i64 = sqlx::query_scalar(sent).fetch_one(&mut db).await.unwrap();
+        (sent == HUNG as i64 && provider.connections() >= HUNG).then_some(())
+    })
+    .await;
+
+    let other = |wish: &mut pb::AcquireAccountRequest| wish.pool_id = "other".to_owned();
+    clients.create_pool("other").await;
+    let account =
+        pb::Account { pool_id: "other".into(), account_id: "b".into(), ..Default::default() };
+    let account = pb::CreateAccountRequest { account: Some(account) };
+    clients.accounts.create_account(account).await.unwrap();
+    let held = lease(&clients.acquire(other).await.unwrap());
+    for n in 0..20 {
+        let named = |request: &mut pb::RedeemRequest| request.request_id = format!("other {n}");
+        let served = clients.redeem(&held, &fleet.code(&format!("other-{n}")), named).await;
+        let redemption = served.unwrap().redemption.unwrap();
+        assert_eq!(redemption.state(), pb::RedemptionState::Succeeded);
+    }
+    assert!(hung.try_join_next().is_none(), "the others wait still");
+    // Whoever waited is answered once the provider is; what is in doubt is settled later.
+    provider.cut_all().await;
+    while let Some(answered) = hung.join_next().await {
+        answered.unwrap().unwrap();
+    }
 }

@@ -319,7 +319,7 @@ fn read_sources(folder: &Path, code: &mut String) {
 
 /// The hot statements, with arguments as a lane gives them, and a day of a pool's history, which is
 /// read page by page.
-const HOT: [(&str, &str); 17] = [
+const HOT: [(&str, &str); 19] = [
     (
         "acquire",
         "'p', '{q1,q2}', '{h,h}', '{1 min,1 min}', NULL, 2, NULL, NULL, NULL, NULL, '{}', '{}', '{}', '{}', \
@@ -363,8 +363,10 @@ const HOT: [(&str, &str); 17] = [
     (
         "list_redemptions",
         "'p', '019ab000-0000-7000-8000-000000000000', 200, NULL, NULL, NULL, NULL, now(), now(), \
-         '019aa000-0000-7000-8000-000000000000'",
+         '019aa000-0000-7000-8000-000000000000', 1048576",
     ),
+    ("list_accounts", "'p', 'a-00001', 200, NULL, NULL, NULL, 1048576"),
+    ("get_accounts", "'p', '{a-00001,a-00021}', 1048576"),
     (
         "defer",
         "'p', ARRAY[gen_random_uuid()], '{IN_DOUBT}', '{x}', '{1 min}', '{1}', '{f}', '{NULL}', \

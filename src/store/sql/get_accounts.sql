@@ -1,29 +1,44 @@
--- Some accounts. $1 pool_id, $2 account ids.
+-- Some accounts, in the order in which they are named. $1 pool_id, $2 account ids. At most $3 bytes are
+-- answered and one row more: an account is not where those before it have as many.
+WITH found AS (
+    SELECT
+        a.*,
+        n.number,
+        -- 512: what the columns have that are not named here.
+        octet_length(a.account_id) + octet_length(a.labels::text) + COALESCE(octet_length(a.holder), 0)
+            + 512 AS bytes
+    FROM unnest($2::text[]) WITH ORDINALITY AS n (account_id, number)
+    JOIN accounts a ON a.pool_id = $1 AND a.account_id = n.account_id
+),
+measured AS (
+    SELECT f.*, sum(f.bytes) OVER (ORDER BY f.number) - f.bytes AS bytes_before FROM found f
+)
 SELECT
-    a.account_id AS "account_id!",
-    a.status AS "status!",
-    a.login_status AS "login_status!",
-    a.plan_id AS "plan_id?",
-    a.country_code AS "country_code?",
-    a.balance_minor AS "balance_minor!",
-    a.labels AS "labels!",
-    a.plan_day AS "plan_day!",
-    a.day_credited_minor AS "day_credited_minor!",
-    a.reserved_minor AS "reserved_minor?",
-    a.usable_at AS "usable_at?",
-    a.hold_until AS "hold_until?",
-    a.hold_cause AS "hold_cause?",
-    a.hold_count AS "hold_count!",
-    a.paused AS "paused!",
-    a.draining AS "draining!",
-    a.fencing_token AS "fencing_token!",
-    a.holder AS "holder?",
-    a.lease_acquired_at AS "lease_acquired_at?",
-    a.lease_expires_at AS "lease_expires_at?",
-    a.release_requested AS "release_requested!",
-    a.open_redemption_id AS "open_redemption_id?",
-    a.created_at AS "created_at!",
-    a.updated_at AS "updated_at!",
+    m.account_id AS "account_id!",
+    m.status AS "status!",
+    m.login_status AS "login_status!",
+    m.plan_id AS "plan_id?",
+    m.country_code AS "country_code?",
+    m.balance_minor AS "balance_minor!",
+    m.labels AS "labels!",
+    m.plan_day AS "plan_day!",
+    m.day_credited_minor AS "day_credited_minor!",
+    m.reserved_minor AS "reserved_minor?",
+    m.usable_at AS "usable_at?",
+    m.hold_until AS "hold_until?",
+    m.hold_cause AS "hold_cause?",
+    m.hold_count AS "hold_count!",
+    m.paused AS "paused!",
+    m.draining AS "draining!",
+    m.fencing_token AS "fencing_token!",
+    m.holder AS "holder?",
+    m.lease_acquired_at AS "lease_acquired_at?",
+    m.lease_expires_at AS "lease_expires_at?",
+    m.release_requested AS "release_requested!",
+    m.open_redemption_id AS "open_redemption_id?",
+    m.created_at AS "created_at!",
+    m.updated_at AS "updated_at!",
     now() AS "db_now!"
-FROM accounts a
-WHERE a.pool_id = $1 AND a.account_id = ANY ($2::text[])
+FROM measured m
+WHERE m.bytes_before < $3::bigint
+ORDER BY m.number

@@ -1,39 +1,62 @@
 -- A pool's redemptions before $2, newest first, at most $3; of some states ($4), of an account ($5),
 -- of the requests from $6 to before $7 (a batch), recorded from $8 to before $9, where they are not
 -- null. None is before $10: a range of the key, wide enough for every one that was recorded in that
--- time, so that the rest of the pool is not read.
+-- time, so that the rest of the pool is not read. A page has at most $11 bytes and one row more: a
+-- redemption is not answered where those before it have as many. "more" says of a redemption that another
+-- was found after it.
+WITH found AS (
+    SELECT
+        r.*,
+        -- 256: what the columns have that are not named here.
+        octet_length(concat(
+            r.account_id, r.request_id, r.holder, r.provider_ref, r.failure_reason, r.failure_message,
+            r.resolved_by, r.resolution_reason, r.resolution_evidence, r.last_answer
+        )) + 256 AS bytes
+    FROM redemptions r
+    WHERE r.pool_id = $1
+      AND r.redemption_id < $2
+      AND r.redemption_id >= $10::uuid
+      AND ($4::text[] IS NULL OR r.state = ANY ($4))
+      AND ($5::text IS NULL OR r.account_id = $5)
+      AND ($6::text IS NULL OR (r.request_id >= $6 AND r.request_id < $7::text))
+      AND ($8::timestamptz IS NULL OR r.created_at >= $8)
+      AND ($9::timestamptz IS NULL OR r.created_at < $9)
+    ORDER BY r.redemption_id DESC
+    LIMIT $3
+),
+measured AS (
+    SELECT
+        f.*,
+        sum(f.bytes) OVER page - f.bytes AS bytes_before,
+        lead(true, 1, false) OVER page AS more
+    FROM found f
+    WINDOW page AS (ORDER BY f.redemption_id DESC)
+)
 SELECT
-    r.redemption_id AS "redemption_id!",
-    r.account_id AS "account_id!",
-    r.fencing_token AS "fencing_token!",
-    r.request_id AS "request_id!",
-    r.holder AS "holder!",
-    r.state AS "state!",
-    r.code_last4 AS "code_last4!",
-    r.expected_minor AS "expected_minor?",
-    r.expected_learned AS "expected_learned!",
-    r.amount_minor AS "amount_minor?",
-    r.amount_currency AS "amount_currency?",
-    r.provider_ref AS "provider_ref?",
-    r.failure_reason AS "failure_reason?",
-    r.failure_message AS "failure_message?",
-    r.code_spent AS "code_spent?",
-    r.resolved_by AS "resolved_by?",
-    r.resolution_reason AS "resolution_reason?",
-    r.resolution_evidence AS "resolution_evidence?",
-    r.attempts AS "attempts!",
-    r.last_answer AS "last_answer?",
-    r.next_check_at AS "next_check_at?",
-    r.created_at AS "created_at!",
-    r.finished_at AS "finished_at?"
-FROM redemptions r
-WHERE r.pool_id = $1
-  AND r.redemption_id < $2
-  AND r.redemption_id >= $10::uuid
-  AND ($4::text[] IS NULL OR r.state = ANY ($4))
-  AND ($5::text IS NULL OR r.account_id = $5)
-  AND ($6::text IS NULL OR (r.request_id >= $6 AND r.request_id < $7::text))
-  AND ($8::timestamptz IS NULL OR r.created_at >= $8)
-  AND ($9::timestamptz IS NULL OR r.created_at < $9)
-ORDER BY r.redemption_id DESC
-LIMIT $3
+    m.redemption_id AS "redemption_id!",
+    m.account_id AS "account_id!",
+    m.fencing_token AS "fencing_token!",
+    m.request_id AS "request_id!",
+    m.holder AS "holder!",
+    m.state AS "state!",
+    m.code_last4 AS "code_last4!",
+    m.expected_minor AS "expected_minor?",
+    m.expected_learned AS "expected_learned!",
+    m.amount_minor AS "amount_minor?",
+    m.amount_currency AS "amount_currency?",
+    m.provider_ref AS "provider_ref?",
+    m.failure_reason AS "failure_reason?",
+    m.failure_message AS "failure_message?",
+    m.code_spent AS "code_spent?",
+    m.resolved_by AS "resolved_by?",
+    m.resolution_reason AS "resolution_reason?",
+    m.resolution_evidence AS "resolution_evidence?",
+    m.attempts AS "attempts!",
+    m.last_answer AS "last_answer?",
+    m.next_check_at AS "next_check_at?",
+    m.created_at AS "created_at!",
+    m.finished_at AS "finished_at?",
+    m.more AS "more!"
+FROM measured m
+WHERE m.bytes_before < $11::bigint
+ORDER BY m.redemption_id DESC

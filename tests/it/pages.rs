@@ -1,0 +1,178 @@
+//! Pages of lists whose rows are large: the database cuts them, and the next page goes on exactly there.
+
+use holdfast::{
+    domain::id::{AccountId, PoolId, RedemptionId},
+    rpc::pb,
+    store::account::AccountFilter,
+};
+use prost::Message as _;
+
+use crate::support::{
+    plans::psql,
+    world::{POOL, World},
+};
+
+const MIB: usize = 1024 * 1024;
+const LIMIT: i64 = 1000;
+/// The rows of a page are measured as they are stored, and are about as large as their messages.
+const ROUGHLY: usize = MIB + MIB / 2;
+
+/// Reads a list page by page, by one call for each, and answers all of its elements' names and how many pages
+/// they had.
+async fn all_pages(
+    mut page: impl AsyncFnMut(String) -> (usize, Vec<String>, String),
+) -> (Vec<String>, usize) {
+    let (mut found, mut pages, mut token) = (Vec::new(), 0, String::new());
+    loop {
+        let (bytes, names, next) = page(token).await;
+        assert!(bytes < MIB + 1024, "{bytes} bytes");
+        assert!(!names.is_empty());
+        found.extend(names);
+        pages += 1;
+        token = next;
+        if token.is_empty() {
+            return (found, pages);
+        }
+    }
+}
+
+fn pool() -> PoolId {
+    PoolId::parse(POOL).unwrap()
+}
+
+fn names(count: usize) -> Vec<String> {
+    (0..count).map(|n| format!("n-{n:03}")).collect()
+}
+
+/// As many of the largest accounts: labels of 40 KiB, which compress well.
+async fn create_large_accounts(world: &World, count: usize) {
+    let labels = "(SELECT jsonb_object_agg(repeat(chr(128512 + k), 63), repeat('😀', 256)) FROM generate_series(0, 31) k)";
+    psql(
+        &mut world.sql().await,
+        &format!(
+            "INSERT INTO accounts (pool_id, account_id, labels)
+             SELECT '{POOL}', format('n-%s', lpad(n::text, 3, '0')), {labels}
+             FROM generate_series(0, {count} - 1) n"
+        ),
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn large_accounts_are_cut_by_the_database_and_each_is_listed_once() {
+    const ACCOUNTS: usize = 70;
+    let world = World::start().await;
+    let mut clients = world.clients(0).await;
+    create_large_accounts(&world, ACCOUNTS).await;
+    let (found, pages) = all_pages(async |page_token| {
+        let request = pb::ListAccountsRequest {
+            pool_id: POOL.to_owned(),
+            page_size: LIMIT as i32,
+            page_token,
+            ..Default::default()
+        };
+        let page = clients.accounts.list_accounts(request).await.unwrap().into_inner();
+        let names = page.accounts.iter().map(|account| account.account_id.clone()).collect();
+        (page.encoded_len(), names, page.next_page_token)
+    })
+    .await;
+    assert_eq!(found, names(ACCOUNTS));
+    assert!((3..6).contains(&pages), "{pages} pages");
+
+    let store = world.store();
+    let filter = AccountFilter::default();
+    let page = store.list_accounts(&pool(), &filter, "", LIMIT).await.unwrap();
+    assert!(page.more);
+    assert!((20..40).contains(&page.rows.len()), "{} accounts were read", page.rows.len());
+    // One that is larger than a page comes alone; and the last page says that it is the last.
+    let grow = "UPDATE accounts SET labels = jsonb_build_object('k', repeat('x', 2000000)) WHERE account_id = 'n-068'";
+    psql(&mut world.sql().await, grow).await;
+    let page = store.list_accounts(&pool(), &filter, "n-067", LIMIT).await.unwrap();
+    assert_eq!((page.rows.len(), page.more), (1, true));
+    let page = store.list_accounts(&pool(), &filter, "n-068", LIMIT).await.unwrap();
+    assert_eq!((page.rows.len(), page.more), (1, false));
+}
+
+#[tokio::test]
+async fn accounts_that_explain_tells_are_cut_by_the_database_in_the_order_of_the_choice() {
+    const ACCOUNTS: usize = 70;
+    let world = World::start().await;
+    create_large_accounts(&world, ACCOUNTS).await;
+    let backwards: Vec<_> = names(ACCOUNTS).into_iter().rev().collect();
+    let ids: Vec<_> = backwards.iter().map(|name| AccountId::parse(name).unwrap()).collect();
+    let found = world.store().get_accounts(&pool(), &ids).await.unwrap();
+    let found: Vec<_> = found.iter().map(|account| account.account_id.to_string()).collect();
+    assert!((20..40).contains(&found.len()), "{} accounts were read", found.len());
+    assert_eq!(found, backwards[..found.len()]);
+}
+
+#[tokio::test]
+async fn large_plans_are_cut_by_the_database_and_each_is_listed_once() {
+    const PLANS: usize = 500;
+    let world = World::start().await;
+    let mut clients = world.clients(0).await;
+    psql(
+        &mut world.sql().await,
+        &format!(
+            "INSERT INTO plans (pool_id, plan_id, target_minor, day_amounts_minor)
+             SELECT '{POOL}', format('n-%s', lpad(n::text, 3, '0')), 366000000,
+                 array_fill(1000000::bigint, ARRAY[366])
+             FROM generate_series(0, {PLANS} - 1) n"
+        ),
+    )
+    .await;
+    let (found, pages) = all_pages(async |page_token| {
+        let request =
+            pb::ListPlansRequest { pool_id: POOL.to_owned(), page_size: LIMIT as i32, page_token };
+        let page = clients.pools.list_plans(request).await.unwrap().into_inner();
+        let names = page.plans.iter().map(|plan| plan.plan_id.clone()).collect();
+        (page.encoded_len(), names, page.next_page_token)
+    })
+    .await;
+    assert_eq!(found, names(PLANS));
+    assert!((2..6).contains(&pages), "{pages} pages");
+    let page = world.store().list_plans(&pool(), "", LIMIT).await.unwrap();
+    let bytes: usize = page.rows.iter().map(|plan| 12 * plan.terms.day_amounts_minor.len()).sum();
+    assert!(page.more && bytes < ROUGHLY, "{bytes} bytes were read");
+}
+
+#[tokio::test]
+async fn large_redemptions_are_cut_by_the_database_and_each_is_listed_once() {
+    const REDEMPTIONS: usize = 300;
+    let world = World::start().await;
+    let mut clients = world.clients(0).await;
+    clients.create_account("a", |_| {}).await;
+    psql(
+        &mut world.sql().await,
+        &format!(
+            "INSERT INTO redemptions (pool_id, redemption_id, account_id, fencing_token, request_id,
+                 holder, state, release_on_completion, code_fingerprint, code_last4, not_after,
+                 finished_at, failure_reason, failure_message, code_spent, last_answer)
+             SELECT '{POOL}', gen_random_uuid(), 'a', 1, format('n-%s', lpad(n::text, 3, '0')), 'h', 'FAILED',
+                 true, n::text::bytea, '', now(), now(), 'NO', repeat('😀', 1000), false, repeat('😀', 1000)
+             FROM generate_series(0, {REDEMPTIONS} - 1) n"
+        ),
+    )
+    .await;
+    let (mut found, pages) = all_pages(async |page_token| {
+        let request = pb::ListRedemptionsRequest {
+            pool_id: POOL.to_owned(),
+            page_size: LIMIT as i32,
+            page_token,
+            ..Default::default()
+        };
+        let page = clients.redemptions.list_redemptions(request).await.unwrap().into_inner();
+        let names = page.redemptions.iter().map(|one| one.request_id.clone()).collect();
+        (page.encoded_len(), names, page.next_page_token)
+    })
+    .await;
+    found.sort();
+    assert_eq!(found, names(REDEMPTIONS));
+    assert!((2..6).contains(&pages), "{pages} pages");
+    let last = RedemptionId(uuid::Uuid::max());
+    let page = world.store().list_redemptions(&pool(), &Default::default(), last, LIMIT).await;
+    let page = page.unwrap();
+    assert!(page.more && page.rows.len() * 8000 < ROUGHLY, "{} were read", page.rows.len());
+    // Written under no lease, which the checks at the end of a test would object to.
+    psql(&mut world.sql().await, "DELETE FROM redemptions").await;
+}
