@@ -4,7 +4,7 @@ use clap::Args;
 
 use super::{
     client::{RpcError, ServerArgs, required, unary},
-    output::{FormatArgs, Sink, record},
+    output::{FormatArgs, Sink, after_change, record},
     parse, view,
 };
 use crate::{
@@ -69,7 +69,10 @@ pub(super) async fn run(args: ChangeArgs, change: Change) -> anyhow::Result<()> 
     let update_mask = Some(prost_types::FieldMask { paths });
     let request = unary(pb::UpdateAccountRequest { account: Some(account), update_mask });
     let reply = args.server.connect().await?.accounts().update_account(request).await;
-    let account = required(reply.map_err(RpcError)?.into_inner().account, "account")?;
-    record(args.format.for_stdout(), view::ACCOUNT, &view::account(&account), Sink::stdout())?;
-    Ok(())
+    let account = reply.map_err(RpcError)?.into_inner().account;
+    let print = || {
+        let row = view::account(&required(account, "account")?);
+        record(args.format.for_stdout(), view::ACCOUNT, &row, Sink::stdout()).map(drop)
+    };
+    after_change(print())
 }

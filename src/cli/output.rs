@@ -108,6 +108,12 @@ impl Sink {
     }
 }
 
+/// What printing the outcome of a change gave. When it could not be printed, the error says that the
+/// change was made: nobody should make it again, or believe that it was not.
+pub(crate) fn after_change(printed: anyhow::Result<()>) -> anyhow::Result<()> {
+    printed.map_err(|error| anyhow::anyhow!("the change was made, but {error:#}"))
+}
+
 /// Runs what prints to standard output, until nobody reads that any more.
 pub(crate) async fn while_read<T>(
     print: impl Future<Output = anyhow::Result<T>>,

@@ -4,7 +4,7 @@ use clap::{ArgGroup, Args, Subcommand};
 
 use super::{
     client::{PAGE_SIZE, RpcError, Server, ServerArgs, every_page, required, unary},
-    output::{Format, FormatArgs, Rows, Sink, note, record, while_read},
+    output::{Format, FormatArgs, Rows, Sink, after_change, note, record, while_read},
     parse,
     plan_terms::{TERMS, TermsArgs},
     view,
@@ -126,7 +126,7 @@ async fn create(args: CreateArgs) -> anyhow::Result<()> {
     plan.target = Some(pb::Money { amount_minor: args.target, currency_code });
     let request = unary(pb::CreatePlanRequest { plan: Some(plan) });
     let reply = server.pools().create_plan(request).await.map_err(RpcError)?;
-    print(args.format, reply.into_inner().plan)
+    after_change(print(args.format, reply.into_inner().plan))
 }
 
 async fn update(args: UpdateArgs) -> anyhow::Result<()> {
@@ -145,7 +145,7 @@ async fn update(args: UpdateArgs) -> anyhow::Result<()> {
     let update_mask = Some(prost_types::FieldMask { paths });
     let request = unary(pb::UpdatePlanRequest { plan: Some(plan), update_mask });
     let reply = server.pools().update_plan(request).await.map_err(RpcError)?;
-    print(args.format, reply.into_inner().plan)
+    after_change(print(args.format, reply.into_inner().plan))
 }
 
 async fn delete(args: NameArgs) -> anyhow::Result<()> {

@@ -6,7 +6,7 @@ use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 
 use super::{
     client::{PAGE_SIZE, RpcError, Server, ServerArgs, every_page, required, unary},
-    output::{FormatArgs, Rows, Sink, record, while_read},
+    output::{FormatArgs, Rows, Sink, after_change, record, while_read},
     parse, pool_drain,
     stop::Stop,
     view,
@@ -186,7 +186,7 @@ async fn create(args: CreateArgs) -> anyhow::Result<()> {
     let pool = pb::Pool { currency_code: args.currency.to_string(), ..settings };
     let request = unary(pb::CreatePoolRequest { pool: Some(pool) });
     let reply = args.server.connect().await?.pools().create_pool(request).await;
-    print(args.format, reply.map_err(RpcError)?.into_inner().pool)
+    print_changed(args.format, reply.map_err(RpcError)?.into_inner().pool)
 }
 
 async fn update(args: UpdateArgs) -> anyhow::Result<()> {
@@ -194,7 +194,7 @@ async fn update(args: UpdateArgs) -> anyhow::Result<()> {
     let pool = Some(args.settings.of(args.pool.to_string())?);
     let request = unary(pb::UpdatePoolRequest { pool, update_mask: None });
     let reply = args.server.connect().await?.pools().update_pool(request).await;
-    print(args.format, reply.map_err(RpcError)?.into_inner().pool)
+    print_changed(args.format, reply.map_err(RpcError)?.into_inner().pool)
 }
 
 /// The names of all pools.
@@ -234,7 +234,7 @@ async fn list(args: ListArgs) -> anyhow::Result<()> {
 
 async fn set(args: ChangeArgs, flags: &[(&str, bool)]) -> anyhow::Result<()> {
     let server = args.server.connect().await?;
-    print(args.format, Some(set_flags(&server, &args.pool, flags).await?))
+    print_changed(args.format, Some(set_flags(&server, &args.pool, flags).await?))
 }
 
 /// Sets `paused`, `draining` or both of a pool, and answers with the pool.
@@ -251,11 +251,13 @@ pub(super) async fn set_flags(
     required(reply.into_inner().pool, "pool")
 }
 
-/// Prints a pool.
-pub(super) fn print(format: FormatArgs, pool: Option<pb::Pool>) -> anyhow::Result<()> {
-    let row = view::pool(&required(pool, "pool")?);
-    record(format.for_stdout(), view::POOL, &row, Sink::stdout())?;
-    Ok(())
+/// Prints a pool that was changed.
+pub(super) fn print_changed(format: FormatArgs, pool: Option<pb::Pool>) -> anyhow::Result<()> {
+    let print = || {
+        let row = view::pool(&required(pool, "pool")?);
+        record(format.for_stdout(), view::POOL, &row, Sink::stdout()).map(drop)
+    };
+    after_change(print())
 }
 
 /// A duration as the contract has it.

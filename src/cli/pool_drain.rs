@@ -11,7 +11,7 @@ use super::{
     client::{PAGE_SIZE, RpcError, Server, every_page, unary},
     output::note,
     plan::get_pool,
-    pool::{ChangeArgs, print, set_flags},
+    pool::{ChangeArgs, print_changed, set_flags},
     stop::Stop,
 };
 use crate::{domain::id::PoolId, rpc::pb};
@@ -53,7 +53,7 @@ pub(super) async fn run(
             ),
         }
     }
-    print(args.change.format, Some(pool))
+    print_changed(args.change.format, Some(pool))
 }
 
 /// Waits until no account of the pool is locked.

@@ -9,7 +9,7 @@ use time::OffsetDateTime;
 use super::{
     audit,
     client::{PAGE_SIZE, RpcError, Server, ServerArgs, every_page, required, server_time, unary},
-    output::{Format, FormatArgs, Rows, Sink, record, while_read},
+    output::{Format, FormatArgs, Rows, Sink, after_change, record, while_read},
     parse,
     plan::pool_currency,
     pool, view,
@@ -240,7 +240,7 @@ async fn resolve(args: ResolveArgs) -> anyhow::Result<()> {
         recorded_amount_is_wrong: args.recorded_amount_is_wrong,
     };
     let reply = server.redemptions().resolve_redemption(unary(request)).await.map_err(RpcError)?;
-    print(args.format, reply, |reply| reply.redemption)
+    after_change(print(args.format, reply, |reply| reply.redemption))
 }
 
 /// What the flags' own rules cannot say. Such a word is for good: nothing is guessed.

@@ -290,6 +290,45 @@ async fn lists_and_imports_end_when_their_output_is_closed_or_full() {
 }
 
 #[tokio::test]
+async fn a_change_whose_output_cannot_be_written_is_said_to_be_made() {
+    let (world, _folder) = world_with_cards(1, 0).await;
+    run(&world, &["plan", "create", "plan", "--pool", "pool", "--target", "1000"])
+        .await
+        .says(0, &[]);
+    for change in [
+        &["pool", "create", "second", "--currency", "EUR"][..],
+        &["pool", "update", "pool", "--holder-share-percent", "60"],
+        &["pool", "pause", "pool"],
+        &["pool", "drain", "pool", "--wait"],
+        &["pool", "resume", "pool"],
+        &["plan", "create", "other", "--pool", "pool", "--target", "1000"],
+        &["plan", "update", "plan", "--pool", "pool", "--target", "2000"],
+        &["account", "pause", "a-000", "--pool", "pool"],
+        &["account", "resume", "a-000", "--pool", "pool"],
+    ] {
+        let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let child = program(&world, change).stdout(Stdio::from(full)).spawn().unwrap();
+        let told = "error: the change was made, but the output cannot be written: No space left";
+        finish(child).await.says(1, &[told]);
+    }
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut pause = program(&world, &["pool", "pause", "pool"]);
+    let done = finish(pause.stdout(Stdio::from(writer)).spawn().unwrap()).await;
+    done.says(1, &["the change was made, but the output was closed"]);
+    let list = run(&world, &["pool", "list", "--format", "json"]).await;
+    assert!(list.stdout.contains("second") && list.stdout.contains("\"paused\":true"), "{list:#?}");
+    let plans = run(&world, &["plan", "list", "--pool", "pool", "--format", "csv"]).await;
+    assert!(plans.stdout.contains("other") && plans.stdout.contains("2000"), "{plans:#?}");
+    // Shown without a change, nothing is claimed.
+    let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let mut show = program(&world, &["plan", "show", "plan", "--pool", "pool"]);
+    let done = finish(show.stdout(full).spawn().unwrap()).await;
+    done.says(1, &["the output cannot be written"]);
+    assert!(!done.said.contains("the change was made"), "{done:#?}");
+}
+
+#[tokio::test]
 async fn rows_that_end_with_cr_are_read_and_joined_and_damaged_files_are_named() {
     let (world, folder) = world_with_cards(4, 0).await;
     let file = |name: &str, text: String| {

@@ -107,6 +107,43 @@ fn quoted(name: &str) -> String {
     format!("{name:?}")
 }
 
+/// A separator that is not the comma, outside quotes.
+fn separator(line: &[u8]) -> Option<&'static str> {
+    let mut is_quoted = false;
+    line.iter().find_map(|byte| match byte {
+        b'"' => {
+            is_quoted = !is_quoted;
+            None
+        }
+        b';' if !is_quoted => Some("semicolons"),
+        b'\t' if !is_quoted => Some("tabs"),
+        _ => None,
+    })
+}
+
+fn separated_by(mark: &str) -> String {
+    format!(": is the file separated by {mark}? export it with commas")
+}
+
+/// Whether there is a quote that neither opens nor closes a field, and is not one of two inside of one.
+/// A formula's (`="0012"`) are none: what is wrong with it is told by its column.
+fn has_stray_quote(line: &[u8]) -> bool {
+    let mut is_quoted = false;
+    (0..line.len()).filter(|at| line[*at] == b'"').any(|at| {
+        let (before, after) = (&line[..at], &line[at + 1..]);
+        let was_quoted = is_quoted;
+        is_quoted = !was_quoted;
+        if was_quoted {
+            !matches!(after.trim_ascii_start().first(), None | Some(b','))
+                && after.first() != Some(&b'"')
+        } else {
+            let formula = before.strip_suffix(b"=").unwrap_or(before);
+            // The second of two opens the quotes again.
+            !matches!(formula.last(), None | Some(b',')) && before.last() != Some(&b'"')
+        }
+    })
+}
+
 /// The fields of one line of CSV.
 fn split(line: &[u8]) -> csv::ByteRecord {
     let mut record = csv::ByteRecord::new();
@@ -169,6 +206,11 @@ impl<'a> Fields<'a> {
                 other_header.unwrap_or_default()
             ),
             None if quotes % 2 == 1 => "has a quote that is not closed".to_owned(),
+            None if has_stray_quote(bytes) => {
+                "has a quote in the middle of a field: put the whole field in quotes, and write each \
+                 quote in it twice"
+                    .to_owned()
+            }
             None if layout.is_joined(&record) => {
                 "ends with the header: were two files joined, and the first has no line end? put \
                  one in between"
@@ -176,7 +218,14 @@ impl<'a> Fields<'a> {
             }
             None if record.len() != layout.columns.len() => {
                 let (has, s) = (record.len(), if record.len() == 1 { "" } else { "s" });
-                format!("has {has} column{s} where the header has {}", layout.columns.len())
+                let hint = separator(bytes).map(separated_by).unwrap_or_default();
+                format!("has {has} column{s} where the header has {}{hint}", layout.columns.len())
+            }
+            // Of several columns a field may well hold one, as labels do.
+            None if record.len() == 1
+                && let Some(mark) = separator(bytes) =>
+            {
+                format!("has one column, and another separator in it{}", separated_by(mark))
             }
             None => return Self::whole(layout, line, &record),
         };

@@ -215,6 +215,46 @@ mod tests {
     }
 
     #[test]
+    fn a_quote_in_the_middle_of_a_field_spoils_its_row() {
+        for bad in ["\"X-0043\"x", "QQ\"\"Q-0042", "A-\"B\"-123", " \"ABCD1\"", "\"A\" \"B-12\""] {
+            let rows = read_all::<CardRow>(format!("code,item_id\n{bad},a\nABCD2,b\n"));
+            let why = rows[0].as_ref().unwrap_err();
+            assert!(
+                why.starts_with("line 2: has a quote in the middle of a field"),
+                "{bad}: {why}"
+            );
+            assert!(rows[1].is_ok());
+        }
+        for (text, code) in [
+            ("\"ABCD1\"", "ABCD1"),
+            ("\"ABCD1\" ", "ABCD1"),
+            ("\"AB\"\"CD1\"", "AB\"CD1"),
+            ("\"\"\"ABCD1\"\"\"", "\"ABCD1\""),
+        ] {
+            let rows = read_all::<CardRow>(format!("code,item_id\n{text},\"\"\n"));
+            assert_eq!(rows[0].as_ref().unwrap().code.expose(), code, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_row_with_another_separator_is_a_bad_row_that_names_it() {
+        for (header, bad, mark) in [
+            ("code", "ABCD-1;1000", "semicolons"),
+            ("code", "ABCD-1\t1000", "tabs"),
+            ("code,amount_minor", "ABCD-1;1000", "semicolons"),
+            ("code,amount_minor", "ABCD-1\t1000", "tabs"),
+        ] {
+            let why = read_all::<CardRow>(format!("{header}\n{bad}\n")).remove(0).unwrap_err();
+            let hint = format!("is the file separated by {mark}? export it with commas");
+            assert!(why.starts_with("line 2: has ") && why.ends_with(&hint), "{why}");
+            assert!(!why.contains("ABCD"), "{why}");
+        }
+        for taken in ["code\n\"AB;CD-1\"\n", "code,item_id\nAB;CD-1,a\n"] {
+            assert!(read_all::<CardRow>(taken)[0].is_ok(), "{taken}");
+        }
+    }
+
+    #[test]
     fn bytes_that_are_not_text_are_named_by_their_column() {
         let rows = read_all::<CardRow>(b"code,item_id\nAB\xffCD,a\nABCD2,\x1bb\nABC\x00D,c\n");
         assert_eq!(rows[0].as_ref().unwrap_err(), "line 2: code is not UTF-8");

@@ -109,6 +109,16 @@ fn on_a_terminal_a_column_without_anything_is_left_out() {
 }
 
 #[test]
+fn an_output_that_fails_after_a_change_says_that_the_change_was_made() {
+    let full = || anyhow::anyhow!("no space").context("the output cannot be written");
+    let told = after_change(Err(full())).unwrap_err().to_string();
+    assert_eq!(told, "the change was made, but the output cannot be written: no space");
+    let told = after_change(Err(Closed.into())).unwrap_err().to_string();
+    assert!(told.starts_with("the change was made, but the output was closed"), "{told}");
+    assert!(after_change(Ok(())).is_ok());
+}
+
+#[test]
 fn a_closed_output_is_an_error_of_its_own() {
     let error = Sink::over(Broken).line("x").unwrap_err();
     assert!(error.is::<Closed>());

@@ -30,6 +30,11 @@ impl Again {
     }
 }
 
+/// Whether a rejected item's card was credited for another request: nothing is left to do about it.
+pub(super) fn is_redeemed_already(reason: &str, state: &str) -> bool {
+    reason == "CODE_IN_USE" && state == "SUCCEEDED"
+}
+
 /// The row of the table for a reason; `state` is that of the redemption which has the card.
 pub(super) fn rejected(reason: &str, state: &str, pool: &PoolId) -> (Again, String) {
     use Again::{FindsOut, IfOtherFails, Refused, Tries};
@@ -42,7 +47,7 @@ pub(super) fn rejected(reason: &str, state: &str, pool: &PoolId) -> (Again, Stri
              of their own, or run the file under a new --batch-id: cards that were credited are \
              refused there with CODE_IN_USE, and not redeemed twice",
         ),
-        "CODE_IN_USE" if state == "SUCCEEDED" => (
+        _ if is_redeemed_already(reason, state) => (
             Refused,
             "the card was redeemed already, for the request that is named here and in the results; \
              nothing is left to do",

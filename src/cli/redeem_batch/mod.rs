@@ -9,7 +9,8 @@
 //! the output cannot be written, is closed, or the command is interrupted, the call is broken off: the
 //! server begins nothing more.
 //!
-//! Exit code: 0 when every row has an outcome, credited as expected or refused because of the card; 3
+//! Exit code: 0 when every row has an outcome, credited as expected, redeemed already for another request,
+//! or refused because of the card; 3
 //! when something is left to do (see [`Tally`] and the bad rows); 1 when the batch did not go through.
 
 mod advice;
@@ -58,8 +59,9 @@ const WANTS_A_LOOK: u8 = 3;
 
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Exit code: 0 when every row has an outcome (credited as expected, or refused \
-    because of the card); 3 when some rows are bad, were rejected, have no known outcome yet, were \
+    after_help = "Exit code: 0 when every row has an outcome (credited as expected, redeemed \
+    already for another request, or refused because of the card); 3 when some rows are bad, were rejected \
+    for another reason, have no known outcome yet, were \
     credited with another amount than expected, or failed for another reason than the card (the \
     provider was down or busy) and are not spent; 1 for errors. Running the same command again goes on \
     with what is not done yet. Items that failed are redeemed again under a new --batch-id."

@@ -43,7 +43,9 @@ impl Reasons {
         let state = metadata.remove("state").unwrap_or_default();
         let (_, reason) = outcome.kind();
         let mut key = Key { standing, reason, state, code_spent: outcome.code_spent() };
-        if self.0.len() >= MAX_REASONS && !self.0.contains_key(&key) {
+        // There is one reason alone for a card that was redeemed already.
+        let is_one_of_many = standing != Standing::RedeemedAlready;
+        if is_one_of_many && self.0.len() >= MAX_REASONS && !self.0.contains_key(&key) {
             key.reason = OTHERS.to_owned();
             key.state.clear();
         }
@@ -100,7 +102,7 @@ fn line(key: &Key, group: &Group, batch: &Batch) -> String {
                 list("needs-review")
             ),
         ),
-        Standing::Rejected => {
+        Standing::Rejected | Standing::RedeemedAlready => {
             let (again, text) = advice::rejected(&key.reason, &key.state, pool);
             ("REJECTED", format!("{text}. {}", again.sentence()))
         }
@@ -120,7 +122,10 @@ mod tests {
     use tonic::{Code, Status};
     use tonic_types::{ErrorDetails, StatusExt as _};
 
-    use super::{super::tests::batch, *};
+    use super::{
+        super::{Tally, tests::batch},
+        *,
+    };
     use crate::rpc::pb::{self, batch_item_result};
 
     fn outcome(item_id: &str, outcome: batch_item_result::Outcome) -> Outcome {
@@ -179,6 +184,20 @@ mod tests {
             assert!(line.contains("by redemption r-1 of order-1"), "{line}");
         }
         assert!(told.iter().any(|line| line.contains("redeemed already")));
+        let (used, other) = (used("SUCCEEDED"), used("IN_DOUBT"));
+        for (reason, metadata, standing) in [
+            ("CODE_IN_USE", &used[..], Standing::RedeemedAlready),
+            ("CODE_IN_USE", &other, Standing::Rejected),
+            ("CODE_IN_USE", &[], Standing::Rejected),
+            ("REQUEST_ID_REUSED", &used, Standing::Rejected),
+        ] {
+            let mut tally = Tally::default();
+            let outcome = rejected("a", reason, metadata);
+            tally.count(&outcome);
+            assert_eq!(outcome.standing(), standing);
+            let is_done = standing == Standing::RedeemedAlready;
+            assert_eq!((tally.rejected, tally.wants_a_look()), (1, !is_done), "{reason}");
+        }
         assert!(told.iter().any(|line| line.contains("unless that redemption fails")));
     }
 

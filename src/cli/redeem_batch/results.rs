@@ -7,6 +7,7 @@ use sha2::{Digest as _, Sha256};
 use tonic_types::StatusExt as _;
 
 use super::{
+    advice,
     reasons::Reasons,
     tally::{Standing, Tally},
 };
@@ -58,7 +59,7 @@ impl Outcome {
     /// What it means for who runs the batch.
     pub(super) fn standing(&self) -> Standing {
         let Some(batch_item_result::Outcome::Redemption(redemption)) = &self.0.outcome else {
-            return Standing::Rejected;
+            return self.rejection();
         };
         match redemption.state() {
             RedemptionState::Succeeded if redemption.amount_mismatch => Standing::OtherAmount,
@@ -72,6 +73,16 @@ impl Outcome {
                 }
             }
             _ => Standing::InDoubt,
+        }
+    }
+
+    fn rejection(&self) -> Standing {
+        let (_, reason) = self.kind();
+        let metadata = self.metadata();
+        let state = metadata.get("state").map_or("", String::as_str);
+        match advice::is_redeemed_already(&reason, state) {
+            true => Standing::RedeemedAlready,
+            false => Standing::Rejected,
         }
     }
 

@@ -21,6 +21,8 @@ pub(super) enum Standing {
     NeedsReview,
     /// Not begun, as far as the server knows.
     Rejected,
+    /// Not begun, because the card was credited for another request.
+    RedeemedAlready,
 }
 
 /// Counts of outcomes.
@@ -40,6 +42,8 @@ pub(in crate::cli) struct Tally {
     pub(in crate::cli) needs_review: u64,
     /// Not begun.
     pub(in crate::cli) rejected: u64,
+    /// Of those: because the card was credited for another request.
+    pub(in crate::cli) redeemed_already: u64,
 }
 
 impl Tally {
@@ -50,7 +54,8 @@ impl Tally {
 
     /// Whether something is left to do about an item, for a person or for another run.
     pub(super) fn wants_a_look(&self) -> bool {
-        let Self { other_amount, unspent, in_doubt, needs_review, rejected, .. } = self;
+        let Self { other_amount, unspent, in_doubt, needs_review, .. } = self;
+        let rejected = self.rejected - self.redeemed_already;
         other_amount + unspent + in_doubt + needs_review + rejected > 0
     }
 
@@ -64,6 +69,7 @@ impl Tally {
             Standing::InDoubt => (&mut self.in_doubt, None),
             Standing::NeedsReview => (&mut self.needs_review, None),
             Standing::Rejected => (&mut self.rejected, None),
+            Standing::RedeemedAlready => (&mut self.rejected, Some(&mut self.redeemed_already)),
         };
         *all += 1;
         if let Some(some) = some {
@@ -83,7 +89,11 @@ impl fmt::Display for Tally {
             write!(f, " ({} of them to redeem again)", self.unspent)?;
         }
         let Self { in_doubt, needs_review, rejected, .. } = self;
-        write!(f, ", {in_doubt} in doubt, {needs_review} to review, {rejected} rejected")
+        write!(f, ", {in_doubt} in doubt, {needs_review} to review, {rejected} rejected")?;
+        match self.redeemed_already {
+            0 => Ok(()),
+            some => write!(f, " ({some} of them redeemed already)"),
+        }
     }
 }
 
@@ -101,11 +111,12 @@ mod tests {
             in_doubt: 4,
             needs_review: 6,
             rejected: 7,
+            redeemed_already: 3,
         };
         assert_eq!(
             tally.to_string(),
             "25 items: 5 succeeded (2 with another amount than expected), 3 failed (1 of them to \
-             redeem again), 4 in doubt, 6 to review, 7 rejected"
+             redeem again), 4 in doubt, 6 to review, 7 rejected (3 of them redeemed already)"
         );
     }
 }
