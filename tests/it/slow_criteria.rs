@@ -149,9 +149,10 @@ async fn callers_whose_criteria_no_account_meets_hold_up_nobody_else() {
              AND state = 'active' AND query LIKE '-- Acquire, shape%'";
         let running: i64 = sqlx::query_scalar(running).fetch_one(&mut stage.db).await.unwrap();
         most_at_once = most_at_once.max(running);
-        // Each was served by a statement of its own. Before, two statements for each of the others came before it.
+        // Each was served by a statement of its own. Before, two statements for each of the others came before it: forty
+        // in each cycle. How many run beside it depends on how long a cycle takes.
         let others = statements.matched() - before - served;
-        let most = IMPOSSIBLE * CYCLES / 5;
+        let most = IMPOSSIBLE * CYCLES / 2;
         assert!(others < most, "{others} statements for the others while {served} were served");
     }
     // Two beside the pass, and one in it.
