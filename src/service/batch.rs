@@ -3,6 +3,8 @@
 //! An item's redemption stands for the request `batch:BATCH_ID:ITEM_ID`. That is all that a batch is:
 //! opening it again finds what was begun by those names, and nothing else has to be kept.
 
+mod item;
+
 use std::{collections::HashMap, pin::pin, sync::Arc, time::Duration};
 
 use futures_util::{Stream, StreamExt as _};
@@ -13,22 +15,22 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+use self::item::Item;
 use super::{
     Error,
-    acquire::{Acquire, AcquireCommand},
-    inquiry::{Inquiry, Worth, check_fit},
+    acquire::Acquire,
+    inquiry::Inquiry,
     pools::{Pools, check_currencies},
-    redeem::{Redeem, RedeemCommand, Redeemed},
+    redeem::{Redeem, Redeemed},
     release::Leases,
 };
 use crate::{
     domain::{
-        id::{BatchId, Holder, ItemId, PoolId, RequestId},
-        lease::LeaseRef,
+        id::{BatchId, Holder, ItemId, PoolId},
         money::Money,
         redemption::{CardCode, RedemptionState},
     },
-    overload::{Caller, FairPermit},
+    overload::FairPermit,
     store::{Store, acquire::Selector, pool::Pool},
 };
 
@@ -45,8 +47,6 @@ const UNREAD_RESULTS: usize = 32;
 /// How long a client may take to read results when the server stops. What it does not read is told when the
 /// batch is opened again.
 const UNREAD_AT_CLOSING: Duration = Duration::from_secs(1);
-/// How often an item whose account turned out not to be for it gets another.
-const MAX_LEASES: u32 = 3;
 
 /// Opens a batch.
 #[derive(Clone, Debug)]
@@ -389,213 +389,5 @@ impl Driver {
 impl Drop for Driver {
     fn drop(&mut self) {
         self.running.detach_all();
-    }
-}
-
-/// One item under way. Thousands may be, so what few of them need is in a box, and let go of after it.
-struct Item {
-    batch: Arc<Inner>,
-    open: Arc<BatchOpen>,
-    pool: Arc<Pool>,
-    resumed: bool,
-    client_gone: CancellationToken,
-    item: BatchItem,
-}
-
-impl Item {
-    async fn run(self) -> Result<Redeemed, Error> {
-        let item = &self.item;
-        check_currencies(
-            &self.pool,
-            [
-                ("item.expected", item.expected),
-                ("item.selector.min_headroom", item.selection.min_headroom),
-                ("item.selector.expected", item.selection.expected),
-            ],
-        )?;
-        let request_id = RequestId::of_item(&self.open.batch_id, &item.item_id);
-        if self.resumed
-            && let Some(known) = Box::pin(self.find(&request_id)).await?
-        {
-            return Ok(known);
-        }
-        let worth = if item.expected.is_some() {
-            None
-        } else {
-            match Box::pin(self.inquire()).await {
-                Err(error) if !self.client_gone.is_cancelled() => {
-                    return Box::pin(self.refused(&request_id, error)).await;
-                }
-                worth => worth?,
-            }
-        };
-        let mut leases = 1;
-        loop {
-            // Waits for a place: an item is not refused for want of one, it slows its stream.
-            let admit = self.batch.services.store.overload().admit_item(self.open.pool_id.as_str());
-            let admitted = self.batch.closing.run_until_cancelled(admit).await;
-            let caller = Caller::new(admitted.ok_or(Error::ShuttingDown)?, None);
-            let lease = match self.acquire(&caller, worth.as_ref()).await {
-                // It may have been sent twice, and the first one was begun.
-                Err(
-                    error @ (Error::NoAccountAvailable { .. }
-                    | Error::PoolPaused(_)
-                    | Error::PoolDraining(_)),
-                ) => {
-                    return Box::pin(self.find(&request_id)).await?.ok_or(error);
-                }
-                lease => lease?,
-            };
-            match self.redeem(&caller, &request_id, lease, worth.as_ref()).await {
-                // What was chosen is not what it was: a lease that ran out, a plan that was changed.
-                Err(
-                    Error::LeaseLost { .. }
-                    | Error::AmountDoesNotFit { .. }
-                    | Error::AccountNotReady { .. }
-                    | Error::AccountPaused(..),
-                ) if leases < MAX_LEASES => leases += 1,
-                outcome => return outcome,
-            }
-        }
-    }
-
-    /// What was begun for the item before.
-    async fn find(&self, request_id: &RequestId) -> Result<Option<Redeemed>, Error> {
-        let Self { batch, open, item, .. } = self;
-        batch.services.redeem.find(&open.pool_id, request_id, &item.code, item.expected).await
-    }
-
-    /// What the card is worth, of an item that does not say, where the provider can be asked. No account
-    /// is locked meanwhile, and nobody asks on when the client goes away.
-    async fn inquire(&self) -> Result<Option<Worth>, Error> {
-        let worth = tokio::select! {
-            worth = self.batch.services.inquiry.ask(&self.open.pool_id, &self.item.code) => worth?,
-            () = self.client_gone.cancelled() => return Err(Error::Internal("the client has gone")),
-        };
-        if let Some(worth) = &worth {
-            let wanted = merged(&self.open.selection.selector, &self.item, None).country_code;
-            check_fit(worth, self.pool.currency, wanted.as_deref())?;
-        }
-        Ok(worth)
-    }
-
-    /// What the item comes to when the provider says that it will not do. The card may be spent because
-    /// the item was sent twice, and the first one was begun; or because of another item.
-    async fn refused(&self, request_id: &RequestId, error: Error) -> Result<Redeemed, Error> {
-        if let Some(known) = self.find(request_id).await? {
-            return Ok(known);
-        }
-        if !matches!(error, Error::CardNotRedeemable { .. }) {
-            return Err(error);
-        }
-        let Self { batch, open, item, .. } = self;
-        let in_use = batch.services.redeem.in_use(&open.pool_id, &item.code).await?;
-        Err(in_use.unwrap_or(error))
-    }
-
-    /// Locks an account for the item, unless the client goes away first.
-    async fn acquire(&self, caller: &Caller, worth: Option<&Worth>) -> Result<LeaseRef, Error> {
-        let command = AcquireCommand {
-            // A new wish each time: the item's own name stands for its redemption.
-            request_id: RequestId::random(),
-            pool_id: self.open.pool_id.clone(),
-            holder: self.open.holder.clone(),
-            ttl: None,
-            wait: self.open.item_timeout,
-            selector: merged(&self.open.selection.selector, &self.item, worth),
-            expected: self
-                .item
-                .expected
-                .or(worth.map(|worth| worth.amount))
-                .or(self.item.selection.expected)
-                .or(self.open.selection.expected),
-            min_headroom: None,
-            caller: caller.clone(),
-        };
-        tokio::select! {
-            acquired = self.batch.services.acquire.acquire(command) => {
-                let account = acquired?.account;
-                Ok(LeaseRef {
-                    pool_id: account.pool_id,
-                    account_id: account.account_id,
-                    token: account.token,
-                })
-            }
-            // Nothing was begun, and nobody would hear of it: the item waits for the next opening.
-            () = self.client_gone.cancelled() => Err(Error::Internal("the client has gone")),
-        }
-    }
-
-    /// Redeems under the lease, which ends with the redemption, or at once when none was begun.
-    async fn redeem(
-        &self,
-        caller: &Caller,
-        request_id: &RequestId,
-        lease: LeaseRef,
-        worth: Option<&Worth>,
-    ) -> Result<Redeemed, Error> {
-        let command = RedeemCommand {
-            request_id: request_id.clone(),
-            lease: lease.clone(),
-            code: self.item.code.clone(),
-            expected: self.item.expected,
-            learned: worth.map(|worth| worth.amount),
-            release_on_completion: true,
-            caller: caller.clone(),
-        };
-        let outcome = if self.client_gone.is_cancelled() {
-            Err(Error::Internal("the client has gone"))
-        } else if self.batch.closing.is_cancelled() {
-            Err(Error::ShuttingDown)
-        } else {
-            self.batch.services.redeem.redeem_in_this_task(command).await
-        };
-        let lease_is_unused = match &outcome {
-            Ok(redeemed) => {
-                redeemed.redemption.token != lease.token
-                    || redeemed.redemption.account_id != lease.account_id
-            }
-            Err(_) => true,
-        };
-        if lease_is_unused
-            && let Err(error) = Box::pin(self.batch.services.leases.release(lease)).await
-        {
-            tracing::debug!(%error, "an item's unused lease was gone already");
-        }
-        outcome
-    }
-}
-
-/// The batch's selector, with the item's own in place of it field by field. The account must be of the
-/// card's country, where neither of the two says which.
-fn merged(batch: &Selector, item: &BatchItem, worth: Option<&Worth>) -> Selector {
-    let own = &item.selection.selector;
-    let country_code = own.country_code.clone().or_else(|| batch.country_code.clone());
-    let card_country = worth.and_then(|worth| worth.country_code.clone());
-    Selector {
-        account_id: own.account_id.clone().or_else(|| batch.account_id.clone()),
-        plan_id: own.plan_id.clone().or_else(|| batch.plan_id.clone()),
-        card_country: card_country.filter(|_| country_code.is_none()),
-        country_code,
-        min_headroom_minor: own.min_headroom_minor.or(batch.min_headroom_minor),
-        labels: if own.labels.is_empty() { batch.labels.clone() } else { own.labels.clone() },
-        exclude: if own.exclude.is_empty() { batch.exclude.clone() } else { own.exclude.clone() },
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn size<A, F: Future>(_: fn(A) -> F) -> usize {
-        size_of::<F>()
-    }
-
-    /// Ten thousand items may wait for a slow provider, each in a task like this: see
-    /// `docs/adr/0029-waiting-calls-use-little-memory.md`.
-    #[test]
-    fn an_item_that_waits_is_small() {
-        let bytes = size(Item::run);
-        assert!(bytes <= 4096, "{bytes} bytes");
     }
 }
