@@ -117,8 +117,8 @@ async fn an_explanation_ends_with_its_caller_and_two_at_most_read_a_pool() {
 async fn a_list_ends_with_its_caller_and_its_connection_is_used_by_others_after_that() {
     let (_proxy, world, mut clients) = slow_world(
         LIST,
-        "FROM accounts a\nWHERE",
-        "FROM accounts a CROSS JOIN pg_sleep(60)\nWHERE",
+        "FROM found f\n    WINDOW",
+        "FROM found f CROSS JOIN pg_sleep(60)\n    WINDOW",
     )
     .await;
     // What only reads has half of the 8 connections.
