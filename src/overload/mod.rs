@@ -216,7 +216,9 @@ impl Overload {
         };
         if !inner.enter(class) {
             match &share {
-                Some(share) if share.is_first => inner.limit(class).enter(),
+                Some(share) if share.is_first && inner.is_in_rank(class) => {
+                    inner.limit(class).enter();
+                }
                 Some(share) => {
                     inner.shares.leave(&share.pool, class, true);
                     return Err(self.refuse(class));
@@ -327,6 +329,11 @@ impl Inner {
             (limit.now() * share / 100).saturating_sub(limit.at_work())
         });
         Left { present: self.places(class).present.available_permits() + 1, at_work }
+    }
+
+    /// Whether nothing of a higher rank needs the room: the rest begins nothing while more than its part is at work.
+    fn is_in_rank(&self, class: Class) -> bool {
+        class != Class::Rest || class.share().is_none_or(|share| self.work.has_room(share))
     }
 
     /// Goes to work, if there is room.
