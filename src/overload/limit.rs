@@ -87,9 +87,9 @@ impl Limit {
         self.peak.fetch_max(before + 1, Ordering::Relaxed);
     }
 
-    /// Goes to work if less than `share` percent of the limit is.
-    pub(super) fn try_enter(&self, share: usize) -> bool {
-        if !self.has_room(share) {
+    /// Goes to work if less than `share` percent of the limit is, or if it may be beyond that.
+    pub(super) fn enter_as(&self, share: usize, may_be_beyond: bool) -> bool {
+        if !self.has_room(share) && !may_be_beyond {
             return false;
         }
         self.enter();

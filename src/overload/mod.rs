@@ -214,17 +214,11 @@ impl Overload {
             },
             None => None,
         };
-        if !inner.enter(class) {
-            match &share {
-                Some(share) if share.is_first && inner.is_in_rank(class) => {
-                    inner.limit(class).enter();
-                }
-                Some(share) => {
-                    inner.shares.leave(&share.pool, class, true);
-                    return Err(self.refuse(class));
-                }
-                None => return Err(self.refuse(class)),
+        if !inner.enter(class, share.as_ref().is_some_and(|share| share.is_first)) {
+            if let Some(share) = share {
+                inner.shares.leave(&share.pool, class, true);
             }
+            return Err(self.refuse(class));
         }
         let pool = share.map(|share| share.pool);
         inner.pressure.note_admitted();
@@ -331,13 +325,9 @@ impl Inner {
         Left { present: self.places(class).present.available_permits() + 1, at_work }
     }
 
-    /// Whether nothing of a higher rank needs the room: the rest begins nothing while more than its part is at work.
-    fn is_in_rank(&self, class: Class) -> bool {
-        class != Class::Rest || class.share().is_none_or(|share| self.work.has_room(share))
-    }
-
-    /// Goes to work, if there is room.
-    fn enter(&self, class: Class) -> bool {
+    /// Goes to work, if there is room, or beyond the limit as the first call of its pool. The rest begins nothing while
+    /// more than its part of the work is being done, whoever asks.
+    fn enter(&self, class: Class, is_first: bool) -> bool {
         match class.share() {
             None if class == Class::Stream => true,
             None => {
@@ -345,9 +335,9 @@ impl Inner {
                 true
             }
             Some(share) if class == Class::Rest => {
-                self.work.has_room(share) && self.rest.try_enter(100)
+                self.work.has_room(share) && self.rest.enter_as(100, is_first)
             }
-            Some(share) => self.work.try_enter(share),
+            Some(share) => self.work.enter_as(share, is_first),
         }
     }
 }
