@@ -16,8 +16,8 @@ use crate::{
     admin,
     config::ServeArgs,
     embedded::{self, Data, Postgres},
+    failpoints,
     health::Health,
-    injection,
     listener::{Accepts, ConnectionLimit, address::warn_when_reachable},
     provider::Provider,
     rpc::{
@@ -85,7 +85,7 @@ impl App {
     /// Starts a server. It answers when this returns.
     pub async fn start(args: &ServeArgs) -> anyhow::Result<Self> {
         args.check()?;
-        injection::check()?;
+        failpoints::check()?;
         let metrics = telemetry::metrics()?;
         let (postgres, url, secret) = database(args).await?;
         let store = Store::open(&url, args.database_connections)?;

@@ -5,9 +5,9 @@
 
 pub mod domain;
 
+pub mod admission;
 pub mod config;
-pub mod injection;
-pub mod overload;
+pub mod failpoints;
 pub mod secret;
 pub mod secret_file;
 

@@ -40,7 +40,7 @@ use crate::{
         money::Money,
         redemption::{Ask, Failure, Step, Verdict, reason},
     },
-    injection::{self, Guard},
+    failpoints::{self, Guard},
 };
 
 /// The longest failure code, and the longest name of the provider's own, in characters.
@@ -76,7 +76,7 @@ pub fn classify(ask: &Ask, call: Call, doubt: Doubt, answer: &Answer) -> Step {
         Answer::NeverSent(why) => {
             return never_sent(call, doubt, &clean(&ask.code, why, MAX_MESSAGE_CHARS));
         }
-        Answer::Lost(why) if !injection::holds(Guard::LostIsNoProof) => {
+        Answer::Lost(why) if !failpoints::holds(Guard::LostIsNoProof) => {
             return never_sent(call, doubt, why);
         }
         Answer::Lost(why) => {
@@ -135,11 +135,11 @@ fn busy(ask: &Ask, call: Call, doubt: Doubt, http: &HttpAnswer) -> Step {
 /// that had carried no other request.
 fn is_to_this_call(call: Call, doubt: Doubt, http: &HttpAnswer, key: &Key) -> bool {
     let is_first = call == Call::Send && doubt == Doubt::FirstSend;
-    let is_alone = http.first_on_connection || !injection::holds(Guard::ReusedIsNoProof);
+    let is_alone = http.first_on_connection || !failpoints::holds(Guard::ReusedIsNoProof);
     match key {
         Key::Ours => true,
         Key::Another | Key::Wrong(_) => false,
-        Key::Missing => is_first && is_alone || !injection::holds(Guard::FailureByKey),
+        Key::Missing => is_first && is_alone || !failpoints::holds(Guard::FailureByKey),
     }
 }
 

@@ -21,7 +21,7 @@ use crate::{
         id::RedemptionId,
         redemption::{Ask, CardCode},
     },
-    injection::{self, Side, Step},
+    failpoints::{self, Side, Step},
     secret_file,
 };
 
@@ -171,12 +171,12 @@ impl Provider {
         request: Written,
         alone: bool,
     ) -> Answer {
-        if let Err(error) = injection::reach(step, Side::Before).await {
+        if let Err(error) = failpoints::reach(step, Side::Before).await {
             return Answer::NeverSent(error.to_string());
         }
         let call = HttpCall { request, max_bytes: MAX_BODY_BYTES, about: Some(id), alone };
         let answer = self.0.http.call(call).await;
-        match injection::reach(step, Side::After).await {
+        match failpoints::reach(step, Side::After).await {
             Ok(()) => answer,
             Err(error) => Answer::Lost(error.to_string()),
         }

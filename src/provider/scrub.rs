@@ -4,7 +4,7 @@ use secrecy::ExposeSecret;
 
 use crate::{
     domain::redemption::CardCode,
-    injection::{self, Guard},
+    failpoints::{self, Guard},
 };
 
 /// The longest message that is kept, in characters.
@@ -17,7 +17,7 @@ pub(super) const MAX_MESSAGE_CHARS: usize = 500;
 /// leave the first half of one.
 pub(super) fn clean(code: &CardCode, text: &str, max_chars: usize) -> String {
     let text: String = text.chars().filter(|c| !c.is_control()).collect();
-    let text = if injection::holds(Guard::CodesAreTakenOut) {
+    let text = if failpoints::holds(Guard::CodesAreTakenOut) {
         without_code(code, text.trim())
     } else {
         text

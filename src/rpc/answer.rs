@@ -15,7 +15,7 @@ use http_body::{Body, Frame};
 use tonic::Status;
 
 use super::status;
-use crate::overload::{Budget, Hold, Place};
+use crate::admission::{Budget, Hold, Place};
 
 /// How much of an answer is handed to the connection at a time. The connection keeps that much of each answer
 /// that is not taken.
@@ -138,7 +138,7 @@ mod tests {
     use http_body_util::BodyExt as _;
 
     use super::*;
-    use crate::overload::Overload;
+    use crate::admission::Overload;
 
     fn answer(bytes: usize) -> http::Response<tonic::body::Body> {
         let whole = http_body_util::Full::new(Bytes::from(vec![7; bytes]));

@@ -23,7 +23,7 @@ use super::{
     message::{self, Complete, RequestBody},
     methods, refusal, status,
 };
-use crate::overload::{self, Caller, Class, Overload, Place};
+use crate::admission::{self, Caller, Class, Overload, Place};
 
 /// Admits calls while the server takes them, and gives each a span.
 #[derive(Clone, Debug)]
@@ -195,7 +195,7 @@ impl Admission {
         let admitted = Instant::now();
         // Whatever ends work is done all the same.
         if deadline.is_some_and(|deadline| deadline <= admitted) && method.class != Class::End {
-            overload::note_dropped("admission");
+            admission::note_dropped("admission");
             return Ok(status::deadline_passed().into_http());
         }
         let (permit, stream) = match self.permits(method, complete.message()) {
@@ -225,7 +225,7 @@ impl Admission {
         &self,
         method: &Method,
         message: &[u8],
-    ) -> Result<(Place, Option<Place>), overload::Refused> {
+    ) -> Result<(Place, Option<Place>), admission::Refused> {
         let pool = method.description.pool(message);
         let stream = match method.description.takes_stream {
             true => Some(self.overload.admit(Class::Stream, pool)?),

@@ -18,7 +18,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use tonic::Status;
 
 use super::{codec::MAX_MESSAGE_BYTES, status};
-use crate::overload::{Budget, Hold};
+use crate::admission::{Budget, Hold};
 
 /// How long a message may take from its call, or from its first byte, to its last.
 pub(super) const MESSAGE_TIMEOUT: Duration =

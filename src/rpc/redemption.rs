@@ -17,13 +17,13 @@ use super::{
     status::status,
 };
 use crate::{
+    admission::Caller,
     domain::{
         id::{AccountId, BatchId, FencingToken, Holder, PlanId, PoolId, RedemptionId, RequestId},
         lease::{LeaseRef, MAX_LEASE, MIN_LEASE},
         money::Currency,
         redemption::{CardCode, RedemptionState},
     },
-    overload::Caller,
     service::{
         Error,
         acquire::{Acquire, AcquireCommand},

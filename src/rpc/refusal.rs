@@ -16,7 +16,7 @@ use http::HeaderMap;
 use tonic::body::Body;
 
 use super::status;
-use crate::overload::{MAX_PRESSURE, Refused};
+use crate::admission::{MAX_PRESSURE, Refused};
 
 /// When to come again when about half of those who come are admitted. Twice that for each step that the
 /// pressure is steeper.

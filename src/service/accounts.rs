@@ -9,11 +9,11 @@ use super::{
     pools::{Pools, check_currencies},
 };
 use crate::{
+    admission::Place,
     domain::{
         id::{AccountId, PlanId, PoolId},
         money::Money,
     },
-    overload::Place,
     store::{
         Page, Store,
         account::{Account, AccountChange, AccountEvent, AccountFilter, Inserted, NewAccount},

@@ -47,12 +47,12 @@ use super::{
     pools::{Pools, check_currencies, lease_duration},
 };
 use crate::{
+    admission::{Caller, Queue as Measured},
     domain::{
         id::{Holder, PoolId, RequestId},
         lease::LeaseRef,
         money::Money,
     },
-    overload::{Caller, Queue as Measured},
     store::{
         Store, StoreError,
         account::Account,

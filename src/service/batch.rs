@@ -25,12 +25,12 @@ use super::{
     release::Leases,
 };
 use crate::{
+    admission::FairPermit,
     domain::{
         id::{BatchId, Holder, ItemId, PoolId},
         money::Money,
         redemption::{CardCode, RedemptionState},
     },
-    overload::FairPermit,
     store::{Store, acquire::Selector, pool::Pool},
 };
 

@@ -12,12 +12,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Error, redeem::PROVIDER_NAME};
 use crate::{
+    admission::FairPermits,
     domain::{
         id::PoolId,
         money::{Currency, Money},
         redemption::CardCode,
     },
-    overload::FairPermits,
     provider::{CallError, Provider, wire::Card},
     secret::SecretKey,
 };

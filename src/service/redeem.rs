@@ -22,6 +22,7 @@ use super::{
     settle::Settler,
 };
 use crate::{
+    admission::{self, Caller},
     domain::{
         id::{PoolId, RedemptionId, RequestId},
         lease::LeaseRef,
@@ -30,8 +31,7 @@ use crate::{
             Ask, Capabilities, CardCode, Failure, RedemptionState, Step, Verdict, reason,
         },
     },
-    injection::{self, Guard},
-    overload::{self, Caller},
+    failpoints::{self, Guard},
     provider::{Call, Doubt, Provider, classify},
     secret::SecretKey,
     store::{
@@ -226,7 +226,7 @@ fn check_same_wish(
     expected: Option<Money>,
 ) -> Result<(), Error> {
     let mut differ = Vec::new();
-    if !same_code && injection::holds(Guard::SameWish) {
+    if !same_code && failpoints::holds(Guard::SameWish) {
         differ.push("code");
     }
     if redemption.wished_minor() != expected.map(|money| money.amount_minor) {
@@ -254,7 +254,7 @@ impl Inner {
         // From before it is recorded: whoever takes over counts from then.
         let give_up_at = Instant::now() + self.limits.send_window;
         if command.caller.is_over() {
-            overload::note_dropped("redeem");
+            admission::note_dropped("redeem");
             return Err(StoreError::DeadlinePassed.into());
         }
         let pool = self.pools.settings(&command.lease.pool_id).await?;
@@ -332,7 +332,7 @@ impl Inner {
         let holder = redemption.holder.as_str();
         let mut attempts = 1;
         let mut call = Call::Send;
-        let mut step = if Instant::now() < give_up_at || !injection::holds(Guard::LateIsNotSent) {
+        let mut step = if Instant::now() < give_up_at || !failpoints::holds(Guard::LateIsNotSent) {
             self.send(ask).await
         } else {
             attempts = 0;

@@ -11,7 +11,7 @@ use crate::{
         money::Money,
         redemption::{Failure, RedemptionState, Verdict, reason},
     },
-    injection::{self, Guard},
+    failpoints::{self, Guard},
     store::{
         Store, StoreError,
         late_credit::LateCredit,
@@ -97,7 +97,7 @@ impl Settler {
             resolution: None,
             seen: None,
             hold: None,
-            inferred: injection::holds(Guard::InferredIsNotProof),
+            inferred: failpoints::holds(Guard::InferredIsNotProof),
         };
         Ok(self.settle(&redemption.pool_id, settlement).await?.1)
     }

@@ -26,7 +26,7 @@ use crate::{
         choice::Choice,
         id::{AccountId, Holder, PlanId, PoolId, RequestId},
     },
-    injection::Step,
+    failpoints::Step,
 };
 
 /// How many accounts the choice looks at beyond as many as are wanted: none at first, and some when too

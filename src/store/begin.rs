@@ -15,6 +15,7 @@ use super::{
     redemption::{Redemption, redemption_row},
 };
 use crate::{
+    admission::Caller,
     domain::{
         account::Rest,
         id::{PlanId, PoolId, RedemptionId, RequestId},
@@ -22,8 +23,7 @@ use crate::{
         plan::Misfit,
         redemption::RedemptionState,
     },
-    injection::Step,
-    overload::Caller,
+    failpoints::Step,
 };
 
 /// A redemption to record before it is sent.

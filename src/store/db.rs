@@ -31,7 +31,7 @@ use super::{
     connections::{Connections, Held, check_writable, connect, connect_patiently},
     error::is_read_only,
 };
-use crate::overload::{Meter, Overload, Queue};
+use crate::admission::{Meter, Overload, Queue};
 
 /// Longer than Postgres lets any of our statements run (see [`super::Store::open`]), and than a
 /// connection is waited for. A statement that has no answer by then gets none: it counts as one that

@@ -5,7 +5,7 @@ use sqlx::{
     postgres::{PgDatabaseError, PgSeverity},
 };
 
-use crate::injection::{self, Guard};
+use crate::failpoints::{self, Guard};
 
 /// Why the store did not do what it was asked.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -127,7 +127,7 @@ pub(super) fn is_of_a_row(error: &sqlx::Error) -> bool {
     let is_refused = error.as_database_error().is_some_and(|database| {
         database_fault(database) == Fault::Refused && !is_of_the_statement(database)
     });
-    (is_refused || is_blocked(error)) && injection::holds(Guard::BadRowsAreLeftOut)
+    (is_refused || is_blocked(error)) && failpoints::holds(Guard::BadRowsAreLeftOut)
 }
 
 /// Whether no row can be the cause.

@@ -27,15 +27,15 @@ use super::{
     error::{Fault, fault},
 };
 use crate::{
+    admission::{self, Meter, Overload, Queue},
     domain::id::PoolId,
-    injection::{self, Side, Step},
-    overload::{self, Meter, Overload, Queue},
+    failpoints::{self, Side, Step},
 };
 
 /// The most rows of one statement: past this, a statement costs more than it saves.
 pub(super) const MAX_ROWS: usize = 256;
 /// The most callers that wait in one lane. One more waits for room: there are no more of them than
-/// [`overload`](crate::overload) lets in.
+/// [`admission`](crate::admission) lets in.
 const MAX_QUEUE: usize = 8192;
 /// How long a statement that failed for want of a database is tried again, from when its last caller
 /// queued.
@@ -111,14 +111,14 @@ impl<B: Batch> Lanes<B> {
         pool_id: &PoolId,
         input: B::Input,
     ) -> Result<B::Output, StoreError> {
-        self.call_for(&overload::Caller::default(), pool_id, input).await
+        self.call_for(&admission::Caller::default(), pool_id, input).await
     }
 
     /// The same for a call, whose deadline counts until the statement begins where an input may be
     /// dropped at all.
     pub(super) async fn call_for(
         &self,
-        caller: &overload::Caller,
+        caller: &admission::Caller,
         pool_id: &PoolId,
         input: B::Input,
     ) -> Result<B::Output, StoreError> {
@@ -170,7 +170,7 @@ fn still_wanted<B: Batch>(job: Job<B>) -> Option<(B::Input, Caller<B>)> {
     if !B::DROPPED_WITH_CALLER || !(late || caller.reply.is_closed()) {
         return Some((input, caller));
     }
-    overload::note_dropped(B::STEP.as_str());
+    admission::note_dropped(B::STEP.as_str());
     let _ = caller.reply.send(Err(StoreError::DeadlinePassed));
     None
 }
@@ -257,9 +257,9 @@ pub(super) async fn at_points<T>(
     step: Step,
     statement: impl Future<Output = Result<T, sqlx::Error>>,
 ) -> Result<T, sqlx::Error> {
-    injection::reach(step, Side::Before).await?;
+    failpoints::reach(step, Side::Before).await?;
     let answered = statement.await;
-    injection::reach(step, Side::After).await?;
+    failpoints::reach(step, Side::After).await?;
     answered
 }
 

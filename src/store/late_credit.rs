@@ -6,7 +6,7 @@ use crate::{
         id::{PoolId, RedemptionId},
         money::Money,
     },
-    injection::Step,
+    failpoints::Step,
 };
 
 /// What became of a late credit.

@@ -17,7 +17,7 @@ use crate::{
         id::{AccountId, FencingToken, PoolId},
         lease::{LeaseLoss, LeaseRef},
     },
-    injection::Step,
+    failpoints::Step,
 };
 
 /// What became of a call under a lease.

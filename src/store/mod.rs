@@ -43,7 +43,7 @@ use self::{
     outcome::{Defer, Settle},
     quarantine::Quarantine,
 };
-use crate::overload::Overload;
+use crate::admission::Overload;
 
 /// The database, as the services see it. Cheap to clone.
 #[derive(Clone, Debug)]

@@ -23,7 +23,7 @@ use crate::{
         money::Money,
         redemption::{Failure, RedemptionState},
     },
-    injection::Step,
+    failpoints::Step,
 };
 
 /// An outcome to record.

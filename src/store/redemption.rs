@@ -16,7 +16,7 @@ use crate::{
         money::{Currency, Money},
         redemption::{Failure, RedemptionState},
     },
-    injection::Step,
+    failpoints::Step,
 };
 
 /// A redemption, as it is stored. Without its code.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures_util::{StreamExt as _, stream};
 use holdfast::{
-    injection::{Side, Step},
+    failpoints::{Side, Step},
     rpc::pb::{self, RedemptionState},
     simulator::{
         faults::{Fault, Faults},

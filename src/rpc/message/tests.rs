@@ -5,7 +5,7 @@ use std::{collections::VecDeque, convert::Infallible};
 use tonic::Code;
 
 use super::*;
-use crate::overload::Overload;
+use crate::admission::Overload;
 
 /// A body of these pieces, which then ends, or never does.
 #[derive(Debug)]

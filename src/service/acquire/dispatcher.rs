@@ -26,12 +26,12 @@ use super::{
     why::{self, GaveUp, Known},
 };
 use crate::{
+    admission::{self, Meter},
     domain::{
         id::{PoolId, RequestId},
         lease::{LeaseLoss, LeaseRef},
     },
-    injection::{self, Guard},
-    overload::{self, Meter},
+    failpoints::{self, Guard},
     service::{Error, pace::Looks, sweep::log_expired},
     store::{
         Store, StoreError,
@@ -140,7 +140,7 @@ impl Dispatcher {
             self.turns.push(waiter);
         }
         for _ in 0..self.turns.drop_gone() {
-            overload::note_dropped("acquire");
+            admission::note_dropped("acquire");
         }
         true
     }
@@ -167,7 +167,7 @@ impl Dispatcher {
                 token: acquired.account.token,
             };
             let over = acquired.account.lease.as_ref().is_none_or(|l| l.remaining.is_zero())
-                && injection::holds(Guard::HandedOutAlive);
+                && failpoints::holds(Guard::HandedOutAlive);
             if acquired.account.lease.as_ref().is_some_and(|lease| lease.release_requested) {
                 let loss = LeaseLoss::Released;
                 given.insert(waiter.wanted.request_id);

@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use super::turns::Wish;
 use crate::{
     domain::id::AccountId,
-    injection::{self, Guard},
+    failpoints::{self, Guard},
     store::{acquire::Selector, walks::Freed},
 };
 
@@ -156,7 +156,7 @@ impl SlowCriteria {
 
     /// Says whether the pool has more accounts than [`FEW_ACCOUNTS`].
     pub(super) fn set_large(&mut self, is_large: bool) {
-        let is_large = is_large && injection::holds(Guard::SlowCriteriaLeaveThePass);
+        let is_large = is_large && failpoints::holds(Guard::SlowCriteriaLeaveThePass);
         self.is_large = is_large;
         if !is_large {
             self.known.clear();

@@ -8,8 +8,8 @@ use std::{
 use tokio::{sync::oneshot, time::Instant};
 
 use crate::{
+    admission::Caller,
     domain::id::{Holder, RequestId},
-    overload::Caller,
     service::Error,
     store::acquire::{Acquired, Selector, Wanted},
 };

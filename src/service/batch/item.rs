@@ -6,8 +6,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{BatchItem, BatchOpen, Inner};
 use crate::{
+    admission::Caller,
     domain::{id::RequestId, lease::LeaseRef},
-    overload::Caller,
     service::{
         Error,
         acquire::AcquireCommand,

@@ -64,7 +64,7 @@ pub(crate) async fn serve() -> anyhow::Result<()> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
     progress(&format!("{LISTENING}{}", listener.local_addr()?));
     let serving = Server::builder()
-        .layer(Admission::new(holdfast::overload::Overload::new(), CancellationToken::new()))
+        .layer(Admission::new(holdfast::admission::Overload::new(), CancellationToken::new()))
         .max_concurrent_streams(MAX_STREAMS)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
