@@ -15,7 +15,7 @@ use holdfast::{
 };
 
 use crate::{
-    redemptions::{left_for_review, resolve, word},
+    redeem::review::{left_for_review, resolve, word},
     support::world::{POOL, World, bad_fields, eur, lease},
 };
 

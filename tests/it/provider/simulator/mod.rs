@@ -21,7 +21,7 @@ use holdfast::{
     },
 };
 
-use crate::provider::{ask, client, first};
+use crate::provider::client::{ask, client, first};
 
 /// A simulator, its client, and its files.
 struct World {

@@ -9,7 +9,7 @@ use holdfast::{
 use sqlx::{Connection as _, PgConnection};
 
 use crate::{
-    database::recovers,
+    database::outages::recovers,
     support::{
         load::{Load, Seen},
         postgres::OwnPostgres,

@@ -32,7 +32,7 @@ impl Stage {
 
     /// Gives the role what the page says that it needs.
     async fn grant_all(mut self) -> Self {
-        let page = include_str!("../../docs/database.md");
+        let page = include_str!("../../../docs/database.md");
         let grants = page.split("```sql").nth(1).unwrap().split("```").next().unwrap();
         assert!(grants.matches(" TO app;").count() > 4, "{grants}");
         self.run(&grants.replace(" TO app;", &format!(" TO {};", self.role))).await;

@@ -26,7 +26,7 @@ use holdfast::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    provider::{args, serve},
+    provider::client::{args, serve},
     support::{
         wait::eventually,
         world::{World, lease},

@@ -30,8 +30,8 @@ use tokio_util::sync::CancellationToken;
 use tonic::Code;
 
 use crate::{
-    inquiry::locks,
-    provider::{args, closed_port, serve},
+    provider::client::{args, closed_port, serve},
+    redeem::inquiry::locks,
     support::{
         batch::{Session, begun, credited, item, opening, refusal, run},
         world::{World, eur, metadata, reason},

@@ -14,7 +14,7 @@ use sqlx::{Connection as _, Executor as _, PgConnection};
 use tokio::{net::TcpListener, time::timeout};
 
 use crate::{
-    provider::{ask, client},
+    provider::client::{ask, client},
     support::{
         cluster::TestDatabase,
         proxy::{

@@ -9,7 +9,7 @@ use holdfast::{
 };
 
 use super::{World, credited, failure, status, successes};
-use crate::provider::{args, ask, eventually, first};
+use crate::provider::client::{args, ask, eventually, first};
 
 #[tokio::test]
 async fn every_fault_after_the_execution_is_in_doubt_and_found_by_its_key() {

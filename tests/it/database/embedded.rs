@@ -61,7 +61,11 @@ impl Holder {
 
     fn start_as(dir: Option<&Path>, command: &mut Command) -> Self {
         command
-            .args(["--exact", "embedded::throw_away_data_goes_with_its_postgres", "--nocapture"])
+            .args([
+                "--exact",
+                "database::embedded::throw_away_data_goes_with_its_postgres",
+                "--nocapture",
+            ])
             .env(HOLD_VARIABLE, dir.unwrap_or(Path::new("")))
             .stdout(Stdio::piped());
         let mut program = command.spawn().unwrap();

@@ -16,7 +16,7 @@ use tonic::Code;
 use tonic_types::StatusExt as _;
 
 use crate::{
-    provider::serve,
+    provider::client::serve,
     support::{
         batch::{Session, credited, item, opening, refusal, run},
         wait::eventually,

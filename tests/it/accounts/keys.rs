@@ -146,12 +146,12 @@ async fn cycle(clients: &mut Clients) {
 async fn pages_of_a_cycle(db: &mut PgConnection, clients: &mut Clients) -> i64 {
     // The server's own, which leave the account where its walk finds it.
     let held = lease(&clients.acquire(|_| {}).await.unwrap());
-    let release = include_str!("../../src/store/sql/release.sql");
+    let release = include_str!("../../../src/store/sql/release.sql");
     let arguments = format!("'{POOL}', '{{{}}}', '{{{}}}'", held.account_id, held.fencing_token);
     let released = run(db, release, &arguments).await;
     let since = "SELECT idle_since::text FROM accounts";
     let since: String = sqlx::query_scalar(since).fetch_one(&mut *db).await.unwrap();
-    let acquire = include_str!("../../src/store/sql/acquire.sql");
+    let acquire = include_str!("../../../src/store/sql/acquire.sql");
     let arguments = format!(
         "'{POOL}', '{{again-{}}}', '{{h}}', '{{1 min}}', NULL, 1, NULL, NULL, NULL, NULL, '{{}}', '{{}}',
          '{{\"\"}}', '{{WAITING}}', '{{1}}', '{{0}}', ARRAY['{since}'::timestamptz], '{{NULL}}', '{{NULL}}'",

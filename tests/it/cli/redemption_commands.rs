@@ -9,7 +9,7 @@ use holdfast::{
 use serde_json::Value;
 
 use crate::{
-    redemptions::left_for_review,
+    redeem::review::left_for_review,
     support::world::{Clients, POOL, World, lease},
 };
 

@@ -17,7 +17,7 @@ use holdfast::{
 };
 
 use crate::{
-    provider::{args, ask, client, first, serve},
+    provider::client::{args, ask, client, first, serve},
     support::{
         batch::{item, opening, run},
         proxy::{

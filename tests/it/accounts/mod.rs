@@ -1,0 +1,8 @@
+//! Accounts: their keys, imports, holds and state machine, and pools and accounts that are closed.
+
+mod closing;
+mod holds;
+mod imports;
+mod keys;
+mod resources;
+mod state_machine;

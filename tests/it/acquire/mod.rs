@@ -1,0 +1,10 @@
+//! Acquiring, renewing and releasing: which account is chosen, who waits, and what is reserved.
+
+mod choice;
+mod contention;
+mod explain;
+mod fairness;
+mod leases;
+mod reservation;
+mod scan_cursors;
+mod slow_criteria;

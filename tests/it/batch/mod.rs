@@ -1,0 +1,5 @@
+//! `BatchRedeem`: its items, batches that are opened again, and servers and clients that end meanwhile.
+
+mod items;
+mod reopened;
+mod survives;

@@ -1,0 +1,8 @@
+//! The commands of the program, as an operator runs them.
+
+mod audit;
+mod batch_files;
+mod batch_outcomes;
+mod plan_commands;
+mod program;
+mod redemption_commands;

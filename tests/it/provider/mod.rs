@@ -1,0 +1,5 @@
+//! The provider: the client of its API, and the simulator.
+
+pub(crate) mod client;
+mod simulator;
+mod unsolicited;
