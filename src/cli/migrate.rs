@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use clap::Args;
 use secrecy::SecretString;
 
-use super::output::note;
+use super::shared::output::note;
 use crate::{config::database_url, store::Store};
 
 /// Which database to bring up to date.

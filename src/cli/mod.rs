@@ -1,4 +1,4 @@
-//! The command line: one file a command. Commands that talk to a server do so over gRPC alone, as
+//! The command line: one folder a subject. Commands that talk to a server do so over gRPC alone, as
 //! any client could.
 //!
 //! Exit codes: 0 when all is well, 1 for an error (an output that was closed or is full is one), 2 for
@@ -6,36 +6,22 @@
 //! `redemption audit` found differences.
 
 mod account;
-mod account_change;
-mod account_explain;
-mod account_import;
-mod audit;
-mod client;
-mod csv_files;
+mod batch;
 mod demo;
-#[cfg(test)]
-mod fake;
 mod migrate;
-mod output;
-mod parse;
 mod plan;
-mod plan_terms;
 mod pool;
-mod pool_drain;
-mod redeem_batch;
 mod redemption;
 mod serve;
+mod shared;
 mod simulate;
-mod stop;
-mod upload;
-mod view;
 
 use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 
-use self::stop::Stop;
+use self::shared::{output, stop::Stop};
 use crate::embedded;
 
 /// Locks accounts and redeems card codes into them, exactly once.
@@ -75,7 +61,7 @@ enum Command {
     #[command(subcommand)]
     Account(account::AccountCommand),
     /// Redeem the cards of a file; run it again with the same --batch-id to go on with the rest.
-    RedeemBatch(redeem_batch::RedeemBatchArgs),
+    RedeemBatch(batch::RedeemBatchArgs),
     /// Redemptions: list them, look at one, close one that nothing else can.
     #[command(subcommand)]
     Redemption(redemption::RedemptionCommand),
@@ -127,7 +113,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Pool(command) => Box::pin(pool::run(command, stop)).await.map(done),
         Command::Plan(command) => Box::pin(plan::run(command)).await.map(done),
         Command::Account(command) => Box::pin(account::run(command)).await.map(done),
-        Command::RedeemBatch(args) => Box::pin(redeem_batch::run(args, stop)).await,
+        Command::RedeemBatch(args) => Box::pin(batch::run(args, stop)).await,
         Command::Redemption(command) => Box::pin(redemption::run(command)).await,
     }
 }

@@ -1,6 +1,6 @@
 //! `holdfast serve`.
 
-use super::stop::Stop;
+use super::shared::stop::Stop;
 use crate::{app::App, config::ServeArgs};
 
 /// Serves until told to stop, and finishes what is under way. Told twice, it goes at once.

@@ -1,6 +1,6 @@
 //! `holdfast simulate-provider`: the provider for demonstrations, tests and load.
 
-use super::stop::Stop;
+use super::shared::stop::Stop;
 use crate::simulator::{self, SimulatorArgs};
 
 /// Serves until told to stop.

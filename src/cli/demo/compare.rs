@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use uuid::Uuid;
 
 use super::world::AccountKey;
-use crate::cli::audit::{
+use crate::cli::redemption::audit::{
     compare::{Difference, Record, State, differences},
     ours::Ours,
 };

@@ -66,7 +66,7 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
-    use crate::cli::csv_files::{AccountRow, CardRow, CsvFile};
+    use crate::cli::shared::csv_files::{AccountRow, CardRow, CsvFile};
 
     #[test]
     fn the_example_shows_what_it_is_meant_to_show() {

@@ -9,9 +9,11 @@ use super::{
 };
 use crate::{
     cli::{
-        audit::{Window, compare::Names, ours::Ours, progress::Progress, provider::read_list},
-        client::Server,
         redemption,
+        redemption::audit::{
+            Window, compare::Names, ours::Ours, progress::Progress, provider::read_list,
+        },
+        shared::client::Server,
     },
     config::ProviderArgs,
     provider::Provider,
@@ -81,7 +83,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::cli::audit::compare::State;
+    use crate::cli::redemption::audit::compare::State;
     use crate::simulator::{Simulator, SimulatorArgs};
 
     #[tokio::test]

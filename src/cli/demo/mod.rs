@@ -23,12 +23,14 @@ use self::{
     world::{POOLS, PoolPlan},
 };
 use super::{
-    account_import,
-    client::Server,
-    csv_files::{AccountRow, CsvFile},
-    output::{Sink, note},
-    redeem_batch::{Batch, CardFile, Progress, prepare, redeem},
-    stop::Stop,
+    account::import,
+    batch::{Batch, CardFile, Progress, prepare, redeem},
+    shared::{
+        client::Server,
+        csv_files::{AccountRow, CsvFile},
+        output::{Sink, note},
+        stop::Stop,
+    },
 };
 use crate::{
     config::parse_duration,
@@ -112,7 +114,7 @@ async fn show(
     let server = Server::connect(&stage.server_url).await?;
     world::prepare(&server).await?;
     for pool in POOLS {
-        let done = account_import::import(&server, &files.accounts, &pool.id()?).await?;
+        let done = import::import(&server, &files.accounts, &pool.id()?).await?;
         note(format_args!("{}: {} accounts imported", pool.pool_id, done.created));
     }
     let before = world::accounts(&server).await?;

@@ -10,13 +10,15 @@ use super::{
     world::{AccountKey, Accounts, POOLS, PoolPlan},
 };
 use crate::cli::{
-    audit::{
+    batch::Done,
+    redemption::audit::{
         compare::{Difference, Record, State},
         ours::Ours,
     },
-    output::{Format, Rows, Sink},
-    redeem_batch::Done,
-    view,
+    shared::{
+        output::{Format, Rows, Sink},
+        view,
+    },
 };
 
 /// Items by what became of them and why.

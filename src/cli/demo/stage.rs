@@ -16,7 +16,7 @@ use tokio::process::{Child, Command};
 
 use super::{files::Files, ledger};
 use crate::{
-    cli::{
+    cli::shared::{
         client::{Server, unary},
         output::note,
     },

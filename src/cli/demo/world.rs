@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    cli::client::{PAGE_SIZE, RpcError, Server, every_page, unary},
+    cli::shared::client::{PAGE_SIZE, RpcError, Server, every_page, unary},
     rpc::pb,
 };
 

@@ -1,0 +1,272 @@
+//! A batch from its opening to its summary, over as many connections as it takes.
+
+use std::{
+    error::Error as _,
+    fmt,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
+use tonic::{Code, Status};
+use tonic_types::StatusExt as _;
+
+use super::{
+    Batch, CardFile, Outcome, Progress, Tally,
+    feed::{self, Survey},
+    reasons::Reasons,
+    results::Results,
+};
+use crate::{
+    cli::shared::{
+        client::{RpcError, Server},
+        pools::pool_currency,
+        upload::upload,
+    },
+    rpc::pb::{self, batch_redeem_request, batch_redeem_response::Message},
+};
+
+/// Connections in a row that may be lost without a single new outcome.
+const MAX_LOST: u32 = 6;
+/// How long to wait before the first try to connect again. Doubled with each that fails.
+const FIRST_WAIT: Duration = Duration::from_millis(if cfg!(test) { 1 } else { 250 });
+/// The longest wait, also when the server asks for more.
+const MAX_WAIT: Duration = Duration::from_secs(10);
+/// Items that may wait to be sent. Beyond that, reading the file waits for the server.
+const READ_AHEAD: usize = 64;
+
+/// A batch of which everything was checked that can be before it is opened.
+pub(in crate::cli) struct Ready {
+    batch: Batch,
+    cards: CardFile,
+    currency: String,
+    /// What the file holds.
+    pub(super) file: Survey,
+}
+
+/// The counts of a batch, also of one that did not go through.
+#[derive(Clone, Debug)]
+pub(in crate::cli) struct Done {
+    /// What the file held.
+    pub(in crate::cli) file: Survey,
+    /// The items' outcomes.
+    pub(in crate::cli) tally: Tally,
+    /// Why they are not all plainly credited.
+    pub(super) reasons: Reasons,
+    /// How long it took, from the first opening to the summary.
+    pub(in crate::cli) took: Duration,
+}
+
+impl Done {
+    /// Whether something is left to do, for a person or for another run.
+    pub(super) fn wants_a_look(&self) -> bool {
+        self.file.bad_rows > 0 || self.tally.wants_a_look()
+    }
+
+    /// Items a second.
+    pub(in crate::cli) fn rate(&self) -> f64 {
+        // Exact up to 2^53 items.
+        self.tally.total() as f64 / self.took.as_secs_f64().max(0.001)
+    }
+}
+
+impl fmt::Display for Done {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let file = &self.file;
+        write!(
+            f,
+            "{}; {} bad rows; {:.1} s, {:.0} items/s",
+            self.tally,
+            file.bad_rows,
+            self.took.as_secs_f64(),
+            self.rate()
+        )?;
+        match file.skipped {
+            0 => Ok(()),
+            rows => write!(f, "; {rows} rows of other pools skipped"),
+        }
+    }
+}
+
+/// How one connection ended.
+enum End {
+    /// With the summary, after this many items were sent.
+    Summary(u64),
+    /// Before the summary; opening the batch again may help.
+    Lost(Status),
+}
+
+/// Checks that there is such a pool, and reads the file through, naming its bad rows.
+pub(in crate::cli) async fn prepare(
+    server: &Server,
+    batch: &Batch,
+    cards: &CardFile,
+    progress: &Progress,
+) -> anyhow::Result<Ready> {
+    let currency = pool_currency(server, &batch.pool_id).await?;
+    let file = tokio::task::block_in_place(|| feed::survey(cards, &batch.pool_id, progress))?;
+    Ok(Ready { batch: batch.clone(), cards: cards.clone(), currency, file })
+}
+
+/// Runs a batch. `each` gets every item's outcome, once; when it fails, or when `stopped` answers, the
+/// call is broken off and nothing more is begun. What is known is answered in any case, and beside it
+/// whether the batch went through.
+pub(in crate::cli) async fn redeem(
+    server: &Server,
+    ready: &Ready,
+    progress: &Progress,
+    stopped: impl Future<Output = anyhow::Error>,
+    each: impl FnMut(&Outcome) -> anyhow::Result<()>,
+) -> (Done, anyhow::Result<()>) {
+    progress.set_total(ready.file.items);
+    let begun = Instant::now();
+    let mut results = Results::default();
+    let mut each = Each { each, is_broken: false };
+    let sent = tokio::select! {
+        sent = through(server, ready, progress, &mut results, &mut each) => sent,
+        why = stopped => Err(why),
+    };
+    let known = results.len() as u64;
+    let (held, tally, reasons) = results.finish();
+    // What was held back is told even when the batch did not go through.
+    let told = if each.is_broken { Ok(()) } else { held.iter().try_for_each(|it| each.tell(it)) };
+    let done = Done { file: ready.file, tally, reasons, took: begun.elapsed() };
+    (done, sent.and_then(|sent| told.and_then(|()| check(ready, sent, known))))
+}
+
+/// Whether every row was sent, and every item that was sent has an outcome.
+fn check(ready: &Ready, sent: u64, known: u64) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        sent == ready.file.items,
+        "the file had {} items when it was read first, and {sent} when they were sent: it was changed \
+         meanwhile",
+        ready.file.items
+    );
+    anyhow::ensure!(known == sent, "{sent} items were sent, and {known} have an outcome");
+    Ok(())
+}
+
+/// What gets the outcomes, until it fails.
+struct Each<E> {
+    each: E,
+    is_broken: bool,
+}
+
+impl<E: FnMut(&Outcome) -> anyhow::Result<()>> Each<E> {
+    fn tell(&mut self, outcome: &Outcome) -> anyhow::Result<()> {
+        // A reader may be slow: the connection is kept alive meanwhile.
+        let told = tokio::task::block_in_place(|| (self.each)(outcome));
+        self.is_broken |= told.is_err();
+        told
+    }
+}
+
+/// Opens the batch until it has gone through. Answers how many items were sent.
+async fn through(
+    server: &Server,
+    ready: &Ready,
+    progress: &Progress,
+    results: &mut Results,
+    each: &mut Each<impl FnMut(&Outcome) -> anyhow::Result<()>>,
+) -> anyhow::Result<u64> {
+    let mut lost = 0;
+    loop {
+        let known = results.len();
+        let status = match once(server, ready, progress, results, each).await? {
+            End::Summary(sent) => return Ok(sent),
+            End::Lost(status) => status,
+        };
+        lost = if results.len() > known { 1 } else { lost + 1 };
+        if lost >= MAX_LOST {
+            return Err(anyhow::Error::new(RpcError(status))
+                .context(format!("the connection was lost {lost} times in a row")));
+        }
+        let wait = wait(lost, &status);
+        progress.note(format_args!(
+            "the connection was lost ({}); opening the batch again in {}",
+            status.message(),
+            humantime::format_duration(wait)
+        ));
+        tokio::time::sleep(wait).await;
+    }
+}
+
+/// One connection.
+async fn once(
+    server: &Server,
+    ready: &Ready,
+    progress: &Progress,
+    results: &mut Results,
+    each: &mut Each<impl FnMut(&Outcome) -> anyhow::Result<()>>,
+) -> anyhow::Result<End> {
+    let open = batch_redeem_request::Message::Open(ready.batch.open()?);
+    let open = pb::BatchRedeemRequest { message: Some(open) };
+    // However this function ends, the guard ends the reading of the file.
+    let (items, receive, ended) = upload(READ_AHEAD);
+    let (cards, pool) = (ready.cards.clone(), ready.batch.pool_id.clone());
+    let currency = ready.currency.clone();
+    let feed = tokio::task::spawn_blocking(move || feed::feed(&cards, &pool, &currency, &items));
+
+    let requests = tokio_stream::once(open).chain(receive);
+    let end = converse(server, requests, progress, results, each).await;
+    drop(ended);
+    let sent = feed.await.context("reading the file stopped short")?;
+    match end? {
+        Ok(()) => Ok(End::Summary(sent?)),
+        Err(status) if is_lost(&status) => Ok(End::Lost(status)),
+        Err(status) => Err(RpcError(status).into()),
+    }
+}
+
+/// The opening, and then the items.
+type Requests = tokio_stream::adapters::Chain<
+    tokio_stream::Once<pb::BatchRedeemRequest>,
+    ReceiverStream<pb::BatchRedeemRequest>,
+>;
+
+/// Takes what the server sends, up to the summary. The outer error is ours, the inner the call's.
+async fn converse(
+    server: &Server,
+    requests: Requests,
+    progress: &Progress,
+    results: &mut Results,
+    each: &mut Each<impl FnMut(&Outcome) -> anyhow::Result<()>>,
+) -> anyhow::Result<Result<(), Status>> {
+    let call = server.redemptions().batch_redeem(requests).await;
+    let mut replies = match call {
+        Ok(reply) => reply.into_inner(),
+        Err(status) => return Ok(Err(status)),
+    };
+    loop {
+        let message = match replies.message().await {
+            Ok(Some(reply)) => reply.message,
+            Ok(None) => return Ok(Err(Status::unavailable("the stream ended without a summary"))),
+            Err(status) => return Ok(Err(status)),
+        };
+        match message {
+            Some(Message::Result(result)) => {
+                if let Some(outcome) = results.note(result) {
+                    each.tell(&outcome)?;
+                }
+            }
+            Some(Message::Progress(now)) => progress.show(&now),
+            Some(Message::Summary(_)) => return Ok(Ok(())),
+            // A kind of message that a later server knows: not needed to go on.
+            None => {}
+        }
+    }
+}
+
+/// Whether opening the batch again may help: the server says so, or the connection broke. Errors
+/// that a server sent have no source; those of the connection have.
+fn is_lost(status: &Status) -> bool {
+    status.code() == Code::Unavailable
+        || status.source().is_some()
+        || status.get_details_retry_info().is_some()
+}
+
+fn wait(lost: u32, status: &Status) -> Duration {
+    let ours = FIRST_WAIT * 2_u32.saturating_pow(lost.saturating_sub(1));
+    let asked = status.get_details_retry_info().and_then(|info| info.retry_delay);
+    ours.max(asked.unwrap_or_default()).min(MAX_WAIT)
+}

@@ -1,0 +1,277 @@
+//! `holdfast redemption`: list and show redemptions, close what only a person can, and compare with
+//! the provider.
+
+pub(super) mod audit;
+
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand, ValueEnum};
+use time::OffsetDateTime;
+
+use super::shared::{
+    client::{PAGE_SIZE, RpcError, Server, ServerArgs, every_page, required, server_time, unary},
+    output::{Format, FormatArgs, Rows, Sink, after_change, record, while_read},
+    parse,
+    pools::{pool_currency, pool_names},
+    view,
+};
+use crate::{
+    domain::id::{AccountId, BatchId, Holder, PoolId, RedemptionId},
+    rpc::pb,
+};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum RedemptionCommand {
+    /// List the redemptions of a pool, or of all pools one after another, newest first.
+    List(ListArgs),
+    /// Show a redemption.
+    Show(ShowArgs),
+    /// Close a redemption that is in doubt or needs review, by the word of somebody who looked at
+    /// the provider's own records.
+    Resolve(ResolveArgs),
+    /// Compare the provider's list, or its ledger in a file, with our records, both ways, and name
+    /// every difference.
+    Audit(audit::AuditArgs),
+}
+
+#[derive(Args, Debug)]
+pub(super) struct ListArgs {
+    /// The pool. All pools, one after another, when not given.
+    #[arg(long, value_parser = parse::pool)]
+    pool: Option<PoolId>,
+    /// Only redemptions of this state; give it more than once, or with commas, for several.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    state: Vec<State>,
+    /// Only redemptions of this batch.
+    #[arg(long, value_parser = parse::batch)]
+    batch_id: Option<BatchId>,
+    /// Only redemptions into this account.
+    #[arg(long, value_parser = parse::account)]
+    account: Option<AccountId>,
+    #[command(flatten)]
+    format: FormatArgs,
+    #[command(flatten)]
+    server: ServerArgs,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct ShowArgs {
+    /// The redemption.
+    #[arg(value_parser = parse::redemption)]
+    redemption: RedemptionId,
+    /// Its pool.
+    #[arg(long, value_parser = parse::pool)]
+    pool: PoolId,
+    #[command(flatten)]
+    format: FormatArgs,
+    #[command(flatten)]
+    server: ServerArgs,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct ResolveArgs {
+    /// The redemption.
+    #[arg(value_parser = parse::redemption)]
+    redemption: RedemptionId,
+    /// Its pool.
+    #[arg(long, value_parser = parse::pool)]
+    pool: PoolId,
+    /// What the provider did.
+    #[arg(long, value_enum)]
+    outcome: Outcome,
+    /// What was credited, in minor units of the pool's currency. For succeeded, and only for it.
+    #[arg(long, value_parser = parse::amount, required_if_eq("outcome", "succeeded"))]
+    amount_minor: Option<i64>,
+    /// The provider's own name for it, if it is known.
+    #[arg(long, default_value = "")]
+    provider_ref: String,
+    /// The code is spent: trying it elsewhere is no use. For failed, and only for it.
+    #[arg(long, conflicts_with = "amount_minor")]
+    code_spent: bool,
+    /// What is recorded of the amount is wrong. Without it an outcome that contradicts the record is
+    /// refused: another amount than the provider said that it credited, or ten times the expected one.
+    #[arg(long)]
+    recorded_amount_is_wrong: bool,
+    /// Why: 1 to 1000 characters, kept for good.
+    #[arg(long)]
+    reason: String,
+    /// What was looked at: the provider's own record, a ticket, the name of a picture. 1 to 1000
+    /// characters, kept for good.
+    #[arg(long, value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    evidence: String,
+    /// Who says so: 1 to 256 characters.
+    #[arg(long, env = "USER", value_parser = parse::holder)]
+    by: Holder,
+    #[command(flatten)]
+    format: FormatArgs,
+    #[command(flatten)]
+    server: ServerArgs,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum State {
+    /// Being sent.
+    Submitted,
+    /// The outcome is being found out.
+    InDoubt,
+    /// A person decides.
+    NeedsReview,
+    /// The card was credited.
+    Succeeded,
+    /// The card was not credited.
+    Failed,
+}
+
+impl From<State> for pb::RedemptionState {
+    fn from(state: State) -> Self {
+        match state {
+            State::Submitted => Self::Submitted,
+            State::InDoubt => Self::InDoubt,
+            State::NeedsReview => Self::NeedsReview,
+            State::Succeeded => Self::Succeeded,
+            State::Failed => Self::Failed,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Outcome {
+    /// The card was credited.
+    Succeeded,
+    /// The card was not credited, and will not be.
+    Failed,
+}
+
+/// Runs one of the commands.
+pub(super) async fn run(command: RedemptionCommand) -> anyhow::Result<ExitCode> {
+    match command {
+        RedemptionCommand::List(args) => while_read(list(args)).await?,
+        RedemptionCommand::Show(args) => while_read(show(args)).await?,
+        RedemptionCommand::Resolve(args) => resolve(args).await?,
+        RedemptionCommand::Audit(args) => return while_read(audit::run(args)).await,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn list(args: ListArgs) -> anyhow::Result<()> {
+    let server = args.server.connect().await?;
+    let pools = match &args.pool {
+        Some(pool) => vec![pool.to_string()],
+        None => pool_names(&server).await?,
+    };
+    let filter = pb::ListRedemptionsRequest {
+        states: args.state.iter().map(|state| pb::RedemptionState::from(*state).into()).collect(),
+        account_id: args.account.map(|account| account.to_string()).unwrap_or_default(),
+        batch_id: args.batch_id.map(|batch| batch.to_string()).unwrap_or_default(),
+        ..Default::default()
+    };
+    let format = args.format.for_stdout();
+    let columns = match format {
+        // All of them fit on no terminal; `show` has the rest.
+        Format::Table => view::REDEMPTION_AT_A_GLANCE,
+        Format::Csv | Format::Json => view::REDEMPTION,
+    };
+    let mut rows = Rows::new(format, columns, Sink::stdout());
+    for pool_id in pools {
+        let filter = pb::ListRedemptionsRequest { pool_id, ..filter.clone() };
+        each(&server, filter, |redemption, now| {
+            let row = view::redemption(&redemption, now);
+            rows.push(&view::choose(columns, view::REDEMPTION, &row))
+        })
+        .await?;
+    }
+    rows.finish()?;
+    Ok(())
+}
+
+/// Reads all redemptions that a filter lets through, each with the time at which it was so.
+pub(super) async fn each(
+    server: &Server,
+    filter: pb::ListRedemptionsRequest,
+    mut then: impl FnMut(pb::Redemption, OffsetDateTime) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let mut redemptions = server.redemptions();
+    every_page(
+        async |page_token| {
+            let request =
+                pb::ListRedemptionsRequest { page_token, page_size: PAGE_SIZE, ..filter.clone() };
+            let reply = redemptions.list_redemptions(unary(request)).await?;
+            let now = server_time(reply.metadata());
+            let page = reply.into_inner();
+            let rows = page.redemptions.into_iter().map(|redemption| (redemption, now)).collect();
+            Ok((rows, page.next_page_token))
+        },
+        |(redemption, now)| then(redemption, now),
+    )
+    .await
+}
+
+async fn show(args: ShowArgs) -> anyhow::Result<()> {
+    let request = pb::GetRedemptionRequest {
+        pool_id: args.pool.to_string(),
+        redemption_id: args.redemption.to_string(),
+        ..Default::default()
+    };
+    let mut redemptions = args.server.connect().await?.redemptions();
+    let reply = redemptions.get_redemption(unary(request)).await.map_err(RpcError)?;
+    print(args.format, reply, |reply| reply.redemption)
+}
+
+async fn resolve(args: ResolveArgs) -> anyhow::Result<()> {
+    check(&args)?;
+    let server = args.server.connect().await?;
+    let (state, amount) = match (args.outcome, args.amount_minor) {
+        (Outcome::Succeeded, Some(amount_minor)) => {
+            let currency_code = pool_currency(&server, &args.pool).await?;
+            let amount = pb::Money { amount_minor, currency_code };
+            (pb::RedemptionState::Succeeded, Some(amount))
+        }
+        _ => (pb::RedemptionState::Failed, None),
+    };
+    let request = pb::ResolveRedemptionRequest {
+        pool_id: args.pool.to_string(),
+        redemption_id: args.redemption.to_string(),
+        state: state.into(),
+        amount,
+        provider_ref: args.provider_ref,
+        code_spent: args.code_spent,
+        reason: args.reason,
+        evidence: args.evidence,
+        resolved_by: args.by.to_string(),
+        recorded_amount_is_wrong: args.recorded_amount_is_wrong,
+    };
+    let reply = server.redemptions().resolve_redemption(unary(request)).await.map_err(RpcError)?;
+    after_change(print(args.format, reply, |reply| reply.redemption))
+}
+
+/// What the flags' own rules cannot say. Such a word is for good: nothing is guessed.
+fn check(args: &ResolveArgs) -> anyhow::Result<()> {
+    match args.outcome {
+        Outcome::Succeeded => {
+            anyhow::ensure!(
+                args.amount_minor.is_some(),
+                "--outcome succeeded needs --amount-minor"
+            );
+            anyhow::ensure!(!args.code_spent, "--code-spent is for --outcome failed");
+        }
+        Outcome::Failed => {
+            anyhow::ensure!(
+                args.amount_minor.is_none(),
+                "--amount-minor is for --outcome succeeded"
+            );
+        }
+    }
+    Ok(())
+}
+
+fn print<T>(
+    format: FormatArgs,
+    reply: tonic::Response<T>,
+    redemption: fn(T) -> Option<pb::Redemption>,
+) -> anyhow::Result<()> {
+    let now = server_time(reply.metadata());
+    let redemption = required(redemption(reply.into_inner()), "redemption")?;
+    let row = view::redemption(&redemption, now);
+    record(format.for_stdout(), view::REDEMPTION, &row, Sink::stdout())?;
+    Ok(())
+}

@@ -1,0 +1,307 @@
+//! The connection to a server, and its errors for people.
+
+use std::{error::Error, fmt, time::Duration};
+
+use anyhow::Context as _;
+use clap::Args;
+use time::{OffsetDateTime, format_description::well_known::Rfc2822};
+use tonic::{
+    Code, Request, Status,
+    metadata::MetadataMap,
+    transport::{Channel, Endpoint},
+};
+use tonic_types::{ErrorDetails, StatusExt as _};
+
+use crate::rpc::{
+    CONNECTION_WINDOW, STREAM_WINDOW,
+    pb::{
+        account_service_client::AccountServiceClient, pool_service_client::PoolServiceClient,
+        redemption_service_client::RedemptionServiceClient,
+    },
+};
+
+/// The longest that connecting may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// The longest that a call which is one message each way may take.
+const UNARY_TIMEOUT: Duration = Duration::from_secs(30);
+/// How often an idle connection is tried, so that a server which vanished is noticed in a batch.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+/// Rows asked for in one page: far below the size that a reply may have.
+pub(crate) const PAGE_SIZE: i32 = 200;
+
+/// Which server to talk to.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct ServerArgs {
+    /// The server's URL.
+    #[arg(long, env = "HOLDFAST_SERVER", default_value = "http://127.0.0.1:50051")]
+    server: String,
+}
+
+impl ServerArgs {
+    /// Connects.
+    pub(crate) async fn connect(&self) -> anyhow::Result<Server> {
+        Server::connect(&self.server).await
+    }
+}
+
+/// A connection to a server. Its clients are cheap to make, and share it.
+#[derive(Clone, Debug)]
+pub(crate) struct Server(Channel);
+
+impl Server {
+    /// Connects to a URL.
+    pub(crate) async fn connect(url: &str) -> anyhow::Result<Self> {
+        let endpoint = endpoint(url)?;
+        let channel = endpoint.connect().await.with_context(|| {
+            format!("no server answers at {url}: start one with `holdfast serve`, or name another with --server")
+        })?;
+        Ok(Self(channel))
+    }
+
+    /// Pools and plans.
+    pub(crate) fn pools(&self) -> PoolServiceClient<Channel> {
+        PoolServiceClient::new(self.0.clone())
+    }
+
+    /// Accounts.
+    pub(crate) fn accounts(&self) -> AccountServiceClient<Channel> {
+        AccountServiceClient::new(self.0.clone())
+    }
+
+    /// Redemptions.
+    pub(crate) fn redemptions(&self) -> RedemptionServiceClient<Channel> {
+        RedemptionServiceClient::new(self.0.clone())
+    }
+}
+
+fn endpoint(url: &str) -> anyhow::Result<Endpoint> {
+    anyhow::ensure!(
+        url.starts_with("http://"),
+        "{url} is not a URL such as http://127.0.0.1:50051 (TLS is ended by a proxy in front of the server)"
+    );
+    let endpoint = Endpoint::from_shared(url.to_owned())
+        .with_context(|| format!("{url} is not a URL such as http://127.0.0.1:50051"))?;
+    Ok(endpoint
+        .connect_timeout(CONNECT_TIMEOUT)
+        .tcp_nodelay(true)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .http2_keep_alive_interval(KEEP_ALIVE)
+        .keep_alive_timeout(KEEP_ALIVE)
+        .keep_alive_while_idle(true))
+}
+
+/// A request with the deadline of a call that is one message each way.
+pub(crate) fn unary<T>(message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    request.set_timeout(UNARY_TIMEOUT);
+    request
+}
+
+/// When a reply was written, by the server's clock; by this machine's, when a proxy in between took
+/// that out. To show how long ago something was, to the second; nothing is decided by it.
+pub(crate) fn server_time(metadata: &MetadataMap) -> OffsetDateTime {
+    let date = metadata.get("date").and_then(|date| date.to_str().ok());
+    let date = date.and_then(|date| OffsetDateTime::parse(date, &Rfc2822).ok());
+    date.unwrap_or_else(OffsetDateTime::now_utc)
+}
+
+/// Reads every page of a list: `fetch` gets a page's token and answers with its rows and the next
+/// page's token, `each` gets every row.
+pub(crate) async fn every_page<T>(
+    mut fetch: impl AsyncFnMut(String) -> Result<(Vec<T>, String), Status>,
+    mut each: impl FnMut(T) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let mut token = String::new();
+    loop {
+        let (rows, next) = fetch(token).await.map_err(RpcError)?;
+        rows.into_iter().try_for_each(&mut each)?;
+        if next.is_empty() {
+            return Ok(());
+        }
+        token = next;
+    }
+}
+
+/// What a reply must carry.
+pub(crate) fn required<T>(field: Option<T>, name: &str) -> anyhow::Result<T> {
+    field.with_context(|| {
+        format!("the server's reply has no {name}: is it a Holdfast server of this version?")
+    })
+}
+
+/// An error inside a message, as the error that a call would have had.
+pub(crate) fn status_of(error: &tonic_types::Status) -> Status {
+    // A call carries this very message as its details.
+    let details = prost::Message::encode_to_vec(error).into();
+    Status::with_details(error.code.into(), &error.message, details)
+}
+
+/// The reason that an error names; empty when it names none.
+pub(crate) fn reason_of(status: &Status) -> String {
+    status.get_details_error_info().map(|info| info.reason).unwrap_or_default()
+}
+
+/// A server's refusal, told with all that it carries.
+#[derive(Debug)]
+pub(crate) struct RpcError(pub(crate) Status);
+
+impl From<Status> for RpcError {
+    fn from(status: Status) -> Self {
+        Self(status)
+    }
+}
+
+impl Error for RpcError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.0.source()
+    }
+}
+
+impl fmt::Display for RpcError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", code_name(self.0.code()), self.0.message())?;
+        let details = self.0.get_error_details();
+        if let Some(info) = details.error_info() {
+            write!(f, "\n  reason: {}", info.reason)?;
+            let mut metadata: Vec<_> = info.metadata.iter().collect();
+            metadata.sort();
+            for (key, value) in metadata {
+                write!(f, "\n  {key}: {value}")?;
+            }
+        }
+        for violation in details.bad_request().into_iter().flat_map(|it| &it.field_violations) {
+            write!(f, "\n  field {}: {}", violation.field, violation.description)?;
+        }
+        if let Some(resource) = details.resource_info() {
+            write!(f, "\n  {}: {}", resource.resource_type, resource.resource_name)?;
+        }
+        match next_step(self.0.code(), &details) {
+            Some(step) => write!(f, "\n  next: {step}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What helps, where that is known.
+fn next_step(code: Code, details: &ErrorDetails) -> Option<String> {
+    if let Some(delay) = details.retry_info().and_then(|info| info.retry_delay) {
+        return Some(format!("try again in {}", humantime::format_duration(delay)));
+    }
+    let step = match details.error_info().map_or("", |info| info.reason.as_str()) {
+        "POOL_NOT_FOUND" => {
+            "`holdfast pool list` shows the pools, `holdfast pool create` makes one"
+        }
+        "PLAN_NOT_FOUND" => {
+            "`holdfast plan list` shows the pool's plans, `holdfast plan create` makes one"
+        }
+        "ACCOUNT_NOT_FOUND" => "`holdfast account list` shows the pool's accounts",
+        "REDEMPTION_NOT_FOUND" => "`holdfast redemption list` shows the pool's redemptions",
+        "POOL_PAUSED" | "POOL_DRAINING" => "`holdfast pool resume` ends a pause and a drain",
+        "ACCOUNT_PAUSED" => "`holdfast account resume` ends the pause",
+        "PLAN_IN_USE" => "`holdfast account list --plan` shows its accounts",
+        "AMOUNT_DOES_NOT_FIT" => "`holdfast plan show` shows what the plan takes",
+        "NO_ACCOUNT_AVAILABLE" => {
+            "`holdfast account explain` tells why each account was passed over"
+        }
+        "REDEMPTION_OPEN" => "wait until it is settled: `holdfast redemption show`",
+        "" if code == Code::Unavailable => "see whether the server still runs, then try again",
+        "" if code == Code::Unimplemented => {
+            "see whether --server names a Holdfast server of this version"
+        }
+        _ => return None,
+    };
+    Some(step.to_owned())
+}
+
+/// A code as the specification of gRPC writes it.
+pub(crate) fn code_name(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "CANCELLED",
+        Code::Unknown => "UNKNOWN",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::Internal => "INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
+    }
+}
+
+/// A duration as the contract has it.
+pub(in crate::cli) fn wire(
+    span: Option<Duration>,
+) -> anyhow::Result<Option<prost_types::Duration>> {
+    Ok(span.map(prost_types::Duration::try_from).transpose()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_told_with_its_reason_its_fields_and_the_next_step() {
+        let mut details = ErrorDetails::new();
+        details
+            .set_error_info("POOL_NOT_FOUND", "holdfast", [("pool_id".into(), "p".into())])
+            .add_bad_request_violation("plan.target", "must be more than 0");
+        let status =
+            Status::with_error_details(Code::NotFound, "there is no pool p", details.clone());
+        assert_eq!(
+            RpcError(status).to_string(),
+            "NOT_FOUND: there is no pool p\n  reason: POOL_NOT_FOUND\n  pool_id: p\n  \
+             field plan.target: must be more than 0\n  next: `holdfast pool list` shows the pools, \
+             `holdfast pool create` makes one"
+        );
+        details.set_retry_info(Some(Duration::from_millis(1500)));
+        let status = Status::with_error_details(Code::Unavailable, "later", details);
+        assert!(RpcError(status).to_string().ends_with("next: try again in 1s 500ms"));
+    }
+
+    #[test]
+    fn the_servers_clock_is_taken_before_ones_own() {
+        let mut metadata = MetadataMap::new();
+        metadata.insert("date", "Sun, 06 Nov 1994 08:49:37 GMT".parse().unwrap());
+        assert_eq!(server_time(&metadata).unix_timestamp(), 784_111_777);
+        let before = OffsetDateTime::now_utc();
+        metadata.insert("date", "yesterday".parse().unwrap());
+        assert!(server_time(&metadata) >= before);
+        assert!(server_time(&MetadataMap::new()) >= before);
+    }
+
+    #[tokio::test]
+    async fn every_page_is_read_to_the_last() {
+        let mut seen = Vec::new();
+        every_page(
+            async |token: String| match token.as_str() {
+                "" => Ok((vec![1, 2], "b".to_owned())),
+                "b" => Ok((vec![3], String::new())),
+                _ => Err(Status::internal("no such page")),
+            },
+            |row| {
+                seen.push(row);
+                Ok(())
+            },
+        )
+        .await
+        .unwrap();
+        assert_eq!(seen, [1, 2, 3]);
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_not_there_is_named_with_what_to_do() {
+        for url in ["https://x", "localhost:1", "http://127.0.0.1:1"] {
+            let error = Server::connect(url).await.unwrap_err().to_string();
+            assert!(error.contains(url), "{error}");
+        }
+    }
+}

@@ -1,0 +1,12 @@
+//! What commands share: the client of the server, input files, output, and how long a command runs.
+
+pub(in crate::cli) mod client;
+pub(in crate::cli) mod csv_files;
+#[cfg(test)]
+pub(in crate::cli) mod fake;
+pub(in crate::cli) mod output;
+pub(in crate::cli) mod parse;
+pub(in crate::cli) mod pools;
+pub(in crate::cli) mod stop;
+pub(in crate::cli) mod upload;
+pub(in crate::cli) mod view;
