@@ -1,13 +1,6 @@
 //! The contract's paths, but for the one that redeems: see `redeem`.
 
-use std::{
-    future::pending,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
@@ -23,77 +16,19 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio::time::sleep;
 
 use super::{
-    SimulatorArgs,
-    book::{Book, Entry, Place},
+    book::{Entry, Place},
     cards::code_sha256,
     cut::Connection,
-    faults::{Faults, Injector},
-    ledger::{Ledger, NotDurable, Row, State},
+    ledger::{NotDurable, State},
     redeem,
+    reply::{Reply, problem, redemption},
+    shared::{Shared, lock},
 };
 
 /// The longest request that is read, in bytes.
 const MAX_REQUEST_BYTES: usize = 64 * 1024;
 /// Redemptions on a page.
 const PAGE: usize = 1000;
-/// What all requests share.
-pub(super) struct Shared {
-    pub(super) ledger: Arc<Ledger>,
-    pub(super) book: Mutex<Book>,
-    pub(super) injector: Mutex<Injector>,
-    inquiries: AtomicU64,
-    looks_up: bool,
-    cancels: bool,
-    visibility_lag: Duration,
-    pub(super) tells_codes: bool,
-}
-
-impl Shared {
-    /// Reads the ledger back. What was under way goes on.
-    pub(super) fn open(args: &SimulatorArgs) -> anyhow::Result<Arc<Self>> {
-        let injector = Injector::new(args.faults.clone(), args.fault_seed)?;
-        let (ledger, rows) = Ledger::open(&args.ledger)?;
-        let ledger = Arc::new(ledger);
-        let book = Book::open(args, ledger.clone(), rows)?;
-        let under_way = book.processing();
-        let shared = Arc::new(Self {
-            ledger,
-            book: Mutex::new(book),
-            injector: Mutex::new(injector),
-            inquiries: AtomicU64::new(0),
-            looks_up: args.looks_up,
-            cancels: args.cancels,
-            visibility_lag: args.visibility_lag,
-            tells_codes: args.tells_codes,
-        });
-        for key in under_way {
-            shared.clone().finish_later(key);
-        }
-        Ok(shared)
-    }
-
-    pub(super) fn set_faults(&self, faults: Faults) -> anyhow::Result<()> {
-        lock(&self.injector).set(faults)
-    }
-
-    /// How many inquiries have come.
-    pub(super) fn inquiries(&self) -> u64 {
-        self.inquiries.load(Ordering::Relaxed)
-    }
-
-    pub(super) fn finish_later(self: Arc<Self>, key: String) {
-        let time = lock(&self.injector).faults().processing_time;
-        tokio::spawn(async move {
-            sleep(time).await;
-            lock(&self.book).finish(&key);
-        });
-    }
-}
-
-/// A panic while the lock was held leaves nothing half done that matters more than going on.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// The paths.
 pub(super) fn router(shared: Arc<Shared>) -> Router {
@@ -106,59 +41,6 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         .route("/faults", get(show_faults).put(put_faults))
         .layer(DefaultBodyLimit::max(MAX_REQUEST_BYTES))
         .with_state(shared)
-}
-
-/// What a request comes to.
-pub(super) enum Reply {
-    Answer(Response),
-    /// No answer, and the connection is gone.
-    Cut,
-    /// No answer.
-    Stall,
-}
-
-impl From<NotDurable> for Reply {
-    fn from(_: NotDurable) -> Self {
-        Self::Cut
-    }
-}
-
-impl Reply {
-    pub(super) async fn give(self, connection: &Connection) -> Response {
-        match self {
-            Self::Answer(response) => response,
-            Self::Stall => pending().await,
-            Self::Cut => {
-                connection.cut();
-                // Never written: the connection fails first.
-                StatusCode::INTERNAL_SERVER_ERROR.into_response()
-            }
-        }
-    }
-}
-
-/// A redemption as the contract has it.
-pub(super) fn redemption(shared: &Shared, row: &Row) -> Value {
-    let mut body = json!({
-        "key": row.key,
-        "provider_ref": row.provider_ref,
-        "state": row.state,
-        "amount_minor": row.amount_minor,
-        "currency_code": row.currency_code,
-        "account_ref": row.account_ref,
-    });
-    if let Some(balance) = row.balance_minor {
-        body["balance_minor"] = balance.into();
-    }
-    if let Some(failure) = &row.failure {
-        body["failure"] = json!(failure);
-    }
-    if row.state == State::Processing {
-        let time = lock(&shared.injector).faults().processing_time;
-        let poll = (time / 3).clamp(Duration::from_millis(10), Duration::from_secs(1));
-        body["poll_after_ms"] = json!(poll.as_millis() as u64);
-    }
-    body
 }
 
 /// What is known of a key, once it is on disk.
@@ -223,7 +105,7 @@ async fn inquire(Shares(shared): Shares<Arc<Shared>>, body: Bytes) -> Response {
     let Ok(request) = serde_json::from_slice::<InquireRequest>(&body) else {
         return problem(StatusCode::BAD_REQUEST, "BAD_REQUEST", "the body is not an inquiry");
     };
-    shared.inquiries.fetch_add(1, Ordering::Relaxed);
+    shared.count_inquiry();
     let (latency, fails) = lock(&shared.injector).of_inquiry();
     sleep(latency).await;
     if fails {
@@ -318,8 +200,4 @@ async fn put_faults(Shares(shared): Shares<Arc<Shared>>, body: Bytes) -> Respons
         Ok(()) => show_faults(Shares(shared)).await,
         Err(error) => problem(StatusCode::BAD_REQUEST, "BAD_REQUEST", &error.to_string()),
     }
-}
-
-pub(super) fn problem(status: StatusCode, error: &str, message: &str) -> Response {
-    (status, Json(json!({"error": error, "message": message}))).into_response()
 }

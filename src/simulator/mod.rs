@@ -7,6 +7,7 @@
 //! |---|---|
 //! | `http` | the contract's paths |
 //! | `redeem` | the path that redeems, and where a fault strikes |
+//! | `reply`, `shared` | what is answered, and what all requests share |
 //! | `book` | what was asked, and what came of it: the provider's rules |
 //! | `ledger` | the book on disk: synced before anything is answered |
 //! | `cards` | which codes are worth what |
@@ -21,6 +22,8 @@ pub mod faults;
 mod http;
 pub mod ledger;
 mod redeem;
+mod reply;
+mod shared;
 
 use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -33,7 +36,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 pub use args::SimulatorArgs;
-use http::Shared;
+use shared::Shared;
 
 use crate::listener::address::warn_when_reachable;
 

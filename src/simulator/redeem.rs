@@ -20,8 +20,9 @@ use super::{
     cards::code_sha256,
     cut::Connection,
     faults::Fault,
-    http::{Reply, Shared, lock, problem, redemption},
     ledger::{NotDurable, Row, State},
+    reply::{Reply, problem, redemption},
+    shared::{Shared, lock},
 };
 
 /// How long a caller that was told to come later is told to wait.

@@ -15,6 +15,7 @@
 
 mod advice;
 mod feed;
+mod outcome;
 mod progress;
 mod reasons;
 mod results;
@@ -36,8 +37,8 @@ use tonic::Code;
 
 pub(super) use self::{
     feed::CardFile,
+    outcome::Outcome,
     progress::Progress,
-    results::Outcome,
     session::{Done, prepare, redeem},
     tally::Tally,
 };
@@ -164,7 +165,7 @@ pub(super) async fn run(
         None => (args.format.for_stdout(), (Sink::stdout(), None)),
     };
     let interrupted = on_stop(stop()?, draft.as_ref().map(Draft::path));
-    let mut rows = Rows::new(format, results::COLUMNS, sink);
+    let mut rows = Rows::new(format, outcome::COLUMNS, sink);
     let closed = rows.closed();
     let stopped = async {
         tokio::select! {

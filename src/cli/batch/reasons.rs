@@ -3,7 +3,10 @@
 
 use std::collections::BTreeMap;
 
-use super::{Batch, Outcome, advice, tally::Standing};
+use super::{
+    Batch, advice,
+    outcome::{Outcome, Standing},
+};
 use crate::cli::shared::output::printable;
 
 /// Reasons that are counted one by one. A provider may have any number of them.
@@ -118,6 +121,7 @@ fn line(key: &Key, group: &Group, batch: &Batch) -> String {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "errors as a server makes them")]
 mod tests {
     use tonic::{Code, Status};
     use tonic_types::{ErrorDetails, StatusExt as _};

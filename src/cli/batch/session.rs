@@ -240,7 +240,7 @@ async fn converse(
     loop {
         let message = match replies.message().await {
             Ok(Some(reply)) => reply.message,
-            Ok(None) => return Ok(Err(Status::unavailable("the stream ended without a summary"))),
+            Ok(None) => return Ok(Err(ended_early())),
             Err(status) => return Ok(Err(status)),
         };
         match message {
@@ -269,4 +269,10 @@ fn wait(lost: u32, status: &Status) -> Duration {
     let ours = FIRST_WAIT * 2_u32.saturating_pow(lost.saturating_sub(1));
     let asked = status.get_details_retry_info().and_then(|info| info.retry_delay);
     ours.max(asked.unwrap_or_default()).min(MAX_WAIT)
+}
+
+/// A stream that ends without a summary is one that was cut off.
+#[expect(clippy::disallowed_methods, reason = "no server made it")]
+fn ended_early() -> Status {
+    Status::unavailable("the stream ended without a summary")
 }

@@ -1,29 +1,8 @@
-//! What outcomes mean, and counts of them.
+//! Counts of outcomes.
 
 use std::fmt;
 
-use super::Outcome;
-
-/// What an outcome means for who runs the batch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Standing {
-    /// The card was credited.
-    Credited,
-    /// The card was credited, with another amount than was expected.
-    OtherAmount,
-    /// The card was refused, or is spent: trying it again is no use.
-    Refused,
-    /// The card was not credited for a reason that does not lie with it, and its code is not spent.
-    Unspent,
-    /// Not known yet.
-    InDoubt,
-    /// A person must find it out.
-    NeedsReview,
-    /// Not begun, as far as the server knows.
-    Rejected,
-    /// Not begun, because the card was credited for another request.
-    RedeemedAlready,
-}
+use super::outcome::{Outcome, Standing};
 
 /// Counts of outcomes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

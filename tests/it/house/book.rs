@@ -8,7 +8,7 @@ use std::{
 
 use clap::{Arg, Command, CommandFactory as _};
 
-use super::layering::collect;
+use super::collect;
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
