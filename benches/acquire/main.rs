@@ -8,6 +8,12 @@
 //!
 //! `cargo bench --bench acquire -- [--rounds N] [--explain]`
 
+#![allow(
+    clippy::disallowed_macros,
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "the rules are for the program: a benchmark has statements and servers of its own"
+)]
 #![allow(clippy::unwrap_used, reason = "a panic is how a benchmark fails that cannot go on")]
 #![allow(clippy::print_stdout, reason = "what it prints is what it is for")]
 

@@ -4,6 +4,8 @@
 //! or `ResourceInfo` where it fits. Its block of headers is bounded, whatever the request held
 //! ([`trailers`]).
 
+#![expect(clippy::disallowed_methods, reason = "this is the table that makes errors")]
+
 mod trailers;
 
 use std::{collections::HashMap, time::Duration};

@@ -16,6 +16,12 @@
 //! The same seed throws the same dice: the same faults in the same order, the same codes in the same
 //! batches. When each falls into the work is up to the machine.
 
+#![allow(
+    clippy::disallowed_macros,
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "the rules are for the program: tests look into the database, and play servers and clients"
+)]
 #![allow(clippy::unwrap_used, reason = "a panic is how a soak fails that cannot go on")]
 #![allow(dead_code, reason = "the support is the other tests', who use all of it")]
 #![allow(clippy::print_stdout, reason = "what it prints is what it is for")]

@@ -17,6 +17,13 @@
 //! | `process`, `postgres`, `ground`, `machine` | what it all stands on |
 //! | `report/` | the table, the JSON, the plots |
 
+#![allow(
+    clippy::disallowed_macros,
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "the rules are for the program: a benchmark has statements and servers of its own"
+)]
+
 mod args;
 mod counters;
 mod figures;

@@ -131,6 +131,7 @@ pub(crate) fn required<T>(field: Option<T>, name: &str) -> anyhow::Result<T> {
 }
 
 /// An error inside a message, as the error that a call would have had.
+#[expect(clippy::disallowed_methods, reason = "the server made it")]
 pub(crate) fn status_of(error: &tonic_types::Status) -> Status {
     // A call carries this very message as its details.
     let details = prost::Message::encode_to_vec(error).into();
@@ -245,6 +246,7 @@ pub(in crate::cli) fn wire(
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "errors as a server makes them")]
 mod tests {
     use super::*;
 

@@ -1,6 +1,8 @@
 //! A server for tests of the commands: every card is good, every account but the third is new, and
 //! batches lose their connection as often as they are told to.
 
+#![expect(clippy::disallowed_methods, reason = "it is a server that makes its own errors")]
+
 use std::{
     pin::Pin,
     sync::{

@@ -245,21 +245,12 @@ fn an_update_repeats_the_guard_of_the_rows_that_were_locked_for_it() {
 }
 
 #[test]
-fn every_statement_stands_in_its_file_and_every_file_is_used() {
+fn every_file_of_a_statement_is_used() {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut code = String::new();
     read_sources(&source, &mut code);
     for name in statements().keys() {
         assert!(code.contains(&format!("src/store/sql/{name}.sql")), "{name}.sql is not used");
-    }
-    for inline in ["sqlx::query(", "sqlx::query!(", "query_as!(", "raw_sql(", "query_scalar!("] {
-        let stray = code.lines().find(|line| {
-            line.contains(inline) && !line.contains("query_file") && !line.trim().starts_with("//")
-        });
-        assert_eq!(stray, None, "a statement that is not in src/store/sql");
-    }
-    for transaction in [".begin().await", "begin_with(", "Transaction<"] {
-        assert!(!code.contains(transaction), "an interactive transaction: {transaction}");
     }
 }
 
