@@ -48,7 +48,7 @@ set_up_node() {
 
 set_up_graphile_worker() {
     place=$dir/graphile-worker
-    list=benches/bench/graphile/package.json
+    list=crates/bench/graphile/package.json
     [ -d "$place/node_modules/graphile-worker" ] && cmp -s "$list" "$place/package.json" && return
     if set_up_node; then
         say "installing graphile-worker"

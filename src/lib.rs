@@ -13,7 +13,6 @@ pub mod secret_file;
 
 pub mod embedded;
 pub mod provider;
-pub mod simulator;
 pub mod store;
 
 pub mod service;
@@ -30,3 +29,6 @@ pub mod shutdown;
 pub mod app;
 
 pub mod cli;
+
+/// The provider that the tests play against.
+pub use holdfast_simulator as simulator;

@@ -22,7 +22,7 @@ use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 
 use self::shared::{output, stop::Stop};
-use crate::embedded;
+use crate::{embedded, listener::address::parse_address};
 
 /// Locks accounts and redeems card codes into them, exactly once.
 #[derive(Debug, Parser)]
@@ -50,7 +50,8 @@ enum Command {
     /// Show the whole thing on one machine: Postgres, a provider, the server, batches, a report.
     Demo(demo::DemoArgs),
     /// Serve the provider's contract with cards, a ledger and faults of its own, to try things on.
-    SimulateProvider(crate::simulator::SimulatorArgs),
+    #[command(mut_arg("listen", |arg| arg.value_parser(parse_address)))]
+    SimulateProvider(holdfast_simulator::SimulatorArgs),
     /// Pools: sets of interchangeable accounts of one provider.
     #[command(subcommand)]
     Pool(pool::PoolCommand),

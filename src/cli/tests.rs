@@ -18,8 +18,15 @@ fn every_flag_of_serve_has_a_variable() {
 }
 
 #[test]
+fn an_address_that_the_simulator_cannot_read_is_answered_with_how_to_write_one() {
+    let words = ["holdfast", "simulate-provider", "--ledger=l", "--listen=localhost:50080"];
+    let error = Cli::try_parse_from(words).unwrap_err().to_string();
+    assert!(error.contains("127.0.0.1:50051"), "{error}");
+}
+
+#[test]
 fn every_flag_of_the_simulator_has_a_variable() {
-    let simulator = crate::simulator::SimulatorArgs::augment_args(clap::Command::new("s"));
+    let simulator = holdfast_simulator::SimulatorArgs::augment_args(clap::Command::new("s"));
     for flag in simulator.get_arguments() {
         let variable = flag.get_env().map(|name| name.to_string_lossy().into_owned());
         let name = flag.get_long().unwrap_or_default().replace('-', "_").to_uppercase();

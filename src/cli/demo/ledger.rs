@@ -84,7 +84,7 @@ mod tests {
 
     use super::*;
     use crate::cli::redemption::audit::compare::State;
-    use crate::simulator::{Simulator, SimulatorArgs};
+    use holdfast_simulator::{Simulator, SimulatorArgs};
 
     #[tokio::test]
     async fn the_provider_lists_what_it_did_with_the_example_cards() {

@@ -240,7 +240,7 @@ mod tests {
 
     #[test]
     fn the_provider_is_given_flags_that_it_has() {
-        let simulator = crate::simulator::SimulatorArgs::augment_args(clap::Command::new("s"));
+        let simulator = holdfast_simulator::SimulatorArgs::augment_args(clap::Command::new("s"));
         let words = ["s", "--ledger=l"].into_iter().chain(FAULTS.iter().copied());
         assert!(simulator.try_get_matches_from(words).is_ok());
     }

@@ -3,7 +3,7 @@
 use super::imports::{Edges, Modules};
 
 /// Each module, and those that it may use.
-const MAY_USE: [(&str, &[&str]); 19] = [
+const MAY_USE: [(&str, &[&str]); 18] = [
     ("domain", &[]),
     ("config", &["domain", "listener", "secret_file"]),
     ("failpoints", &[]),
@@ -12,7 +12,6 @@ const MAY_USE: [(&str, &[&str]); 19] = [
     ("secret_file", &[]),
     ("embedded", &["secret_file"]),
     ("provider", &["domain", "config", "failpoints", "secret_file"]),
-    ("simulator", &["config", "domain", "listener"]),
     ("store", &["domain", "failpoints", "admission"]),
     ("service", &["domain", "failpoints", "admission", "secret", "provider", "store"]),
     ("rpc", &["domain", "admission", "service", "store"]),
@@ -46,9 +45,9 @@ const MAY_USE: [(&str, &[&str]); 19] = [
             "config",
             "domain",
             "embedded",
+            "listener",
             "provider",
             "rpc",
-            "simulator",
             "store",
             "telemetry",
         ],
@@ -62,7 +61,7 @@ const KNOWN_TO: [(&str, &[&str]); 7] = [
     ("prost", &["rpc", "cli"]),
     ("httparse", &["provider"]),
     ("tokio_rustls", &["provider"]),
-    ("axum", &["admin", "simulator"]),
+    ("axum", &["admin"]),
     (
         "tokio",
         &[
@@ -78,7 +77,6 @@ const KNOWN_TO: [(&str, &[&str]); 7] = [
             "rpc",
             "service",
             "shutdown",
-            "simulator",
             "store",
             "telemetry",
         ],

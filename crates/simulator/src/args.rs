@@ -7,15 +7,15 @@ use std::{
 };
 
 use clap::{ArgAction, Args};
+use humantime::parse_duration;
 
 use super::faults::Faults;
-use crate::{config::parse_duration, listener::address::parse_address};
 
 /// Settings of `holdfast simulate-provider`.
 #[derive(Args, Clone, Debug)]
 pub struct SimulatorArgs {
     /// The address that the provider's contract is served on, over HTTP.
-    #[arg(long, env = "HOLDFAST_SIMULATOR_LISTEN", default_value = "127.0.0.1:50080", value_parser = parse_address)]
+    #[arg(long, env = "HOLDFAST_SIMULATOR_LISTEN", default_value = "127.0.0.1:50080")]
     pub listen: SocketAddr,
 
     /// The file that redemptions are kept in: JSON lines, synced before they are answered. Made if

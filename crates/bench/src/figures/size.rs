@@ -10,7 +10,7 @@ use crate::{args::Args, goals::Row, ground::Ground, postgres, report::progress};
 // The pools of `cargo bench --bench acquire`: of a hundred accounts one is free, and of twenty of those one
 // takes the card.
 #[allow(dead_code, clippy::unwrap_used, reason = "they belong to another benchmark")]
-#[path = "../../../acquire/pools.rs"]
+#[path = "../../../../benches/acquire/pools.rs"]
 mod pools;
 
 const SMALL: i64 = 1_000;

@@ -1,7 +1,7 @@
-//! The provider for demonstrations, tests and load: the contract of `provider`, served over real
+//! A provider for demonstrations, tests and load: the contract that Holdfast calls, served over real
 //! HTTP by an independent implementation, with a durable ledger and faults on demand.
 //!
-//! It shares no code with `provider`, so that a mistake in one shows as a difference to the other.
+//! It shares no code with Holdfast, so that a mistake in one shows as a difference to the other.
 //!
 //! | file | what |
 //! |---|---|
@@ -38,11 +38,6 @@ use tokio_util::sync::CancellationToken;
 pub use args::SimulatorArgs;
 use shared::Shared;
 
-use crate::listener::address::warn_when_reachable;
-
-/// What anyone can do who reaches its address: nobody is asked who they are.
-const ANYONE_CAN: &str = "redeem and cancel cards, read the ledger, and change which faults it has";
-
 /// How long requests under way may take when the simulator stops.
 const DRAIN: Duration = Duration::from_secs(2);
 /// How many connections may wait to be accepted; the kernel may allow fewer. Thousands of callers may
@@ -61,21 +56,6 @@ pub struct Simulator {
     server: JoinHandle<()>,
 }
 
-/// Serves until `shutdown`, or until the ledger cannot be written, which is an error.
-pub async fn run(args: SimulatorArgs, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
-    let simulator = Simulator::start(&args).await?;
-    tracing::info!(address = %simulator.addr, ledger = %args.ledger.display(), "simulating the provider");
-    let failed = tokio::select! {
-        () = shutdown => None,
-        why = simulator.shared.ledger.failure() => Some(why),
-    };
-    simulator.stop().await?;
-    match failed {
-        Some(why) => bail!("the ledger cannot be written: {why}"),
-        None => Ok(()),
-    }
-}
-
 impl Simulator {
     /// Reads the ledger back, binds, and serves from its own task.
     pub async fn start(args: &SimulatorArgs) -> anyhow::Result<Self> {
@@ -83,12 +63,6 @@ impl Simulator {
         let listener = listen(args.listen)
             .with_context(|| format!("the simulator cannot listen on {}", args.listen))?;
         let addr = listener.local_addr().context("the simulator's address cannot be read")?;
-        warn_when_reachable(
-            addr,
-            "the simulated provider",
-            "HOLDFAST_SIMULATOR_LISTEN",
-            ANYONE_CAN,
-        );
         let (stopping, cut) = (CancellationToken::new(), CancellationToken::new());
         let service =
             http::router(shared.clone()).into_make_service_with_connect_info::<cut::Connection>();
@@ -107,9 +81,22 @@ impl Simulator {
         self.addr
     }
 
-    /// The base URL to give to `provider`.
+    /// The base URL to give to Holdfast.
     pub fn url(&self) -> String {
         format!("http://{}", self.addr)
+    }
+
+    /// Serves until `shutdown`, or until the ledger cannot be written, which is an error.
+    pub async fn run_until(self, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
+        let failed = tokio::select! {
+            () = shutdown => None,
+            why = self.shared.ledger.failure() => Some(why),
+        };
+        self.stop().await?;
+        match failed {
+            Some(why) => bail!("the ledger cannot be written: {why}"),
+            None => Ok(()),
+        }
     }
 
     /// What goes wrong from now on.

@@ -3,10 +3,9 @@
 use std::{fmt, str::FromStr, time::Duration};
 
 use clap::Args;
+use humantime::parse_duration;
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use serde::{Deserialize, Serialize};
-
-use crate::config::parse_duration;
 
 /// What goes wrong. The percentages are of the requests for a redemption; one request meets at most
 /// one of them, so together they are at most 100.
@@ -211,7 +210,8 @@ impl FromStr for Latency {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let (min, max) = text.split_once("..").unwrap_or((text, text));
-        let (min, max) = (parse_duration(min)?, parse_duration(max)?);
+        let read = |text| parse_duration(text).map_err(|error| error.to_string());
+        let (min, max) = (read(min)?, read(max)?);
         if min > max {
             return Err("a range is written from the shorter to the longer".to_owned());
         }
@@ -243,6 +243,7 @@ impl fmt::Display for Latency {
 mod duration_text {
     use std::time::Duration;
 
+    use humantime::parse_duration;
     use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
 
     pub(super) fn serialize<S: Serializer>(time: &Duration, to: S) -> Result<S::Ok, S::Error> {
@@ -250,7 +251,7 @@ mod duration_text {
     }
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
-        crate::config::parse_duration(&String::deserialize(from)?).map_err(D::Error::custom)
+        parse_duration(&String::deserialize(from)?).map_err(D::Error::custom)
     }
 }
 
