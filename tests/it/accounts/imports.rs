@@ -22,7 +22,7 @@ async fn import(
 }
 
 #[tokio::test]
-async fn bad_accounts_of_an_import_are_named_and_the_others_are_created() {
+async fn import_accounts_names_the_bad_ones_and_creates_the_others() {
     let world = World::start().await;
     let mut clients = world.clients(0).await;
     clients.create_account("there", |_| {}).await;
@@ -68,7 +68,7 @@ async fn bad_accounts_of_an_import_are_named_and_the_others_are_created() {
 }
 
 #[tokio::test]
-async fn an_import_names_its_first_thousand_failures_in_their_order() {
+async fn import_accounts_names_its_first_thousand_failures_in_their_order() {
     let world = World::start().await;
     let mut clients = world.clients(0).await;
     clients.create_account("there", |_| {}).await;
@@ -81,7 +81,7 @@ async fn an_import_names_its_first_thousand_failures_in_their_order() {
 }
 
 #[tokio::test]
-async fn an_import_into_no_pool_is_refused_and_one_of_nothing_is_not() {
+async fn import_accounts_into_no_pool_is_refused_and_one_of_nothing_is_not() {
     let world = World::start().await;
     let mut clients = world.clients(0).await;
     let nowhere = pb::Account { pool_id: "nowhere".into(), ..account("a") };
@@ -92,7 +92,7 @@ async fn an_import_into_no_pool_is_refused_and_one_of_nothing_is_not() {
 }
 
 #[tokio::test]
-async fn an_import_that_is_repeated_leaves_what_it_made_alone() {
+async fn import_accounts_repeated_leaves_what_it_made_alone() {
     let world = World::start().await;
     let mut clients = world.clients(0).await;
     let accounts = || (0..1200).map(|n| Some(account(&format!("a-{n:04}"))));
@@ -105,7 +105,7 @@ async fn an_import_that_is_repeated_leaves_what_it_made_alone() {
 }
 
 #[tokio::test]
-async fn events_are_paged_newest_first() {
+async fn list_account_events_pages_newest_first() {
     let world = World::start().await;
     let mut clients = world.clients(0).await;
     clients.create_account("a", |_| {}).await;

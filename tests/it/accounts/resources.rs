@@ -46,7 +46,7 @@ async fn get_pool(clients: &mut Clients, pool_id: &str) -> Result<pb::Pool, Stat
 }
 
 #[tokio::test]
-async fn a_pool_is_created_with_its_defaults_filled_in() {
+async fn create_pool_fills_in_the_defaults() {
     let world = World::start().await;
     let mut clients = world.clients(0).await;
     let pool = get_pool(&mut clients, POOL).await.unwrap();
@@ -77,7 +77,7 @@ async fn a_pool_is_created_with_its_defaults_filled_in() {
 }
 
 #[tokio::test]
-async fn of_a_pool_only_what_is_named_or_set_is_changed() {
+async fn update_pool_changes_only_what_is_named_or_set() {
     let world = World::start().await;
     let mut clients = world.clients(0).await;
     let before = get_pool(&mut clients, POOL).await.unwrap();
@@ -224,7 +224,7 @@ async fn pages_hold_everything_exactly_once() {
 }
 
 #[tokio::test]
-async fn accounts_are_listed_by_status_login_and_plan() {
+async fn list_accounts_by_status_login_and_plan() {
     let world = World::start().await;
     let mut clients = world.clients(0).await;
     clients.create_plan("plan", 1000).await;
@@ -266,7 +266,7 @@ async fn accounts_are_listed_by_status_login_and_plan() {
 }
 
 #[tokio::test]
-async fn of_an_account_only_what_is_named_or_set_is_changed() {
+async fn update_account_changes_only_what_is_named_or_set() {
     let world = World::start().await;
     let mut clients = world.clients(0).await;
     clients.create_plan("plan", 1000).await;
@@ -312,7 +312,7 @@ async fn of_an_account_only_what_is_named_or_set_is_changed() {
 }
 
 #[tokio::test]
-async fn the_plan_of_a_locked_account_stays_and_the_rest_may_change() {
+async fn account_locked_refuses_another_plan_and_the_rest_may_change() {
     let world = World::start().await;
     let mut clients = world.clients(0).await;
     clients.create_plan("plan", 1000).await;

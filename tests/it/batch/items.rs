@@ -32,7 +32,7 @@ fn slow(latency: &str) -> Faults {
 }
 
 #[tokio::test]
-async fn every_item_gets_one_result_and_the_counts_add_up() {
+async fn batch_redeem_gives_every_item_one_result_and_the_counts_add_up() {
     let world = World::start().await;
     let mut clients = world.clients(0).await;
     clients.create_accounts(4).await;
@@ -58,7 +58,7 @@ async fn every_item_gets_one_result_and_the_counts_add_up() {
 }
 
 #[tokio::test]
-async fn results_and_progress_come_while_items_are_still_sent() {
+async fn batch_redeem_sends_results_and_progress_while_items_still_come() {
     let world = World::start().await;
     let mut clients = world.clients(0).await;
     clients.create_accounts(1).await;
@@ -81,7 +81,7 @@ async fn results_and_progress_come_while_items_are_still_sent() {
 }
 
 #[tokio::test]
-async fn a_malformed_item_gets_its_own_error_and_the_stream_goes_on() {
+async fn batch_redeem_gives_a_malformed_item_its_own_error_and_goes_on() {
     let world = World::start().await;
     let mut clients = world.clients(0).await;
     clients.create_accounts(1).await;
@@ -144,7 +144,7 @@ async fn a_malformed_item_gets_its_own_error_and_the_stream_goes_on() {
 }
 
 #[tokio::test]
-async fn a_batch_is_opened_by_its_first_message_and_only_by_that() {
+async fn batch_redeem_is_opened_by_its_first_message_and_only_by_that() {
     let world = World::start().await;
     let mut clients = world.clients(0).await;
     clients.create_accounts(1).await;
@@ -169,7 +169,7 @@ async fn a_batch_is_opened_by_its_first_message_and_only_by_that() {
 }
 
 #[tokio::test]
-async fn what_a_batch_names_must_exist() {
+async fn batch_redeem_refuses_names_that_do_not_exist() {
     let world = World::start().await;
     let mut clients = world.clients(0).await;
     let with = |change: fn(&mut pb::BatchOpen)| {
@@ -206,7 +206,7 @@ async fn what_a_batch_names_must_exist() {
 }
 
 #[tokio::test]
-async fn of_two_items_with_one_code_one_is_credited() {
+async fn code_in_use_refuses_one_of_two_items_with_one_code() {
     let world = World::start().await;
     let mut clients = world.clients(0).await;
     clients.create_accounts(2).await;
@@ -296,7 +296,7 @@ async fn an_account_is_picked_by_the_batch_and_by_the_item() {
 }
 
 #[tokio::test]
-async fn no_more_items_are_under_way_than_the_client_allows() {
+async fn batch_redeem_has_no_more_items_under_way_than_the_client_allows() {
     let world = World::start().await;
     let mut clients = world.clients(0).await;
     clients.create_accounts(8).await;
@@ -403,7 +403,7 @@ async fn a_client_that_sends_items_faster_than_they_are_taken_keeps_its_connecti
 }
 
 #[tokio::test]
-async fn a_batch_that_only_waits_tells_its_progress_every_ten_seconds() {
+async fn batch_redeem_that_only_waits_tells_its_progress_every_ten_seconds() {
     let world = World::start().await;
     let mut clients = world.clients(0).await;
     let open = pb::BatchOpen { item_timeout: seconds(60.0), ..opening("quiet") };

@@ -59,7 +59,7 @@ fn check_whole(ended: &Ended, items: &[pb::BatchItem], known: &[pb::Redemption])
 }
 
 #[tokio::test]
-async fn a_batch_that_is_opened_again_replays_what_is_known_and_redeems_the_rest() {
+async fn batch_redeem_opened_again_replays_what_is_recorded_and_redeems_the_rest() {
     let world = World::start().await;
     let mut clients = world.clients(0).await;
     clients.create_accounts(3).await;
@@ -91,7 +91,7 @@ async fn an_item_that_is_sent_twice_in_one_opening_is_redeemed_once() {
 }
 
 #[tokio::test]
-async fn an_item_that_comes_back_as_another_is_refused() {
+async fn request_id_reused_refuses_an_item_that_comes_back_as_another() {
     let world = World::start().await;
     let mut clients = world.clients(0).await;
     clients.create_accounts(2).await;

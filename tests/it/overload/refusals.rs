@@ -104,7 +104,7 @@ fn assert_out_of_time(error: &Status) {
 }
 
 #[tokio::test]
-async fn under_overload_what_ends_work_goes_on_and_lists_are_refused_before_redemptions() {
+async fn overloaded_refuses_lists_before_redemptions_and_never_what_ends_work() {
     let mut stage = Stage::with_accounts(4).await;
     let leases = stage.leases(3).await;
     let held = stage.hold_up("-- Acquire, shape (a)", HELD);

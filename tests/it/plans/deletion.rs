@@ -33,7 +33,7 @@ async fn give(clients: &mut Clients, account_id: &str, plan_id: &str) -> Result<
 }
 
 #[tokio::test]
-async fn a_plan_is_deleted_when_nobody_is_bound_to_it_any_more() {
+async fn plan_in_use_until_nobody_is_bound_to_it_any_more() {
     let world = World::start().await;
     let mut clients = world.clients(0).await;
     clients.create_plan("plan", 9000).await;

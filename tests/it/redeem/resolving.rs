@@ -20,8 +20,7 @@ use crate::{
 };
 
 #[tokio::test]
-async fn a_word_that_contradicts_the_recorded_credit_is_refused_unless_it_says_that_the_record_is_wrong()
- {
+async fn resolve_refuses_to_contradict_the_recorded_credit_unless_told_that_the_record_is_wrong() {
     let world = World::start().await;
     let mut clients = world.clients(0).await;
     clients.create_account("a", |_| {}).await;
@@ -59,7 +58,7 @@ async fn a_word_that_contradicts_the_recorded_credit_is_refused_unless_it_says_t
 }
 
 #[tokio::test]
-async fn an_amount_with_a_digit_too_many_is_refused_where_no_credit_is_recorded() {
+async fn resolve_refuses_an_amount_with_a_digit_too_many_where_no_credit_is_recorded() {
     let world = World::start().await;
     let mut clients = world.clients(0).await;
     clients.create_account("a", |_| {}).await;
@@ -86,7 +85,7 @@ async fn an_amount_with_a_digit_too_many_is_refused_where_no_credit_is_recorded(
 }
 
 #[tokio::test]
-async fn a_word_about_a_redemption_that_has_changed_since_is_not_recorded() {
+async fn resolve_records_nothing_about_a_redemption_that_has_changed_since() {
     let world = World::start().await;
     let mut clients = world.clients(0).await;
     clients.create_account("a", |_| {}).await;

@@ -109,7 +109,7 @@ pub(crate) async fn left_for_review(
 }
 
 #[tokio::test]
-async fn a_redemption_is_read_by_either_of_its_names() {
+async fn get_redemption_by_either_of_its_names() {
     let world = World::start().await;
     let mut clients = world.clients(0).await;
     clients.create_account("a", |_| {}).await;
@@ -146,7 +146,7 @@ async fn a_redemption_is_read_by_either_of_its_names() {
 }
 
 #[tokio::test]
-async fn redemptions_are_listed_newest_first_by_state_account_and_batch() {
+async fn list_redemptions_newest_first_by_state_account_and_batch() {
     let world = World::start().await;
     let mut clients = world.clients(0).await;
     clients.create_accounts(3).await;
@@ -195,7 +195,7 @@ async fn redemptions_are_listed_newest_first_by_state_account_and_batch() {
 }
 
 #[tokio::test]
-async fn a_redemption_in_doubt_is_closed_as_credited_by_a_person() {
+async fn resolve_closes_a_redemption_in_doubt_as_credited() {
     let world = World::start().await;
     let mut clients = world.clients(0).await;
     clients.create_account("a", |_| {}).await;
@@ -244,7 +244,7 @@ async fn a_redemption_in_doubt_is_closed_as_credited_by_a_person() {
 }
 
 #[tokio::test]
-async fn a_redemption_in_doubt_is_closed_as_failed_by_a_person() {
+async fn resolve_closes_a_redemption_in_doubt_as_failed() {
     let world = World::start().await;
     let mut clients = world.clients(0).await;
     clients.create_account("a", |_| {}).await;
@@ -320,7 +320,7 @@ async fn a_differing_amount_waits_for_a_person_where_the_pool_says_so() {
 }
 
 #[tokio::test]
-async fn a_redemption_that_a_server_is_at_work_on_is_not_for_a_person() {
+async fn resolve_refuses_a_redemption_that_a_server_is_at_work_on() {
     let world = World::start().await;
     let mut clients = world.clients(0).await;
     clients.create_account("a", |_| {}).await;
@@ -353,7 +353,7 @@ async fn a_redemption_that_a_server_is_at_work_on_is_not_for_a_person() {
 }
 
 #[tokio::test]
-async fn a_persons_word_that_holds_the_cards_code_is_refused_and_nothing_of_it_is_kept() {
+async fn resolve_refuses_texts_that_hold_the_cards_code_and_keeps_nothing_of_them() {
     let world = World::start().await;
     let mut clients = world.clients(0).await;
     clients.create_account("a", |_| {}).await;
@@ -381,7 +381,7 @@ async fn a_persons_word_that_holds_the_cards_code_is_refused_and_nothing_of_it_i
 }
 
 #[tokio::test]
-async fn redemptions_are_listed_by_the_databases_time_of_their_record() {
+async fn list_redemptions_by_the_databases_time_of_their_record() {
     let world = World::start().await;
     let mut clients = world.clients(0).await;
     clients.create_accounts(1).await;

@@ -124,7 +124,7 @@ async fn an_account_whose_login_is_refused_is_not_picked_again() {
 }
 
 #[tokio::test]
-async fn a_retry_is_answered_with_what_the_first_try_began() {
+async fn redeem_again_is_answered_with_what_the_first_try_began() {
     let (world, mut clients, held) = leased().await;
     let code = world.code("retry");
     let first = clients.redeem(&held, &code, |r| r.expected = Some(eur(1000))).await.unwrap();
@@ -158,7 +158,7 @@ async fn a_retry_is_answered_with_what_the_first_try_began() {
 }
 
 #[tokio::test]
-async fn a_code_that_lives_is_refused_and_one_that_failed_unspent_may_be_tried_again() {
+async fn code_in_use_refuses_a_code_that_lives_and_not_one_that_failed_unspent() {
     let (world, mut clients, held) = leased().await;
     let code = world.code("twice");
     clients.redeem(&held, &code, |_| {}).await.unwrap();
@@ -330,7 +330,7 @@ async fn an_account_in_doubt_stays_locked_past_its_lease() {
 }
 
 #[tokio::test]
-async fn a_release_while_a_redemption_is_open_is_noted_and_happens_later() {
+async fn release_while_a_redemption_is_open_is_noted_and_happens_later() {
     let (world, mut clients, held) = leased().await;
     let code = world.code("release");
     world.fault(&code, &[Fault::Stall]);
@@ -377,7 +377,7 @@ async fn a_caller_that_goes_away_does_not_stop_its_redemption() {
 }
 
 #[tokio::test]
-async fn callers_of_one_request_are_given_one_redemption_on_whichever_server() {
+async fn redeem_gives_callers_of_one_request_one_redemption_on_any_server() {
     let world = World::with(|_| {}, 2).await;
     let mut clients = world.clients(0).await;
     clients.create_account("a", |_| {}).await;
@@ -458,7 +458,7 @@ async fn a_key_that_can_no_longer_be_sent_is_cancelled() {
 }
 
 #[tokio::test]
-async fn a_redemption_needs_a_lease_on_an_account_that_is_there() {
+async fn redeem_needs_a_lease_on_an_account_that_is_there() {
     let (world, mut clients, held) = leased().await;
     let code = world.code("nowhere");
     let nowhere = pb::LeaseRef { account_id: "nobody".into(), ..held.clone() };

@@ -54,7 +54,7 @@ async fn no_errors_block_is_larger_than_4_kib_whatever_the_request_held() {
 }
 
 #[tokio::test]
-async fn an_error_inside_a_batch_is_bounded_too() {
+async fn batch_redeem_bounds_the_errors_in_its_results_too() {
     let world = World::start().await;
     let mut clients = world.clients(0).await;
     let mut session = Session::open(&mut clients, opening("b")).await.unwrap();

@@ -72,7 +72,7 @@ async fn untouched_and_well(world: &World, clients: &mut Clients) {
 }
 
 #[tokio::test]
-async fn bad_fields_of_leases_and_redemptions_are_all_named() {
+async fn invalid_argument_names_all_bad_fields_of_leases_and_redemptions() {
     let world = World::start().await;
     let mut clients = world.clients(0).await;
     let rpc = &mut clients.redemptions;
@@ -151,7 +151,7 @@ async fn bad_fields_of_leases_and_redemptions_are_all_named() {
 }
 
 #[tokio::test]
-async fn bad_fields_of_reading_and_resolving_are_all_named() {
+async fn invalid_argument_names_all_bad_fields_of_reading_and_resolving() {
     let world = World::start().await;
     let mut clients = world.clients(0).await;
     let rpc = &mut clients.redemptions;
@@ -250,7 +250,7 @@ async fn bad_fields_of_reading_and_resolving_are_all_named() {
 }
 
 #[tokio::test]
-async fn bad_fields_of_accounts_are_all_named() {
+async fn invalid_argument_names_all_bad_fields_of_accounts() {
     let world = World::start().await;
     let mut clients = world.clients(0).await;
     let rpc = &mut clients.accounts;
@@ -334,7 +334,7 @@ async fn bad_fields_of_accounts_are_all_named() {
 }
 
 #[tokio::test]
-async fn bad_fields_of_pools_and_plans_are_all_named() {
+async fn invalid_argument_names_all_bad_fields_of_pools_and_plans() {
     let world = World::start().await;
     let mut clients = world.clients(0).await;
     let rpc = &mut clients.pools;

@@ -212,7 +212,7 @@ async fn a_message_that_is_too_large_is_refused() {
 }
 
 #[tokio::test]
-async fn a_batch_ends_at_a_message_that_cannot_be_read_and_what_was_begun_is_told() {
+async fn batch_redeem_ends_at_a_message_that_cannot_be_read_and_what_was_begun_is_told() {
     let world = World::start().await;
     let mut clients = world.clients(0).await;
     clients.create_accounts(1).await;
@@ -247,7 +247,7 @@ async fn an_rpc_that_is_not_there_is_said_to_be() {
 }
 
 #[tokio::test]
-async fn an_error_with_very_many_bad_fields_still_reaches_the_client() {
+async fn invalid_argument_with_very_many_bad_fields_still_reaches_the_client() {
     let world = World::start().await;
     let mut clients = world.clients(0).await;
     let error = clients
@@ -282,7 +282,7 @@ async fn an_error_with_very_many_bad_fields_still_reaches_the_client() {
 }
 
 #[tokio::test]
-async fn an_import_of_very_long_names_is_answered_in_a_message_that_can_be_read() {
+async fn import_accounts_of_very_long_names_is_answered_in_a_message_that_can_be_read() {
     let world = World::start().await;
     let mut clients = world.clients(0).await;
     let accounts = (0..6).map(|n| pb::ImportAccountsRequest {

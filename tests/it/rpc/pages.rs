@@ -59,7 +59,7 @@ async fn create_large_accounts(world: &World, count: usize) {
 }
 
 #[tokio::test]
-async fn large_accounts_are_cut_by_the_database_and_each_is_listed_once() {
+async fn list_accounts_has_large_ones_cut_by_the_database_and_each_once() {
     const ACCOUNTS: usize = 70;
     let world = World::start().await;
     let mut clients = world.clients(0).await;
@@ -94,7 +94,7 @@ async fn large_accounts_are_cut_by_the_database_and_each_is_listed_once() {
 }
 
 #[tokio::test]
-async fn accounts_that_explain_tells_are_cut_by_the_database_in_the_order_of_the_choice() {
+async fn explain_acquire_has_accounts_cut_by_the_database_in_the_order_of_the_choice() {
     const ACCOUNTS: usize = 70;
     let world = World::start().await;
     create_large_accounts(&world, ACCOUNTS).await;
@@ -107,7 +107,7 @@ async fn accounts_that_explain_tells_are_cut_by_the_database_in_the_order_of_the
 }
 
 #[tokio::test]
-async fn large_plans_are_cut_by_the_database_and_each_is_listed_once() {
+async fn list_plans_has_large_ones_cut_by_the_database_and_each_once() {
     const PLANS: usize = 500;
     let world = World::start().await;
     let mut clients = world.clients(0).await;
@@ -137,7 +137,7 @@ async fn large_plans_are_cut_by_the_database_and_each_is_listed_once() {
 }
 
 #[tokio::test]
-async fn large_redemptions_are_cut_by_the_database_and_each_is_listed_once() {
+async fn list_redemptions_has_large_ones_cut_by_the_database_and_each_once() {
     const REDEMPTIONS: usize = 300;
     let world = World::start().await;
     let mut clients = world.clients(0).await;
