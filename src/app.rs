@@ -6,6 +6,7 @@ use anyhow::Context as _;
 use secrecy::SecretString;
 use tokio::{
     net::TcpListener,
+    sync::watch,
     task::{JoinHandle, JoinSet},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -37,10 +38,11 @@ use crate::{
         accounts::Accounts,
         acquire::Acquire,
         batch::{Batch, Services},
+        heartbeat,
         inquiry::{Inquiry, InquiryLimits},
         plans::Plans,
         pools::Pools,
-        reconcile::Reconciler,
+        reconcile::{Reconciler, takeover::Takeover},
         redeem::{Redeem, RedeemLimits, Stopping},
         redemptions::Redemptions,
         release::Leases,
@@ -64,6 +66,8 @@ const MAX_ERROR_RESETS: usize = 65_536;
 /// A connection on which nothing is heard is asked whether it lives, and given up.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long background tasks may take for what they have begun.
+const LOOPS_TIMEOUT: Duration = Duration::from_millis(500);
 /// How long Postgres may take to say goodbye, after everything else.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -101,6 +105,8 @@ impl App {
              give the right one with HOLDFAST_SECRET_KEY_FILE"
         );
         let provider = Provider::new(&args.provider)?;
+        // Before anything can be begun: the redemptions of a server without a row are taken for a dead one's.
+        store.beat().await.context("the server's first beat cannot be written")?;
 
         let listener = listen(args.listen, "HOLDFAST_LISTEN").await?;
         let admin_listener = listen(args.admin_listen, "HOLDFAST_ADMIN_LISTEN").await?;
@@ -117,12 +123,12 @@ impl App {
         let tasks = TaskTracker::new();
         let health = Health::new(HealthReporter::new()).await;
         let parts = Parts::new(args, store.clone(), provider, secret, &shutdown, &tasks);
-        let mut loops = parts.spawn_loops(args, &shutdown.closing);
+        let at_the_end = CancellationToken::new();
+        let mut loops = parts.spawn_loops(args, &shutdown.closing, &at_the_end);
         health.look(&store).await;
         loops.spawn(health.clone().watch(store.clone(), shutdown.closing.clone()));
         loops.spawn(telemetry::sum_up(metrics, shutdown.closing.clone()));
-        let stop_admin = CancellationToken::new();
-        tokio::spawn(admin::serve(admin_listener, health.clone(), metrics, stop_admin.clone()));
+        tokio::spawn(admin::serve(admin_listener, health.clone(), metrics, at_the_end.clone()));
 
         let limit = ConnectionLimit::of_open_files("grpc");
         tracing::debug!(connections = limit.size(), "as many connections may be open");
@@ -153,15 +159,21 @@ impl App {
         let steps = shutdown.clone();
         let running = tokio::spawn(async move {
             let mut postgres = postgres;
+            let mut is_finished = false;
             let ended = tokio::select! {
-                _ = steps.run(patience, &health, &admission, &tasks, serving) => Ok(()),
+                in_time = steps.run(patience, &health, &admission, &tasks, serving) => {
+                    is_finished = in_time;
+                    Ok(())
+                }
                 why = postgres_ended(&mut postgres) => Err(why),
                 why = loop_ended(&mut loops, &steps.closing) => Err(why),
             };
             // Everything that still runs is told so, whichever way it came to this.
             steps.closing.cancel();
-            stop_admin.cancel();
-            let _ = tokio::time::timeout(CLOSE_TIMEOUT, store.close()).await;
+            at_the_end.cancel();
+            // Among them the beat: one that came after the server's row was removed would make it again.
+            let _ = tokio::time::timeout(LOOPS_TIMEOUT, all_ended(&mut loops)).await;
+            let _ = tokio::time::timeout(CLOSE_TIMEOUT, close(&store, is_finished)).await;
             match postgres {
                 Some(postgres) => ended.and(postgres.stop().await),
                 None => ended,
@@ -217,6 +229,18 @@ async fn loop_ended(loops: &mut JoinSet<()>, closing: &CancellationToken) -> any
         Some(Err(error)) => anyhow::anyhow!("a loop of the server ended: {error}"),
         _ => anyhow::anyhow!("a loop of the server ended"),
     }
+}
+
+async fn all_ended(loops: &mut JoinSet<()>) {
+    while loops.join_next().await.is_some() {}
+}
+
+/// Closes the database, and says first that this server is gone, if it left nothing under way.
+async fn close(store: &Store, is_finished: bool) {
+    if is_finished && let Err(error) = store.remove_this_server().await {
+        tracing::debug!(%error, "this server's row is left to the others to remove");
+    }
+    store.close().await;
 }
 
 /// The services, wired.
@@ -298,8 +322,13 @@ impl Parts {
         Self { store, pools, plans, acquire, reconciler, redemption, closing }
     }
 
-    /// The sweeper, the reconciler, and the one who sees to the plans of statements.
-    fn spawn_loops(&self, args: &ServeArgs, stop: &CancellationToken) -> JoinSet<()> {
+    /// The background tasks. They end at `stop`, but for the beats: while a server finishes what it has, it lives.
+    fn spawn_loops(
+        &self,
+        args: &ServeArgs,
+        stop: &CancellationToken,
+        at_the_end: &CancellationToken,
+    ) -> JoinSet<()> {
         let mut loops = JoinSet::new();
         loops.spawn(sweep::run(
             self.store.clone(),
@@ -310,6 +339,12 @@ impl Parts {
         ));
         loops.spawn(statistics::run(self.store.clone(), stop.clone()));
         loops.spawn(self.reconciler.clone().run(args.reconcile_interval, stop.clone()));
+        let (dead, told_dead) = watch::channel(Vec::new());
+        loops.spawn(heartbeat::run(self.store.clone(), dead, at_the_end.clone()));
+        if args.provider.looks_up {
+            let takeover = Takeover::new(self.reconciler.clone(), told_dead);
+            loops.spawn(takeover.run(stop.clone()));
+        }
         loops
     }
 

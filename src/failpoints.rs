@@ -105,11 +105,27 @@ pub enum Guard {
     BadRowsAreLeftOut,
     /// Criteria that read much are checked beside the dispatcher's pass.
     SlowCriteriaLeaveThePass,
+    /// A change whose reply was lost is found by its id before anything else is decided.
+    LostRepliesAreFound,
+    /// A call under a lease names its token.
+    TokensAreCompared,
+    /// A pool that is paused begins nothing new.
+    PausedPoolsBeginNothing,
+    /// An account that is paused begins nothing new.
+    PausedAccountsBeginNothing,
+    /// An account is not used before its time.
+    RestingAccountsAreNotUsed,
+    /// A plan takes only what fits it.
+    PlansTakeWhatFits,
+    /// An account whose login is refused, or that a person took out of use, is not leased.
+    InactiveAccountsAreNotLeased,
+    /// A lease with an open redemption does not run out.
+    OpenRedemptionsKeepTheLease,
 }
 
 impl Guard {
     /// Every guard.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 18] = [
         Self::LateIsNotSent,
         Self::LostIsNoProof,
         Self::FailureByKey,
@@ -120,6 +136,14 @@ impl Guard {
         Self::HandedOutAlive,
         Self::BadRowsAreLeftOut,
         Self::SlowCriteriaLeaveThePass,
+        Self::LostRepliesAreFound,
+        Self::TokensAreCompared,
+        Self::PausedPoolsBeginNothing,
+        Self::PausedAccountsBeginNothing,
+        Self::RestingAccountsAreNotUsed,
+        Self::PlansTakeWhatFits,
+        Self::InactiveAccountsAreNotLeased,
+        Self::OpenRedemptionsKeepTheLease,
     ];
 
     /// The word for it in the variable.
@@ -135,6 +159,14 @@ impl Guard {
             Self::HandedOutAlive => "handed_out_alive",
             Self::BadRowsAreLeftOut => "bad_rows_are_left_out",
             Self::SlowCriteriaLeaveThePass => "slow_criteria_leave_the_pass",
+            Self::LostRepliesAreFound => "lost_replies_are_found",
+            Self::TokensAreCompared => "tokens_are_compared",
+            Self::PausedPoolsBeginNothing => "paused_pools_begin_nothing",
+            Self::PausedAccountsBeginNothing => "paused_accounts_begin_nothing",
+            Self::RestingAccountsAreNotUsed => "resting_accounts_are_not_used",
+            Self::PlansTakeWhatFits => "plans_take_what_fits",
+            Self::InactiveAccountsAreNotLeased => "inactive_accounts_are_not_leased",
+            Self::OpenRedemptionsKeepTheLease => "open_redemptions_keep_the_lease",
         }
     }
 }

@@ -151,17 +151,17 @@ impl Bench {
     /// and taken back.
     async fn explain(&self) -> String {
         let mut db = PgConnection::connect(&self.url).await.unwrap();
-        let sql = include_str!("../../src/store/sql/acquire.sql");
+        let sql = include_str!("../../src/store/sql/choose.sql");
         let execute = |request: &str| {
             format!(
-            "EXECUTE acquire ('{POOL}', '{{{request}}}', '{{bench}}', '{{1 min}}', '{{{CARD}}}', 2,
-             NULL, NULL, NULL, NULL, NULL, '{{}}', '{{}}')"
+            "EXECUTE choose ('{POOL}', '{{{request}}}', {CARD}, 1, NULL, NULL, NULL, NULL, '{{}}', '{{}}', '{{}}',
+             '{{}}', '{{}}', '{{}}', '{{}}', '{{}}', '{{}}')"
         )
         };
         let mut rows = Vec::new();
         for statement in [
             "SET plan_cache_mode = force_generic_plan",
-            &format!("PREPARE acquire AS {sql}"),
+            &format!("PREPARE choose AS {sql}"),
             "BEGIN",
             &execute("first"),
             &format!("EXPLAIN (ANALYZE, BUFFERS, COSTS OFF) {}", execute("second")),

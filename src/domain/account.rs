@@ -10,438 +10,495 @@
 //!  PROCESSING ────────────┘ acquire
 //! ```
 //!
-//! [`transition`] is the rule. The statements in `store/sql/` are its compiled form, and a test
-//! drives every state and every event through both. What decides *which* free account is picked
-//! (its login status, plan, country, labels) is not here: that is the statement's `WHERE`.
+//! [`transition`] decides every change of an account, and is what runs: from the account as it was told at a
+//! version, and the terms of its pool. The store writes the [`Change`] where that version still is the account's
+//! (`store/sql/apply.sql`, `store/sql/begin.sql`). Whatever depends on the time is decided by the time at which the
+//! database told the account, and stands in the change as a [`Guard`], which the database checks by its own clock.
 
-use super::plan::Filled;
+mod change;
+mod entity;
+mod status;
 
-/// Where an account stands, as it is stored and shown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum AccountStatus {
-    /// Free, and nothing has been redeemed into it yet; or its plan's next day is not begun yet.
-    Waiting,
-    /// Free, begun and not yet full. Preferred to `Waiting`.
-    Processing,
-    /// Under a lease, or holding an open redemption.
-    Locking,
-    /// Its plan's target is reached. Not picked again.
-    Completed,
-}
+use std::{cmp::min, time::Duration};
 
-impl AccountStatus {
-    /// Every status.
-    pub const ALL: [Self; 4] = [Self::Waiting, Self::Processing, Self::Locking, Self::Completed];
-
-    /// As the database has it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Waiting => "WAITING",
-            Self::Processing => "PROCESSING",
-            Self::Locking => "LOCKING",
-            Self::Completed => "COMPLETED",
-        }
-    }
-
-    /// Reads what the database has.
-    pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|status| status.as_str() == text)
-    }
-}
-
-/// Whether the provider lets an account in. Only `Active` ones are picked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum LoginStatus {
-    /// Can be used.
-    Active,
-    /// Set aside by a person.
-    Inactive,
-    /// The provider refused its login.
-    Invalid,
-}
-
-impl LoginStatus {
-    /// Every login status.
-    pub const ALL: [Self; 3] = [Self::Active, Self::Inactive, Self::Invalid];
-
-    /// As the database has it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Active => "ACTIVE",
-            Self::Inactive => "INACTIVE",
-            Self::Invalid => "INVALID",
-        }
-    }
-
-    /// Reads what the database, or an account file, has.
-    pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|status| status.as_str() == text)
-    }
-}
-
-/// What was wrong with an account that failed. It is left in peace for a while; a card's own failure
-/// has no such cause.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum HoldCause {
-    /// The provider refused its login.
-    LoginInvalid,
-    /// It has had as much as the provider allows.
-    LimitReached,
-    /// The provider wants it to be slower.
-    Throttled,
-}
-
-impl HoldCause {
-    /// Every cause.
-    pub const ALL: [Self; 3] = [Self::LoginInvalid, Self::LimitReached, Self::Throttled];
-
-    /// As the database has it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::LoginInvalid => "LOGIN_INVALID",
-            Self::LimitReached => "LIMIT_REACHED",
-            Self::Throttled => "THROTTLED",
-        }
-    }
-
-    /// Reads what the database has.
-    pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|cause| cause.as_str() == text)
-    }
-
-    /// What a provider's failure code says about the account.
-    pub fn of_failure(code: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|cause| code.strip_prefix("ACCOUNT_") == Some(cause.as_str()))
-    }
-}
-
-/// Why an account is not to be used before a time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Rest {
-    /// Its plan's next day is not due.
-    NextDay,
-    /// Its last redemption is too short ago.
-    Cooldown,
-    /// It failed, and is left in peace.
-    Hold,
-}
-
-impl Rest {
-    /// Every cause.
-    pub const ALL: [Self; 3] = [Self::NextDay, Self::Cooldown, Self::Hold];
-
-    /// As the database has it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::NextDay => "next_day",
-            Self::Cooldown => "cooldown",
-            Self::Hold => "hold",
-        }
-    }
-
-    /// Reads what the database has.
-    pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|rest| rest.as_str() == text)
-    }
-}
-
-/// The status that an account takes when its lease ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Resume {
-    /// Nothing was redeemed before the lease, nor under it; or a day of its plan has ended.
-    Waiting,
-    /// Something was, and the plan wants more.
-    Processing,
-    /// Something was, and the plan's target is reached.
-    Completed,
-}
-
-/// What of an account decides about its next step.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum AccountState {
-    /// Under nobody's lease: waits for an `Acquire`, or for nothing when `Completed`.
-    Free(Resume),
-    /// Under a lease: waits for its holder, or for the lease's time to pass.
-    Locking(Lock),
-}
-
-/// A lease, as far as it decides.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Lock {
-    /// The status to go back to.
-    pub resume: Resume,
-    /// A redemption's outcome is not known. Nothing ends the lease before it is.
-    pub redemption_open: bool,
-    /// The holder asked for the release while a redemption was open.
-    pub release_requested: bool,
-    /// The lease's time has passed, by the database's clock.
-    pub expired: bool,
-}
+pub use self::{
+    change::{Change, Guard, NewLease, Next, Until},
+    entity::{Account, Hold, Labels, Lease, Version},
+    status::{AccountStatus, LeaseEnd, LoginStatus, Rest, Resume},
+};
+pub use super::hold::HoldCause;
+use super::{
+    id::{FencingToken, Holder, PlanId, RedemptionId, RequestId},
+    lease::LeaseLoss,
+    plan::{Filled, Misfit, Terms},
+    pool::PoolTerms,
+};
 
 /// What can happen to an account.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AccountEvent {
     /// Somebody wants a lease.
-    Acquire,
-    /// The holder wants the lease to end later.
-    Renew,
+    Acquire(Wanted),
+    /// The holder wants the lease to end so long from now.
+    Renew {
+        /// The lease.
+        token: FencingToken,
+        /// How long it is to last.
+        ttl: Duration,
+    },
     /// The holder begins a redemption.
-    Begin,
+    Begin {
+        /// The lease.
+        token: FencingToken,
+        /// The redemption.
+        redemption_id: RedemptionId,
+        /// What it is expected to bring, in minor units.
+        expected_minor: Option<i64>,
+    },
     /// The redemption's outcome is known.
     Settle(Settle),
     /// The holder gives the account back.
-    Release,
-    /// The sweeper, or an acquirer that found nothing free, looks at the lease's time.
-    Expire,
-    /// The provider credited what was recorded as failed before.
-    CreditLate,
-    /// A person gives it another plan, of which it has all already, or not.
-    Replan {
-        /// Whether the balance is at or above the plan's target.
-        target_reached: bool,
+    Release {
+        /// The lease.
+        token: FencingToken,
     },
-    /// Its plan was changed, and its day has nothing left to take.
-    EndDay,
+    /// Somebody found that the lease's time has passed.
+    Expire {
+        /// Who.
+        actor: String,
+    },
+    /// The provider credited what was recorded as failed before.
+    CreditLate {
+        /// How much, in minor units.
+        amount_minor: i64,
+        /// The plan, and its day, on which the redemption was begun.
+        begun_on: Option<(PlanId, i32)>,
+        /// Who found out.
+        actor: String,
+    },
+    /// A person changes it.
+    Update(Box<AccountChange>),
+    /// Its day has nothing left to take.
+    EndDay {
+        /// Who found out.
+        actor: String,
+    },
+}
+
+/// A lease that is wanted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// The idempotency key.
+    pub request_id: RequestId,
+    /// Who asks.
+    pub holder: Holder,
+    /// How long the lease is to last.
+    pub ttl: Duration,
+    /// The plan to which an account is bound that has none.
+    pub plan_id: Option<PlanId>,
+    /// The amount that the account's plan must take now, in minor units; any when not known.
+    pub expected_minor: Option<i64>,
 }
 
 /// A redemption's outcome, as far as it concerns the account.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settle {
+    /// The redemption.
+    pub redemption_id: RedemptionId,
     /// Whether the provider credited the card.
     pub outcome: SettleOutcome,
     /// The holder wanted the lease to end with the redemption.
     pub release: bool,
+    /// Who settles.
+    pub actor: String,
 }
 
 /// See [`Settle`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SettleOutcome {
-    /// Credited, and that has filled so much.
-    Succeeded(Filled),
+    /// Credited.
+    Succeeded {
+        /// How much, in minor units.
+        amount_minor: i64,
+    },
     /// Not credited.
-    Failed,
+    Failed {
+        /// What is wrong with the account, where that is why.
+        hold: Option<HoldCause>,
+    },
+}
+
+/// What a person changes of an account. The inner `None` clears.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AccountChange {
+    /// See [`Account`].
+    pub login_status: Option<LoginStatus>,
+    /// See [`Account`]. Not while the account is `LOCKING`.
+    pub plan_id: Option<Option<PlanId>>,
+    /// See [`Account`].
+    pub country_code: Option<Option<String>>,
+    /// See [`Account`].
+    pub labels: Option<Labels>,
+    /// See [`Account`].
+    pub paused: Option<bool>,
+    /// See [`Account`].
+    pub draining: Option<bool>,
+    /// Ends a hold, and the count of failures.
+    pub lift_hold: bool,
 }
 
 /// Why an event cannot happen to an account as it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
+    /// Its pool begins nothing new.
+    PoolPaused,
+    /// Its pool gives out no new leases.
+    PoolDraining,
     /// It is under a lease already.
     AlreadyLocked,
     /// It is full.
     Completed,
+    /// The provider does not let it in, or a person took it out of use.
+    Inactive,
+    /// A person paused it.
+    Paused,
+    /// A person drains it.
+    Draining,
+    /// There is no such plan.
+    NoPlan,
+    /// It may not be used yet.
+    Resting {
+        /// Why.
+        cause: Rest,
+        /// For how long.
+        left: Duration,
+    },
+    /// Its plan would not take the amount now, or wants nothing more.
+    DoesNotFit {
+        /// The plan.
+        plan_id: PlanId,
+        /// Why.
+        misfit: Misfit,
+        /// What the plan still wants, in minor units.
+        headroom_minor: i64,
+        /// How much of that today.
+        day_headroom_minor: i64,
+    },
     /// It is under no lease.
     NotLocked,
-    /// The lease's time has passed.
-    LeaseExpired,
+    /// The lease is not the caller's any more.
+    LeaseLost(LeaseLoss),
     /// The lease's time has not passed yet.
     LeaseAlive,
-    /// The holder has asked for the release.
-    ReleaseRequested,
     /// A redemption's outcome is not known yet.
-    RedemptionOpen,
-    /// There is no redemption to settle.
-    NoRedemptionOpen,
+    RedemptionOpen(RedemptionId),
+    /// That redemption is not open on it.
+    RedemptionNotOpen,
+    /// Its day is not over.
+    DayNotOver,
 }
 
-/// What becomes of an account in `state` when `event` happens to it.
-pub fn transition(state: AccountState, event: AccountEvent) -> Result<AccountState, Refusal> {
-    use AccountEvent as E;
-    use AccountState::{Free, Locking};
+/// Who appears in the events of changes that come over the API without a holder's name.
+const API_ACTOR: &str = "api";
 
-    match (state, event) {
-        // Facts are not fenced, and move nothing but the balance.
-        (state, E::CreditLate) => Ok(state),
-
-        (Free(_), E::Replan { target_reached: true }) => Ok(Free(Resume::Completed)),
-        (Free(Resume::Completed), E::Replan { .. }) => Ok(Free(Resume::Waiting)),
-        (Free(resume), E::Replan { .. }) => Ok(Free(resume)),
-        (Free(Resume::Completed), E::EndDay) => Err(Refusal::Completed),
-        (Free(_), E::EndDay) => Ok(Free(Resume::Waiting)),
-        (Locking(_), E::Replan { .. } | E::EndDay) => Err(Refusal::AlreadyLocked),
-
-        (Free(Resume::Completed), E::Acquire) => Err(Refusal::Completed),
-        (Free(resume), E::Acquire) => Ok(Locking(Lock {
-            resume,
-            redemption_open: false,
-            release_requested: false,
-            expired: false,
-        })),
-        (Locking(_), E::Acquire) => Err(Refusal::AlreadyLocked),
-        (Free(_), E::Renew | E::Begin | E::Settle(_) | E::Release | E::Expire) => {
-            Err(Refusal::NotLocked)
+/// What becomes of an account when an event happens to it, or why it cannot happen.
+pub fn transition(
+    account: &Account,
+    event: &AccountEvent,
+    pool: &PoolTerms,
+) -> Result<Change, Refusal> {
+    match event {
+        AccountEvent::Acquire(wanted) => acquire(account, wanted, pool),
+        AccountEvent::Renew { token, ttl } => {
+            let lease = held(account, *token)?;
+            let next = Next { lease_for: Some(*ttl), ..Next::of(account) };
+            Ok(Change::new(account, Guard::LeaseAlive, &lease.holder, "renewed", next))
         }
-
-        // Time that has passed is not given back, even when nobody has taken the account since.
-        (Locking(lock), E::Renew | E::Begin) if lock.expired => Err(Refusal::LeaseExpired),
-        (Locking(lock), E::Renew | E::Begin) if lock.release_requested => {
-            Err(Refusal::ReleaseRequested)
+        AccountEvent::Begin { token, redemption_id, expected_minor } => {
+            begin(account, *token, *redemption_id, *expected_minor, pool)
         }
-        (Locking(lock), E::Renew) => Ok(Locking(lock)),
-        (Locking(lock), E::Begin) if lock.redemption_open => Err(Refusal::RedemptionOpen),
-        (Locking(lock), E::Begin) => Ok(Locking(Lock { redemption_open: true, ..lock })),
-
-        (Locking(lock), E::Settle(settle)) => settled(lock, settle),
-
-        (Locking(lock), E::Release) if lock.redemption_open => {
-            Ok(Locking(Lock { release_requested: true, ..lock }))
+        AccountEvent::Settle(settle) => settled(account, settle, pool),
+        AccountEvent::Release { token } => release(account, *token),
+        AccountEvent::Expire { actor } => expire(account, actor),
+        // Facts are not fenced, and move nothing but the money.
+        AccountEvent::CreditLate { amount_minor, begun_on, actor } => {
+            // It belongs to the day on which it was begun, which may be long past, or be another plan's.
+            let is_of_the_day = begun_on.as_ref().is_some_and(|(plan_id, day)| {
+                account.plan_id.as_ref() == Some(plan_id) && account.plan_day == *day
+            });
+            let mut next = Next { credit_minor: *amount_minor, ..Next::of(account) };
+            next.day_credited_minor += if is_of_the_day { *amount_minor } else { 0 };
+            Ok(Change::new(account, Guard::None, actor, "credited_late", next))
         }
-        (Locking(lock), E::Release) => Ok(Free(lock.resume)),
-
-        (Locking(lock), E::Expire) if !lock.expired => Err(Refusal::LeaseAlive),
-        (Locking(lock), E::Expire) if lock.redemption_open => Err(Refusal::RedemptionOpen),
-        (Locking(lock), E::Expire) => Ok(Free(lock.resume)),
+        AccountEvent::Update(change) => update(account, change, pool),
+        AccountEvent::EndDay { actor } => end_day(account, actor, pool),
     }
 }
 
-/// A settled redemption sets the status to go back to, and ends the lease if that was wished or due.
-fn settled(lock: Lock, settle: Settle) -> Result<AccountState, Refusal> {
-    if !lock.redemption_open {
-        return Err(Refusal::NoRedemptionOpen);
-    }
-    let resume = match settle.outcome {
-        SettleOutcome::Succeeded(filled) => Resume::after(filled),
-        SettleOutcome::Failed => lock.resume,
+fn acquire(account: &Account, wanted: &Wanted, pool: &PoolTerms) -> Result<Change, Refusal> {
+    let open = match account.status {
+        _ if pool.paused => return Err(Refusal::PoolPaused),
+        _ if pool.draining => return Err(Refusal::PoolDraining),
+        AccountStatus::Locking => return Err(Refusal::AlreadyLocked),
+        AccountStatus::Completed => return Err(Refusal::Completed),
+        _ if account.login_status != LoginStatus::Active => return Err(Refusal::Inactive),
+        _ if account.paused => return Err(Refusal::Paused),
+        _ if account.draining => return Err(Refusal::Draining),
+        open => open,
     };
-    if settle.release || lock.release_requested || lock.expired {
-        Ok(AccountState::Free(resume))
+    let plan_id = account.plan_id.as_ref().or(wanted.plan_id.as_ref());
+    fits(account, plan_id, wanted.expected_minor, pool)?;
+    if let Some((cause, left)) = account.rest() {
+        return Err(Refusal::Resting { cause, left });
+    }
+    let lease = NewLease { holder: wanted.holder.clone(), request_id: wanted.request_id.clone() };
+    let next = Next {
+        status: AccountStatus::Locking,
+        resume: Resume::of(open),
+        token: FencingToken(account.token.0 + 1),
+        lease: Some(lease),
+        lease_for: Some(wanted.ttl),
+        lease_end: None,
+        plan_id: plan_id.cloned(),
+        bound_by_lease: account.plan_id.is_none() && plan_id.is_some(),
+        reserved_minor: wanted.expected_minor,
+        ..Next::of(account)
+    };
+    Ok(Change::new(account, Guard::Usable, &wanted.holder, "acquired", next))
+}
+
+fn begin(
+    account: &Account,
+    token: FencingToken,
+    redemption_id: RedemptionId,
+    expected_minor: Option<i64>,
+    pool: &PoolTerms,
+) -> Result<Change, Refusal> {
+    let lease = held(account, token)?;
+    if let Some(open) = account.open_redemption_id {
+        return Err(Refusal::RedemptionOpen(open));
+    }
+    if pool.paused {
+        return Err(Refusal::PoolPaused);
+    }
+    if account.paused {
+        return Err(Refusal::Paused);
+    }
+    if let Some((cause, left)) = account.rest() {
+        return Err(Refusal::Resting { cause, left });
+    }
+    fits(account, account.plan_id.as_ref(), expected_minor, pool)?;
+    let next = Next {
+        open_redemption_id: Some(redemption_id),
+        reserved_minor: expected_minor.or(account.reserved_minor),
+        ..Next::of(account)
+    };
+    Ok(Change::new(account, Guard::LeaseAlive, &lease.holder, "redeem_begun", next))
+}
+
+/// A settled redemption sets the status to go back to, and ends the lease if that was asked for or is due.
+fn settled(account: &Account, settle: &Settle, pool: &PoolTerms) -> Result<Change, Refusal> {
+    let lease = match &account.lease {
+        Some(lease) if account.open_redemption_id == Some(settle.redemption_id) => lease,
+        _ => return Err(Refusal::RedemptionNotOpen),
+    };
+    let terms = account.plan_id.as_ref().and_then(|plan_id| pool.plans.get(plan_id));
+    let mut next = Next {
+        open_redemption_id: None,
+        release_requested: false,
+        reserved_minor: None,
+        cooldown: Until::after(terms.map(|terms| terms.redemption_interval)),
+        goes_idle: true,
+        ..Next::of(account)
+    };
+    let reason = match settle.outcome {
+        SettleOutcome::Succeeded { amount_minor } => {
+            succeed(account, amount_minor, terms, &mut next);
+            "redeemed"
+        }
+        SettleOutcome::Failed { hold } => {
+            if let Some(cause) = hold {
+                fail(account, cause, pool, &mut next);
+            }
+            "redeem_failed"
+        }
+    };
+    let is_released = settle.release || lease.release_requested;
+    let is_over = lease.expires_at <= account.as_of;
+    let guard = match (is_released, is_over) {
+        (true, _) => Guard::None,
+        (false, true) => Guard::LeaseEnded,
+        (false, false) => Guard::LeaseAlive,
+    };
+    match (is_released, is_over) {
+        (true, _) => end_lease(&mut next, LeaseEnd::Released),
+        (false, true) => end_lease(&mut next, LeaseEnd::Expired),
+        (false, false) => {}
+    }
+    Ok(Change::new(account, guard, &settle.actor, reason, next))
+}
+
+fn succeed(account: &Account, amount_minor: i64, terms: Option<&Terms>, next: &mut Next) {
+    next.credit_minor = amount_minor;
+    next.bound_by_lease = false;
+    (next.hold, next.hold_cause, next.hold_count) = (Until::NEVER, None, 0);
+    let Some(terms) = terms else {
+        next.resume = Some(Resume::Processing);
+        return;
+    };
+    let (progress, filled) = terms.credit(&account.progress(), amount_minor);
+    next.resume = Some(Resume::after(filled));
+    next.plan_day = progress.day;
+    next.day_credited_minor = progress.day_credited_minor;
+    if filled == Filled::Day {
+        next.day_due = Until::In(terms.day_interval);
+    }
+}
+
+/// The failure was the account's own: it is on hold, for twice as long each time in a row.
+fn fail(account: &Account, cause: HoldCause, pool: &PoolTerms, next: &mut Next) {
+    let before = account.hold.map_or(0, |hold| hold.count);
+    let doublings = u32::try_from(before).unwrap_or(0).min(20);
+    let hold = pool.holds.of(cause).saturating_mul(1 << doublings);
+    next.hold = Until::In(min(hold, pool.holds.longest));
+    next.hold_cause = Some(cause);
+    next.hold_count = before + 1;
+    if cause == HoldCause::LoginInvalid {
+        next.login_status = LoginStatus::Invalid;
+    }
+}
+
+fn release(account: &Account, token: FencingToken) -> Result<Change, Refusal> {
+    let lease = match (&account.lease, account.lease_loss(token)) {
+        // Asked for again, or after the lease's time: it ends, or is to end, all the same.
+        (Some(lease), None | Some(LeaseLoss::Expired | LeaseLoss::Released)) => lease,
+        (None, None) => return Err(Refusal::NotLocked),
+        (_, Some(loss)) => return Err(Refusal::LeaseLost(loss)),
+    };
+    let mut next = Next::of(account);
+    let reason = if account.open_redemption_id.is_some() {
+        next.release_requested = true;
+        next.goes_idle = true;
+        "release_requested"
     } else {
-        Ok(AccountState::Locking(Lock { resume, redemption_open: false, ..lock }))
+        end_lease(&mut next, LeaseEnd::Released);
+        "released"
+    };
+    Ok(Change::new(account, Guard::None, &lease.holder, reason, next))
+}
+
+fn expire(account: &Account, actor: &str) -> Result<Change, Refusal> {
+    let lease = account.lease.as_ref().ok_or(Refusal::NotLocked)?;
+    if let Some(open) = account.open_redemption_id {
+        return Err(Refusal::RedemptionOpen(open));
+    }
+    if lease.expires_at > account.as_of {
+        return Err(Refusal::LeaseAlive);
+    }
+    let mut next = Next::of(account);
+    end_lease(&mut next, LeaseEnd::Expired);
+    Ok(Change::new(account, Guard::LeaseEnded, actor, "expired", next))
+}
+
+/// Gives the account the status to go back to. A plan that it was bound to without a success is taken from it.
+fn end_lease(next: &mut Next, end: LeaseEnd) {
+    next.status = next.resume.map_or(AccountStatus::Waiting, Resume::status);
+    next.lease_end = Some(end);
+    next.reserved_minor = None;
+    next.goes_idle = true;
+    if next.bound_by_lease {
+        next.bound_by_lease = false;
+        next.set_plan(None);
     }
 }
 
-impl AccountState {
-    /// Every state that can be told apart: what the table test walks.
-    pub fn all() -> impl Iterator<Item = Self> {
-        const BOTH: [bool; 2] = [false, true];
-        let resumes = [Resume::Waiting, Resume::Processing, Resume::Completed];
-        let free = resumes.into_iter().map(Self::Free);
-        let locking = resumes.into_iter().flat_map(|resume| {
-            BOTH.into_iter().flat_map(move |redemption_open| {
-                BOTH.into_iter().flat_map(move |release_requested| {
-                    BOTH.into_iter().map(move |expired| {
-                        Self::Locking(Lock { resume, redemption_open, release_requested, expired })
-                    })
-                })
-            })
-        });
-        // A release is only ever noted while a redemption is open; otherwise it happens.
-        free.chain(locking).filter(|state| match state {
-            Self::Locking(lock) => lock.redemption_open || !lock.release_requested,
-            Self::Free(_) => true,
-        })
-    }
-
-    /// The status that is stored and shown.
-    pub fn status(self) -> AccountStatus {
-        match self {
-            Self::Free(resume) => resume.status(),
-            Self::Locking(_) => AccountStatus::Locking,
+fn update(account: &Account, change: &AccountChange, pool: &PoolTerms) -> Result<Change, Refusal> {
+    let mut next = Next::of(account);
+    if let Some(plan_id) = &change.plan_id {
+        if account.status == AccountStatus::Locking {
+            return Err(Refusal::AlreadyLocked);
         }
+        if *plan_id != account.plan_id {
+            let terms = match plan_id {
+                Some(plan_id) => Some(pool.plans.get(plan_id).ok_or(Refusal::NoPlan)?),
+                None => None,
+            };
+            let is_full = terms.is_some_and(|terms| account.balance_minor >= terms.target_minor);
+            next.status = match account.status {
+                _ if is_full => AccountStatus::Completed,
+                AccountStatus::Completed => AccountStatus::Waiting,
+                status => status,
+            };
+            next.set_plan(plan_id.clone());
+        }
+    }
+    if change.lift_hold {
+        (next.hold, next.hold_cause, next.hold_count) = (Until::NEVER, None, 0);
+    }
+    next.login_status = change.login_status.unwrap_or(account.login_status);
+    next.paused = change.paused.unwrap_or(account.paused);
+    next.draining = change.draining.unwrap_or(account.draining);
+    if let Some(country_code) = &change.country_code {
+        next.country_code.clone_from(country_code);
+    }
+    next.labels.clone_from(&change.labels);
+    Ok(Change::new(account, Guard::None, API_ACTOR, "updated", next))
+}
+
+/// The day of a free account ends when its plan's terms leave nothing to take on it. What a redemption ends,
+/// [`settled`] ends.
+fn end_day(account: &Account, actor: &str, pool: &PoolTerms) -> Result<Change, Refusal> {
+    match account.status {
+        AccountStatus::Locking => return Err(Refusal::AlreadyLocked),
+        AccountStatus::Completed => return Err(Refusal::Completed),
+        AccountStatus::Waiting | AccountStatus::Processing => {}
+    }
+    let plan_id = account.plan_id.as_ref().ok_or(Refusal::NoPlan)?;
+    let terms = pool.plans.get(plan_id).ok_or(Refusal::NoPlan)?;
+    // One day, one interval: a day that is not due yet has not begun.
+    let is_due = account.day_due_at.is_none_or(|due| due <= account.as_of);
+    if !is_due || !terms.is_day_over(&account.progress()) {
+        return Err(Refusal::DayNotOver);
+    }
+    let next = Next {
+        status: AccountStatus::Waiting,
+        plan_day: account.plan_day + 1,
+        day_credited_minor: 0,
+        day_due: Until::In(terms.day_interval),
+        ..Next::of(account)
+    };
+    Ok(Change::new(account, Guard::DayDue, actor, "day_ended", next))
+}
+
+/// The lease of `token`, while it lasts.
+fn held(account: &Account, token: FencingToken) -> Result<&Lease, Refusal> {
+    match (&account.lease, account.lease_loss(token)) {
+        (Some(lease), None) => Ok(lease),
+        (_, Some(loss)) => Err(Refusal::LeaseLost(loss)),
+        (None, None) => Err(Refusal::NotLocked),
     }
 }
 
-impl Resume {
-    /// After a success that has filled so much.
-    fn after(filled: Filled) -> Self {
-        match filled {
-            Filled::Nothing => Self::Processing,
-            Filled::Day => Self::Waiting,
-            Filled::Target => Self::Completed,
-        }
-    }
-
-    /// The same as a status.
-    pub fn status(self) -> AccountStatus {
-        match self {
-            Self::Waiting => AccountStatus::Waiting,
-            Self::Processing => AccountStatus::Processing,
-            Self::Completed => AccountStatus::Completed,
-        }
-    }
-}
-
-impl AccountEvent {
-    /// Every event: what the table test walks.
-    pub fn all() -> impl Iterator<Item = Self> {
-        let outcomes = [
-            SettleOutcome::Succeeded(Filled::Nothing),
-            SettleOutcome::Succeeded(Filled::Day),
-            SettleOutcome::Succeeded(Filled::Target),
-            SettleOutcome::Failed,
-        ];
-        let settles = outcomes.into_iter().flat_map(|outcome| {
-            [false, true].map(|release| Self::Settle(Settle { outcome, release }))
-        });
-        let replans = [false, true].map(|target_reached| Self::Replan { target_reached });
-        [Self::Acquire, Self::Renew, Self::Begin, Self::Release, Self::Expire]
-            .into_iter()
-            .chain([Self::CreditLate, Self::EndDay])
-            .chain(replans)
-            .chain(settles)
+/// Whether the plan takes a card of this amount now; without an amount, any card.
+fn fits(
+    account: &Account,
+    plan_id: Option<&PlanId>,
+    expected_minor: Option<i64>,
+    pool: &PoolTerms,
+) -> Result<(), Refusal> {
+    let Some(plan_id) = plan_id else { return Ok(()) };
+    let terms = pool.plans.get(plan_id).ok_or(Refusal::NoPlan)?;
+    let progress = account.progress();
+    match terms.misfit(&progress, expected_minor) {
+        None => Ok(()),
+        Some(misfit) => Err(Refusal::DoesNotFit {
+            plan_id: plan_id.clone(),
+            misfit,
+            headroom_minor: terms.target_minor - account.balance_minor,
+            day_headroom_minor: terms.room(&progress),
+        }),
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    #[test]
-    fn nothing_but_settling_ends_a_lock_that_has_a_redemption_open() {
-        for state in AccountState::all() {
-            let AccountState::Locking(lock) = state else { continue };
-            if !lock.redemption_open {
-                continue;
-            }
-            for event in AccountEvent::all() {
-                let ended = matches!(transition(state, event), Ok(AccountState::Free(_)));
-                assert!(!ended || matches!(event, AccountEvent::Settle(_)), "{state:?} {event:?}");
-            }
-        }
-    }
-
-    fn any_event() -> impl Strategy<Value = AccountEvent> {
-        proptest::sample::select(AccountEvent::all().collect::<Vec<_>>())
-    }
-
-    proptest! {
-        /// Whatever happens in whatever order: a lease without a success gives back the status
-        /// that it found, and one with a success gives back PROCESSING or COMPLETED.
-        #[test]
-        fn a_lease_without_a_success_restores_what_it_found(
-            events in proptest::collection::vec((any_event(), any::<bool>()), 1..60),
-        ) {
-            let mut state = AccountState::Free(Resume::Waiting);
-            let mut found = Resume::Waiting;
-            let mut last_success = None;
-            for (event, time_passes) in events {
-                if let (AccountState::Locking(lock), true) = (&mut state, time_passes) {
-                    lock.expired = true;
-                }
-                let before = state;
-                let Ok(after) = transition(state, event) else { continue };
-                state = after;
-                match (before, after, event) {
-                    (AccountState::Free(resume), AccountState::Locking(_), _) => {
-                        found = resume;
-                        last_success = None;
-                    }
-                    (_, _, AccountEvent::Settle(Settle {
-                        outcome: SettleOutcome::Succeeded(filled), ..
-                    })) => last_success = Some(Resume::after(filled)),
-                    // Between leases a person, or a change of the plan, moves it.
-                    (AccountState::Free(_), AccountState::Free(resume), _) => {
-                        found = resume;
-                        last_success = None;
-                    }
-                    _ => {}
-                }
-                if let AccountState::Free(resume) = state {
-                    prop_assert_eq!(resume, last_success.unwrap_or(found));
-                }
-                prop_assert!(AccountState::all().any(|known| known == state));
-            }
-        }
-    }
-}
+mod tests;

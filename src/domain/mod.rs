@@ -4,8 +4,10 @@
 pub mod account;
 pub mod choice;
 pub mod failure;
+pub mod hold;
 pub mod id;
 pub mod lease;
 pub mod money;
 pub mod plan;
+pub mod pool;
 pub mod redemption;

@@ -204,6 +204,17 @@ impl Terms {
         if place + 1 < days.len() { days.get(place).copied() } else { None }
     }
 
+    /// Whether the day of a free account has nothing left to take: its amount is reached, or no card fits what it
+    /// still takes. The last day ends with the target alone; nor does a day end where no later one could be filled.
+    pub fn is_day_over(&self, progress: &Progress) -> bool {
+        let remaining = self.target_minor - progress.balance_minor;
+        let Some(amount) = self.limited_day(progress.day).filter(|_| remaining > 0) else {
+            return false;
+        };
+        progress.day_credited_minor >= amount
+            || self.misfit(progress, None).is_some() && self.denominations.fills(remaining)
+    }
+
     /// How far an account is after a credit, and what that has filled. A day has ended when its amount
     /// is reached, or when no card fits what it still takes.
     pub fn credit(&self, progress: &Progress, amount_minor: i64) -> (Progress, Filled) {

@@ -27,7 +27,7 @@ use crate::{
         accounts::{Accounts, CreateCommand, of_another_pool},
     },
     store::{
-        account::{Account, AccountChange, AccountEvent, AccountFilter, Hold, Lease, NewAccount},
+        account::{Account, AccountChange, AccountFilter, Hold, Lease, NewAccount, RecordedEvent},
         pool::Pool,
     },
 };
@@ -418,7 +418,7 @@ pub(super) fn account_message(account: &Account, currency: Currency) -> pb::Acco
         plan_day: account.plan_day,
         day_credited: Some(convert::money(account.day_credited_minor, currency)),
         reserved: account.reserved_minor.map(|amount| convert::money(amount, currency)),
-        available_time: account.available_at.map(timestamp),
+        available_time: account.available_at().map(timestamp),
         hold: account.hold.as_ref().map(hold_message),
         paused: Some(account.paused),
         draining: Some(account.draining),
@@ -448,11 +448,11 @@ pub(super) fn lease_message(account: &Account, lease: &Lease) -> pb::Lease {
         holder: lease.holder.to_string(),
         acquire_time: Some(timestamp(lease.acquired_at)),
         expire_time: Some(timestamp(lease.expires_at)),
-        remaining: Some(convert::duration(lease.remaining)),
+        remaining: Some(convert::duration(account.lease_remaining())),
     }
 }
 
-fn event_message(event: &AccountEvent, pool: &Pool, account_id: &AccountId) -> pb::AccountEvent {
+fn event_message(event: &RecordedEvent, pool: &Pool, account_id: &AccountId) -> pb::AccountEvent {
     pb::AccountEvent {
         pool_id: pool.pool_id.to_string(),
         account_id: account_id.to_string(),

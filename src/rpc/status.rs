@@ -207,6 +207,8 @@ pub(crate) fn status(error: &Error) -> Status {
         }
         Error::Store(
             StoreError::Refused(_)
+            | StoreError::CodeRedeemedAgain
+            | StoreError::RequestHasLease
             | StoreError::Unreadable(_)
             | StoreError::BadUrl(_)
             | StoreError::Migration(_)

@@ -11,12 +11,14 @@ use super::{
 use crate::{
     admission::Place,
     domain::{
+        account::Refusal,
         id::{AccountId, PlanId, PoolId},
         money::Money,
     },
     store::{
         Page, Store,
-        account::{Account, AccountChange, AccountEvent, AccountFilter, Inserted, NewAccount},
+        account::{Account, AccountChange, AccountFilter, Inserted, NewAccount, RecordedEvent},
+        apply::Applied,
         pool::Pool,
     },
 };
@@ -158,12 +160,22 @@ impl Accounts {
         change: AccountChange,
     ) -> Result<(Pool, Account), Error> {
         let (pool, before) = self.get(pool_id, account_id).await?;
-        self.check_plan(pool_id, &change).await?;
-        let Some(account) = self.store.update_account(pool_id, account_id, &change).await? else {
-            // Accounts are never deleted: where the plan is there still, it is the lock that stands in
-            // the way.
-            self.check_plan(pool_id, &change).await?;
-            return Err(Error::AccountLocked(pool_id.clone(), account_id.clone()));
+        let plan_id = change.plan_id.clone().flatten();
+        let account = match self.store.update_account(pool_id, account_id, change).await? {
+            Applied::Done(done) => done.account,
+            Applied::Refused(refusal, _) => {
+                return Err(match (refusal, plan_id) {
+                    (Refusal::NoPlan, Some(plan_id)) => {
+                        Error::PlanNotFound(pool_id.clone(), plan_id)
+                    }
+                    _ => Error::AccountLocked(pool_id.clone(), account_id.clone()),
+                });
+            }
+            Applied::NoPool => return Err(Error::PoolNotFound(pool_id.clone())),
+            Applied::Unreadable(error) => return Err(error.into()),
+            Applied::NoAccount | Applied::Missed | Applied::NotInState => {
+                return Err(Error::AccountNotFound(pool_id.clone(), account_id.clone()));
+            }
         };
         self.acquire.changed(pool_id);
         tracing::info!(
@@ -175,16 +187,6 @@ impl Accounts {
         Ok((pool, account))
     }
 
-    /// Refuses a change to a plan that is not there.
-    async fn check_plan(&self, pool_id: &PoolId, change: &AccountChange) -> Result<(), Error> {
-        match &change.plan_id {
-            Some(Some(plan_id)) if self.store.get_plan(pool_id, plan_id).await?.is_none() => {
-                Err(Error::PlanNotFound(pool_id.clone(), plan_id.clone()))
-            }
-            _ => Ok(()),
-        }
-    }
-
     /// Lists an account's events before the version `before`, newest first, at most `limit`.
     pub async fn events(
         &self,
@@ -192,7 +194,7 @@ impl Accounts {
         account_id: &AccountId,
         before: i64,
         limit: i64,
-    ) -> Result<(Pool, Page<AccountEvent>), Error> {
+    ) -> Result<(Pool, Page<RecordedEvent>), Error> {
         let (pool, _) = self.get(pool_id, account_id).await?;
         let events = self.store.list_account_events(pool_id, account_id, before, limit).await?;
         Ok((pool, events))

@@ -472,7 +472,7 @@ fn log_locked(acquired: &Acquired) {
         original_status = acquired.original_status.as_str(),
         fencing_token = account.token.0,
         holder = %lease.holder,
-        lease_ms = u64::try_from(lease.remaining.as_millis()).unwrap_or(u64::MAX),
+        lease_ms = u64::try_from(account.lease_remaining().as_millis()).unwrap_or(u64::MAX),
         again = !acquired.fresh,
         "locked"
     );

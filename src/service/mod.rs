@@ -4,7 +4,9 @@
 pub mod accounts;
 pub mod acquire;
 pub mod batch;
+mod clock;
 pub mod error;
+pub mod heartbeat;
 pub mod inquiry;
 mod pace;
 pub mod plans;

@@ -21,7 +21,7 @@ const LATE: Duration = Duration::from_secs(30);
 /// The pause after a look that took so long: `interval`, unless looks are slow. They read past all that came due
 /// and was seen to since the table was last vacuumed, and while anybody's old transaction is open no vacuum
 /// clears that away: looks that came all the time would then be most of what the database does.
-fn pause_after(took: Duration, interval: Duration) -> Duration {
+pub(super) fn pause_after(took: Duration, interval: Duration) -> Duration {
     interval.max((took * SHARE).min(LONGEST))
 }
 

@@ -9,17 +9,21 @@
 //!
 //! Which redemptions are due stands in their rows, so it does not matter which server looks.
 
+pub mod takeover;
+
 use std::{sync::Arc, time::Duration};
 
 use rand::RngExt as _;
+use time::OffsetDateTime;
 use tokio::{
     sync::Semaphore,
-    time::{Instant, sleep, timeout},
+    time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
 use super::{
     Error,
+    clock::Deadline,
     pace::Looks,
     pools::Pools,
     redeem::{RedeemLimits, code_context, rfc3339},
@@ -33,7 +37,11 @@ use crate::{
     },
     provider::{Call, Doubt, Provider, classify},
     secret::SecretKey,
-    store::{Store, outcome::Next, redemption::DueCheck},
+    store::{
+        Store,
+        outcome::Next,
+        redemption::{DueCheck, Redemption},
+    },
 };
 
 /// Who settles, in the accounts' events.
@@ -120,7 +128,7 @@ impl Reconciler {
     async fn look_at_some(self: &Arc<Self>, pool_id: &PoolId, within: Option<Duration>) -> Claimed {
         // Nobody else looks at them meanwhile.
         let (act, hold) = self.limits.hold();
-        let act_until = Instant::now() + act;
+        let act_until = Deadline::after(act);
         // A record that waits for a stranger's row holds up its own look, and no other.
         let free = BATCH.min(self.looking.available_permits());
         if free == 0 {
@@ -162,14 +170,17 @@ impl Reconciler {
     }
 
     async fn look(&self, look: &Look) -> Result<(), Error> {
-        let ask = self.ask(&look.due).await?;
+        let DueCheck { redemption, code_ciphertext, not_after, .. } = &look.due;
+        let Some(ask) = self.ask(redemption, code_ciphertext, *not_after).await? else {
+            return Err(self.unreadable(&look.due).await);
+        };
         let doubtful = look.doubtful();
         let mut rung = self.limits.provider.first_rung(&doubtful);
         let mut calls = 0;
         let mut found_missing = false;
         while let Some(call) = call_of(rung) {
             // Whoever stood still for longer than it holds the redemption leaves it to the next.
-            if Instant::now() > look.act_until {
+            if look.act_until.has_passed() {
                 return Ok(());
             }
             let step = self.call(&ask, call, rung).await;
@@ -248,16 +259,17 @@ impl Reconciler {
         Ok(())
     }
 
-    /// The very bytes that were sent at first.
-    async fn ask(&self, due: &DueCheck) -> Result<Ask, Error> {
-        let redemption = &due.redemption;
+    /// The very bytes that were sent at first. `None`: the stored code cannot be decrypted.
+    async fn ask(
+        &self,
+        redemption: &Redemption,
+        code_ciphertext: &[u8],
+        not_after: OffsetDateTime,
+    ) -> Result<Option<Ask>, Error> {
         let context = code_context(&redemption.pool_id, redemption.redemption_id);
-        let code = match self.secret.decrypt(&context, &due.code_ciphertext) {
-            Ok(code) => code,
-            Err(_) => return Err(self.unreadable(due).await),
-        };
+        let Ok(code) = self.secret.decrypt(&context, code_ciphertext) else { return Ok(None) };
         let currency = self.pools.settings(&redemption.pool_id).await?.currency;
-        Ok(Ask {
+        Ok(Some(Ask {
             redemption_id: redemption.redemption_id,
             code,
             account_id: redemption.account_id.clone(),
@@ -265,8 +277,8 @@ impl Reconciler {
                 .expected_minor
                 .map(|amount_minor| Money { amount_minor, currency }),
             currency,
-            not_after: rfc3339(due.not_after)?,
-        })
+            not_after: rfc3339(not_after)?,
+        }))
     }
 
     /// A code that cannot be read cannot be sent again, and asking on would never end: a person has
@@ -302,7 +314,7 @@ struct Look {
     /// How long what is decided now may take to be done.
     lead_time: Duration,
     /// By the program's own clock: after this somebody else may look at it.
-    act_until: Instant,
+    act_until: Deadline,
 }
 
 impl Look {

@@ -18,12 +18,14 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     Error,
+    clock::Deadline,
     pools::{Pools, check_currencies},
     settle::Settler,
 };
 use crate::{
     admission::{self, Caller},
     domain::{
+        account::Refusal,
         id::{PoolId, RedemptionId, RequestId},
         lease::LeaseRef,
         money::{Currency, Money},
@@ -252,7 +254,7 @@ pub(super) fn rfc3339(at: OffsetDateTime) -> Result<String, Error> {
 impl Inner {
     async fn run(&self, command: RedeemCommand) -> Result<Redeemed, Error> {
         // From before it is recorded: whoever takes over counts from then.
-        let give_up_at = Instant::now() + self.limits.send_window;
+        let window = Deadline::after(self.limits.send_window);
         if command.caller.is_over() {
             admission::note_dropped("redeem");
             return Err(StoreError::DeadlinePassed.into());
@@ -261,13 +263,14 @@ impl Inner {
         check_currencies(&pool, [("expected", command.expected_or_learned())])?;
         let new = self.record_of(&command);
         let id = new.redemption_id;
-        let began = self.begin(new, &command).await?;
+        // What it takes is given back before the provider is waited for.
+        let began = Box::pin(self.begin(new, &command)).await?;
         // What is waited for from here on is the provider.
         command.caller.step_aside();
         match began {
             Began::Now(redemption, not_after) => {
                 let ask = ask(&command, id, pool.currency, not_after)?;
-                let redemption = self.fly(&ask, &redemption, give_up_at).await?;
+                let redemption = self.fly(&ask, &redemption, window).await?;
                 Ok(Redeemed { redemption, replayed: false })
             }
             Began::Before(redemption) => {
@@ -326,20 +329,19 @@ impl Inner {
         &self,
         ask: &Ask,
         redemption: &Redemption,
-        give_up_at: Instant,
+        window: Deadline,
     ) -> Result<Redemption, Error> {
         let _flight = self.announce(ask.redemption_id);
         let holder = redemption.holder.as_str();
         let mut attempts = 1;
         let mut call = Call::Send;
-        let mut step = if Instant::now() < give_up_at || !failpoints::holds(Guard::LateIsNotSent) {
+        let mut step = if !window.has_passed() || !failpoints::holds(Guard::LateIsNotSent) {
             self.send(ask).await
         } else {
             attempts = 0;
             Step::InDoubt { answer: "the server stood still before it could be sent".to_owned() }
         };
         loop {
-            let in_time = |pause: Duration| Instant::now() + pause < give_up_at;
             match step {
                 Step::Settle(verdict) => {
                     let conclude = self.settler.conclude(redemption, verdict, attempts, holder);
@@ -348,11 +350,11 @@ impl Inner {
                 Step::SendAgain { give_up, after } => {
                     let pause = pause(after, attempts);
                     let unreachable = give_up.reason == reason::PROVIDER_UNREACHABLE;
-                    if unreachable && attempts >= MAX_UNREACHABLE || !in_time(pause) {
+                    let has_ended = unreachable && attempts >= MAX_UNREACHABLE;
+                    if has_ended || !window.pause(pause).await {
                         let give_up = self.settler.give_up(redemption, give_up, attempts, holder);
                         return Box::pin(give_up).await;
                     }
-                    sleep(pause).await;
                     step = self.send(ask).await;
                 }
                 // Busy, as far as can be told: what it counts once may be sent again.
@@ -360,11 +362,10 @@ impl Inner {
                     if call == Call::Send && self.limits.provider.deduplicates =>
                 {
                     let pause = pause(after, attempts);
-                    if in_time(pause) {
-                        sleep(pause).await;
+                    if window.pause(pause).await {
                         let answer = self.provider.send_again(ask).await;
                         step = classify(ask, Call::Send, Doubt::InDoubt, &answer);
-                    } else if in_time(Duration::ZERO) && self.limits.provider.cancels {
+                    } else if !window.has_passed() && self.limits.provider.cancels {
                         (step, call) = (Box::pin(self.call_off(ask, answer)).await, Call::Cancel);
                     } else {
                         // By now somebody else may be at work on it.
@@ -374,15 +375,14 @@ impl Inner {
                 }
                 Step::LookUp { after, answer } | Step::Busy { after, answer } => {
                     let pause = poll_pause(after, attempts);
-                    if !in_time(pause) || !self.limits.provider.looks_up {
+                    if !self.limits.provider.looks_up || !window.pause(pause).await {
                         step = Step::InDoubt { answer };
                         continue;
                     }
-                    sleep(pause).await;
                     (step, call) = (self.look_up(ask).await, Call::LookUp);
                 }
                 Step::Unproven { answer } => {
-                    if !in_time(Duration::ZERO) || !self.limits.provider.looks_up {
+                    if window.has_passed() || !self.limits.provider.looks_up {
                         step = Step::InDoubt { answer };
                         continue;
                     }
@@ -526,24 +526,28 @@ fn refused(refusal: BeginRefusal, command: &RedeemCommand) -> Error {
         BeginRefusal::NoAccount => {
             Error::AccountNotFound(lease.pool_id.clone(), lease.account_id.clone())
         }
-        BeginRefusal::LeaseLost(loss) => Error::LeaseLost { lease: lease.clone(), loss },
-        BeginRefusal::RedemptionOpen(id) => Error::RedemptionOpen(id),
         BeginRefusal::CodeInUse { redemption_id, request_id, state } => {
             Error::CodeInUse { redemption_id, request_id, state }
         }
-        BeginRefusal::Paused => Error::PoolPaused(lease.pool_id.clone()),
-        BeginRefusal::AccountPaused => {
-            Error::AccountPaused(lease.pool_id.clone(), lease.account_id.clone())
+        BeginRefusal::Account(refusal, _) => refused_by_account(refusal, command),
+        BeginRefusal::TryAgain => StoreError::Overloaded.into(),
+    }
+}
+
+fn refused_by_account(refusal: Refusal, command: &RedeemCommand) -> Error {
+    let lease = &command.lease;
+    let (pool_id, account_id) = (lease.pool_id.clone(), lease.account_id.clone());
+    match refusal {
+        Refusal::LeaseLost(loss) => Error::LeaseLost { lease: lease.clone(), loss },
+        Refusal::RedemptionOpen(id) => Error::RedemptionOpen(id),
+        Refusal::PoolPaused => Error::PoolPaused(pool_id),
+        Refusal::Paused => Error::AccountPaused(pool_id, account_id),
+        Refusal::Resting { cause, left } => {
+            Error::AccountNotReady { pool_id, account_id, cause, left }
         }
-        BeginRefusal::NotReady { cause, left } => Error::AccountNotReady {
-            pool_id: lease.pool_id.clone(),
-            account_id: lease.account_id.clone(),
-            cause,
-            left,
-        },
-        BeginRefusal::DoesNotFit { plan_id, misfit, headroom_minor, day_headroom_minor } => {
+        Refusal::DoesNotFit { plan_id, misfit, headroom_minor, day_headroom_minor } => {
             Error::AmountDoesNotFit {
-                account_id: lease.account_id.clone(),
+                account_id,
                 plan_id,
                 expected_minor: command.expected.map(|money| money.amount_minor),
                 misfit,
@@ -551,7 +555,19 @@ fn refused(refusal: BeginRefusal, command: &RedeemCommand) -> Error {
                 day_headroom_minor,
             }
         }
-        BeginRefusal::TryAgain => StoreError::Overloaded.into(),
+        // A begin meets none of these.
+        Refusal::PoolDraining
+        | Refusal::AlreadyLocked
+        | Refusal::Completed
+        | Refusal::Inactive
+        | Refusal::Draining
+        | Refusal::NoPlan
+        | Refusal::NotLocked
+        | Refusal::LeaseAlive
+        | Refusal::RedemptionNotOpen
+        | Refusal::DayNotOver => {
+            Error::Internal("a redemption was refused for no reason of its own")
+        }
     }
 }
 

@@ -34,6 +34,7 @@ impl Leases {
             LeaseAnswer::Done(account) => Ok(account),
             LeaseAnswer::Lost(loss, _) => Err(Error::LeaseLost { lease, loss }),
             LeaseAnswer::NoAccount => Err(Error::AccountNotFound(lease.pool_id, lease.account_id)),
+            LeaseAnswer::NoPool => Err(Error::PoolNotFound(lease.pool_id)),
             LeaseAnswer::Unreadable(error) => Err(error.into()),
         }
     }
@@ -64,6 +65,7 @@ impl Leases {
             LeaseAnswer::Lost(LeaseLoss::Released, account) => Ok(account),
             LeaseAnswer::Lost(loss, _) => Err(Error::LeaseLost { lease, loss }),
             LeaseAnswer::NoAccount => Err(Error::AccountNotFound(lease.pool_id, lease.account_id)),
+            LeaseAnswer::NoPool => Err(Error::PoolNotFound(lease.pool_id)),
             LeaseAnswer::Unreadable(error) => Err(error.into()),
         }
     }

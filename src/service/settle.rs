@@ -6,7 +6,7 @@ use std::{fmt, time::Duration};
 use super::{Error, acquire::Acquire, plans::advance_days, pools::Pools};
 use crate::{
     domain::{
-        account::{AccountStatus, HoldCause},
+        account::{Account, AccountStatus, HoldCause},
         id::{PoolId, RedemptionId},
         money::Money,
         redemption::{Failure, RedemptionState, Verdict, reason},
@@ -14,10 +14,10 @@ use crate::{
     failpoints::{self, Guard},
     store::{
         Store, StoreError,
-        late_credit::LateCredit,
-        outcome::{Deferral, Next, Outcome, Settled, Settlement},
+        outcome::{Deferral, LateCredit, Next, Outcome, Settled, Settlement},
         pool::{AmountMismatch, Pool},
         redemption::{Redemption, Resolution},
+        walks::Freed,
     },
 };
 
@@ -48,7 +48,35 @@ impl Settler {
         actor: &str,
     ) -> Result<Redemption, Error> {
         let pool = self.pool(&redemption.pool_id).await?;
-        let (outcome, hold) = match apply_policy(verdict, redemption, &pool) {
+        let verdict = apply_policy(verdict, redemption, &pool);
+        self.record(redemption, verdict, attempts, actor).await
+    }
+
+    /// The same while the sender may still be at work on it: records an outcome, and leaves what is a person's
+    /// until the sender's time is over. True when it was an outcome.
+    pub async fn conclude_early(
+        &self,
+        redemption: &Redemption,
+        verdict: Verdict,
+        actor: &str,
+    ) -> Result<bool, Error> {
+        let pool = self.pool(&redemption.pool_id).await?;
+        let verdict = apply_policy(verdict, redemption, &pool);
+        if matches!(verdict, Verdict::NeedsReview { .. }) {
+            return Ok(false);
+        }
+        self.record(redemption, verdict, 1, actor).await?;
+        Ok(true)
+    }
+
+    async fn record(
+        &self,
+        redemption: &Redemption,
+        verdict: Verdict,
+        attempts: i32,
+        actor: &str,
+    ) -> Result<Redemption, Error> {
+        let (outcome, hold) = match verdict {
             Verdict::Succeeded { amount, provider_ref } => {
                 (Outcome::Succeeded { amount, provider_ref: Some(provider_ref) }, None)
             }
@@ -68,12 +96,11 @@ impl Settler {
             }
         };
         let settlement = Settlement {
-            redemption_id: redemption.redemption_id,
+            redemption: redemption.clone(),
             outcome,
             attempts,
             actor: actor.to_owned(),
             resolution: None,
-            seen: None,
             hold,
             inferred: false,
         };
@@ -90,12 +117,11 @@ impl Settler {
         actor: &str,
     ) -> Result<Redemption, Error> {
         let settlement = Settlement {
-            redemption_id: redemption.redemption_id,
+            redemption: redemption.clone(),
             outcome: Outcome::Failed(failure),
             attempts,
             actor: actor.to_owned(),
             resolution: None,
-            seen: None,
             hold: None,
             inferred: failpoints::holds(Guard::InferredIsNotProof),
         };
@@ -138,12 +164,11 @@ impl Settler {
         resolution: Resolution,
     ) -> Result<(bool, Redemption), Error> {
         let settlement = Settlement {
-            redemption_id: redemption.redemption_id,
+            redemption: redemption.clone(),
             outcome,
             attempts: 0,
             actor: resolution.resolved_by.clone(),
             resolution: Some(resolution),
-            seen: Some(redemption.state),
             hold: None,
             inferred: false,
         };
@@ -164,16 +189,10 @@ impl Settler {
             }
         };
         match settled {
-            Settled::Recorded {
-                redemption,
-                account_status,
-                resume_status,
-                account_balance_minor,
-                freed,
-            } => {
-                log_settled(&redemption, [account_status, resume_status], account_balance_minor);
-                if account_status != AccountStatus::Locking {
-                    self.acquire.wake(pool_id, freed);
+            Settled::Recorded { redemption, account } => {
+                log_settled(&redemption, &account);
+                if account.status != AccountStatus::Locking {
+                    self.acquire.wake(pool_id, Freed::of(&account));
                 }
                 Ok((true, *redemption))
             }
@@ -190,9 +209,9 @@ impl Settler {
         pool_id: &PoolId,
         settlement: &Settlement,
     ) -> Result<Redemption, Error> {
-        let redemption = self.read(pool_id, settlement.redemption_id).await?;
+        let redemption = self.read(pool_id, settlement.redemption.redemption_id).await?;
         // What somebody saw is not so any more: nothing was said yet of what it is now.
-        let has_changed = settlement.seen.is_some() && redemption.state.is_open();
+        let has_changed = settlement.resolution.is_some() && redemption.state.is_open();
         if has_changed || settlement.inferred || !contradicts(&redemption, &settlement.outcome) {
             return Ok(redemption);
         }
@@ -203,7 +222,8 @@ impl Settler {
             let fact = (*amount, provider_ref.as_deref());
             match self.credit_late(&redemption, fact, settlement).await? {
                 LateCredit::Recorded => {
-                    let redemption = self.read(pool_id, settlement.redemption_id).await?;
+                    let redemption =
+                        self.read(pool_id, settlement.redemption.redemption_id).await?;
                     log_late_credit(&redemption, settlement);
                     self.end_day(&redemption, &settlement.actor).await;
                     // It is fuller, or on another day, and stands elsewhere.
@@ -211,7 +231,7 @@ impl Settler {
                     return Ok(redemption);
                 }
                 LateCredit::NotFailed => {
-                    return self.read(pool_id, settlement.redemption_id).await;
+                    return self.read(pool_id, settlement.redemption.redemption_id).await;
                 }
                 LateCredit::CodeRedeemedAgain => {}
             }
@@ -237,10 +257,9 @@ impl Settler {
         fact: (Money, Option<&str>),
         settlement: &Settlement,
     ) -> Result<LateCredit, Error> {
-        let Redemption { pool_id, redemption_id, .. } = redemption;
         let Settlement { attempts, actor, .. } = settlement;
         loop {
-            match self.store.credit_late(pool_id, *redemption_id, fact, *attempts, actor).await {
+            match self.store.credit_late(redemption, fact, *attempts, actor).await {
                 Err(StoreError::Unavailable(_)) => tokio::time::sleep(RETRY).await,
                 answered => return Ok(answered?),
             }
@@ -323,11 +342,13 @@ fn log_late_credit(redemption: &Redemption, settlement: &Settlement) {
     );
 }
 
-fn log_settled(redemption: &Redemption, statuses: [AccountStatus; 2], balance_minor: i64) {
+fn log_settled(redemption: &Redemption, account: &Account) {
     metrics::counter!("holdfast_redemptions_total", "state" => redemption.state.as_str())
         .increment(1);
     let Redemption { pool_id, account_id, redemption_id, .. } = redemption;
-    let [account_status, resume_status] = statuses.map(AccountStatus::as_str);
+    let account_status = account.status.as_str();
+    let resume_status = account.resume.map(|resume| resume.status().as_str());
+    let balance_minor = account.balance_minor;
     let fencing_token = redemption.token.0;
     match (redemption.state, &redemption.failure) {
         (RedemptionState::Succeeded, _) => tracing::info!(

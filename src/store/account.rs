@@ -1,10 +1,7 @@
 //! Accounts: how they are stored, read, created and changed by people. Leases on them are in
 //! [`super::lease`].
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    time::Duration,
-};
+use std::collections::HashMap;
 
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -16,84 +13,11 @@ use super::{
     page::{MAX_BYTES, Page},
     quarantine::{Halves, by_halves, count_skipped},
 };
+pub use crate::domain::account::{Account, AccountChange, Hold, Labels, Lease};
 use crate::domain::{
-    account::{AccountStatus, HoldCause, LoginStatus},
-    id::{AccountId, FencingToken, Holder, PlanId, PoolId, RedemptionId},
+    account::{AccountStatus, HoldCause, LeaseEnd, LoginStatus, Resume},
+    id::{AccountId, FencingToken, Holder, PlanId, PoolId, RedemptionId, RequestId},
 };
-
-/// An account's labels, in the order of their keys.
-pub type Labels = BTreeMap<String, String>;
-
-/// An account, as it is stored.
-#[derive(Clone, Debug)]
-pub struct Account {
-    /// Its pool.
-    pub pool_id: PoolId,
-    /// Its name.
-    pub account_id: AccountId,
-    /// Where it stands.
-    pub status: AccountStatus,
-    /// Whether the provider lets it in.
-    pub login_status: LoginStatus,
-    /// What it is being filled for.
-    pub plan_id: Option<PlanId>,
-    /// ISO 3166-1 alpha-2.
-    pub country_code: Option<String>,
-    /// What is in it, in minor units of the pool's currency.
-    pub balance_minor: i64,
-    /// For selectors.
-    pub labels: Labels,
-    /// The day of its plan that it is on, counted from 1.
-    pub plan_day: i32,
-    /// What was credited on that day, in minor units.
-    pub day_credited_minor: i64,
-    /// What its lease, or the redemption under it, is going to bring, in minor units.
-    pub reserved_minor: Option<i64>,
-    /// It is not picked, and nothing is redeemed into it, before this time.
-    pub available_at: Option<OffsetDateTime>,
-    /// Why it is left in peace.
-    pub hold: Option<Hold>,
-    /// Nothing new is begun on it.
-    pub paused: bool,
-    /// Nothing new is leased on it.
-    pub draining: bool,
-    /// The token of the last acquisition.
-    pub token: FencingToken,
-    /// The lease that it is under.
-    pub lease: Option<Lease>,
-    /// The redemption whose outcome is not known yet.
-    pub open_redemption_id: Option<RedemptionId>,
-    /// When it was created.
-    pub created_at: OffsetDateTime,
-    /// When it last changed.
-    pub updated_at: OffsetDateTime,
-}
-
-/// An account that failed is left in peace for a while.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Hold {
-    /// Why.
-    pub cause: HoldCause,
-    /// Until when.
-    pub until: OffsetDateTime,
-    /// Failures in a row.
-    pub count: i32,
-}
-
-/// A lease, as the database answered.
-#[derive(Clone, Debug)]
-pub struct Lease {
-    /// Who holds it.
-    pub holder: Holder,
-    /// When it was acquired.
-    pub acquired_at: OffsetDateTime,
-    /// When it ends.
-    pub expires_at: OffsetDateTime,
-    /// What remained of it when the database answered.
-    pub remaining: Duration,
-    /// Its release was asked for while a redemption was open.
-    pub release_requested: bool,
-}
 
 /// An account to create.
 #[derive(Clone, Debug)]
@@ -121,25 +45,6 @@ pub struct Inserted {
     pub refused: HashMap<AccountId, StoreError>,
 }
 
-/// What to change of an account. The inner `None` clears.
-#[derive(Clone, Debug, Default)]
-pub struct AccountChange {
-    /// See [`Account`].
-    pub login_status: Option<LoginStatus>,
-    /// See [`Account`]. Left alone while the account is `LOCKING`.
-    pub plan_id: Option<Option<PlanId>>,
-    /// See [`Account`].
-    pub country_code: Option<Option<String>>,
-    /// See [`Account`].
-    pub labels: Option<Labels>,
-    /// See [`Account`].
-    pub paused: Option<bool>,
-    /// See [`Account`].
-    pub draining: Option<bool>,
-    /// Ends what is in the way of a new try, and the count of failures.
-    pub lift_hold: bool,
-}
-
 /// Which accounts a list is of.
 #[derive(Clone, Debug, Default)]
 pub struct AccountFilter {
@@ -151,12 +56,12 @@ pub struct AccountFilter {
     pub plan_id: Option<PlanId>,
 }
 
-/// Who appears in the events for changes that come over the API without a holder's name.
+/// Who appears in the events of accounts that come over the API.
 const API_ACTOR: &str = "api";
 
-/// A change of an account.
+/// A change of an account, as it was kept.
 #[derive(Clone, Debug)]
-pub struct AccountEvent {
+pub struct RecordedEvent {
     /// Rises by one with each change.
     pub version: i64,
     /// When.
@@ -195,18 +100,26 @@ macro_rules! account_row {
             pub(super) plan_day: i32,
             pub(super) day_credited_minor: i64,
             pub(super) reserved_minor: Option<i64>,
-            pub(super) usable_at: Option<time::OffsetDateTime>,
+            pub(super) day_due_at: Option<time::OffsetDateTime>,
+            pub(super) cooldown_until: Option<time::OffsetDateTime>,
             pub(super) hold_until: Option<time::OffsetDateTime>,
             pub(super) hold_cause: Option<String>,
             pub(super) hold_count: i32,
             pub(super) paused: bool,
             pub(super) draining: bool,
             pub(super) fencing_token: i64,
+            pub(super) resume_status: Option<String>,
             pub(super) holder: Option<String>,
+            pub(super) lease_request_id: Option<String>,
             pub(super) lease_acquired_at: Option<time::OffsetDateTime>,
             pub(super) lease_expires_at: Option<time::OffsetDateTime>,
+            pub(super) lease_end: Option<String>,
+            pub(super) bound_by_lease: bool,
             pub(super) release_requested: bool,
             pub(super) open_redemption_id: Option<uuid::Uuid>,
+            pub(super) idle_since: time::OffsetDateTime,
+            pub(super) version: i64,
+            pub(super) change_id: uuid::Uuid,
             pub(super) created_at: time::OffsetDateTime,
             pub(super) updated_at: time::OffsetDateTime,
             pub(super) db_now: time::OffsetDateTime,
@@ -216,10 +129,13 @@ macro_rules! account_row {
             pub(super) fn account(
                 &self,
                 pool_id: &$crate::domain::id::PoolId,
-            ) -> Result<$crate::store::account::Account, $crate::store::StoreError> {
-                use $crate::store::account as stored;
+            ) -> Result<$crate::domain::account::Account, $crate::store::StoreError> {
+                use $crate::{
+                    domain::account::{Account, Version},
+                    store::account as stored,
+                };
                 let status = stored::read_status(&self.status)?;
-                Ok(stored::Account {
+                Ok(Account {
                     pool_id: pool_id.clone(),
                     account_id: stored::read_account_id(&self.account_id)?,
                     status,
@@ -231,7 +147,8 @@ macro_rules! account_row {
                     plan_day: self.plan_day,
                     day_credited_minor: self.day_credited_minor,
                     reserved_minor: self.reserved_minor,
-                    available_at: self.usable_at,
+                    day_due_at: self.day_due_at,
+                    cooldown_until: self.cooldown_until,
                     hold: stored::read_hold(
                         self.hold_cause.as_deref(),
                         self.hold_until,
@@ -240,18 +157,24 @@ macro_rules! account_row {
                     paused: self.paused,
                     draining: self.draining,
                     token: $crate::domain::id::FencingToken(self.fencing_token),
+                    resume: self.resume_status.as_deref().map(stored::read_resume).transpose()?,
                     lease: stored::read_lease(
                         status,
                         self.holder.as_deref(),
+                        self.lease_request_id.as_deref(),
                         self.lease_acquired_at.zip(self.lease_expires_at),
-                        self.db_now,
                         self.release_requested,
                     )?,
+                    lease_end: self.lease_end.as_deref().map(stored::read_lease_end).transpose()?,
+                    bound_by_lease: self.bound_by_lease,
                     open_redemption_id: self
                         .open_redemption_id
                         .map($crate::domain::id::RedemptionId),
+                    idle_since: self.idle_since,
                     created_at: self.created_at,
                     updated_at: self.updated_at,
+                    version: Version { number: self.version, change_id: self.change_id },
+                    as_of: self.db_now,
                 })
             }
         }
@@ -307,24 +230,36 @@ pub(super) fn read_labels(value: &serde_json::Value) -> Labels {
     labels.map(|(key, value)| (key.clone(), text(value))).collect()
 }
 
+pub(super) fn read_resume(text: &str) -> Result<Resume, StoreError> {
+    let resume = AccountStatus::parse(text).and_then(Resume::of);
+    resume.ok_or(StoreError::Unreadable("accounts.resume_status"))
+}
+
+pub(super) fn read_lease_end(text: &str) -> Result<LeaseEnd, StoreError> {
+    LeaseEnd::parse(text).ok_or(StoreError::Unreadable("accounts.lease_end"))
+}
+
 pub(super) fn read_lease(
     status: AccountStatus,
     holder: Option<&str>,
+    request_id: Option<&str>,
     times: Option<(OffsetDateTime, OffsetDateTime)>,
-    db_now: OffsetDateTime,
     release_requested: bool,
 ) -> Result<Option<Lease>, StoreError> {
     if status != AccountStatus::Locking {
         return Ok(None);
     }
-    let (Some(holder), Some((acquired_at, expires_at))) = (holder, times) else {
+    let (Some(holder), Some(request_id), Some((acquired_at, expires_at))) =
+        (holder, request_id, times)
+    else {
         return Err(StoreError::Unreadable("accounts.holder"));
     };
     Ok(Some(Lease {
         holder: Holder::parse(holder).map_err(|_| StoreError::Unreadable("accounts.holder"))?,
+        request_id: RequestId::parse_any(request_id)
+            .map_err(|_| StoreError::Unreadable("accounts.lease_request_id"))?,
         acquired_at,
         expires_at,
-        remaining: Duration::try_from(expires_at - db_now).unwrap_or_default(),
         release_requested,
     }))
 }
@@ -348,8 +283,8 @@ struct EventRow {
 }
 
 impl EventRow {
-    fn read(self) -> Result<AccountEvent, StoreError> {
-        Ok(AccountEvent {
+    fn read(self) -> Result<RecordedEvent, StoreError> {
+        Ok(RecordedEvent {
             version: self.version,
             happened_at: self.happened_at,
             actor: self.actor,
@@ -496,40 +431,6 @@ impl Store {
         Page::read(found, limit, |row| row.more, |row| row.account(pool_id))
     }
 
-    /// Changes an account; `None` when there is none, when its plan was to be changed while it is
-    /// `LOCKING`, or when that plan was deleted meanwhile.
-    pub async fn update_account(
-        &self,
-        pool_id: &PoolId,
-        account_id: &AccountId,
-        change: &AccountChange,
-    ) -> Result<Option<Account>, StoreError> {
-        let plan = change.plan_id.as_ref();
-        let country = change.country_code.as_ref();
-        let updated = sqlx::query_file_as!(
-            AccountRow,
-            "src/store/sql/update_account.sql",
-            pool_id.as_str(),
-            account_id.as_str(),
-            change.login_status.map(LoginStatus::as_str),
-            plan.is_some(),
-            plan.and_then(Option::as_ref).map(PlanId::as_str),
-            country.is_some(),
-            country.and_then(Option::as_deref),
-            change.labels.as_ref().map(labels_json),
-            API_ACTOR,
-            change.paused,
-            change.draining,
-            change.lift_hold,
-        )
-        .fetch_optional(&self.db)
-        .await;
-        match updated {
-            Err(error) if is_foreign_key_violation(&error) => Ok(None),
-            answered => answered?.map(|row| row.account(pool_id)).transpose(),
-        }
-    }
-
     /// Lists an account's events before `before` (a version, exclusive), newest first, at most `limit`.
     pub async fn list_account_events(
         &self,
@@ -537,7 +438,7 @@ impl Store {
         account_id: &AccountId,
         before: i64,
         limit: i64,
-    ) -> Result<Page<AccountEvent>, StoreError> {
+    ) -> Result<Page<RecordedEvent>, StoreError> {
         let rows = sqlx::query_file_as!(
             EventRow,
             "src/store/sql/list_account_events.sql",

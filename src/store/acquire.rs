@@ -1,37 +1,35 @@
 //! Acquiring: which account for whom, and why none.
+//!
+//! A statement chooses accounts, which changes nothing; each is then claimed where it is still as it was.
 
-mod one_by_one;
+mod assign;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     time::{Duration, Instant},
 };
 
+use futures_util::future::join_all;
 use tokio::sync::OwnedSemaphorePermit;
 
+use self::assign::{Claim, assign};
 use super::{
     Store, StoreError,
-    account::{
-        Account, Labels, account_row, labels_json, read_account_id, read_status, skip_unreadable,
-    },
-    error::{is_foreign_key_violation, is_of_a_row, is_violation_of},
-    interval,
-    lane::run_again_after_contention,
+    account::{account_row, labels_json, read_account_id, read_status, skip_unreadable},
+    apply::{Applied, Asked},
+    lease::is_of_a_row,
     quarantine::{Done, Rows, Statement},
     walks::{Columns, Freed, Walks},
 };
-use crate::{
-    domain::{
-        account::AccountStatus,
-        choice::Choice,
-        id::{AccountId, Holder, PlanId, PoolId, RequestId},
-    },
-    failpoints::Step,
+use crate::domain::{
+    account::{Account, AccountEvent, AccountStatus, Labels, Resume},
+    choice::Choice,
+    id::{AccountId, Holder, PlanId, PoolId, RequestId},
 };
 
-/// How many accounts the choice looks at beyond as many as are wanted: none at first, and some when too
-/// few were found so, because statements of other servers may be choosing the others just now.
-const SPARE: [usize; 2] = [0, 256];
+/// How many accounts are chosen beyond as many as are wanted, for a try after one in which claims were lost, or too
+/// few accounts were found: other servers are choosing the others just now.
+const SPARE: usize = 256;
 
 /// How often those who wait are tried, each time without the accounts that could not be written or read before.
 const MAX_ROUNDS: usize = 4;
@@ -110,13 +108,10 @@ pub struct SelectorCheck {
     pub account_exists: bool,
 }
 
-account_row!(AcquiredRow {
-    request_id: String,
-    fresh: bool,
-    resume_status: String,
-    walk_plan_key: Option<String>,
-    walk_first: Option<i64>,
-    walk_since: Option<time::OffsetDateTime>
+account_row!(ChosenRow {
+    group_number: i32,
+    scan_plan_key: Option<String>,
+    scan_first: Option<i64>
 });
 
 struct UnparkedRow {
@@ -139,10 +134,10 @@ impl Store {
     /// Leases free accounts that `selector` allows to the requests: each in its turn gets the first, in
     /// the order of the choice, whose plan wants what it expects. A request that has a lease already gets
     /// that; one that is not in the answer found nothing. No two of `wanted` may have the same
-    /// `request_id`. `walks` are those of earlier calls with the same wish, or none. An account that cannot be
+    /// `request_id`. `walks` are those of earlier calls with the same criteria, or none. An account that cannot be
     /// written is left out, and the next best is taken.
     ///
-    /// May be repeated when the reply was lost: the requests then have their leases already.
+    /// May be repeated when it failed: the requests then have their leases already, or none.
     pub async fn acquire(
         &self,
         pool_id: &PoolId,
@@ -151,121 +146,89 @@ impl Store {
         walks: &mut Walks,
     ) -> Result<HashMap<RequestId, Acquired>, StoreError> {
         let mut found = HashMap::new();
-        let mut rounds = 0;
-        loop {
+        // Most expect the same, and are served by a scan alone.
+        let is_same = wanted.windows(2).all(|two| two[0].expected_minor == two[1].expected_minor);
+        let mut may_scan = is_same && selector.account_id.is_none();
+        let mut spare = 0;
+        for round in 0..MAX_ROUNDS {
             let rest = missing(wanted, &found);
-            rounds += 1;
-            let error = match self.acquire_together(pool_id, selector, &rest, walks).await {
-                Ok(Together { leased, is_all_read: true }) => {
-                    found.extend(leased);
-                    return Ok(found);
-                }
-                // Whose lease could not be read has given it back, and is tried again without that account.
-                Ok(Together { leased, .. }) => {
-                    found.extend(leased);
-                    if rounds >= MAX_ROUNDS {
-                        return Ok(found);
-                    }
-                    continue;
-                }
-                Err(error) => error,
+            if rest.is_empty() {
+                break;
+            }
+            let tried = if may_scan {
+                self.scan(pool_id, selector, &rest, spare, walks).await
+            } else {
+                self.search(pool_id, selector, &rest, spare, walks).await
             };
-            let is_last = rounds >= MAX_ROUNDS || !is_of_a_row(&error);
-            let is_progress = !is_last && {
-                let (leased, is_any_left_out) =
-                    self.acquire_one_by_one(pool_id, selector, &rest).await?;
-                let is_any_leased = !leased.is_empty();
-                found.extend(leased);
-                is_any_leased || is_any_left_out
-            };
-            if !is_progress {
+            let tried = match tried {
+                Ok(tried) => tried,
+                Err(error) if found.is_empty() => return Err(error),
                 // Those who have their lease hear of it; the others are tried again.
-                return if found.is_empty() { Err(error.into()) } else { Ok(found) };
-            }
-            if missing(wanted, &found).is_empty() {
-                return Ok(found);
-            }
-        }
-    }
-
-    async fn acquire_together(
-        &self,
-        pool_id: &PoolId,
-        selector: &Selector,
-        wanted: &[Wanted],
-        walks: &mut Walks,
-    ) -> Result<Together, sqlx::Error> {
-        let mut together = Together { leased: HashMap::new(), is_all_read: true };
-        let mut spares = &SPARE[..];
-        // Most wish the same, and are served by a walk alone.
-        let same = wanted.windows(2).all(|two| two[0].expected_minor == two[1].expected_minor);
-        if same && selector.account_id.is_none() {
-            together = self.walk(pool_id, selector, wanted, walks).await?;
-            if together.leased.len() == wanted.len() || !walks.may_search() {
-                return Ok(together);
-            }
-            // As many as are wanted were looked at by the walk.
-            spares = &SPARE[1..];
-        }
-        let begun = Instant::now();
-        for spare in spares {
-            let rest = missing(wanted, &together.leased);
-            if !rest.is_empty() {
-                match self.search(pool_id, selector, &rest, *spare).await {
-                    Ok(more) => together.add(more),
-                    // Those who have their lease hear of it; the others are tried again.
-                    Err(error) if !together.leased.is_empty() => {
-                        tracing::warn!(%pool_id, %error, "some were not looked at once more");
-                    }
-                    Err(error) => return Err(error),
+                Err(error) => {
+                    tracing::warn!(%pool_id, %error, "some could not be tried once more");
+                    break;
                 }
+            };
+            let is_any_missed = tried.is_any_missed;
+            found.extend(tried.leased);
+            if let Some(error) = tried.error {
+                if found.is_empty() {
+                    return Err(error);
+                }
+                break;
+            }
+            match (is_any_missed, may_scan) {
+                // Some of what was chosen was taken by others: there may be more.
+                (true, _) => spare = SPARE,
+                (false, true) if walks.may_search() => (may_scan, spare) = (false, 0),
+                (false, false) if round == 0 && spare == 0 => spare = SPARE,
+                (false, _) => break,
             }
         }
-        walks.searched(begun.elapsed());
-        Ok(together)
+        Ok(found)
     }
 
-    /// Serves those who wish the same, by a walk from where earlier ones came to.
-    async fn walk(
+    /// Serves those who expect the same, by a scan from where earlier ones ended.
+    async fn scan(
         &self,
         pool_id: &PoolId,
         selector: &Selector,
         wanted: &[Wanted],
+        spare: usize,
         walks: &mut Walks,
-    ) -> Result<Together, sqlx::Error> {
+    ) -> Result<Tried, StoreError> {
         let from = walks.begin();
         let begun = Instant::now();
-        let rows = run_again(|| self.walk_rows(pool_id, selector, wanted, &from)).await?;
+        let rows = self.scan_rows(pool_id, selector, wanted, wanted.len() + spare, &from).await?;
         let lasting = begun.elapsed();
+        let tried = self.claim(pool_id, selector, wanted, &rows, spare > 0).await;
         let mut taken = Vec::with_capacity(rows.len());
-        for row in &rows {
-            if let (Some(plan_key), Some(first), Some(since)) =
-                (&row.walk_plan_key, row.walk_first, row.walk_since)
+        for row in rows.iter().filter(|row| tried.accounts.contains(row.account_id.as_str())) {
+            if let (Some(plan_key), Some(first)) = (&row.scan_plan_key, row.scan_first)
+                && let Ok(status) = read_status(&row.status)
             {
-                let Ok(status) = read_status(&row.resume_status) else { continue };
-                taken.push(Freed::standing(plan_key, status, row.plan_day, -first, since));
+                taken.push(Freed::standing(plan_key, status, row.plan_day, -first, row.idle_since));
             }
         }
         walks.walked(lasting, taken);
-        Ok(self.read_acquired(pool_id, &rows).await)
+        Ok(tried)
     }
 
-    async fn walk_rows(
+    async fn scan_rows(
         &self,
         pool_id: &PoolId,
         selector: &Selector,
         wanted: &[Wanted],
+        most: usize,
         from: &Columns,
-    ) -> Result<Vec<AcquiredRow>, sqlx::Error> {
+    ) -> Result<Vec<ChosenRow>, sqlx::Error> {
         sqlx::query_file_as!(
-            AcquiredRow,
-            "src/store/sql/acquire.sql",
+            ChosenRow,
+            "src/store/sql/choose.sql",
             pool_id.as_str(),
             &wanted.iter().map(|w| w.request_id.to_string()).collect::<Vec<_>>(),
-            &wanted.iter().map(|w| w.holder.to_string()).collect::<Vec<_>>(),
-            &wanted.iter().map(|w| interval(w.ttl)).collect::<Vec<_>>(),
             wanted.first().and_then(|w| w.expected_minor),
-            i64::try_from(wanted.len()).unwrap_or(i64::MAX),
+            i64::try_from(most).unwrap_or(i64::MAX),
             selector.plan_id.as_ref().map(PlanId::as_str),
             selector.country_code.as_deref(),
             selector.card_country.as_deref(),
@@ -284,78 +247,23 @@ impl Store {
         .await
     }
 
-    /// Serves those who wish different things, or for whom a walk found nothing.
+    /// Serves those who expect different amounts, or for whom a scan found nothing.
     async fn search(
         &self,
         pool_id: &PoolId,
         selector: &Selector,
         wanted: &[Wanted],
         spare: usize,
-    ) -> Result<Together, sqlx::Error> {
+        walks: &mut Walks,
+    ) -> Result<Tried, StoreError> {
+        let begun = Instant::now();
         let most = wanted.len() + spare;
-        let rows = run_again(|| self.search_rows(pool_id, selector, wanted, most)).await?;
-        Ok(self.read_acquired(pool_id, &rows).await)
-    }
-
-    /// Reads leases that were given. One whose account cannot be read is given back: nobody could use it.
-    async fn read_acquired(&self, pool_id: &PoolId, rows: &[AcquiredRow]) -> Together {
-        let mut together = Together { leased: HashMap::new(), is_all_read: true };
-        for row in rows {
-            match read_lease_of(pool_id, row) {
-                Ok((request_id, acquired)) => {
-                    together.leased.insert(request_id, acquired);
-                }
-                Err(error) => {
-                    together.is_all_read = false;
-                    self.quarantine.leave_out(
-                        Statement::Acquire,
-                        pool_id,
-                        &row.account_id,
-                        &error,
-                        false,
-                    );
-                    if row.fresh {
-                        self.give_back_unread(pool_id, row).await;
-                    }
-                }
-            }
-        }
-        together
-    }
-
-    async fn give_back_unread(&self, pool_id: &PoolId, row: &AcquiredRow) {
-        let (account_id, token) = (&row.account_id, row.fencing_token);
-        let given_back = sqlx::query_file!(
-            "src/store/sql/release.sql",
-            pool_id.as_str(),
-            std::slice::from_ref(account_id),
-            &[token],
-        )
-        .fetch_all(&self.db)
-        .await;
-        if let Err(error) = given_back {
-            tracing::warn!(
-                %pool_id, %account_id, %error,
-                "the lease of an account that cannot be read could not be released, and ends by itself"
-            );
-        }
-    }
-
-    async fn search_rows(
-        &self,
-        pool_id: &PoolId,
-        selector: &Selector,
-        wanted: &[Wanted],
-        most: usize,
-    ) -> Result<Vec<AcquiredRow>, sqlx::Error> {
-        sqlx::query_file_as!(
-            AcquiredRow,
-            "src/store/sql/acquire_any.sql",
+        let rows = sqlx::query_file_as!(
+            ChosenRow,
+            "src/store/sql/choose_any.sql",
             pool_id.as_str(),
             &wanted.iter().map(|w| w.request_id.to_string()).collect::<Vec<_>>(),
-            &wanted.iter().map(|w| w.holder.to_string()).collect::<Vec<_>>(),
-            &wanted.iter().map(|w| interval(w.ttl)).collect::<Vec<_>>(),
-            &wanted.iter().map(|w| w.expected_minor).collect::<Vec<_>>() as &[Option<i64>],
+            &assign::amounts(wanted) as &[Option<i64>],
             i64::try_from(most).unwrap_or(i64::MAX),
             selector.account_id.as_ref().map(AccountId::as_str),
             selector.plan_id.as_ref().map(PlanId::as_str),
@@ -366,7 +274,81 @@ impl Store {
             &self.excluded(pool_id, selector),
         )
         .fetch_all(&self.acquiring)
-        .await
+        .await?;
+        walks.searched(begun.elapsed());
+        Ok(self.claim(pool_id, selector, wanted, &rows, spare > 0).await)
+    }
+
+    /// Claims what was chosen: each request in its turn the first account that fits it.
+    async fn claim(
+        &self,
+        pool_id: &PoolId,
+        selector: &Selector,
+        wanted: &[Wanted],
+        rows: &[ChosenRow],
+        is_contended: bool,
+    ) -> Tried {
+        let mut tried = Tried::default();
+        let mut held = HashSet::new();
+        let mut candidates: Vec<(i32, Account)> = Vec::with_capacity(rows.len());
+        for row in rows {
+            match row.account(pool_id) {
+                Ok(account) if row.group_number == 0 && row.lease_request_id.is_some() => {
+                    if let Some(acquired) = Acquired::before(account) {
+                        held.insert(acquired.0.clone());
+                        tried.leased.insert(acquired.0, acquired.1);
+                    }
+                }
+                Ok(account) => candidates.push((row.group_number, account)),
+                Err(error) => {
+                    let (acquire, id) = (Statement::Acquire, &row.account_id);
+                    self.quarantine.leave_out(acquire, pool_id, id, &error, false);
+                    tried.is_any_missed = true;
+                }
+            }
+        }
+        let waiting: Vec<_> = wanted.iter().filter(|w| !held.contains(&w.request_id)).collect();
+        let claims = assign(&waiting, &assign::amounts(wanted), candidates, is_contended);
+        let asked = claims.iter().map(|Claim { wanted, account }| {
+            let wanted = crate::domain::account::Wanted {
+                request_id: wanted.request_id.clone(),
+                holder: wanted.holder.clone(),
+                ttl: wanted.ttl,
+                plan_id: selector.plan_id.clone(),
+                expected_minor: wanted.expected_minor,
+            };
+            Asked::about(account.clone(), AccountEvent::Acquire(wanted))
+        });
+        let answers = join_all(asked.map(|asked| self.apply.call(pool_id, asked))).await;
+        let mut bad = Vec::new();
+        for (Claim { wanted, account }, answer) in claims.into_iter().zip(answers) {
+            match answer {
+                Ok(Applied::Done(done)) => {
+                    tried.accounts.insert(account.account_id.to_string());
+                    let acquired = Acquired::now(account.status, done.account);
+                    tried.leased.insert(wanted.request_id.clone(), acquired);
+                }
+                Ok(_) | Err(StoreError::RequestHasLease) => tried.is_any_missed = true,
+                Err(error) if is_of_a_row(&error) => bad.push((account.account_id, error)),
+                Err(error) => tried.error = Some(error),
+            }
+        }
+        self.leave_out(pool_id, &mut tried, bad);
+        tried
+    }
+
+    /// Leaves accounts out that cannot be written, and lets others be chosen instead.
+    fn leave_out(&self, pool_id: &PoolId, tried: &mut Tried, bad: Vec<(AccountId, StoreError)>) {
+        let is_of_all = tried.accounts.is_empty() && bad.len() > 1;
+        let mut is_any_left_out = false;
+        for (account_id, error) in &bad {
+            let (acquire, id) = (Statement::Acquire, account_id.as_str());
+            is_any_left_out |= self.quarantine.leave_out(acquire, pool_id, id, error, is_of_all);
+        }
+        tried.is_any_missed |= is_any_left_out;
+        if let (false, Some((_, error))) = (is_any_left_out, bad.into_iter().next()) {
+            tried.error = Some(error);
+        }
     }
 
     /// The accounts that are not wanted, and those that cannot be written.
@@ -492,39 +474,29 @@ impl Store {
     }
 }
 
-/// What one statement for all requests came to.
-struct Together {
+/// What became of one try for all requests.
+#[derive(Default)]
+struct Tried {
     leased: HashMap<RequestId, Acquired>,
-    /// False: a lease was given back, because its account cannot be read.
-    is_all_read: bool,
+    /// The accounts that were leased now.
+    accounts: HashSet<String>,
+    /// Some of what was chosen could not be had: others may be.
+    is_any_missed: bool,
+    /// Why some were not tried.
+    error: Option<StoreError>,
 }
 
-impl Together {
-    fn add(&mut self, more: Self) {
-        self.leased.extend(more.leased);
-        self.is_all_read &= more.is_all_read;
+impl Acquired {
+    fn now(original_status: AccountStatus, account: Account) -> Self {
+        Self { fresh: true, original_status, account }
     }
-}
 
-/// Runs the statement, again after it met another one.
-async fn run_again<F>(statement: impl FnMut() -> F) -> Result<Vec<AcquiredRow>, sqlx::Error>
-where
-    F: Future<Output = Result<Vec<AcquiredRow>, sqlx::Error>>,
-{
-    // The same request is being served by another server: next time its lease is seen. Or the plan was
-    // deleted, and is not there next time.
-    run_again_after_contention(Step::Acquire, statement, |error| {
-        is_violation_of(error, "accounts_lease_request") || is_foreign_key_violation(error)
-    })
-    .await
-}
-
-fn read_lease_of(pool_id: &PoolId, row: &AcquiredRow) -> Result<(RequestId, Acquired), StoreError> {
-    let request_id = RequestId::parse_any(&row.request_id)
-        .map_err(|_| StoreError::Unreadable("accounts.lease_request_id"))?;
-    let original_status = read_status(&row.resume_status)?;
-    let account = row.account(pool_id)?;
-    Ok((request_id, Acquired { fresh: row.fresh, original_status, account }))
+    /// A lease that its request has already.
+    fn before(account: Account) -> Option<(RequestId, Self)> {
+        let request_id = account.lease.as_ref()?.request_id.clone();
+        let original_status = account.resume.map(Resume::status)?;
+        Some((request_id, Self { fresh: false, original_status, account }))
+    }
 }
 
 /// Those who were not served.

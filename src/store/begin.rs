@@ -2,25 +2,22 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use sqlx::postgres::types::PgInterval;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{
     Store, StoreError,
-    db::Db,
-    duration, interval,
-    lane::Batch,
-    lease::{LeaseNow, lease_loss},
-    redemption::{Redemption, redemption_row},
+    apply::{Applied, Asked, Decider, Work, Write},
+    interval,
+    lane::{Batch, at_all_points, steps_of},
+    redemption::{Redemption, read_request_id, read_state, redemption_row},
 };
 use crate::{
     admission::Caller,
     domain::{
-        account::Rest,
-        id::{PlanId, PoolId, RedemptionId, RequestId},
-        lease::{LeaseLoss, LeaseRef},
-        plan::Misfit,
+        account::{Account, AccountEvent, Change, Refusal},
+        id::{PoolId, RedemptionId, RequestId},
+        lease::LeaseRef,
         redemption::RedemptionState,
     },
     failpoints::Step,
@@ -79,10 +76,8 @@ pub enum BeginRefusal {
     NoPool,
     /// There is no such account.
     NoAccount,
-    /// The lease is not the caller's any more.
-    LeaseLost(LeaseLoss),
-    /// The account has another redemption whose outcome is not known.
-    RedemptionOpen(RedemptionId),
+    /// The account does not allow it as it is.
+    Account(Refusal, Box<Account>),
     /// The code is being redeemed, or was, for another request.
     CodeInUse {
         /// By this redemption.
@@ -91,28 +86,6 @@ pub enum BeginRefusal {
         request_id: RequestId,
         /// Which stands so.
         state: RedemptionState,
-    },
-    /// The pool begins nothing new.
-    Paused,
-    /// A person paused the account.
-    AccountPaused,
-    /// The account rests.
-    NotReady {
-        /// Why.
-        cause: Rest,
-        /// For how long.
-        left: Duration,
-    },
-    /// The account's plan would not take the amount now, or wants nothing more.
-    DoesNotFit {
-        /// The plan.
-        plan_id: PlanId,
-        /// Why.
-        misfit: Misfit,
-        /// What the plan still wants, in minor units.
-        headroom_minor: i64,
-        /// How much of that today.
-        day_headroom_minor: i64,
     },
     /// What stood in the way has gone: the same call may be made again.
     TryAgain,
@@ -126,31 +99,17 @@ pub struct SendLimits {
     /// When, from now, the reconciler takes over if nobody has settled it.
     pub take_over: Duration,
 }
-redemption_row!(BegunRow { not_after: OffsetDateTime });
+redemption_row!(BegunRow { is_whole: i32, not_after: OffsetDateTime });
 
-struct BeginMiss {
+struct InTheWay {
     place: i32,
-    pool_exists: bool,
-    pool_paused: bool,
-    status: Option<String>,
-    fencing_token: Option<i64>,
-    lease_end: Option<String>,
-    lease_expired: Option<bool>,
-    release_requested: Option<bool>,
-    open_redemption_id: Option<Uuid>,
-    account_paused: Option<bool>,
-    rest_cause: Option<String>,
-    rest_left: Option<PgInterval>,
-    misfit: Option<String>,
-    plan_id: Option<String>,
-    headroom_minor: Option<i64>,
-    day_headroom_minor: Option<i64>,
     same_request: Option<Uuid>,
     same_request_fingerprint: Option<Vec<u8>>,
     same_code: Option<Uuid>,
     same_code_request_id: Option<String>,
     same_code_state: Option<String>,
 }
+
 impl Store {
     /// Records a redemption under its lease, before it is sent.
     pub async fn begin(&self, new: NewRedemption, limits: SendLimits) -> Result<Begun, StoreError> {
@@ -164,105 +123,235 @@ impl Store {
         new: NewRedemption,
         limits: SendLimits,
     ) -> Result<Begun, StoreError> {
-        let pool_id = new.lease.pool_id.clone();
-        self.begin.call_for(caller, &pool_id, (new, limits)).await
+        let lease = new.lease.clone();
+        let event = AccountEvent::Begin {
+            token: lease.token,
+            redemption_id: new.redemption_id,
+            expected_minor: new.expected_minor,
+        };
+        let asked = Asked::new(lease.account_id.clone(), event);
+        let input = BeginInput { asked, new, limits };
+        let begun = self.begin.call_for(caller, &lease.pool_id, input).await?;
+        let Begun::Refused(BeginRefusal::Account(Refusal::LeaseLost(loss), account)) = begun else {
+            return Ok(begun);
+        };
+        let loss = self.how_lost(&lease, loss, &account).await?;
+        Ok(Begun::Refused(BeginRefusal::Account(Refusal::LeaseLost(loss), account)))
     }
+}
+
+/// What the lane takes.
+#[derive(Debug)]
+pub(super) struct BeginInput {
+    asked: Asked,
+    new: NewRedemption,
+    limits: SendLimits,
 }
 
 /// The lane of begins. May be repeated: an input that was recorded is found under its own id.
 #[derive(Debug)]
 pub(super) struct Begin {
-    pub(super) db: Db,
+    pub(super) decider: Decider,
+    /// Which server sends what is begun.
+    pub(super) server_id: Uuid,
 }
 
 impl Batch for Begin {
-    type Input = (NewRedemption, SendLimits);
+    type Input = BeginInput;
     type Output = Begun;
-    const STEP: Step = Step::Begin;
-    const DROPPED_WITH_CALLER: bool = true;
+    const NAME: &'static str = "begin";
+
+    fn step(_: &BeginInput) -> Option<Step> {
+        Some(Step::Begin)
+    }
+
+    fn may_be_dropped(_: &BeginInput) -> bool {
+        true
+    }
 
     async fn run(
         &self,
         pool_id: &PoolId,
-        inputs: &[Self::Input],
-    ) -> Result<Vec<Begun>, sqlx::Error> {
-        let Some((_, limits)) = inputs.first() else { return Ok(Vec::new()) };
-        let mut answers: HashMap<Uuid, Begun> = HashMap::with_capacity(inputs.len());
-        for row in self.insert(pool_id, inputs, *limits).await? {
-            answers.insert(row.redemption_id, row.begun(pool_id));
-        }
-        let missed: Vec<_> = inputs
-            .iter()
-            .enumerate()
-            .filter(|(_, (new, _))| !answers.contains_key(&new.redemption_id.0))
-            .collect();
-        let mut explained: HashMap<usize, BeginMiss> = HashMap::new();
-        if !missed.is_empty() {
-            for miss in self.explain(pool_id, &missed).await? {
-                explained.insert(usize::try_from(miss.place).unwrap_or(usize::MAX), miss);
-            }
-        }
-        let mut outputs = Vec::with_capacity(inputs.len());
-        for (place, (new, _)) in inputs.iter().enumerate() {
-            outputs.push(match (answers.remove(&new.redemption_id.0), explained.remove(&place)) {
-                (Some(begun), _) => begun,
-                (None, Some(miss)) => miss.begun(new),
-                (None, None) => Begun::Refused(BeginRefusal::TryAgain),
-            });
-        }
-        Ok(outputs)
+        inputs: &[BeginInput],
+        is_alone: bool,
+    ) -> Result<Vec<Option<Begun>>, sqlx::Error> {
+        at_all_points(&steps_of::<Self>(inputs), self.begin(pool_id, inputs, is_alone)).await
     }
 }
 
 impl Begin {
+    async fn begin(
+        &self,
+        pool_id: &PoolId,
+        inputs: &[BeginInput],
+        is_alone: bool,
+    ) -> Result<Vec<Option<Begun>>, sqlx::Error> {
+        let mut work = Work::new(inputs.iter().map(|input| &input.asked).collect(), is_alone);
+        let mut records = Records {
+            decider: &self.decider,
+            server_id: self.server_id,
+            inputs,
+            recorded: HashMap::new(),
+            in_the_way: HashMap::new(),
+        };
+        self.decider.run(pool_id, &mut work, &mut records).await?;
+        let answers = work.into_outputs();
+        // The request comes first: whatever lease a retry comes under, it is answered with what it began.
+        let refused: Vec<_> = (0..inputs.len())
+            .filter(|place| {
+                matches!(answers[*place], Some(Applied::Refused(..) | Applied::NoAccount))
+            })
+            .collect();
+        records.find_in_the_way(pool_id, &refused).await?;
+        let Records { mut recorded, mut in_the_way, .. } = records;
+        let output = |(place, answer): (usize, Option<Applied>)| {
+            let new = &inputs[place].new;
+            if let Some(row) = recorded.remove(&new.redemption_id.0) {
+                return Some(row.begun(pool_id));
+            }
+            begun(answer?, in_the_way.remove(&place), new)
+        };
+        Ok(answers.into_iter().enumerate().map(output).collect())
+    }
+}
+
+/// What an input that was not recorded is answered with.
+fn begun(answer: Applied, in_the_way: Option<InTheWay>, new: &NewRedemption) -> Option<Begun> {
+    let same_request = in_the_way.as_ref().and_then(|found| found.same_request(new));
+    let in_use = in_the_way.as_ref().and_then(InTheWay::code_in_use);
+    let refusal = match (answer, same_request, in_use) {
+        (_, Some(same_request), _) => return Some(same_request),
+        (Applied::Unreadable(error), ..) => return Some(Begun::Unreadable(error)),
+        (Applied::NoPool, ..) => BeginRefusal::NoPool,
+        (Applied::NoAccount, ..) => BeginRefusal::NoAccount,
+        // Who has lost the lease, or has a redemption open, is told that first.
+        (
+            Applied::Refused(
+                refusal @ (Refusal::LeaseLost(_) | Refusal::RedemptionOpen(_)),
+                account,
+            ),
+            ..,
+        ) => BeginRefusal::Account(refusal, account),
+        (_, _, Some(in_use)) => in_use,
+        (Applied::Refused(refusal, account), ..) => BeginRefusal::Account(refusal, account),
+        (Applied::Done(_) | Applied::NotInState | Applied::Missed, ..) => BeginRefusal::TryAgain,
+    };
+    Some(Begun::Refused(refusal))
+}
+
+/// Records redemptions, and what stood in the way of those that were not recorded.
+struct Records<'a> {
+    decider: &'a Decider,
+    server_id: Uuid,
+    inputs: &'a [BeginInput],
+    recorded: HashMap<Uuid, BegunRow>,
+    in_the_way: HashMap<usize, InTheWay>,
+}
+
+impl Write for Records<'_> {
+    async fn write(
+        &mut self,
+        pool_id: &PoolId,
+        revision: i64,
+        work: &mut Work<'_>,
+        changes: Vec<(usize, Change)>,
+    ) -> Result<(), sqlx::Error> {
+        let rows = self.insert(pool_id, revision, work, &changes).await?;
+        let mut missed = Vec::new();
+        let mut rows: HashMap<_, _> =
+            rows.into_iter().map(|row| (row.redemption_id, row)).collect();
+        for (place, change) in changes {
+            match rows.remove(&self.inputs[place].new.redemption_id.0) {
+                Some(row) => {
+                    debug_assert_eq!(row.is_whole, 1);
+                    self.decider.written(work, place, change, row.created_at, None);
+                    self.recorded.insert(row.redemption_id, row);
+                }
+                None => missed.push((place, change)),
+            }
+        }
+        let places: Vec<_> = missed.iter().map(|(place, _)| *place).collect();
+        self.find_in_the_way(pool_id, &places).await?;
+        for (place, change) in missed {
+            match self.in_the_way.get(&place) {
+                None => self.decider.lost(pool_id, work, place, &change, revision),
+                // A lease that is lost is told before a code that is in use.
+                Some(found) if found.same_request.is_none() && !work.is_fresh(place) => {
+                    work.read_again(place);
+                }
+                Some(_) => work.answer(place, Applied::NotInState),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Records<'_> {
     async fn insert(
         &self,
         pool_id: &PoolId,
-        inputs: &[(NewRedemption, SendLimits)],
-        limits: SendLimits,
+        revision: i64,
+        work: &Work<'_>,
+        changes: &[(usize, Change)],
     ) -> Result<Vec<BegunRow>, sqlx::Error> {
-        let new = || inputs.iter().map(|(new, _)| new);
+        let Some(limits) = changes.first().map(|(place, _)| self.inputs[*place].limits) else {
+            return Ok(Vec::new());
+        };
+        let new = || changes.iter().map(|(place, _)| &self.inputs[*place].new);
         sqlx::query_file_as!(
             BegunRow,
             "src/store/sql/begin.sql",
             pool_id.as_str(),
+            revision,
             &new().map(|n| n.redemption_id.0).collect::<Vec<_>>(),
             &new().map(|n| n.lease.account_id.to_string()).collect::<Vec<_>>(),
-            &new().map(|n| n.lease.token.0).collect::<Vec<_>>(),
+            &changes.iter().map(|(_, change)| change.next.token.0).collect::<Vec<_>>(),
+            &changes.iter().map(|(_, change)| change.from.number).collect::<Vec<_>>(),
+            &changes.iter().map(|(_, change)| change.from.change_id).collect::<Vec<_>>(),
+            &changes.iter().map(|(place, _)| work.inputs[*place].change_id()).collect::<Vec<_>>(),
             &new().map(|n| n.request_id.to_string()).collect::<Vec<_>>(),
             &new().map(|n| n.release_on_completion).collect::<Vec<_>>(),
             &new().map(|n| n.code_fingerprint.to_vec()).collect::<Vec<_>>(),
             &new().map(|n| n.code_ciphertext.clone()).collect::<Vec<_>>(),
             &new().map(|n| n.code_last4.clone()).collect::<Vec<_>>(),
             &new().map(|n| n.expected_minor).collect::<Vec<_>>() as &[Option<i64>],
+            &new().map(|n| n.expected_learned).collect::<Vec<_>>(),
+            &changes.iter().map(|(_, change)| change.next.reserved_minor).collect::<Vec<_>>()
+                as &[Option<i64>],
             interval(limits.not_after),
             interval(limits.take_over),
-            &new().map(|n| n.expected_learned).collect::<Vec<_>>(),
+            self.server_id,
         )
-        .fetch_all(&self.db)
+        .fetch_all(&self.decider.db)
         .await
     }
 
-    async fn explain(
-        &self,
+    /// Finds the redemptions of the same request, or of the same code.
+    async fn find_in_the_way(
+        &mut self,
         pool_id: &PoolId,
-        missed: &[(usize, &(NewRedemption, SendLimits))],
-    ) -> Result<Vec<BeginMiss>, sqlx::Error> {
-        let new = || missed.iter().map(|(_, (new, _))| new);
-        let places: Vec<_> =
-            missed.iter().map(|(place, _)| i32::try_from(*place).unwrap_or(i32::MAX)).collect();
-        sqlx::query_file_as!(
-            BeginMiss,
+        places: &[usize],
+    ) -> Result<(), sqlx::Error> {
+        if places.is_empty() {
+            return Ok(());
+        }
+        let new = || places.iter().map(|place| &self.inputs[*place].new);
+        let numbers: Vec<_> =
+            places.iter().map(|place| i32::try_from(*place).unwrap_or(i32::MAX)).collect();
+        let found = sqlx::query_file_as!(
+            InTheWay,
             "src/store/sql/explain_begin.sql",
             pool_id.as_str(),
-            &places,
-            &new().map(|n| n.lease.account_id.to_string()).collect::<Vec<_>>(),
+            &numbers,
             &new().map(|n| n.request_id.to_string()).collect::<Vec<_>>(),
             &new().map(|n| n.code_fingerprint.to_vec()).collect::<Vec<_>>(),
-            &new().map(|n| n.expected_minor).collect::<Vec<_>>() as &[Option<i64>],
         )
-        .fetch_all(&self.db)
-        .await
+        .fetch_all(&self.decider.db)
+        .await?;
+        for row in found.into_iter().filter(InTheWay::is_any) {
+            self.in_the_way.insert(usize::try_from(row.place).unwrap_or(usize::MAX), row);
+        }
+        Ok(())
     }
 }
 
@@ -276,68 +365,22 @@ impl BegunRow {
     }
 }
 
-impl BeginMiss {
-    /// Says what stood in the way of `new`. The request comes first: whatever lease a retry comes
-    /// under, it is answered with what it began.
-    fn begun(self, new: &NewRedemption) -> Begun {
-        if let Some(id) = self.same_request {
-            return Begun::SameRequest {
-                redemption_id: RedemptionId(id),
-                same_code: self.same_request_fingerprint.as_deref()
-                    == Some(&new.code_fingerprint[..]),
-            };
-        }
-        Begun::Refused(self.refusal(new))
+impl InTheWay {
+    fn is_any(&self) -> bool {
+        self.same_request.is_some() || self.same_code.is_some()
     }
 
-    /// What of the account itself, or of its plan, stands in the way.
-    fn account_refusal(&self) -> Option<BeginRefusal> {
-        if self.account_paused == Some(true) {
-            return Some(BeginRefusal::AccountPaused);
-        }
-        if let (Some(cause), Some(left)) = (&self.rest_cause, &self.rest_left) {
-            return Some(BeginRefusal::NotReady {
-                cause: Rest::parse(cause)?,
-                left: duration(left),
-            });
-        }
-        Some(BeginRefusal::DoesNotFit {
-            plan_id: PlanId::parse(self.plan_id.as_deref()?).ok()?,
-            misfit: Misfit::parse(self.misfit.as_deref()?)?,
-            headroom_minor: self.headroom_minor?,
-            day_headroom_minor: self.day_headroom_minor?,
+    fn same_request(&self, new: &NewRedemption) -> Option<Begun> {
+        let same_code = self.same_request_fingerprint.as_deref() == Some(&new.code_fingerprint[..]);
+        let redemption_id = RedemptionId(self.same_request?);
+        Some(Begun::SameRequest { redemption_id, same_code })
+    }
+
+    fn code_in_use(&self) -> Option<BeginRefusal> {
+        Some(BeginRefusal::CodeInUse {
+            redemption_id: RedemptionId(self.same_code?),
+            request_id: read_request_id(self.same_code_request_id.as_deref()?).ok()?,
+            state: read_state(self.same_code_state.as_deref()?).ok()?,
         })
-    }
-
-    fn refusal(self, new: &NewRedemption) -> BeginRefusal {
-        if !self.pool_exists {
-            return BeginRefusal::NoPool;
-        }
-        let (Some(status), Some(token)) = (self.status.as_deref(), self.fencing_token) else {
-            return BeginRefusal::NoAccount;
-        };
-        let now = LeaseNow {
-            status,
-            token,
-            end: self.lease_end.as_deref(),
-            expired: self.lease_expired.unwrap_or(false),
-            release_requested: self.release_requested.unwrap_or(false),
-        };
-        if let Some(loss) = lease_loss(new.lease.token, &now) {
-            return BeginRefusal::LeaseLost(loss);
-        }
-        if let Some(id) = self.open_redemption_id {
-            return BeginRefusal::RedemptionOpen(RedemptionId(id));
-        }
-        let code_in_use = self.same_code.and_then(|id| {
-            let request_id = RequestId::parse_any(self.same_code_request_id.as_deref()?).ok()?;
-            let state = RedemptionState::parse(self.same_code_state.as_deref()?)?;
-            Some(BeginRefusal::CodeInUse { redemption_id: RedemptionId(id), request_id, state })
-        });
-        match code_in_use {
-            Some(refusal) => refusal,
-            None if self.pool_paused => BeginRefusal::Paused,
-            None => self.account_refusal().unwrap_or(BeginRefusal::TryAgain),
-        }
     }
 }

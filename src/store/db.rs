@@ -114,6 +114,11 @@ impl Db {
         }
     }
 
+    /// Rises when connections are given up.
+    pub(super) fn generation(&self) -> u64 {
+        self.current().number
+    }
+
     /// A connection for migrations, which may take long, and wait for each other.
     pub(super) async fn connect_to_migrate(&self) -> Result<PgConnection, sqlx::Error> {
         let patient = [("statement_timeout", "0"), ("lock_timeout", "60s")];

@@ -25,6 +25,12 @@ pub enum StoreError {
     /// The database refused a statement: a bug, or a schema that is not ours.
     #[error("the database refused a statement: {0}")]
     Refused(String),
+    /// The code of a redemption that was to be made a success was redeemed again since, under another request.
+    #[error("the code was redeemed again since, under another request")]
+    CodeRedeemedAgain,
+    /// The request has a lease already, which another server gave it.
+    #[error("the request has a lease already")]
+    RequestHasLease,
     /// A row holds a value that this program does not know.
     #[error("the database holds a value that is not known here: {0}")]
     Unreadable(&'static str),
@@ -149,24 +155,31 @@ pub(super) fn is_violation_of(error: &sqlx::Error, index: &str) -> bool {
     })
 }
 
-/// Whether a unique index refused the statement.
-pub(super) fn is_unique_violation(error: &sqlx::Error) -> bool {
-    error.as_database_error().is_some_and(DatabaseError::is_unique_violation)
-}
-
 /// Whether a foreign key refused the statement.
 pub(super) fn is_foreign_key_violation(error: &sqlx::Error) -> bool {
     error.as_database_error().is_some_and(DatabaseError::is_foreign_key_violation)
 }
 
-impl From<sqlx::Error> for StoreError {
-    fn from(error: sqlx::Error) -> Self {
-        match fault(&error) {
+impl StoreError {
+    pub(super) fn of(error: &sqlx::Error) -> Self {
+        match fault(error) {
+            Fault::Refused if is_violation_of(error, "redemptions_living_code") => {
+                Self::CodeRedeemedAgain
+            }
+            Fault::Refused if is_violation_of(error, "accounts_lease_request") => {
+                Self::RequestHasLease
+            }
             Fault::Contention | Fault::Blocked | Fault::Unavailable => {
                 Self::Unavailable(error.to_string())
             }
             Fault::Refused => Self::Refused(error.to_string()),
         }
+    }
+}
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::of(&error)
     }
 }
 

@@ -3,7 +3,7 @@
 //! A lane is the queue in front of one kind of statement for one pool. Its worker takes all that
 //! wait, up to a bound, runs one statement over them, and answers each caller after the commit.
 //! There is no timer: while one statement runs, the next batch gathers, so a caller who is alone
-//! pays one round trip, and a thousand callers pay few.
+//! pays one round trip, and a thousand callers pay few. What is urgent comes first.
 //!
 //! The worker is a task of its own: a caller who goes away never interrupts a statement. Every
 //! statement that runs here may be repeated when its reply was lost; see each for why.
@@ -24,7 +24,7 @@ use tokio::{
 
 use super::{
     StoreError,
-    error::{Fault, fault},
+    error::{Fault, fault, is_foreign_key_violation},
 };
 use crate::{
     admission::{self, Meter, Overload, Queue},
@@ -41,7 +41,7 @@ const MAX_QUEUE: usize = 8192;
 /// queued.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Rows that are run side by side when their statement failed as a whole.
-const MAX_APART: usize = 8;
+const MAX_SINGLE: usize = 8;
 /// How often a statement that met another is run again before it counts as refused.
 const MAX_CONTENTION: u32 = 5;
 
@@ -51,24 +51,40 @@ pub(super) trait Batch: Send + Sync + 'static {
     type Input: Send + Sync + 'static;
     /// What a caller gets.
     type Output: Send + 'static;
-    /// For metrics, logs and crash points.
-    const STEP: Step;
-    /// Whether an input may be dropped when its caller has gone before the statement runs.
-    const DROPPED_WITH_CALLER: bool;
+    /// For metrics and logs.
+    const NAME: &'static str;
 
-    /// Runs the statement. The answer has one output for each input, in their order.
+    /// What it does for this input: for failpoints.
+    fn step(input: &Self::Input) -> Option<Step>;
+
+    /// Whether an input may be dropped when its caller has gone before the statement runs.
+    fn may_be_dropped(input: &Self::Input) -> bool;
+
+    /// Whether an input comes before others that have waited for longer.
+    fn is_urgent(_: &Self::Input) -> bool {
+        false
+    }
+
+    /// Runs the statement. The answer has one output for each input, in their order; none for an input whose row
+    /// somebody else holds. Alone, an input waits for its row.
     fn run(
         &self,
         pool_id: &PoolId,
         inputs: &[Self::Input],
-    ) -> impl Future<Output = Result<Vec<Self::Output>, sqlx::Error>> + Send;
+        is_alone: bool,
+    ) -> impl Future<Output = Result<Vec<Option<Self::Output>>, sqlx::Error>> + Send;
+
+    /// Takes back what a caller who has gone did not take.
+    fn take_back(&self, _: &PoolId, _: Self::Output) -> Option<Self::Input> {
+        None
+    }
 }
 
 /// The lanes of one kind, one for each pool that was asked for. Pools are known to exist before
 /// they get here, so there are no more lanes than pools.
 pub(super) struct Lanes<B: Batch> {
     batch: Arc<B>,
-    queues: Arc<Mutex<HashMap<PoolId, mpsc::Sender<Job<B>>>>>,
+    queues: Arc<Mutex<HashMap<PoolId, Sender<B>>>>,
     overload: Overload,
 }
 
@@ -84,7 +100,7 @@ impl<B: Batch> Clone for Lanes<B> {
 
 impl<B: Batch> fmt::Debug for Lanes<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Lanes({})", B::STEP.as_str())
+        write!(f, "Lanes({})", B::NAME)
     }
 }
 
@@ -94,10 +110,22 @@ struct Job<B: Batch> {
 }
 
 struct Caller<B: Batch> {
-    came: Instant,
+    since: Instant,
     /// Nobody waits for it after that.
     deadline: Option<Instant>,
     reply: oneshot::Sender<Result<B::Output, StoreError>>,
+}
+
+/// The ends of a lane's two queues.
+struct Sender<B: Batch> {
+    urgent: mpsc::Sender<Job<B>>,
+    others: mpsc::Sender<Job<B>>,
+}
+
+impl<B: Batch> Clone for Sender<B> {
+    fn clone(&self) -> Self {
+        Self { urgent: self.urgent.clone(), others: self.others.clone() }
+    }
 }
 
 impl<B: Batch> Lanes<B> {
@@ -123,43 +151,76 @@ impl<B: Batch> Lanes<B> {
         input: B::Input,
     ) -> Result<B::Output, StoreError> {
         let (reply, answer) = oneshot::channel();
-        let caller = Caller { came: Instant::now(), deadline: caller.deadline(), reply };
+        let caller = Caller { since: Instant::now(), deadline: caller.deadline(), reply };
         let queue = self.queue(pool_id);
+        let queue = if B::is_urgent(&input) { queue.urgent } else { queue.others };
         queue.send(Job { input, caller }).await.map_err(|_| StoreError::ShuttingDown)?;
         // The worker answers every job; it only drops one when the runtime stops under it.
         answer.await.unwrap_or(Err(StoreError::ShuttingDown))
     }
 
-    fn queue(&self, pool_id: &PoolId) -> mpsc::Sender<Job<B>> {
+    fn queue(&self, pool_id: &PoolId) -> Sender<B> {
         let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(queue) = queues.get(pool_id)
-            && !queue.is_closed()
+            && !queue.others.is_closed()
         {
             return queue.clone();
         }
-        let (queue, jobs) = mpsc::channel(MAX_QUEUE);
-        let meter = self.overload.meter(Queue::Work);
-        tokio::spawn(work(Arc::clone(&self.batch), pool_id.clone(), jobs, meter));
+        let (urgent, first) = mpsc::channel(MAX_QUEUE);
+        let (others, then) = mpsc::channel(MAX_QUEUE);
+        let worker = Worker {
+            batch: Arc::clone(&self.batch),
+            pool_id: pool_id.clone(),
+            queues: [first, then],
+            meter: self.overload.meter(Queue::Work),
+        };
+        tokio::spawn(worker.work());
+        let queue = Sender { urgent, others };
         queues.insert(pool_id.clone(), queue.clone());
         queue
     }
 }
 
 /// The worker of a lane. Ends with the last sender.
-async fn work<B: Batch>(
+struct Worker<B: Batch> {
     batch: Arc<B>,
     pool_id: PoolId,
-    mut queue: mpsc::Receiver<Job<B>>,
-    mut meter: Meter,
-) {
-    let mut jobs = Vec::new();
-    while queue.recv_many(&mut jobs, MAX_ROWS).await > 0 {
-        if let Some(last) = jobs.last() {
-            meter.begins(last.caller.came);
+    /// The urgent ones first.
+    queues: [mpsc::Receiver<Job<B>>; 2],
+    meter: Meter,
+}
+
+impl<B: Batch> Worker<B> {
+    async fn work(mut self) {
+        let mut jobs = Vec::new();
+        while self.gather(&mut jobs).await {
+            if let Some(last) = jobs.iter().map(|job: &Job<B>| job.caller.since).max() {
+                self.meter.begins(last);
+            }
+            let taken = std::mem::take(&mut jobs).into_iter().filter_map(still_wanted);
+            run(&self.batch, &self.pool_id, taken.unzip()).await;
+            self.meter.ends();
         }
-        let taken = std::mem::take(&mut jobs).into_iter().filter_map(still_wanted);
-        run(batch.as_ref(), &pool_id, taken.unzip()).await;
-        meter.ends();
+    }
+
+    /// Waits for work, and takes as much as one statement does. False when there will be no more.
+    async fn gather(&mut self, jobs: &mut Vec<Job<B>>) -> bool {
+        let [urgent, others] = &mut self.queues;
+        let first = tokio::select! {
+            biased;
+            job = urgent.recv() => job,
+            job = others.recv() => job,
+        };
+        let Some(first) = first else { return false };
+        jobs.push(first);
+        for queue in [urgent, others] {
+            while jobs.len() < MAX_ROWS
+                && let Ok(job) = queue.try_recv()
+            {
+                jobs.push(job);
+            }
+        }
+        true
     }
 }
 
@@ -167,10 +228,10 @@ async fn work<B: Batch>(
 fn still_wanted<B: Batch>(job: Job<B>) -> Option<(B::Input, Caller<B>)> {
     let Job { input, caller } = job;
     let late = caller.deadline.is_some_and(|deadline| deadline <= Instant::now());
-    if !B::DROPPED_WITH_CALLER || !(late || caller.reply.is_closed()) {
+    if !B::may_be_dropped(&input) || !(late || caller.reply.is_closed()) {
         return Some((input, caller));
     }
-    admission::note_dropped(B::STEP.as_str());
+    admission::note_dropped(B::step(&input).map_or(B::NAME, Step::as_str));
     let _ = caller.reply.send(Err(StoreError::DeadlinePassed));
     None
 }
@@ -178,41 +239,72 @@ fn still_wanted<B: Batch>(job: Job<B>) -> Option<(B::Input, Caller<B>)> {
 type Jobs<B> = (Vec<<B as Batch>::Input>, Vec<Caller<B>>);
 
 /// Runs one statement over the jobs. When it fails as a whole, they are run one by one, side by side,
-/// so that one bad row fails alone, and one that a stranger holds is waited for alone.
-async fn run<B: Batch>(batch: &B, pool_id: &PoolId, jobs: Jobs<B>) {
+/// so that one bad row fails alone. One whose row somebody holds waits alone, and holds up nobody.
+async fn run<B: Batch>(batch: &Arc<B>, pool_id: &PoolId, jobs: Jobs<B>) {
     let (inputs, callers) = jobs;
     if inputs.is_empty() {
         return;
     }
-    let error = match run_patiently(batch, pool_id, &inputs, &callers).await {
-        Ok(outputs) => return answer(callers, outputs),
+    let error = match run_patiently(batch.as_ref(), pool_id, &inputs, &callers, false).await {
+        Ok(outputs) => {
+            for ((input, caller), output) in inputs.into_iter().zip(callers).zip(outputs) {
+                match output {
+                    Some(output) => answer(batch, pool_id, caller, output),
+                    None => drop(tokio::spawn(alone(
+                        Arc::clone(batch),
+                        pool_id.clone(),
+                        (input, caller),
+                    ))),
+                }
+            }
+            return;
+        }
         Err(error) => error,
     };
     if inputs.len() == 1 || matches!(fault(&error), Fault::Unavailable) {
-        return refuse(pool_id, callers, error);
-    }
-    let single = |(input, caller)| async move {
-        match run_patiently(batch, pool_id, &[input], std::slice::from_ref(&caller)).await {
-            Ok(outputs) => answer(vec![caller], outputs),
-            Err(error) => refuse(pool_id, vec![caller], error),
+        for caller in callers {
+            refuse::<B>(pool_id, caller, &error);
         }
-    };
-    stream::iter(inputs.into_iter().zip(callers)).for_each_concurrent(MAX_APART, single).await;
+        return;
+    }
+    stream::iter(inputs.into_iter().zip(callers))
+        .for_each_concurrent(MAX_SINGLE, |job| alone(Arc::clone(batch), pool_id.clone(), job))
+        .await;
 }
 
-fn answer<B: Batch>(callers: Vec<Caller<B>>, outputs: Vec<B::Output>) {
-    debug_assert_eq!(outputs.len(), callers.len(), "an output for each input");
-    for (caller, output) in callers.into_iter().zip(outputs) {
-        let _ = caller.reply.send(Ok(output));
+/// Runs a statement for one job.
+async fn alone<B: Batch>(batch: Arc<B>, pool_id: PoolId, (input, caller): (B::Input, Caller<B>)) {
+    let callers = std::slice::from_ref(&caller);
+    match run_patiently(batch.as_ref(), &pool_id, &[input], callers, true).await {
+        Ok(outputs) => match outputs.into_iter().next().flatten() {
+            Some(output) => answer(&batch, &pool_id, caller, output),
+            None => {
+                let _ = caller.reply.send(Err(StoreError::Overloaded));
+            }
+        },
+        Err(error) => refuse::<B>(&pool_id, caller, &error),
     }
 }
 
-fn refuse<B: Batch>(pool_id: &PoolId, callers: Vec<Caller<B>>, error: sqlx::Error) {
-    let error = StoreError::from(error);
-    tracing::error!(lane = B::STEP.as_str(), %pool_id, %error, rows = callers.len(), "statement failed");
-    for caller in callers {
-        let _ = caller.reply.send(Err(error.clone()));
+fn answer<B: Batch>(batch: &Arc<B>, pool_id: &PoolId, caller: Caller<B>, output: B::Output) {
+    if let Err(Ok(output)) = caller.reply.send(Ok(output))
+        && let Some(input) = batch.take_back(pool_id, output)
+    {
+        let (batch, pool_id) = (Arc::clone(batch), pool_id.clone());
+        let (reply, _) = oneshot::channel();
+        let caller = Caller { since: Instant::now(), deadline: None, reply };
+        tokio::spawn(alone(batch, pool_id, (input, caller)));
     }
+}
+
+fn refuse<B: Batch>(pool_id: &PoolId, caller: Caller<B>, error: &sqlx::Error) {
+    let error = StoreError::of(error);
+    if matches!(error, StoreError::CodeRedeemedAgain | StoreError::RequestHasLease) {
+        let _ = caller.reply.send(Err(error));
+        return;
+    }
+    tracing::error!(lane = B::NAME, %pool_id, %error, "statement failed");
+    let _ = caller.reply.send(Err(error));
 }
 
 /// Runs the statement again while that can help: at once after it met another statement, and while
@@ -222,34 +314,63 @@ async fn run_patiently<B: Batch>(
     pool_id: &PoolId,
     inputs: &[B::Input],
     callers: &[Caller<B>],
-) -> Result<Vec<B::Output>, sqlx::Error> {
-    let give_up_at = callers.iter().map(|caller| caller.came + PATIENCE).max();
+    is_alone: bool,
+) -> Result<Vec<Option<B::Output>>, sqlx::Error> {
+    let until = callers.iter().map(|caller| caller.since + PATIENCE).max();
     let mut tries = 0;
     loop {
         let begun = Instant::now();
-        let error = match at_points(B::STEP, batch.run(pool_id, inputs)).await {
+        let error = match batch.run(pool_id, inputs, is_alone).await {
             Ok(outputs) => {
-                metrics::histogram!("holdfast_lane_rows", "lane" => B::STEP.as_str())
+                debug_assert_eq!(outputs.len(), callers.len(), "an output for each input");
+                metrics::histogram!("holdfast_lane_rows", "lane" => B::NAME)
                     .record(inputs.len() as f64);
-                metrics::histogram!("holdfast_lane_seconds", "lane" => B::STEP.as_str())
+                metrics::histogram!("holdfast_lane_seconds", "lane" => B::NAME)
                     .record(begun.elapsed());
                 return Ok(outputs);
             }
             Err(error) => error,
         };
         tries += 1;
-        metrics::counter!("holdfast_lane_retries_total", "lane" => B::STEP.as_str()).increment(1);
+        metrics::counter!("holdfast_lane_retries_total", "lane" => B::NAME).increment(1);
+        // A plan was deleted while an account was bound to it: next time it is not there.
+        let is_of_plan = is_foreign_key_violation(&error);
         match fault(&error) {
+            _ if is_of_plan && tries <= MAX_CONTENTION => sleep(pause(tries)).await,
             Fault::Contention if tries <= MAX_CONTENTION => sleep(pause(tries)).await,
             // Once more in any case: the one try may have taken all the time, without an answer.
-            Fault::Unavailable
-                if tries == 1 || give_up_at.is_some_and(|at| Instant::now() < at) =>
-            {
+            Fault::Unavailable if tries == 1 || until.is_some_and(|at| Instant::now() < at) => {
                 sleep(pause(tries)).await;
             }
             _ => return Err(error),
         }
     }
+}
+
+/// The failpoints of a statement, each once.
+pub(super) fn steps_of<B: Batch>(inputs: &[B::Input]) -> Vec<Step> {
+    let mut steps = Vec::new();
+    for step in inputs.iter().filter_map(B::step) {
+        if !steps.contains(&step) {
+            steps.push(step);
+        }
+    }
+    steps
+}
+
+/// Runs a statement between the failpoints of all that it does.
+pub(super) async fn at_all_points<T>(
+    steps: &[Step],
+    statement: impl Future<Output = Result<T, sqlx::Error>>,
+) -> Result<T, sqlx::Error> {
+    for step in steps {
+        failpoints::reach(*step, Side::Before).await?;
+    }
+    let answered = statement.await;
+    for step in steps {
+        failpoints::reach(*step, Side::After).await?;
+    }
+    answered
 }
 
 /// Runs a statement between its crash points.
@@ -275,43 +396,18 @@ pub(super) async fn read_patiently<T, F>(mut read: impl FnMut() -> F) -> Result<
 where
     F: Future<Output = Result<T, sqlx::Error>>,
 {
-    let give_up_at = Instant::now() + PATIENCE;
+    let until = Instant::now() + PATIENCE;
     let mut tries = 0;
     loop {
         match read().await {
             Err(error)
                 if fault(&error) == Fault::Unavailable
-                    && (tries == 0 || Instant::now() < give_up_at) =>
+                    && (tries == 0 || Instant::now() < until) =>
             {
                 tries += 1;
                 sleep(pause(tries)).await;
             }
             answer => return answer,
-        }
-    }
-}
-
-/// Runs a statement that is not a lane's, again after it met another one.
-pub(super) async fn run_again_after_contention<T, F>(
-    step: Step,
-    mut statement: impl FnMut() -> F,
-    also: impl Fn(&sqlx::Error) -> bool,
-) -> Result<T, sqlx::Error>
-where
-    F: Future<Output = Result<T, sqlx::Error>>,
-{
-    let mut tries = 0;
-    loop {
-        match at_points(step, statement()).await {
-            Ok(value) => return Ok(value),
-            Err(error)
-                if tries < MAX_CONTENTION
-                    && (fault(&error) == Fault::Contention || also(&error)) =>
-            {
-                tries += 1;
-                sleep(pause(tries)).await;
-            }
-            Err(error) => return Err(error),
         }
     }
 }

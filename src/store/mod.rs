@@ -6,12 +6,12 @@
 
 pub mod account;
 pub mod acquire;
+pub mod apply;
 pub mod begin;
 mod connections;
 mod db;
 mod error;
 mod lane;
-pub mod late_credit;
 pub mod lease;
 pub mod outcome;
 mod page;
@@ -20,7 +20,9 @@ pub mod pool;
 mod quarantine;
 pub mod redemption;
 pub mod schema;
+pub mod servers;
 mod statistics;
+mod terms;
 pub mod walks;
 
 use std::{ops::Deref, str::FromStr as _, sync::Arc, time::Duration};
@@ -30,18 +32,20 @@ use sqlx::{
     ConnectOptions as _,
     postgres::{PgConnectOptions, types::PgInterval},
 };
+use uuid::Uuid;
 
 pub use error::StoreError;
 pub use page::{MAX_PAGE_BYTES, Page};
 pub use quarantine::Done;
 
 use self::{
+    apply::{Apply, Decider, Memory},
     begin::Begin,
     db::Db,
     lane::Lanes,
-    lease::{Release, Renew},
-    outcome::{Defer, Settle},
+    outcome::Defer,
     quarantine::Quarantine,
+    terms::TermsCache,
 };
 use crate::admission::Overload;
 
@@ -52,6 +56,8 @@ pub struct Store(Arc<Shared>);
 /// What the clones of a [`Store`] share.
 #[derive(Debug)]
 pub struct Shared {
+    /// Which server this is: see [`servers`].
+    server_id: Uuid,
     db: Db,
     /// The same for acquisitions: a caller that has gone wants no account.
     acquiring: Db,
@@ -60,10 +66,8 @@ pub struct Shared {
     overload: Overload,
     /// Rows that statements leave out.
     quarantine: Quarantine,
-    renew: Lanes<Renew>,
-    release: Lanes<Release>,
+    apply: Lanes<Apply>,
     begin: Lanes<Begin>,
-    settle: Lanes<Settle>,
     defer: Lanes<Defer>,
 }
 
@@ -102,15 +106,17 @@ impl Store {
             .disable_statement_logging();
         let overload = Overload::new();
         let db = Db::new(options, connections, &overload);
+        let (terms, memory) = (TermsCache::default(), Memory::default());
+        let decider = Decider { db: db.clone(), terms, memory };
+        let server_id = Uuid::now_v7();
         Ok(Self(Arc::new(Shared {
-            renew: Lanes::new(Renew { db: db.clone() }, &overload),
-            release: Lanes::new(Release { db: db.clone() }, &overload),
-            begin: Lanes::new(Begin { db: db.clone() }, &overload),
-            settle: Lanes::new(Settle { db: db.clone() }, &overload),
+            apply: Lanes::new(Apply(decider.clone()), &overload),
+            begin: Lanes::new(Begin { decider, server_id }, &overload),
             defer: Lanes::new(Defer { db: db.clone() }, &overload),
             acquiring: db.cancellable(),
             rest: db.for_rest(&overload),
             quarantine: Quarantine::default(),
+            server_id,
             db,
             overload,
         })))

@@ -1,4 +1,4 @@
-//! What becomes of redemptions: settle when an outcome is known, defer while it is not. Each a lane.
+//! What becomes of redemptions: settle when an outcome is known, defer while it is not.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -9,16 +9,15 @@ use uuid::Uuid;
 
 use super::{
     Store, StoreError,
-    account::{read_plan_id, read_status},
+    apply::{Applied, Asked, Done, RecordedOutcome, SettledColumns},
     db::Db,
     interval,
-    lane::Batch,
-    redemption::{Redemption, Resolution, redemption_row},
-    walks::Freed,
+    lane::{Batch, at_all_points, steps_of},
+    redemption::{Redemption, Resolution, read_amount, redemption_row},
 };
 use crate::{
     domain::{
-        account::{AccountStatus, HoldCause},
+        account::{Account, AccountEvent, HoldCause, Settle, SettleOutcome},
         id::{PoolId, RedemptionId},
         money::Money,
         redemption::{Failure, RedemptionState},
@@ -29,8 +28,8 @@ use crate::{
 /// An outcome to record.
 #[derive(Clone, Debug)]
 pub struct Settlement {
-    /// The redemption.
-    pub redemption_id: RedemptionId,
+    /// The redemption, as it is known.
+    pub redemption: Redemption,
     /// What became of it.
     pub outcome: Outcome,
     /// Calls to the provider since the last record.
@@ -39,8 +38,6 @@ pub struct Settlement {
     pub actor: String,
     /// A person's word, when it is that.
     pub resolution: Option<Resolution>,
-    /// The state that person saw it in: in another one, more is known of it than that person knew.
-    pub seen: Option<RedemptionState>,
     /// What is wrong with the account, where that is why it failed.
     pub hold: Option<HoldCause>,
     /// It only follows from what this server sent: it does not hold once the redemption is in doubt,
@@ -69,14 +66,8 @@ pub enum Settled {
     Recorded {
         /// As settled.
         redemption: Box<Redemption>,
-        /// The account's status now.
-        account_status: AccountStatus,
-        /// The status that it has, or goes back to when its lease ends.
-        resume_status: AccountStatus,
-        /// The account's balance now, in minor units.
-        account_balance_minor: i64,
-        /// The account, if it is free now, for those who look for one.
-        freed: Option<Freed>,
+        /// The account after it.
+        account: Box<Account>,
     },
     /// The redemption was settled before, or there is none, or it is in doubt and the outcome was only
     /// inferred, or it is not as the person who settles saw it.
@@ -120,25 +111,76 @@ pub enum Next {
         provider_ref: Option<String>,
     },
 }
-redemption_row!(SettledRow {
-    account_status: String,
-    resume_status: String,
-    account_balance_minor: i64,
-    account_plan_id: Option<String>,
-    account_plan_day: i32,
-    account_updated_at: time::OffsetDateTime,
-    account_usable_at: Option<time::OffsetDateTime>
-});
 redemption_row!(DeferredRow {});
 
 impl Store {
-    /// Records an outcome, credits the account and gives it back if that was wished or due.
+    /// Records an outcome, credits the account and gives it back if that was asked for or is due. The account's own
+    /// mark is guard enough: while it is there, no lease follows the one under which the redemption was begun.
     pub async fn settle(
         &self,
         pool_id: &PoolId,
         settlement: Settlement,
     ) -> Result<Settled, StoreError> {
-        self.settle.call(pool_id, settlement).await
+        let applied = self.apply.call(pool_id, settlement.asked()).await?;
+        self.settled(pool_id, settlement, applied).await
+    }
+
+    /// Records that the provider credited a redemption which was recorded as failed, and adds the amount to its
+    /// account, whoever has that now.
+    pub async fn credit_late(
+        &self,
+        redemption: &Redemption,
+        (amount, provider_ref): (Money, Option<&str>),
+        attempts: i32,
+        actor: &str,
+    ) -> Result<LateCredit, StoreError> {
+        let event = AccountEvent::CreditLate {
+            amount_minor: amount.amount_minor,
+            begun_on: redemption.begun_on.clone(),
+            actor: actor.to_owned(),
+        };
+        let reason = redemption.failure.as_ref().map(|failure| failure.reason.as_str());
+        let outcome = RecordedOutcome {
+            redemption_id: redemption.redemption_id,
+            known_state: Some(RedemptionState::Failed),
+            state: RedemptionState::Succeeded,
+            amount: Some(amount),
+            provider_ref: provider_ref.map(str::to_owned),
+            failure: None,
+            attempts,
+            last_answer: Some(format!("recorded as FAILED before: {}", reason.unwrap_or_default())),
+            resolution: None,
+        };
+        let asked = Asked::new(redemption.account_id.clone(), event).with_outcome(outcome);
+        match self.apply.call(&redemption.pool_id, asked).await {
+            Ok(Applied::Done(_)) => Ok(LateCredit::Recorded),
+            Ok(Applied::Unreadable(error)) => Err(error),
+            Ok(_) => Ok(LateCredit::NotFailed),
+            Err(StoreError::CodeRedeemedAgain) => Ok(LateCredit::CodeRedeemedAgain),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn settled(
+        &self,
+        pool_id: &PoolId,
+        Settlement { redemption, outcome, .. }: Settlement,
+        applied: Applied,
+    ) -> Result<Settled, StoreError> {
+        let Done { account, settled } = match applied {
+            Applied::Done(done) => *done,
+            Applied::Unreadable(error) => return Ok(Settled::Unreadable(error)),
+            _ => return Ok(Settled::Already),
+        };
+        let redemption = match settled {
+            Some(settled) => redemption.settled(outcome, settled)?,
+            // By a statement whose reply was lost.
+            None => match self.get_redemption(pool_id, redemption.redemption_id).await? {
+                Some(redemption) => redemption,
+                None => return Ok(Settled::Already),
+            },
+        };
+        Ok(Settled::Recorded { redemption: Box::new(redemption), account: Box::new(account) })
     }
 
     /// Records that an outcome is not known yet; `None` when it is known, or is a person's to find.
@@ -157,101 +199,74 @@ fn firsts<T>(inputs: &[T], id: impl Fn(&T) -> RedemptionId) -> impl Iterator<Ite
     inputs.iter().filter(move |input| seen.insert(id(input)))
 }
 
-/// The lane of settlements. May be repeated: one that was recorded is found settled, and whoever
-/// settles then reads what is there.
-#[derive(Debug)]
-pub(super) struct Settle {
-    pub(super) db: Db,
-}
-
-impl Batch for Settle {
-    type Input = Settlement;
-    type Output = Settled;
-    const STEP: Step = Step::Settle;
-    const DROPPED_WITH_CALLER: bool = false;
-
-    async fn run(
-        &self,
-        pool_id: &PoolId,
-        inputs: &[Settlement],
-    ) -> Result<Vec<Settled>, sqlx::Error> {
-        let first: Vec<_> = firsts(inputs, |settlement| settlement.redemption_id).collect();
-        let rows = self.update(pool_id, &first).await?;
-        let mut settled: HashMap<Uuid, Settled> =
-            rows.into_iter().map(|row| (row.redemption_id, row.settled(pool_id))).collect();
-        Ok(inputs
-            .iter()
-            .map(|input| settled.remove(&input.redemption_id.0).unwrap_or(Settled::Already))
-            .collect())
-    }
-}
-
-impl Settle {
-    async fn update(
-        &self,
-        pool_id: &PoolId,
-        inputs: &[&Settlement],
-    ) -> Result<Vec<SettledRow>, sqlx::Error> {
-        let column = |read: fn(&Settlement) -> Option<String>| -> Vec<Option<String>> {
-            inputs.iter().map(|settlement| read(settlement)).collect()
+impl Settlement {
+    fn asked(&self) -> Asked {
+        let redemption = &self.redemption;
+        let outcome = match &self.outcome {
+            Outcome::Succeeded { amount, .. } => {
+                SettleOutcome::Succeeded { amount_minor: amount.amount_minor }
+            }
+            Outcome::Failed(_) => SettleOutcome::Failed { hold: self.hold },
         };
-        sqlx::query_file_as!(
-            SettledRow,
-            "src/store/sql/settle.sql",
-            pool_id.as_str(),
-            &inputs.iter().map(|s| s.redemption_id.0).collect::<Vec<_>>(),
-            &inputs.iter().map(|s| s.outcome.state().as_str().to_owned()).collect::<Vec<_>>(),
-            &inputs.iter().map(|s| s.outcome.amount().map(|m| m.amount_minor)).collect::<Vec<_>>()
-                as &[Option<i64>],
-            &column(|s| s.outcome.amount().map(|m| m.currency.to_string())) as &[Option<String>],
-            &column(|s| s.outcome.provider_ref()) as &[Option<String>],
-            &column(|s| s.outcome.failure().map(|f| f.reason.clone())) as &[Option<String>],
-            &column(|s| s.outcome.failure().map(|f| f.message.clone())) as &[Option<String>],
-            &inputs.iter().map(|s| s.outcome.failure().map(|f| f.code_spent)).collect::<Vec<_>>()
-                as &[Option<bool>],
-            &inputs.iter().map(|s| s.attempts).collect::<Vec<_>>(),
-            &inputs.iter().map(|s| s.actor.clone()).collect::<Vec<_>>(),
-            &column(|s| s.resolution.as_ref().map(|r| r.resolved_by.clone()))
-                as &[Option<String>],
-            &column(|s| s.resolution.as_ref().map(|r| r.reason.clone())) as &[Option<String>],
-            &column(|s| s.hold.map(|cause| cause.as_str().to_owned())) as &[Option<String>],
-            &inputs.iter().map(|s| s.inferred).collect::<Vec<_>>(),
-            &column(|s| s.resolution.as_ref().and_then(|r| r.evidence.clone()))
-                as &[Option<String>],
-            &column(|s| s.seen.map(|state| state.as_str().to_owned())) as &[Option<String>],
-        )
-        .fetch_all(&self.db)
-        .await
+        let settle = Settle {
+            redemption_id: redemption.redemption_id,
+            outcome,
+            release: redemption.release_on_completion,
+            actor: self.actor.clone(),
+        };
+        let recorded = RecordedOutcome {
+            redemption_id: redemption.redemption_id,
+            known_state: self.known_state(),
+            state: self.outcome.state(),
+            amount: self.outcome.amount(),
+            provider_ref: self.outcome.provider_ref(),
+            failure: self.outcome.failure().cloned(),
+            attempts: self.attempts,
+            last_answer: None,
+            resolution: self.resolution.clone(),
+        };
+        Asked::new(redemption.account_id.clone(), AccountEvent::Settle(settle))
+            .with_outcome(recorded)
+    }
+
+    /// The state that the redemption must still be in. What is only inferred holds while nobody else may have sent
+    /// it; a person's word, while no more is known than that person saw; evidence always.
+    fn known_state(&self) -> Option<RedemptionState> {
+        match self {
+            Self { inferred: true, .. } => Some(RedemptionState::Submitted),
+            Self { resolution: Some(_), redemption, .. } => Some(redemption.state),
+            _ => None,
+        }
     }
 }
 
-impl SettledRow {
-    fn settled(self, pool_id: &PoolId) -> Settled {
-        let account_balance_minor = self.account_balance_minor;
-        let read = || {
-            let account_status = read_status(&self.account_status)?;
-            let resume_status = read_status(&self.resume_status)?;
-            let plan_id = self.account_plan_id.as_deref().map(read_plan_id).transpose()?;
-            let freed = Freed::new(
-                plan_id.as_ref(),
-                account_status,
-                self.account_plan_day,
-                account_balance_minor,
-                self.account_updated_at,
-                self.account_usable_at,
-            );
-            let redemption = Box::new(self.redemption(pool_id)?);
-            let freed = freed.map(|freed| freed.named(redemption.account_id.clone()));
-            Ok(Settled::Recorded {
-                redemption,
-                account_status,
-                resume_status,
-                account_balance_minor,
-                freed,
-            })
-        };
-        read().unwrap_or_else(Settled::Unreadable)
+impl Redemption {
+    /// The redemption as it was settled.
+    fn settled(self, outcome: Outcome, now: SettledColumns) -> Result<Self, StoreError> {
+        Ok(Self {
+            state: outcome.state(),
+            amount: read_amount(now.amount_minor, now.amount_currency.as_deref())?,
+            provider_ref: now.provider_ref,
+            failure: outcome.failure().cloned(),
+            resolution: now.resolution,
+            attempts: now.attempts,
+            last_answer: now.last_answer,
+            next_check_at: None,
+            finished_at: Some(now.at),
+            ..self
+        })
     }
+}
+
+/// What became of a late credit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LateCredit {
+    /// It is recorded, and the account has it.
+    Recorded,
+    /// The redemption is not recorded as failed, or not any more.
+    NotFailed,
+    /// The code was redeemed again since, under another request: a person has to decide.
+    CodeRedeemedAgain,
 }
 
 impl Outcome {
@@ -293,19 +308,27 @@ pub(super) struct Defer {
 impl Batch for Defer {
     type Input = Deferral;
     type Output = Option<Result<Redemption, StoreError>>;
-    const STEP: Step = Step::Defer;
-    const DROPPED_WITH_CALLER: bool = false;
+    const NAME: &'static str = "defer";
+
+    fn step(_: &Deferral) -> Option<Step> {
+        Some(Step::Defer)
+    }
+
+    fn may_be_dropped(_: &Deferral) -> bool {
+        false
+    }
 
     async fn run(
         &self,
         pool_id: &PoolId,
         inputs: &[Deferral],
-    ) -> Result<Vec<Self::Output>, sqlx::Error> {
+        _: bool,
+    ) -> Result<Vec<Option<Self::Output>>, sqlx::Error> {
         let first: Vec<_> = firsts(inputs, |deferral| deferral.redemption_id).collect();
-        let rows = self.update(pool_id, &first).await?;
+        let rows = at_all_points(&steps_of::<Self>(inputs), self.update(pool_id, &first)).await?;
         let mut deferred: HashMap<Uuid, _> =
             rows.into_iter().map(|row| (row.redemption_id, row.redemption(pool_id))).collect();
-        Ok(inputs.iter().map(|input| deferred.remove(&input.redemption_id.0)).collect())
+        Ok(inputs.iter().map(|input| Some(deferred.remove(&input.redemption_id.0))).collect())
     }
 }
 

@@ -7,14 +7,15 @@ use time::OffsetDateTime;
 
 use super::{
     Store, StoreError,
-    account::read_account_id,
+    account::{AccountRow, read_account_id},
     duration,
-    error::{is_foreign_key_violation, is_of_a_row},
+    error::is_foreign_key_violation,
     interval,
     page::{MAX_BYTES, Page},
-    quarantine::{Rows, Statement},
+    quarantine::Statement,
 };
 use crate::domain::{
+    account::AccountEvent,
     id::{AccountId, PlanId, PoolId},
     plan::{Denominations, Terms},
 };
@@ -56,14 +57,12 @@ macro_rules! plan_row {
 
         impl $name {
             fn read(self, pool_id: &PoolId) -> Result<Plan, StoreError> {
-                let denominations = match (self.fixed_minor, self.step_minor) {
-                    (Some(amounts), _) => Denominations::Fixed(amounts),
-                    (None, Some(base)) => Denominations::MultiplesOf(base),
-                    (None, None) => Denominations::Any {
-                        smallest_minor: self.smallest_minor,
-                        largest_minor: self.largest_minor,
-                    },
-                };
+                let denominations = denominations(
+                    self.fixed_minor,
+                    self.step_minor,
+                    self.smallest_minor,
+                    self.largest_minor,
+                );
                 Ok(Plan {
                     pool_id: pool_id.clone(),
                     plan_id: PlanId::parse(&self.plan_id)
@@ -82,6 +81,20 @@ macro_rules! plan_row {
             }
         }
     };
+}
+
+/// Denominations, as the table has them.
+pub(super) fn denominations(
+    fixed_minor: Option<Vec<i64>>,
+    step_minor: Option<i64>,
+    smallest_minor: i64,
+    largest_minor: Option<i64>,
+) -> Denominations {
+    match (fixed_minor, step_minor) {
+        (Some(amounts), _) => Denominations::Fixed(amounts),
+        (None, Some(base)) => Denominations::MultiplesOf(base),
+        (None, None) => Denominations::Any { smallest_minor, largest_minor },
+    }
 }
 
 plan_row!(PlanRow {});
@@ -181,10 +194,9 @@ impl Store {
         .transpose()
     }
 
-    /// Lets free accounts of a plan after `after`, at most `limit`, go on to their next day where the
-    /// plan's present terms leave nothing to take on this one. Answers with how many there were, and after
-    /// which account there may be more. An account that cannot be written is left out, and does not hold up the
-    /// others.
+    /// Lets free accounts of a plan after `after`, of which at most `limit` are read, go on to their next day where the
+    /// plan's present terms leave nothing to take on this one. Answers with how many did, and after which account
+    /// there may be more. An account that cannot be written is left out, and does not hold up the others.
     pub async fn advance_days(
         &self,
         pool_id: &PoolId,
@@ -192,43 +204,27 @@ impl Store {
         limit: i64,
         actor: &str,
         after: &str,
-    ) -> Result<(i64, Option<String>), StoreError> {
-        let advance = |rows: Rows| async move {
-            let row = sqlx::query_file!(
-                "src/store/sql/advance_days.sql",
-                pool_id.as_str(),
-                plan_id.as_str(),
-                limit,
-                actor,
-                after,
-                &rows.ids,
-                rows.only,
-            );
-            let row = row.fetch_one(&self.db).await?;
-            Ok(vec![(row.advanced, row.last)])
-        };
+    ) -> Result<(usize, Option<String>), StoreError> {
+        let Some(plan) = self.get_plan(pool_id, plan_id).await? else { return Ok((0, None)) };
+        let days = i32::try_from(plan.terms.day_amounts_minor.len()).unwrap_or(i32::MAX);
         let statement = Statement::AdvanceDays;
-        let left_out = self.quarantine.left_out(statement, pool_id);
-        match advance(Rows { ids: left_out.clone(), only: false }).await {
-            Ok(rows) => {
-                let (advanced, last) = rows.into_iter().next().unwrap_or_default();
-                return Ok((advanced, last.filter(|_| advanced >= limit)));
-            }
-            Err(error) if !is_of_a_row(&error) => return Err(error.into()),
-            Err(_) => {}
-        }
-        let free = sqlx::query_file_scalar!(
-            "src/store/sql/list_free_accounts.sql",
+        let open = sqlx::query_file_as!(
+            AccountRow,
+            "src/store/sql/list_open_days.sql",
             pool_id.as_str(),
             plan_id.as_str(),
+            days,
             after,
             limit,
-        );
-        let mut free = free.fetch_all(&self.db).await?;
-        let last = free.last().cloned();
-        free.retain(|id| !left_out.contains(id));
-        let (advanced, _) = self.quarantine.by_halves(statement, pool_id, free, advance).await?;
-        Ok((advanced.iter().map(|(advanced, _)| advanced).sum(), last))
+            &self.quarantine.left_out(statement, pool_id),
+        )
+        .fetch_all(&self.rest)
+        .await?;
+        let is_page_full = i64::try_from(open.len()).unwrap_or(i64::MAX) >= limit;
+        let last = open.last().map(|row| row.account_id.clone()).filter(|_| is_page_full);
+        let event = AccountEvent::EndDay { actor: actor.to_owned() };
+        let done = self.apply_to_all(statement, pool_id, &open, &event).await?;
+        Ok((done.rows.len(), last))
     }
 
     /// The plans of any pool that have days: those that were changed lately, or all of them.

@@ -6,72 +6,11 @@ use sqlx::postgres::types::PgInterval;
 use time::OffsetDateTime;
 
 use super::{Store, StoreError, duration, interval, lane::read_patiently, page::Page};
+pub use crate::domain::{
+    hold::Holds,
+    pool::{AmountMismatch, Pool},
+};
 use crate::domain::{id::PoolId, money::Currency};
-
-/// What becomes of a redemption that was credited with another amount than expected.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AmountMismatch {
-    /// It succeeds with what was credited.
-    Accept,
-    /// A person decides.
-    NeedsReview,
-}
-
-impl AmountMismatch {
-    /// As the database has it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Accept => "ACCEPT",
-            Self::NeedsReview => "NEEDS_REVIEW",
-        }
-    }
-
-    fn parse(text: &str) -> Option<Self> {
-        [Self::Accept, Self::NeedsReview].into_iter().find(|policy| policy.as_str() == text)
-    }
-}
-
-/// A pool, as it is stored.
-#[derive(Clone, Debug)]
-pub struct Pool {
-    /// Its name.
-    pub pool_id: PoolId,
-    /// Its one currency.
-    pub currency: Currency,
-    /// The lease of an acquisition that asks for none.
-    pub default_lease: Duration,
-    /// The shortest lease that can be asked for.
-    pub min_lease: Duration,
-    /// The longest lease that can be asked for.
-    pub max_lease: Duration,
-    /// Whether it begins nothing new.
-    pub paused: bool,
-    /// Whether it gives out no new leases.
-    pub draining: bool,
-    /// What becomes of a redemption that was credited with another amount than expected.
-    pub amount_mismatch: AmountMismatch,
-    /// Which part of the leases one holder may get while others wait, in percent.
-    pub holder_share_percent: i32,
-    /// How long an account is left in peace after a failure that was its own.
-    pub holds: Holds,
-    /// When it was created.
-    pub created_at: OffsetDateTime,
-    /// When it was last changed.
-    pub updated_at: OffsetDateTime,
-}
-
-/// How long an account is left in peace after a failure that was its own, by cause.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Holds {
-    /// After the provider refused its login.
-    pub login_invalid: Duration,
-    /// After it had as much as the provider allows.
-    pub limit_reached: Duration,
-    /// After the provider wanted it to be slower.
-    pub throttled: Duration,
-    /// No hold is longer, however many failures there are in a row.
-    pub longest: Duration,
-}
 
 /// What to change of [`Holds`].
 #[derive(Clone, Copy, Debug, Default)]

@@ -45,18 +45,21 @@ pub(super) enum Statement {
     AdvanceDays,
     /// Claims redemptions that are due for a check.
     ClaimChecks,
+    /// Claims redemptions that dead servers left in flight.
+    ClaimEarlyChecks,
 }
 
 impl Statement {
     const OF_ACCOUNTS: [Self; 4] = [Self::Acquire, Self::Expire, Self::Unpark, Self::AdvanceDays];
 
-    fn as_str(self) -> &'static str {
+    pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Acquire => "acquire",
             Self::Expire => "expire",
             Self::Unpark => "unpark",
             Self::AdvanceDays => "advance_days",
             Self::ClaimChecks => "claim_checks",
+            Self::ClaimEarlyChecks => "claim_early_checks",
         }
     }
 }
@@ -158,7 +161,7 @@ impl Quarantine {
         count_skipped(statement.as_str());
         set_gauge(&all, statement, now);
         let seconds = pause.as_secs();
-        if statement == Statement::ClaimChecks {
+        if !Statement::OF_ACCOUNTS.contains(&statement) {
             tracing::error!(
                 statement = statement.as_str(), %pool_id, redemption_id = id, seconds, %error,
                 "a redemption cannot be written; it is left out, and tried again after that time"

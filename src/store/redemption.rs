@@ -5,14 +5,16 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{
-    Store, StoreError, interval,
+    Store, StoreError,
+    account::read_plan_id,
+    interval,
     lane::{at_points, read_patiently},
     page::{MAX_BYTES, Page},
     quarantine::{Done, Rows, Statement, count_skipped},
 };
 use crate::{
     domain::{
-        id::{AccountId, BatchId, FencingToken, Holder, PoolId, RedemptionId, RequestId},
+        id::{AccountId, BatchId, FencingToken, Holder, PlanId, PoolId, RedemptionId, RequestId},
         money::{Currency, Money},
         redemption::{Failure, RedemptionState},
     },
@@ -42,6 +44,10 @@ pub struct Redemption {
     pub expected_minor: Option<i64>,
     /// The provider said that amount before the redemption was begun, and nobody asked for it.
     pub expected_learned: bool,
+    /// Its lease ends when the outcome is known.
+    pub release_on_completion: bool,
+    /// The plan of its account, and the day, when it began.
+    pub begun_on: Option<(PlanId, i32)>,
     /// What the provider says that it credited.
     pub amount: Option<Money>,
     /// The provider's own name for it.
@@ -165,6 +171,9 @@ macro_rules! redemption_row {
             pub(super) code_last4: String,
             pub(super) expected_minor: Option<i64>,
             pub(super) expected_learned: bool,
+            pub(super) release_on_completion: bool,
+            pub(super) plan_id: Option<String>,
+            pub(super) plan_day: Option<i32>,
             pub(super) amount_minor: Option<i64>,
             pub(super) amount_currency: Option<String>,
             pub(super) provider_ref: Option<String>,
@@ -198,6 +207,11 @@ macro_rules! redemption_row {
                     code_last4: self.code_last4,
                     expected_minor: self.expected_minor,
                     expected_learned: self.expected_learned,
+                    release_on_completion: self.release_on_completion,
+                    begun_on: $crate::store::redemption::read_begun_on(
+                        self.plan_id.as_deref(),
+                        self.plan_day,
+                    )?,
                     amount: stored::read_amount(self.amount_minor, self.amount_currency.as_deref())?,
                     provider_ref: self.provider_ref,
                     failure: stored::read_failure(
@@ -243,6 +257,14 @@ pub(super) fn read_holder(text: &str) -> Result<Holder, StoreError> {
 
 pub(super) fn read_state(text: &str) -> Result<RedemptionState, StoreError> {
     RedemptionState::parse(text).ok_or(StoreError::Unreadable("redemptions.state"))
+}
+
+pub(super) fn read_begun_on(
+    plan_id: Option<&str>,
+    day: Option<i32>,
+) -> Result<Option<(PlanId, i32)>, StoreError> {
+    let Some((plan_id, day)) = plan_id.zip(day) else { return Ok(None) };
+    Ok(Some((read_plan_id(plan_id)?, day)))
 }
 
 pub(super) fn read_amount(

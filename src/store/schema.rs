@@ -15,7 +15,7 @@ static MIGRATOR: Migrator = sqlx::migrate!();
 const NOTES: &str = "_sqlx_migrations";
 
 /// What serving does with each table. A test compares it with the statements.
-pub const RIGHTS: [(&str, &[&str]); 6] = [
+pub const RIGHTS: [(&str, &[&str]); 7] = [
     // The first server to start inserts into it, once.
     ("installation", &["SELECT"]),
     ("pools", &["SELECT", "INSERT", "UPDATE"]),
@@ -23,10 +23,11 @@ pub const RIGHTS: [(&str, &[&str]); 6] = [
     ("accounts", &["SELECT", "INSERT", "UPDATE"]),
     ("account_events", &["SELECT", "INSERT"]),
     ("redemptions", &["SELECT", "INSERT", "UPDATE"]),
+    ("servers", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
 ];
 
 /// The functions that statements call. Anybody may, unless that was taken away.
-const FUNCTIONS: [&str; 5] = ["plan_fills", "plan_room", "plan_wants", "plan_misfit", "first_come"];
+const FUNCTIONS: [&str; 4] = ["plan_fills", "plan_room", "plan_wants", "plan_misfit"];
 
 /// How far the database is, and what the role may do about it.
 #[derive(Debug)]

@@ -70,8 +70,8 @@ pub struct Freed {
 #[derive(Debug)]
 struct Named {
     account_id: AccountId,
-    /// Its country and its labels, where these are known.
-    marks: Option<(Option<String>, Labels)>,
+    country: Option<String>,
+    labels: Labels,
 }
 
 impl Freed {
@@ -105,31 +105,17 @@ impl Freed {
         Self { row, place: Place { first, since }, named: None }
     }
 
-    /// The same, where it is known which account it is, but neither its country nor its labels.
-    pub(super) fn named(self, account_id: AccountId) -> Self {
-        Self { named: Some(Arc::new(Named { account_id, marks: None })), ..self }
-    }
-
     /// The account, where a selector may allow it: as far as can be told from what is known of it.
     pub fn account_for(&self, selector: &Selector) -> Option<&AccountId> {
         let named = self.named.as_ref()?;
         let is_of_plan = selector.plan_id.as_ref().is_none_or(|plan_id| {
             self.row.plan_key.is_empty() || self.row.plan_key == plan_id.as_str()
         });
-        let has_marks = match &named.marks {
-            None => {
-                selector.labels.is_empty()
-                    && selector.country_code.is_none()
-                    && selector.card_country.is_none()
-            }
-            Some((country, labels)) => {
-                let carries = |(key, value): (&String, &String)| labels.get(key) == Some(value);
-                let is_of = |wanted: &Option<String>| wanted.is_none() || wanted == country;
-                selector.labels.iter().all(carries)
-                    && is_of(&selector.country_code)
-                    && (country.is_none() || is_of(&selector.card_country))
-            }
-        };
+        let carries = |(key, value): (&String, &String)| named.labels.get(key) == Some(value);
+        let is_of = |wanted: &Option<String>| wanted.is_none() || *wanted == named.country;
+        let has_marks = selector.labels.iter().all(carries)
+            && is_of(&selector.country_code)
+            && (named.country.is_none() || is_of(&selector.card_country));
         let is_wanted = !selector.exclude.contains(&named.account_id);
         (is_of_plan && has_marks && is_wanted).then_some(&named.account_id)
     }
@@ -137,11 +123,15 @@ impl Freed {
     /// See [`Freed::new`]: an account as a release answered it.
     pub fn of(account: &Account) -> Option<Self> {
         let plan_id = account.plan_id.as_ref();
-        let Account { status, plan_day, balance_minor, updated_at, available_at, .. } = account;
+        let Account { status, plan_day, balance_minor, updated_at, .. } = account;
+        let available_at = account.available_at();
         let freed =
-            Self::new(plan_id, *status, *plan_day, *balance_minor, *updated_at, *available_at)?;
-        let marks = Some((account.country_code.clone(), account.labels.clone()));
-        let named = Named { account_id: account.account_id.clone(), marks };
+            Self::new(plan_id, *status, *plan_day, *balance_minor, *updated_at, available_at)?;
+        let named = Named {
+            account_id: account.account_id.clone(),
+            country: account.country_code.clone(),
+            labels: account.labels.clone(),
+        };
         Some(Self { named: Some(Arc::new(named)), ..freed })
     }
 }

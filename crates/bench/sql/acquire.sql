@@ -10,9 +10,7 @@ SET status = 'LOCKING',
     lease_request_id = gen_random_uuid()::text,
     lease_acquired_at = now(),
     lease_expires_at = now() + interval '1 minute',
-    lease_end = NULL,
-    change_actor = 'bench',
-    change_reason = 'acquired'
+    lease_end = NULL
 WHERE a.pool_id = 'bench'
   AND a.account_id = (
       SELECT f.account_id

@@ -4,9 +4,7 @@ UPDATE accounts a
 SET status = a.resume_status,
     reserved_minor = NULL,
     lease_end = 'released',
-    idle_since = now(),
-    change_actor = a.holder,
-    change_reason = 'released'
+    idle_since = now()
 WHERE a.pool_id = 'bench'
   AND a.account_id = :account_id
   AND a.fencing_token = :fencing_token

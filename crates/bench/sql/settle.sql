@@ -24,9 +24,7 @@ SET balance_minor = a.balance_minor + s.amount_minor,
     status = 'PROCESSING',
     reserved_minor = NULL,
     lease_end = 'released',
-    idle_since = now(),
-    change_actor = a.holder,
-    change_reason = 'redeemed'
+    idle_since = now()
 FROM settled s
 WHERE a.pool_id = 'bench'
   AND a.account_id = s.account_id

@@ -166,7 +166,7 @@ impl Dispatcher {
                 account_id: acquired.account.account_id.clone(),
                 token: acquired.account.token,
             };
-            let over = acquired.account.lease.as_ref().is_none_or(|l| l.remaining.is_zero())
+            let over = acquired.account.lease_remaining().is_zero()
                 && failpoints::holds(Guard::HandedOutAlive);
             if acquired.account.lease.as_ref().is_some_and(|lease| lease.release_requested) {
                 let loss = LeaseLoss::Released;

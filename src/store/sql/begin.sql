@@ -1,72 +1,107 @@
--- Begin, shape (b): redemptions are recorded, each under its lease, before anything is sent. The
--- trigger on the table marks each on its account.
--- $1 pool_id; one element for each redemption: $2 redemption ids, $3 account ids, $4 fencing tokens,
--- $5 request ids, $6 whether to release on completion, $7 code fingerprints, $8 code ciphertexts,
--- $9 last four characters, $10 expected amounts in minor units, $13 whether those were learned;
--- $11 how long the provider may begin it, $12 when the reconciler takes over if nobody has settled it.
--- An account that rests, or whose plan would not take the amount, is not redeemed into: its plan may
--- have changed since it was acquired, and another redemption may have filled it under this very lease.
--- Locks the accounts in their order. ON CONFLICT: the request or the code is there already, or
--- another redemption of this very statement has the account. An input without a row in the answer
--- is explained by explain_begin.sql.
-INSERT INTO redemptions AS r (
-    pool_id, redemption_id, account_id, fencing_token, request_id, holder, state,
-    release_on_completion, code_fingerprint, code_ciphertext, code_last4, expected_minor,
-    expected_learned, plan_id, plan_day, not_after, next_check_at
+-- Begin: redemptions are recorded, each under its lease and marked on its account, before anything is sent. What the
+-- account becomes was decided by domain/account.rs. Guards the version and the change it was decided from, the
+-- pool's revision, and time; decides nothing.
+-- $1 pool_id, $2 the revision of the pool from which they were decided; one element for each redemption, at most one
+-- of an account: $3 redemption ids, $4 account ids, $5 fencing tokens, $6 versions, $7 changes, $8 ids of the new
+-- changes, $9 request ids, $10 whether to release on completion, $11 code fingerprints, $12 code ciphertexts, $13 last
+-- four characters, $14 expected amounts in minor units, $15 whether those were learned, $16 what is reserved then;
+-- $17 how long the provider may begin it, $18 when the reconciler takes over if nobody has settled it,
+-- $19 the server that sends it.
+-- One without a row in the answer is as it was: see apply.sql; or the request or the code is there already.
+WITH asked AS MATERIALIZED (
+    SELECT w.*
+    FROM unnest(
+        $3::uuid[], $4::text[], $5::bigint[], $6::bigint[], $7::uuid[], $8::uuid[], $9::text[], $10::bool[],
+        $11::bytea[], $12::bytea[], $13::text[], $14::bigint[], $15::bool[], $16::bigint[]
+    ) AS w (
+        redemption_id, account_id, token, version, seen, change_id, request_id, release_on_completion,
+        code_fingerprint, code_ciphertext, code_last4, expected_minor, expected_learned, reserved_minor
+    )
+    WHERE EXISTS (SELECT FROM pools p WHERE p.pool_id = $1 AND p.revision = $2)
+),
+cur AS MATERIALIZED (
+    SELECT
+        c.*, a.holder, a.plan_id, CASE WHEN a.plan_id IS NOT NULL THEN a.plan_day END AS plan_day
+    FROM asked c
+    JOIN accounts a ON a.pool_id = $1 AND a.account_id = c.account_id AND a.fencing_token = c.token
+    WHERE a.pool_id = $1
+      AND a.version = c.version
+      AND a.change_id = c.seen
+      AND a.lease_expires_at > now()
+      AND (a.usable_at IS NULL OR a.usable_at <= now())
+    ORDER BY a.account_id
+    FOR NO KEY UPDATE OF a SKIP LOCKED
+),
+recorded AS (
+    INSERT INTO redemptions AS r (
+        pool_id, redemption_id, account_id, fencing_token, request_id, holder, state,
+        release_on_completion, code_fingerprint, code_ciphertext, code_last4, expected_minor,
+        expected_learned, plan_id, plan_day, not_after, next_check_at, server_id
+    )
+    SELECT
+        $1, k.redemption_id, k.account_id, k.token, k.request_id, k.holder, 'SUBMITTED',
+        k.release_on_completion, k.code_fingerprint, k.code_ciphertext, k.code_last4, k.expected_minor,
+        k.expected_learned, k.plan_id, k.plan_day, now() + $17::interval, now() + $18::interval, $19::uuid
+    FROM cur k
+    ON CONFLICT DO NOTHING
+    RETURNING r.*
+),
+marked AS (
+    UPDATE accounts a
+    SET open_redemption_id = k.redemption_id,
+        reserved_minor = k.reserved_minor,
+        version = k.version + 1,
+        change_id = k.change_id,
+        updated_at = now()
+    FROM recorded s
+    JOIN cur k ON k.redemption_id = s.redemption_id
+    WHERE a.pool_id = $1
+      AND a.account_id = k.account_id
+      AND a.fencing_token = k.token
+      AND a.version = k.version
+      AND a.change_id = k.seen
+    RETURNING
+        a.account_id, a.version, a.change_id, a.updated_at, a.status, a.fencing_token, a.balance_minor,
+        a.lease_expires_at, a.open_redemption_id, a.holder
+),
+event AS (
+    INSERT INTO account_events (
+        pool_id, account_id, version, change_id, happened_at, actor, reason, from_status, to_status,
+        fencing_token, redemption_id, balance_minor, lease_expires_at
+    )
+    SELECT
+        $1, m.account_id, m.version, m.change_id, m.updated_at, m.holder, 'redeem_begun', m.status, m.status,
+        m.fencing_token, m.open_redemption_id, m.balance_minor, m.lease_expires_at
+    FROM marked m
 )
 SELECT
-    $1, w.redemption_id, a.account_id, a.fencing_token, w.request_id, a.holder, 'SUBMITTED',
-    w.release_on_completion, w.code_fingerprint, w.code_ciphertext, w.code_last4, w.expected_minor,
-    w.expected_learned, a.plan_id, CASE WHEN a.plan_id IS NOT NULL THEN a.plan_day END,
-    now() + $11::interval, now() + $12::interval
-FROM unnest(
-    $2::uuid[], $3::text[], $4::bigint[], $5::text[], $6::bool[],
-    $7::bytea[], $8::bytea[], $9::text[], $10::bigint[], $13::bool[]
-) AS w (
-    redemption_id, account_id, token, request_id, release_on_completion,
-    code_fingerprint, code_ciphertext, code_last4, expected_minor, expected_learned
-)
-JOIN accounts a ON a.pool_id = $1 AND a.account_id = w.account_id
-LEFT JOIN plans n ON n.pool_id = $1 AND n.plan_id = a.plan_id
-WHERE a.pool_id = $1
-  AND a.status = 'LOCKING'
-  AND a.fencing_token = w.token
-  AND a.lease_expires_at > now()
-  AND a.open_redemption_id IS NULL
-  AND NOT a.release_requested
-  AND NOT a.paused
-  AND (a.usable_at IS NULL OR a.usable_at <= now())
-  AND (n.plan_id IS NULL OR plan_misfit(
-      w.expected_minor, a.balance_minor, a.plan_day, a.day_credited_minor,
-      n.target_minor, n.day_amounts_minor, n.day_tolerance_minor,
-      n.smallest_minor, n.largest_minor, n.step_minor, n.fixed_minor, n.least_steps
-  ) IS NULL)
-  AND EXISTS (SELECT FROM pools p WHERE p.pool_id = $1 AND NOT p.paused)
-ORDER BY a.account_id
-FOR NO KEY UPDATE OF a
-ON CONFLICT DO NOTHING
-RETURNING
-    r.redemption_id AS "redemption_id!",
-    r.account_id AS "account_id!",
-    r.fencing_token AS "fencing_token!",
-    r.request_id AS "request_id!",
-    r.holder AS "holder!",
-    r.state AS "state!",
-    r.code_last4 AS "code_last4!",
-    r.expected_minor AS "expected_minor?",
-    r.expected_learned AS "expected_learned!",
-    r.amount_minor AS "amount_minor?",
-    r.amount_currency AS "amount_currency?",
-    r.provider_ref AS "provider_ref?",
-    r.failure_reason AS "failure_reason?",
-    r.failure_message AS "failure_message?",
-    r.code_spent AS "code_spent?",
-    r.resolved_by AS "resolved_by?",
-    r.resolution_reason AS "resolution_reason?",
-    r.resolution_evidence AS "resolution_evidence?",
-    r.attempts AS "attempts!",
-    r.last_answer AS "last_answer?",
-    r.next_check_at AS "next_check_at?",
-    r.created_at AS "created_at!",
-    r.finished_at AS "finished_at?",
-    r.not_after AS "not_after!"
+    -- Fails the statement as a whole where one was recorded that is not marked on its account.
+    1 / ((SELECT count(*) FROM recorded) = (SELECT count(*) FROM marked))::int AS "is_whole!",
+    s.redemption_id AS "redemption_id!",
+    s.account_id AS "account_id!",
+    s.fencing_token AS "fencing_token!",
+    s.request_id AS "request_id!",
+    s.holder AS "holder!",
+    s.state AS "state!",
+    s.code_last4 AS "code_last4!",
+    s.expected_minor AS "expected_minor?",
+    s.expected_learned AS "expected_learned!",
+    s.release_on_completion AS "release_on_completion!",
+    s.plan_id AS "plan_id?",
+    s.plan_day AS "plan_day?",
+    s.amount_minor AS "amount_minor?",
+    s.amount_currency AS "amount_currency?",
+    s.provider_ref AS "provider_ref?",
+    s.failure_reason AS "failure_reason?",
+    s.failure_message AS "failure_message?",
+    s.code_spent AS "code_spent?",
+    s.resolved_by AS "resolved_by?",
+    s.resolution_reason AS "resolution_reason?",
+    s.resolution_evidence AS "resolution_evidence?",
+    s.attempts AS "attempts!",
+    s.last_answer AS "last_answer?",
+    s.next_check_at AS "next_check_at?",
+    s.created_at AS "created_at!",
+    s.finished_at AS "finished_at?",
+    s.not_after AS "not_after!"
+FROM recorded s

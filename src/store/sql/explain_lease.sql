@@ -1,39 +1,17 @@
--- Why renew.sql or release.sql did nothing for some leases. Changes nothing.
--- $1 pool_id; one element for each lease: $2 account ids, $3 fencing tokens.
+-- How leases ended that are not the last ones of their accounts. Changes nothing.
+-- $1 pool_id; one element for each: $2 account ids, $3 fencing tokens.
 SELECT
-    w.token AS "asked_token!",
-    (
-        SELECT e.reason FROM account_events e
-        WHERE e.pool_id = $1 AND e.account_id = w.account_id
-          AND e.fencing_token = w.token AND e.to_status <> 'LOCKING'
-        ORDER BY e.version DESC LIMIT 1
-    ) AS "ended_by?",
-    a.lease_expires_at <= now() AS "lease_expired?",
-    a.account_id AS "account_id!",
-    a.status AS "status!",
-    a.login_status AS "login_status!",
-    a.plan_id AS "plan_id?",
-    a.country_code AS "country_code?",
-    a.balance_minor AS "balance_minor!",
-    a.labels AS "labels!",
-    a.plan_day AS "plan_day!",
-    a.day_credited_minor AS "day_credited_minor!",
-    a.reserved_minor AS "reserved_minor?",
-    a.usable_at AS "usable_at?",
-    a.hold_until AS "hold_until?",
-    a.hold_cause AS "hold_cause?",
-    a.hold_count AS "hold_count!",
-    a.paused AS "paused!",
-    a.draining AS "draining!",
-    a.fencing_token AS "fencing_token!",
-    a.holder AS "holder?",
-    a.lease_acquired_at AS "lease_acquired_at?",
-    a.lease_expires_at AS "lease_expires_at?",
-    a.lease_end AS "lease_end?",
-    a.release_requested AS "release_requested!",
-    a.open_redemption_id AS "open_redemption_id?",
-    a.created_at AS "created_at!",
-    a.updated_at AS "updated_at!",
-    now() AS "db_now!"
+    w.account_id AS "account_id!",
+    w.token AS "token!",
+    e.reason AS "reason!"
 FROM unnest($2::text[], $3::bigint[]) AS w (account_id, token)
-JOIN accounts a ON a.pool_id = $1 AND a.account_id = w.account_id
+CROSS JOIN LATERAL (
+    SELECT e.reason
+    FROM account_events e
+    WHERE e.pool_id = $1
+      AND e.account_id = w.account_id
+      AND e.fencing_token = w.token
+      AND e.to_status <> 'LOCKING'
+    ORDER BY e.version DESC
+    LIMIT 1
+) e

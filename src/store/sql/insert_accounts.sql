@@ -1,43 +1,72 @@
 -- Creates accounts of one pool: WAITING, or COMPLETED when the balance has reached the plan's target.
--- An account that is or was there already (the table's trigger leaves it out), or that names a plan which is not,
--- has no row in the answer.
+-- An account that is or was there already, or that names a plan which is not, has no row in the answer: its first
+-- event makes an id its account's own. Events are keyed by account and version, are never taken away, and the first
+-- has version 1.
 -- $1 pool_id; one element for each account: $2 account ids, $3 login statuses, $4 plan ids,
 -- $5 country codes, $6 balances in minor units, $7 labels; $8 who creates them.
-INSERT INTO accounts AS a (
-    pool_id, account_id, status, login_status, plan_id, country_code, balance_minor, labels, change_actor
+WITH new AS MATERIALIZED (
+    SELECT
+        w.*,
+        gen_random_uuid() AS change_id,
+        CASE WHEN w.balance_minor >= n.target_minor THEN 'COMPLETED' ELSE 'WAITING' END AS status
+    FROM unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::bigint[], $7::jsonb[])
+        AS w (account_id, login_status, plan_id, country_code, balance_minor, labels)
+    LEFT JOIN plans n ON n.pool_id = $1 AND n.plan_id = w.plan_id
+    WHERE w.plan_id IS NULL OR n.plan_id IS NOT NULL
+    ORDER BY w.account_id
+),
+event AS (
+    INSERT INTO account_events (
+        pool_id, account_id, version, change_id, happened_at, actor, reason, to_status, fencing_token, balance_minor
+    )
+    SELECT $1, n.account_id, 1, n.change_id, now(), $8, 'created', n.status, 0, n.balance_minor
+    FROM new n
+    ON CONFLICT DO NOTHING
+    RETURNING account_id
+),
+created AS (
+    INSERT INTO accounts AS a (
+        pool_id, account_id, status, login_status, plan_id, country_code, balance_minor, labels, version, change_id
+    )
+    SELECT
+        $1, n.account_id, n.status, n.login_status, n.plan_id, n.country_code, n.balance_minor, n.labels, 1,
+        n.change_id
+    FROM new n
+    JOIN event e ON e.account_id = n.account_id
+    RETURNING a.*
 )
 SELECT
-    $1, w.account_id,
-    CASE WHEN w.balance_minor >= n.target_minor THEN 'COMPLETED' ELSE 'WAITING' END,
-    w.login_status, w.plan_id, w.country_code, w.balance_minor, w.labels, $8::text
-FROM unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::bigint[], $7::jsonb[])
-    AS w (account_id, login_status, plan_id, country_code, balance_minor, labels)
-LEFT JOIN plans n ON n.pool_id = $1 AND n.plan_id = w.plan_id
-WHERE w.plan_id IS NULL OR n.plan_id IS NOT NULL
-ORDER BY w.account_id
-RETURNING
-    a.account_id AS "account_id!",
-    a.status AS "status!",
-    a.login_status AS "login_status!",
-    a.plan_id AS "plan_id?",
-    a.country_code AS "country_code?",
-    a.balance_minor AS "balance_minor!",
-    a.labels AS "labels!",
-    a.plan_day AS "plan_day!",
-    a.day_credited_minor AS "day_credited_minor!",
-    a.reserved_minor AS "reserved_minor?",
-    a.usable_at AS "usable_at?",
-    a.hold_until AS "hold_until?",
-    a.hold_cause AS "hold_cause?",
-    a.hold_count AS "hold_count!",
-    a.paused AS "paused!",
-    a.draining AS "draining!",
-    a.fencing_token AS "fencing_token!",
-    a.holder AS "holder?",
-    a.lease_acquired_at AS "lease_acquired_at?",
-    a.lease_expires_at AS "lease_expires_at?",
-    a.release_requested AS "release_requested!",
-    a.open_redemption_id AS "open_redemption_id?",
-    a.created_at AS "created_at!",
-    a.updated_at AS "updated_at!",
-    a.created_at AS "db_now!"
+    c.account_id AS "account_id!",
+    c.status AS "status!",
+    c.login_status AS "login_status!",
+    c.plan_id AS "plan_id?",
+    c.country_code AS "country_code?",
+    c.balance_minor AS "balance_minor!",
+    c.labels AS "labels!",
+    c.plan_day AS "plan_day!",
+    c.day_credited_minor AS "day_credited_minor!",
+    c.reserved_minor AS "reserved_minor?",
+    c.day_due_at AS "day_due_at?",
+    c.cooldown_until AS "cooldown_until?",
+    c.hold_until AS "hold_until?",
+    c.hold_cause AS "hold_cause?",
+    c.hold_count AS "hold_count!",
+    c.paused AS "paused!",
+    c.draining AS "draining!",
+    c.fencing_token AS "fencing_token!",
+    c.resume_status AS "resume_status?",
+    c.holder AS "holder?",
+    c.lease_request_id AS "lease_request_id?",
+    c.lease_acquired_at AS "lease_acquired_at?",
+    c.lease_expires_at AS "lease_expires_at?",
+    c.lease_end AS "lease_end?",
+    c.bound_by_lease AS "bound_by_lease!",
+    c.release_requested AS "release_requested!",
+    c.open_redemption_id AS "open_redemption_id?",
+    c.idle_since AS "idle_since!",
+    c.version AS "version!",
+    c.change_id AS "change_id!",
+    c.created_at AS "created_at!",
+    c.updated_at AS "updated_at!",
+    c.created_at AS "db_now!"
+FROM created c

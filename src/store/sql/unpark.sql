@@ -16,7 +16,7 @@ WITH due AS MATERIALIZED (
 ),
 unparked AS (
     UPDATE accounts a
-    SET change_reason = 'due'
+    SET parked = false
     FROM due d
     WHERE a.pool_id = $1
       AND a.account_id = d.account_id

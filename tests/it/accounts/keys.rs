@@ -16,11 +16,6 @@ use crate::support::{
 const LIMIT: Duration = Duration::from_secs(20);
 
 const INSERT: &str = "INSERT INTO accounts (pool_id, account_id) VALUES ($1, $2)";
-const INSERT_AS_A_SERVER: &str =
-    "INSERT INTO accounts (pool_id, account_id, change_actor) VALUES ($1, $2, 'somebody')";
-const INSERT_AS_AN_OLD_SERVER: &str = "INSERT INTO accounts (pool_id, account_id, change_actor)
-    VALUES ($1, $2, 'somebody') ON CONFLICT DO NOTHING";
-
 #[tokio::test]
 async fn there_is_one_account_of_each_id() {
     let world = World::start().await;
@@ -33,20 +28,20 @@ async fn there_is_one_account_of_each_id() {
     let refused = refused.as_database_error().unwrap();
     assert!(refused.is_unique_violation(), "{refused}");
     assert!(refused.message().contains("account a of pool"), "{refused}");
-    for server in [INSERT_AS_A_SERVER, INSERT_AS_AN_OLD_SERVER] {
-        assert_eq!(insert(&mut db, server, "a").await.unwrap(), 0);
-    }
+    let again = clients.accounts.create_account(create("a")).await.unwrap_err();
+    assert_eq!(again.code(), tonic::Code::AlreadyExists);
     assert_eq!(insert(&mut db, INSERT, "b").await.unwrap(), 1);
 }
 
 #[tokio::test]
 async fn of_two_who_create_an_account_at_once_one_does() {
     let world = World::start().await;
-    for (first, second) in [(INSERT, INSERT), (INSERT, INSERT_AS_A_SERVER)] {
-        let id = if second == INSERT { "a" } else { "b" };
+    let mut clients = world.clients(0).await;
+    for is_by_hand in [true, false] {
+        let id = if is_by_hand { "a" } else { "b" };
         let (mut one, mut other) = (world.sql().await, world.sql().await);
         psql(&mut one, "BEGIN").await;
-        insert(&mut one, first, id).await.unwrap();
+        insert(&mut one, INSERT, id).await.unwrap();
         let commit = async {
             eventually(LIMIT, "the other waits", async || {
                 let waits = "SELECT count(*) FROM pg_stat_activity
@@ -57,13 +52,13 @@ async fn of_two_who_create_an_account_at_once_one_does() {
             .await;
             psql(&mut one, "COMMIT").await;
         };
-        let (then, ()) = tokio::join!(insert(&mut other, second, id), commit);
-        match then {
-            Ok(inserted) => assert_eq!((second, inserted), (INSERT_AS_A_SERVER, 0)),
-            Err(error) => {
-                assert_eq!(second, INSERT, "{error}");
-                assert!(error.as_database_error().unwrap().is_unique_violation(), "{error}");
-            }
+        if is_by_hand {
+            let (then, ()) = tokio::join!(insert(&mut other, INSERT, id), commit);
+            let error = then.unwrap_err();
+            assert!(error.as_database_error().unwrap().is_unique_violation(), "{error}");
+        } else {
+            let (then, ()) = tokio::join!(clients.accounts.create_account(create(id)), commit);
+            assert_eq!(then.unwrap_err().code(), tonic::Code::AlreadyExists);
         }
     }
 }
@@ -83,7 +78,8 @@ async fn an_id_is_kept_and_used_once() {
     psql(&mut db, "DELETE FROM accounts").await;
     let refused = insert(&mut db, INSERT, "a").await.unwrap_err();
     assert!(refused.as_database_error().unwrap().is_unique_violation(), "{refused}");
-    assert_eq!(insert(&mut db, INSERT_AS_A_SERVER, "a").await.unwrap(), 0);
+    let again = clients.accounts.create_account(create("a")).await.unwrap_err();
+    assert_eq!(again.code(), tonic::Code::AlreadyExists);
 }
 
 #[tokio::test]
@@ -141,27 +137,38 @@ async fn cycle(clients: &mut Clients) {
     clients.release(&lease).await.unwrap();
 }
 
-/// How often a page is looked at while the account is acquired and released, and what belongs to it is
-/// written: by the statements of the program, and as Postgres counts it.
+/// How often a page is read while the account is chosen and released, and what belongs to it is written: by the
+/// statements of the program, and as Postgres counts it.
 async fn pages_of_a_cycle(db: &mut PgConnection, clients: &mut Clients) -> i64 {
-    // The server's own, which leave the account where its walk finds it.
-    let held = lease(&clients.acquire(|_| {}).await.unwrap());
-    let release = include_str!("../../../src/store/sql/release.sql");
-    let arguments = format!("'{POOL}', '{{{}}}', '{{{}}}'", held.account_id, held.fencing_token);
-    let released = run(db, release, &arguments).await;
+    clients.acquire(|_| {}).await.unwrap();
+    // The release, as the server would write it.
+    let change = "SELECT array_agg(jsonb_populate_record(NULL::account_change, to_jsonb(a) || jsonb_build_object(
+             'seen', a.change_id, 'seen_token', a.fencing_token, 'change_id', gen_random_uuid(), 'guard', 'none',
+             'actor', 'h', 'reason', 'released', 'status', 'WAITING', 'holder', NULL, 'credit_minor', 0,
+             'lease_end', 'released', 'goes_idle', true
+         )))::text FROM accounts a";
+    let change: String = sqlx::query_scalar(change).fetch_one(&mut *db).await.unwrap();
+    let revision = "SELECT revision FROM pools";
+    let revision: i64 = sqlx::query_scalar(revision).fetch_one(&mut *db).await.unwrap();
+    let apply = include_str!("../../../src/store/sql/apply.sql");
+    let released = run(db, apply, &format!("'{POOL}', {revision}, $change${change}$change$")).await;
     let since = "SELECT idle_since::text FROM accounts";
     let since: String = sqlx::query_scalar(since).fetch_one(&mut *db).await.unwrap();
-    let acquire = include_str!("../../../src/store/sql/acquire.sql");
+    // Where the scan of the server begins.
+    let choose = include_str!("../../../src/store/sql/choose.sql");
     let arguments = format!(
-        "'{POOL}', '{{again-{}}}', '{{h}}', '{{1 min}}', NULL, 1, NULL, NULL, NULL, NULL, '{{}}', '{{}}',
-         '{{\"\"}}', '{{WAITING}}', '{{1}}', '{{0}}', ARRAY['{since}'::timestamptz], '{{NULL}}', '{{NULL}}'",
-        held.fencing_token
+        "'{POOL}', '{{again}}', NULL, 1, NULL, NULL, NULL, NULL, '{{}}', '{{}}', '{{\"\"}}', '{{WAITING}}',
+         '{{1}}', '{{0}}', ARRAY['{since}'::timestamptz], '{{NULL}}', '{{NULL}}'"
     );
-    let acquired = run(db, acquire, &arguments).await;
-    let again = pb::LeaseRef { fencing_token: held.fencing_token + 1, ..held };
-    clients.release(&again).await.unwrap();
-    assert_eq!((released.rows, acquired.rows), (1, 1));
-    released.pages + acquired.pages
+    let chosen = run(db, choose, &arguments).await;
+    assert_eq!((released.rows, chosen.rows), (1, 1));
+    released.pages + chosen.pages
+}
+
+fn create(id: &str) -> pb::CreateAccountRequest {
+    let account =
+        pb::Account { pool_id: POOL.to_owned(), account_id: id.to_owned(), ..Default::default() };
+    pb::CreateAccountRequest { account: Some(account) }
 }
 
 async fn insert(db: &mut PgConnection, sql: &'static str, id: &str) -> sqlx::Result<u64> {

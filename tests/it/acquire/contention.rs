@@ -13,7 +13,11 @@ use holdfast::{
     },
     rpc::pb::{self, AccountStatus, RedemptionState},
     simulator::faults::{Fault, Faults},
-    store::outcome::{Outcome, Settled, Settlement},
+    store::{
+        Store,
+        lease::LeaseAnswer,
+        outcome::{Outcome, Settled, Settlement},
+    },
 };
 use sqlx::Connection as _;
 use tokio::task::JoinSet;
@@ -112,20 +116,21 @@ async fn one_statement_releases_accounts_in_their_order_whoever_asked_first() {
     });
     eventually(Duration::from_secs(10), "a release that waits for the stranger", async || {
         let waits = "SELECT count(*) FROM pg_stat_activity
-            WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '-- Release%'";
+            WHERE datname = current_database() AND wait_event_type = 'Lock'
+                AND query LIKE '-- Waits until nobody holds an account%'";
         let waits: i64 = sqlx::query_scalar(waits).fetch_one(&mut db).await.unwrap();
         (waits == 1).then_some(())
     })
     .await;
     let mut queued: Vec<_> = rest.iter().map(|lease| Box::pin(store.release(lease))).collect();
     for release in &mut queued {
-        assert!(release.now_or_never().is_none(), "it waits behind the one that waits");
+        assert!(release.now_or_never().is_none(), "it is queued");
+    }
+    for release in queued {
+        assert!(matches!(release.await.unwrap(), LeaseAnswer::Done(_)), "nothing holds it up");
     }
     transaction.rollback().await.unwrap();
-    let _ = waiting.await.unwrap();
-    for release in queued {
-        release.await.unwrap();
-    }
+    assert!(matches!(waiting.await.unwrap().unwrap(), LeaseAnswer::Done(_)));
 
     let in_order = "SELECT account_id, xmin::text FROM account_events
         WHERE reason = 'released' AND account_id <> $1 ORDER BY ctid";
@@ -139,14 +144,14 @@ async fn one_statement_releases_accounts_in_their_order_whoever_asked_first() {
     assert!(changed.windows(2).all(|two| two[0].0 < two[1].0), "{changed:?}");
 }
 
-fn settlement(id: RedemptionId, outcome: Outcome, inferred: bool) -> Settlement {
+async fn settlement(store: &Store, id: &str, outcome: Outcome, inferred: bool) -> Settlement {
+    let (pool_id, id) = (PoolId::parse(POOL).unwrap(), RedemptionId::parse(id).unwrap());
     Settlement {
-        redemption_id: id,
+        redemption: store.get_redemption(&pool_id, id).await.unwrap().unwrap(),
         outcome,
         attempts: 1,
         actor: "test".to_owned(),
         resolution: None,
-        seen: None,
         hold: None,
         inferred,
     }
@@ -173,8 +178,9 @@ async fn what_only_one_server_could_know_does_not_hold_once_another_has_taken_ov
     let id = reply.redemption.unwrap().redemption_id;
     // The first server wakes up, and nothing that it sent since was executed.
     let pool_id = PoolId::parse(POOL).unwrap();
-    let stale = settlement(RedemptionId::parse(&id).unwrap(), unreachable(), true);
-    let settled = world.store().settle(&pool_id, stale).await.unwrap();
+    let store = world.store();
+    let stale = settlement(&store, &id, unreachable(), true).await;
+    let settled = store.settle(&pool_id, stale).await.unwrap();
     assert!(matches!(settled, Settled::Already), "{settled:?}");
     let redemption = eventually(Duration::from_secs(20), "the evidence counts", async || {
         let redemption = clients.redemption(&id).await;
@@ -198,14 +204,15 @@ async fn of_two_outcomes_that_come_at_once_one_is_recorded_whole() {
         let code = world.code(&format!("both-{n}"));
         world.fault(&code, &[Fault::ApplyThenDrop]);
         let reply = clients.redeem(&held, &code, |_| {}).await.unwrap();
-        let id = RedemptionId::parse(&reply.redemption.unwrap().redemption_id).unwrap();
+        let id = reply.redemption.unwrap().redemption_id;
         let credited = Outcome::Succeeded {
             amount: Money { amount_minor: 1000, currency: Currency::parse("EUR").unwrap() },
             provider_ref: None,
         };
+        let settlement = settlement(&store, &id, credited, false).await;
         let (first, second) = tokio::join!(
-            store.settle(&pool_id, settlement(id, credited.clone(), false)),
-            store.settle(&pool_id, settlement(id, credited, false)),
+            store.settle(&pool_id, settlement.clone()),
+            store.settle(&pool_id, settlement),
         );
         let recorded = [first.unwrap(), second.unwrap()]
             .iter()
@@ -216,7 +223,7 @@ async fn of_two_outcomes_that_come_at_once_one_is_recorded_whole() {
             "SELECT r.state, a.balance_minor, a.resume_status FROM redemptions r
              JOIN accounts a USING (pool_id, account_id) WHERE r.redemption_id = $1",
         )
-        .bind(id.0)
+        .bind(RedemptionId::parse(&id).unwrap().0)
         .fetch_one(&mut db)
         .await
         .unwrap();

@@ -63,8 +63,8 @@ impl Stage {
         let mut db = world.sql().await;
         let fill = format!(
             "ALTER TABLE accounts DISABLE TRIGGER USER;
-             INSERT INTO accounts (pool_id, account_id, plan_id, country_code)
-             SELECT 'pool', 'a-' || n, 'plan', 'DE' FROM generate_series(1, {}) n;
+             INSERT INTO accounts (pool_id, account_id, plan_id, country_code, version)
+             SELECT 'pool', 'a-' || n, 'plan', 'DE', 1 FROM generate_series(1, {}) n;
              ALTER TABLE accounts ENABLE TRIGGER USER;
              INSERT INTO account_events (pool_id, account_id, version, happened_at, actor, reason, to_status,
                  fencing_token, balance_minor)
@@ -137,7 +137,7 @@ fn impossible(n: usize) -> pb::AccountSelector {
 async fn callers_whose_criteria_no_account_meets_hold_up_nobody_else() {
     const CYCLES: usize = 100;
     let mut stage = Stage::new().await;
-    let statements = stage.count("-- Acquire, shape");
+    let statements = stage.count("-- Choose");
     let criteria: Vec<_> = (0..IMPOSSIBLE).map(impossible).collect();
     let mut waiting = stage.wait_with(&criteria, 600.0);
     eventually(LIMIT, "they are tried", async || (statements.matched() > 4).then_some(())).await;
@@ -146,7 +146,7 @@ async fn callers_whose_criteria_no_account_meets_hold_up_nobody_else() {
     for served in 1..=CYCLES {
         stage.cycles(1).await;
         let running = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
-             AND state = 'active' AND query LIKE '-- Acquire, shape%'";
+             AND state = 'active' AND query LIKE '-- Choose%'";
         let running: i64 = sqlx::query_scalar(running).fetch_one(&mut stage.db).await.unwrap();
         most_at_once = most_at_once.max(running);
         // Each was served by a statement of its own. Before, two statements for each of the others came before it: forty
@@ -177,7 +177,7 @@ async fn new_criteria_that_no_account_meets_may_come_all_the_time() {
     const CALLERS: usize = 200;
     let mut stage = Stage::new().await;
     let criteria: Vec<_> = (0..CALLERS).map(|n| labelled(&format!("none-{n}"))).collect();
-    let statements = stage.count("-- Acquire, shape");
+    let statements = stage.count("-- Choose");
     let mut waiting = stage.wait_with(&criteria, 0.0);
     stage.cycles(20).await;
     let others = statements.matched() - 20;
@@ -213,8 +213,8 @@ async fn an_account_that_comes_free_is_offered_to_whoever_waits_for_it_with_slow
         let acquired = stage.clients.acquire(|request| request.selector = Some(only)).await;
         held.push(lease(&acquired.unwrap()));
     }
-    let walks = stage.count("-- Acquire, shape (a): leases on free");
-    let by_name = stage.count("-- Acquire, shape (a), as acquire.sql does");
+    let walks = stage.count("-- Choose: free accounts");
+    let by_name = stage.count("-- Choose, as choose.sql does");
     let criteria = [labelled("rare"), labelled("none")];
     let mut waiting = stage.wait_with(&criteria, 30.0);
     eventually(LIMIT, "both are tried", async || (walks.matched() >= 2).then_some(())).await;

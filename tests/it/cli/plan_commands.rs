@@ -221,7 +221,7 @@ async fn an_account_shows_its_day_what_is_reserved_and_its_hold_which_a_person_l
     let mut sql = world.sql().await;
     sqlx::query(
         "UPDATE accounts SET hold_until = now() + interval '1 hour', hold_cause = 'THROTTLED',
-             hold_count = 2, login_status = 'INVALID', change_reason = 'test'",
+             hold_count = 2, login_status = 'INVALID'",
     )
     .execute(&mut sql)
     .await

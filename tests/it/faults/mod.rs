@@ -4,4 +4,5 @@ mod controls;
 mod crash_table;
 mod model;
 mod proxy;
+mod takeover;
 mod unwritable_rows;

@@ -55,9 +55,9 @@ async fn mend(db: &mut PgConnection, cause: Cause) {
         Cause::Raises => "DROP TRIGGER refuse ON accounts",
         // As a person would: events are never deleted.
         Cause::EventIsThere => {
-            "ALTER TABLE accounts DISABLE TRIGGER account_note_event;
+            "ALTER TABLE accounts DISABLE TRIGGER USER;
              UPDATE accounts SET version = version + 1 WHERE account_id = 'bad';
-             ALTER TABLE accounts ENABLE TRIGGER account_note_event"
+             ALTER TABLE accounts ENABLE TRIGGER USER"
         }
     };
     psql(db, mended).await;
@@ -249,6 +249,14 @@ async fn a_redemption_that_cannot_be_claimed_does_not_keep_others_in_doubt() {
                  next_check_at)
              SELECT pool_id, gen_random_uuid(), account_id, fencing_token, '{request}', holder, 'SUBMITTED', true,
                  '{fingerprint}', 'x', '', now(), now()
+             FROM accounts WHERE account_id = '{account_id}';
+             UPDATE accounts a SET open_redemption_id = r.redemption_id, version = version + 1,
+                 change_id = gen_random_uuid()
+             FROM redemptions r WHERE r.account_id = a.account_id AND a.account_id = '{account_id}';
+             INSERT INTO account_events (pool_id, account_id, version, happened_at, actor, reason, from_status,
+                 to_status, fencing_token, redemption_id, balance_minor, lease_expires_at)
+             SELECT pool_id, account_id, version, now(), holder, 'redeem_begun', status, status, fencing_token,
+                 open_redemption_id, balance_minor, lease_expires_at
              FROM accounts WHERE account_id = '{account_id}'"
         )
     };

@@ -13,25 +13,30 @@ use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _};
 use crate::support::{statements::plan_as_the_store, world::fresh_database};
 
 /// Statements that are not of one pool, each for a reason that its comment gives.
-const OF_NO_POOL: [&str; 14] = [
+const OF_NO_POOL: [&str; 19] = [
     "analyze",
     "backend",
+    "beat",
     "cancel_backend",
     "get_key_check",
     "grown_tables",
     "insert_key_check",
+    "list_beats",
     "list_pools",
     "may_count_rows",
     "missing_rights",
     "ping",
     "plans_with_days",
+    "pools_of_dead_servers",
     "pools_with_due_checks",
     "pools_with_expired_leases",
+    "remove_server",
+    "remove_servers",
     "schema_state",
 ];
 
-const TABLES: [&str; 6] =
-    ["pools", "plans", "accounts", "redemptions", "account_events", "installation"];
+const TABLES: [&str; 7] =
+    ["pools", "plans", "accounts", "redemptions", "account_events", "installation", "servers"];
 
 /// The statements, by name, without their comments and with single spaces.
 fn statements() -> BTreeMap<String, String> {
@@ -105,6 +110,9 @@ fn the_rights_that_a_server_asks_for_are_those_that_its_statements_use() {
                 _ => "SELECT",
             };
             used.insert((table.clone(), right));
+            if verb == "INTO" && sql.contains("DO UPDATE SET") {
+                used.insert((table.clone(), "UPDATE"));
+            }
             // To lock a row is to be allowed to change it; what a statement returns or compares, it reads.
             if sql.contains(&format!("UPDATE OF {alias}")) {
                 used.insert((table.clone(), "UPDATE"));
@@ -112,7 +120,7 @@ fn the_rights_that_a_server_asks_for_are_those_that_its_statements_use() {
             used.insert((table, "SELECT"));
         }
     }
-    // By its trigger.
+    // By the trigger of changes by hand, too.
     used.insert(("account_events".to_owned(), "INSERT"));
     // Once, by the first server that starts.
     assert!(used.remove(&("installation".to_owned(), "INSERT")));
@@ -158,11 +166,19 @@ fn every_statement_is_one_and_leaves_nothing_open() {
     }
 }
 
+/// Statements that insert beside what they change: what they insert is the event of the change, or its redemption.
+const INSERT_BESIDE: [&str; 3] = ["apply", "begin", "insert_accounts"];
+
 #[test]
-fn no_insert_stands_in_a_chain_of_ctes() {
+fn a_statement_inserts_into_a_table_once_and_beside_others_only_where_it_must() {
     for (name, sql) in statements() {
         let inserts = sql.matches("INSERT INTO").count();
-        assert!(inserts == 0 || inserts == 1 && sql.starts_with("INSERT INTO"), "{name}");
+        let is_alone = inserts == 0 || inserts == 1 && sql.starts_with("INSERT INTO");
+        assert!(is_alone || INSERT_BESIDE.contains(&name.as_str()), "{name}");
+        for table in TABLES {
+            let times = sql.matches(&format!("INSERT INTO {table} ")).count();
+            assert!(times <= 1, "{name} inserts into {table} {times} times");
+        }
     }
 }
 
@@ -225,9 +241,7 @@ fn the_time_of_a_statement_is_not_taken_where_it_cannot_be_pushed_down() {
 #[test]
 fn an_update_repeats_the_guard_of_the_rows_that_were_locked_for_it() {
     for (name, sql) in statements() {
-        // What was really credited is added whatever its account has become: the guard is in the
-        // update of the redemption.
-        let of_account = sql.find("UPDATE accounts a SET").filter(|_| name != "credit_late");
+        let of_account = sql.find("UPDATE accounts a SET");
         let Some(update) = of_account.or(sql.find("UPDATE redemptions r SET")) else {
             continue;
         };
@@ -237,7 +251,7 @@ fn an_update_repeats_the_guard_of_the_rows_that_were_locked_for_it() {
         let guard = &sql[update..];
         let guard = &guard[guard.find("WHERE").unwrap()..];
         let guard = &guard[..guard.find("RETURNING").unwrap()];
-        let guarded = ["a.status", "a.open_redemption_id", "r.state", "r.finished_at"]
+        let guarded = ["a.version = k.version", "a.status", "r.state", "r.finished_at"]
             .iter()
             .any(|column| guard.contains(column));
         assert!(guarded, "{name}'s UPDATE does not look at the state again: {guard}");
@@ -259,7 +273,7 @@ fn rule_of_choice(name: &str, parameters: &[(&str, &str)]) -> Vec<String> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/store/sql");
     let sql = fs::read_to_string(folder.join(format!("{name}.sql"))).unwrap();
     let from = sql.find("AND a.plan_key = k.plan_key").unwrap();
-    let rule = &sql[from..from + sql[from..].find("LIMIT $6").unwrap()];
+    let rule = &sql[from..from + sql[from..].find("LIMIT $4").unwrap()];
     let lines = rule.lines().map(str::trim).map(|line| {
         parameters.iter().fold(line.to_owned(), |line, (name, value)| line.replace(name, value))
     });
@@ -275,26 +289,26 @@ fn rule_of_choice(name: &str, parameters: &[(&str, &str)]) -> Vec<String> {
 
 #[test]
 fn both_statements_that_acquire_choose_by_the_same_rule() {
-    let walk = [
-        ("$5", "AMOUNT"),
-        ("$8", "COUNTRY"),
-        ("$9", "CARD_COUNTRY"),
-        ("$10", "HEADROOM"),
-        ("$11", "LABELS"),
-        ("$12", "EXCLUDED"),
+    let scan = [
+        ("$3", "AMOUNT"),
+        ("$6", "COUNTRY"),
+        ("$7", "CARD_COUNTRY"),
+        ("$8", "HEADROOM"),
+        ("$9", "LABELS"),
+        ("$10", "EXCLUDED"),
     ];
     let any = [
         ("k.expected", "AMOUNT"),
-        ("AND $7::text IS NULL", "AND account_id::text"),
-        ("$9", "COUNTRY"),
-        ("$10", "CARD_COUNTRY"),
-        ("$11", "HEADROOM"),
-        ("$12", "LABELS"),
-        ("$13", "EXCLUDED"),
+        ("AND $5::text IS NULL", "AND account_id::text"),
+        ("$7", "COUNTRY"),
+        ("$8", "CARD_COUNTRY"),
+        ("$9", "HEADROOM"),
+        ("$10", "LABELS"),
+        ("$11", "EXCLUDED"),
     ];
-    let rule = rule_of_choice("acquire", &walk);
+    let rule = rule_of_choice("choose", &scan);
     assert!(rule.len() > 20, "{rule:#?}");
-    assert_eq!(rule, rule_of_choice("acquire_any", &any));
+    assert_eq!(rule, rule_of_choice("choose_any", &any));
 }
 
 fn read_sources(folder: &Path, code: &mut String) {
@@ -310,45 +324,36 @@ fn read_sources(folder: &Path, code: &mut String) {
 
 /// The hot statements, with arguments as a lane gives them, and a day of a pool's history, which is
 /// read page by page.
-const HOT: [(&str, &str); 19] = [
+const HOT: [(&str, &str); 20] = [
     (
-        "acquire",
-        "'p', '{q1,q2}', '{h,h}', '{1 min,1 min}', NULL, 2, NULL, NULL, NULL, NULL, '{}', '{}', '{}', '{}', \
-         '{}', '{}', '{}', '{}', '{}'",
+        "choose",
+        "'p', '{q1,q2}', NULL, 2, NULL, NULL, NULL, NULL, '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}'",
     ),
     (
-        "acquire",
-        "'p', '{q1,q2}', '{h,h}', '{1 min,1 min}', 5, 2, 'plan', 'DE', 'DE', 5, '{}', '{}', \
-         '{plan,plan}', '{WAITING,WAITING}', '{1,1}', '{-9,0}', '{now,now}', '{-9,NULL}', '{now,NULL}'",
+        "choose",
+        "'p', '{q1,q2}', 5, 2, 'plan', 'DE', 'DE', 5, '{}', '{}', '{plan,plan}', '{WAITING,WAITING}', '{1,1}', \
+         '{-9,0}', '{now,now}', '{-9,NULL}', '{now,NULL}'",
     ),
-    (
-        "acquire_any",
-        "'p', '{q1,q2}', '{h,h}', '{1 min,1 min}', '{NULL,5}', 18, NULL, NULL, NULL, NULL, NULL, '{}', '{}'",
-    ),
-    (
-        "acquire_any",
-        "'p', '{q1,q2}', '{h,h}', '{1 min,1 min}', '{NULL,5}', 18, NULL, 'plan', 'DE', 'DE', 5, '{}', '{}'",
-    ),
-    (
-        "acquire_any",
-        "'p', '{q1}', '{h}', '{1 min}', '{5}', 17, 'a-00001', NULL, NULL, NULL, NULL, '{}', '{}'",
-    ),
+    ("choose_any", "'p', '{q1,q2}', '{NULL,5}', 18, NULL, NULL, NULL, NULL, NULL, '{}', '{}'"),
+    ("choose_any", "'p', '{q1,q2}', '{NULL,5}', 18, NULL, 'plan', 'DE', 'DE', 5, '{}', '{}'"),
+    ("choose_any", "'p', '{q1}', '{5}', 17, 'a-00001', NULL, NULL, NULL, NULL, '{}', '{}'"),
     ("unpark", "'p', 1000, '{}', false"),
-    ("renew", "'p', '{a-00001,a-00021}', '{1,1}', '{1 min,1 min}'"),
-    ("release", "'p', '{a-00001,a-00021}', '{1,1}'"),
-    ("expire", "'p', 100, 'sweeper', '30 s', '{}', false"),
+    (
+        "apply",
+        "'p', 1, ARRAY[jsonb_populate_record(NULL::account_change, '{\"account_id\": \"a-00001\"}')]",
+    ),
+    ("read_accounts", "'p', '{a-00001,a-00021}'"),
+    ("list_due_leases", "'p', 100, '30 s', '{}'"),
     ("pools_with_expired_leases", "'30 s'"),
     ("claim_checks", "'p', 32, '1 min', '30 s', '{}', false"),
     ("pools_with_due_checks", "'30 s'"),
+    ("claim_early_checks", "'p', 32, ARRAY[gen_random_uuid()], '1 s', '10 s', '{}', false"),
+    ("pools_of_dead_servers", "ARRAY[gen_random_uuid()]"),
     (
         "begin",
-        "'p', ARRAY[gen_random_uuid()], '{a-00001}', '{1}', '{q}', '{f}', '{\"\\\\x01\"}', \
-         '{\"\\\\x01\"}', '{x}', '{5}', '1 min', '1 min', '{f}'",
-    ),
-    (
-        "settle",
-        "'p', ARRAY[gen_random_uuid()], '{FAILED}', '{NULL}', '{NULL}', '{NULL}', '{x}', '{x}', \
-         '{f}', '{1}', '{me}', '{NULL}', '{NULL}', '{NULL}', '{f}', '{NULL}', '{NULL}'",
+        "'p', 1, ARRAY[gen_random_uuid()], '{a-00001}', '{1}', '{1}', ARRAY[gen_random_uuid()], \
+         ARRAY[gen_random_uuid()], '{q}', '{f}', '{\"\\\\x01\"}', '{\"\\\\x01\"}', '{x}', '{5}', '{f}', '{5}', \
+         '1 min', '1 min', gen_random_uuid()",
     ),
     ("get_living_redemption", "'p', '\\x01'"),
     (
@@ -387,7 +392,7 @@ async fn no_hot_statement_reads_a_whole_table() {
 }
 
 /// Statements that name each of their rows.
-const OF_NAMED_ROWS: [&str; 5] = ["renew", "release", "begin", "settle", "defer"];
+const OF_NAMED_ROWS: [&str; 4] = ["apply", "begin", "read_accounts", "defer"];
 
 #[tokio::test]
 async fn rows_are_looked_up_by_their_keys_also_where_most_pools_are_small() {
@@ -434,8 +439,11 @@ async fn the_indexes_of_looks_serve_nothing_else() {
     sqlx::raw_sql(others).execute(&mut db).await.unwrap();
     for (name, plan) in plans(&mut db).await {
         let own = match name {
-            "expire" | "pools_with_expired_leases" => "accounts_lease_end",
-            "claim_checks" | "pools_with_due_checks" => "redemptions_due",
+            "list_due_leases" | "pools_with_expired_leases" => "accounts_lease_end",
+            "claim_checks"
+            | "pools_with_due_checks"
+            | "claim_early_checks"
+            | "pools_of_dead_servers" => "redemptions_due",
             _ => "",
         };
         for each in ["accounts_lease_end", "redemptions_due"] {

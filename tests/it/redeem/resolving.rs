@@ -10,7 +10,7 @@ use holdfast::{
     simulator::faults::{Fault, Faults},
     store::{
         outcome::{Outcome, Settled, Settlement},
-        redemption::Resolution,
+        redemption::{Redemption, Resolution},
     },
 };
 
@@ -90,8 +90,11 @@ async fn resolve_records_nothing_about_a_redemption_that_has_changed_since() {
     let mut clients = world.clients(0).await;
     clients.create_account("a", |_| {}).await;
     let (held, open) = left_for_review(&world, &mut clients, &world.code("changed")).await;
+    let (store, pool_id) = (world.store(), PoolId::parse(POOL).unwrap());
+    let id = RedemptionId::parse(&open.redemption_id).unwrap();
+    let redemption = store.get_redemption(&pool_id, id).await.unwrap().unwrap();
     let settlement = |seen| Settlement {
-        redemption_id: RedemptionId::parse(&open.redemption_id).unwrap(),
+        redemption: Redemption { state: seen, ..redemption.clone() },
         outcome: Outcome::Succeeded {
             amount: Money { amount_minor: 1100, currency: Currency::parse("EUR").unwrap() },
             provider_ref: None,
@@ -103,11 +106,9 @@ async fn resolve_records_nothing_about_a_redemption_that_has_changed_since() {
             reason: "why".into(),
             evidence: None,
         }),
-        seen: Some(seen),
         hold: None,
         inferred: false,
     };
-    let (store, pool_id) = (world.store(), PoolId::parse(POOL).unwrap());
     // A person who saw it in doubt knows nothing of the credit that was recorded since.
     let then = store.settle(&pool_id, settlement(Seen::InDoubt));
     assert!(matches!(then.await.unwrap(), Settled::Already));

@@ -29,7 +29,9 @@ async fn fill(db: &mut PgConnection, pools: &[&str], leases: usize) {
                  next_check_at)
              SELECT pool_id, gen_random_uuid(), account_id, 1, account_id, 'h', 'SUBMITTED', true,
                  account_id::bytea, 'x', '', now(), now() + interval '1 hour'
-             FROM accounts WHERE pool_id = '{pool_id}' AND account_id LIKE 'redeemed%'"
+             FROM accounts WHERE pool_id = '{pool_id}' AND account_id LIKE 'redeemed%';
+             UPDATE accounts a SET open_redemption_id = r.redemption_id FROM redemptions r
+             WHERE r.pool_id = '{pool_id}' AND a.pool_id = '{pool_id}' AND r.account_id = a.account_id"
         );
         psql(db, &pool).await;
     }
@@ -103,7 +105,7 @@ async fn a_look_reads_as_little_however_much_a_stranger_s_transaction_keeps() {
     plan_as_the_store(&mut db).await;
     for (name, before, after) in [
         ("pools_with_expired_leases", "", ""),
-        ("expire", "'p', 100, 'test', ", ", '{}', false"),
+        ("list_due_leases", "'p', 100, ", ", '{}'"),
         ("pools_with_due_checks", "", ""),
         ("claim_checks", "'p', 100, '1 minute', ", ", '{}', false"),
     ] {

@@ -181,7 +181,7 @@ impl Bench {
                      day_credited_minor = 0, day_due_at = NULL, cooldown_until = NULL, hold_until = NULL,
                      hold_cause = NULL, hold_count = 0, login_status = 'ACTIVE', paused = false,
                      draining = false, parked = false, country_code = $6, labels = $7,
-                     idle_since = 'epoch'::timestamptz + $8 * interval '1 microsecond'
+                     idle_since = 'epoch'::timestamptz + $8 * interval '1 microsecond', change_id = gen_random_uuid()
                  WHERE pool_id = $1 AND account_id = $2",
             )
             .bind(self.pool_id.as_str())
@@ -207,7 +207,7 @@ impl Bench {
             "UPDATE accounts SET day_due_at = day_due_at - s.step,
                  cooldown_until = cooldown_until - s.step, hold_until = hold_until - s.step,
                  idle_since = idle_since - s.step, lease_acquired_at = lease_acquired_at - s.step,
-                 lease_expires_at = lease_expires_at - s.step
+                 lease_expires_at = lease_expires_at - s.step, change_id = gen_random_uuid()
              FROM (SELECT $2 * interval '1 minute' AS step) s
              WHERE pool_id = $1",
         )

@@ -129,12 +129,11 @@ impl Bench {
 
     async fn settle(&mut self, held: Held, id: RedemptionId, outcome: Outcome, release: bool) {
         let settlement = Settlement {
-            redemption_id: id,
+            redemption: self.store.get_redemption(&self.pool_id, id).await.unwrap().unwrap(),
             outcome: stored_outcome(outcome),
             attempts: 1,
             actor: "test".to_owned(),
             resolution: None,
-            seen: None,
             hold: match outcome {
                 Outcome::AccountFailed(Cause::LoginInvalid) => Some(HoldCause::LoginInvalid),
                 Outcome::AccountFailed(Cause::LimitReached) => Some(HoldCause::LimitReached),
@@ -144,24 +143,21 @@ impl Bench {
             inferred: false,
         };
         let settled = self.store.settle(&self.pool_id, settlement).await.unwrap();
-        let Settled::Recorded {
-            redemption,
-            account_status,
-            resume_status,
-            account_balance_minor,
-            freed,
-        } = settled
-        else {
-            panic!("{}: {settled:?}", self.context());
+        let Settled::Recorded { redemption, account: settled } = settled else {
+            panic!("{}: not settled", self.context());
         };
         self.told(redemption.finished_at.unwrap());
-        freed.iter().for_each(|freed| self.note_freed(freed));
+        Freed::of(&settled).iter().for_each(|freed| self.note_freed(freed));
         self.model.settle(&held.account, outcome, release, self.now);
         let context = self.context();
         let account = self.model.account(&held.account);
-        assert_eq!(account_balance_minor, account.balance, "{context}: {account:?}");
-        assert_eq!(resume_status.as_str(), account.status.as_str(), "{context}: {account:?}");
-        let locked = account_status == AccountStatus::Locking;
+        assert_eq!(settled.balance_minor, account.balance, "{context}: {account:?}");
+        assert_eq!(
+            settled.resume.unwrap().status().as_str(),
+            account.status.as_str(),
+            "{context}: {account:?}"
+        );
+        let locked = settled.status == AccountStatus::Locking;
         assert_eq!(locked, account.lease.is_some(), "{context}: {account:?}");
         if locked {
             self.held.push(held);

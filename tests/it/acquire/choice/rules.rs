@@ -266,12 +266,11 @@ async fn a_credit_fills_in_the_database_what_the_rule_says() {
             let currency = Currency::parse("EUR").unwrap();
             let amount = Money { amount_minor: card, currency };
             let settlement = Settlement {
-                redemption_id: id,
+                redemption: store.get_redemption(&pool_id, id).await.unwrap().unwrap(),
                 outcome: Outcome::Succeeded { amount, provider_ref: None },
                 attempts: 1,
                 actor: "test".to_owned(),
                 resolution: None,
-                seen: None,
                 hold: None,
                 inferred: false,
             };
@@ -350,6 +349,9 @@ impl Rules {
         .execute(&mut self.db)
         .await
         .unwrap();
+        let mark = "UPDATE accounts a SET open_redemption_id = r.redemption_id FROM redemptions r
+            WHERE r.pool_id = a.pool_id AND r.account_id = a.account_id AND r.finished_at IS NULL";
+        sqlx::query(mark).execute(&mut self.db).await.unwrap();
         ids
     }
 }

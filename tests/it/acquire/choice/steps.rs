@@ -10,6 +10,7 @@ use holdfast::{
     store::{
         account::AccountChange,
         acquire::{Acquired, Selector, Wanted},
+        apply::Applied,
         walks::Walks,
     },
 };
@@ -247,8 +248,9 @@ impl Bench {
         }
         let account_id = AccountId::parse(&id).unwrap();
         self.walks.clear();
-        let changed = self.store.update_account(&self.pool_id, &account_id, &change).await.unwrap();
-        assert!(changed.is_some(), "{}", self.context());
+        let changed =
+            self.store.update_account(&self.pool_id, &account_id, change.clone()).await.unwrap();
+        assert!(matches!(changed, Applied::Done(_)), "{}: {changed:?}", self.context());
         account.active = change.login_status.map_or(account.active, |s| s == LoginStatus::Active);
         account.paused = change.paused.unwrap_or(account.paused);
         account.draining = change.draining.unwrap_or(account.draining);

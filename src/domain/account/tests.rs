@@ -1,0 +1,282 @@
+use std::collections::HashMap;
+
+use proptest::prelude::*;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::*;
+use crate::domain::{
+    hold::Holds,
+    id::{AccountId, PoolId},
+    plan::Denominations,
+};
+
+const HOUR: Duration = Duration::from_secs(3600);
+const NOW: OffsetDateTime = OffsetDateTime::UNIX_EPOCH;
+
+fn plan_id() -> PlanId {
+    PlanId::parse("plan").unwrap()
+}
+
+/// Cards of 100, of which two fill a day, and six the plan.
+fn pool() -> PoolTerms {
+    let terms = Terms {
+        target_minor: 600,
+        day_amounts_minor: vec![200, 200],
+        denominations: Denominations::MultiplesOf(100),
+        ..Terms::up_to(600)
+    };
+    let holds =
+        Holds { login_invalid: HOUR, limit_reached: HOUR, throttled: HOUR, longest: 3 * HOUR };
+    let plans = HashMap::from([(plan_id(), terms)]);
+    PoolTerms { revision: 1, paused: false, draining: false, holds, plans }
+}
+
+fn free() -> Account {
+    Account {
+        pool_id: PoolId::parse("pool").unwrap(),
+        account_id: AccountId::parse("a").unwrap(),
+        status: AccountStatus::Waiting,
+        login_status: LoginStatus::Active,
+        plan_id: Some(plan_id()),
+        country_code: None,
+        balance_minor: 0,
+        labels: Labels::new(),
+        plan_day: 1,
+        day_credited_minor: 0,
+        reserved_minor: None,
+        day_due_at: None,
+        cooldown_until: None,
+        hold: None,
+        paused: false,
+        draining: false,
+        token: FencingToken(7),
+        resume: None,
+        lease: None,
+        lease_end: None,
+        bound_by_lease: false,
+        open_redemption_id: None,
+        idle_since: NOW,
+        created_at: NOW,
+        updated_at: NOW,
+        version: Version { number: 1, change_id: Uuid::nil() },
+        as_of: NOW,
+    }
+}
+
+fn wanted() -> Wanted {
+    Wanted {
+        request_id: RequestId::parse_any("request").unwrap(),
+        holder: Holder::parse("me").unwrap(),
+        ttl: HOUR,
+        plan_id: None,
+        expected_minor: None,
+    }
+}
+
+const ID: RedemptionId = RedemptionId(Uuid::nil());
+
+/// Lets an event happen a second later.
+fn after(account: &Account, event: &AccountEvent) -> Result<Account, Refusal> {
+    let change = transition(account, event, &pool())?;
+    let at = account.as_of + Duration::from_secs(1);
+    Ok(change.apply(account.clone(), Uuid::now_v7(), at))
+}
+
+fn locked() -> Account {
+    after(&free(), &AccountEvent::Acquire(wanted())).unwrap()
+}
+
+fn open() -> Account {
+    let account = locked();
+    let begin =
+        AccountEvent::Begin { token: account.token, redemption_id: ID, expected_minor: Some(100) };
+    after(&account, &begin).unwrap()
+}
+
+fn settle(outcome: SettleOutcome, release: bool) -> AccountEvent {
+    let actor = "me".to_owned();
+    AccountEvent::Settle(Settle { redemption_id: ID, outcome, release, actor })
+}
+
+const CREDITED: SettleOutcome = SettleOutcome::Succeeded { amount_minor: 100 };
+const REFUSED: SettleOutcome = SettleOutcome::Failed { hold: None };
+
+fn later(account: Account) -> Account {
+    Account { as_of: account.as_of + 2 * HOUR, ..account }
+}
+
+#[test]
+fn a_lease_gives_the_account_back_as_it_was() {
+    let account = locked();
+    assert_eq!((account.status, account.token), (AccountStatus::Locking, FencingToken(8)));
+    assert_eq!(account.lease_remaining(), HOUR);
+    let released = after(&account, &AccountEvent::Release { token: account.token }).unwrap();
+    assert_eq!(released.status, AccountStatus::Waiting);
+    assert_eq!(released.lease_loss(account.token), Some(LeaseLoss::Released));
+    let actor = "sweeper".to_owned();
+    let expire = AccountEvent::Expire { actor };
+    assert_eq!(after(&account, &expire), Err(Refusal::LeaseAlive));
+    let expired = after(&later(account.clone()), &expire).unwrap();
+    assert_eq!(expired.status, AccountStatus::Waiting);
+    assert_eq!(expired.lease_loss(account.token), Some(LeaseLoss::Expired));
+}
+
+#[test]
+fn a_settlement_is_guarded_by_the_time_that_it_was_decided_for() {
+    let account = open();
+    let guard = |account: &Account, release| {
+        transition(account, &settle(REFUSED, release), &pool()).unwrap().guard
+    };
+    assert_eq!(guard(&account, false), Guard::LeaseAlive);
+    assert_eq!(guard(&later(account.clone()), false), Guard::LeaseEnded);
+    assert_eq!(guard(&account, true), Guard::None);
+    let ended = after(&later(account), &settle(REFUSED, false)).unwrap();
+    assert_eq!((ended.status, ended.lease_end), (AccountStatus::Waiting, Some(LeaseEnd::Expired)));
+}
+
+#[test]
+fn credits_fill_the_day_then_the_plan() {
+    let first = after(&open(), &settle(CREDITED, true)).unwrap();
+    assert_eq!(first.status, AccountStatus::Processing);
+    assert_eq!((first.balance_minor, first.day_credited_minor, first.plan_day), (100, 100, 1));
+    let nearly = Account { day_credited_minor: 100, balance_minor: 100, ..open() };
+    let day = after(&nearly, &settle(CREDITED, true)).unwrap();
+    assert_eq!((day.status, day.plan_day), (AccountStatus::Waiting, 2));
+    assert_eq!(day.rest(), Some((Rest::NextDay, pool().plans[&plan_id()].day_interval)));
+    let nearly = Account { plan_day: 3, balance_minor: 500, ..open() };
+    let full = after(&nearly, &settle(CREDITED, true)).unwrap();
+    assert_eq!((full.status, full.balance_minor), (AccountStatus::Completed, 600));
+    assert_eq!(after(&full, &AccountEvent::Acquire(wanted())), Err(Refusal::Completed));
+}
+
+#[test]
+fn a_failure_of_the_account_s_own_holds_it_for_longer_each_time() {
+    let mut account = open();
+    for hours in [1, 2, 3, 3] {
+        let failed = SettleOutcome::Failed { hold: Some(HoldCause::LoginInvalid) };
+        let held = after(&account, &settle(failed, true)).unwrap();
+        assert_eq!(held.rest(), Some((Rest::Hold, hours * HOUR)));
+        assert_eq!(held.login_status, LoginStatus::Invalid);
+        account.hold = held.hold;
+    }
+    let succeeded = after(&account, &settle(CREDITED, false)).unwrap();
+    assert_eq!(succeeded.hold, None);
+}
+
+#[test]
+fn a_plan_that_a_lease_bound_is_taken_away_without_a_success() {
+    let unbound = Account { plan_id: None, ..free() };
+    let acquire = AccountEvent::Acquire(Wanted { plan_id: Some(plan_id()), ..wanted() });
+    let bound = after(&unbound, &acquire).unwrap();
+    assert_eq!((&bound.plan_id, bound.bound_by_lease), (&Some(plan_id()), true));
+    let begin = AccountEvent::Begin { token: bound.token, redemption_id: ID, expected_minor: None };
+    let open = after(&bound, &begin).unwrap();
+    for (outcome, plan) in [(REFUSED, None), (CREDITED, Some(plan_id()))] {
+        let settled = after(&open, &settle(outcome, true)).unwrap();
+        assert_eq!((settled.plan_id, settled.bound_by_lease), (plan, false));
+    }
+    let kept = after(&open, &settle(REFUSED, false)).unwrap();
+    assert_eq!((kept.plan_id, kept.bound_by_lease), (Some(plan_id()), true), "the lease goes on");
+}
+
+#[test]
+fn what_begins_nothing_new_refuses_a_begin_and_an_acquisition() {
+    let account = locked();
+    let begin =
+        AccountEvent::Begin { token: account.token, redemption_id: ID, expected_minor: None };
+    let acquire = AccountEvent::Acquire(wanted());
+    let paused = PoolTerms { paused: true, ..pool() };
+    assert_eq!(transition(&account, &begin, &paused), Err(Refusal::PoolPaused));
+    assert_eq!(transition(&free(), &acquire, &paused), Err(Refusal::PoolPaused));
+    let draining = PoolTerms { draining: true, ..pool() };
+    assert_eq!(transition(&free(), &acquire, &draining), Err(Refusal::PoolDraining));
+    assert!(transition(&account, &begin, &draining).is_ok(), "a lease that is out goes on");
+    let stopped = Account { paused: true, ..account };
+    assert_eq!(after(&stopped, &begin), Err(Refusal::Paused));
+    let inactive = Account { login_status: LoginStatus::Inactive, ..free() };
+    assert_eq!(after(&inactive, &acquire), Err(Refusal::Inactive));
+    let resting = Account { cooldown_until: Some(NOW + HOUR), ..free() };
+    let refusal = Refusal::Resting { cause: Rest::Cooldown, left: HOUR };
+    assert_eq!(after(&resting, &acquire), Err(refusal));
+}
+
+#[test]
+fn another_token_has_no_say() {
+    let account = locked();
+    let token = FencingToken(account.token.0 - 1);
+    let lost = Err(Refusal::LeaseLost(LeaseLoss::TakenOver));
+    assert_eq!(after(&account, &AccountEvent::Renew { token, ttl: HOUR }), lost);
+    assert_eq!(after(&account, &AccountEvent::Release { token }), lost);
+    let begin = AccountEvent::Begin { token, redemption_id: ID, expected_minor: None };
+    assert_eq!(after(&account, &begin), lost);
+}
+
+#[test]
+fn a_release_waits_for_the_open_redemption() {
+    let account = open();
+    let token = account.token;
+    let asked = after(&account, &AccountEvent::Release { token }).unwrap();
+    assert_eq!(asked.status, AccountStatus::Locking);
+    assert_eq!(asked.lease_loss(token), Some(LeaseLoss::Released));
+    let settled = after(&asked, &settle(REFUSED, false)).unwrap();
+    assert_eq!(
+        (settled.status, settled.lease_end),
+        (AccountStatus::Waiting, Some(LeaseEnd::Released))
+    );
+}
+
+/// Every event that the properties below let happen.
+fn any_event() -> impl Strategy<Value = AccountEvent> {
+    let actor = || "somebody".to_owned();
+    prop_oneof![
+        Just(AccountEvent::Acquire(wanted())),
+        (7..40i64).prop_map(|token| AccountEvent::Renew { token: FencingToken(token), ttl: HOUR }),
+        (7..40i64).prop_map(|token| AccountEvent::Release { token: FencingToken(token) }),
+        (7..40i64).prop_map(|token| AccountEvent::Begin {
+            token: FencingToken(token),
+            redemption_id: ID,
+            expected_minor: None,
+        }),
+        any::<bool>().prop_map(|release| settle(CREDITED, release)),
+        any::<bool>().prop_map(|release| settle(REFUSED, release)),
+        Just(AccountEvent::Expire { actor: actor() }),
+        Just(AccountEvent::EndDay { actor: actor() }),
+        Just(AccountEvent::CreditLate { amount_minor: 100, begun_on: None, actor: actor() }),
+    ]
+}
+
+proptest! {
+    /// Whatever happens in whatever order: only settling ends a lock with an open redemption, a lease without a
+    /// success gives back the status that it found, and the version and the token never fall.
+    #[test]
+    fn a_lease_without_a_success_restores_what_it_found(
+        events in proptest::collection::vec((any_event(), any::<bool>()), 1..60),
+    ) {
+        let mut account = free();
+        let mut found = AccountStatus::Waiting;
+        let mut has_succeeded = false;
+        for (event, time_passes) in events {
+            if time_passes {
+                account = later(account);
+            }
+            let before = account.clone();
+            let Ok(after) = after(&before, &event) else { continue };
+            prop_assert_eq!(after.version.number, before.version.number + 1);
+            prop_assert!(after.token >= before.token);
+            prop_assert_eq!(after.status == AccountStatus::Locking, after.lease.is_some());
+            if before.open_redemption_id.is_some() && after.lease.is_none() {
+                prop_assert!(matches!(event, AccountEvent::Settle(_)), "{:?}", event);
+            }
+            match (&before.lease, &after.lease) {
+                (None, Some(_)) => (found, has_succeeded) = (before.status, false),
+                (Some(_), None) if !has_succeeded && !matches!(&event, AccountEvent::Settle(s) if s.outcome == CREDITED) => {
+                    prop_assert_eq!(after.status, found);
+                }
+                _ => {}
+            }
+            has_succeeded |= matches!(&event, AccountEvent::Settle(s) if s.outcome == CREDITED);
+            account = after;
+        }
+    }
+}

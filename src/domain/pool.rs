@@ -1,0 +1,80 @@
+//! A pool: accounts that can stand for each other, with one provider and one currency.
+
+use std::{collections::HashMap, time::Duration};
+
+use time::OffsetDateTime;
+
+use super::{
+    hold::Holds,
+    id::{PlanId, PoolId},
+    money::Currency,
+    plan::Terms,
+};
+
+/// What becomes of a redemption that was credited with another amount than expected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AmountMismatch {
+    /// It succeeds with what was credited.
+    Accept,
+    /// A person decides.
+    NeedsReview,
+}
+
+impl AmountMismatch {
+    /// As the database has it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Accept => "ACCEPT",
+            Self::NeedsReview => "NEEDS_REVIEW",
+        }
+    }
+
+    /// Reads what the database has.
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Accept, Self::NeedsReview].into_iter().find(|policy| policy.as_str() == text)
+    }
+}
+
+/// A pool, as it is stored.
+#[derive(Clone, Debug)]
+pub struct Pool {
+    /// Its name.
+    pub pool_id: PoolId,
+    /// Its one currency.
+    pub currency: Currency,
+    /// The lease of an acquisition that asks for none.
+    pub default_lease: Duration,
+    /// The shortest lease that can be asked for.
+    pub min_lease: Duration,
+    /// The longest lease that can be asked for.
+    pub max_lease: Duration,
+    /// Whether it begins nothing new.
+    pub paused: bool,
+    /// Whether it gives out no new leases.
+    pub draining: bool,
+    /// What becomes of a redemption that was credited with another amount than expected.
+    pub amount_mismatch: AmountMismatch,
+    /// Which part of the leases one holder may get while others wait, in percent.
+    pub holder_share_percent: i32,
+    /// How long an account is on hold after a failure that was its own.
+    pub holds: Holds,
+    /// When it was created.
+    pub created_at: OffsetDateTime,
+    /// When it was last changed.
+    pub updated_at: OffsetDateTime,
+}
+
+/// What of a pool decides about its accounts, at a revision.
+#[derive(Clone, Debug)]
+pub struct PoolTerms {
+    /// Rises with each change of the pool or of one of its plans.
+    pub revision: i64,
+    /// Whether it begins nothing new.
+    pub paused: bool,
+    /// Whether it gives out no new leases.
+    pub draining: bool,
+    /// How long accounts are on hold.
+    pub holds: Holds,
+    /// Its plans.
+    pub plans: HashMap<PlanId, Terms>,
+}

@@ -1,0 +1,212 @@
+//! Decides inputs from what is known of their accounts, and again from what is read where that was too old.
+
+use std::collections::HashMap;
+
+use sqlx::types::time::OffsetDateTime;
+
+use super::{
+    Applied, Memory, RecordedOutcome, SettledColumns,
+    work::{Decided, Work},
+};
+use crate::{
+    domain::{
+        account::{Account, Change},
+        id::PoolId,
+        redemption::RedemptionState,
+    },
+    store::{StoreError, account::AccountRow, db::Db, terms::TermsCache},
+};
+
+/// How often inputs are decided again, each time with what was read anew.
+const MAX_ROUNDS: usize = 16;
+
+/// A statement that writes changes.
+pub(in crate::store) trait Write {
+    /// Writes changes that were decided from a revision of the pool, and notes of each whether it was written.
+    fn write(
+        &mut self,
+        pool_id: &PoolId,
+        revision: i64,
+        work: &mut Work<'_>,
+        changes: Vec<(usize, Change)>,
+    ) -> impl Future<Output = Result<(), sqlx::Error>> + Send;
+}
+
+/// See [the module](self). Cheap to clone.
+#[derive(Clone, Debug)]
+pub(in crate::store) struct Decider {
+    pub(in crate::store) db: Db,
+    pub(in crate::store) terms: TermsCache,
+    pub(in crate::store) memory: Memory,
+}
+
+impl Decider {
+    /// Decides and writes until each input has its answer, or is left to be run alone.
+    pub(in crate::store) async fn run(
+        &self,
+        pool_id: &PoolId,
+        work: &mut Work<'_>,
+        writer: &mut (impl Write + Send),
+    ) -> Result<(), sqlx::Error> {
+        for _ in 0..MAX_ROUNDS {
+            let round = work.next_round();
+            if round.is_empty() {
+                break;
+            }
+            let last = self.terms.last(pool_id).filter(|_| !work.needs_terms());
+            let is_fresh = last.is_none();
+            let terms = match last {
+                Some(terms) => Some(terms),
+                None => self.terms.read(&self.db, pool_id).await?,
+            };
+            let Some(terms) = terms else {
+                work.answer_all(&Applied::NoPool);
+                break;
+            };
+            work.told_terms(is_fresh);
+            self.tell(pool_id, work, &round).await?;
+            let mut changes = Vec::with_capacity(round.len());
+            for place in round {
+                match work.decide(place, &terms) {
+                    Decided::Change(change) => changes.push((place, change)),
+                    Decided::Answered => {}
+                    // The next round decides from what is read then.
+                    Decided::Old => {}
+                    Decided::Stuck => self.stuck(pool_id, work, place).await?,
+                }
+            }
+            if !changes.is_empty() {
+                writer.write(pool_id, terms.revision, work, changes).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes that a change was written.
+    pub(in crate::store) fn written(
+        &self,
+        work: &mut Work<'_>,
+        place: usize,
+        change: Change,
+        at: OffsetDateTime,
+        settled: Option<SettledColumns>,
+    ) {
+        if let Some(account) = work.written(place, change, at, settled) {
+            self.memory.note(&self.db, account);
+        }
+    }
+
+    /// Notes that a change was not written: what it was decided from is not so any more.
+    pub(in crate::store) fn lost(
+        &self,
+        pool_id: &PoolId,
+        work: &mut Work<'_>,
+        place: usize,
+        change: &Change,
+        revision: i64,
+    ) {
+        self.memory.forget(pool_id, &work.inputs[place].account_id);
+        self.terms.forget(pool_id);
+        work.lost(place, change, revision);
+    }
+
+    /// Sees to it that the accounts of a round are there to decide from: as they were told, are remembered, or
+    /// are read now.
+    async fn tell(
+        &self,
+        pool_id: &PoolId,
+        work: &mut Work<'_>,
+        round: &[usize],
+    ) -> Result<(), sqlx::Error> {
+        let mut unknown = Vec::new();
+        for place in round {
+            if work.needs_account(*place) {
+                let id = &work.inputs[*place].account_id;
+                match self.memory.get(&self.db, pool_id, id).filter(|_| work.may_be_old(*place)) {
+                    Some(account) => work.told(*place, account, false),
+                    None => unknown.push(*place),
+                }
+            }
+        }
+        if unknown.is_empty() {
+            return Ok(());
+        }
+        let ids: Vec<_> =
+            unknown.iter().map(|place| work.inputs[*place].account_id.to_string()).collect();
+        let mut rows = self.read(pool_id, &ids).await?;
+        for place in unknown {
+            match rows.remove(work.inputs[place].account_id.as_str()) {
+                Some(Ok(account)) => work.told(place, account, true),
+                Some(Err(error)) => work.answer(place, Applied::Unreadable(error)),
+                None => work.answer(place, Applied::NoAccount),
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) async fn read(
+        &self,
+        pool_id: &PoolId,
+        ids: &[String],
+    ) -> Result<HashMap<String, Result<Account, StoreError>>, sqlx::Error> {
+        let rows = sqlx::query_file_as!(
+            AccountRow,
+            "src/store/sql/read_accounts.sql",
+            pool_id.as_str(),
+            ids,
+        );
+        let rows = rows.fetch_all(&self.db).await?;
+        Ok(rows.into_iter().map(|row| (row.account_id.clone(), row.account(pool_id))).collect())
+    }
+
+    /// What was lost although nothing of the account or its pool has changed: its redemption is in another state,
+    /// or somebody holds its row. Alone, that is waited for.
+    async fn stuck(
+        &self,
+        pool_id: &PoolId,
+        work: &mut Work<'_>,
+        place: usize,
+    ) -> Result<(), sqlx::Error> {
+        let asked = &work.inputs[place];
+        if let Some(outcome) = &asked.outcome
+            && !self.is_in_state(pool_id, outcome).await?
+        {
+            work.answer(place, Applied::NotInState);
+            return Ok(());
+        }
+        if !work.is_alone {
+            work.leave(place);
+            return Ok(());
+        }
+        let row = sqlx::query_file_as!(
+            AccountRow,
+            "src/store/sql/lock_account.sql",
+            pool_id.as_str(),
+            asked.account_id.as_str(),
+        );
+        match row.fetch_optional(&self.db).await?.map(|row| row.account(pool_id)) {
+            Some(Ok(_)) => work.try_again(place),
+            Some(Err(error)) => work.answer(place, Applied::Unreadable(error)),
+            None => work.answer(place, Applied::NoAccount),
+        }
+        Ok(())
+    }
+
+    async fn is_in_state(
+        &self,
+        pool_id: &PoolId,
+        outcome: &RecordedOutcome,
+    ) -> Result<bool, sqlx::Error> {
+        let state = sqlx::query_file_scalar!(
+            "src/store/sql/get_state.sql",
+            pool_id.as_str(),
+            outcome.redemption_id.0,
+        );
+        let state = state.fetch_optional(&self.db).await?;
+        let state = state.and_then(|state| RedemptionState::parse(&state));
+        Ok(state.is_some_and(|state| match outcome.known_state {
+            Some(known) => state == known,
+            None => state.is_open(),
+        }))
+    }
+}

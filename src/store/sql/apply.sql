@@ -1,0 +1,142 @@
+-- Apply: changes of accounts that domain/account.rs decided, each from a version that it knew, and the outcomes of
+-- redemptions that go with them. Guards the version and the change it was decided from, the pool's revision, and
+-- time; decides nothing.
+-- $1 pool_id, $2 the revision of the pool from which they were decided, $3 the changes: at most one of an account.
+-- Answers with the accounts that were changed, and what a redemption has that the program does not know. One that
+-- is missing has another version or another revision, or its guard does not hold, or its redemption is in another
+-- state, or somebody holds its row: then it is as it was.
+WITH asked AS MATERIALIZED (
+    SELECT c.*
+    FROM unnest($3::account_change[]) AS c
+    WHERE EXISTS (SELECT FROM pools p WHERE p.pool_id = $1 AND p.revision = $2)
+),
+-- Locked in the order of their keys. SKIP LOCKED: one row that somebody holds does not hold up the others.
+cur AS MATERIALIZED (
+    SELECT
+        c.*,
+        a.status AS from_status,
+        a.open_redemption_id AS was_open,
+        now() AS at,
+        ((now() AT TIME ZONE 'utc') + c.lease_for) AT TIME ZONE 'utc' AS lease_ends_at,
+        ((now() AT TIME ZONE 'utc') + c.day_due_in) AT TIME ZONE 'utc' AS next_day_at,
+        ((now() AT TIME ZONE 'utc') + c.cooldown_for) AT TIME ZONE 'utc' AS cooldown_at,
+        ((now() AT TIME ZONE 'utc') + c.hold_for) AT TIME ZONE 'utc' AS hold_at
+    FROM asked c
+    JOIN accounts a
+        ON a.pool_id = $1 AND a.account_id = c.account_id AND a.fencing_token = c.seen_token
+    WHERE a.pool_id = $1
+      AND a.version = c.version
+      AND a.change_id = c.seen
+      AND (c.guard <> 'alive' OR a.lease_expires_at > now())
+      AND (c.guard <> 'ended' OR a.lease_expires_at <= now())
+      AND (c.guard <> 'free' OR a.idle_since <= now())
+      AND (c.guard <> 'free' OR a.usable_at IS NULL OR a.usable_at <= now())
+      AND (c.guard <> 'due' OR a.day_due_at IS NULL OR a.day_due_at <= now())
+    ORDER BY a.account_id
+    FOR NO KEY UPDATE OF a SKIP LOCKED
+),
+settled AS (
+    UPDATE redemptions r
+    SET state = k.state,
+        amount_minor = COALESCE(k.amount_minor, r.amount_minor),
+        amount_currency = COALESCE(k.amount_currency, r.amount_currency),
+        provider_ref = COALESCE(k.provider_ref, r.provider_ref),
+        failure_reason = k.failure_reason,
+        failure_message = k.failure_message,
+        code_spent = k.code_spent,
+        attempts = r.attempts + k.attempts,
+        last_answer = COALESCE(k.last_answer, r.last_answer),
+        resolved_by = COALESCE(k.resolved_by, r.resolved_by),
+        resolution_reason = COALESCE(k.resolution_reason, r.resolution_reason),
+        resolution_evidence = COALESCE(k.resolution_evidence, r.resolution_evidence),
+        code_ciphertext = NULL,
+        next_check_at = NULL,
+        updated_at = now(),
+        finished_at = now()
+    FROM cur k
+    WHERE r.pool_id = $1
+      AND r.redemption_id = k.redemption_id
+      AND r.state = COALESCE(k.known_state, r.state)
+      -- A failure is settled again where the provider credited it late, and nothing else is.
+      AND (r.finished_at IS NULL) = (COALESCE(k.known_state, '') <> 'FAILED')
+    RETURNING
+        r.redemption_id, r.amount_minor, r.amount_currency, r.provider_ref, r.attempts, r.last_answer,
+        r.resolved_by, r.resolution_reason, r.resolution_evidence
+),
+done AS (
+    UPDATE accounts a
+    SET status = k.status,
+        resume_status = k.resume_status,
+        fencing_token = k.fencing_token,
+        holder = COALESCE(k.holder, a.holder),
+        lease_request_id = CASE
+            WHEN k.status = 'LOCKING' THEN COALESCE(k.lease_request_id, a.lease_request_id)
+        END,
+        lease_acquired_at = CASE WHEN k.holder IS NOT NULL THEN k.at ELSE a.lease_acquired_at END,
+        lease_expires_at = COALESCE(k.lease_ends_at, a.lease_expires_at),
+        bound_by_lease = k.bound_by_lease,
+        release_requested = k.release_requested,
+        lease_end = k.lease_end,
+        login_status = k.login_status,
+        plan_id = k.plan_id,
+        country_code = k.country_code,
+        labels = COALESCE(k.labels, a.labels),
+        paused = k.paused,
+        draining = k.draining,
+        balance_minor = a.balance_minor + k.credit_minor,
+        plan_day = k.plan_day,
+        day_credited_minor = k.day_credited_minor,
+        reserved_minor = k.reserved_minor,
+        day_due_at = COALESCE(k.next_day_at, k.day_due_at),
+        cooldown_until = COALESCE(k.cooldown_at, k.cooldown_until),
+        hold_until = COALESCE(k.hold_at, k.hold_until),
+        hold_cause = k.hold_cause,
+        hold_count = k.hold_count,
+        idle_since = CASE WHEN k.goes_idle THEN k.at ELSE a.idle_since END,
+        open_redemption_id = k.open_redemption_id,
+        -- Out of the index of free accounts until its time comes.
+        parked = k.status IN ('WAITING', 'PROCESSING') AND COALESCE(
+            GREATEST(
+                k.next_day_at, k.cooldown_at, k.hold_at, k.day_due_at, k.cooldown_until, k.hold_until
+            ) > k.at,
+            false
+        ),
+        version = k.version + 1,
+        change_id = k.change_id,
+        updated_at = now()
+    FROM cur k
+    LEFT JOIN settled s ON s.redemption_id = k.redemption_id
+    WHERE a.pool_id = $1
+      AND a.account_id = k.account_id
+      AND a.fencing_token = k.seen_token
+      AND a.version = k.version
+      AND a.change_id = k.seen
+      AND (k.redemption_id IS NULL OR s.redemption_id IS NOT NULL)
+    RETURNING
+        a.account_id, a.version, a.change_id, a.updated_at, a.status, a.fencing_token, a.balance_minor,
+        a.lease_expires_at, a.open_redemption_id, k.from_status, k.was_open, k.actor, k.reason, k.redemption_id
+),
+event AS (
+    INSERT INTO account_events (
+        pool_id, account_id, version, change_id, happened_at, actor, reason, from_status, to_status,
+        fencing_token, redemption_id, balance_minor, lease_expires_at
+    )
+    SELECT
+        $1, d.account_id, d.version, d.change_id, d.updated_at, d.actor, d.reason, d.from_status, d.status,
+        d.fencing_token, COALESCE(d.open_redemption_id, d.was_open), d.balance_minor,
+        CASE WHEN d.status = 'LOCKING' THEN d.lease_expires_at END
+    FROM done d
+)
+SELECT
+    d.account_id AS "account_id!",
+    d.updated_at AS "at!",
+    s.amount_minor AS "amount_minor?",
+    s.amount_currency AS "amount_currency?",
+    s.provider_ref AS "provider_ref?",
+    s.attempts AS "attempts?",
+    s.last_answer AS "last_answer?",
+    s.resolved_by AS "resolved_by?",
+    s.resolution_reason AS "resolution_reason?",
+    s.resolution_evidence AS "resolution_evidence?"
+FROM done d
+LEFT JOIN settled s ON s.redemption_id = d.redemption_id
