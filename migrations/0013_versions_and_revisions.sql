@@ -106,7 +106,10 @@ BEGIN
     EXECUTE replace($function$
         CREATE FUNCTION HOME.pool_raise_revision() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN
-            NEW.revision := OLD.revision + 1;
+            -- Never one that was told before, also where a failover lost the commits that told it.
+            NEW.revision := GREATEST(
+                OLD.revision + 1, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint
+            );
             RETURN NEW;
         END
         $$

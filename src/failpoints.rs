@@ -121,11 +121,17 @@ pub enum Guard {
     InactiveAccountsAreNotLeased,
     /// A lease with an open redemption does not run out.
     OpenRedemptionsKeepTheLease,
+    /// A lease does not run out before its time.
+    LeasesLastTheirTime,
+    /// The outcome of a redemption is recorded once.
+    OutcomesAreRecordedOnce,
+    /// A refusal counts only by what was read since the caller came.
+    RefusalsAreFresh,
 }
 
 impl Guard {
     /// Every guard.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 21] = [
         Self::LateIsNotSent,
         Self::LostIsNoProof,
         Self::FailureByKey,
@@ -144,6 +150,9 @@ impl Guard {
         Self::PlansTakeWhatFits,
         Self::InactiveAccountsAreNotLeased,
         Self::OpenRedemptionsKeepTheLease,
+        Self::LeasesLastTheirTime,
+        Self::OutcomesAreRecordedOnce,
+        Self::RefusalsAreFresh,
     ];
 
     /// The word for it in the variable.
@@ -167,6 +176,9 @@ impl Guard {
             Self::PlansTakeWhatFits => "plans_take_what_fits",
             Self::InactiveAccountsAreNotLeased => "inactive_accounts_are_not_leased",
             Self::OpenRedemptionsKeepTheLease => "open_redemptions_keep_the_lease",
+            Self::LeasesLastTheirTime => "leases_last_their_time",
+            Self::OutcomesAreRecordedOnce => "outcomes_are_recorded_once",
+            Self::RefusalsAreFresh => "refusals_are_fresh",
         }
     }
 }

@@ -98,6 +98,8 @@ pub struct Wanted {
     pub plan_id: Option<PlanId>,
     /// The amount that the account's plan must take now, in minor units; any when not known.
     pub expected_minor: Option<i64>,
+    /// What the account's plan must still want today, at the least, in minor units.
+    pub min_headroom_minor: Option<i64>,
 }
 
 /// A redemption's outcome, as far as it concerns the account.
@@ -198,6 +200,30 @@ pub enum Refusal {
     DayNotOver,
 }
 
+impl Refusal {
+    /// Whether it follows from the terms of the pool, and not from the account alone.
+    pub fn is_of_terms(&self) -> bool {
+        match self {
+            Self::PoolPaused
+            | Self::PoolDraining
+            | Self::NoPlan
+            | Self::DoesNotFit { .. }
+            | Self::DayNotOver => true,
+            Self::AlreadyLocked
+            | Self::Completed
+            | Self::Inactive
+            | Self::Paused
+            | Self::Draining
+            | Self::Resting { .. }
+            | Self::NotLocked
+            | Self::LeaseLost(_)
+            | Self::LeaseAlive
+            | Self::RedemptionOpen(_)
+            | Self::RedemptionNotOpen => false,
+        }
+    }
+}
+
 /// Who appears in the events of changes that come over the API without a holder's name.
 const API_ACTOR: &str = "api";
 
@@ -247,7 +273,7 @@ fn acquire(account: &Account, wanted: &Wanted, pool: &PoolTerms) -> Result<Chang
         open => open,
     };
     let plan_id = account.plan_id.as_ref().or(wanted.plan_id.as_ref());
-    fits(account, plan_id, wanted.expected_minor, pool)?;
+    fits(account, plan_id, wanted.expected_minor, wanted.min_headroom_minor, pool)?;
     if let Some((cause, left)) = account.rest() {
         return Err(Refusal::Resting { cause, left });
     }
@@ -287,7 +313,7 @@ fn begin(
     if let Some((cause, left)) = account.rest() {
         return Err(Refusal::Resting { cause, left });
     }
-    fits(account, account.plan_id.as_ref(), expected_minor, pool)?;
+    fits(account, account.plan_id.as_ref(), expected_minor, None, pool)?;
     let next = Next {
         open_redemption_id: Some(redemption_id),
         reserved_minor: expected_minor.or(account.reserved_minor),
@@ -479,23 +505,26 @@ fn held(account: &Account, token: FencingToken) -> Result<&Lease, Refusal> {
     }
 }
 
-/// Whether the plan takes a card of this amount now; without an amount, any card.
+/// Whether the plan takes a card of this amount now, without an amount any card, and still wants so much today.
 fn fits(
     account: &Account,
     plan_id: Option<&PlanId>,
     expected_minor: Option<i64>,
+    min_headroom_minor: Option<i64>,
     pool: &PoolTerms,
 ) -> Result<(), Refusal> {
     let Some(plan_id) = plan_id else { return Ok(()) };
     let terms = pool.plans.get(plan_id).ok_or(Refusal::NoPlan)?;
     let progress = account.progress();
-    match terms.misfit(&progress, expected_minor) {
+    let room = terms.room(&progress);
+    let is_too_little = min_headroom_minor.is_some_and(|least| room < least);
+    match terms.misfit(&progress, expected_minor).or(is_too_little.then_some(Misfit::DayFull)) {
         None => Ok(()),
         Some(misfit) => Err(Refusal::DoesNotFit {
             plan_id: plan_id.clone(),
             misfit,
             headroom_minor: terms.target_minor - account.balance_minor,
-            day_headroom_minor: terms.room(&progress),
+            day_headroom_minor: room,
         }),
     }
 }

@@ -260,7 +260,9 @@ impl Settler {
         let Settlement { attempts, actor, .. } = settlement;
         loop {
             match self.store.credit_late(redemption, fact, *attempts, actor).await {
-                Err(StoreError::Unavailable(_)) => tokio::time::sleep(RETRY).await,
+                Err(StoreError::Unavailable(_) | StoreError::Overloaded) => {
+                    tokio::time::sleep(RETRY).await;
+                }
                 answered => return Ok(answered?),
             }
         }

@@ -203,7 +203,10 @@ impl Store {
         let lasting = begun.elapsed();
         let tried = self.claim(pool_id, selector, wanted, &rows, spare > 0).await;
         let mut taken = Vec::with_capacity(rows.len());
-        for row in rows.iter().filter(|row| tried.accounts.contains(row.account_id.as_str())) {
+        // Of accounts that were taken at random others stand before, which nobody took.
+        let is_in_order = |_: &&ChosenRow| spare == 0;
+        let is_taken = |row: &&ChosenRow| tried.accounts.contains(row.account_id.as_str());
+        for row in rows.iter().filter(is_in_order).filter(is_taken) {
             if let (Some(plan_key), Some(first)) = (&row.scan_plan_key, row.scan_first)
                 && let Ok(status) = read_status(&row.status)
             {
@@ -316,6 +319,7 @@ impl Store {
                 ttl: wanted.ttl,
                 plan_id: selector.plan_id.clone(),
                 expected_minor: wanted.expected_minor,
+                min_headroom_minor: selector.min_headroom_minor,
             };
             Asked::about(account.clone(), AccountEvent::Acquire(wanted))
         });

@@ -23,7 +23,7 @@ use self::row::ChangeRow;
 pub(super) use self::{
     decider::{Decider, Write},
     memory::Memory,
-    work::Work,
+    work::{Lost, Work},
 };
 use super::{
     Store, StoreError,
@@ -48,7 +48,7 @@ pub(super) struct Asked {
     /// The outcome of a redemption that is recorded with it.
     pub(super) outcome: Option<RecordedOutcome>,
     /// The account as it was told to who asks, if it was.
-    told: Option<Box<Account>>,
+    pub(self) told: Option<Box<Account>>,
     /// The id of the change, however often it is tried.
     change_id: Uuid,
     /// The version from which a change was written, as far as is known; 0: none. A run that is repeated asks first
@@ -97,6 +97,13 @@ impl Asked {
 
     pub(super) fn change_id(&self) -> Uuid {
         self.change_id
+    }
+
+    /// What is done in the background, or where another account would do, waits for no row.
+    pub(super) fn waits_for_nobody(&self) -> bool {
+        let is_background =
+            matches!(self.event, AccountEvent::Expire { .. } | AccountEvent::EndDay { .. });
+        is_background || self.is_claim()
     }
 
     /// A claim is one of several that would do: where it is lost another account is chosen.
@@ -250,6 +257,7 @@ impl Write for Changes<'_> {
         .await?;
         let mut written: HashMap<_, _> =
             written.into_iter().map(|row| (row.account_id.clone(), row)).collect();
+        let lost = Lost { revision, is_all: written.is_empty() };
         for (place, change) in changes {
             let asked = &work.inputs[place];
             match written.remove(asked.account_id.as_str()) {
@@ -257,10 +265,7 @@ impl Write for Changes<'_> {
                     let at = row.at;
                     self.0.written(work, place, change, at, row.settled());
                 }
-                None => {
-                    asked.unanswered.store(0, Ordering::Relaxed);
-                    self.0.lost(pool_id, work, place, &change, revision);
-                }
+                None => self.0.lost(pool_id, work, place, &change, lost),
             }
         }
         Ok(())

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::{
     Store, StoreError,
-    apply::{Applied, Asked, Decider, Work, Write},
+    apply::{Applied, Asked, Decider, Lost, Work, Write},
     interval,
     lane::{Batch, at_all_points, steps_of},
     redemption::{Redemption, read_request_id, read_state, redemption_row},
@@ -270,11 +270,12 @@ impl Write for Records<'_> {
                 None => missed.push((place, change)),
             }
         }
+        let lost = Lost { revision, is_all: self.recorded.is_empty() };
         let places: Vec<_> = missed.iter().map(|(place, _)| *place).collect();
         self.find_in_the_way(pool_id, &places).await?;
         for (place, change) in missed {
             match self.in_the_way.get(&place) {
-                None => self.decider.lost(pool_id, work, place, &change, revision),
+                None => self.decider.lost(pool_id, work, place, &change, lost),
                 // A lease that is lost is told before a code that is in use.
                 Some(found) if found.same_request.is_none() && !work.is_fresh(place) => {
                     work.read_again(place);

@@ -18,7 +18,7 @@ use std::{
 use futures_util::{StreamExt as _, stream};
 use rand::RngExt as _;
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{Semaphore, mpsc, oneshot},
     time::{Instant, sleep},
 };
 
@@ -34,6 +34,8 @@ use crate::{
 
 /// The most rows of one statement: past this, a statement costs more than it saves.
 pub(super) const MAX_ROWS: usize = 256;
+/// So many of them are not taken by what is urgent, where others wait.
+const ROOM: usize = 32;
 /// The most callers that wait in one lane. One more waits for room: there are no more of them than
 /// [`admission`](crate::admission) lets in.
 const MAX_QUEUE: usize = 8192;
@@ -86,6 +88,8 @@ pub(super) struct Lanes<B: Batch> {
     batch: Arc<B>,
     queues: Arc<Mutex<HashMap<PoolId, Sender<B>>>>,
     overload: Overload,
+    /// Permits to wait for a row that somebody holds: each waits on a connection.
+    singles: Arc<Semaphore>,
 }
 
 impl<B: Batch> Clone for Lanes<B> {
@@ -94,6 +98,7 @@ impl<B: Batch> Clone for Lanes<B> {
             batch: Arc::clone(&self.batch),
             queues: Arc::clone(&self.queues),
             overload: self.overload.clone(),
+            singles: Arc::clone(&self.singles),
         }
     }
 }
@@ -130,7 +135,12 @@ impl<B: Batch> Clone for Sender<B> {
 
 impl<B: Batch> Lanes<B> {
     pub(super) fn new(batch: B, overload: &Overload) -> Self {
-        Self { batch: Arc::new(batch), queues: Arc::default(), overload: overload.clone() }
+        Self {
+            batch: Arc::new(batch),
+            queues: Arc::default(),
+            overload: overload.clone(),
+            singles: Arc::new(Semaphore::new(MAX_SINGLE)),
+        }
     }
 
     /// Queues `input` and waits for its output.
@@ -173,6 +183,7 @@ impl<B: Batch> Lanes<B> {
             pool_id: pool_id.clone(),
             queues: [first, then],
             meter: self.overload.meter(Queue::Work),
+            singles: Arc::clone(&self.singles),
         };
         tokio::spawn(worker.work());
         let queue = Sender { urgent, others };
@@ -188,6 +199,7 @@ struct Worker<B: Batch> {
     /// The urgent ones first.
     queues: [mpsc::Receiver<Job<B>>; 2],
     meter: Meter,
+    singles: Arc<Semaphore>,
 }
 
 impl<B: Batch> Worker<B> {
@@ -198,7 +210,7 @@ impl<B: Batch> Worker<B> {
                 self.meter.begins(last);
             }
             let taken = std::mem::take(&mut jobs).into_iter().filter_map(still_wanted);
-            run(&self.batch, &self.pool_id, taken.unzip()).await;
+            self.run(taken.unzip()).await;
             self.meter.ends();
         }
     }
@@ -213,14 +225,62 @@ impl<B: Batch> Worker<B> {
         };
         let Some(first) = first else { return false };
         jobs.push(first);
-        for queue in [urgent, others] {
-            while jobs.len() < MAX_ROWS
-                && let Ok(job) = queue.try_recv()
-            {
-                jobs.push(job);
-            }
-        }
+        // However much is urgent, some room is left to the others.
+        take(urgent, jobs, MAX_ROWS - ROOM);
+        take(others, jobs, MAX_ROWS);
+        take(urgent, jobs, MAX_ROWS);
         true
+    }
+
+    /// Runs one statement over the jobs. When it fails as a whole, they are run one by one, side by side,
+    /// so that one bad row fails alone. One whose row somebody holds waits alone, and holds up nobody.
+    async fn run(&self, (inputs, callers): Jobs<B>) {
+        if inputs.is_empty() {
+            return;
+        }
+        let (batch, pool_id) = (&self.batch, &self.pool_id);
+        let error = match run_patiently(batch.as_ref(), pool_id, &inputs, &callers, false).await {
+            Ok(outputs) => {
+                for ((input, caller), output) in inputs.into_iter().zip(callers).zip(outputs) {
+                    match output {
+                        Some(output) => answer(batch, pool_id, caller, output),
+                        None => self.run_alone((input, caller)),
+                    }
+                }
+                return;
+            }
+            Err(error) => error,
+        };
+        if inputs.len() == 1 || matches!(fault(&error), Fault::Unavailable) {
+            for caller in callers {
+                refuse::<B>(pool_id, caller, &error);
+            }
+            return;
+        }
+        stream::iter(inputs.into_iter().zip(callers))
+            .for_each_concurrent(MAX_SINGLE, |job| alone(Arc::clone(batch), pool_id.clone(), job))
+            .await;
+    }
+
+    fn run_alone(&self, (input, caller): (B::Input, Caller<B>)) {
+        let (batch, pool_id) = (Arc::clone(&self.batch), self.pool_id.clone());
+        let singles = Arc::clone(&self.singles);
+        tokio::spawn(async move {
+            // Never closed.
+            let _permit = singles.acquire_owned().await;
+            if let Some(job) = still_wanted(Job { input, caller }) {
+                alone(batch, pool_id, job).await;
+            }
+        });
+    }
+}
+
+/// Takes what waits, until there are so many.
+fn take<B: Batch>(queue: &mut mpsc::Receiver<Job<B>>, jobs: &mut Vec<Job<B>>, most: usize) {
+    while jobs.len() < most
+        && let Ok(job) = queue.try_recv()
+    {
+        jobs.push(job);
     }
 }
 
@@ -237,40 +297,6 @@ fn still_wanted<B: Batch>(job: Job<B>) -> Option<(B::Input, Caller<B>)> {
 }
 
 type Jobs<B> = (Vec<<B as Batch>::Input>, Vec<Caller<B>>);
-
-/// Runs one statement over the jobs. When it fails as a whole, they are run one by one, side by side,
-/// so that one bad row fails alone. One whose row somebody holds waits alone, and holds up nobody.
-async fn run<B: Batch>(batch: &Arc<B>, pool_id: &PoolId, jobs: Jobs<B>) {
-    let (inputs, callers) = jobs;
-    if inputs.is_empty() {
-        return;
-    }
-    let error = match run_patiently(batch.as_ref(), pool_id, &inputs, &callers, false).await {
-        Ok(outputs) => {
-            for ((input, caller), output) in inputs.into_iter().zip(callers).zip(outputs) {
-                match output {
-                    Some(output) => answer(batch, pool_id, caller, output),
-                    None => drop(tokio::spawn(alone(
-                        Arc::clone(batch),
-                        pool_id.clone(),
-                        (input, caller),
-                    ))),
-                }
-            }
-            return;
-        }
-        Err(error) => error,
-    };
-    if inputs.len() == 1 || matches!(fault(&error), Fault::Unavailable) {
-        for caller in callers {
-            refuse::<B>(pool_id, caller, &error);
-        }
-        return;
-    }
-    stream::iter(inputs.into_iter().zip(callers))
-        .for_each_concurrent(MAX_SINGLE, |job| alone(Arc::clone(batch), pool_id.clone(), job))
-        .await;
-}
 
 /// Runs a statement for one job.
 async fn alone<B: Batch>(batch: Arc<B>, pool_id: PoolId, (input, caller): (B::Input, Caller<B>)) {

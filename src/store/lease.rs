@@ -130,9 +130,11 @@ impl Store {
     ) -> Result<Done<Account>, StoreError> {
         let read = |row: &AccountRow| {
             let account = row.account(pool_id);
-            let skip =
-                |error: &_| skip_unreadable(statement.as_str(), pool_id, &row.account_id, error);
-            account.inspect_err(skip).ok()
+            let leave_out = |error: &_| {
+                skip_unreadable(statement.as_str(), pool_id, &row.account_id, error);
+                self.quarantine.leave_out(statement, pool_id, &row.account_id, error, false);
+            };
+            account.inspect_err(leave_out).ok()
         };
         let accounts: Vec<_> = rows.iter().filter_map(read).collect();
         let asked = accounts.iter().map(|account| Asked::about(account.clone(), event.clone()));

@@ -17,7 +17,7 @@ use super::{
 use crate::domain::{
     account::AccountEvent,
     id::{AccountId, PlanId, PoolId},
-    plan::{Denominations, Terms},
+    plan::{Denominations, Progress, Terms},
 };
 
 /// A plan, as it is stored.
@@ -222,8 +222,19 @@ impl Store {
         .await?;
         let is_page_full = i64::try_from(open.len()).unwrap_or(i64::MAX) >= limit;
         let last = open.last().map(|row| row.account_id.clone()).filter(|_| is_page_full);
+        // Most days are not over. What is to be written is decided once more, by the terms of that moment.
+        let over: Vec<_> = open
+            .into_iter()
+            .filter(|row| {
+                plan.terms.is_day_over(&Progress {
+                    balance_minor: row.balance_minor,
+                    day: row.plan_day,
+                    day_credited_minor: row.day_credited_minor,
+                })
+            })
+            .collect();
         let event = AccountEvent::EndDay { actor: actor.to_owned() };
-        let done = self.apply_to_all(statement, pool_id, &open, &event).await?;
+        let done = self.apply_to_all(statement, pool_id, &over, &event).await?;
         Ok((done.rows.len(), last))
     }
 

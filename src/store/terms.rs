@@ -40,6 +40,8 @@ struct TermsRow {
 struct Cached {
     /// How often terms were forgotten: what was being read then may be as old.
     forgotten: u64,
+    /// The connections over which they were told.
+    generation: u64,
     terms: HashMap<PoolId, Arc<PoolTerms>>,
 }
 
@@ -49,8 +51,15 @@ pub(super) struct TermsCache(Arc<Mutex<Cached>>);
 
 impl TermsCache {
     /// The terms as they were read last, if they were and are not forgotten.
-    pub(super) fn last(&self, pool_id: &PoolId) -> Option<Arc<PoolTerms>> {
-        self.cached().terms.get(pool_id).cloned()
+    pub(super) fn last(&self, db: &Db, pool_id: &PoolId) -> Option<Arc<PoolTerms>> {
+        let mut cached = self.cached();
+        if cached.generation != db.generation() {
+            // The database may have lost what it told.
+            cached.generation = db.generation();
+            cached.forgotten += 1;
+            cached.terms.clear();
+        }
+        cached.terms.get(pool_id).cloned()
     }
 
     /// Reads the terms as they are; `None` when there is no such pool.

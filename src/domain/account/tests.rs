@@ -71,6 +71,7 @@ fn wanted() -> Wanted {
         ttl: HOUR,
         plan_id: None,
         expected_minor: None,
+        min_headroom_minor: None,
     }
 }
 

@@ -60,7 +60,7 @@ pub(super) fn assign<'a>(
         let account = group.and_then(|group| group.find(|a| !taken.contains(&a.account_id)));
         if let Some(account) = account {
             taken.insert(account.account_id.clone());
-            claims.push(Claim { wanted: *one, account });
+            claims.push(Claim { wanted: one, account });
         }
     }
     claims

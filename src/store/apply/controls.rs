@@ -4,6 +4,7 @@
 use crate::{
     domain::{
         account::{Account, AccountEvent, Change, LoginStatus, Refusal, transition},
+        plan::Terms,
         pool::PoolTerms,
     },
     failpoints::{
@@ -13,7 +14,7 @@ use crate::{
 };
 
 /// The guards that can be switched off.
-const GUARDS: [Guard; 7] = [
+const GUARDS: [Guard; 9] = [
     TokensAreCompared,
     PausedPoolsBeginNothing,
     PausedAccountsBeginNothing,
@@ -21,6 +22,8 @@ const GUARDS: [Guard; 7] = [
     PlansTakeWhatFits,
     InactiveAccountsAreNotLeased,
     OpenRedemptionsKeepTheLease,
+    LeasesLastTheirTime,
+    OutcomesAreRecordedOnce,
 ];
 
 /// [`transition`], with the guards that hold.
@@ -32,28 +35,54 @@ pub(super) fn decide(
     if GUARDS.into_iter().all(holds) {
         return transition(account, event, pool);
     }
-    let (mut account, mut event, mut pool) = (account.clone(), event.clone(), pool.clone());
-    if !holds(TokensAreCompared) {
-        use AccountEvent::{Begin, Release, Renew};
-        if let Begin { token, .. } | Release { token } | Renew { token, .. } = &mut event {
-            *token = account.token;
-        }
-    }
+    let (mut seen, mut event, mut pool) = (account.clone(), event.clone(), pool.clone());
+    hide_of_event(&mut seen, &mut event);
     pool.paused &= holds(PausedPoolsBeginNothing);
-    account.paused &= holds(PausedAccountsBeginNothing);
+    seen.paused &= holds(PausedAccountsBeginNothing);
     if !holds(InactiveAccountsAreNotLeased) {
-        account.login_status = LoginStatus::Active;
+        seen.login_status = LoginStatus::Active;
     }
     if !holds(RestingAccountsAreNotUsed) {
-        (account.day_due_at, account.cooldown_until, account.hold) = (None, None, None);
-    }
-    if !holds(OpenRedemptionsKeepTheLease) && matches!(event, AccountEvent::Expire { .. }) {
-        account.open_redemption_id = None;
+        (seen.day_due_at, seen.cooldown_until, seen.hold) = (None, None, None);
     }
     if !holds(PlansTakeWhatFits) {
         for terms in pool.plans.values_mut() {
-            *terms = crate::domain::plan::Terms::up_to(i64::MAX);
+            *terms = Terms::up_to(i64::MAX);
         }
     }
-    transition(&account, &event, &pool)
+    let mut change = transition(&seen, &event, &pool)?;
+    if matches!(event, AccountEvent::Expire { .. }) {
+        change.next.open_redemption_id = account.open_redemption_id;
+    }
+    Ok(change)
+}
+
+/// Whether a refusal counts: only where the account and the terms were read since the caller came.
+pub(super) fn counts(is_fresh: bool) -> bool {
+    is_fresh || !holds(RefusalsAreFresh)
+}
+
+/// Hides what the rules of this event compare.
+fn hide_of_event(account: &mut Account, event: &mut AccountEvent) {
+    match event {
+        AccountEvent::Begin { token, .. }
+        | AccountEvent::Release { token }
+        | AccountEvent::Renew { token, .. }
+            if !holds(TokensAreCompared) =>
+        {
+            *token = account.token;
+        }
+        AccountEvent::Settle(settle) if !holds(OutcomesAreRecordedOnce) => {
+            account.open_redemption_id = Some(settle.redemption_id);
+        }
+        AccountEvent::Expire { .. } => {
+            if !holds(OpenRedemptionsKeepTheLease) {
+                account.open_redemption_id = None;
+            }
+            if let Some(lease) = account.lease.as_mut().filter(|_| !holds(LeasesLastTheirTime)) {
+                lease.expires_at = account.as_of;
+            }
+        }
+        _ => {}
+    }
 }

@@ -1,12 +1,12 @@
 //! Decides inputs from what is known of their accounts, and again from what is read where that was too old.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use sqlx::types::time::OffsetDateTime;
 
 use super::{
     Applied, Memory, RecordedOutcome, SettledColumns,
-    work::{Decided, Work},
+    work::{Decided, Lost, Work},
 };
 use crate::{
     domain::{
@@ -53,7 +53,7 @@ impl Decider {
             if round.is_empty() {
                 break;
             }
-            let last = self.terms.last(pool_id).filter(|_| !work.needs_terms());
+            let last = self.terms.last(&self.db, pool_id).filter(|_| !work.needs_terms());
             let is_fresh = last.is_none();
             let terms = match last {
                 Some(terms) => Some(terms),
@@ -66,9 +66,18 @@ impl Decider {
             work.told_terms(is_fresh);
             self.tell(pool_id, work, &round).await?;
             let mut changes = Vec::with_capacity(round.len());
+            let mut changing = HashSet::new();
             for place in round {
+                // Behind a change of the same account: decided from what that makes of it.
+                if changing.contains(&work.inputs[place].account_id) {
+                    work.hold_back(place);
+                    continue;
+                }
                 match work.decide(place, &terms) {
-                    Decided::Change(change) => changes.push((place, change)),
+                    Decided::Change(change) => {
+                        changing.insert(&work.inputs[place].account_id);
+                        changes.push((place, *change));
+                    }
                     Decided::Answered => {}
                     // The next round decides from what is read then.
                     Decided::Old => {}
@@ -103,11 +112,13 @@ impl Decider {
         work: &mut Work<'_>,
         place: usize,
         change: &Change,
-        revision: i64,
+        lost: Lost,
     ) {
         self.memory.forget(pool_id, &work.inputs[place].account_id);
-        self.terms.forget(pool_id);
-        work.lost(place, change, revision);
+        if lost.is_all {
+            self.terms.forget(pool_id);
+        }
+        work.lost(place, change, lost);
     }
 
     /// Sees to it that the accounts of a round are there to decide from: as they were told, are remembered, or
@@ -131,11 +142,17 @@ impl Decider {
         if unknown.is_empty() {
             return Ok(());
         }
-        let ids: Vec<_> =
+        let ids: HashSet<_> =
             unknown.iter().map(|place| work.inputs[*place].account_id.to_string()).collect();
-        let mut rows = self.read(pool_id, &ids).await?;
+        let rows = self.read(pool_id, &ids.into_iter().collect::<Vec<_>>()).await?;
         for place in unknown {
-            match rows.remove(work.inputs[place].account_id.as_str()) {
+            match rows.get(work.inputs[place].account_id.as_str()).cloned() {
+                // Written by a statement whose reply was lost, and that was still running when it was asked about.
+                Some(Ok(account))
+                    if account.version.change_id == work.inputs[place].change_id() =>
+                {
+                    work.found_own(place, account);
+                }
                 Some(Ok(account)) => work.told(place, account, true),
                 Some(Err(error)) => work.answer(place, Applied::Unreadable(error)),
                 None => work.answer(place, Applied::NoAccount),
@@ -160,16 +177,20 @@ impl Decider {
     }
 
     /// What was lost although nothing of the account or its pool has changed: its redemption is in another state,
-    /// or somebody holds its row. Alone, that is waited for.
+    /// or somebody holds a row. Alone, that is waited for; what is done in the background never waits.
     async fn stuck(
         &self,
         pool_id: &PoolId,
         work: &mut Work<'_>,
         place: usize,
     ) -> Result<(), sqlx::Error> {
-        let asked = &work.inputs[place];
+        let asked = work.inputs[place];
+        if asked.waits_for_nobody() {
+            work.answer(place, Applied::Missed);
+            return Ok(());
+        }
         if let Some(outcome) = &asked.outcome
-            && !self.is_in_state(pool_id, outcome).await?
+            && !self.is_in_state(pool_id, outcome, work.is_alone).await?
         {
             work.answer(place, Applied::NotInState);
             return Ok(());
@@ -192,17 +213,23 @@ impl Decider {
         Ok(())
     }
 
+    /// Whether a redemption is in the state that it should be in. `waits`: until nobody holds it.
     async fn is_in_state(
         &self,
         pool_id: &PoolId,
         outcome: &RecordedOutcome,
+        waits: bool,
     ) -> Result<bool, sqlx::Error> {
-        let state = sqlx::query_file_scalar!(
-            "src/store/sql/get_state.sql",
-            pool_id.as_str(),
-            outcome.redemption_id.0,
-        );
-        let state = state.fetch_optional(&self.db).await?;
+        let (pool_id, id) = (pool_id.as_str(), outcome.redemption_id.0);
+        let state = if waits {
+            sqlx::query_file_scalar!("src/store/sql/lock_redemption.sql", pool_id, id)
+                .fetch_optional(&self.db)
+                .await?
+        } else {
+            sqlx::query_file_scalar!("src/store/sql/get_state.sql", pool_id, id)
+                .fetch_optional(&self.db)
+                .await?
+        };
         let state = state.and_then(|state| RedemptionState::parse(&state));
         Ok(state.is_some_and(|state| match outcome.known_state {
             Some(known) => state == known,

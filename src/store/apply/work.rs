@@ -1,10 +1,11 @@
 //! The inputs of one run of the lane, and how far each is.
 
-use std::collections::HashSet;
-
 use sqlx::types::time::OffsetDateTime;
 
-use super::{Applied, Asked, Done, SettledColumns, controls::decide};
+use super::{
+    Applied, Asked, Done, SettledColumns,
+    controls::{counts, decide},
+};
 use crate::domain::{
     account::{Account, AccountEvent, Change, Guard, Version},
     pool::PoolTerms,
@@ -13,7 +14,7 @@ use crate::domain::{
 /// What was decided about an input.
 pub(super) enum Decided {
     /// This is to be written.
-    Change(Change),
+    Change(Box<Change>),
     /// It has its answer.
     Answered,
     /// It was refused by an account or by terms that may be old.
@@ -22,13 +23,22 @@ pub(super) enum Decided {
     Stuck,
 }
 
+/// How a change was lost.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::store) struct Lost {
+    /// The revision from which it was decided.
+    pub(in crate::store) revision: i64,
+    /// With all others of its statement: the revision may be old.
+    pub(in crate::store) is_all: bool,
+}
+
 #[derive(Default)]
 struct Input {
     /// The account to decide from.
     account: Option<Account>,
     /// It was read since this run began.
     is_fresh: bool,
-    /// It has to be: a change or a refusal was decided from an older one.
+    /// It has to be: a change or a refusal was decided from what may be old.
     must_be_fresh: bool,
     /// The change that was lost last: from what it was decided.
     lost: Option<(Version, Guard, i64)>,
@@ -55,14 +65,11 @@ impl<'a> Work<'a> {
         Self { inputs, is_alone, states, has_fresh_terms: false, needs_terms: false }
     }
 
-    /// Those that have no answer yet, one of each account: the others find it changed.
+    /// Those that have no answer yet.
     pub(super) fn next_round(&self) -> Vec<usize> {
-        let mut accounts = HashSet::new();
         let is_waiting = |place: &usize| {
             let state = &self.states[*place];
-            state.answer.is_none()
-                && !state.is_left
-                && accounts.insert(&self.inputs[*place].account_id)
+            state.answer.is_none() && !state.is_left
         };
         (0..self.inputs.len()).filter(is_waiting).collect()
     }
@@ -96,16 +103,28 @@ impl<'a> Work<'a> {
     }
 
     pub(super) fn decide(&mut self, place: usize, terms: &PoolTerms) -> Decided {
+        let has_fresh_terms = self.has_fresh_terms;
         let (asked, state) = (self.inputs[place], &mut self.states[place]);
         let Some(account) = &state.account else { return Decided::Answered };
+        // It was chosen as it was told: what it has become may not be what is wanted.
+        if asked
+            .told
+            .as_ref()
+            .is_some_and(|told| asked.is_claim() && told.version != account.version)
+        {
+            state.answer = Some(Applied::Missed);
+            return Decided::Answered;
+        }
         match decide(account, &asked.event, terms) {
             Ok(change) if state.lost == Some((change.from, change.guard, terms.revision)) => {
                 Decided::Stuck
             }
-            Ok(change) => Decided::Change(change),
-            Err(_) if !state.is_fresh || !self.has_fresh_terms => {
+            Ok(change) => Decided::Change(Box::new(change)),
+            Err(refusal)
+                if !counts(state.is_fresh && (has_fresh_terms || !refusal.is_of_terms())) =>
+            {
                 state.must_be_fresh = true;
-                self.needs_terms = true;
+                self.needs_terms |= refusal.is_of_terms();
                 Decided::Old
             }
             Err(refusal) => {
@@ -132,17 +151,20 @@ impl<'a> Work<'a> {
     }
 
     /// Notes that a change was not written.
-    pub(super) fn lost(&mut self, place: usize, change: &Change, revision: i64) {
+    pub(super) fn lost(&mut self, place: usize, change: &Change, lost: Lost) {
         let is_claim = self.inputs[place].is_claim();
         let state = &mut self.states[place];
+        state.lost = Some((change.from, change.guard, lost.revision));
+        self.needs_terms |= lost.is_all;
         if is_claim {
-            state.answer = Some(Applied::Missed);
+            // By the terms, if at all, it may still be had as it was chosen.
+            if !lost.is_all {
+                state.answer = Some(Applied::Missed);
+            }
             return;
         }
-        state.lost = Some((change.from, change.guard, revision));
         state.must_be_fresh = true;
         state.is_fresh = false;
-        self.needs_terms = true;
     }
 
     /// Whether the account was read since this run began.
@@ -154,6 +176,13 @@ impl<'a> Work<'a> {
     pub(in crate::store) fn read_again(&mut self, place: usize) {
         let state = &mut self.states[place];
         state.must_be_fresh = true;
+        state.is_fresh = false;
+    }
+
+    /// Leaves an input to the next round, which decides from what this one makes of its account.
+    pub(super) fn hold_back(&mut self, place: usize) {
+        let state = &mut self.states[place];
+        state.account = None;
         state.is_fresh = false;
     }
 

@@ -35,6 +35,15 @@ cur AS MATERIALIZED (
     ORDER BY a.account_id
     FOR NO KEY UPDATE OF a SKIP LOCKED
 ),
+-- A redemption that somebody holds does not hold up the others either.
+outcome AS MATERIALIZED (
+    SELECT k.*
+    FROM cur k
+    JOIN redemptions r ON r.pool_id = $1 AND r.redemption_id = k.redemption_id
+    WHERE r.pool_id = $1
+    ORDER BY r.redemption_id
+    FOR NO KEY UPDATE OF r SKIP LOCKED
+),
 settled AS (
     UPDATE redemptions r
     SET state = k.state,
@@ -53,7 +62,7 @@ settled AS (
         next_check_at = NULL,
         updated_at = now(),
         finished_at = now()
-    FROM cur k
+    FROM outcome k
     WHERE r.pool_id = $1
       AND r.redemption_id = k.redemption_id
       AND r.state = COALESCE(k.known_state, r.state)

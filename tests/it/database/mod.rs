@@ -1,4 +1,4 @@
-//! Postgres: outages, failover, lost replies, rights and schemas, and the private one.
+//! Postgres: outages, failover, lost replies, rights, schemas and versions, and the private one.
 
 mod embedded;
 mod failover;
@@ -6,3 +6,4 @@ mod outages;
 mod replies;
 mod rights;
 mod schemas;
+mod versions;

@@ -4,10 +4,11 @@
 //! Each scenario is played twice: as things are, when nothing may be broken, and without the guard,
 //! when the named promise must be. Statements lose their guards on their way to Postgres, in a proxy;
 //! the database's own guards are dropped; those in Rust are switched off; and two controls tell the
-//! servers that the provider can do what it cannot.
+//! servers that the provider can do what it cannot. Where two guards keep one promise, both are taken out.
 
 mod plans;
 mod scenarios;
+mod swap;
 
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
@@ -41,6 +42,8 @@ struct Without {
 /// Where a scenario is played.
 struct Stage {
     fleet: Fleet,
+    /// Between the servers and the database.
+    proxy: Proxy<Postgres>,
     /// Past the proxy.
     db_url: String,
     env: Vec<(&'static str, &'static str)>,
@@ -81,7 +84,7 @@ async fn play(
     setup.serve.extend(without.lies.iter().map(|lie| (*lie).to_owned()));
     let fleet = Fleet::over(setup, proxy.url(&db_url), Some(database)).await;
     let env = vec![("HOLDFAST_GUARDS_OFF", without.guards_off)];
-    let mut stage = Stage { fleet, db_url, env };
+    let mut stage = Stage { fleet, proxy, db_url, env };
     let mut broken = scenario(&mut stage).await;
     broken.extend(stage.fleet.finish().await);
     for rewritten in rewritten {
@@ -116,6 +119,21 @@ fn careless() -> Setup {
     Setup { provider, ..over(WHOLE, &[]) }
 }
 
+/// The head of the statement that lists leases whose time has passed.
+const DUE_LEASES: &str = "-- Accounts whose lease has run out";
+/// Where a statement names the pool's revision, and the same for any revision.
+const REVISION: &str = "AND p.revision = $2";
+const ANY_REVISION: &str = "AND $2::bigint IS NOT NULL";
+/// Where the lease of a request is found when accounts are chosen for it.
+const HELD: &[(&str, &str, &str)] = &[(
+    "-- Choose",
+    "a.lease_request_id = w.request_id LIMIT 1",
+    "a.lease_request_id = w.request_id AND false LIMIT 1",
+)];
+/// Lets a request have a second lease.
+const NO_REQUEST_INDEX: &str = "DROP INDEX accounts_lease_request;
+    CREATE INDEX accounts_lease_request ON accounts (pool_id, lease_request_id)
+        WHERE status = 'LOCKING'";
 /// Nobody ends a lease whose time has passed but those who want the account.
 const NO_SWEEP: &str = "--sweep-interval=1h";
 
@@ -131,66 +149,162 @@ macro_rules! controls {
 }
 
 controls! {
-    // Statements.
+    // What domain/account.rs decides.
     begin_without_the_token: over(WHOLE, &[]), Without {
-        rewrites: &[("-- Begin,", "  AND a.fencing_token = w.token\n", "")], ..Without::default()
+        guards_off: "tokens_are_compared", ..Without::default()
     }, "a stale holder began", scenarios::a_stale_holder_redeems;
-    begin_without_the_lease_s_time: over(WHOLE, &[NO_SWEEP]), Without {
-        rewrites: &[("-- Begin,", "  AND a.lease_expires_at > now()\n", "")], ..Without::default()
-    }, "a redemption is begun under the lease that was out then", scenarios::a_holder_redeems_too_late;
-    begin_without_the_pause: over(WHOLE, &[]), Without {
-        rewrites: &[("-- Begin,", " AND NOT p.paused", "")], ..Without::default()
-    }, "a paused pool began", scenarios::a_paused_pool_is_asked;
     release_without_the_token: over(WHOLE, &[]), Without {
-        rewrites: &[("-- Release,", "AND a.fencing_token = w.token", "")], ..Without::default()
+        guards_off: "tokens_are_compared", ..Without::default()
     }, "a stale holder ended", scenarios::a_stale_holder_releases;
     renew_without_the_token: over(WHOLE, &[]), Without {
-        rewrites: &[("-- Renew,", "AND a.fencing_token = w.token", "")], ..Without::default()
+        guards_off: "tokens_are_compared", ..Without::default()
     }, "a stale holder renewed", scenarios::a_stale_holder_renews;
-    expire_without_the_lease_s_time: over(WHOLE, &[]), Without {
-        rewrites: &[("-- Expire,", "AND a.lease_expires_at <= now()", "")], ..Without::default()
-    }, "a lease ended before its time", scenarios::a_lease_is_kept;
-    expire_in_spite_of_an_open_redemption: over(WHOLE, &[]), Without {
-        rewrites: &[("-- Expire,", "AND a.open_redemption_id IS NULL", "")],
-        sql: "ALTER TABLE accounts DROP CONSTRAINT accounts_open_redemption_stays_locked",
-        ..Without::default()
-    }, "an account with an open redemption is free", scenarios::a_redemption_outlasts_its_lease;
-    acquire_without_the_login_status: over(WHOLE, &[]), Without {
-        rewrites: &[("-- Acquire,", "AND a.login_status = 'ACTIVE'", "")], ..Without::default()
-    }, "an account that is set aside was leased", scenarios::an_inactive_account_is_asked_for;
-    settle_what_is_settled: over(WHOLE, &[]), Without {
-        rewrites: &[
-            ("-- Settle,", "AND a.open_redemption_id = r.redemption_id", ""),
-            ("-- Settle,", "AND a.open_redemption_id = s.redemption_id", ""),
-            ("-- Settle,", "AND r.finished_at IS NULL", ""),
-        ], ..Without::default()
-    }, "a balance is what it began with", scenarios::an_answer_comes_after_it_was_looked_up;
-    settle_without_wiping_the_code: over(WHOLE, &[]), Without {
-        rewrites: &[("-- Settle,", "code_ciphertext = NULL,", "")],
-        sql: "ALTER TABLE redemptions DROP CONSTRAINT redemptions_code_is_wiped",
-        ..Without::default()
-    }, "the code of what is settled is wiped", scenarios::a_card_is_redeemed;
-    begin_without_the_plan: over(WHOLE, &[]), Without {
-        rewrites: &[("-- Begin,", "n.plan_id IS NULL OR plan_misfit(", "true OR plan_misfit(")],
-        ..Without::default()
-    }, "a full account was redeemed into", plans::a_card_is_too_much_for_its_plan;
+    begin_without_the_pause: over(WHOLE, &[]), Without {
+        guards_off: "paused_pools_begin_nothing", ..Without::default()
+    }, "a paused pool began", scenarios::a_paused_pool_is_asked;
+    begin_without_the_account_s_pause: over(WHOLE, &[]), Without {
+        guards_off: "paused_accounts_begin_nothing", ..Without::default()
+    }, "a paused account was redeemed into", plans::a_paused_account_is_redeemed_into;
     begin_without_the_account_s_rest: over(WHOLE, &[]), Without {
-        rewrites: &[("-- Begin,", "AND (a.usable_at IS NULL OR a.usable_at <= now())", "")],
+        guards_off: "resting_accounts_are_not_used",
+        rewrites: &[("-- Begin:", "AND (a.usable_at IS NULL OR a.usable_at <= now())", "")],
         ..Without::default()
     }, "an account that rests was redeemed into", plans::a_card_follows_at_once;
-    begin_without_the_account_s_pause: over(WHOLE, &[]), Without {
-        rewrites: &[("-- Begin,", "AND NOT a.paused", "")], ..Without::default()
-    }, "a paused account was redeemed into", plans::a_paused_account_is_redeemed_into;
-    acquire_without_the_plan: over(WHOLE, &[]), Without {
+    acquire_without_the_account_s_rest: over(WHOLE, &[]), Without {
+        guards_off: "resting_accounts_are_not_used",
         rewrites: &[
-            ("-- Acquire,", "k.target_minor IS NULL OR plan_misfit(", "true OR plan_misfit("),
-            ("-- Acquire,", "(w.expected % t.step_minor = 0) IS NOT FALSE", "true"),
-            ("-- Acquire,", "(w.expected >= t.smallest_minor AND w.expected <= t.largest_minor) IS NOT FALSE", "true"),
+            ("-- Choose, as", "AND (a.usable_at <= now() OR a.usable_at IS NULL)", ""),
+            ("-- Apply:", "AND (c.guard <> 'free' OR a.usable_at IS NULL OR a.usable_at <= now())", ""),
+        ], ..Without::default()
+    }, "an account that rests was leased", plans::an_account_that_rests_is_asked_for;
+    begin_without_the_plan: over(WHOLE, &[]), Without {
+        guards_off: "plans_take_what_fits", ..Without::default()
+    }, "a full account was redeemed into", plans::a_card_is_too_much_for_its_plan;
+    acquire_without_the_plan: over(WHOLE, &[]), Without {
+        guards_off: "plans_take_what_fits",
+        rewrites: &[
+            ("-- Choose, as", "k.target_minor IS NULL OR plan_misfit(", "true OR plan_misfit("),
+            ("-- Choose, as", "(w.expected % t.step_minor = 0) IS NOT FALSE", "true"),
+            ("-- Choose, as", "(w.expected >= t.smallest_minor AND w.expected <= t.largest_minor) IS NOT FALSE", "true"),
         ], ..Without::default()
     }, "an account was leased for a card that it does not take",
         plans::an_account_is_asked_for_a_card_that_it_does_not_take;
+    acquire_without_the_login_status: over(WHOLE, &[]), Without {
+        guards_off: "inactive_accounts_are_not_leased",
+        rewrites: &[("-- Choose", "AND a.login_status = 'ACTIVE'", "")], ..Without::default()
+    }, "an account that is set aside was leased", scenarios::an_inactive_account_is_asked_for;
+    expire_in_spite_of_an_open_redemption: over(WHOLE, &[]), Without {
+        guards_off: "open_redemptions_keep_the_lease",
+        rewrites: &[(DUE_LEASES, "AND a.open_redemption_id IS NULL", "")],
+        sql: "ALTER TABLE accounts DROP CONSTRAINT accounts_open_redemption_stays_locked",
+        ..Without::default()
+    }, "an account with an open redemption is free", scenarios::a_redemption_outlasts_its_lease;
+    settle_what_is_settled: over(WHOLE, &[]), Without {
+        guards_off: "outcomes_are_recorded_once",
+        rewrites: &[
+            ("-- Apply:", "AND (r.finished_at IS NULL) = (COALESCE(k.known_state, '') <> 'FAILED')", ""),
+        ], ..Without::default()
+    }, "a balance is what it began with", scenarios::an_answer_comes_after_it_was_looked_up;
 
-    // What the database keeps by itself.
+    // Time, by the database's clock.
+    begin_without_the_lease_s_time: over(WHOLE, &[NO_SWEEP]), Without {
+        rewrites: &[("-- Begin:", "AND a.lease_expires_at > now()", "")], ..Without::default()
+    }, "a redemption is begun under the lease that was out then", scenarios::a_holder_redeems_too_late;
+    renew_without_the_lease_s_time: over(WHOLE, &[NO_SWEEP]), Without {
+        rewrites: &[("-- Apply:", "AND (c.guard <> 'alive' OR a.lease_expires_at > now())", "")],
+        ..Without::default()
+    }, "a lease was renewed after its time", scenarios::a_holder_renews_too_late;
+    expire_without_the_lease_s_time: over(WHOLE, &[]), Without {
+        guards_off: "leases_last_their_time",
+        rewrites: &[
+            (DUE_LEASES, "AND a.lease_expires_at <= now()", ""),
+            ("-- Apply:", "AND (c.guard <> 'ended' OR a.lease_expires_at <= now())", ""),
+        ], ..Without::default()
+    }, "a lease ended before its time", scenarios::a_lease_is_kept;
+
+    // The revision of the pool.
+    begin_without_the_pool_s_revision: over(WHOLE, &[]), Without {
+        rewrites: &[("-- Begin:", REVISION, ANY_REVISION)], ..Without::default()
+    }, "a paused pool began", scenarios::a_paused_pool_is_asked;
+    begin_without_the_revision_of_a_plan: over(WHOLE, &[]), Without {
+        rewrites: &[("-- Begin:", REVISION, ANY_REVISION)], ..Without::default()
+    }, "a full account was redeemed into", plans::a_target_is_lowered_between_two_cards;
+    acquire_without_the_pool_s_revision: over(WHOLE, &[]), Without {
+        rewrites: &[("-- Apply:", REVISION, ANY_REVISION)], ..Without::default()
+    }, "a paused pool gave out a lease", swap::a_pool_is_paused_after_the_choice;
+    settle_without_the_revision_of_a_plan: over(WHOLE, &[]), Without {
+        rewrites: &[("-- Apply:", REVISION, ANY_REVISION)], ..Without::default()
+    }, "a full account is not COMPLETED", plans::a_target_is_lowered_before_the_outcome_is_recorded;
+
+    // The version and the change from which a change was decided.
+    a_change_decided_from_an_older_version: over(WHOLE, &[]), Without {
+        rewrites: &[
+            ("-- Apply:", "AND a.version = c.version", ""),
+            ("-- Apply:", "AND a.change_id = c.seen", ""),
+            ("-- Apply:", "AND a.version = k.version", ""),
+            ("-- Apply:", "AND a.change_id = k.seen", ""),
+            // The key of the events refuses it otherwise: the version is there already.
+            ("-- Apply:", "version = k.version + 1", "version = a.version + 1"),
+        ], ..Without::default()
+    }, "a person's change was overwritten", swap::a_person_changes_a_leased_account;
+    a_change_decided_before_the_database_was_restored: over(WHOLE, &[]), Without {
+        rewrites: &[
+            ("-- Apply:", "AND a.change_id = c.seen", ""),
+            ("-- Apply:", "AND a.change_id = k.seen", ""),
+        ], ..Without::default()
+    }, "a restored account was overwritten", swap::the_database_is_restored;
+    a_lost_reply_that_is_not_looked_for: over(WHOLE, &[]), Without {
+        guards_off: "lost_replies_are_found", ..Without::default()
+    }, "one call renewed a lease twice", swap::the_reply_to_a_renewal_is_lost;
+    a_request_whose_lease_is_not_found: over(WHOLE, &[]), Without {
+        guards_off: "lost_replies_are_found", rewrites: HELD, sql: NO_REQUEST_INDEX,
+        ..Without::default()
+    }, "a request has two leases", swap::the_reply_to_an_acquisition_is_lost;
+    a_request_whose_lease_is_not_found_at_the_next_try: over(WHOLE, &[]), Without {
+        rewrites: HELD, sql: NO_REQUEST_INDEX, ..Without::default()
+    }, "a request has two leases", swap::an_acquisition_fails_after_its_commit;
+    a_row_that_is_waited_for: over(WHOLE, &[NO_SWEEP]), Without {
+        rewrites: &[("-- Apply:", "FOR NO KEY UPDATE OF a SKIP LOCKED", "FOR NO KEY UPDATE OF a")],
+        ..Without::default()
+    }, "a row that a person holds held up another", swap::a_person_holds_an_account_s_row;
+
+    a_begin_that_waits_for_a_row: over(WHOLE, &[NO_SWEEP]), Without {
+        rewrites: &[("-- Begin:", "FOR NO KEY UPDATE OF a SKIP LOCKED", "FOR NO KEY UPDATE OF a")],
+        ..Without::default()
+    }, "a row that a person holds held up another", swap::a_person_holds_the_row_of_a_begin;
+    a_refusal_by_terms_that_are_remembered: over(WHOLE, &[]), Without {
+        guards_off: "refusals_are_fresh", ..Without::default()
+    }, "a pool that goes on was refused", swap::a_paused_pool_goes_on;
+    a_refusal_by_terms_that_another_server_remembers: over(WHOLE, &[]), Without {
+        guards_off: "refusals_are_fresh", ..Without::default()
+    }, "a pool that goes on was refused", swap::a_paused_pool_goes_on_at_another_server;
+
+    // What is written, and what the database keeps by itself.
+    settle_without_wiping_the_code: over(WHOLE, &[]), Without {
+        rewrites: &[("-- Apply:", "code_ciphertext = NULL,", "")],
+        sql: "ALTER TABLE redemptions DROP CONSTRAINT redemptions_code_is_wiped",
+        ..Without::default()
+    }, "the code of what is settled is wiped", scenarios::a_card_is_redeemed;
+    a_change_without_its_event: over(WHOLE, &[]), Without {
+        rewrites: &[("-- Apply:", "FROM done d\n)", "FROM done d WHERE false\n)")],
+        ..Without::default()
+    }, "an account is where its last event left it", scenarios::a_card_is_redeemed;
+    a_begin_without_its_event: over(WHOLE, &[]), Without {
+        rewrites: &[("-- Begin:", "FROM marked m\n)", "FROM marked m WHERE false\n)")],
+        ..Without::default()
+    }, "each event begins where the one before it ended", scenarios::a_card_is_redeemed;
+    a_pause_without_its_trigger: over(WHOLE, &[]), Without {
+        sql: "DROP TRIGGER pool_raise_revision ON pools", ..Without::default()
+    }, "a paused pool began", scenarios::a_paused_pool_is_asked;
+    a_lowered_target_without_its_trigger: over(WHOLE, &[]), Without {
+        sql: "DROP TRIGGER plan_raise_revision ON plans", ..Without::default()
+    }, "a full account was redeemed into", plans::a_target_is_lowered_between_two_cards;
+    a_person_s_change_without_its_trigger: over(WHOLE, &[]), Without {
+        sql: "DROP TRIGGER account_changed_by_hand ON accounts", ..Without::default()
+    }, "a person's change was overwritten", swap::a_person_changes_a_leased_account;
+    a_change_by_hand_without_its_trigger: over(WHOLE, &[]), Without {
+        sql: "DROP TRIGGER account_changed_by_hand ON accounts", ..Without::default()
+    }, "an account is where its last event left it", swap::a_person_changes_a_free_account;
     a_living_code_without_its_index: over(WHOLE, &[]), Without {
         sql: "DROP INDEX redemptions_living_code", ..Without::default()
     }, "a living code was begun twice", scenarios::a_code_is_used_twice;
@@ -202,11 +316,8 @@ controls! {
     events_without_their_key: over(WHOLE, &[]), Without {
         sql: "ALTER TABLE account_events DROP CONSTRAINT account_events_pkey", ..Without::default()
     }, "there is one account of each id", scenarios::an_account_is_created_twice;
-    an_account_without_its_event_trigger: over(WHOLE, &[]), Without {
-        sql: "DROP TRIGGER account_note_event ON accounts", ..Without::default()
-    }, "an account is where its last event left it", scenarios::a_card_is_redeemed;
 
-    // In Rust.
+    // In Rust, beside the account's rules.
     a_lost_answer_taken_for_no_answer: over(LOOKS_UP, &[]), Without {
         guards_off: "lost_is_no_proof", ..Without::default()
     }, "a code was credited twice", scenarios::an_answer_is_lost;

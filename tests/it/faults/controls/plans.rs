@@ -4,10 +4,11 @@ use holdfast::rpc::pb;
 
 use super::{
     POOL, Stage,
-    scenarios::{begin, broken, unless},
+    scenarios::{begin, broken, stands_still, unless},
 };
 use crate::support::{
     checks::Broken,
+    plans::psql,
     world::{Clients, eur, lease, seconds},
 };
 
@@ -15,8 +16,12 @@ use crate::support::{
 const CARD: i64 = 1000;
 
 /// An account that two cards fill, with an hour between them if so, and a lease on it.
-async fn on_a_plan(stage: &mut Stage, pause: Option<f64>) -> (Clients, pb::LeaseRef) {
-    let mut clients = begin(stage, "").await;
+async fn on_a_plan(
+    stage: &mut Stage,
+    points: &'static str,
+    pause: Option<f64>,
+) -> (Clients, pb::LeaseRef) {
+    let mut clients = begin(stage, points).await;
     let plan = pb::Plan {
         pool_id: POOL.to_owned(),
         plan_id: "plan".to_owned(),
@@ -53,7 +58,7 @@ async fn redeem(
 }
 
 pub(super) async fn a_card_is_too_much_for_its_plan(stage: &mut Stage) -> Vec<Broken> {
-    let (mut clients, held) = on_a_plan(stage, None).await;
+    let (mut clients, held) = on_a_plan(stage, "", None).await;
     for name in ["first", "second"] {
         let code = stage.fleet.code(name);
         redeem(&mut clients, &held, name, &code).await.unwrap();
@@ -62,15 +67,53 @@ pub(super) async fn a_card_is_too_much_for_its_plan(stage: &mut Stage) -> Vec<Br
     unless(third.is_err(), "a full account was redeemed into")
 }
 
+/// One card fills the account from then on. The server is not told.
+async fn lower_the_target(stage: &Stage) {
+    let lower = format!("UPDATE plans SET target_minor = {CARD}");
+    psql(&mut stage.sql().await, &lower).await;
+}
+
+pub(super) async fn a_target_is_lowered_between_two_cards(stage: &mut Stage) -> Vec<Broken> {
+    let (mut clients, held) = on_a_plan(stage, "", None).await;
+    redeem(&mut clients, &held, "first", &stage.fleet.code("first")).await.unwrap();
+    lower_the_target(stage).await;
+    let second = redeem(&mut clients, &held, "second", &stage.fleet.code("second")).await;
+    unless(second.is_err(), "a full account was redeemed into")
+}
+
+pub(super) async fn a_target_is_lowered_before_the_outcome_is_recorded(
+    stage: &mut Stage,
+) -> Vec<Broken> {
+    let (mut clients, held) = on_a_plan(stage, "settle.before=stop", None).await;
+    let code = stage.fleet.code("first");
+    let (mut caller, lease) = (clients.clone(), held.clone());
+    let call = tokio::spawn(async move { redeem(&mut caller, &lease, "first", &code).await });
+    stands_still(stage).await;
+    lower_the_target(stage).await;
+    stage.fleet.servers[0].go_on();
+    call.await.unwrap().unwrap();
+    let account = clients.release(&held).await.unwrap();
+    let is_completed = account.status() == pb::AccountStatus::Completed;
+    unless(is_completed, "a full account is not COMPLETED")
+}
+
 pub(super) async fn a_card_follows_at_once(stage: &mut Stage) -> Vec<Broken> {
-    let (mut clients, held) = on_a_plan(stage, Some(3600.0)).await;
+    let (mut clients, held) = on_a_plan(stage, "", Some(3600.0)).await;
     redeem(&mut clients, &held, "first", &stage.fleet.code("first")).await.unwrap();
     let second = redeem(&mut clients, &held, "second", &stage.fleet.code("second")).await;
     unless(second.is_err(), "an account that rests was redeemed into")
 }
 
+pub(super) async fn an_account_that_rests_is_asked_for(stage: &mut Stage) -> Vec<Broken> {
+    let (mut clients, held) = on_a_plan(stage, "", Some(3600.0)).await;
+    redeem(&mut clients, &held, "first", &stage.fleet.code("first")).await.unwrap();
+    clients.release(&held).await.unwrap();
+    let acquired = clients.acquire(|r| r.selector = Some(of_account(None))).await;
+    unless(acquired.is_err(), "an account that rests was leased")
+}
+
 pub(super) async fn a_paused_account_is_redeemed_into(stage: &mut Stage) -> Vec<Broken> {
-    let (mut clients, held) = on_a_plan(stage, None).await;
+    let (mut clients, held) = on_a_plan(stage, "", None).await;
     let account = pb::Account {
         pool_id: POOL.to_owned(),
         account_id: "p".to_owned(),
@@ -86,7 +129,7 @@ pub(super) async fn a_paused_account_is_redeemed_into(stage: &mut Stage) -> Vec<
 pub(super) async fn an_account_is_asked_for_a_card_that_it_does_not_take(
     stage: &mut Stage,
 ) -> Vec<Broken> {
-    let (mut clients, held) = on_a_plan(stage, None).await;
+    let (mut clients, held) = on_a_plan(stage, "", None).await;
     clients.release(&held).await.unwrap();
     let acquired = clients.acquire(|r| r.selector = Some(of_account(Some(CARD / 2)))).await;
     match acquired {

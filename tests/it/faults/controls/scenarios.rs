@@ -20,7 +20,7 @@ use crate::support::{
     world::{Clients, INVALID_ACCOUNT, lease, reason, seconds},
 };
 
-const LIMIT: Duration = Duration::from_secs(30);
+pub(super) const LIMIT: Duration = Duration::from_secs(30);
 
 pub(super) fn broken(what: &str) -> Vec<Broken> {
     vec![what.to_owned()]
@@ -66,11 +66,11 @@ pub(super) async fn an_account_cannot_be_written(stage: &mut Stage) -> Vec<Broke
     unless(acquired.is_ok(), "an account beside a bad one was not leased")
 }
 
-async fn acquire(clients: &mut Clients, for_seconds: f64) -> pb::LeaseRef {
+pub(super) async fn acquire(clients: &mut Clients, for_seconds: f64) -> pb::LeaseRef {
     lease(&clients.acquire(|r| r.lease_duration = seconds(for_seconds)).await.unwrap())
 }
 
-async fn redeem(
+pub(super) async fn redeem(
     clients: &mut Clients,
     lease: &pb::LeaseRef,
     request_id: &str,
@@ -116,14 +116,26 @@ pub(super) async fn a_stale_holder_renews(stage: &mut Stage) -> Vec<Broken> {
     unless(before == after, "a stale holder renewed the lease of another")
 }
 
-pub(super) async fn a_holder_redeems_too_late(stage: &mut Stage) -> Vec<Broken> {
-    let mut clients = begin(stage, "").await;
-    let held = acquire(&mut clients, 1.0).await;
+async fn the_lease_runs_out(clients: &mut Clients) {
     eventually(LIMIT, "the lease runs out", async || {
         let lease = clients.account("a").await.lease?;
         lease.remaining.is_none_or(|left| left == prost_types::Duration::default()).then_some(())
     })
     .await;
+}
+
+pub(super) async fn a_holder_renews_too_late(stage: &mut Stage) -> Vec<Broken> {
+    let mut clients = begin(stage, "").await;
+    let held = acquire(&mut clients, 1.0).await;
+    the_lease_runs_out(&mut clients).await;
+    let renewed = clients.renew(&held, Duration::from_secs(60)).await;
+    unless(renewed.is_err(), "a lease was renewed after its time")
+}
+
+pub(super) async fn a_holder_redeems_too_late(stage: &mut Stage) -> Vec<Broken> {
+    let mut clients = begin(stage, "").await;
+    let held = acquire(&mut clients, 1.0).await;
+    the_lease_runs_out(&mut clients).await;
     let _ = redeem(&mut clients, &held, "late", &stage.fleet.code("LATE")).await;
     Vec::new()
 }
@@ -170,6 +182,12 @@ pub(super) async fn a_redemption_outlasts_its_lease(stage: &mut Stage) -> Vec<Br
     .await;
     let account = clients.account("a").await;
     let is_locked = account.status() == pb::AccountStatus::Locking;
+    if !is_locked {
+        // Otherwise it could not be settled.
+        let lock = "UPDATE accounts SET status = 'LOCKING', lease_request_id = 'again'
+                    WHERE open_redemption_id IS NOT NULL";
+        psql(&mut stage.sql().await, lock).await;
+    }
     unless(is_locked, "an account with an open redemption is free")
 }
 
@@ -191,12 +209,16 @@ pub(super) async fn an_inactive_account_is_asked_for(stage: &mut Stage) -> Vec<B
     unless(acquired.is_err(), "an account that is set aside was leased")
 }
 
-/// The server stands still with the answer in its hands; another looks it up; the first goes on.
+/// The server stands still with the answer in its hands; another looks it up; the first goes on. The lease goes on,
+/// too: a settlement needs one.
 pub(super) async fn an_answer_comes_after_it_was_looked_up(stage: &mut Stage) -> Vec<Broken> {
     let mut first = begin(stage, "settle.before=stop").await;
     let held = acquire(&mut first, 60.0).await;
     let code = stage.fleet.code("TWICE");
-    let first_call = tokio::spawn(async move { redeem(&mut first, &held, "twice", &code).await });
+    let call = async move {
+        first.redeem(&held, &code, |request| request.request_id = "twice".to_owned()).await
+    };
+    let first_call = tokio::spawn(call);
     stands_still(stage).await;
     another_settles(stage, "twice").await;
     stage.fleet.servers[0].go_on();
@@ -205,7 +227,7 @@ pub(super) async fn an_answer_comes_after_it_was_looked_up(stage: &mut Stage) ->
     Vec::new()
 }
 
-async fn stands_still(stage: &mut Stage) {
+pub(super) async fn stands_still(stage: &mut Stage) {
     eventually(LIMIT, "the server stands still", async || {
         stage.fleet.first_is_gone().then_some(())
     })
@@ -355,11 +377,7 @@ pub(super) async fn a_request_for_a_lease_is_repeated_too_late(stage: &mut Stage
         request.wait_timeout = seconds(5.0);
     };
     clients.acquire(ask).await.unwrap();
-    eventually(LIMIT, "the lease runs out", async || {
-        let lease = clients.account("a").await.lease?;
-        lease.remaining.is_none_or(|left| left == prost_types::Duration::default()).then_some(())
-    })
-    .await;
+    the_lease_runs_out(&mut clients).await;
     let again = clients.acquire(ask).await.unwrap().lease.unwrap();
     let left = again.remaining.unwrap_or_default();
     unless(left.seconds > 0 || left.nanos > 0, "a lease was handed out after its time")

@@ -5,11 +5,15 @@
 //!
 //! As they are, the rules hold everywhere. Each rule that is taken out is missed: so the model would
 //! see it if the protocol went without it.
+//!
+//! Here a decision and its statement are one step, although servers decide from what they remember. The
+//! compare-and-swap allows that: [`swap`] is a model of it.
 
 mod properties;
 mod protocol;
 mod rules;
 mod step;
+mod swap;
 mod world;
 
 use std::collections::BTreeSet;

@@ -128,7 +128,7 @@ impl Protocol {
         let key = self.key(world, server).unwrap();
         let lease = world.redeemers[server].lease;
         match (step, lease) {
-            // `acquire.sql`.
+            // `account::acquire`.
             (Step::Acquire(_, account), _) => {
                 let row = &mut world.accounts[account];
                 row.locked = true;
@@ -178,7 +178,7 @@ impl Protocol {
         }
     }
 
-    /// `begin.sql`.
+    /// `account::begin`, and the indexes of redemptions.
     fn begin(&self, world: &mut World, key: Key, lease: Lease) -> bool {
         let code = self.code(key);
         let code_in_use = (0..KEYS).any(|other| {
@@ -214,7 +214,7 @@ impl Protocol {
         }
     }
 
-    /// `settle.sql`.
+    /// `account::settled`.
     fn settle(&self, world: &mut World, key: Key, outcome: Outcome) {
         let Some(redemption) = &mut world.redemptions[key] else { return };
         let account = &mut world.accounts[redemption.account];
@@ -243,7 +243,7 @@ impl Protocol {
         }
     }
 
-    /// `release.sql`.
+    /// `account::release`.
     fn release(&self, world: &mut World, lease: Lease) {
         let row = &mut world.accounts[lease.account];
         if row.locked && (row.token == lease.token || !self.rules.release_is_fenced) {
@@ -361,7 +361,7 @@ impl Model for Protocol {
             Step::Refuse(key) => world.ledger[key] = Entry::Refused,
             Step::Lose(key) => world.wire[key] = None,
             Step::RunOut(account) => self.run_out(&mut world, account),
-            // `expire.sql`.
+            // `account::expire`.
             Step::Expire(account) => {
                 world.accounts[account].locked = false;
                 world.accounts[account].run_out = false;

@@ -3,13 +3,13 @@
 /// The rules that the protocol rests on. Each can be taken out.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rules {
-    /// `begin.sql`: `a.fencing_token = w.token`.
+    /// `domain/account.rs`: a begin names the lease's token.
     pub(super) begin_is_fenced: bool,
-    /// `release.sql`: `a.fencing_token = w.token`.
+    /// `domain/account.rs`: a release names the lease's token.
     pub(super) release_is_fenced: bool,
     /// `redeem.rs`: recorded before it is sent.
     pub(super) begin_before_send: bool,
-    /// `expire.sql`: `a.open_redemption_id IS NULL`.
+    /// `domain/account.rs`: a lease does not run out while a redemption is open. `list_due_leases.sql`, the same.
     pub(super) open_keeps_the_lock: bool,
     /// `redemptions_living_code`.
     pub(super) one_living_redemption_a_code: bool,
@@ -21,9 +21,9 @@ pub(super) struct Rules {
     pub(super) reconcilers_climb: bool,
     /// `reconcile.rs`: sent again under the same key.
     pub(super) same_key_again: bool,
-    /// `settle.sql`: `NOT o.inferred OR r.state = 'SUBMITTED'`.
+    /// `store/outcome.rs`: what is inferred names the state SUBMITTED. `apply.sql`: `r.state = k.known_state`.
     pub(super) inference_ends_with_a_takeover: bool,
-    /// `settle.sql`: `a.open_redemption_id = r.redemption_id`, and the open states.
+    /// `domain/account.rs`: it is the account's open redemption. `apply.sql`: `r.finished_at IS NULL`.
     pub(super) settled_once: bool,
     /// The provider's contract: a cancelled key stays cancelled.
     pub(super) tombstones: bool,

@@ -1,0 +1,7 @@
+-- Waits until nobody holds a redemption, and answers with its state. Changes nothing.
+-- $1 pool_id, $2 redemption_id.
+SELECT r.state AS "state!"
+FROM redemptions r
+WHERE r.pool_id = $1 AND r.redemption_id = $2
+ORDER BY r.redemption_id
+FOR NO KEY UPDATE OF r
