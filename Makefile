@@ -4,7 +4,7 @@
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test soak bench bench-peers test-clients lint format sqlx-prepare sqlx-check
+.PHONY: help setup demo test soak bench bench-peers test-clients lint format sqlx-prepare sqlx-check schema-prepare schema-check
 
 help: ## Lists the commands.
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 22
@@ -34,12 +34,13 @@ bench-peers: setup ## Installs what `make bench` also compares with: etcd, graph
 test-clients: setup ## Checks with clients in Python, buf and grpcurl; with ADDRESS=host:port, a server that runs.
 	@scripts/clients.sh $(ADDRESS) $(ARGS)
 
-lint: setup ## Checks format, lints, the contract and .sqlx.
+lint: setup ## Checks format, lints, the contract, .sqlx and schema.sql.
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	scripts/buf.sh lint
 	scripts/buf.sh format -d --exit-code
 	scripts/sqlx.sh check
+	scripts/schema.sh check
 
 format: setup ## Formats the Rust and the contract.
 	cargo fmt --all
@@ -50,3 +51,9 @@ sqlx-prepare: setup ## Writes .sqlx anew, after a change of statements or migrat
 
 sqlx-check: setup ## Checks that .sqlx fits the statements and migrations.
 	@scripts/sqlx.sh check
+
+schema-prepare: setup ## Writes schema.sql anew, after a change of migrations.
+	@scripts/schema.sh prepare
+
+schema-check: setup ## Checks that schema.sql shows what the migrations make.
+	@scripts/schema.sh check

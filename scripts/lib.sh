@@ -120,3 +120,65 @@ pip_install() {
         --target "$target.new" "$@" || return
     mv "$target.new" "$target"
 }
+
+# Starts a Postgres for the script alone, which is stopped and removed when the script ends. Sets dir (its directory,
+# which is also the host of its socket; $1 is the beginning of its name), bin (its programs) and psql.
+start_postgres() {
+    bin=$(find_postgres) || fail "no Postgres $OLDEST_POSTGRES or later was found; run: make setup"
+    have "$bin/psql" && psql=$bin/psql || psql=psql
+    have "$psql" || fail "psql is missing: install Postgres's client programs"
+
+    # Short, because the path of a socket may be 107 bytes at most.
+    dir=$(mktemp -d "/tmp/$1-XXXXXX")
+    trap stop_postgres EXIT
+    trap 'exit 130' INT
+    trap 'exit 143' TERM
+
+    # Postgres does not run as root.
+    user=
+    if [ "$(id -u)" -eq 0 ]; then
+        id postgres >/dev/null 2>&1 && user=postgres || user=nobody
+        chown "$user" "$dir"
+    fi
+    init_and_start >"$dir/start.log" 2>&1 || {
+        cat "$dir/start.log" "$dir/data/log" >&2 || true
+        fail "Postgres did not start"
+    }
+}
+
+init_and_start() {
+    run_as_user "$bin/initdb" -A trust -U holdfast -E UTF8 --locale=C -N --no-instructions \
+        -D "$dir/data" &&
+        run_as_user "$bin/pg_ctl" start -w -D "$dir/data" -l "$dir/data/log" \
+            -o "-F -k $dir -c listen_addresses= -c port=5432 -c shared_buffers=16MB"
+}
+
+stop_postgres() {
+    run_as_user "$bin/pg_ctl" stop -D "$dir/data" -m immediate >/dev/null 2>&1 || true
+    rm -rf "$dir"
+}
+
+run_as_user() {
+    if [ -n "$user" ]; then
+        # shellcheck disable=SC2016
+        (cd / && su -s /bin/sh "$user" -c 'exec "$0" "$@"' -- "$@")
+    else
+        "$@"
+    fi
+}
+
+# Runs psql in the database $1 of that Postgres, with the other arguments. The first error ends it.
+run_psql() {
+    database=$1
+    shift
+    "$psql" --no-psqlrc --quiet --set ON_ERROR_STOP=1 \
+        --host "$dir" --username holdfast --dbname "$database" "$@" >/dev/null
+}
+
+# Applies the migrations to the database $1.
+apply_migrations() {
+    for migration in migrations/*.sql; do
+        [ -e "$migration" ] || fail "there are no migrations"
+        run_psql "$1" --single-transaction --file "$migration" || fail "$migration cannot be applied"
+    done
+}

@@ -16,54 +16,10 @@ prepare | check) ;;
 *) fail "usage: scripts/sqlx.sh prepare|check" ;;
 esac
 
-bin=$(find_postgres) || fail "no Postgres $OLDEST_POSTGRES or later was found; run: make setup"
-have "$bin/psql" && psql=$bin/psql || psql=psql
-have "$psql" || fail "psql is missing: install Postgres's client programs"
-
-# Short, because the path of a socket may be 107 bytes at most.
-dir=$(mktemp -d /tmp/hf-sqlx-XXXXXX)
-
-# Postgres does not run as root.
-user=
-if [ "$(id -u)" -eq 0 ]; then
-    id postgres >/dev/null 2>&1 && user=postgres || user=nobody
-    chown "$user" "$dir"
-fi
-run_as_user() {
-    if [ -n "$user" ]; then
-        # shellcheck disable=SC2016
-        (cd / && su -s /bin/sh "$user" -c 'exec "$0" "$@"' -- "$@")
-    else
-        "$@"
-    fi
-}
-
-stop() {
-    run_as_user "$bin/pg_ctl" stop -D "$dir/data" -m immediate >/dev/null 2>&1 || true
-    rm -rf "$dir"
-}
-trap stop EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM
-
-start() {
-    run_as_user "$bin/initdb" -A trust -U holdfast -E UTF8 --locale=C -N --no-instructions \
-        -D "$dir/data" &&
-        run_as_user "$bin/pg_ctl" start -w -D "$dir/data" -l "$dir/data/log" \
-            -o "-F -k $dir -c listen_addresses= -c port=5432 -c shared_buffers=16MB"
-}
-start >"$dir/start.log" 2>&1 || {
-    cat "$dir/start.log" "$dir/data/log" >&2 || true
-    fail "Postgres did not start"
-}
+start_postgres hf-sqlx
 
 url="postgres://holdfast@$(echo "$dir" | sed 's|/|%2F|g')/postgres"
-for migration in migrations/*.sql; do
-    [ -e "$migration" ] || fail "there are no migrations"
-    "$psql" --no-psqlrc --quiet --single-transaction --set ON_ERROR_STOP=1 \
-        --host "$dir" --username holdfast --dbname postgres --file "$migration" >/dev/null ||
-        fail "$migration cannot be applied"
-done
+apply_migrations postgres
 
 # With a database and this directory set, sqlx's macros write down what they learn of each
 # statement. They run when the library is compiled, so it must look changed.

@@ -112,21 +112,23 @@ fn failed(error: MigrateError) -> StoreError {
 fn missing(applied: &[AppliedMigration]) -> Result<Vec<&'static Migration>, StoreError> {
     let ours = |version: i64| MIGRATOR.iter().find(|it| it.version == version);
     let last = MIGRATOR.iter().map(|it| it.version).max().unwrap_or_default();
-    let newest = applied.iter().map(|it| it.version).max().unwrap_or_default();
-    if newest > last {
-        return Err(StoreError::Schema(format!(
-            "the database was brought up to date by a newer version of Holdfast: it has migration {newest}, and this \
-             program knows them up to {last}. Run that version or a later one"
-        )));
-    }
-    let differs =
-        |it: &&AppliedMigration| ours(it.version).is_none_or(|ours| ours.checksum != it.checksum);
+    // A newer version has all migrations of this one. So this is checked first.
+    let differs = |it: &&AppliedMigration| {
+        it.version <= last && ours(it.version).is_none_or(|ours| ours.checksum != it.checksum)
+    };
     let others: Vec<_> = applied.iter().filter(differs).map(|it| it.version.to_string()).collect();
     if !others.is_empty() {
         return Err(StoreError::Schema(format!(
             "the database has other migrations than this program: {} differ. It was made by another build of \
              Holdfast; run that one, or use another database or schema",
             others.join(", ")
+        )));
+    }
+    let newest = applied.iter().map(|it| it.version).max().unwrap_or_default();
+    if newest > last {
+        return Err(StoreError::Schema(format!(
+            "the database was brought up to date by a newer version of Holdfast: it has migration {newest}, and this \
+             program knows them up to {last}. Run that version or a later one"
         )));
     }
     let is_missing = |it: &&Migration| applied.iter().all(|applied| applied.version != it.version);
@@ -196,12 +198,13 @@ mod tests {
     #[test]
     fn a_newer_database_and_one_of_another_build_are_refused_in_different_words() {
         let mut applied = all_applied();
-        applied[2].checksum = vec![0; 48].into();
-        let error = missing(&applied).unwrap_err().to_string();
-        assert!(error.contains("3 differ"), "{error}");
         applied.push(AppliedMigration { version: 999_999, checksum: vec![0; 48].into() });
         let error = missing(&applied).unwrap_err().to_string();
         assert!(error.contains("newer version") && error.contains("999999"), "{error}");
+        // A build from before the migrations were rewritten has more of them, and others.
+        applied[2].checksum = vec![0; 48].into();
+        let error = missing(&applied).unwrap_err().to_string();
+        assert!(error.contains(": 3 differ") && error.contains("another build"), "{error}");
     }
 
     #[test]

@@ -5,5 +5,6 @@ mod failover;
 mod outages;
 mod replies;
 mod rights;
+mod schema_file;
 mod schemas;
 mod versions;

@@ -1,0 +1,494 @@
+-- The schema as the migrations leave it, in the schema public. Written by: scripts/schema.sh prepare
+-- migrations/ says why each thing is there. A test applies both, and compares.
+
+
+-- Types
+
+CREATE TYPE account_change AS (
+    account_id text,
+    version bigint,
+    seen uuid,
+    seen_token bigint,
+    change_id uuid,
+    guard text,
+    actor text,
+    reason text,
+    status text,
+    resume_status text,
+    fencing_token bigint,
+    holder text,
+    lease_request_id text,
+    lease_for interval,
+    bound_by_lease boolean,
+    release_requested boolean,
+    lease_end text,
+    login_status text,
+    plan_id text,
+    country_code text,
+    labels jsonb,
+    paused boolean,
+    draining boolean,
+    credit_minor bigint,
+    plan_day integer,
+    day_credited_minor bigint,
+    reserved_minor bigint,
+    day_due_at timestamptz,
+    day_due_in interval,
+    cooldown_until timestamptz,
+    cooldown_for interval,
+    hold_until timestamptz,
+    hold_for interval,
+    hold_cause text,
+    hold_count integer,
+    goes_idle boolean,
+    open_redemption_id uuid,
+    redemption_id uuid,
+    known_state text,
+    state text,
+    amount_minor bigint,
+    amount_currency text,
+    provider_ref text,
+    failure_reason text,
+    failure_message text,
+    code_spent boolean,
+    attempts integer,
+    last_answer text,
+    resolved_by text,
+    resolution_reason text,
+    resolution_evidence text
+);
+
+
+-- Functions
+
+CREATE FUNCTION account_changed_by_hand() RETURNS trigger
+    LANGUAGE plpgsql
+    AS $$
+        BEGIN
+            -- A plan begins on its first day.
+            IF NEW.plan_id IS NULL OR TG_OP = 'UPDATE' AND NEW.plan_id IS DISTINCT FROM OLD.plan_id THEN
+                NEW.plan_day := 1;
+                NEW.day_credited_minor := 0;
+                NEW.day_due_at := NULL;
+            END IF;
+            -- What belongs to a lease ends with it.
+            IF NEW.status <> 'LOCKING' THEN
+                NEW.lease_request_id := NULL;
+                NEW.reserved_minor := NULL;
+            END IF;
+            NEW.parked := NEW.status IN ('WAITING', 'PROCESSING')
+                AND COALESCE(GREATEST(NEW.day_due_at, NEW.cooldown_until, NEW.hold_until) > now(), false);
+            NEW.version := CASE WHEN TG_OP = 'UPDATE' THEN OLD.version ELSE 0 END + 1;
+            NEW.change_id := gen_random_uuid();
+            NEW.updated_at := now();
+            INSERT INTO public.account_events (
+                pool_id, account_id, version, change_id, happened_at, actor, reason, from_status, to_status,
+                fencing_token, redemption_id, balance_minor, lease_expires_at
+            ) VALUES (
+                NEW.pool_id, NEW.account_id, NEW.version, NEW.change_id, now(),
+                'database user ' || session_user,
+                CASE TG_OP WHEN 'INSERT' THEN 'created' ELSE 'changed' END,
+                CASE WHEN TG_OP = 'UPDATE' THEN OLD.status END, NEW.status, NEW.fencing_token,
+                COALESCE(NEW.open_redemption_id, CASE WHEN TG_OP = 'UPDATE' THEN OLD.open_redemption_id END),
+                NEW.balance_minor,
+                CASE WHEN NEW.status = 'LOCKING' THEN NEW.lease_expires_at END
+            ) ON CONFLICT DO NOTHING;
+            IF NOT FOUND THEN
+                RAISE unique_violation USING
+                    CONSTRAINT = 'account_events_pkey',
+                    MESSAGE = format(CASE TG_OP
+                        WHEN 'INSERT' THEN 'account %s of pool %s is or was there already'
+                        ELSE 'account %s of pool %s has event %s already'
+                    END, NEW.account_id, NEW.pool_id, NEW.version);
+            END IF;
+            RETURN NEW;
+        END
+        $$;
+
+CREATE FUNCTION account_keep_id() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    AS $$
+BEGIN
+    RAISE EXCEPTION 'account % of pool % keeps its id', OLD.account_id, OLD.pool_id;
+END
+$$;
+
+CREATE FUNCTION account_keep_redemptions() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    AS $$
+BEGIN
+    IF EXISTS (
+        SELECT FROM redemptions r WHERE r.pool_id = OLD.pool_id AND r.account_id = OLD.account_id
+    ) THEN
+        RAISE foreign_key_violation USING
+            MESSAGE = format('account %s of pool %s has redemptions', OLD.account_id, OLD.pool_id);
+    END IF;
+    RETURN OLD;
+END
+$$;
+
+CREATE FUNCTION account_refuse_version() RETURNS trigger
+    LANGUAGE plpgsql
+    AS $$
+        BEGIN
+            RAISE EXCEPTION 'account % of pool % has version %, and version % does not follow it',
+                OLD.account_id, OLD.pool_id, OLD.version, NEW.version;
+        END
+        $$;
+
+CREATE FUNCTION plan_fills(amount bigint, smallest bigint, largest bigint, step bigint, least_steps bigint[]) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN ((amount = 0) OR ((amount >= smallest) AND CASE WHEN (step IS NOT NULL) THEN (((amount % step) = 0) AND ((least_steps)[(1 + ((amount / step) % (cardinality(least_steps))::bigint))] <= (amount / step))) WHEN (largest IS NULL) THEN true ELSE (((((amount + largest) - 1) / largest) * smallest) <= amount) END));
+
+CREATE FUNCTION plan_room(balance bigint, day integer, day_credited bigint, target bigint, day_amounts bigint[], day_tolerance bigint) RETURNS bigint
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN CASE WHEN (day < cardinality(day_amounts)) THEN LEAST((target - balance), (((day_amounts)[day] + day_tolerance) - day_credited)) ELSE (target - balance) END;
+
+CREATE FUNCTION plan_wants(balance bigint, day integer, day_credited bigint, target bigint, day_amounts bigint[], day_tolerance bigint, smallest bigint, largest bigint, step bigint, fixed bigint[], least_steps bigint[]) RETURNS boolean
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    AS $$
+        DECLARE
+            remaining CONSTANT bigint := target - balance;
+            room CONSTANT bigint :=
+                public.plan_room(balance, day, day_credited, target, day_amounts, day_tolerance);
+            most bigint;
+        BEGIN
+            IF room < smallest THEN
+                RETURN false;
+            ELSIF fixed IS NOT NULL THEN
+                RETURN EXISTS (
+                    SELECT FROM unnest(fixed) AS f (amount)
+                    WHERE f.amount <= room
+                      AND public.plan_fills(remaining - f.amount, smallest, largest, step, least_steps)
+                );
+            ELSIF step IS NOT NULL THEN
+                RETURN remaining % step = 0;
+            END IF;
+            most := LEAST(room, COALESCE(largest, room));
+            IF remaining <= most THEN
+                RETURN true;
+            END IF;
+            -- After one card of at most `most`, some number of cards must still reach the rest.
+            RETURN (CASE
+                WHEN largest IS NULL THEN 2
+                ELSE 1 + (remaining - most + largest - 1) / largest
+            END) * smallest <= remaining;
+        END
+        $$;
+
+CREATE FUNCTION plan_misfit(amount bigint, balance bigint, day integer, day_credited bigint, target bigint, day_amounts bigint[], day_tolerance bigint, smallest bigint, largest bigint, step bigint, fixed bigint[], least_steps bigint[]) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN CASE WHEN (balance >= target) THEN 'too_full'::text WHEN (amount IS NULL) THEN CASE WHEN (NOT plan_wants(balance, day, day_credited, target, day_amounts, day_tolerance, smallest, largest, step, fixed, least_steps)) THEN 'remainder'::text ELSE NULL::text END WHEN (amount > (target - balance)) THEN 'too_full'::text WHEN ((amount < smallest) OR (amount > largest) OR ((amount % step) <> 0) OR (NOT (amount = ANY (fixed)))) THEN 'denomination'::text WHEN (NOT plan_fills(((target - balance) - amount), smallest, largest, step, least_steps)) THEN 'remainder'::text WHEN (amount > plan_room(balance, day, day_credited, target, day_amounts, day_tolerance)) THEN 'day_full'::text ELSE NULL::text END;
+
+CREATE FUNCTION plan_raise_revision() RETURNS trigger
+    LANGUAGE plpgsql
+    AS $$
+        DECLARE
+            of_pool CONSTANT text := CASE WHEN TG_OP = 'DELETE' THEN OLD.pool_id ELSE NEW.pool_id END;
+        BEGIN
+            -- The trigger of the pool counts.
+            UPDATE public.pools SET revision = revision WHERE pool_id = of_pool;
+            RETURN NULL;
+        END
+        $$;
+
+CREATE FUNCTION pool_raise_revision() RETURNS trigger
+    LANGUAGE plpgsql
+    AS $$
+        BEGIN
+            -- Never one that was told before, also where a failover lost the commits that told it.
+            NEW.revision := GREATEST(
+                OLD.revision + 1, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint
+            );
+            RETURN NEW;
+        END
+        $$;
+
+CREATE FUNCTION refuse_change() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    AS $$
+BEGIN
+    RAISE EXCEPTION '% is append-only', TG_TABLE_NAME;
+END
+$$;
+
+
+-- Table installation
+
+CREATE TABLE installation (
+    singleton boolean DEFAULT true NOT NULL,
+    key_check bytea NOT NULL,
+    created_at timestamptz DEFAULT now() NOT NULL,
+    CONSTRAINT installation_singleton_check CHECK (singleton)
+);
+
+ALTER TABLE installation
+    ADD CONSTRAINT installation_pkey PRIMARY KEY (singleton);
+
+
+-- Table pools
+
+CREATE TABLE pools (
+    pool_id text NOT NULL COLLATE "C",
+    currency_code text NOT NULL COLLATE "C",
+    default_lease interval NOT NULL,
+    min_lease interval NOT NULL,
+    max_lease interval NOT NULL,
+    paused boolean DEFAULT false NOT NULL,
+    amount_mismatch text NOT NULL COLLATE "C",
+    draining boolean DEFAULT false NOT NULL,
+    holder_share_percent integer DEFAULT 50 NOT NULL,
+    hold_login_invalid interval DEFAULT '01:00:00'::interval NOT NULL,
+    hold_limit_reached interval DEFAULT '01:00:00'::interval NOT NULL,
+    hold_throttled interval DEFAULT '00:01:00'::interval NOT NULL,
+    hold_longest interval DEFAULT '24:00:00'::interval NOT NULL,
+    revision bigint DEFAULT 1 NOT NULL,
+    created_at timestamptz DEFAULT now() NOT NULL,
+    updated_at timestamptz DEFAULT now() NOT NULL,
+    CONSTRAINT pools_amount_mismatch_check CHECK ((amount_mismatch = ANY (ARRAY['ACCEPT'::text, 'NEEDS_REVIEW'::text]))),
+    CONSTRAINT pools_currency_code_check CHECK ((currency_code ~ '^[A-Z]{3}$'::text)),
+    CONSTRAINT pools_holder_share_percent_check CHECK (((holder_share_percent >= 1) AND (holder_share_percent <= 100))),
+    CONSTRAINT pools_lease_bounds CHECK ((('00:00:01'::interval <= min_lease) AND (min_lease <= default_lease) AND (default_lease <= max_lease) AND (max_lease <= '24:00:00'::interval)))
+);
+
+ALTER TABLE pools
+    ADD CONSTRAINT pools_pkey PRIMARY KEY (pool_id);
+
+CREATE TRIGGER pool_raise_revision BEFORE UPDATE ON pools FOR EACH ROW EXECUTE FUNCTION pool_raise_revision();
+
+
+-- Table plans
+
+CREATE TABLE plans (
+    pool_id text NOT NULL COLLATE "C",
+    plan_id text NOT NULL COLLATE "C",
+    target_minor bigint NOT NULL,
+    day_amounts_minor bigint[] DEFAULT '{}'::bigint[] NOT NULL,
+    days_ever integer DEFAULT 1 NOT NULL,
+    day_tolerance_minor bigint DEFAULT 0 NOT NULL,
+    day_interval interval DEFAULT '24:00:00'::interval NOT NULL,
+    redemption_interval interval DEFAULT '00:00:00'::interval NOT NULL,
+    smallest_minor bigint DEFAULT 1 NOT NULL,
+    largest_minor bigint,
+    step_minor bigint,
+    fixed_minor bigint[],
+    least_steps bigint[],
+    created_at timestamptz DEFAULT now() NOT NULL,
+    updated_at timestamptz DEFAULT now() NOT NULL,
+    CONSTRAINT plans_check CHECK ((largest_minor >= smallest_minor)),
+    CONSTRAINT plans_day_tolerance_minor_check CHECK ((day_tolerance_minor >= 0)),
+    CONSTRAINT plans_days_ever_check CHECK ((days_ever >= 1)),
+    CONSTRAINT plans_fixed_amounts_have_a_step CHECK (((fixed_minor IS NULL) OR (step_minor IS NOT NULL))),
+    CONSTRAINT plans_fixed_minor_check CHECK ((cardinality(fixed_minor) > 0)),
+    CONSTRAINT plans_least_steps_check CHECK ((cardinality(least_steps) > 0)),
+    CONSTRAINT plans_smallest_minor_check CHECK ((smallest_minor > 0)),
+    CONSTRAINT plans_step_minor_check CHECK ((step_minor > 0)),
+    CONSTRAINT plans_steps_are_whole CHECK (((step_minor IS NULL) = (least_steps IS NULL))),
+    CONSTRAINT plans_target_minor_check CHECK ((target_minor > 0))
+);
+
+ALTER TABLE plans
+    ADD CONSTRAINT plans_pkey PRIMARY KEY (pool_id, plan_id);
+
+CREATE TRIGGER plan_raise_revision AFTER INSERT OR DELETE OR UPDATE ON plans FOR EACH ROW EXECUTE FUNCTION plan_raise_revision();
+
+ALTER TABLE plans
+    ADD CONSTRAINT plans_pool_id_fkey FOREIGN KEY (pool_id) REFERENCES pools(pool_id);
+
+
+-- Table accounts
+
+CREATE TABLE accounts (
+    pool_id text NOT NULL COLLATE "C",
+    account_id text NOT NULL COLLATE "C",
+    status text DEFAULT 'WAITING'::text NOT NULL COLLATE "C",
+    login_status text DEFAULT 'ACTIVE'::text NOT NULL COLLATE "C",
+    plan_id text COLLATE "C",
+    country_code text COLLATE "C",
+    balance_minor bigint DEFAULT 0 NOT NULL,
+    labels jsonb DEFAULT '{}'::jsonb NOT NULL,
+    fencing_token bigint DEFAULT 0 NOT NULL,
+    resume_status text COLLATE "C",
+    holder text COLLATE "C",
+    lease_request_id text COLLATE "C",
+    lease_acquired_at timestamptz,
+    lease_expires_at timestamptz,
+    bound_by_lease boolean DEFAULT false NOT NULL,
+    release_requested boolean DEFAULT false NOT NULL,
+    lease_end text COLLATE "C",
+    open_redemption_id uuid,
+    idle_since timestamptz DEFAULT now() NOT NULL,
+    version bigint DEFAULT 0 NOT NULL,
+    created_at timestamptz DEFAULT now() NOT NULL,
+    updated_at timestamptz DEFAULT now() NOT NULL,
+    plan_day integer DEFAULT 1 NOT NULL,
+    day_credited_minor bigint DEFAULT 0 NOT NULL,
+    reserved_minor bigint,
+    day_due_at timestamptz,
+    cooldown_until timestamptz,
+    hold_until timestamptz,
+    hold_cause text COLLATE "C",
+    hold_count integer DEFAULT 0 NOT NULL,
+    paused boolean DEFAULT false NOT NULL,
+    draining boolean DEFAULT false NOT NULL,
+    parked boolean DEFAULT false NOT NULL,
+    usable_at timestamptz GENERATED ALWAYS AS (GREATEST(day_due_at, cooldown_until, hold_until)) STORED,
+    plan_key text GENERATED ALWAYS AS (COALESCE(plan_id, ''::text)) STORED COLLATE "C",
+    fullness_minor bigint GENERATED ALWAYS AS (
+CASE
+    WHEN (plan_id IS NULL) THEN (0)::bigint
+    ELSE balance_minor
+END) STORED,
+    change_id uuid DEFAULT gen_random_uuid() NOT NULL,
+    CONSTRAINT accounts_balance_minor_check CHECK ((balance_minor >= 0)),
+    CONSTRAINT accounts_country_code_check CHECK ((country_code ~ '^[A-Z]{2}$'::text)),
+    CONSTRAINT accounts_day_credited_minor_check CHECK ((day_credited_minor >= 0)),
+    CONSTRAINT accounts_days_belong_to_a_plan CHECK (((plan_id IS NOT NULL) OR ((plan_day = 1) AND (day_credited_minor = 0) AND (day_due_at IS NULL)))),
+    CONSTRAINT accounts_hold_cause_check CHECK ((hold_cause = ANY (ARRAY['LOGIN_INVALID'::text, 'LIMIT_REACHED'::text, 'THROTTLED'::text]))),
+    CONSTRAINT accounts_hold_count_check CHECK ((hold_count >= 0)),
+    CONSTRAINT accounts_hold_has_a_cause CHECK (((hold_until IS NULL) = (hold_cause IS NULL))),
+    CONSTRAINT accounts_labels_check CHECK ((jsonb_typeof(labels) = 'object'::text)),
+    CONSTRAINT accounts_lease_end_check CHECK ((lease_end = ANY (ARRAY['released'::text, 'expired'::text]))),
+    CONSTRAINT accounts_lock_is_whole CHECK (((status <> 'LOCKING'::text) OR ((resume_status IS NOT NULL) AND (holder IS NOT NULL) AND (lease_request_id IS NOT NULL) AND (lease_acquired_at IS NOT NULL) AND (lease_expires_at IS NOT NULL)))),
+    CONSTRAINT accounts_login_status_check CHECK ((login_status = ANY (ARRAY['ACTIVE'::text, 'INACTIVE'::text, 'INVALID'::text]))),
+    CONSTRAINT accounts_open_redemption_stays_locked CHECK (((open_redemption_id IS NULL) OR (status = 'LOCKING'::text))),
+    CONSTRAINT accounts_plan_day_check CHECK ((plan_day >= 1)),
+    CONSTRAINT accounts_release_waits_for_a_redemption CHECK (((NOT release_requested) OR (open_redemption_id IS NOT NULL))),
+    CONSTRAINT accounts_reserve_under_a_lease CHECK (((reserved_minor IS NULL) OR (status = 'LOCKING'::text))),
+    CONSTRAINT accounts_reserved_minor_check CHECK ((reserved_minor > 0)),
+    CONSTRAINT accounts_resume_status_check CHECK ((resume_status = ANY (ARRAY['WAITING'::text, 'PROCESSING'::text, 'COMPLETED'::text]))),
+    CONSTRAINT accounts_status_check CHECK ((status = ANY (ARRAY['WAITING'::text, 'PROCESSING'::text, 'LOCKING'::text, 'COMPLETED'::text])))
+)
+WITH (fillfactor='70', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='5000', autovacuum_analyze_scale_factor='0.05', autovacuum_vacuum_cost_delay='0');
+ALTER TABLE accounts ALTER COLUMN pool_id SET (n_distinct=1);
+
+ALTER TABLE accounts
+    ADD CONSTRAINT accounts_pkey PRIMARY KEY (pool_id, account_id, fencing_token);
+
+CREATE INDEX accounts_by_plan ON accounts USING btree (pool_id, plan_id) WHERE (plan_id IS NOT NULL);
+
+CREATE INDEX accounts_free ON accounts USING btree (pool_id, plan_key, status, plan_day, ((- fullness_minor)), idle_since, account_id, day_credited_minor) WHERE ((status = ANY (ARRAY['PROCESSING'::text, 'WAITING'::text])) AND (login_status = 'ACTIVE'::text) AND (NOT paused) AND (NOT draining) AND (NOT parked));
+
+CREATE INDEX accounts_lease_end ON accounts USING btree (lease_expires_at, pool_id) WHERE (lease_request_id >= ''::text);
+
+CREATE UNIQUE INDEX accounts_lease_request ON accounts USING btree (pool_id, lease_request_id) WHERE (lease_request_id IS NOT NULL);
+
+CREATE INDEX accounts_parked ON accounts USING btree (pool_id, usable_at) WHERE parked;
+
+CREATE TRIGGER account_changed_by_hand BEFORE UPDATE OF pool_id, account_id, status, login_status, plan_id, country_code, balance_minor, labels, fencing_token, resume_status, holder, lease_request_id, lease_acquired_at, lease_expires_at, bound_by_lease, release_requested, lease_end, open_redemption_id, idle_since, created_at, updated_at, plan_day, day_credited_minor, reserved_minor, day_due_at, cooldown_until, hold_until, hold_cause, hold_count, paused, draining, change_id ON accounts FOR EACH ROW WHEN ((new.version = old.version)) EXECUTE FUNCTION account_changed_by_hand();
+
+CREATE TRIGGER account_created_by_hand BEFORE INSERT ON accounts FOR EACH ROW WHEN ((new.version = 0)) EXECUTE FUNCTION account_changed_by_hand();
+
+CREATE TRIGGER account_keep_id BEFORE UPDATE OF pool_id, account_id ON accounts FOR EACH ROW WHEN (((new.pool_id <> old.pool_id) OR (new.account_id <> old.account_id))) EXECUTE FUNCTION account_keep_id();
+
+CREATE TRIGGER account_keep_redemptions BEFORE DELETE ON accounts FOR EACH ROW EXECUTE FUNCTION account_keep_redemptions();
+
+CREATE TRIGGER account_refuse_version BEFORE UPDATE ON accounts FOR EACH ROW WHEN (((new.version <> old.version) AND (new.version <> (old.version + 1)))) EXECUTE FUNCTION account_refuse_version();
+
+ALTER TABLE accounts
+    ADD CONSTRAINT accounts_pool_id_fkey FOREIGN KEY (pool_id) REFERENCES pools(pool_id);
+
+ALTER TABLE accounts
+    ADD CONSTRAINT accounts_pool_id_plan_id_fkey FOREIGN KEY (pool_id, plan_id) REFERENCES plans(pool_id, plan_id);
+
+
+-- Table account_events
+
+CREATE TABLE account_events (
+    pool_id text NOT NULL COLLATE "C",
+    account_id text NOT NULL COLLATE "C",
+    version bigint NOT NULL,
+    happened_at timestamptz NOT NULL,
+    actor text NOT NULL,
+    reason text NOT NULL,
+    from_status text COLLATE "C",
+    to_status text NOT NULL COLLATE "C",
+    fencing_token bigint NOT NULL,
+    redemption_id uuid,
+    balance_minor bigint NOT NULL,
+    lease_expires_at timestamptz,
+    change_id uuid
+)
+WITH (autovacuum_vacuum_insert_scale_factor='0.05');
+
+ALTER TABLE account_events
+    ADD CONSTRAINT account_events_pkey PRIMARY KEY (pool_id, account_id, version);
+
+CREATE TRIGGER account_events_append_only BEFORE DELETE OR UPDATE ON account_events FOR EACH ROW EXECUTE FUNCTION refuse_change();
+
+
+-- Table redemptions
+
+CREATE TABLE redemptions (
+    pool_id text NOT NULL COLLATE "C",
+    redemption_id uuid NOT NULL,
+    account_id text NOT NULL COLLATE "C",
+    fencing_token bigint NOT NULL,
+    request_id text NOT NULL COLLATE "C",
+    holder text NOT NULL COLLATE "C",
+    state text NOT NULL COLLATE "C",
+    release_on_completion boolean NOT NULL,
+    plan_id text COLLATE "C",
+    plan_day integer,
+    code_fingerprint bytea NOT NULL,
+    code_ciphertext bytea,
+    code_last4 text NOT NULL,
+    expected_minor bigint,
+    expected_learned boolean DEFAULT false NOT NULL,
+    not_after timestamptz NOT NULL,
+    server_id uuid,
+    amount_minor bigint,
+    amount_currency text COLLATE "C",
+    provider_ref text,
+    failure_reason text COLLATE "C",
+    failure_message text,
+    code_spent boolean,
+    resolved_by text,
+    resolution_reason text,
+    resolution_evidence text,
+    attempts integer DEFAULT 0 NOT NULL,
+    last_answer text,
+    next_check_at timestamptz,
+    checks integer DEFAULT 0 NOT NULL,
+    not_found_checks integer DEFAULT 0 NOT NULL,
+    early_check_at timestamptz,
+    created_at timestamptz DEFAULT now() NOT NULL,
+    updated_at timestamptz DEFAULT now() NOT NULL,
+    finished_at timestamptz,
+    CONSTRAINT redemptions_amount_minor_check CHECK ((amount_minor >= 0)),
+    CONSTRAINT redemptions_code_is_wiped CHECK ((((state = ANY (ARRAY['SUCCEEDED'::text, 'FAILED'::text])) = (finished_at IS NOT NULL)) AND ((finished_at IS NULL) = (code_ciphertext IS NOT NULL)))),
+    CONSTRAINT redemptions_expected_minor_check CHECK ((expected_minor > 0)),
+    CONSTRAINT redemptions_state_check CHECK ((state = ANY (ARRAY['SUBMITTED'::text, 'IN_DOUBT'::text, 'NEEDS_REVIEW'::text, 'SUCCEEDED'::text, 'FAILED'::text]))),
+    CONSTRAINT redemptions_success_has_an_amount CHECK (((state <> 'SUCCEEDED'::text) OR ((amount_minor IS NOT NULL) AND (amount_currency IS NOT NULL))))
+)
+WITH (fillfactor='85', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='10000', autovacuum_vacuum_insert_scale_factor='0.05', autovacuum_vacuum_cost_delay='0');
+ALTER TABLE redemptions ALTER COLUMN pool_id SET (n_distinct=1);
+
+ALTER TABLE redemptions
+    ADD CONSTRAINT redemptions_pkey PRIMARY KEY (pool_id, redemption_id);
+
+CREATE INDEX redemptions_by_account ON redemptions USING btree (pool_id, account_id, redemption_id);
+
+CREATE INDEX redemptions_due ON redemptions USING btree (next_check_at, pool_id) WHERE (state = ANY (ARRAY['SUBMITTED'::text, 'IN_DOUBT'::text]));
+
+CREATE UNIQUE INDEX redemptions_living_code ON redemptions USING btree (pool_id, code_fingerprint) WHERE (state = ANY (ARRAY['SUBMITTED'::text, 'IN_DOUBT'::text, 'NEEDS_REVIEW'::text, 'SUCCEEDED'::text]));
+
+CREATE UNIQUE INDEX redemptions_open ON redemptions USING btree (pool_id, account_id) WHERE (state = ANY (ARRAY['SUBMITTED'::text, 'IN_DOUBT'::text, 'NEEDS_REVIEW'::text]));
+
+CREATE UNIQUE INDEX redemptions_request ON redemptions USING btree (pool_id, request_id);
+
+
+-- Table servers
+
+CREATE TABLE servers (
+    server_id uuid NOT NULL,
+    beat bigint DEFAULT 0 NOT NULL,
+    beat_at timestamptz DEFAULT now() NOT NULL
+)
+WITH (fillfactor='10', autovacuum_vacuum_threshold='1000', autovacuum_vacuum_scale_factor='0');
+
+ALTER TABLE servers
+    ADD CONSTRAINT servers_pkey PRIMARY KEY (server_id);
