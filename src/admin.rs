@@ -1,4 +1,4 @@
-//! What is served to operators over plain HTTP: `/livez`, `/readyz` and `/metrics`.
+//! The HTTP address for operators: `/livez`, `/readyz` and `/metrics`.
 
 use std::{pin::pin, time::Duration};
 

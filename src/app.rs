@@ -55,15 +55,15 @@ use crate::{
 };
 
 /// The most calls of one connection at once, for which the server keeps at most 128 MiB: see the record of
-/// 2026-11-29. As many may have been given up by their callers before the
+/// 2026-11-29. As many may have been cancelled by their callers before the
 /// server looked: after an outage all of them are.
 const MAX_STREAMS: u32 = 4096;
 /// The most bytes of one call's headers.
 const MAX_HEADERS: u32 = 8 * 1024;
-/// Streams of one connection that may be reset for a frame that came too late, before the connection is given
-/// up. A message that is refused by its length makes one, and a connection may live for months. They cost no memory.
+/// Streams of one connection that may be reset for a frame that came too late, before the connection is
+/// closed. A message that is refused by its length makes one, and a connection may live for months. They cost no memory.
 const MAX_ERROR_RESETS: usize = 65_536;
-/// A connection on which nothing is heard is asked whether it lives, and given up.
+/// A connection on which nothing is heard is asked whether it lives, and closed if not.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long background tasks may take for what they have begun.
@@ -125,7 +125,7 @@ impl App {
         let parts = Parts::new(args, store.clone(), provider, secret, &shutdown, &tasks);
         let at_the_end = CancellationToken::new();
         let mut loops = parts.spawn_loops(args, &shutdown.closing, &at_the_end);
-        health.look(&store).await;
+        health.check(&store).await;
         loops.spawn(health.clone().watch(store.clone(), shutdown.closing.clone()));
         loops.spawn(telemetry::sum_up(metrics, shutdown.closing.clone()));
         tokio::spawn(admin::serve(admin_listener, health.clone(), metrics, at_the_end.clone()));
@@ -168,7 +168,7 @@ impl App {
                 why = postgres_ended(&mut postgres) => Err(why),
                 why = loop_ended(&mut loops, &steps.closing) => Err(why),
             };
-            // Everything that still runs is told so, whichever way it came to this.
+            // Everything that still runs is told so, whatever ended the server.
             steps.closing.cancel();
             at_the_end.cancel();
             // Among them the beat: one that came after the server's row was removed would make it again.
@@ -226,8 +226,8 @@ async fn loop_ended(loops: &mut JoinSet<()>, closing: &CancellationToken) -> any
         std::future::pending::<()>().await;
     }
     match ended {
-        Some(Err(error)) => anyhow::anyhow!("a loop of the server ended: {error}"),
-        _ => anyhow::anyhow!("a loop of the server ended"),
+        Some(Err(error)) => anyhow::anyhow!("a background task of the server ended: {error}"),
+        _ => anyhow::anyhow!("a background task of the server ended"),
     }
 }
 
@@ -238,7 +238,7 @@ async fn all_ended(loops: &mut JoinSet<()>) {
 /// Closes the database, and says first that this server is gone, if it left nothing under way.
 async fn close(store: &Store, is_finished: bool) {
     if is_finished && let Err(error) = store.remove_this_server().await {
-        tracing::debug!(%error, "this server's row is left to the others to remove");
+        tracing::debug!(%error, "this server's row could not be removed: another server removes it");
     }
     store.close().await;
 }

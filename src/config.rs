@@ -71,17 +71,17 @@ pub struct ServeArgs {
           value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub inquiry_concurrency: u16,
 
-    /// How long what the provider said of a card is kept, so that it is not asked again; 0s: not at
+    /// How long the provider's answer about a card is kept, so that it is not asked again; 0s: not at
     /// all.
     #[arg(long, env = "HOLDFAST_INQUIRY_CACHE", default_value = "30s", value_parser = parse_duration)]
     pub inquiry_cache: Duration,
 
-    /// How often leases whose time has passed are looked for. Less often, but every 10 s at least, where a look takes
-    /// more than a tenth of this.
+    /// The poll interval of the sweeper: how often it reads leases whose time has passed. It polls less often, but at
+    /// least every 10 s, where a poll takes more than a tenth of this.
     #[arg(long, env = "HOLDFAST_SWEEP_INTERVAL", default_value = "500ms", value_parser = parse_duration)]
     pub sweep_interval: Duration,
 
-    /// How often redemptions that are due for a check are looked for.
+    /// The poll interval of the reconciler: how often it reads redemptions that are due for a check.
     #[arg(long, env = "HOLDFAST_RECONCILE_INTERVAL", default_value = "500ms", value_parser = parse_duration)]
     pub reconcile_interval: Duration,
 

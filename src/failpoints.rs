@@ -1,7 +1,7 @@
-//! Crash points and switched-off guards, for the fault suite alone: without the feature
+//! Failpoints and switched-off guards, for the fault suite alone: without the feature
 //! `crash-points`, which only tests turn on, everything here is nothing.
 //!
-//! A *point* is a place before or after one step of the protocol. `HOLDFAST_CRASH_POINTS` names
+//! A *failpoint* is before or after one step of the protocol. `HOLDFAST_CRASH_POINTS` names
 //! points, what happens there, and at which pass: `begin.after=kill`, `send.before=stop@3`,
 //! `settle.before=delay:500ms`, separated by commas. Each strikes once.
 //!
@@ -27,7 +27,7 @@ pub enum Step {
     Release,
     /// The statement that ends leases whose time has passed.
     Expire,
-    /// The statement that takes redemptions to look at.
+    /// The statement that claims redemptions to check.
     Claim,
     /// The question what became of a key.
     LookUp,
@@ -97,8 +97,8 @@ pub enum Guard {
     InferredIsNotProof,
     /// Codes are taken out of what a provider says before it is kept.
     CodesAreTakenOut,
-    /// A request that was seen before must be the same wish.
-    SameWish,
+    /// A request that was seen before must ask for the same.
+    SameRequest,
     /// A lease is handed out only while it lasts.
     HandedOutAlive,
     /// A row that cannot be written is left out, so that its neighbours go on.
@@ -138,7 +138,7 @@ impl Guard {
         Self::ReusedIsNoProof,
         Self::InferredIsNotProof,
         Self::CodesAreTakenOut,
-        Self::SameWish,
+        Self::SameRequest,
         Self::HandedOutAlive,
         Self::BadRowsAreLeftOut,
         Self::SlowCriteriaLeaveThePass,
@@ -164,7 +164,7 @@ impl Guard {
             Self::ReusedIsNoProof => "reused_is_no_proof",
             Self::InferredIsNotProof => "inferred_is_not_proof",
             Self::CodesAreTakenOut => "codes_are_taken_out",
-            Self::SameWish => "same_wish",
+            Self::SameRequest => "same_request",
             Self::HandedOutAlive => "handed_out_alive",
             Self::BadRowsAreLeftOut => "bad_rows_are_left_out",
             Self::SlowCriteriaLeaveThePass => "slow_criteria_leave_the_pass",
@@ -287,7 +287,7 @@ mod armed {
         let unknown = || format!("HOLDFAST_CRASH_POINTS: {word:?} cannot be read");
         let (point, rest) = word.split_once('=').with_context(unknown)?;
         let (step, side) = point.split_once('.').with_context(unknown)?;
-        let step = Step::ALL.into_iter().find(|known| known.as_str() == step);
+        let step = Step::ALL.into_iter().find(|one| one.as_str() == step);
         let side = match side {
             "before" => Some(Side::Before),
             "after" => Some(Side::After),
@@ -341,8 +341,8 @@ mod armed {
             Action::Kill => kill_process(getpid(), Signal::KILL)?,
             Action::Stop => {
                 kill_process(getpid(), Signal::STOP)?;
-                // The signal may be taken by another thread, and this one would go on until it hears
-                // of it: it stays here, with its thread, until the process surely stands still.
+                // The signal may be taken by another thread, and this one would go on until it hears of it. So it
+                // stays here, with its thread, until the process surely stands still.
                 std::thread::sleep(STANDING_STILL);
             }
             Action::Error => return Err(io::Error::other("a crash point")),

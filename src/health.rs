@@ -1,4 +1,4 @@
-//! Whether the server can serve: `grpc.health.v1`, overall and for each service.
+//! The health service, `grpc.health.v1`: whether the server can serve, overall and for each service.
 
 use std::{
     future::ready,
@@ -33,7 +33,7 @@ const TIMEOUT: Duration = Duration::from_secs(2);
 const SERVICES: [&str; 4] =
     ["", "holdfast.v1.RedemptionService", "holdfast.v1.AccountService", "holdfast.v1.PoolService"];
 
-/// How often it is asked whether a service that is not known has become so.
+/// The poll interval for a service that is not known yet.
 const UNKNOWN_AGAIN: Duration =
     if cfg!(test) { Duration::from_millis(50) } else { Duration::from_secs(1) };
 
@@ -55,7 +55,7 @@ impl Health {
 
     /// The service that tells of it.
     pub fn service(&self) -> HealthServer<impl HealthRpc> {
-        HealthServer::new(Told { known: self.reporter.clone() })
+        HealthServer::new(Told { statuses: self.reporter.clone() })
     }
 
     /// Whether the server can serve now.
@@ -63,17 +63,17 @@ impl Health {
         self.serving.load(Ordering::Relaxed)
     }
 
-    /// Looks at the database until `stop`.
+    /// Checks the database until `stop`.
     pub async fn watch(self, store: Store, stop: CancellationToken) {
         let mut ticks = tokio::time::interval(INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-            self.look(&store).await;
+            self.check(&store).await;
         }
     }
 
     /// Asks the database once.
-    pub async fn look(&self, store: &Store) {
+    pub async fn check(&self, store: &Store) {
         let answer = timeout(TIMEOUT, store.ping()).await;
         let up = matches!(answer, Ok(Ok(())));
         let serves = up && !self.draining.load(Ordering::Relaxed);
@@ -116,12 +116,12 @@ impl Health {
 /// until it is.
 #[derive(Debug)]
 struct Told {
-    known: HealthReporter,
+    statuses: HealthReporter,
 }
 
 impl Told {
     fn service(&self) -> HealthService {
-        HealthService::from_health_reporter(self.known.clone())
+        HealthService::from_health_reporter(self.statuses.clone())
     }
 }
 
@@ -143,7 +143,7 @@ impl HealthRpc for Told {
         request: Request<HealthCheckRequest>,
     ) -> Result<Response<Statuses>, Status> {
         let service = request.into_inner().service;
-        let known = match watch(&self.service(), &service).await {
+        let watched = match watch(&self.service(), &service).await {
             Some(statuses) => statuses,
             None => {
                 let unknown = HealthCheckResponse {
@@ -153,7 +153,7 @@ impl HealthRpc for Told {
                 stream::iter([Ok(unknown)]).chain(later).boxed()
             }
         };
-        Ok(Response::new(changes(known).boxed()))
+        Ok(Response::new(changes(watched).boxed()))
     }
 }
 
@@ -189,7 +189,7 @@ mod tests {
     use super::*;
 
     async fn watch_of(health: &Health, service: &str) -> Statuses {
-        let told = Told { known: health.reporter.clone() };
+        let told = Told { statuses: health.reporter.clone() };
         let request = HealthCheckRequest { service: service.to_owned() };
         told.watch(Request::new(request)).await.unwrap().into_inner()
     }

@@ -62,7 +62,8 @@ impl SecretKey {
     /// Reads the master secret from a file: 32 bytes in hex or base64, with any space around them.
     ///
     /// # Errors
-    /// When the file cannot be read, others can write it, or it holds anything else. What it holds is never in the error.
+    /// When the file cannot be read, others can write it, or it holds anything else. What it holds is never in the
+    /// error.
     pub fn from_file(path: &Path) -> anyhow::Result<Self> {
         let text = secret_file::read(path, "the secret key file")?;
         let Some(master) = parse_master(&text) else {
@@ -82,9 +83,9 @@ impl SecretKey {
     /// When the file can be neither read nor made.
     pub fn create_beside(dir: &Path) -> anyhow::Result<Self> {
         let path = dir.join(FILE_NAME);
-        let there = path
-            .try_exists()
-            .with_context(|| format!("cannot look for the secret key file {}", path.display()))?;
+        let there = path.try_exists().with_context(|| {
+            format!("cannot find out whether there is a secret key file {}", path.display())
+        })?;
         if !there {
             write_new(dir, &path)
                 .with_context(|| format!("cannot make the secret key file {}", path.display()))?;
@@ -106,8 +107,8 @@ impl SecretKey {
         }
     }
 
-    /// Finds duplicates of a code without keeping it: the same for the same provider and the same
-    /// code, however it is written, and of no use without the key.
+    /// Finds duplicates of a code without keeping it. It is the same for the same provider and code, in any
+    /// spelling, and of no use without the key.
     pub fn fingerprint(&self, provider: &str, code: &CardCode) -> [u8; 32] {
         let code = code.normalised();
         let code = code.expose_secret().as_bytes();
@@ -116,11 +117,11 @@ impl SecretKey {
         hmac_sha256(self.fingerprint.expose_secret(), &[&provider_bytes, provider.as_bytes(), code])
     }
 
-    /// Encrypts a code for storage. `aad` says what it belongs to, and has to be given again to
-    /// decrypt it, so that a stored code cannot be moved to another place.
+    /// Encrypts a code for storage. `aad` names what it belongs to, and has to be given again to decrypt it. So a
+    /// stored code cannot be moved to another row.
     ///
     /// The answer is a version byte, a random nonce of 24 bytes, and the code with a tag of 16
-    /// bytes, by XChaCha20-Poly1305: at most 169 bytes.
+    /// bytes, by XChaCha20-Poly1305. It has at most 169 bytes.
     pub fn encrypt(&self, aad: &[u8], code: &CardCode) -> Vec<u8> {
         let nonce = XNonce::generate();
         let payload = Payload { msg: code.expose().as_bytes(), aad };
@@ -182,8 +183,8 @@ fn parse_master(text: &str) -> Option<SecretBox<[u8; KEY_BYTES]>> {
     master.map(|master| SecretBox::new(Box::new(master)))
 }
 
-/// Writes a new key beside its place and then moves it there, unless somebody else was first: at
-/// no time is there half a key, or one that others can read.
+/// Writes a new key to a temporary file and then renames it, unless somebody else was first. At no time is there
+/// half a key, or one that others can read.
 fn write_new(dir: &Path, path: &Path) -> std::io::Result<()> {
     let mut file = tempfile::NamedTempFile::new_in(dir)?;
     let mut text = hex::encode(<[u8; KEY_BYTES]>::generate());

@@ -1,8 +1,8 @@
 //! Files that hold a secret: read, and never more open than they should be.
 //!
 //! Others are neither the owner nor in the file's group. Who can write such a file decides what the secret is, so
-//! that is refused; who can read it knows it, which is a warning, because some orchestrators mount all secrets so.
-//! A group may read: secrets are often mounted as root's, for the group that the program runs as.
+//! that is refused. Who can read it knows the secret. That is a warning, because some orchestrators mount all
+//! secrets so. A group may read: secrets are often mounted as root's, for the group that the program runs as.
 
 use std::{fs, io::Read as _, os::unix::fs::PermissionsExt as _, path::Path};
 
@@ -61,7 +61,7 @@ fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// Whether every user of this machine can put another file in the place of one in this folder.
+/// Whether every user of this machine can replace a file in this folder.
 pub fn is_open_to_all(folder: &Path) -> bool {
     fs::metadata(folder).is_ok_and(|metadata| {
         let mode = metadata.permissions().mode();
@@ -77,9 +77,7 @@ fn judge(mode: u32, is_replaceable: bool) -> Verdict {
     } else if mode & OTHERS_CAN_READ != 0 {
         Verdict::Warn("every user of this machine can read it; `chmod o-r` it")
     } else if is_replaceable {
-        Verdict::Warn(
-            "every user of this machine can put another file in its place; `chmod o-w` its folder",
-        )
+        Verdict::Warn("every user of this machine can replace it; `chmod o-w` its folder")
     } else if mode & GROUP_CAN_WRITE != 0 {
         Verdict::Warn("its group can write it; `chmod g-w` it")
     } else {

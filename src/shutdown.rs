@@ -1,4 +1,4 @@
-//! How a server stops: it says so, goes on for a moment, finishes what it has, and ends in bounded
+//! The orderly stop of a server: it says so, goes on for a moment, finishes what it has, and ends in bounded
 //! time.
 
 use std::time::Duration;
@@ -23,7 +23,7 @@ const CONNECTION_GRACE: Duration = Duration::from_secs(1);
 /// How long each step may take.
 #[derive(Clone, Copy, Debug)]
 pub struct Patience {
-    /// Health says NOT_SERVING and calls are still taken, so that balancers look elsewhere first.
+    /// Health says NOT_SERVING and calls are still taken, so that balancers choose other servers first.
     pub drain_delay: Duration,
     /// Then what is under way may take this long to finish.
     pub timeout: Duration,
@@ -51,14 +51,14 @@ impl Shutdown {
             tasks.wait().await;
         };
         let in_time = timeout(patience.timeout, finished).await.is_ok();
-        // A client that does not answer the farewell, or never said a word, is not waited for.
+        // A client that does not answer the farewell, or never sent a byte, is not waited for.
         let _ = timeout(CONNECTION_GRACE, serving).await;
         if in_time {
-            tracing::info!("stopped: everything under way was finished");
+            tracing::info!("stopped: all work in progress was finished");
         } else {
             tracing::warn!(
                 tasks = tasks.len(),
-                "stopped with work under way: redemptions among it are found and settled by the reconciler"
+                "stopped with work in progress: the reconciler settles the redemptions in it"
             );
         }
         in_time

@@ -1,8 +1,8 @@
-//! How long an acquisition takes in pools of 1,000, 100,000 and 1,000,000 accounts, of which one in a
+//! The time of an acquisition in pools of 1,000, 100,000 and 1,000,000 accounts. One account in a
 //! hundred is free and one in twenty of those fits the card.
 //!
 //! Each pool has a database of its own, on one private Postgres whose commits are durable. One caller
-//! acquires and releases in rounds: the sizes take turns, so that whatever else the machine does falls on
+//! acquires and releases in rounds: the sizes alternate, so that whatever else the machine does falls on
 //! all alike. Prints p50 and p99 of each size beside those of the smallest, with their ratio; with
 //! `--explain` also what Postgres says of the statement at each size.
 //!
@@ -32,7 +32,7 @@ use holdfast::{
         Store,
         acquire::{Selector, Wanted},
         lease::LeaseAnswer,
-        walks::{Freed, Walks},
+        scan::{Freed, ScanCursors},
     },
 };
 use sqlx::{Connection as _, PgConnection, Row as _};
@@ -66,7 +66,7 @@ struct Bench {
     url: String,
     times: Vec<Duration>,
     /// As the server's dispatcher has them.
-    walks: Walks,
+    walks: ScanCursors,
 }
 
 #[tokio::main]
@@ -113,7 +113,7 @@ impl Bench {
         let store = Store::open(&url.clone().into(), 2).unwrap();
         store.migrate().await.unwrap();
         pools::fill(&url, accounts).await;
-        Self { accounts, store, url, times: Vec::new(), walks: Walks::default() }
+        Self { accounts, store, url, times: Vec::new(), walks: ScanCursors::default() }
     }
 
     async fn run(&mut self, counted: bool) {

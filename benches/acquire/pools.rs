@@ -1,4 +1,4 @@
-//! The pools that are acquired from.
+//! Pools that are acquired from.
 
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
@@ -19,7 +19,7 @@ pub(crate) async fn create_database(url: &str, name: &str) {
 }
 
 /// A pool with one plan. Every hundredth account is free; of those, every twentieth takes the card today,
-/// and the others' day is too full for it, which the walk along the index finds out one by one. How full
+/// and the others' day is too full for it, which the scan of the index finds out one by one. How full
 /// their plans are is by chance, so those that fit stand anywhere in the order.
 pub(crate) async fn fill(url: &str, accounts: i64) {
     let mut db = PgConnection::connect(url).await.unwrap();

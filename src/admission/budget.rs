@@ -2,7 +2,7 @@
 //! not read yet.
 //!
 //! Nobody waits for room. Bytes for a client that does nothing are held for long, and those of a call that is
-//! served are not: so where there is no room, what has been held the longest is evicted.
+//! served are not. Where there is no room, what has been held the longest is evicted.
 
 use std::{
     collections::BTreeMap,

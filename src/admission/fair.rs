@@ -1,6 +1,6 @@
-//! Permits that are waited for, and shared fairly among pools.
+//! Fair permits: they are waited for, and shared fairly among pools.
 //!
-//! Of one pool, who comes first is first. Among pools each gets one in turn, however many of another wait, and
+//! In one pool the first to come is the first served. Pools get permits in rotation, however many of another wait, and
 //! none may hold more than its [share](super::share).
 
 use std::{
@@ -141,8 +141,8 @@ impl Inner {
     fn release(&self, pool: &Arc<str>) {
         let mut state = self.lock();
         state.used -= 1;
-        if let Some(known) = state.pools.get_mut(pool) {
-            known.held -= 1;
+        if let Some(pool_state) = state.pools.get_mut(pool) {
+            pool_state.held -= 1;
         }
         state.grant(self);
         state.forget_if_idle(pool);
@@ -162,7 +162,7 @@ impl State {
         self.pools.entry(Arc::clone(pool)).or_default().held += 1;
     }
 
-    /// Gives out what is free, one to each pool in turn.
+    /// Gives out what is free, one to each pool in rotation.
     fn grant(&mut self, permits: &Inner) {
         while self.used < self.size {
             let left = self.size - self.used;
@@ -174,7 +174,7 @@ impl State {
             let Some(next) = self.order.iter().position(may) else { return };
             let Some(pool) = self.order.remove(next) else { return };
             self.grant_one(&pool);
-            if self.pools.get(&pool).is_some_and(|known| !known.waiting.is_empty()) {
+            if self.pools.get(&pool).is_some_and(|pool_state| !pool_state.waiting.is_empty()) {
                 self.order.push_back(pool);
             } else {
                 self.forget_if_idle(&pool);
@@ -184,10 +184,10 @@ impl State {
 
     /// To the first of the pool who still waits.
     fn grant_one(&mut self, pool: &Arc<str>) {
-        let Some(known) = self.pools.get_mut(pool) else { return };
-        while let Some(grant) = known.waiting.pop_front() {
+        let Some(pool_state) = self.pools.get_mut(pool) else { return };
+        while let Some(grant) = pool_state.waiting.pop_front() {
             if grant.send(()).is_ok() {
-                known.held += 1;
+                pool_state.held += 1;
                 self.used += 1;
                 return;
             }
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn pools_get_permits_in_turn_however_many_of_one_wait() {
+    async fn pools_get_permits_in_rotation_however_many_of_one_wait() {
         let permits = FairPermits::new(2, 8);
         let first = [permits.acquire("a").await, permits.acquire("a").await];
         let mut of_a: Vec<_> = (0..100).map(|_| Box::pin(permits.acquire("a"))).collect();

@@ -1,13 +1,13 @@
 //! The limit on what is at work at once, and the rule by which it moves.
 //!
-//! The signal is CoDel's (RFC 8289; in front of servers: folly's `Codel`): not how long somebody waited,
-//! but how long everybody did over an interval. A queue that empties now and then is a burst; one that
-//! does not is more work than gets done. The delay is set against the time that a statement takes: who
-//! comes while one runs must wait for its end in any case, and a slow database alone is no overload. The
-//! answer is the one of congestion control: fall by a factor, at once, when there is a standing queue;
-//! rise by little when there is none and the limit was reached; never when it was not, because then
-//! nothing is known of what lies above. The factor grows with the delay, as in Netflix's
-//! `concurrency-limits` (Gradient2), by its root, so that one odd measurement does not halve the limit.
+//! The signal is CoDel's (RFC 8289; in front of servers: folly's `Codel`): not how long somebody waited, but how
+//! long everybody did over an interval. A queue that empties now and then is a burst; one that does not is more
+//! work than gets done. The delay is set against the time that a statement takes. A call that comes while one runs
+//! must wait for its end in any case, and a slow database alone is no overload. The answer is the one of
+//! congestion control. With a standing queue the limit falls by a factor, at once. Without one it rises by little
+//! when it was reached. It never rises otherwise, because then nothing is known of what lies above. The factor
+//! grows with the delay, as in Netflix's `concurrency-limits` (Gradient2), by its root, so that one odd
+//! measurement does not halve the limit.
 
 use std::{
     sync::{
@@ -54,7 +54,7 @@ pub(super) struct Limit {
     at_work: AtomicUsize,
     /// The most at work since the rule was asked last.
     peak: AtomicUsize,
-    /// Somebody found no place since then.
+    /// Somebody found no permit since then.
     reached: AtomicBool,
     rule: Mutex<Rule>,
     gauge: metrics::Gauge,
@@ -97,7 +97,7 @@ impl Limit {
     }
 
     /// Whether less than `share` percent of the limit is at work. Two who ask at once may both get the
-    /// last place: the limit is no promise.
+    /// last permit: the limit is no promise.
     pub(super) fn has_room(&self, share: usize) -> bool {
         let room = self.at_work() * 100 < self.now() * share;
         if !room {
@@ -110,7 +110,7 @@ impl Limit {
         self.at_work.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Notes that somebody found no place.
+    /// Notes that somebody found no permit.
     pub(super) fn reach(&self) {
         if !self.reached.load(Ordering::Relaxed) {
             self.reached.store(true, Ordering::Relaxed);
@@ -160,13 +160,13 @@ impl Rule {
     }
 
     /// Takes a measurement. `peak` were at work at the most since the last one that counted, and `reached`
-    /// tells whether somebody found no place. False when it was too early for it to count.
+    /// tells whether somebody found no permit. False when it was too early for it to count.
     pub(super) fn see(&mut self, seen: Seen, peak: usize, reached: bool) -> bool {
         let Seen { now, pressure, settles } = seen;
         let due = |from: Option<Instant>| from.is_none_or(|from| from <= now);
         if pressure > 1.0 {
             let wait = Some(now + settles.max(INTERVAL));
-            // Whoever stands in some queue, the limit does not rise meanwhile.
+            // While any queue is long the limit does not rise.
             self.rises_from = self.rises_from.max(wait);
             // A queue of few is not cured by a limit that lets in many.
             if !due(self.falls_from) || (peak as f64) * 2.0 < self.limit {

@@ -1,4 +1,4 @@
-//! What is measured in front of the database.
+//! The meter of queues in front of the database.
 
 use std::time::Duration;
 
@@ -11,13 +11,13 @@ use super::{
 
 /// A delay that is no overload, however short statements are: a pause of the scheduler is not longer.
 const TARGET: Duration = Duration::from_millis(10);
-/// A delay that is, however long they are: where statements become long because there is too much to do, a
+/// A delay that is, however long they are. Where statements become long because there is too much to do, a
 /// queue of several of them would only make callers wait.
 const MOST: Duration = Duration::from_millis(50);
 /// The fewest measurements of an interval: one or two may both have met a pause.
 const LEAST_COUNT: u32 = 4;
 
-/// Measures one queue: how long those whose turn it is have waited longer than they had to.
+/// Measures one queue: how much longer than necessary those at its head have waited.
 #[derive(Debug)]
 pub struct Meter {
     overload: Overload,
@@ -43,7 +43,7 @@ impl Interval {
         self.least = Some(self.least.map_or(late, |least| least.min(late)));
     }
 
-    /// What the interval comes to, when it is one.
+    /// The result of the interval, when it is one.
     fn end(&mut self, now: Instant) -> Option<Seen> {
         let since = *self.since.get_or_insert(now);
         let least = self.least?;
@@ -87,7 +87,7 @@ impl Meter {
         self.report(now);
     }
 
-    /// Somebody has waited for `waited`, all of which counts.
+    /// Somebody has waited for `waited`, and all of it counts.
     pub fn waited(&mut self, waited: Duration) {
         self.interval.note(waited);
         self.report(Instant::now());

@@ -1,21 +1,21 @@
-//! Who may begin work while there is more of it than the server gets done.
+//! Admission: which calls may begin work while there is more than the server gets done.
 //!
-//! Calls are in classes: what ends work comes before what goes on with it, and that before what begins
-//! some ([`Class`]). A class has a share of the [`limit`](self::limit) on the calls that are at work at
-//! once, and the limit moves by what is measured in front of the database ([`Meter`]). A call that waits
-//! for something else than the server, such as an account or the provider, is not at work meanwhile.
-//! A call is admitted when its message is complete, so one that only begins to send costs nobody else.
+//! Calls are in classes: what ends work comes before what goes on with it, and that before what begins some
+//! ([`Class`]). A class has a share of the [`limit`](self::limit) on the calls that are at work at once. The limit
+//! moves by what is measured in front of the database ([`Meter`]). A call that waits for something else than the
+//! server, such as an account or the provider, is not at work meanwhile. A call is admitted when its message is
+//! complete, so one that only begins to send costs nobody else.
 //!
 //! One pool's calls never keep out another's: each pool has a [share] of every bound.
 //!
-//! The items of a stream are never refused: they wait for a place, and the stream is slowed by that.
+//! The items of a stream are never refused: they wait for a permit, and the stream is slowed by that.
 
 mod budget;
 mod caller;
 mod fair;
 mod limit;
 mod meter;
-mod place;
+mod permit;
 mod pressure;
 mod share;
 
@@ -28,20 +28,20 @@ pub use self::{
     caller::Caller,
     fair::{FairPermit, FairPermits},
     meter::Meter,
-    place::Place,
+    permit::Permit,
 };
 use self::{
     limit::{Bounds, Limit},
-    place::Kept,
+    permit::Kept,
     pressure::Pressure,
     share::{Left, Shares},
 };
 
-/// The limit on calls that are at work: two full statements of a lane and more to begin with, so that no
-/// server refuses before it has measured anything. Where lanes have room and the server itself has not, the
-/// limit rises to its ceiling: callers wait in the server's own queue then, and more of them only wait longer.
+/// The limit on calls that are at work: two full statements of a lane and more to begin with. So no server refuses
+/// before it has measured anything. Where lanes have room and the server itself has not, the limit rises to its
+/// ceiling. Callers wait in the server's own queue then, and more of them only wait longer.
 const WORK: Bounds = Bounds { floor: 128, start: 1024, ceiling: 4096 };
-/// The same of what only looks.
+/// The same for what only reads.
 const REST: Bounds = Bounds { floor: 16, start: 256, ceiling: 4096 };
 /// Which part of the limit the items of streams may have, in percent. It is beside what the calls have:
 /// neither keeps the other out, and both move with the limit.
@@ -64,7 +64,7 @@ pub enum Class {
     Redeem,
     /// Begins work.
     Acquire,
-    /// Looks at what is there, or changes what is not under way.
+    /// Reads what is there, or changes what is not under way.
     Rest,
     /// A stream that is open. What it brings is admitted by itself.
     Stream,
@@ -85,8 +85,8 @@ impl Class {
         }
     }
 
-    /// Up to which part of the limit there is a place for one more, in percent. What ends work always gets
-    /// in: it makes room. A stream by itself is not at work.
+    /// Up to which part of the limit there is a permit for one more, in percent. What ends work is always
+    /// admitted: it makes room. A stream by itself is not at work.
     fn share(self) -> Option<usize> {
         match self {
             Self::End | Self::Stream => None,
@@ -111,25 +111,25 @@ impl Class {
 pub enum Queue {
     /// What changes leases and redemptions: lanes and dispatchers.
     Work,
-    /// What only looks.
+    /// What only reads.
     Rest,
 }
 
-/// No place for a call.
+/// No permit for a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refused {
     /// How many more come than the server takes: from 0 to [`MAX_PRESSURE`].
     pub pressure: usize,
 }
 
-/// The places of a server. Cheap to clone.
+/// The permits of a server. Cheap to clone.
 #[derive(Clone)]
 pub struct Overload(Arc<Inner>);
 
 struct Inner {
     work: Limit,
     rest: Limit,
-    classes: [Places; Class::ALL.len()],
+    classes: [ClassPermits; Class::ALL.len()],
     shares: Shares,
     items: Items,
     unread_requests: Budget,
@@ -137,18 +137,18 @@ struct Inner {
     pressure: Pressure,
 }
 
-/// The places of a class.
-struct Places {
+/// The permits of a class.
+struct ClassPermits {
     /// As many as may be unanswered.
     present: Arc<Semaphore>,
     at_work: metrics::Gauge,
     refused: metrics::Counter,
 }
 
-/// The places of streams' items.
+/// The permits of streams' items.
 struct Items {
     /// Those at work.
-    places: FairPermits,
+    permits: FairPermits,
     /// Those under way, whatever they wait for.
     open: FairPermits,
     at_work: metrics::Gauge,
@@ -169,7 +169,7 @@ impl fmt::Debug for Overload {
 impl Overload {
     /// Nothing measured yet.
     pub fn new() -> Self {
-        let places = |class: Class| Places {
+        let permits = |class: Class| ClassPermits {
             present: Arc::new(Semaphore::new(class.most() as usize + share::RESERVE)),
             at_work: metrics::gauge!("holdfast_calls_at_work", "class" => class.as_str()),
             refused: metrics::counter!("holdfast_calls_refused_total", "class" => class.as_str()),
@@ -178,10 +178,10 @@ impl Overload {
         Self(Arc::new(Inner {
             work: Limit::new(WORK, metrics::gauge!("holdfast_work_limit", "of" => "work")),
             rest: Limit::new(REST, metrics::gauge!("holdfast_work_limit", "of" => "rest")),
-            classes: Class::ALL.map(places),
+            classes: Class::ALL.map(permits),
             shares: Shares::default(),
             items: Items {
-                places: FairPermits::new(size, share::AT_WORK),
+                permits: FairPermits::new(size, share::AT_WORK),
                 open: FairPermits::new(OPEN_ITEMS, share::WAITING),
                 at_work: metrics::gauge!("holdfast_calls_at_work", "class" => "item"),
             },
@@ -191,11 +191,11 @@ impl Overload {
         }))
     }
 
-    /// A place for a call, or the refusal. `pool` is the pool that it is about, where it is about one.
-    pub fn admit(&self, class: Class, pool: Option<&str>) -> Result<Place, Refused> {
+    /// A permit for a call, or the refusal. `pool` is the pool that it is about, where it is about one.
+    pub fn admit(&self, class: Class, pool: Option<&str>) -> Result<Permit, Refused> {
         let inner = &*self.0;
-        let places = inner.places(class);
-        let Ok(present) = Arc::clone(&places.present).try_acquire_owned() else {
+        let permits = inner.permits(class);
+        let Ok(present) = Arc::clone(&permits.present).try_acquire_owned() else {
             return Err(self.refuse(class));
         };
         let left = inner.left(class);
@@ -222,22 +222,22 @@ impl Overload {
         }
         let pool = share.map(|share| share.pool);
         inner.pressure.note_admitted();
-        places.at_work.increment(1.0);
-        Ok(Place::new(self.clone(), Kept::Call(class, pool, present)))
+        permits.at_work.increment(1.0);
+        Ok(Permit::new(self.clone(), Kept::Call(class, pool, present)))
     }
 
-    /// A place for an item of a stream, as soon as there is one for the pool.
-    pub async fn admit_item(&self, pool: &str) -> Place {
+    /// A permit for an item of a stream, as soon as there is one for the pool.
+    pub async fn admit_item(&self, pool: &str) -> Permit {
         let items = &self.0.items;
-        let place = match items.places.try_acquire(pool) {
-            Some(place) => place,
+        let permit = match items.permits.try_acquire(pool) {
+            Some(permit) => permit,
             None => {
                 self.0.work.reach();
-                items.places.acquire(pool).await
+                items.permits.acquire(pool).await
             }
         };
         items.at_work.increment(1.0);
-        Place::new(self.clone(), Kept::Item(place))
+        Permit::new(self.clone(), Kept::Item(permit))
     }
 
     /// Room for one more item of the pool's streams, as soon as there is some. It is held for as long as the
@@ -264,18 +264,18 @@ impl Overload {
     /// Waits until no admitted call is left to answer, and no item is at work. Nothing is admitted any more
     /// then. Streams that are only open are not waited for: what they have begun is.
     pub async fn all_answered(&self) {
-        self.0.items.places.all_free().await;
+        self.0.items.permits.all_free().await;
         for class in Class::ALL.into_iter().filter(|class| *class != Class::Stream) {
-            // Every place at once: what takes them never gives them back, so nothing comes after.
+            // Every permit at once: what takes them never gives them back, so nothing comes after.
             let all = class.most() + u32::try_from(share::RESERVE).unwrap_or_default();
-            if let Ok(places) = self.0.places(class).present.acquire_many(all).await {
-                places.forget();
+            if let Ok(permits) = self.0.permits(class).present.acquire_many(all).await {
+                permits.forget();
             }
         }
     }
 
     fn refuse(&self, class: Class) -> Refused {
-        self.0.places(class).refused.increment(1);
+        self.0.permits(class).refused.increment(1);
         Refused { pressure: self.0.pressure.note_refused() }
     }
 
@@ -285,7 +285,7 @@ impl Overload {
             Queue::Rest => drop(self.0.rest.see(seen)),
             Queue::Work => {
                 if let Some(limit) = self.0.work.see(seen) {
-                    self.0.items.places.resize((limit * ITEMS_SHARE / 100).max(1));
+                    self.0.items.permits.resize((limit * ITEMS_SHARE / 100).max(1));
                 }
             }
         }
@@ -296,7 +296,7 @@ impl Overload {
         if class != Class::Stream {
             self.0.limit(class).leave();
         }
-        self.0.places(class).at_work.decrement(1.0);
+        self.0.permits(class).at_work.decrement(1.0);
     }
 }
 
@@ -306,7 +306,7 @@ pub fn note_dropped(at: &'static str) {
 }
 
 impl Inner {
-    fn places(&self, class: Class) -> &Places {
+    fn permits(&self, class: Class) -> &ClassPermits {
         &self.classes[class as usize]
     }
 
@@ -322,11 +322,11 @@ impl Inner {
             let share = if class == Class::Rest { 100 } else { share };
             (limit.now() * share / 100).saturating_sub(limit.at_work())
         });
-        Left { present: self.places(class).present.available_permits() + 1, at_work }
+        Left { present: self.permits(class).present.available_permits() + 1, at_work }
     }
 
     /// Goes to work, if there is room, or beyond the limit as the first call of its pool. The rest begins nothing while
-    /// more than its part of the work is being done, whoever asks.
+    /// more than its part of the work is being done, for any caller.
     fn enter(&self, class: Class, is_first: bool) -> bool {
         match class.share() {
             None if class == Class::Stream => true,

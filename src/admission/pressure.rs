@@ -1,4 +1,4 @@
-//! How many more come than there is room for: what refused callers are told of when to come again.
+//! The pressure: how many more calls come than there is room for. It decides when refused callers are to try again.
 
 use std::{
     sync::{
@@ -14,7 +14,7 @@ use super::MAX_PRESSURE;
 
 /// Over how long callers are counted.
 const COUNTED: Duration = Duration::from_millis(250);
-/// The clock is looked at once in so many refusals.
+/// The clock is read once in so many refusals.
 const LOOKS_EVERY: u64 = 64;
 
 /// Those who came of late, by what became of them.
@@ -34,13 +34,13 @@ impl Pressure {
     /// Counts one who is refused, and answers how steep the pressure is.
     pub(super) fn note_refused(&self) -> usize {
         if self.refused.fetch_add(1, Ordering::Relaxed).is_multiple_of(LOOKS_EVERY) {
-            self.look(Instant::now());
+            self.measure(Instant::now());
         }
         self.level.load(Ordering::Relaxed)
     }
 
-    fn look(&self, now: Instant) {
-        // One who looks is enough.
+    fn measure(&self, now: Instant) {
+        // One that measures is enough.
         let Ok(mut from) = self.counted_from.try_lock() else { return };
         if from.is_some_and(|from| now < from + COUNTED) {
             return;

@@ -1,8 +1,8 @@
-//! A share for each pool, so that one pool's calls never keep out another's.
+//! Shares of pools: one pool's calls never keep out another's.
 //!
-//! The rule is a switch's, for its queues in one memory (Choudhury and Hahne, 1998): a pool may hold as many
-//! permits as there are left, times a weight. Nothing has to be configured: one pool alone gets nearly all, or
-//! half, by the weight; with more pools each gets less; and something is always left for one that comes anew.
+//! The rule is a switch's, for its queues in one memory (Choudhury and Hahne, 1998). A pool may hold as many
+//! permits as there are left, times a weight. Nothing has to be configured. One pool alone gets nearly all, or
+//! half, by the weight. With more pools each gets less, and something is always left for one that comes anew.
 
 use std::{
     collections::HashMap,
@@ -11,7 +11,7 @@ use std::{
 
 use super::Class;
 
-/// The weight where permits are held for as long as somebody waits: one pool alone gets half of them.
+/// The weight where permits are held while somebody waits: one pool alone gets half of them.
 pub(super) const WAITING: usize = 1;
 /// The weight where permits are held for a moment: one pool alone gets eight ninths of them. A smaller weight
 /// would slow a server that has one pool.
@@ -22,7 +22,7 @@ pub(super) const RESERVE: usize = 1024;
 /// A pool that holds fewer may take of the reserve.
 const FEW: usize = 32;
 
-/// Whether a pool that holds `held` permits may take one more while `left` are free, of which `reserve` are kept for
+/// Whether a pool that holds `held` permits may take one more while `left` are free. `reserve` of these are kept for
 /// pools that hold few.
 pub(super) fn may_take(held: usize, left: usize, reserve: usize, weight: usize) -> bool {
     let is_reserved = reserve > 0 && left > 0 && held < FEW;
@@ -37,10 +37,10 @@ pub(super) struct Shares(Mutex<Pools>);
 /// limit fell, would have all others refused until it is done.
 const FIRST_CALLS: usize = 64;
 
-/// What is known of all pools.
+/// The calls of all pools.
 #[derive(Debug, Default)]
 struct Pools {
-    known: HashMap<Arc<str>, Known>,
+    by_name: HashMap<Arc<str>, PoolCalls>,
     /// How many of them have calls at work, by class.
     at_work: [usize; Class::ALL.len()],
 }
@@ -55,7 +55,7 @@ pub(super) struct Share {
 
 /// A pool that has calls.
 #[derive(Debug)]
-struct Known {
+struct PoolCalls {
     /// Its name, which its calls share.
     name: Arc<str>,
     held: [Held; Class::ALL.len()],
@@ -81,26 +81,28 @@ impl Shares {
     /// Counts a call of a pool, if the pool's share allows one more.
     pub(super) fn take(&self, pool: &str, class: Class, left: Left) -> Option<Share> {
         let mut pools = self.lock();
-        let Pools { known, at_work } = &mut *pools;
-        let held = known.get(pool).map(|known| known.held[class as usize]).unwrap_or_default();
+        let Pools { by_name, at_work } = &mut *pools;
+        let held = by_name.get(pool).map(|calls| calls.held[class as usize]).unwrap_or_default();
         let is_first = held.at_work == 0 && at_work[class as usize] < FIRST_CALLS;
         let may_work =
             is_first || left.at_work.is_none_or(|left| may_take(held.at_work, left, 0, AT_WORK));
         if !may_work || !may_take(held.present, left.present, RESERVE, WAITING) {
             return None;
         }
-        let known = match known.get_mut(pool) {
-            Some(known) => known,
+        let calls = match by_name.get_mut(pool) {
+            Some(calls) => calls,
             None => {
                 let name: Arc<str> = Arc::from(pool);
-                known.entry(Arc::clone(&name)).or_insert(Known { name, held: Default::default() })
+                by_name
+                    .entry(Arc::clone(&name))
+                    .or_insert(PoolCalls { name, held: Default::default() })
             }
         };
-        let held = &mut known.held[class as usize];
+        let held = &mut calls.held[class as usize];
         held.present += 1;
         held.at_work += 1;
         at_work[class as usize] += usize::from(held.at_work == 1);
-        Some(Share { pool: Arc::clone(&known.name), is_first })
+        Some(Share { pool: Arc::clone(&calls.name), is_first })
     }
 
     /// A call of the pool is not at work any more.
@@ -114,11 +116,11 @@ impl Shares {
         if is_at_work {
             pools.end_work(pool, class);
         }
-        let Some(known) = pools.known.get_mut(pool) else { return };
-        let held = &mut known.held[class as usize];
+        let Some(calls) = pools.by_name.get_mut(pool) else { return };
+        let held = &mut calls.held[class as usize];
         held.present = held.present.saturating_sub(1);
-        if known.held.iter().all(|held| *held == Held::default()) {
-            pools.known.remove(pool);
+        if calls.held.iter().all(|held| *held == Held::default()) {
+            pools.by_name.remove(pool);
         }
     }
 
@@ -129,14 +131,14 @@ impl Shares {
     /// How many pools have calls.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
-        self.lock().known.len()
+        self.lock().by_name.len()
     }
 }
 
 impl Pools {
     fn end_work(&mut self, pool: &str, class: Class) {
-        let Some(known) = self.known.get_mut(pool) else { return };
-        let held = &mut known.held[class as usize];
+        let Some(calls) = self.by_name.get_mut(pool) else { return };
+        let held = &mut calls.held[class as usize];
         if held.at_work > 0 {
             held.at_work -= 1;
             self.at_work[class as usize] -= usize::from(held.at_work == 0);

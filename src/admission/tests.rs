@@ -1,4 +1,4 @@
-//! The rule on a clock of its own, and the places.
+//! Tests of the limit's rule, on a clock of its own, and of permits.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -90,21 +90,21 @@ fn drive(
     let mut meter = overload.meter(Queue::Work);
     let mut now = Instant::now();
     let begun = now;
-    let mut waiting: VecDeque<(Instant, Place)> = VecDeque::new();
+    let mut waiting: VecDeque<(Instant, Permit)> = VecDeque::new();
     let (mut rows, mut longest) = (Vec::new(), Duration::ZERO);
     while now < begun + lasting {
         while waiting.len() < callers
-            && let Ok(place) = overload.admit(Class::Acquire, None)
+            && let Ok(permit) = overload.admit(Class::Acquire, None)
         {
-            waiting.push_back((now, place));
+            waiting.push_back((now, permit));
         }
         let served: Vec<_> = waiting.drain(..waiting.len().min(256)).collect();
         meter.begins_at(now, served.last().unwrap().0);
         // Others come in while the statement runs.
         while waiting.len() + served.len() < callers
-            && let Ok(place) = overload.admit(Class::Acquire, None)
+            && let Ok(permit) = overload.admit(Class::Acquire, None)
         {
-            waiting.push_back((now + MS, place));
+            waiting.push_back((now + MS, permit));
         }
         now += fixed + each * u32::try_from(served.len()).unwrap();
         meter.ends_at(now);
@@ -138,26 +138,26 @@ fn a_slow_database_alone_is_no_overload() {
 #[test]
 fn who_comes_later_in_rank_is_refused_earlier_and_what_ends_work_never() {
     let overload = Overload::new();
-    let mut places = Vec::new();
+    let mut permits = Vec::new();
     let mut fill = |class| {
-        let before = places.len();
-        while let Ok(place) = overload.admit(class, None) {
-            places.push(place);
-            assert!(places.len() < 3000);
+        let before = permits.len();
+        while let Ok(permit) = overload.admit(class, None) {
+            permits.push(permit);
+            assert!(permits.len() < 3000);
         }
-        places.len() - before
+        permits.len() - before
     };
     assert_eq!(fill(Class::Rest), REST.start, "a limit of its own");
     let acquirers = (WORK.start * 8).div_ceil(10);
     assert_eq!(fill(Class::Acquire), acquirers);
     assert_eq!(fill(Class::Acquire), 0);
     assert_eq!(fill(Class::Redeem), WORK.start - acquirers);
-    drop(places.split_off(REST.start + WORK.start * 6 / 10));
-    drop(places.drain(..REST.start));
+    drop(permits.split_off(REST.start + WORK.start * 6 / 10));
+    drop(permits.drain(..REST.start));
     assert!(overload.admit(Class::Rest, None).is_err(), "more than half is at work");
     let ends: Vec<_> = (0..2000).map(|_| overload.admit(Class::End, None).unwrap()).collect();
     assert!(overload.admit(Class::Redeem, None).is_err());
-    drop((ends, places));
+    drop((ends, permits));
     assert!(Class::ALL.into_iter().all(|class| overload.admit(class, None).is_ok()));
     assert_eq!(overload.0.work.at_work(), 0);
 }
@@ -181,9 +181,9 @@ fn who_steps_aside_makes_room_once_and_is_still_counted_as_unanswered() {
 }
 
 #[tokio::test]
-async fn items_wait_for_a_place_and_follow_the_limit() {
+async fn items_wait_for_a_permit_and_follow_the_limit() {
     let overload = Overload::new();
-    let held = || overload.0.items.places.held();
+    let held = || overload.0.items.permits.held();
     let size = WORK.start * ITEMS_SHARE / 100;
     let of_one_pool = (size * 8).div_ceil(9);
     let mut items = Vec::new();
@@ -199,16 +199,16 @@ async fn items_wait_for_a_place_and_follow_the_limit() {
     assert!(overload.admit(Class::Rest, None).is_ok(), "items keep nobody else out");
     drop(overload.admit_item("b").await);
 
-    overload.0.items.places.resize(size / 2);
+    overload.0.items.permits.resize(size / 2);
     items.truncate(size / 2);
     tokio::task::yield_now().await;
-    assert!(!next.is_finished(), "fewer places than there were");
+    assert!(!next.is_finished(), "fewer permits than there were");
     items.truncate(size / 4);
     let caller = Caller::new(next.await.unwrap(), None);
     assert!(caller.is_item());
     assert_eq!(held(), size / 4 + 1);
     caller.step_aside();
-    assert_eq!(held(), size / 4, "an item that waits for an account gives its place back");
+    assert_eq!(held(), size / 4, "an item that waits for an account gives its permit back");
     drop((items, caller));
     assert_eq!(held(), 0);
 }
@@ -218,9 +218,9 @@ fn one_pools_calls_leave_room_for_anothers_at_work_and_waiting() {
     for class in [Class::End, Class::Redeem, Class::Acquire, Class::Rest, Class::Stream] {
         let overload = Overload::new();
         let mut waiting = Vec::new();
-        while let Ok(place) = overload.admit(class, Some("a")) {
-            place.step_aside();
-            waiting.push(place);
+        while let Ok(permit) = overload.admit(class, Some("a")) {
+            permit.step_aside();
+            waiting.push(permit);
         }
         assert_eq!(waiting.len(), class.most() as usize / 2, "{class:?}");
         let other = overload.admit(class, Some("b")).expect("there is room for another pool");
@@ -229,9 +229,9 @@ fn one_pools_calls_leave_room_for_anothers_at_work_and_waiting() {
 
         let mut at_work = Vec::new();
         while at_work.len() < WORK.start
-            && let Ok(place) = overload.admit(class, Some("a"))
+            && let Ok(permit) = overload.admit(class, Some("a"))
         {
-            at_work.push(place);
+            at_work.push(permit);
         }
         assert!(overload.admit(class, Some("b")).is_ok(), "{class:?}");
         drop(at_work);
@@ -248,9 +248,9 @@ fn the_more_pools_wait_the_less_each_may_hold() {
     loop {
         let before = waiting.len();
         for (pool, held) in ["a", "b", "c"].into_iter().zip(&mut held) {
-            if let Ok(place) = overload.admit(Class::Acquire, Some(pool)) {
-                place.step_aside();
-                waiting.push(place);
+            if let Ok(permit) = overload.admit(Class::Acquire, Some(pool)) {
+                permit.step_aside();
+                waiting.push(permit);
                 *held += 1;
             }
         }
@@ -283,9 +283,9 @@ fn a_pool_that_holds_few_gets_in_however_many_others_hold_all_that_is_shared() {
     let overload = Overload::new();
     let mut waiting = Vec::new();
     for pool in 0..20 {
-        while let Ok(place) = overload.admit(Class::Acquire, Some(&format!("pool-{pool}"))) {
-            place.step_aside();
-            waiting.push(place);
+        while let Ok(permit) = overload.admit(Class::Acquire, Some(&format!("pool-{pool}"))) {
+            permit.step_aside();
+            waiting.push(permit);
         }
     }
     assert!(waiting.len() > Class::Acquire.most() as usize);

@@ -1,4 +1,4 @@
-//! `holdfast migrate`.
+//! `holdfast migrate`: brings a database's schema up to date.
 
 use std::path::PathBuf;
 
@@ -23,7 +23,7 @@ pub(super) struct MigrateArgs {
 
 pub(super) async fn run(args: MigrateArgs) -> anyhow::Result<()> {
     let url = database_url(args.database_url.as_ref(), args.database_url_file.as_deref())?;
-    let url = url.context("which database? Name it with HOLDFAST_DATABASE_URL")?;
+    let url = url.context("no database is given: set HOLDFAST_DATABASE_URL")?;
     let store = Store::open(&url, 2)?;
     store.migrate().await?;
     note("the schema is up to date");

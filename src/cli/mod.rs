@@ -1,9 +1,12 @@
 //! The command line: one folder a subject. Commands that talk to a server do so over gRPC alone, as
 //! any client could.
 //!
-//! Exit codes: 0 when all is well, 1 for an error (an output that was closed or is full is one), 2 for
-//! arguments that cannot be read, and 3 when `redeem-batch` went through but something is left to do, or
-//! `redemption audit` found differences.
+//! Exit codes:
+//!
+//! - 0: all is well;
+//! - 1: an error, also an output that was closed or is full;
+//! - 2: arguments that cannot be read;
+//! - 3: `redeem-batch` went through but something is left to do, or `redemption audit` found differences.
 
 mod account;
 mod batch;
@@ -63,7 +66,7 @@ enum Command {
     Account(account::AccountCommand),
     /// Redeem the cards of a file; run it again with the same --batch-id to go on with the rest.
     RedeemBatch(batch::RedeemBatchArgs),
-    /// Redemptions: list them, look at one, close one that nothing else can.
+    /// Redemptions: list them, show one, settle one that only a person can.
     #[command(subcommand)]
     Redemption(redemption::RedemptionCommand),
 }
@@ -95,7 +98,7 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
-        .context("the threads that do the work cannot be started")
+        .context("the worker threads cannot be started")
 }
 
 async fn run(cli: Cli) -> anyhow::Result<ExitCode> {

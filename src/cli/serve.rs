@@ -1,4 +1,4 @@
-//! `holdfast serve`.
+//! `holdfast serve`: runs a server until it is told to stop.
 
 use super::shared::stop::Stop;
 use crate::{app::App, config::ServeArgs};
@@ -17,6 +17,6 @@ pub(super) async fn run(args: ServeArgs, mut stop: Stop) -> anyhow::Result<()> {
     }
     tokio::select! {
         ended = stopped => ended,
-        () = stop.asked_again() => anyhow::bail!("told twice to stop: not waiting for what is under way"),
+        () = stop.asked_again() => anyhow::bail!("told twice to stop: calls in progress are not waited for"),
     }
 }

@@ -101,7 +101,7 @@ struct Given {
     looks_up: bool,
 
     /// Whether the provider cancels a key, also one that it has never seen, so that a later arrival is
-    /// refused, and refuses to cancel one that has succeeded, however long ago.
+    /// refused. It must refuse to cancel one that has succeeded, however long ago.
     #[arg(id = "provider_cancels", long = "provider-cancels",
           env = "HOLDFAST_PROVIDER_CANCELS", default_value_t = true, action = ArgAction::Set)]
     cancels: bool,
@@ -238,8 +238,8 @@ impl ProviderArgs {
             at_work.push(retention);
         }
         for chain in [sending, at_work] {
-            for (place, short) in chain.iter().enumerate() {
-                let longer = chain[place + 1..].iter().filter(|long| short.1 >= long.1);
+            for (index, short) in chain.iter().enumerate() {
+                let longer = chain[index + 1..].iter().filter(|long| short.1 >= long.1);
                 wrong.extend(
                     longer.map(|long| contradiction(*short, "must be shorter than", *long)),
                 );

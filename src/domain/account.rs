@@ -10,10 +10,10 @@
 //!  PROCESSING ────────────┘ acquire
 //! ```
 //!
-//! [`transition`] decides every change of an account, and is what runs: from the account as it was told at a
+//! [`transition`] decides every change of an account, and is what runs. It takes the account as it was told at a
 //! version, and the terms of its pool. The store writes the [`Change`] where that version still is the account's
-//! (`store/sql/apply.sql`, `store/sql/begin.sql`). Whatever depends on the time is decided by the time at which the
-//! database told the account, and stands in the change as a [`Guard`], which the database checks by its own clock.
+//! (`store/sql/apply.sql`, `store/sql/begin.sql`). Whatever depends on the time is decided by the time at which
+//! the database told the account. The change has it as a [`Guard`], which the database checks by its own clock.
 
 mod change;
 mod entity;
@@ -39,7 +39,7 @@ use super::{
 pub enum AccountEvent {
     /// Somebody wants a lease.
     Acquire(Wanted),
-    /// The holder wants the lease to end so long from now.
+    /// The holder wants the lease to end this time from now.
     Renew {
         /// The lease.
         token: FencingToken,

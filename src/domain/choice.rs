@@ -1,4 +1,4 @@
-//! What an acquisition makes of an account.
+//! Choices: whether an acquisition would pick an account, or why not.
 
 /// Whether an account would be picked, or the first cause for which it is passed over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -25,18 +25,18 @@ pub enum Choice {
     Remainder,
     /// The card is more than its plan's day still takes.
     DayFull,
-    /// It failed, and is left in peace.
+    /// It is on hold after a failure.
     OnHold,
     /// Its plan's next day is not due yet.
     NextDay,
-    /// Its last redemption is too short ago.
+    /// The cooldown after its last redemption is not over.
     CoolingDown,
     /// It is under a lease.
     Locked,
 }
 
 impl Choice {
-    /// Every choice, in the order in which causes are looked at.
+    /// Every choice, in the order in which causes are checked.
     pub const ALL: [Self; 15] = [
         Self::Fits,
         Self::NotSelected,

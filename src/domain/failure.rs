@@ -1,4 +1,4 @@
-//! Whether a failure lies with the card. If it does not, and the code is not spent, the card still has
+//! Failures of cards: whether a failure is the card's own. If it is not, and the code is not spent, the card still has
 //! its value and should be redeemed again.
 
 /// Words that name the card.
@@ -19,8 +19,8 @@ const NOT_FOR_THE_POOL: &str = "CURRENCY_NOT_ACCEPTED";
 /// Whether redeeming the card again is of no use: its code is spent, or the reason says something of the
 /// card that is for good.
 ///
-/// A reason of which any word is not known may name something that passes (`CODE_TEMPORARILY_LOCKED`,
-/// `VOUCHER_SYSTEM_DOWN`), and counts as not about the card: a person looks, and no value is lost
+/// A reason with any unknown word may name something that passes (`CODE_TEMPORARILY_LOCKED`,
+/// `VOUCHER_SYSTEM_DOWN`), and counts as not about the card. A person reviews it, and no value is lost
 /// unseen. So do the reasons that Holdfast itself gives.
 pub fn is_about_the_card(reason: &str, code_spent: bool) -> bool {
     code_spent || reason == NOT_FOR_THE_POOL || says_something_for_good(reason)
@@ -29,11 +29,11 @@ pub fn is_about_the_card(reason: &str, code_spent: bool) -> bool {
 fn says_something_for_good(reason: &str) -> bool {
     let reason = reason.to_ascii_uppercase();
     let words: Vec<&str> = reason.split(['_', '-', ' ', '.']).collect();
-    let has = |known: &[&str]| words.iter().any(|word| known.contains(word));
+    let has = |list: &[&str]| words.iter().any(|word| list.contains(word));
     let are_known = words.iter().all(|word| {
         [&CARD_WORDS[..], &CARD_STATES, &STATES, &OTHER_WORDS]
             .iter()
-            .any(|known| known.contains(word))
+            .any(|list| list.contains(word))
     });
     are_known && (has(&CARD_STATES) || has(&STATES) && has(&CARD_WORDS))
 }

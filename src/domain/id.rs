@@ -113,7 +113,7 @@ text_id!(
     Holder, check_name
 );
 text_id!(
-    /// The wish that an acquisition or a redemption stands for; unique in its pool.
+    /// The caller's name for an acquisition or a redemption; unique in its pool.
     RequestId, check_request
 );
 text_id!(

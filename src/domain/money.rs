@@ -1,4 +1,4 @@
-//! Amounts in the minor unit of one currency.
+//! Money: amounts in the minor unit of one currency.
 
 use std::fmt;
 

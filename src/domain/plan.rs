@@ -1,8 +1,8 @@
-//! What a plan takes, and how far an account is in it: THE rule of which card fits which account.
+//! Plans: what a plan takes, and how far an account is in it. This is the rule of which card fits which account.
 //!
-//! A plan has a target, in days if it has any: each brings its amount, give or take, and the last one
-//! whatever is left. A card fits when the plan takes its amount at all, when it goes neither beyond the
-//! target nor beyond the day, and when what is left afterwards is nothing, or still can be filled.
+//! A plan has a target, in days if it has any: each brings its amount, give or take, and the last one whatever is
+//! left. A card fits when the plan takes its amount, and when it goes neither beyond the target nor beyond the
+//! day. Then what is left afterwards must be nothing, or an amount that can still be filled.
 //!
 //! `plan_misfit`, `plan_wants` and `plan_fills` in the database say the same in SQL; a test compares
 //! the two.
@@ -15,8 +15,8 @@ use super::money::MAX_AMOUNT_MINOR;
 pub const MAX_DAYS: usize = 366;
 /// The most amounts of a fixed set.
 pub const MAX_FIXED: usize = 64;
-/// The most that the least of a fixed set may be, in steps of their greatest common divisor: so long
-/// is the table of what they add up to.
+/// The most that the least of a fixed set may be, in steps of their greatest common divisor. It is the
+/// length of the table of their sums.
 pub const MAX_STEPS: i64 = 1000;
 /// The longest time between two days, or two redemptions.
 pub const MAX_INTERVAL: Duration = Duration::from_secs(366 * 24 * 60 * 60);
@@ -200,8 +200,8 @@ impl Terms {
     /// The amount of a day that is not the last.
     fn limited_day(&self, day: i32) -> Option<i64> {
         let days = &self.day_amounts_minor;
-        let place = usize::try_from(day - 1).ok()?;
-        if place + 1 < days.len() { days.get(place).copied() } else { None }
+        let index = usize::try_from(day - 1).ok()?;
+        if index + 1 < days.len() { days.get(index).copied() } else { None }
     }
 
     /// Whether the day of a free account has nothing left to take: its amount is reached, or no card fits what it
@@ -380,7 +380,7 @@ fn greatest_common_divisor(a: i64, b: i64) -> i64 {
     if b == 0 { a } else { greatest_common_divisor(b, a % b) }
 }
 
-/// The least sum of `amounts` in each class of remainders by the first of them: a shortest path from
+/// The least sum of `amounts` in each class of remainders by the first of them. It is a shortest path from
 /// class to class, where each amount is an edge. Their greatest common divisor is 1, so every class
 /// has one.
 fn least_sums(amounts: &[i64]) -> Vec<i64> {
@@ -394,10 +394,10 @@ fn least_sums(amounts: &[i64]) -> Vec<i64> {
         for amount in amounts {
             let next = sum + amount;
             let class = usize::try_from(next % classes).unwrap_or(0);
-            if let Some(known) = least.get_mut(class)
-                && next < *known
+            if let Some(before) = least.get_mut(class)
+                && next < *before
             {
-                *known = next;
+                *before = next;
                 queue.push(std::cmp::Reverse(next));
             }
         }

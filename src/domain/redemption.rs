@@ -67,12 +67,12 @@ impl RedemptionState {
 pub struct CardCode(SecretString);
 
 impl CardCode {
-    /// Reads a code: 4 to 128 printable ASCII characters, after spaces around it are dropped, at least
-    /// 4 of them other than spaces and hyphens, which a fingerprint does not tell apart.
+    /// Reads a code: 4 to 128 printable ASCII characters, without the spaces around it. At least 4 of them must be
+    /// other than spaces and hyphens, which a fingerprint ignores.
     pub fn parse(text: &str) -> Result<Self, InvalidId> {
         let text = text.trim_matches(' ');
-        let told_apart = text.bytes().filter(|b| !matches!(b, b' ' | b'-')).count();
-        if text.len() <= 128 && told_apart >= 4 && text.bytes().all(|b| (b' '..=b'~').contains(&b))
+        let significant = text.bytes().filter(|b| !matches!(b, b' ' | b'-')).count();
+        if text.len() <= 128 && significant >= 4 && text.bytes().all(|b| (b' '..=b'~').contains(&b))
         {
             Ok(Self(text.into()))
         } else {
@@ -168,7 +168,7 @@ pub struct Failure {
 pub mod reason {
     /// No request ever left: DNS, refused, TLS or connect timeout.
     pub const PROVIDER_UNREACHABLE: &str = "PROVIDER_UNREACHABLE";
-    /// Every answer said that nothing was executed, until the time to send was over.
+    /// By every answer nothing was executed, until the time to send was over.
     pub const PROVIDER_BUSY: &str = "PROVIDER_BUSY";
     /// Cancelled by its key at the provider, before it was executed.
     pub const CANCELLED: &str = "CANCELLED";
@@ -176,10 +176,10 @@ pub mod reason {
     pub const ACCOUNT_MISMATCH: &str = "ACCOUNT_MISMATCH";
     /// The provider credited in another currency than the one asked for.
     pub const CURRENCY_MISMATCH: &str = "CURRENCY_MISMATCH";
-    /// The provider credited another amount than the one expected, and the pool wants a person to look.
+    /// The provider credited another amount than the one expected, and the pool wants a person to review it.
     pub const AMOUNT_MISMATCH: &str = "AMOUNT_MISMATCH";
-    /// Nothing that can be asked of the provider tells the outcome, or the stored code can no longer be
-    /// read, so that nothing can be asked.
+    /// Nothing that can be asked of the provider tells the outcome. Or the stored code can no longer be read, so
+    /// that nothing can be asked.
     pub const UNRESOLVED: &str = "UNRESOLVED";
     /// A failure code of the provider's contract: the account's login was refused.
     pub const ACCOUNT_LOGIN_INVALID: &str = "ACCOUNT_LOGIN_INVALID";
@@ -192,8 +192,8 @@ pub enum Step {
     Settle(Verdict),
     /// Nothing was executed, for certain: send again with the same key, after a while.
     SendAgain {
-        /// What [`Verdict`] it comes to when the time to send is over.
-        give_up: Failure,
+        /// The failure to record when the time to send is over.
+        failure: Failure,
         /// How long the provider asked to wait.
         after: Option<Duration>,
     },
@@ -226,9 +226,9 @@ pub enum Step {
     },
 }
 
-/// How often in a row the provider must not know a key before more is done than look: the first
-/// request may still be on its way.
-const LOOKS_BEFORE_MORE: i32 = 2;
+/// How often in a row the provider must not know a key before more is done than a look-up. The first request may
+/// still be on its way.
+const CHECKS_BEFORE_MORE: i32 = 2;
 
 /// What a provider can do for a redemption in doubt, as an operator says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -262,66 +262,66 @@ pub struct Doubtful {
 
 /// What to do about a redemption in doubt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rung {
+pub enum Action {
     /// Ask what became of the key.
     LookUp,
-    /// Nothing for now; look once more, later.
+    /// Nothing for now; check once more, later.
     Wait,
     /// Send the same bytes under the same key: whether or not the first arrived, it counts once.
     SendAgain,
     /// Cancel the key, so that nothing can happen under it any more.
     Cancel,
-    /// Nothing more can be found out: a person has to look.
+    /// Nothing more can be found out: a person has to review.
     Review,
 }
 
 impl Capabilities {
-    /// The rung to begin with.
-    pub fn first_rung(&self, doubtful: &Doubtful) -> Rung {
-        if self.looks_up { Rung::LookUp } else { self.without_look_up(doubtful) }
+    /// The action to begin with.
+    pub fn first_action(&self, doubtful: &Doubtful) -> Action {
+        if self.looks_up { Action::LookUp } else { self.without_look_up(doubtful) }
     }
 
-    /// The rung after a look-up that did not find the key.
-    pub fn rung_after_not_found(&self, doubtful: &Doubtful) -> Rung {
+    /// The action after a look-up that did not find the key.
+    pub fn action_after_not_found(&self, doubtful: &Doubtful) -> Action {
         let may_be_on_its_way =
-            doubtful.not_found <= LOOKS_BEFORE_MORE || doubtful.age < self.visibility_horizon;
-        if may_be_on_its_way { Rung::Wait } else { self.without_look_up(doubtful) }
+            doubtful.not_found <= CHECKS_BEFORE_MORE || doubtful.age < self.visibility_horizon;
+        if may_be_on_its_way { Action::Wait } else { self.without_look_up(doubtful) }
     }
 
-    /// The rung when the provider has been at work on it for so long.
-    pub fn rung_after_processing(&self, doubtful: &Doubtful) -> Rung {
+    /// The action when the provider has been at work on it for this long.
+    pub fn action_after_processing(&self, doubtful: &Doubtful) -> Action {
         if doubtful.age < self.max_processing_time {
-            Rung::Wait
+            Action::Wait
         } else if self.cancels {
-            Rung::Cancel
+            Action::Cancel
         } else if doubtful.age < self.max_processing_time.saturating_mul(2) {
-            Rung::Wait
+            Action::Wait
         } else {
-            Rung::Review
+            Action::Review
         }
     }
 
-    /// The rung after a cancellation that was refused because the key is at work or has succeeded.
-    pub fn rung_after_vain_cancel(&self, doubtful: &Doubtful) -> Rung {
+    /// The action after a cancellation that was refused because the key is at work or has succeeded.
+    pub fn action_after_vain_cancel(&self, doubtful: &Doubtful) -> Action {
         // The next look-up tells which, where there are look-ups; but not for ever.
         let has_had_its_time = doubtful.age >= self.max_processing_time.saturating_mul(4);
-        if !self.looks_up || has_had_its_time { Rung::Review } else { Rung::Wait }
+        if !self.looks_up || has_had_its_time { Action::Review } else { Action::Wait }
     }
 
-    /// The rung where look-ups do not help.
-    fn without_look_up(&self, doubtful: &Doubtful) -> Rung {
+    /// The action where look-ups do not help.
+    fn without_look_up(&self, doubtful: &Doubtful) -> Action {
         let remembered =
             self.deduplicates && doubtful.age + doubtful.lead_time < self.key_retention;
         // Past its time it would be refused, which is an outcome too, where there is no better one.
         if remembered && !(doubtful.not_after_passed && self.cancels) {
-            Rung::SendAgain
+            Action::SendAgain
         } else if self.cancels {
-            Rung::Cancel
+            Action::Cancel
         } else if self.looks_up && doubtful.age < self.max_processing_time {
             // A request that is slow to arrive would be found in the end.
-            Rung::Wait
+            Action::Wait
         } else {
-            Rung::Review
+            Action::Review
         }
     }
 }
@@ -384,20 +384,20 @@ mod tests {
     #[test]
     fn a_key_that_is_not_found_is_looked_for_past_the_horizon_before_more_is_done() {
         let provider = able(true, true, true);
-        assert_eq!(provider.first_rung(&doubtful(9, 0)), Rung::LookUp);
-        assert_eq!(provider.rung_after_not_found(&doubtful(9, 1)), Rung::Wait, "once only");
-        assert_eq!(provider.rung_after_not_found(&doubtful(4, 9)), Rung::Wait, "too early");
-        assert_eq!(provider.rung_after_not_found(&doubtful(5, 3)), Rung::SendAgain);
+        assert_eq!(provider.first_action(&doubtful(9, 0)), Action::LookUp);
+        assert_eq!(provider.action_after_not_found(&doubtful(9, 1)), Action::Wait, "once only");
+        assert_eq!(provider.action_after_not_found(&doubtful(4, 9)), Action::Wait, "too early");
+        assert_eq!(provider.action_after_not_found(&doubtful(5, 3)), Action::SendAgain);
     }
 
     #[test]
     fn a_key_is_sent_again_while_it_is_remembered_and_cancelled_after() {
         let provider = able(true, true, true);
-        assert_eq!(provider.rung_after_not_found(&doubtful(499, 3)), Rung::SendAgain);
-        assert_eq!(provider.rung_after_not_found(&doubtful(500, 3)), Rung::Cancel);
+        assert_eq!(provider.action_after_not_found(&doubtful(499, 3)), Action::SendAgain);
+        assert_eq!(provider.action_after_not_found(&doubtful(500, 3)), Action::Cancel);
         let without_cancel = able(true, true, false);
-        assert_eq!(without_cancel.rung_after_not_found(&doubtful(989, 3)), Rung::SendAgain);
-        assert_eq!(without_cancel.rung_after_not_found(&doubtful(990, 3)), Rung::Review);
+        assert_eq!(without_cancel.action_after_not_found(&doubtful(989, 3)), Action::SendAgain);
+        assert_eq!(without_cancel.action_after_not_found(&doubtful(990, 3)), Action::Review);
     }
 
     #[test]
@@ -407,19 +407,19 @@ mod tests {
             for age in [0, 4, 5, 59, 60, 119, 120, 499, 500, 989, 990, 5000] {
                 for not_found in 0..5 {
                     let doubtful = doubtful(age, not_found);
-                    for rung in [
-                        provider.first_rung(&doubtful),
-                        provider.rung_after_not_found(&doubtful),
-                        provider.rung_after_processing(&doubtful),
+                    for action in [
+                        provider.first_action(&doubtful),
+                        provider.action_after_not_found(&doubtful),
+                        provider.action_after_processing(&doubtful),
                     ] {
-                        let able = match rung {
-                            Rung::LookUp => provider.looks_up,
-                            Rung::SendAgain => provider.deduplicates && age < 990,
-                            Rung::Cancel => provider.cancels,
-                            Rung::Wait => true,
-                            Rung::Review => !provider.cancels,
+                        let able = match action {
+                            Action::LookUp => provider.looks_up,
+                            Action::SendAgain => provider.deduplicates && age < 990,
+                            Action::Cancel => provider.cancels,
+                            Action::Wait => true,
+                            Action::Review => !provider.cancels,
                         };
-                        assert!(able, "{provider:?} {doubtful:?} {rung:?}");
+                        assert!(able, "{provider:?} {doubtful:?} {action:?}");
                     }
                 }
             }
@@ -428,16 +428,16 @@ mod tests {
 
     #[test]
     fn where_nothing_helps_a_person_looks_at_the_latest_after_twice_the_longest_processing() {
-        assert_eq!(able(false, false, false).first_rung(&doubtful(0, 0)), Rung::Review);
+        assert_eq!(able(false, false, false).first_action(&doubtful(0, 0)), Action::Review);
         let looks_up = able(false, true, false);
-        assert_eq!(looks_up.rung_after_not_found(&doubtful(59, 9)), Rung::Wait);
-        assert_eq!(looks_up.rung_after_not_found(&doubtful(60, 9)), Rung::Review);
+        assert_eq!(looks_up.action_after_not_found(&doubtful(59, 9)), Action::Wait);
+        assert_eq!(looks_up.action_after_not_found(&doubtful(60, 9)), Action::Review);
         let cancels = able(false, true, true);
-        assert_eq!(cancels.rung_after_vain_cancel(&doubtful(239, 0)), Rung::Wait);
-        assert_eq!(cancels.rung_after_vain_cancel(&doubtful(240, 0)), Rung::Review);
+        assert_eq!(cancels.action_after_vain_cancel(&doubtful(239, 0)), Action::Wait);
+        assert_eq!(cancels.action_after_vain_cancel(&doubtful(240, 0)), Action::Review);
         let blind = able(false, false, true);
-        assert_eq!(blind.rung_after_vain_cancel(&doubtful(0, 0)), Rung::Review);
-        assert_eq!(looks_up.rung_after_processing(&doubtful(119, 0)), Rung::Wait);
-        assert_eq!(looks_up.rung_after_processing(&doubtful(120, 0)), Rung::Review);
+        assert_eq!(blind.action_after_vain_cancel(&doubtful(0, 0)), Action::Review);
+        assert_eq!(looks_up.action_after_processing(&doubtful(119, 0)), Action::Wait);
+        assert_eq!(looks_up.action_after_processing(&doubtful(120, 0)), Action::Review);
     }
 }

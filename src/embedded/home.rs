@@ -63,8 +63,8 @@ impl Home {
         if secret_file::is_open_to_all(&path) {
             tracing::warn!(
                 directory = %path.display(),
-                "every user of this machine can put other data in the place of the private Postgres's: `chmod o-w` \
-                 its directory"
+                "every user of this machine can replace the data of the private Postgres: run `chmod o-w` \
+                 on its directory"
             );
         }
         let owner = Owner::of(&cluster_dir(&path))?;

@@ -62,14 +62,14 @@ pub enum Data {
 pub struct Options {
     /// Where it keeps its data.
     pub data: Data,
-    /// The directory of Postgres's programs; looked for in the usual places when not given.
+    /// The directory of Postgres's programs; looked for in the usual directories when not given.
     pub bin_dir: Option<PathBuf>,
     /// Settings of `postgresql.conf` by name, which go before those chosen here.
     pub settings: Vec<(String, String)>,
 }
 
 impl Options {
-    /// Data in `data`, programs from the usual places, and no settings of one's own.
+    /// Data in `data`, programs from the usual directories, and no settings of one's own.
     pub fn new(data: Data) -> Self {
         Self { data, bin_dir: None, settings: Vec::new() }
     }
@@ -202,7 +202,7 @@ fn percent_encoded(text: &str) -> String {
     encoded
 }
 
-/// What the operating system said about a path, with the path.
+/// An error of the operating system about a path, with the path.
 fn about<T>(path: &Path, what: &str, result: std::io::Result<T>) -> anyhow::Result<T> {
     result.with_context(|| format!("cannot {what} {}", path.display()))
 }

@@ -1,4 +1,4 @@
-//! Who runs Postgres. It refuses to run as root, so root runs it as somebody else.
+//! The user that runs Postgres. It refuses to run as root, so root runs it as another user.
 
 use std::{
     fs,
@@ -36,11 +36,11 @@ impl Owner {
     /// Who is to run the Postgres whose data is, or will be, at `data`.
     pub(super) fn of(data: &Path) -> anyhow::Result<Self> {
         match fs::metadata(data) {
-            // Data that is there already stays with whoever made it.
+            // Data that is there already keeps its owner.
             Ok(found) if is_root() && found.uid() != 0 => {
                 Ok(Self::Other { uid: found.uid(), gid: found.gid() })
             }
-            Err(error) if error.kind() != ErrorKind::NotFound => about(data, "look at", Err(error)),
+            Err(error) if error.kind() != ErrorKind::NotFound => about(data, "read", Err(error)),
             _ => Self::of_new_data(),
         }
     }

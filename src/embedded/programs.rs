@@ -1,4 +1,4 @@
-//! Finds the programs of an installed Postgres.
+//! The programs of an installed Postgres, and how they are found.
 
 use std::{
     env, fs,
@@ -35,15 +35,15 @@ pub(super) struct Programs {
 }
 
 impl Programs {
-    /// Finds an installed Postgres: the first on `PATH` or the newest of the usual places, or the
+    /// Finds an installed Postgres: the first on `PATH` or the newest of the usual directories, or the
     /// one in `bin_dir` when that is given. Data that is there already needs the version it was
     /// `made_by`.
     pub(super) fn find(bin_dir: Option<&Path>, made_by: Option<u32>) -> anyhow::Result<Self> {
-        let places = match bin_dir {
+        let directories = match bin_dir {
             Some(bin_dir) => vec![bin_dir.to_owned()],
             None => usual_places(),
         };
-        let found: Vec<Self> = places.iter().filter_map(|place| Self::in_dir(place)).collect();
+        let found: Vec<Self> = directories.iter().filter_map(|dir| Self::in_dir(dir)).collect();
         let fits = |programs: &&Self| {
             programs.major >= OLDEST_MAJOR && made_by.is_none_or(|major| programs.major == major)
         };
@@ -84,16 +84,16 @@ fn parse_major(printed: &str) -> Option<u32> {
 
 fn usual_places() -> Vec<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
-    let mut places: Vec<PathBuf> = env::split_paths(&path).collect();
+    let mut directories: Vec<PathBuf> = env::split_paths(&path).collect();
     for (parent, prefix) in PACKAGE_DIRS {
         let mut installed = installed_under(Path::new(parent), prefix);
         installed.sort_by_key(|(version, _)| std::cmp::Reverse(*version));
         for (_, dir) in installed {
-            places.push(dir.join("bin"));
-            places.push(dir);
+            directories.push(dir.join("bin"));
+            directories.push(dir);
         }
     }
-    places
+    directories
 }
 
 /// The directories under `parent` whose name is `prefix` and a version: `17`, `postgresql@17`.

@@ -97,7 +97,7 @@ impl Supervisor {
 fn write_script(dir: &Path) -> anyhow::Result<PathBuf> {
     let path = dir.join("holdfast-postgres");
     about(&path, "write", fs::write(&path, SCRIPT))?;
-    // Whoever runs Postgres reads it; nobody else gets into the directory.
+    // The user that runs Postgres reads it; nobody else gets into the directory.
     about(&path, "open", fs::set_permissions(&path, fs::Permissions::from_mode(0o644)))?;
     Ok(path)
 }

@@ -19,7 +19,7 @@ trap '' HUP INT TERM
 # Background commands lose standard input, so the pipe moves to descriptor 3. Nothing else gets it.
 exec 3<&0 </dev/null
 
-# initdb may be interrupted, so it works beside the place where the result goes.
+# initdb may be interrupted, so it works beside the directory of the result.
 make_cluster() {
     rm -rf -- "$HF_DIR/data.new"
     # shellcheck disable=SC2086

@@ -1,4 +1,4 @@
-//! The addresses that are listened on, and what is said when others than this machine can reach one.
+//! The addresses that are listened on, and the warning when others than this machine can reach one.
 
 use std::net::SocketAddr;
 

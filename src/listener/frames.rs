@@ -1,4 +1,4 @@
-//! Where in the frames of HTTP/2 a client is, from the bytes that it has sent.
+//! A tracker of HTTP/2 frames: where in them a client is, from the bytes that it has sent.
 //!
 //! Only what is needed to say whether it has begun something and not ended it: the preface, a frame, or a block of
 //! headers, which may go on over several frames. What is wrong with any of these is the library's to say.

@@ -24,7 +24,7 @@ const BEGUN_LIMIT: Duration = Duration::from_millis(if cfg!(test) { 100 } else {
 /// How long a frame of data may take.
 const DATA_LIMIT: Duration = Duration::from_millis(if cfg!(test) { 200 } else { 10_000 });
 /// How many streams a client may reset in a row, and then each second. Each of them is work for nothing. Beyond
-/// it the client is read from more slowly: thousands of callers may well give up together.
+/// it the client is read from more slowly: thousands of callers may well cancel together.
 const RESETS: f64 = 4096.0;
 const RESETS_PER_SECOND: f64 = 2048.0;
 
@@ -34,7 +34,7 @@ pub struct Guarded<IO> {
     io: IO,
     permit: ConnectionPermit,
     frames: Frames,
-    /// When a connection without any call is looked at again: it is closed where there are many.
+    /// When a connection without any call is checked again: it is closed where there are many.
     unused_until: Instant,
     /// The number of what has begun, and until when it may take.
     begun: Option<(u64, Instant, Instant)>,
@@ -85,7 +85,7 @@ impl<IO> Guarded<IO> {
                 return Poll::Ready("what its client began did not end in time");
             }
             if self.permit.is_crowded() {
-                return Poll::Ready("its client called nothing, and there are many connections");
+                return Poll::Ready("its client made no call, and there are many connections");
             }
             self.unused_until = Instant::now() + BEGUN_LIMIT;
         }

@@ -137,7 +137,7 @@ impl Accepts {
                     listener = self.limit.name,
                     most = self.limit.size,
                     times,
-                    "a connection was closed at once: as many are open as may be; close idle ones, \
+                    "a connection was closed at once: the limit of open connections is reached; close idle ones, \
                      use fewer in each client, or allow the process more files (ulimit -n)"
                 );
             });
@@ -153,18 +153,18 @@ impl Accepts {
     }
 }
 
-/// Something that may happen very often, and is said now and then.
+/// A warning about what may happen very often, logged now and then.
 #[derive(Debug, Default)]
 struct Warning {
-    said: Option<Instant>,
+    logged: Option<Instant>,
     times: u64,
 }
 
 impl Warning {
     fn say(&mut self, warn: impl FnOnce(u64)) {
         self.times += 1;
-        if self.said.is_none_or(|said| said.elapsed() >= WARN_EVERY) {
-            self.said = Some(Instant::now());
+        if self.logged.is_none_or(|logged| logged.elapsed() >= WARN_EVERY) {
+            self.logged = Some(Instant::now());
             warn(std::mem::take(&mut self.times));
         }
     }

@@ -1,4 +1,4 @@
-//! THE table: what an answer of the provider proves.
+//! The table of what an answer of the provider proves.
 //!
 //! Definite only where it is proven; anything else is in doubt, and doubt is sticky. Every row is an
 //! arm of [`classify`] or of [`by_state`]; nothing else in the program reads an answer.
@@ -21,7 +21,7 @@
 //! | 429/503 with `"executed": false` | send again | in doubt, busy | busy |
 //! | another key; 422; lost; other statuses; malformed | in doubt | in doubt | in doubt |
 //!
-//! *Whole*: a refusal has a `failure` with a `code` and `code_spent`; a 410 has our key or the state
+//! *Whole*: a refusal has a `failure` with a `code` and `code_spent`. A 410 has our key or the state
 //! `cancelled` (a page of HTML has neither). A field that decides and is missing, of another type, out
 //! of bounds or given twice with different values makes the answer malformed. Any other field proves
 //! nothing, and is passed over when it is wrong: `poll_after_ms`, `balance_minor`, a failure's `message`.
@@ -94,7 +94,7 @@ pub fn classify(ask: &Ask, call: Call, doubt: Doubt, answer: &Answer) -> Step {
         (_, 409) => look_up(&Told::new(ask, call, doubt, http)),
         (Call::Send, 410) => gone(&Told::new(ask, call, doubt, http)),
         // The key was seen with other bytes. That is a bug or a collision, and says nothing about
-        // what became of those bytes, so it stays open until the key itself is looked up.
+        // what became of those bytes. So it stays open until the key itself is looked up.
         (Call::Send, 422) => {
             in_doubt(ask, http, "the key was seen before with another payload", problem(http))
         }
@@ -108,7 +108,7 @@ pub fn classify(ask: &Ask, call: Call, doubt: Doubt, answer: &Answer) -> Step {
 fn never_sent(call: Call, doubt: Doubt, why: &str) -> Step {
     match (call, doubt) {
         (Call::Send, Doubt::FirstSend) => Step::SendAgain {
-            give_up: not_spent(
+            failure: not_spent(
                 reason::PROVIDER_UNREACHABLE,
                 format!("the provider could not be reached: {why}"),
             ),
@@ -124,14 +124,14 @@ fn busy(ask: &Ask, call: Call, doubt: Doubt, http: &HttpAnswer) -> Step {
     let problem = problem(http);
     let after = hint(problem.retry_after, http);
     let key = key(ask.redemption_id, &problem.key);
-    let answer = said(ask, http, "the provider is busy and executed nothing", problem);
+    let answer = describe(ask, http, "the provider is busy and executed nothing", problem);
     if !is_to_this_call(call, doubt, http, &key) || doubt == Doubt::InDoubt || call != Call::Send {
         return Step::Busy { after, answer };
     }
-    Step::SendAgain { give_up: not_spent(reason::PROVIDER_BUSY, answer), after }
+    Step::SendAgain { failure: not_spent(reason::PROVIDER_BUSY, answer), after }
 }
 
-/// Whether an answer can be to no other call: it has our key, or it is the first send's, on a connection
+/// Whether an answer can be to no other call. It has our key, or it is the first send's, on a connection
 /// that had carried no other request.
 fn is_to_this_call(call: Call, doubt: Doubt, http: &HttpAnswer, key: &Key) -> bool {
     let is_first = call == Call::Send && doubt == Doubt::FirstSend;
@@ -188,7 +188,7 @@ impl<'a> Told<'a> {
     }
 }
 
-/// What is said of a state that is not the contract's.
+/// The description of a state that is not the contract's.
 const NO_STATE: &str = "state is not one of processing, succeeded, failed, cancelled";
 
 /// 200, or 201 to a send: the body's state decides.
@@ -205,7 +205,7 @@ fn by_state(told: &Told<'_>) -> Step {
         Ok("processing") => look_up(told),
         Ok("failed") => failed(told, body, &key),
         Ok("succeeded") => succeeded(told, body, &key),
-        // A cancellation is never what a send hopes for, so it always needs the key.
+        // A cancellation is never what a send asks for, so it always needs the key.
         Ok("cancelled") if key == Key::Ours => Step::Settle(Verdict::Failed(cancelled())),
         Ok("cancelled") => told.malformed("key is missing"),
         Ok(_) => told.malformed(NO_STATE),
@@ -341,7 +341,7 @@ fn failed(told: &Told<'_>, body: &wire::Redemption, key: &Key) -> Step {
 fn look_up(told: &Told<'_>) -> Step {
     let hinted = told.body.as_ref().ok().and_then(|body| body.poll_after);
     let text = "the provider has the redemption, and its outcome is to be looked up";
-    let answer = said(told.ask, told.http, text, problem(told.http));
+    let answer = describe(told.ask, told.http, text, problem(told.http));
     Step::LookUp { after: hint(hinted, told.http), answer }
 }
 
@@ -383,8 +383,8 @@ fn not_spent(reason: &str, message: String) -> Failure {
     Failure { reason: reason.to_owned(), message, code_spent: false }
 }
 
-/// How long the provider asks to wait: the body's own hint, else the header. Never so short that it is
-/// asked without a pause, nor so long that it is forgotten.
+/// How long the provider asks to wait: the body's own hint, else the header. At least a short
+/// pause, and at most a time after which it is not forgotten.
 pub(super) fn hint(body: Option<Duration>, http: &HttpAnswer) -> Option<Duration> {
     body.or(http.retry_after).map(|after| after.clamp(MIN_AFTER, MAX_AFTER))
 }
@@ -394,12 +394,12 @@ fn problem(http: &HttpAnswer) -> wire::Problem {
 }
 
 fn in_doubt(ask: &Ask, http: &HttpAnswer, why: &str, problem: wire::Problem) -> Step {
-    Step::InDoubt { answer: said(ask, http, why, problem) }
+    Step::InDoubt { answer: describe(ask, http, why, problem) }
 }
 
 /// The answer for people. Only decoded text of the body is quoted, never the body itself: in raw
 /// JSON a code may be escaped, and would not be found.
-fn said(ask: &Ask, http: &HttpAnswer, what: &str, problem: wire::Problem) -> String {
+fn describe(ask: &Ask, http: &HttpAnswer, what: &str, problem: wire::Problem) -> String {
     let text = format!("HTTP {}, {what}", http.status);
     match problem.message.map(|text| clean(&ask.code, &text, 200)) {
         Some(told) if !told.is_empty() => format!("{text} ({told})"),

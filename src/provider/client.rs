@@ -1,6 +1,6 @@
-//! One HTTP call at a time, and what happened to it.
+//! The provider's client: one HTTP call at a time, and what happened to it.
 //!
-//! Nothing is tried twice here, no redirect is followed and no proxy is asked: each of those could
+//! Nothing is tried twice here, no redirect is followed and no proxy is asked. Each of those could
 //! send a card's code somewhere, or twice, without anybody having decided it.
 
 use std::{fmt, path::Path, sync::Arc, time::Duration};
@@ -42,8 +42,8 @@ struct Inner {
     http: Http,
     /// Without a slash at its end.
     base: String,
-    /// Whether every send has a connection of its own. An answer that may be to another request is in
-    /// doubt, which only a provider that counts a key once, and tells what became of it, can end soon.
+    /// Whether every send has a connection of its own. An answer that may be to another request is in doubt. Only
+    /// a provider that counts a key once, and tells what became of it, can end that soon.
     sends_alone: bool,
 }
 

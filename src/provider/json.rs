@@ -1,8 +1,8 @@
 //! JSON as providers write it, read field by field.
 //!
-//! What loses nothing is taken: a byte order mark before the text, `1000.0` or `1e3` for 1000, a field
-//! that is given twice with the same value. What cannot be used is named by its field and by what is
-//! wrong with it, never by what it says: that may be a card's code.
+//! What loses nothing is taken. Examples: a byte order mark before the text, `1000.0` or `1e3` for 1000, a field
+//! that is given twice with the same value. What cannot be used is named by its field and by what is wrong with
+//! it, never by its content. That may be a card's code.
 
 use std::{fmt, time::Duration};
 
@@ -71,7 +71,7 @@ impl Field<String> {
     }
 }
 
-/// The value that several fields come to, or all that is wrong with them.
+/// The value that several fields make, or all that is wrong with them.
 pub(super) fn all_wrong(errors: impl IntoIterator<Item = Option<String>>) -> String {
     errors.into_iter().flatten().collect::<Vec<_>>().join("; ")
 }
@@ -133,7 +133,7 @@ impl Object {
         })
     }
 
-    /// Milliseconds, of which a part is left out and too many are the most that there are.
+    /// Milliseconds: fractions are left out, and too many are the most that there are.
     pub(super) fn milliseconds(&self, name: &str) -> Field<Duration> {
         self.get(name).and_then(|value| {
             let number = match value {

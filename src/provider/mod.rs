@@ -1,8 +1,8 @@
-//! The only outbound HTTP: asks the provider, and says what its answer proves.
+//! The provider's client, the only outbound HTTP: asks the provider, and decides what its answer proves.
 //!
 //! [`client::Provider`] makes one call at a time and reports what happened to it as an [`Answer`],
 //! without judging. [`classify::classify`] is the judge: a pure function from an answer to the next
-//! step. Whoever asks keeps the two apart, so that every rule can be read and tested in one place.
+//! step. The two are separate, so that every rule can be read and tested by itself.
 
 pub mod classify;
 pub mod client;

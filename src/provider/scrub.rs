@@ -1,4 +1,4 @@
-//! Makes text that came from the provider fit to be kept and shown.
+//! Scrubbing: makes text that came from the provider fit to be kept and shown.
 
 use secrecy::ExposeSecret;
 
@@ -38,12 +38,12 @@ pub fn holds_code(code: &CardCode, text: &str) -> bool {
     without_code(code, &text) != text
 }
 
-/// Letters and digits that a code must have to be looked for by them alone: fewer would be found in
+/// Letters and digits that a code must have to be searched for by them alone: fewer would be found in
 /// many a word.
 const MIN_LETTERS: usize = 4;
 
-/// Replaces the code wherever it stands, in any case, whatever stands between its letters and digits:
-/// a provider may write it with points, or with spaces and hyphens of its own kind.
+/// Replaces the code everywhere, in any case, with anything between its letters and digits. A provider may write
+/// it with points, or with spaces and hyphens of its own kind.
 fn without_code(code: &CardCode, text: &str) -> String {
     let normalised = code.normalised();
     let wanted: Vec<char> =

@@ -1,8 +1,7 @@
 //! The provider's HTTP contract, as it is written and read.
 //!
-//! What is read of an answer about a redemption is all optional: whether it is complete is for
-//! `classify` to say, which knows what the answer is to. Types that may repeat a card's code have no
-//! `Debug`.
+//! What is read of an answer about a redemption is all optional. Whether it is complete is for `classify` to
+//! decide, which knows what the answer is to. Types that may repeat a card's code have no `Debug`.
 
 use std::time::Duration;
 
@@ -15,7 +14,7 @@ use crate::domain::{
 };
 
 /// The body of `POST /redemptions`. Fields are written in this order, so that the same redemption
-/// is always the same bytes: the provider answers 422 when a key comes back with other ones.
+/// is always the same bytes. The provider answers 422 when a key comes back with other ones.
 #[derive(Serialize)]
 struct RedemptionRequest<'a> {
     code: &'a str,

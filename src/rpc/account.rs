@@ -1,4 +1,4 @@
-//! `AccountService`.
+//! `AccountService`: accounts and their imports over gRPC.
 
 use std::time::Duration;
 
@@ -38,7 +38,7 @@ const IMPORT_CHUNK: usize = 500;
 const IMPORT_CHUNK_BYTES: usize = 64 * 1024;
 /// How long an import may bring nothing. What came before is created then, and the call ends.
 const IMPORT_IDLE: Duration = Duration::from_secs(60);
-/// The most failures that an import's reply names, and how many bytes they come to at most.
+/// The most failures that an import's reply names, and their bytes at most.
 const MAX_FAILURES: usize = 1000;
 const MAX_FAILURE_BYTES: usize = MAX_PAGE_BYTES;
 
@@ -228,7 +228,7 @@ impl Import {
         let Some(pool) = &self.pool else { return Ok(()) };
         let _at_work = self.accounts.at_work(&pool.pool_id).await;
         self.chunk_bytes = 0;
-        let (places, commands): (Vec<_>, Vec<_>) = std::mem::take(&mut self.chunk)
+        let (names, commands): (Vec<_>, Vec<_>) = std::mem::take(&mut self.chunk)
             .into_iter()
             .map(|(index, command)| {
                 let name = command.new.account_id.to_string();
@@ -236,7 +236,7 @@ impl Import {
             })
             .unzip();
         let outcomes = self.accounts.import(pool, commands).await?;
-        for ((index, name), outcome) in places.into_iter().zip(outcomes) {
+        for ((index, name), outcome) in names.into_iter().zip(outcomes) {
             match outcome {
                 Ok(_) => self.reply.created += 1,
                 Err(error) => self.fail(index, name, &error),
@@ -247,12 +247,12 @@ impl Import {
 
     fn fail(&mut self, index: i64, account_id: String, error: &Error) {
         self.reply.failed += 1;
-        // What the chunk holds comes later than what is refused before it, but keeps its place.
+        // What the chunk holds comes later than what is refused before it, but keeps its order.
         let failures = &mut self.reply.failures;
-        let place = failures.partition_point(|failure| failure.index < index);
+        let position = failures.partition_point(|failure| failure.index < index);
         let failure = pb::ImportFailure { index, account_id, error: Some(rich(error)) };
         self.failure_bytes += failure.encoded_len();
-        failures.insert(place, failure);
+        failures.insert(position, failure);
         while failures.len() > MAX_FAILURES || self.failure_bytes > MAX_FAILURE_BYTES {
             let Some(last) = failures.pop() else { break };
             self.failure_bytes -= last.encoded_len();
@@ -355,7 +355,7 @@ fn read_change(
             labels: set("labels", !labels.is_empty()).then_some(labels),
             paused: mask.flag("paused", account.paused),
             draining: mask.flag("draining", account.draining),
-            // Whoever lets an account in again wants it tried.
+            // An account that is let in again is to be tried at once.
             lift_hold: mask.names("hold") || login_status == Some(LoginStatus::Active),
         };
         Some((pool_id?, account_id?, change))

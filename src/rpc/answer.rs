@@ -1,6 +1,6 @@
 //! Answers on their way to callers who may not read them.
 //!
-//! HTTP/2 lets a caller refuse to take an answer for as long as it likes. What is encoded and not taken counts
+//! HTTP/2 lets a caller refuse to take an answer for any time. What is encoded and not taken counts
 //! against a bound on all such answers ([`Budget`]); where that is reached, the oldest of them are evicted, and
 //! their callers' streams are reset.
 
@@ -15,7 +15,7 @@ use http_body::{Body, Frame};
 use tonic::Status;
 
 use super::status;
-use crate::admission::{Budget, Hold, Place};
+use crate::admission::{Budget, Hold, Permit};
 
 /// How much of an answer is handed to the connection at a time. The connection keeps that much of each answer
 /// that is not taken.
@@ -25,7 +25,7 @@ const CHUNK_BYTES: usize = 16 * 1024;
 pub(super) fn bounded(
     answer: http::Response<tonic::body::Body>,
     budget: &Budget,
-    kept: Option<Place>,
+    kept: Option<Permit>,
 ) -> http::Response<tonic::body::Body> {
     answer.map(|body| {
         if body.is_end_stream() {
@@ -57,7 +57,7 @@ struct Bounded {
     /// What comes after that; `None` once nothing does.
     body: Option<tonic::body::Body>,
     budget: Budget,
-    _kept: Option<Place>,
+    _kept: Option<Permit>,
 }
 
 impl Bounded {

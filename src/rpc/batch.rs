@@ -1,4 +1,4 @@
-//! `BatchRedeem`'s messages.
+//! Messages of `BatchRedeem`, read and written.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use super::{
     convert::{Fields, echo},
     message::MESSAGE_TIMEOUT,
     pb::{
-        self, batch_item_result::Outcome, batch_redeem_request::Message as Said,
+        self, batch_item_result::Outcome, batch_redeem_request::Message,
         batch_redeem_response::Message as Told,
     },
     redemption::{read_selector, redemption_message},
@@ -62,7 +62,7 @@ pub(super) async fn open(
     Ok(ReceiverStream::new(events).map(move |event| tell(event, pool.currency)))
 }
 
-/// What was said of a message that could not be read, in the words of this layer.
+/// The error for a message that could not be read.
 fn unreadable(error: &Status) -> Error {
     match error.code() {
         Code::DeadlineExceeded => Error::RequestIncomplete(MESSAGE_TIMEOUT),
@@ -71,10 +71,10 @@ fn unreadable(error: &Status) -> Error {
     }
 }
 
-fn read_open(message: Option<Said>) -> Result<BatchOpen, Error> {
+fn read_open(message: Option<Message>) -> Result<BatchOpen, Error> {
     let mut fields = Fields::default();
     let open = match message {
-        Some(Said::Open(open)) => open,
+        Some(Message::Open(open)) => open,
         _ => {
             fields.refuse("open", "must be the first message of the stream");
             return fields.finish(None);
@@ -105,11 +105,11 @@ fn read_open(message: Option<Said>) -> Result<BatchOpen, Error> {
     fields.finish(read)
 }
 
-fn read_item(message: Option<Said>) -> Incoming {
+fn read_item(message: Option<Message>) -> Incoming {
     let mut fields = Fields::default();
     let item = match message {
-        Some(Said::Item(item)) => item,
-        Some(Said::Open(_)) => {
+        Some(Message::Item(item)) => item,
+        Some(Message::Open(_)) => {
             fields.refuse("open", "must be the first message only");
             return malformed(String::new(), fields);
         }

@@ -1,5 +1,5 @@
-//! From messages to values and back. What breaks a rule is collected, so that a caller hears of all
-//! of it at once; a value that could not be read stands in as `None` until then.
+//! Conversion of messages to values and back. What breaks a rule is collected, so that a caller is told all
+//! of it at once. A value that could not be read stands in as `None` until then.
 
 use std::time::Duration;
 
@@ -199,7 +199,7 @@ impl Fields {
         P: TryFrom<i32>,
     {
         match P::try_from(value) {
-            Ok(known) => read(known),
+            Ok(value) => read(value),
             Err(_) => {
                 self.refuse(field, format!("has no value {value}"));
                 None

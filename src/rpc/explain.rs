@@ -1,4 +1,4 @@
-//! `ExplainAcquire`.
+//! `ExplainAcquire`: which accounts would be picked, and why the others are not.
 
 use tonic::{Response, Status};
 

@@ -1,7 +1,7 @@
-//! What every call passes through: its message is read, it is admitted, and gets a span.
+//! The layers that every call passes through: its message is read, it is admitted, and gets a span.
 //!
 //! A call is admitted when its message is complete (of a stream: the first one). Until then it holds nothing but
-//! what it has sent, which is bounded. So whoever opens calls and sends nothing keeps nobody else out.
+//! what it has sent, which is bounded. So a client that opens calls and sends nothing keeps nobody else out.
 
 use std::{
     collections::HashMap,
@@ -23,7 +23,7 @@ use super::{
     message::{self, Complete, RequestBody},
     methods, refusal, status,
 };
-use crate::admission::{self, Caller, Class, Overload, Place};
+use crate::admission::{self, Caller, Class, Overload, Permit};
 
 /// Admits calls while the server takes them, and gives each a span.
 #[derive(Clone, Debug)]
@@ -33,10 +33,10 @@ pub struct Admission {
     closing: CancellationToken,
 }
 
-/// What is known of each method, by the path of its calls.
+/// The methods of the contract, by the path of their calls.
 #[derive(Debug)]
 struct Methods {
-    known: HashMap<String, Method>,
+    served: HashMap<String, Method>,
     /// For health and reflection.
     other: Method,
 }
@@ -58,9 +58,9 @@ impl Admission {
             ),
             description,
         };
-        let known = methods::all()
+        let served = methods::all()
             .into_iter()
-            .map(|known| (format!("/{}/{}", known.service, known.name), method(known)))
+            .map(|one| (format!("/{}/{}", one.service, one.name), method(one)))
             .collect();
         let other = method(methods::Method {
             service: "other".to_owned(),
@@ -69,7 +69,7 @@ impl Admission {
             takes_stream: true,
             pool_path: Vec::new(),
         });
-        Self { overload, methods: Arc::new(Methods { known, other }), closing }
+        Self { overload, methods: Arc::new(Methods { served, other }), closing }
     }
 
     /// Waits until no admitted call is left to answer.
@@ -225,7 +225,7 @@ impl Admission {
         &self,
         method: &Method,
         message: &[u8],
-    ) -> Result<(Place, Option<Place>), admission::Refused> {
+    ) -> Result<(Permit, Option<Permit>), admission::Refused> {
         let pool = method.description.pool(message);
         let stream = match method.description.takes_stream {
             true => Some(self.overload.admit(Class::Stream, pool)?),
@@ -239,11 +239,11 @@ impl Methods {
     /// The method of a path; `None` where calls are answered by nothing but that there is no such method.
     fn of(&self, path: &str) -> Option<&Method> {
         let is_other = || path.starts_with(REFLECTION) || path.starts_with(HEALTH);
-        self.known.get(path).or_else(|| is_other().then_some(&self.other))
+        self.served.get(path).or_else(|| is_other().then_some(&self.other))
     }
 }
 
-/// The answer, unless the deadline passes before it is there. tonic wakes whoever waits at the deadline, but
+/// The answer, unless the deadline passes before it is there. tonic wakes the waiting task at the deadline, but
 /// would say that the call was cancelled.
 async fn in_time<E>(
     answer: impl Future<Output = Result<http::Response<Body>, E>>,

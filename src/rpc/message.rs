@@ -183,7 +183,7 @@ fn announced(bytes: &[u8]) -> Option<usize> {
     Some(length.get_u32() as usize)
 }
 
-/// Where in the messages of a stream one is.
+/// The position in the messages of a stream.
 #[derive(Debug, Default)]
 struct Position {
     /// What has come of the five bytes.
@@ -266,7 +266,7 @@ impl<B: RequestBody> Messages<B> {
         Ok(())
     }
 
-    /// What is wrong with waiting on.
+    /// The error when it cannot wait any longer.
     fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<Status> {
         let Some(begun) = &mut self.begun else { return Poll::Pending };
         if begun.hold.poll_evicted(cx).is_ready() {

@@ -1,4 +1,4 @@
-//! The gRPC face: reads requests, calls one service each, writes answers. The only code that knows
+//! The gRPC services: they read requests, call one service each, and write answers. The only code that knows
 //! tonic and prost.
 
 pub mod account;
@@ -29,9 +29,9 @@ pub const MAX_ANSWER_BYTES: usize = 4 * 1024 * 1024;
 /// How much of one stream's messages, in bytes, may wait to be read. It is HTTP/2's own default: of small
 /// messages, such as the items of a batch, one or two thousand.
 pub const STREAM_WINDOW: u32 = 65_535;
-/// The same for all streams of a connection. The library below, h2, counts small frames that wait for more than
-/// their bytes, against half of this, and ends a connection on which there are too many; with windows of one size
-/// a client that sends items faster than they are taken loses it. This is enough for some ninety such streams.
+/// The same for all streams of a connection. h2 counts small frames that wait for more than their bytes, against
+/// half of this. It ends a connection on which there are too many. With windows of one size a client that sends
+/// items faster than they are taken loses it. This is enough for some ninety such streams.
 pub const CONNECTION_WINDOW: u32 = 64 * 1024 * 1024;
 
 /// The contract, as compiled from `proto/`.

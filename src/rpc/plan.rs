@@ -1,4 +1,4 @@
-//! Plans, from messages and to them.
+//! Conversion of plans from messages and to them.
 
 use std::time::Duration;
 
@@ -118,9 +118,9 @@ impl Reader<'_> {
         if list.len() > most {
             self.fields.refuse(field, format!("must be at most {most}"));
         }
-        let places = list.into_iter().take(most).enumerate();
-        places
-            .filter_map(|(place, money)| self.money(&format!("{field}[{place}]"), Some(money), 1))
+        let numbered = list.into_iter().take(most).enumerate();
+        numbered
+            .filter_map(|(index, money)| self.money(&format!("{field}[{index}]"), Some(money), 1))
             .collect()
     }
 }

@@ -1,4 +1,4 @@
-//! `PoolService`.
+//! `PoolService`: pools and plans over gRPC.
 
 use std::time::Duration;
 
@@ -22,13 +22,13 @@ use crate::{
     store::pool::{AmountMismatch, Holds, HoldsChange, NewPool, Pool, PoolChange},
 };
 
-/// The lease of an acquisition that asks for none, in a pool that says nothing of it.
+/// The lease of an acquisition that asks for none, in a pool that sets nothing else.
 const DEFAULT_LEASE: Duration = Duration::from_secs(60);
-/// The longest lease in a pool that says nothing of it.
+/// The longest lease in a pool that sets nothing else.
 const DEFAULT_MAX_LEASE: Duration = Duration::from_secs(600);
-/// Which part of the leases one holder may get while others wait, in a pool that says nothing of it.
+/// Which part of the leases one holder may get while others wait, in a pool that sets nothing else.
 const DEFAULT_SHARE_PERCENT: i32 = 50;
-/// How long accounts are left in peace in a pool that says nothing of it.
+/// How long accounts are on hold in a pool that sets nothing else.
 const DEFAULT_HOLDS: Holds = Holds {
     login_invalid: Duration::from_secs(60 * 60),
     limit_reached: Duration::from_secs(60 * 60),

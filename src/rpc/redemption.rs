@@ -1,4 +1,4 @@
-//! `RedemptionService`.
+//! `RedemptionService`: leases, redemptions and batches over gRPC.
 
 use std::{pin::Pin, time::Duration};
 
@@ -258,8 +258,8 @@ pub(super) fn read_selector(
     }
     let excluded = selector.exclude_account_ids.iter().enumerate().take(MAX_EXCLUDED);
     let exclude = excluded
-        .filter_map(|(place, id)| {
-            fields.id(&path(&format!("exclude_account_ids[{place}]")), id, AccountId::parse)
+        .filter_map(|(index, id)| {
+            fields.id(&path(&format!("exclude_account_ids[{index}]")), id, AccountId::parse)
         })
         .collect();
     Selection {

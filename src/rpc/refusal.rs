@@ -1,8 +1,8 @@
-//! The answer to a call for which there is no place.
+//! The answer to a call for which there is no permit.
 //!
 //! Under overload this is what the server does most of the time, so the answers are made once, and only
-//! their headers are copied. There are few: HPACK then sends each as one byte once a connection has seen
-//! it, where a detail made for one caller would be written out, and read, every time.
+//! their headers are copied. There are few: HPACK sends each as one byte once a connection has seen it. A
+//! detail made for one caller would be written out, and read, every time.
 
 use std::{
     sync::{
@@ -21,8 +21,8 @@ use crate::admission::{MAX_PRESSURE, Refused};
 /// When to come again when about half of those who come are admitted. Twice that for each step that the
 /// pressure is steeper.
 const RETRY: Duration = Duration::from_millis(100);
-/// As many answers for each step of the pressure, which differ in when to come again, so that those who
-/// were refused together do not come again together.
+/// The answers for each step of the pressure. They differ in when to come again, so that callers who were
+/// refused together do not come again together.
 const JITTERS: usize = 8;
 
 static ANSWERS: LazyLock<Vec<HeaderMap>> = LazyLock::new(|| {

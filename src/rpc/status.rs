@@ -199,10 +199,12 @@ pub(crate) fn status(error: &Error) -> Status {
         Error::Store(StoreError::Overloaded) => overloaded(RETRY_OVERLOAD),
         Error::Store(StoreError::DeadlinePassed) => deadline_passed(),
         Error::Store(StoreError::Unavailable(_)) => {
-            // What the driver said is for the log, not for callers.
+            // The driver's message is for the log, not for callers.
             tracing::warn!(error = %text, "a call found no database");
             let text =
-                "the database is out of reach; nothing is known to have been done".to_owned();
+                "the database is out of reach, and it is not known whether anything was done: repeat \
+                 the same call with the same request id"
+                    .to_owned();
             retry(Code::Unavailable, "DATABASE_UNAVAILABLE", text, RETRY_OUTAGE)
         }
         Error::Store(
@@ -245,7 +247,8 @@ pub(crate) fn message_too_large(bytes: usize, max_bytes: usize) -> Status {
 /// More calls than the server takes at once.
 pub(crate) fn overloaded(retry_after: Duration) -> Status {
     let text =
-        "the server has too much to do, in all or for this pool; nothing was begun".to_owned();
+        "the server is overloaded, or this pool has its full share of calls; nothing was begun"
+            .to_owned();
     retry(Code::ResourceExhausted, "OVERLOADED", text, retry_after)
 }
 
@@ -274,7 +277,7 @@ pub(crate) fn not_kept() -> Status {
 /// An answer was evicted, because its caller did not read it and others needed the room.
 pub(crate) fn answer_not_taken() -> Status {
     let text =
-        "the answer was not read, and others needed its room; it may have been done".to_owned();
+        "the answer was not read in time, and was dropped to free memory; the call may have been done".to_owned();
     retry(Code::ResourceExhausted, "OVERLOADED", text, RETRY_OVERLOAD)
 }
 

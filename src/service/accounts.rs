@@ -9,7 +9,7 @@ use super::{
     pools::{Pools, check_currencies},
 };
 use crate::{
-    admission::Place,
+    admission::Permit,
     domain::{
         account::Refusal,
         id::{AccountId, PlanId, PoolId},
@@ -65,7 +65,7 @@ impl Accounts {
     }
 
     /// A permit for the work of one chunk of an import, as soon as there is one for the pool.
-    pub async fn at_work(&self, pool_id: &PoolId) -> Place {
+    pub async fn at_work(&self, pool_id: &PoolId) -> Permit {
         self.store.overload().admit_item(pool_id.as_str()).await
     }
 

@@ -1,19 +1,18 @@
 //! `AcquireAccount`: who gets which free account, and who waits.
 //!
-//! Each pool has one dispatcher, a task that holds the queue of those who want an account, first
-//! come, first served. It is the lane in front of the acquire statement: those whose selectors are the
-//! same are served by one, each in turn by the amount that it expects, up to the first who selects
-//! otherwise and may still hope. Those who find nothing stay, and are tried again when an account is
-//! given back on this server, and from time to time for what other servers give back and what time
-//! brings. One that nothing can satisfy does not hold up those behind it, and criteria that make a statement
-//! read much are checked beside the others (`slow.rs`).
+//! Each pool has one dispatcher, a task that holds the queue of those who want an account, first come, first
+//! served. It is the lane in front of the acquire statement. One statement serves those with the same selector, in
+//! their order, up to the first with another selector that may still be served. Those who find nothing stay. They
+//! are tried again when an account is given back on this server. A poll finds what other servers give back, and
+//! what becomes usable with time. One that nothing can satisfy does not hold up those behind it. Criteria that
+//! make a statement read much are checked beside the others (`slow.rs`).
 
-mod beside;
 mod dispatcher;
+mod scans;
+mod side_statements;
 mod slow;
-mod turns;
-mod walks;
-mod why;
+mod wait_queue;
+mod why_none;
 
 use std::{
     collections::HashMap,
@@ -35,15 +34,15 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use self::{
-    beside::Beside,
     dispatcher::{Dispatcher, MAX_WAITING},
+    scans::CursorsByCriteria,
+    side_statements::SideStatements,
     slow::SlowCriteria,
-    turns::{MAX_ROWS, Turns, Waiter},
-    walks::WalksByWish,
+    wait_queue::{MAX_ROWS, WaitQueue, Waiter},
 };
 use super::{
     error::{Error, all},
-    pace::Looks,
+    poll::PollWindow,
     pools::{Pools, check_currencies, lease_duration},
 };
 use crate::{
@@ -59,7 +58,7 @@ use crate::{
         acquire::{Acquired, Considered, Counts, Selector, Wanted},
         lease::LeaseAnswer,
         pool::Pool,
-        walks::Freed,
+        scan::Freed,
     },
 };
 
@@ -73,7 +72,7 @@ const EXPLAIN_WAIT: Duration = Duration::from_secs(1);
 /// A lease that is asked for.
 #[derive(Clone, Debug)]
 pub struct AcquireCommand {
-    /// The wish.
+    /// The caller's name for the request.
     pub request_id: RequestId,
     /// Of this pool.
     pub pool_id: PoolId,
@@ -94,7 +93,7 @@ pub struct AcquireCommand {
     pub caller: Caller,
 }
 
-/// The amounts of a wish that is to be explained, as they were given.
+/// The amounts of an acquisition that is to be explained, as they were given.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ExplainAmounts {
     /// What the card is going to bring.
@@ -133,19 +132,19 @@ struct Queue {
     freed: Arc<FreedHere>,
 }
 
-/// Accounts that became free since anybody looked, of which each is known. Nobody looks on a server that only
-/// settles and releases.
+/// The most accounts that are remembered one by one as free since the last pass. A server that only settles and
+/// releases has no pass.
 const MAX_FREED: usize = 4096;
 
 /// One connection in so many may be used by statements that read much for those who wait.
 const SHARE_OF_READS: usize = 4;
 
-/// What became free on this server since anybody looked, and the bell that rings when something may have.
+/// What became free on this server since the last pass, and the bell that rings when something may have.
 #[derive(Debug, Default)]
 struct FreedHere {
     /// How often something did.
     count: AtomicU64,
-    /// Those that may stand before where walks begin.
+    /// Those that may be before a scan cursor.
     accounts: Mutex<Vec<Freed>>,
     /// There may be others.
     anywhere: AtomicBool,
@@ -242,7 +241,7 @@ impl Acquire {
             Err(if over { StoreError::DeadlinePassed.into() } else { Error::ShuttingDown })
         })?;
         if !acquired.fresh {
-            check_same_wish(&command, &acquired)?;
+            check_same_request(&command, &acquired)?;
         }
         log_locked(&acquired);
         Ok(acquired)
@@ -270,9 +269,9 @@ impl Acquire {
         Ok(())
     }
 
-    /// What an acquisition would make of the pool's accounts now, without locking any: the first `limit`
-    /// of them, and how many there are of each choice. It reads the whole pool, so few may ask at a time,
-    /// and when the caller goes away it is ended.
+    /// What an acquisition would make of the pool's accounts now, without locking any. Answers the first `limit`
+    /// of them, and how many there are of each choice. It reads the whole pool, so few may ask at a time, and when
+    /// the caller goes away it is ended.
     pub async fn explain(
         &self,
         pool_id: &PoolId,
@@ -299,7 +298,7 @@ impl Acquire {
                 ("selector.expected", amounts.expected),
             ],
         )?;
-        if let Some(error) = why::missing(&self.store, pool_id, selector).await?
+        if let Some(error) = why_none::missing(&self.store, pool_id, selector).await?
             && !matches!(error, Error::PoolPaused(_) | Error::PoolDraining(_))
         {
             return Err(error);
@@ -337,7 +336,7 @@ impl Acquire {
         permit.ok().and_then(Result::ok).ok_or_else(|| StoreError::Overloaded.into())
     }
 
-    /// Tells those who wait for the pool's accounts that one may be free; `freed` is what is known of it.
+    /// Tells those who wait for the pool's accounts that one may be free; `freed` is its position, where it is known.
     pub fn wake(&self, pool_id: &PoolId, freed: Option<Freed>) {
         let queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(queue) = queues.get(pool_id) {
@@ -368,16 +367,16 @@ impl Acquire {
             pool_id: pool_id.clone(),
             arrivals,
             freed: Arc::clone(&queue.freed),
-            turns: Turns::default(),
-            walks: WalksByWish::default(),
+            queue: WaitQueue::default(),
+            cursors: CursorsByCriteria::default(),
             slow: SlowCriteria::default(),
-            beside: Beside::new(Arc::clone(&self.reads)),
+            side: SideStatements::new(Arc::clone(&self.reads)),
             counted_at: None,
             expire_from: None,
-            expired: Looks::default(),
-            unparked_at: None,
-            looked_at: None,
-            known: Arc::new(why::Lately::new(Arc::clone(&self.reads))),
+            expired: PollWindow::default(),
+            promoted_at: None,
+            checked_at: None,
+            recent: Arc::new(why_none::RecentCounts::new(Arc::clone(&self.reads))),
             closing: self.closing.clone(),
             meter: self.store.overload().meter(Measured::Work),
             waiting_gauge: metrics::gauge!(
@@ -391,7 +390,7 @@ impl Acquire {
 }
 
 /// What a caller waits for. A caller who goes away after the lease was handed to it, and before it
-/// could look, gives it back here: nobody knows of it.
+/// could be told, gives it back here: nobody else could.
 struct Answer {
     answer: oneshot::Receiver<Result<Acquired, Error>>,
     acquire: Acquire,
@@ -417,7 +416,7 @@ impl Drop for Answer {
     }
 }
 
-/// Ends a lease that nobody knows of. Answers what walks have to know of its account.
+/// Ends a lease that no caller was told of. Answers the position of its account for the scan cursors.
 async fn give_back(store: &Store, lease: &LeaseRef) -> Option<Freed> {
     match store.release(lease).await {
         Ok(LeaseAnswer::Done(account)) => Freed::of(&account),
@@ -432,8 +431,8 @@ async fn give_back(store: &Store, lease: &LeaseRef) -> Option<Freed> {
     }
 }
 
-/// A request that has a lease already must be the same wish.
-fn check_same_wish(command: &AcquireCommand, acquired: &Acquired) -> Result<(), Error> {
+/// A request that has a lease already must ask for the same.
+fn check_same_request(command: &AcquireCommand, acquired: &Acquired) -> Result<(), Error> {
     let account = &acquired.account;
     let mut differ = Vec::new();
     if account.lease.as_ref().is_some_and(|lease| lease.holder != command.holder) {

@@ -36,10 +36,9 @@ use crate::{
 
 /// How often progress is told, while there is any.
 const PROGRESS: Duration = Duration::from_secs(1);
-/// How often it is told though nothing was: a stream on which nothing is said is ended by what lies between, such
-/// as a proxy.
+/// How often it is told without progress: something between, such as a proxy, ends a stream that is silent.
 const QUIET_LIMIT: Duration = Duration::from_secs(10);
-/// What the items under way come to at most, in bytes, before no more are read: one of the size of a message is
+/// The most bytes of the items under way, before no more are read: one of the size of a message is
 /// always taken.
 const MAX_ITEM_BYTES: usize = 4 * 1024 * 1024;
 /// Results that wait for the client to read them. When it does not, no more items are begun.
@@ -112,7 +111,7 @@ pub enum BatchEvent {
     },
     /// How far the batch is.
     Progress(Counts),
-    /// What the batch came to. The last event.
+    /// The result of the batch. The last event.
     Summary(Counts),
     /// The batch ends early; opened again it goes on. The last event.
     Stopped(Error),
@@ -152,7 +151,7 @@ pub struct Services {
     pub acquire: Acquire,
     /// For each item's redemption.
     pub redeem: Redeem,
-    /// For leases that come to nothing.
+    /// For leases that are not used.
     pub leases: Leases,
 }
 
@@ -236,7 +235,7 @@ struct Driver {
     client_gone: CancellationToken,
     running: JoinSet<Result<Redeemed, Error>>,
     open_items: HashMap<task::Id, OpenItem>,
-    /// What those come to.
+    /// The results of those.
     bytes: usize,
     counts: Counts,
     told: Counts,
@@ -374,7 +373,7 @@ impl Driver {
     /// When there is any, and when nothing was told for long. Left out when the client has results to read
     /// first.
     fn tell_progress(&mut self) {
-        // The ticks come that much apart, and one that comes early must not cost another.
+        // The ticks come at that interval, and one that comes early must not cost another.
         let is_quiet = self.spoke.elapsed() + PROGRESS / 2 >= QUIET_LIMIT;
         if (is_quiet || self.counts != self.told)
             && self.events.try_send(BatchEvent::Progress(self.counts)).is_ok()

@@ -1,6 +1,6 @@
 //! Deadlines that other servers count on, by a clock that goes on while the machine is suspended.
 //!
-//! On Linux `Instant` stops then: a server that was suspended for an hour would send as if no time had
+//! On Linux `Instant` stops then. A server that was suspended for an hour would send as if no time had
 //! passed, while another has taken its redemption over.
 
 use std::time::Duration;
@@ -26,7 +26,7 @@ pub(super) struct Deadline {
 }
 
 impl Deadline {
-    /// So long after now.
+    /// This time after now.
     pub(super) fn after(time: Duration) -> Self {
         Self::by(uptime, time)
     }

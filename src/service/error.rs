@@ -1,4 +1,4 @@
-//! Why a request was not done. `rpc::status` is where each becomes a gRPC error.
+//! Errors: why a request was not done. `rpc::status` is where each becomes a gRPC error.
 
 use std::time::Duration;
 
@@ -66,21 +66,21 @@ pub enum Error {
         /// The fields that are not as they were.
         differ: Vec<&'static str>,
     },
-    /// No account was to be had in time.
+    /// No account became available in time.
     #[error(
-        "no account of pool {pool_id} was to be had within {}, {}: {}",
-        humantime::format_duration(*.waited), place(*.position, *.waiting), count(.counts)
+        "no account of pool {pool_id} is available for these criteria; waited {}, position {position} of {waiting}: {}",
+        humantime::format_duration(*.waited), count(.counts)
     )]
     NoAccountAvailable {
         /// Of this pool.
         pool_id: PoolId,
         /// How long was waited.
         waited: Duration,
-        /// The caller's place among those who waited on this server, from 1.
+        /// The caller's position among those who waited on this server, from 1.
         position: usize,
         /// How many of them there were.
         waiting: usize,
-        /// Why each account was passed over.
+        /// How many accounts there are of each cause.
         counts: Counts,
     },
     /// The lease is not the caller's any more.
@@ -134,12 +134,12 @@ pub enum Error {
     },
     /// The provider could not be asked about the card; nothing was begun.
     #[error(
-        "it could not be found out what the card is worth: {why}; nothing was begun: send the item again"
+        "the provider did not answer what the card is worth: {why}; nothing was begun: send the item again"
     )]
     InquiryFailed {
-        /// What the last question came to.
+        /// The outcome of the last question.
         why: String,
-        /// When the provider wants to be asked again, if it said so.
+        /// When the provider wants to be asked again, if it tells.
         retry_after: Option<Duration>,
     },
     /// The pool begins nothing new.
@@ -158,7 +158,7 @@ pub enum Error {
     AccountPaused(PoolId, AccountId),
     /// The account rests for a while.
     #[error(
-        "account {account_id} of pool {pool_id} is not to be used for another {}: {}",
+        "account {account_id} of pool {pool_id} cannot be used for another {}: {}",
         humantime::format_duration(Duration::from_secs(.left.as_secs() + 1)), rests(*.cause)
     )]
     AccountNotReady {
@@ -174,7 +174,7 @@ pub enum Error {
     /// The account's plan would not take the amount.
     #[error(
         "plan {plan_id}, of account {account_id}, would not take {}: {}; it still wants \
-         {headroom_minor} (in minor units), of which {day_headroom_minor} today",
+         {headroom_minor} (in minor units), and {day_headroom_minor} of it today",
         amount(*.expected_minor), does_not_fit(*.misfit)
     )]
     AmountDoesNotFit {
@@ -274,15 +274,11 @@ fn count(counts: &Counts) -> String {
     each.join(", ")
 }
 
-fn place(position: usize, waiting: usize) -> String {
-    format!("as number {position} of {waiting} who waited")
-}
-
 fn rests(cause: Rest) -> &'static str {
     match cause {
         Rest::NextDay => "its plan's next day is not due yet",
-        Rest::Cooldown => "its last redemption is too short ago for its plan",
-        Rest::Hold => "it failed, and is left in peace; UpdateAccount can lift the hold",
+        Rest::Cooldown => "its plan's cooldown after the last redemption is not over",
+        Rest::Hold => "it is on hold after a failure; UpdateAccount can lift the hold",
     }
 }
 
@@ -313,7 +309,7 @@ fn lost(loss: LeaseLoss) -> &'static str {
 
 fn not_redeemable(known: bool) -> &'static str {
     if known {
-        "the provider says that the card cannot be redeemed: it may be spent, blocked or not active \
+        "the provider says that the card cannot be redeemed: it may be used, blocked or not active \
          yet; find out at the provider, and send the item again when it can be"
     } else {
         "the provider does not know the card: check its code, and that it is the provider's"

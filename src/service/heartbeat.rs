@@ -16,8 +16,8 @@ use uuid::Uuid;
 
 use crate::store::{Store, StoreError, servers::Beat};
 
-/// How often a server beats. A dead one is judged so after two to four of these, and the redemptions that it
-/// sent are looked up within 5 s of its death.
+/// How often a server beats. A dead one is judged so after two to four of these. The redemptions that it sent are
+/// looked up within 5 s of its death.
 pub(super) const BEAT: Duration = Duration::from_millis(750);
 /// Over so many of the judge's own beats another's must not have changed.
 const SILENT_BEATS: u32 = 3;

@@ -1,7 +1,7 @@
 //! Inquiry: what a card is worth, asked of the provider before an account is chosen for it.
 //!
-//! A question changes nothing at the provider. So it may be asked again, given up in the middle, and
-//! answered from what was heard a moment ago.
+//! A question changes nothing at the provider. So it may be asked again, ended in the middle, and
+//! answered from the answer of a moment ago.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -24,7 +24,7 @@ use crate::{
 
 /// How often the provider is asked about a card before the item is refused.
 const MAX_TRIES: u32 = 6;
-/// The pause after the first try that came to nothing; twice as long after each one more.
+/// The pause after the first try without an answer; twice as long after each one more.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// The most cards that are remembered.
 const MAX_REMEMBERED: u64 = 10_000;
@@ -51,9 +51,9 @@ pub struct Worth {
     pub country_code: Option<String>,
 }
 
-/// What the provider said of a card. Nothing in it can be a code, whatever the provider said.
+/// The provider's reply about a card. Nothing in it can be a code, whatever the provider answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Said {
+enum Reply {
     /// There is no such card.
     Unknown,
     /// There is, and it is not to be redeemed, or there is nothing on it.
@@ -71,10 +71,10 @@ struct Inner {
     secret: Arc<SecretKey>,
     limits: InquiryLimits,
     /// Fair among pools: one pool's cards do not stand before all others'.
-    places: FairPermits,
+    permits: FairPermits,
     /// By the code's fingerprint, which is the provider's too. Those who ask about one card at the same
     /// time share a question. `None` when nothing is to be remembered.
-    said: Option<Cache<[u8; 32], Said>>,
+    cache: Option<Cache<[u8; 32], Reply>>,
     closing: CancellationToken,
 }
 
@@ -92,11 +92,11 @@ impl Inquiry {
         limits: InquiryLimits,
         closing: CancellationToken,
     ) -> Self {
-        let said = (!limits.remember.is_zero()).then(|| {
+        let cache = (!limits.remember.is_zero()).then(|| {
             Cache::builder().max_capacity(MAX_REMEMBERED).time_to_live(limits.remember).build()
         });
-        let places = FairPermits::for_work(limits.concurrency);
-        Self(Arc::new(Inner { provider, secret, limits, places, said, closing }))
+        let permits = FairPermits::for_work(limits.concurrency);
+        Self(Arc::new(Inner { provider, secret, limits, permits, cache, closing }))
     }
 
     /// What the card is worth; `None` when the provider cannot be asked. A card that cannot be redeemed
@@ -105,24 +105,24 @@ impl Inquiry {
         if !self.0.limits.inquires {
             return Ok(None);
         }
-        let said = tokio::select! {
-            said = self.0.remembered(pool_id, code) => said?,
+        let reply = tokio::select! {
+            reply = self.0.remembered(pool_id, code) => reply?,
             () = self.0.closing.cancelled() => return Err(Error::ShuttingDown),
         };
-        match said {
-            Said::Unknown => Err(Error::CardNotRedeemable { known: false }),
-            Said::NotRedeemable => Err(Error::CardNotRedeemable { known: true }),
-            Said::Redeemable(worth) => Ok(Some(worth)),
+        match reply {
+            Reply::Unknown => Err(Error::CardNotRedeemable { known: false }),
+            Reply::NotRedeemable => Err(Error::CardNotRedeemable { known: true }),
+            Reply::Redeemable(worth) => Ok(Some(worth)),
         }
     }
 }
 
 impl Inner {
-    async fn remembered(&self, pool_id: &PoolId, code: &CardCode) -> Result<Said, Error> {
-        let Some(said) = &self.said else { return self.patiently(pool_id, code).await };
+    async fn remembered(&self, pool_id: &PoolId, code: &CardCode) -> Result<Reply, Error> {
+        let Some(cache) = &self.cache else { return self.patiently(pool_id, code).await };
         let key = self.secret.fingerprint(PROVIDER_NAME, code);
         // Errors are told to all who wait for the same card now, and not remembered.
-        let entry = said
+        let entry = cache
             .entry(key)
             .or_try_insert_with(self.patiently(pool_id, code))
             .await
@@ -134,29 +134,29 @@ impl Inner {
     }
 
     /// Asks until there is an answer, a few times, unless asking again is no use.
-    async fn patiently(&self, pool_id: &PoolId, code: &CardCode) -> Result<Said, Error> {
-        let mut give_up_at = None;
+    async fn patiently(&self, pool_id: &PoolId, code: &CardCode) -> Result<Reply, Error> {
+        let mut deadline = None;
         let mut tries = 1;
         loop {
             let answer = {
-                let _place = self.places.acquire(pool_id.as_str()).await;
+                let _permit = self.permits.acquire(pool_id.as_str()).await;
                 // Not from when it got in line: a provider that is only slow refuses nobody.
-                give_up_at.get_or_insert_with(|| Instant::now() + self.limits.patience);
-                self.provider.inquire(code).await.map(Said::from)
+                deadline.get_or_insert_with(|| Instant::now() + self.limits.patience);
+                self.provider.inquire(code).await.map(Reply::from)
             };
             count(&answer);
             let error = match answer {
-                Ok(said) => return Ok(said),
+                Ok(reply) => return Ok(reply),
                 Err(error) => error,
             };
             let pause = pause_after(&error, tries);
-            let left = give_up_at.map(|at: Instant| at.saturating_duration_since(Instant::now()));
+            let left = deadline.map(|at: Instant| at.saturating_duration_since(Instant::now()));
             let in_time = |pause| left.is_some_and(|left| pause < left);
             match pause {
                 Some(pause) if tries < MAX_TRIES && in_time(pause) => sleep(pause).await,
                 _ => {
                     let why = error.to_string();
-                    tracing::warn!(error = %why, tries, "the provider did not say what a card is worth");
+                    tracing::warn!(error = %why, tries, "the provider did not answer what a card is worth");
                     let retry_after = match error {
                         CallError::Busy { after, .. } => after,
                         _ => None,
@@ -188,7 +188,7 @@ pub fn check_fit(
     }
 }
 
-impl From<Option<Card>> for Said {
+impl From<Option<Card>> for Reply {
     fn from(card: Option<Card>) -> Self {
         match card {
             None => Self::Unknown,
@@ -213,11 +213,11 @@ fn pause_after(error: &CallError, tries: u32) -> Option<Duration> {
     Some(backoff.mul_f64(rand::rng().random_range(0.5..1.0)).max(told.unwrap_or_default()))
 }
 
-fn count(answer: &Result<Said, CallError>) {
+fn count(answer: &Result<Reply, CallError>) {
     let outcome = match answer {
-        Ok(Said::Redeemable(_)) => "redeemable",
-        Ok(Said::NotRedeemable) => "not_redeemable",
-        Ok(Said::Unknown) => "unknown",
+        Ok(Reply::Redeemable(_)) => "redeemable",
+        Ok(Reply::NotRedeemable) => "not_redeemable",
+        Ok(Reply::Unknown) => "unknown",
         Err(CallError::Busy { .. }) => "busy",
         Err(CallError::NeverSent(_)) => "unreachable",
         Err(CallError::Lost(_)) => "lost",
@@ -250,7 +250,7 @@ mod tests {
         }
         let wrong = fits("EUR", Some("FR"), Some("DE"));
         assert!(matches!(wrong, Err(Error::CountryMismatch { .. })), "{wrong:?}");
-        // Said first, because it cannot be mended by another selector.
+        // Told first, because it cannot be mended by another selector.
         let wrong = fits("USD", Some("FR"), Some("DE"));
         assert!(matches!(wrong, Err(Error::CurrencyMismatch { .. })), "{wrong:?}");
     }

@@ -1,4 +1,4 @@
-//! What Holdfast does: one use case a file, named after its RPC. Decides; the store and the provider
+//! The services: what Holdfast does, one use case a file, named after its RPC. Decides; the store and the provider
 //! act.
 
 pub mod accounts;
@@ -8,8 +8,8 @@ mod clock;
 pub mod error;
 pub mod heartbeat;
 pub mod inquiry;
-mod pace;
 pub mod plans;
+mod poll;
 pub mod pools;
 pub mod reconcile;
 pub mod redeem;

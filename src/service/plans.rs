@@ -104,8 +104,8 @@ impl Plans {
         Ok((pool, self.store.list_plans(pool_id, after, limit).await?))
     }
 
-    /// Changes a plan. Free accounts whose day has nothing left to take under the new terms go on to
-    /// their next one; the sweeper does the same for those that are under a lease now.
+    /// Changes a plan. Free accounts whose day has nothing left to take under the new terms go on to their next
+    /// one. The sweeper does the same for those that are under a lease now.
     pub async fn update(
         &self,
         pool_id: &PoolId,
@@ -113,7 +113,7 @@ impl Plans {
         change: PlanChange,
         amounts: Amounts,
     ) -> Result<(Pool, Plan), Error> {
-        // Once more when another change came between the look and this one.
+        // Once more when another change came between the read and this one.
         for _ in 0..MAX_UPDATES {
             let now = self.read(pool_id, plan_id).await?;
             let pool = self.pools.settings(pool_id).await?;
@@ -137,7 +137,7 @@ impl Plans {
             return Ok(());
         }
         self.read(pool_id, plan_id).await?;
-        // Whoever was bound to it may have gone since: the answer holds for when it was tried.
+        // The account that was bound to it may have gone since: the answer holds for when it was tried.
         let account_id = self.store.get_plan_user(pool_id, plan_id).await?;
         Err(Error::PlanInUse { pool_id: pool_id.clone(), plan_id: plan_id.clone(), account_id })
     }

@@ -1,4 +1,4 @@
-//! Pools; and what every other service wants to know of a pool.
+//! Pools: their settings, cached for the other services.
 
 use std::{
     collections::HashMap,
@@ -22,17 +22,17 @@ use crate::{
 };
 
 /// How long a pool's settings are taken as read. A change on another server is seen within it; a
-/// pause is seen at once, because the statements look at the pool's row themselves.
+/// pause is seen at once, because the statements read the pool's row themselves.
 const FRESH: Duration = Duration::from_secs(1);
 
-/// From when on one caller reads them anew, while the others go on with what is known: all of them would
-/// ask at the same moment, once a second, under load hundreds.
+/// From when on one caller reads them anew, while the others go on with what is cached. Otherwise all of them
+/// would ask at the same moment, once a second, under load hundreds.
 const AGED: Duration = Duration::from_millis(700);
 
 /// How often a change of a pool that others change too is tried.
 pub(super) const MAX_UPDATES: u32 = 5;
 
-impl Known {
+impl CachedPool {
     /// The settings, unless the caller is to read them anew.
     fn fresh(&mut self) -> Option<Pool> {
         let age = self.read_at.elapsed();
@@ -52,11 +52,11 @@ impl Known {
 #[derive(Clone, Debug)]
 pub struct Pools {
     store: Store,
-    known: Arc<Mutex<HashMap<PoolId, Known>>>,
+    cached: Arc<Mutex<HashMap<PoolId, CachedPool>>>,
 }
 
 #[derive(Debug)]
-struct Known {
+struct CachedPool {
     pool: Pool,
     read_at: Instant,
     /// Somebody reads it anew since then.
@@ -66,31 +66,31 @@ struct Known {
 impl Pools {
     /// The pools of a store.
     pub fn new(store: Store) -> Self {
-        Self { store, known: Arc::default() }
+        Self { store, cached: Arc::default() }
     }
 
     /// A pool's settings, at most [`FRESH`] old.
     pub async fn settings(&self, pool_id: &PoolId) -> Result<Pool, Error> {
-        let fresh = self.known().get_mut(pool_id).and_then(Known::fresh);
+        let fresh = self.cached().get_mut(pool_id).and_then(CachedPool::fresh);
         match fresh {
             Some(pool) => Ok(pool),
             None => self.get(pool_id).await,
         }
     }
 
-    /// A pool's currency. It never changes, so what is known of it is good at any age, and an answer
+    /// A pool's currency. It never changes, so a cached one is good at any age. An answer
     /// that is there already does not wait for the database.
     pub async fn currency(&self, pool_id: &PoolId) -> Result<Currency, Error> {
-        let known = self.known().get(pool_id).map(|known| known.pool.currency);
-        match known {
+        let cached = self.cached().get(pool_id).map(|cached| cached.pool.currency);
+        match cached {
             Some(currency) => Ok(currency),
             None => Ok(self.get(pool_id).await?.currency),
         }
     }
 
     /// The pools that were asked for, for a sweep while the list of all pools cannot be read.
-    pub fn known_ids(&self) -> Vec<PoolId> {
-        self.known().keys().cloned().collect()
+    pub fn cached_ids(&self) -> Vec<PoolId> {
+        self.cached().keys().cloned().collect()
     }
 
     /// Reads a pool.
@@ -109,7 +109,7 @@ impl Pools {
 
     /// Changes a pool.
     pub async fn update(&self, pool_id: &PoolId, change: PoolChange) -> Result<Pool, Error> {
-        // Once more when another change came between the look and this one.
+        // Once more when another change came between the read and this one.
         for _ in 0..MAX_UPDATES {
             let now = self.get(pool_id).await?;
             check_bounds(
@@ -134,13 +134,13 @@ impl Pools {
     }
 
     fn remember(&self, pool: Pool) -> Pool {
-        let known = Known { pool: pool.clone(), read_at: Instant::now(), asked_at: None };
-        self.known().insert(pool.pool_id.clone(), known);
+        let cached = CachedPool { pool: pool.clone(), read_at: Instant::now(), asked_at: None };
+        self.cached().insert(pool.pool_id.clone(), cached);
         pool
     }
 
-    fn known(&self) -> std::sync::MutexGuard<'_, HashMap<PoolId, Known>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    fn cached(&self) -> std::sync::MutexGuard<'_, HashMap<PoolId, CachedPool>> {
+        self.cached.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -1,13 +1,12 @@
 //! The reconciler: settles redemptions whose outcome is not known.
 //!
-//! It climbs a ladder, of which [`Capabilities`](crate::domain::redemption::Capabilities) has the
-//! rungs: it looks each up at the provider by its key. A key that is not found is not proof that nothing
-//! happened, so the same bytes are sent again under the same key while the provider remembers keys;
-//! after that the key is cancelled, which makes sure that nothing can happen any more. What the
-//! provider cannot do is left out. It looks on while there is something to be found out; when there is
-//! not, a person has to look. Age alone never makes a failure.
+//! It takes recovery actions, which [`Capabilities`](crate::domain::redemption::Capabilities) chooses. First each
+//! redemption is looked up at the provider by its key. A key that is not found is not proof that nothing happened.
+//! So the same bytes are sent again under the same key while the provider remembers keys. After that the key is
+//! cancelled, which makes sure that nothing can happen any more. What the provider cannot do is left out. Checks go on
+//! while they can find out more; then a person has to review. Age alone never makes a failure.
 //!
-//! Which redemptions are due stands in their rows, so it does not matter which server looks.
+//! The rows have when their check is due, so any server may check them.
 
 pub mod takeover;
 
@@ -24,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Error,
     clock::Deadline,
-    pace::Looks,
+    poll::PollWindow,
     pools::Pools,
     redeem::{RedeemLimits, code_context, rfc3339},
     settle::Settler,
@@ -33,7 +32,7 @@ use crate::{
     domain::{
         id::PoolId,
         money::Money,
-        redemption::{Ask, Doubtful, Failure, Rung, Step, reason},
+        redemption::{Action, Ask, Doubtful, Failure, Step, reason},
     },
     provider::{Call, Doubt, Provider, classify},
     secret::SecretKey,
@@ -48,7 +47,7 @@ use crate::{
 const ACTOR: &str = "reconciler";
 /// The most redemptions that are taken at once.
 const BATCH: usize = 32;
-/// The most that are looked at at once.
+/// The most that are checked at once.
 const AT_ONCE: usize = 128;
 
 /// The reconciler of one server.
@@ -60,8 +59,8 @@ pub struct Reconciler {
     secret: Arc<SecretKey>,
     settler: Settler,
     limits: RedeemLimits,
-    /// As many as may be looked at at once.
-    looking: Arc<Semaphore>,
+    /// One permit for each check at a time.
+    checking: Arc<Semaphore>,
 }
 
 impl Reconciler {
@@ -74,49 +73,49 @@ impl Reconciler {
         settler: Settler,
         limits: RedeemLimits,
     ) -> Self {
-        let looking = Arc::new(Semaphore::new(AT_ONCE));
-        Self { store, pools, provider, secret, settler, limits, looking }
+        let checking = Arc::new(Semaphore::new(AT_ONCE));
+        Self { store, pools, provider, secret, settler, limits, checking }
     }
 
-    /// Looks every `interval`, until `stop`.
+    /// Polls every `interval`, until `stop`.
     pub async fn run(self, interval: Duration, stop: CancellationToken) {
         let this = Arc::new(self);
-        let mut looks = Looks::default();
+        let mut window = PollWindow::default();
         let mut pause = Duration::ZERO;
         while stop.run_until_cancelled(sleep(pause)).await.is_some() {
-            let look = looks.begin();
-            let due = this.store.pools_with_due_checks(look.within).await;
+            let poll = window.begin();
+            let due = this.store.pools_with_due_checks(poll.within).await;
             let mut complete = due.is_ok();
             let due = match due {
                 Ok(due) => {
-                    pause = look.pause(interval);
+                    pause = poll.pause(interval);
                     due
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "cannot read which pools have redemptions to look at; trying those that are known");
+                    tracing::warn!(%error, "cannot read which pools have redemptions to check; trying those that are cached");
                     pause = interval;
-                    this.pools.known_ids()
+                    this.pools.cached_ids()
                 }
             };
             for pool_id in due {
-                complete &= this.look_at_pool(&pool_id, look.within, &stop).await;
+                complete &= this.check_pool(&pool_id, poll.within, &stop).await;
                 if stop.is_cancelled() {
                     return;
                 }
             }
-            looks.end(&look, complete);
+            window.end(&poll, complete);
         }
     }
 
-    /// Looks at what came due in a pool `within` so long, or at any time. False when some of it is left over.
-    async fn look_at_pool(
+    /// Checks what became due in a pool `within` this time, or at any time. False when some of it is left over.
+    async fn check_pool(
         self: &Arc<Self>,
         pool_id: &PoolId,
         within: Option<Duration>,
         stop: &CancellationToken,
     ) -> bool {
         loop {
-            match self.look_at_some(pool_id, within).await {
+            match self.check_some(pool_id, within).await {
                 Claimed::Batch if !stop.is_cancelled() => {}
                 Claimed::Batch | Claimed::NotAll => return false,
                 Claimed::All => return true,
@@ -124,13 +123,13 @@ impl Reconciler {
         }
     }
 
-    /// Begins to look at a batch of them.
-    async fn look_at_some(self: &Arc<Self>, pool_id: &PoolId, within: Option<Duration>) -> Claimed {
-        // Nobody else looks at them meanwhile.
+    /// Begins to check a batch of them.
+    async fn check_some(self: &Arc<Self>, pool_id: &PoolId, within: Option<Duration>) -> Claimed {
+        // Nobody else checks them meanwhile.
         let (act, hold) = self.limits.hold();
         let act_until = Deadline::after(act);
-        // A record that waits for a stranger's row holds up its own look, and no other.
-        let free = BATCH.min(self.looking.available_permits());
+        // A record that waits for a row that somebody else holds delays its own check, and no other.
+        let free = BATCH.min(self.checking.available_permits());
         if free == 0 {
             return Claimed::NotAll;
         }
@@ -144,19 +143,19 @@ impl Reconciler {
         };
         let count = claimed.rows.len();
         for due in claimed.rows {
-            let look = Look { due, lead_time: hold, act_until };
+            let check = Check { due, lead_time: hold, act_until };
             // There is one: nobody else takes any.
-            let permit = Arc::clone(&self.looking).try_acquire_owned();
+            let permit = Arc::clone(&self.checking).try_acquire_owned();
             let this = Arc::clone(self);
             tokio::spawn(async move {
                 let _permit = permit;
-                // When the hold is over somebody else looks, whatever has become of this one.
-                let looked = timeout(hold, this.look(&look)).await;
-                if let Ok(Err(error)) = looked {
+                // When the hold is over another server checks, whatever has become of this check.
+                let checked = timeout(hold, this.check(&check)).await;
+                if let Ok(Err(error)) = checked {
                     tracing::error!(
-                        pool_id = %look.due.redemption.pool_id,
-                        redemption_id = %look.due.redemption.redemption_id, %error,
-                        "a redemption in doubt could not be looked at; trying again"
+                        pool_id = %check.due.redemption.pool_id,
+                        redemption_id = %check.due.redemption.redemption_id, %error,
+                        "a redemption in doubt could not be checked; trying again"
                     );
                 }
             });
@@ -169,93 +168,93 @@ impl Reconciler {
         }
     }
 
-    async fn look(&self, look: &Look) -> Result<(), Error> {
-        let DueCheck { redemption, code_ciphertext, not_after, .. } = &look.due;
+    async fn check(&self, check: &Check) -> Result<(), Error> {
+        let DueCheck { redemption, code_ciphertext, not_after, .. } = &check.due;
         let Some(ask) = self.ask(redemption, code_ciphertext, *not_after).await? else {
-            return Err(self.unreadable(&look.due).await);
+            return Err(self.unreadable(&check.due).await);
         };
-        let doubtful = look.doubtful();
-        let mut rung = self.limits.provider.first_rung(&doubtful);
+        let doubtful = check.doubtful();
+        let mut action = self.limits.provider.first_action(&doubtful);
         let mut calls = 0;
         let mut found_missing = false;
-        while let Some(call) = call_of(rung) {
-            // Whoever stood still for longer than it holds the redemption leaves it to the next.
-            if look.act_until.has_passed() {
+        while let Some(call) = call_of(action) {
+            // A server that stood still for longer than its hold leaves the redemption to the next.
+            if check.act_until.has_passed() {
                 return Ok(());
             }
-            let step = self.call(&ask, call, rung).await;
+            let step = self.call(&ask, call, action).await;
             calls += 1;
-            rung = match (rung, &step) {
-                (Rung::LookUp, Step::NotFound) => {
+            action = match (action, &step) {
+                (Action::LookUp, Step::NotFound) => {
                     found_missing = true;
-                    self.limits.provider.rung_after_not_found(&doubtful)
+                    self.limits.provider.action_after_not_found(&doubtful)
                 }
-                // It has only just begun with it, when the last look did not find it.
-                (Rung::LookUp, Step::LookUp { .. }) if look.due.not_found_checks == 0 => {
-                    self.limits.provider.rung_after_processing(&doubtful)
+                // It has only just begun with it, when the last check did not find it.
+                (Action::LookUp, Step::LookUp { .. }) if check.due.not_found_checks == 0 => {
+                    self.limits.provider.action_after_processing(&doubtful)
                 }
                 // Sending again is how such a provider is asked.
-                (Rung::SendAgain, Step::LookUp { .. }) if !self.limits.provider.looks_up => {
-                    self.limits.provider.rung_after_processing(&doubtful)
+                (Action::SendAgain, Step::LookUp { .. }) if !self.limits.provider.looks_up => {
+                    self.limits.provider.action_after_processing(&doubtful)
                 }
-                (Rung::Cancel, Step::LookUp { .. }) => {
-                    self.limits.provider.rung_after_vain_cancel(&doubtful)
+                (Action::Cancel, Step::LookUp { .. }) => {
+                    self.limits.provider.action_after_vain_cancel(&doubtful)
                 }
-                _ => Rung::Wait,
+                _ => Action::Wait,
             };
-            match rung {
-                Rung::Wait => return self.record(look, calls, step, found_missing).await,
-                Rung::Review => return self.review(look, calls, answer_of(step).0).await,
-                Rung::LookUp | Rung::SendAgain | Rung::Cancel => {}
+            match action {
+                Action::Wait => return self.record(check, calls, step, found_missing).await,
+                Action::Review => return self.review(check, calls, answer_of(step).0).await,
+                Action::LookUp | Action::SendAgain | Action::Cancel => {}
             }
         }
-        self.review(look, calls, "the provider cannot be asked about it".to_owned()).await
+        self.review(check, calls, "the provider cannot be asked about it".to_owned()).await
     }
 
-    async fn call(&self, ask: &Ask, call: Call, rung: Rung) -> Step {
-        if rung != Rung::LookUp {
-            tracing::info!(redemption_id = %ask.redemption_id, ?rung, "a redemption in doubt: more than looking");
+    async fn call(&self, ask: &Ask, call: Call, action: Action) -> Step {
+        if action != Action::LookUp {
+            tracing::info!(redemption_id = %ask.redemption_id, ?action, "a redemption in doubt: a recovery action is taken");
         }
-        let answer = match rung {
-            Rung::SendAgain => self.provider.send_again(ask).await,
-            Rung::Cancel => self.provider.cancel(ask.redemption_id).await,
+        let answer = match action {
+            Action::SendAgain => self.provider.send_again(ask).await,
+            Action::Cancel => self.provider.cancel(ask.redemption_id).await,
             _ => self.provider.look_up(ask.redemption_id).await,
         };
         classify(ask, call, Doubt::InDoubt, &answer)
     }
 
-    /// `not_found`: the key was not known at this look, whatever was done about it then.
+    /// `not_found`: this check did not find the key, whatever was done about it then.
     async fn record(
         &self,
-        look: &Look,
+        check: &Check,
         calls: i32,
         step: Step,
         not_found: bool,
     ) -> Result<(), Error> {
-        let redemption = &look.due.redemption;
+        let redemption = &check.due.redemption;
         if let Step::Settle(verdict) = step {
             self.settler.conclude(redemption, verdict, calls, ACTOR).await?;
             return Ok(());
         }
         let (answer, after) = answer_of(step);
-        // A provider that asks to wait for longer does not know how long it takes at the most; one that
+        // A provider that asks to wait for longer does not know how long it takes at the most. One that
         // keeps asking for little is asked ever more rarely all the same.
         let longest = self.limits.provider.max_processing_time / 2;
-        let after = backoff(look.due.checks, longest).max(after.unwrap_or_default()).min(longest);
-        let next = Next::Check { after, not_found, looks: look.due.checks };
+        let after = backoff(check.due.checks, longest).max(after.unwrap_or_default()).min(longest);
+        let next = Next::Check { after, not_found, checks: check.due.checks };
         self.settler.defer(redemption, answer, calls, next).await?;
         Ok(())
     }
 
     /// Everything that can be asked has been.
-    async fn review(&self, look: &Look, calls: i32, answer: String) -> Result<(), Error> {
+    async fn review(&self, check: &Check, calls: i32, answer: String) -> Result<(), Error> {
         let failure = Failure {
             reason: reason::UNRESOLVED.to_owned(),
             message: format!("the provider does not tell the outcome; at the last: {answer}"),
             code_spent: false,
         };
         let next = Next::Review { failure, amount: None, provider_ref: None };
-        self.settler.defer(&look.due.redemption, answer, calls, next).await?;
+        self.settler.defer(&check.due.redemption, answer, calls, next).await?;
         Ok(())
     }
 
@@ -282,7 +281,7 @@ impl Reconciler {
     }
 
     /// A code that cannot be read cannot be sent again, and asking on would never end: a person has
-    /// to look.
+    /// to review it.
     async fn unreadable(&self, due: &DueCheck) -> Error {
         let failure = Failure {
             reason: reason::UNRESOLVED.to_owned(),
@@ -308,16 +307,16 @@ enum Claimed {
     NotAll,
 }
 
-/// A redemption that this server looks at.
-struct Look {
+/// A redemption that this server checks.
+struct Check {
     due: DueCheck,
     /// How long what is decided now may take to be done.
     lead_time: Duration,
-    /// By the program's own clock: after this somebody else may look at it.
+    /// By the program's own clock: after this somebody else may check it.
     act_until: Deadline,
 }
 
-impl Look {
+impl Check {
     fn doubtful(&self) -> Doubtful {
         let age = self.due.db_now - self.due.redemption.created_at;
         Doubtful {
@@ -329,20 +328,20 @@ impl Look {
     }
 }
 
-/// The call that a rung makes, if it makes one.
-fn call_of(rung: Rung) -> Option<Call> {
-    match rung {
-        Rung::LookUp => Some(Call::LookUp),
-        Rung::SendAgain => Some(Call::Send),
-        Rung::Cancel => Some(Call::Cancel),
-        Rung::Wait | Rung::Review => None,
+/// The call that a recovery action makes, if it makes one.
+fn call_of(action: Action) -> Option<Call> {
+    match action {
+        Action::LookUp => Some(Call::LookUp),
+        Action::SendAgain => Some(Call::Send),
+        Action::Cancel => Some(Call::Cancel),
+        Action::Wait | Action::Review => None,
     }
 }
 
 /// What was answered, for people, and when the provider wants to be asked again.
 fn answer_of(step: Step) -> (String, Option<Duration>) {
     match step {
-        Step::SendAgain { give_up, after } => (give_up.message, after),
+        Step::SendAgain { failure, after } => (failure.message, after),
         Step::LookUp { after, answer } | Step::Busy { after, answer } => (answer, after),
         Step::NotFound => ("the provider does not know the key".to_owned(), None),
         Step::Unproven { answer } | Step::InDoubt { answer } => (answer, None),
@@ -350,7 +349,7 @@ fn answer_of(step: Step) -> (String, Option<Duration>) {
     }
 }
 
-/// 500 ms after the first look, then 1 s, 2 s … at most a minute, or `longest`; of each, a random part
+/// 500 ms after the first check, then 1 s, 2 s … at most a minute, or `longest`; of each, a random part
 /// is left out.
 fn backoff(checks: i32, longest: Duration) -> Duration {
     let doublings = u32::try_from(checks - 1).unwrap_or(0).min(10);

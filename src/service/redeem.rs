@@ -48,9 +48,9 @@ use crate::{
 const MAX_UNREACHABLE: i32 = 4;
 /// How often a begin whose obstacle has gone is tried again.
 const MAX_BEGINS: u32 = 5;
-/// Until the reconciler's first look at a redemption that is left in doubt.
+/// Until the reconciler's first check of a redemption that is left in doubt.
 const FIRST_CHECK: Duration = Duration::from_millis(500);
-/// How often a redemption that another server sends is looked at, while a caller waits for it.
+/// How often a redemption that another server sends is read, while a caller waits for it.
 const JOIN_POLL: Duration = Duration::from_millis(100);
 /// The longest back-off beside what a provider asks for that is at work on a redemption.
 const MAX_POLL_BACKOFF: Duration = Duration::from_secs(1);
@@ -86,8 +86,8 @@ impl RedeemLimits {
         self.call_timeout.max(Duration::from_secs(1))
     }
 
-    /// How long the reconciler may begin calls about a redemption that it has taken, and how long it
-    /// is its own: two calls, the second of which begins in that time, and a record.
+    /// How long the reconciler may begin calls about a redemption that it has claimed, and how long its claim
+    /// lasts. That is two calls (the second begins in that time) and a record.
     pub(super) fn hold(&self) -> (Duration, Duration) {
         let act = self.call_timeout * 2;
         (act, act + self.call_timeout + self.recording())
@@ -106,7 +106,7 @@ pub struct Stopping {
 /// A card to redeem.
 #[derive(Clone, Debug)]
 pub struct RedeemCommand {
-    /// The wish.
+    /// The caller's name for the request.
     pub request_id: RequestId,
     /// The lease on the account.
     pub lease: LeaseRef,
@@ -114,8 +114,8 @@ pub struct RedeemCommand {
     pub code: CardCode,
     /// What it should be worth.
     pub expected: Option<Money>,
-    /// What the provider said that it is worth, where nothing is expected: then this is, but it is no
-    /// part of the wish.
+    /// What the provider tells that it is worth, where nothing is expected: then this is, but it is no
+    /// part of the request.
     pub learned: Option<Money>,
     /// Ends the lease when the outcome is known.
     pub release_on_completion: bool,
@@ -151,7 +151,7 @@ struct Inner {
     limits: RedeemLimits,
     stopping: Stopping,
     /// The redemptions that this server is at work on, for callers who join.
-    flights: Mutex<HashMap<RedemptionId, watch::Receiver<()>>>,
+    sends: Mutex<HashMap<RedemptionId, watch::Receiver<()>>>,
 }
 
 impl Redeem {
@@ -173,7 +173,7 @@ impl Redeem {
             settler,
             limits,
             stopping,
-            flights: Mutex::default(),
+            sends: Mutex::default(),
         }))
     }
 
@@ -185,7 +185,7 @@ impl Redeem {
         work.await.unwrap_or(Err(Error::Internal("the redemption's task ended early")))
     }
 
-    /// The same, for a caller whose own task goes on whoever leaves: it needs no second one.
+    /// The same, for a caller whose own task goes on when others leave: it needs no second one.
     pub(super) async fn redeem_in_this_task(
         &self,
         command: RedeemCommand,
@@ -205,7 +205,7 @@ impl Redeem {
         let found = self.0.store.get_redemption_by_request(pool_id, request_id).await?;
         let Some((redemption, fingerprint)) = found else { return Ok(None) };
         let same_code = fingerprint == self.0.secret.fingerprint(PROVIDER_NAME, code);
-        check_same_wish(&redemption, same_code, expected)?;
+        check_same_request(&redemption, same_code, expected)?;
         Ok(Some(Redeemed { redemption: self.0.join(redemption).await?, replayed: true }))
     }
 
@@ -221,17 +221,17 @@ impl Redeem {
     }
 }
 
-/// A request that was seen before must be the same wish.
-fn check_same_wish(
+/// A request that was seen before must ask for the same.
+fn check_same_request(
     redemption: &Redemption,
     same_code: bool,
     expected: Option<Money>,
 ) -> Result<(), Error> {
     let mut differ = Vec::new();
-    if !same_code && failpoints::holds(Guard::SameWish) {
+    if !same_code && failpoints::holds(Guard::SameRequest) {
         differ.push("code");
     }
-    if redemption.wished_minor() != expected.map(|money| money.amount_minor) {
+    if redemption.requested_minor() != expected.map(|money| money.amount_minor) {
         differ.push("expected");
     }
     if differ.is_empty() {
@@ -253,7 +253,7 @@ pub(super) fn rfc3339(at: OffsetDateTime) -> Result<String, Error> {
 
 impl Inner {
     async fn run(&self, command: RedeemCommand) -> Result<Redeemed, Error> {
-        // From before it is recorded: whoever takes over counts from then.
+        // From before it is recorded: the server that takes over counts from then.
         let window = Deadline::after(self.limits.send_window);
         if command.caller.is_over() {
             admission::note_dropped("redeem");
@@ -312,7 +312,7 @@ impl Inner {
                         let not_after = redemption.created_at + self.limits.not_after;
                         return Ok(Began::Now(Box::new(redemption), not_after));
                     }
-                    check_same_wish(&redemption, same_code, command.expected)?;
+                    check_same_request(&redemption, same_code, command.expected)?;
                     return Ok(Began::Before(Box::new(redemption)));
                 }
                 Begun::Refused(BeginRefusal::TryAgain) => sleep(JOIN_POLL / 10).await,
@@ -331,7 +331,7 @@ impl Inner {
         redemption: &Redemption,
         window: Deadline,
     ) -> Result<Redemption, Error> {
-        let _flight = self.announce(ask.redemption_id);
+        let _send = self.announce(ask.redemption_id);
         let holder = redemption.holder.as_str();
         let mut attempts = 1;
         let mut call = Call::Send;
@@ -347,13 +347,14 @@ impl Inner {
                     let conclude = self.settler.conclude(redemption, verdict, attempts, holder);
                     return Box::pin(conclude).await;
                 }
-                Step::SendAgain { give_up, after } => {
+                Step::SendAgain { failure, after } => {
                     let pause = pause(after, attempts);
-                    let unreachable = give_up.reason == reason::PROVIDER_UNREACHABLE;
+                    let unreachable = failure.reason == reason::PROVIDER_UNREACHABLE;
                     let has_ended = unreachable && attempts >= MAX_UNREACHABLE;
                     if has_ended || !window.pause(pause).await {
-                        let give_up = self.settler.give_up(redemption, give_up, attempts, holder);
-                        return Box::pin(give_up).await;
+                        let settled =
+                            self.settler.fail_unsent(redemption, failure, attempts, holder);
+                        return Box::pin(settled).await;
                     }
                     step = self.send(ask).await;
                 }
@@ -394,7 +395,7 @@ impl Inner {
                     continue;
                 }
                 Step::InDoubt { answer } => {
-                    let next = Next::Check { after: FIRST_CHECK, not_found: false, looks: 0 };
+                    let next = Next::Check { after: FIRST_CHECK, not_found: false, checks: 0 };
                     return Box::pin(self.settler.defer(redemption, answer, attempts, next)).await;
                 }
             }
@@ -412,8 +413,8 @@ impl Inner {
         classify(ask, Call::LookUp, Doubt::InDoubt, &answer)
     }
 
-    /// What a redemption comes to that the provider was too busy for, as far as its answers can be
-    /// believed, until the time to send is over. Cancelled by its key it is as if it had never been sent.
+    /// The outcome of a redemption for which the provider was too busy until the time to send was over. Cancelled
+    /// by its key it is as if it had never been sent.
     async fn call_off(&self, ask: &Ask, busy: String) -> Step {
         let answer = self.provider.cancel(ask.redemption_id).await;
         match classify(ask, Call::Cancel, Doubt::InDoubt, &answer) {
@@ -428,28 +429,27 @@ impl Inner {
     }
 
     /// Lets callers join until the answer is dropped.
-    fn announce(&self, id: RedemptionId) -> Flight<'_> {
-        let (landed, flight) = watch::channel(());
-        self.flights.lock().unwrap_or_else(PoisonError::into_inner).insert(id, flight);
-        Flight { flights: &self.flights, id, _landed: landed }
+    fn announce(&self, id: RedemptionId) -> SendInProgress<'_> {
+        let (finished, send) = watch::channel(());
+        self.sends.lock().unwrap_or_else(PoisonError::into_inner).insert(id, send);
+        SendInProgress { sends: &self.sends, id, _finished: finished }
     }
 
     /// Waits until the redemption is no longer being sent, here or by another server. A server that stops
-    /// waits for what it sends itself, and no longer for what another sends: then the answer is what is
+    /// waits for what it sends itself, and no longer for what another sends. Then the answer is what is
     /// known of it.
     async fn join(&self, mut redemption: Redemption) -> Result<Redemption, Error> {
         let id = redemption.redemption_id;
-        let give_up_at = Instant::now() + self.limits.take_over();
+        let deadline = Instant::now() + self.limits.take_over();
         if redemption.state == RedemptionState::Submitted {
             tracing::debug!(pool_id = %redemption.pool_id, redemption_id = %id, "joined");
         }
-        while redemption.state == RedemptionState::Submitted && Instant::now() < give_up_at {
-            let flight =
-                self.flights.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned();
-            let known = match flight {
-                Some(mut landed) => {
-                    // Ends with an error when the sender is dropped: then it has landed.
-                    let _ = landed.changed().await;
+        while redemption.state == RedemptionState::Submitted && Instant::now() < deadline {
+            let send = self.sends.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned();
+            let read = match send {
+                Some(mut finished) => {
+                    // Ends with an error when the sender is dropped: then it has finished.
+                    let _ = finished.changed().await;
                     Some(self.read(&redemption.pool_id, id).await)
                 }
                 None => {
@@ -460,8 +460,8 @@ impl Inner {
                     self.stopping.closing.run_until_cancelled(next).await
                 }
             };
-            match known {
-                Some(known) => redemption = known?,
+            match read {
+                Some(read) => redemption = read?,
                 None => break,
             }
         }
@@ -470,10 +470,10 @@ impl Inner {
 
     /// Reads a redemption that is known to be there, waiting for the database if need be.
     async fn read(&self, pool_id: &PoolId, id: RedemptionId) -> Result<Redemption, Error> {
-        let give_up_at = Instant::now() + self.limits.take_over();
+        let deadline = Instant::now() + self.limits.take_over();
         let found = loop {
             match self.store.get_redemption(pool_id, id).await {
-                Err(StoreError::Unavailable(_)) if Instant::now() < give_up_at => {
+                Err(StoreError::Unavailable(_)) if Instant::now() < deadline => {
                     sleep(JOIN_POLL).await;
                 }
                 answered => break answered?,
@@ -491,15 +491,15 @@ enum Began {
 }
 
 /// A redemption that this server is at work on, until dropped.
-struct Flight<'a> {
-    flights: &'a Mutex<HashMap<RedemptionId, watch::Receiver<()>>>,
+struct SendInProgress<'a> {
+    sends: &'a Mutex<HashMap<RedemptionId, watch::Receiver<()>>>,
     id: RedemptionId,
-    _landed: watch::Sender<()>,
+    _finished: watch::Sender<()>,
 }
 
-impl Drop for Flight<'_> {
+impl Drop for SendInProgress<'_> {
     fn drop(&mut self) {
-        self.flights.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
+        self.sends.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
     }
 }
 
@@ -577,8 +577,8 @@ fn pause(asked: Option<Duration>, attempts: i32) -> Duration {
     backoff(attempts).max(asked.unwrap_or_default())
 }
 
-/// The same before an outcome is looked up. A provider that says when wants to be asked then: the back-off
-/// beside that does not grow so long that the outcome waits for it.
+/// The same before an outcome is looked up. A provider that says when wants to be asked then: the
+/// back-off beside that stays short, so that the outcome does not wait for it.
 fn poll_pause(asked: Option<Duration>, attempts: i32) -> Duration {
     match asked {
         Some(asked) => asked.max(backoff(attempts).min(MAX_POLL_BACKOFF)),

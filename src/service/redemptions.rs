@@ -1,4 +1,4 @@
-//! Redemptions, as people look at them, and close those that nothing else can.
+//! Redemptions for people: they read them, and resolve those that nothing else can.
 
 use std::sync::Arc;
 
@@ -179,7 +179,7 @@ impl Redemptions {
     async fn check_words(&self, command: &ResolveCommand) -> Result<(), Error> {
         let stored = self.store.get_code(&command.pool_id, command.redemption_id).await?;
         let context = code_context(&command.pool_id, command.redemption_id);
-        // One that cannot be decrypted is why a person has to look, and must not keep them from it.
+        // One that cannot be decrypted is why a person has to review it, and must not keep them from it.
         let Some(code) = stored.and_then(|code| self.secret.decrypt(&context, &code).ok()) else {
             return Ok(());
         };
@@ -194,14 +194,14 @@ impl Redemptions {
 
 /// Refuses a word that contradicts what is recorded of a redemption whose outcome is open.
 fn check_record(recorded: &Redemption, outcome: &ResolvedOutcome) -> Result<(), Error> {
-    let rule = |field: &str, said: String| {
+    let rule = |field: &str, text: String| {
         let rule = format!(
-            "{said}; if that is wrong, set recorded_amount_is_wrong (--recorded-amount-is-wrong)"
+            "{text}; if that is wrong, set recorded_amount_is_wrong (--recorded-amount-is-wrong)"
         );
         Violation::new(field, rule)
     };
-    let said_spent = recorded.failure.as_ref().is_some_and(|failure| failure.code_spent);
-    let credited = |amount| format!("the provider said that it credited {amount}");
+    let recorded_as_spent = recorded.failure.as_ref().is_some_and(|failure| failure.code_spent);
+    let credited = |amount| format!("the provider reported that it credited {amount}");
     let mut wrong = Vec::new();
     match (outcome, recorded.amount, recorded.expected_minor) {
         (ResolvedOutcome::Succeeded { amount, .. }, Some(told), _) if *amount != told => {
@@ -221,9 +221,9 @@ fn check_record(recorded: &Redemption, outcome: &ResolvedOutcome) -> Result<(), 
         }
         _ => {}
     }
-    if matches!(outcome, ResolvedOutcome::Failed { code_spent: false }) && said_spent {
-        let said = "is false, and the provider said that the code is spent".to_owned();
-        wrong.push(rule("code_spent", said));
+    if matches!(outcome, ResolvedOutcome::Failed { code_spent: false }) && recorded_as_spent {
+        let text = "is false, and the provider reported that the code is spent".to_owned();
+        wrong.push(rule("code_spent", text));
     }
     if wrong.is_empty() { Ok(()) } else { Err(Error::Invalid(wrong)) }
 }

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     domain::lease::{LeaseLoss, LeaseRef},
-    store::{Store, account::Account, lease::LeaseAnswer, walks::Freed},
+    store::{Store, account::Account, lease::LeaseAnswer, scan::Freed},
 };
 
 /// The holder's side of leases. Cheap to clone.
@@ -39,7 +39,7 @@ impl Leases {
         }
     }
 
-    /// Ends a lease, or notes the wish while a redemption is open. Releasing twice is fine. It is done even
+    /// Ends a lease, or notes the request while a redemption is open. Releasing twice is fine. It is done even
     /// when the caller goes away meanwhile: nobody else would.
     pub async fn release(&self, lease: LeaseRef) -> Result<Account, Error> {
         let this = self.clone();

@@ -1,5 +1,5 @@
-//! What is done when something is known, or not known, of a redemption's outcome: the same for a
-//! redemption that is under way, for the reconciler, and for a person.
+//! Settling: records what is known, or not known, of a redemption's outcome. It is the same for a redemption that
+//! is under way, for the reconciler, and for a person.
 
 use std::{fmt, time::Duration};
 
@@ -17,12 +17,12 @@ use crate::{
         outcome::{Deferral, LateCredit, Next, Outcome, Settled, Settlement},
         pool::{AmountMismatch, Pool},
         redemption::{Redemption, Resolution},
-        walks::Freed,
+        scan::Freed,
     },
 };
 
-/// How long to wait before a record is tried again while there is no database. A record is never
-/// given up: what it holds is known nowhere else.
+/// How long to wait before a record is tried again while there is no database. A record is tried
+/// until it is written: nothing else has what it holds.
 const RETRY: Duration = Duration::from_millis(250);
 
 /// Records outcomes. Cheap to clone.
@@ -52,7 +52,7 @@ impl Settler {
         self.record(redemption, verdict, attempts, actor).await
     }
 
-    /// The same while the sender may still be at work on it: records an outcome, and leaves what is a person's
+    /// The same while the sender may still be at work on it. It records an outcome, and leaves what is a person's
     /// until the sender's time is over. True when it was an outcome.
     pub async fn conclude_early(
         &self,
@@ -109,7 +109,7 @@ impl Settler {
 
     /// Records that nothing which this server sent was executed. When somebody else has taken the
     /// redemption over meanwhile that is no outcome, and the redemption is answered as it is.
-    pub async fn give_up(
+    pub async fn fail_unsent(
         &self,
         redemption: &Redemption,
         failure: Failure,
@@ -201,16 +201,16 @@ impl Settler {
         }
     }
 
-    /// A redemption that was settled before is looked at once more in the light of what is known now.
-    /// The provider's word that it credited the card overturns a failure, whose account gets what was
-    /// credited; anything else that does not agree is for a person.
+    /// Compares a redemption that was settled before with what is known now. The provider's word that it credited
+    /// the card overturns a failure, whose account gets what was credited. Anything else that does not agree is
+    /// for a person.
     async fn reconsider(
         &self,
         pool_id: &PoolId,
         settlement: &Settlement,
     ) -> Result<Redemption, Error> {
         let redemption = self.read(pool_id, settlement.redemption.redemption_id).await?;
-        // What somebody saw is not so any more: nothing was said yet of what it is now.
+        // What a person saw has changed: nobody has resolved yet what it is now.
         let has_changed = settlement.resolution.is_some() && redemption.state.is_open();
         if has_changed || settlement.inferred || !contradicts(&redemption, &settlement.outcome) {
             return Ok(redemption);
@@ -293,7 +293,7 @@ impl Settler {
     }
 }
 
-/// A success with another amount than the expected one is for a person to look at, in a pool that
+/// A success with another amount than the expected one is for a person to review, in a pool that
 /// wants that.
 fn apply_policy(verdict: Verdict, redemption: &Redemption, pool: &Pool) -> Verdict {
     match (verdict, redemption.expected_minor) {
@@ -328,7 +328,7 @@ fn log_contradiction(redemption: &Redemption, evidence: &dyn fmt::Debug, from: &
         recorded = redemption.state.as_str(),
         ?evidence,
         from,
-        "what is known now contradicts what was recorded before: a person must look"
+        "the new outcome contradicts what was recorded before: a person must review it"
     );
 }
 

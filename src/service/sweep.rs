@@ -5,24 +5,24 @@ use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior, sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::{acquire::Acquire, pace::Looks, plans::advance_days, pools::Pools};
+use super::{acquire::Acquire, plans::advance_days, poll::PollWindow, pools::Pools};
 use crate::{
     domain::{id::PoolId, lease::MAX_LEASE},
-    store::{Store, account::Account, walks::Freed},
+    store::{Store, account::Account, scan::Freed},
 };
 
 /// Who ends expired leases, in the accounts' events.
 const ACTOR: &str = "sweeper";
 /// The most leases that one statement ends.
 const BATCH: i64 = 500;
-/// How often days are looked for that a change of their plan has ended.
+/// How often days are polled for that a change of their plan has ended.
 const PLANS: Duration = Duration::from_secs(10);
-/// How often they are looked for in every plan: a day may have nothing to take from its beginning, or be
+/// How often they are polled for in every plan. A day may have nothing to take from its beginning, or be
 /// filled by a late credit while somebody else has the account. Reads every account that has days.
 const ALL_PLANS: Duration = Duration::from_secs(60 * 60);
 
-/// Looks every `interval`, until `stop`. Several servers may do so at once: each lease is ended by
-/// one of them. Leases do not wait for days, which take longer to look for.
+/// Polls every `interval`, until `stop`. Several servers may do so at once: each lease is ended by
+/// one of them. Leases do not wait for days, which take longer to read.
 pub async fn run(
     store: Store,
     pools: Pools,
@@ -43,50 +43,50 @@ async fn end_leases(
     interval: Duration,
     stop: &CancellationToken,
 ) {
-    let mut looks = Looks::default();
+    let mut window = PollWindow::default();
     let mut pause = Duration::ZERO;
     while stop.run_until_cancelled(sleep(pause)).await.is_some() {
-        let look = looks.begin();
-        let due = store.pools_with_expired_leases(look.within).await;
+        let poll = window.begin();
+        let due = store.pools_with_expired_leases(poll.within).await;
         let mut complete = due.is_ok();
         let due = match due {
             Ok(due) => {
-                pause = look.pause(interval);
+                pause = poll.pause(interval);
                 due
             }
             Err(error) => {
-                tracing::warn!(%error, "cannot read which pools have expired leases; trying those that are known");
+                tracing::warn!(%error, "cannot read which pools have expired leases; trying those that are cached");
                 pause = interval;
-                pools.known_ids()
+                pools.cached_ids()
             }
         };
         for pool_id in due {
-            complete &= sweep(store, acquire, &pool_id, look.within).await;
+            complete &= sweep(store, acquire, &pool_id, poll.within).await;
         }
-        looks.end(&look, complete);
+        window.end(&poll, complete);
     }
 }
 
-/// Ends days that have nothing left to take: often those of accounts that were under a lease when their
+/// Ends days that have nothing left to take. Often these are those of accounts that were under a lease when their
 /// plan was changed, and now and then all.
 async fn end_days(store: &Store, acquire: &Acquire, stop: &CancellationToken) {
     let mut ticks = tokio::time::interval(PLANS);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut looked_at_all: Option<Instant> = None;
+    let mut checked_all: Option<Instant> = None;
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             _ = ticks.tick() => {}
         }
-        let all = looked_at_all.is_none_or(|at| at.elapsed() >= ALL_PLANS);
+        let all = checked_all.is_none_or(|at| at.elapsed() >= ALL_PLANS);
         if all {
-            looked_at_all = Some(Instant::now());
+            checked_all = Some(Instant::now());
         }
         end_days_of((!all).then_some(MAX_LEASE + PLANS * 2), store, acquire).await;
     }
 }
 
-/// Of the plans that were changed within so long, or of all.
+/// Of the plans that were changed within this time, or of all.
 async fn end_days_of(changed_within: Option<Duration>, store: &Store, acquire: &Acquire) {
     match store.plans_with_days(changed_within).await {
         Ok(plans) => {
@@ -100,7 +100,7 @@ async fn end_days_of(changed_within: Option<Duration>, store: &Store, acquire: &
     }
 }
 
-/// Ends a pool's leases whose time passed `within` so long, or at any time. False when they could not be ended.
+/// Ends a pool's leases whose time passed `within` this time, or at any time. False when they could not be ended.
 async fn sweep(
     store: &Store,
     acquire: &Acquire,

@@ -19,7 +19,7 @@ use super::{
     apply::{Applied, Asked},
     lease::is_of_a_row,
     quarantine::{Done, Rows, Statement},
-    walks::{Columns, Freed, Walks},
+    scan::{Columns, Freed, ScanCursors},
 };
 use crate::domain::{
     account::{Account, AccountEvent, AccountStatus, Labels, Resume},
@@ -27,8 +27,8 @@ use crate::domain::{
     id::{AccountId, Holder, PlanId, PoolId, RequestId},
 };
 
-/// How many accounts are chosen beyond as many as are wanted, for a try after one in which claims were lost, or too
-/// few accounts were found: other servers are choosing the others just now.
+/// How many accounts are chosen beyond as many as are wanted. That is for a try after one in which claims were
+/// lost, or too few accounts were found. Other servers are choosing the others just now.
 const SPARE: usize = 256;
 
 /// How often those who wait are tried, each time without the accounts that could not be written or read before.
@@ -56,7 +56,7 @@ pub struct Selector {
 /// A lease that is wanted.
 #[derive(Clone, Debug)]
 pub struct Wanted {
-    /// The wish.
+    /// The caller's name for the request.
     pub request_id: RequestId,
     /// Who asks.
     pub holder: Holder,
@@ -114,7 +114,7 @@ account_row!(ChosenRow {
     scan_first: Option<i64>
 });
 
-struct UnparkedRow {
+struct PromotedRow {
     plan_id: Option<String>,
     status: String,
     plan_day: i32,
@@ -131,10 +131,10 @@ struct ConsideredRow {
 }
 
 impl Store {
-    /// Leases free accounts that `selector` allows to the requests: each in its turn gets the first, in
+    /// Leases free accounts that `selector` allows to the requests. Each, in their order, gets the first in
     /// the order of the choice, whose plan wants what it expects. A request that has a lease already gets
     /// that; one that is not in the answer found nothing. No two of `wanted` may have the same
-    /// `request_id`. `walks` are those of earlier calls with the same criteria, or none. An account that cannot be
+    /// `request_id`. `cursors` are those of earlier calls with the same criteria, or none. An account that cannot be
     /// written is left out, and the next best is taken.
     ///
     /// May be repeated when it failed: the requests then have their leases already, or none.
@@ -143,7 +143,7 @@ impl Store {
         pool_id: &PoolId,
         selector: &Selector,
         wanted: &[Wanted],
-        walks: &mut Walks,
+        cursors: &mut ScanCursors,
     ) -> Result<HashMap<RequestId, Acquired>, StoreError> {
         let mut found = HashMap::new();
         // Most expect the same, and are served by a scan alone.
@@ -156,9 +156,9 @@ impl Store {
                 break;
             }
             let tried = if may_scan {
-                self.scan(pool_id, selector, &rest, spare, walks).await
+                self.scan(pool_id, selector, &rest, spare, cursors).await
             } else {
-                self.search(pool_id, selector, &rest, spare, walks).await
+                self.search(pool_id, selector, &rest, spare, cursors).await
             };
             let tried = match tried {
                 Ok(tried) => tried,
@@ -180,7 +180,7 @@ impl Store {
             match (is_any_missed, may_scan) {
                 // Some of what was chosen was taken by others: there may be more.
                 (true, _) => spare = SPARE,
-                (false, true) if walks.may_search() => (may_scan, spare) = (false, 0),
+                (false, true) if cursors.may_search() => (may_scan, spare) = (false, 0),
                 (false, false) if round == 0 && spare == 0 => spare = SPARE,
                 (false, _) => break,
             }
@@ -195,9 +195,9 @@ impl Store {
         selector: &Selector,
         wanted: &[Wanted],
         spare: usize,
-        walks: &mut Walks,
+        cursors: &mut ScanCursors,
     ) -> Result<Tried, StoreError> {
-        let from = walks.begin();
+        let from = cursors.begin();
         let begun = Instant::now();
         let rows = self.scan_rows(pool_id, selector, wanted, wanted.len() + spare, &from).await?;
         let lasting = begun.elapsed();
@@ -213,7 +213,7 @@ impl Store {
                 taken.push(Freed::standing(plan_key, status, row.plan_day, -first, row.idle_since));
             }
         }
-        walks.walked(lasting, taken);
+        cursors.note_scan(lasting, taken);
         Ok(tried)
     }
 
@@ -257,7 +257,7 @@ impl Store {
         selector: &Selector,
         wanted: &[Wanted],
         spare: usize,
-        walks: &mut Walks,
+        cursors: &mut ScanCursors,
     ) -> Result<Tried, StoreError> {
         let begun = Instant::now();
         let most = wanted.len() + spare;
@@ -278,11 +278,11 @@ impl Store {
         )
         .fetch_all(&self.acquiring)
         .await?;
-        walks.searched(begun.elapsed());
+        cursors.searched(begun.elapsed());
         Ok(self.claim(pool_id, selector, wanted, &rows, spare > 0).await)
     }
 
-    /// Claims what was chosen: each request in its turn the first account that fits it.
+    /// Claims what was chosen: each request, in their order, the first account that fits it.
     async fn claim(
         &self,
         pool_id: &PoolId,
@@ -364,32 +364,33 @@ impl Store {
 
     /// Puts accounts whose time has come, at most `limit`, where acquire finds them in order. Answers
     /// with where they stand there. One that cannot be written is left out, and does not hold up the others.
-    pub async fn unpark(&self, pool_id: &PoolId, limit: usize) -> Result<Done<Freed>, StoreError> {
+    pub async fn promote(&self, pool_id: &PoolId, limit: usize) -> Result<Done<Freed>, StoreError> {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let unpark = |rows: Rows| async move {
-            let unpark = sqlx::query_file_as!(
-                UnparkedRow,
-                "src/store/sql/unpark.sql",
+        let promote = |rows: Rows| async move {
+            let promote = sqlx::query_file_as!(
+                PromotedRow,
+                "src/store/sql/promote.sql",
                 pool_id.as_str(),
                 limit,
                 &rows.ids,
                 rows.only,
             );
-            unpark.fetch_all(&self.db).await
+            promote.fetch_all(&self.db).await
         };
         let list = |limit: i64| {
             sqlx::query_file_scalar!("src/store/sql/list_due_accounts.sql", pool_id.as_str(), limit)
                 .fetch_all(&self.db)
         };
-        let unparked = self.quarantine.run(Statement::Unpark, pool_id, limit, unpark, list).await?;
-        let freed = |row: &UnparkedRow| {
+        let promoted =
+            self.quarantine.run(Statement::Promote, pool_id, limit, promote, list).await?;
+        let freed = |row: &PromotedRow| {
             let status = read_status(&row.status).ok()?;
             let plan_key = row.plan_id.as_deref().unwrap_or_default();
             let (day, balance, since) = (row.plan_day, row.balance_minor, row.idle_since);
             Some(Freed::standing(plan_key, status, day, balance, since))
         };
-        let rows = unparked.rows.iter().filter_map(freed).collect();
-        Ok(Done { rows, may_be_more: unparked.may_be_more })
+        let rows = promoted.rows.iter().filter_map(freed).collect();
+        Ok(Done { rows, may_be_more: promoted.may_be_more })
     }
 
     /// Whether what an acquisition names is there at all.
@@ -419,9 +420,9 @@ impl Store {
         Ok(has_more.fetch_one(&self.db).await?)
     }
 
-    /// What an acquisition would make of the pool's accounts now: how many there are of each choice, and
-    /// the first `limit` of them; those that would be picked come first, in their order. Reads every
-    /// account of the pool: `permit` is given back when that has ended, also when nobody waits for it.
+    /// What an acquisition would make of the pool's accounts now: how many there are of each choice, and the first
+    /// `limit` of them. Those that would be picked come first, in their order. Reads every account of the pool:
+    /// `permit` is given back when that has ended, also when nobody waits for it.
     pub async fn explain_acquire(
         &self,
         pool_id: &PoolId,

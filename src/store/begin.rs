@@ -30,7 +30,7 @@ pub struct NewRedemption {
     pub redemption_id: RedemptionId,
     /// The lease that it is under.
     pub lease: LeaseRef,
-    /// The wish that it stands for.
+    /// The caller's name for the request.
     pub request_id: RequestId,
     /// Ends the lease when the outcome is known.
     pub release_on_completion: bool,
@@ -42,7 +42,7 @@ pub struct NewRedemption {
     pub code_last4: String,
     /// The amount that is expected, in minor units.
     pub expected_minor: Option<i64>,
-    /// The provider said that amount, and nobody asked for it.
+    /// The provider told that amount, and nobody asked for it.
     pub expected_learned: bool,
 }
 
@@ -102,7 +102,7 @@ pub struct SendLimits {
 redemption_row!(BegunRow { is_whole: i32, not_after: OffsetDateTime });
 
 struct InTheWay {
-    place: i32,
+    position: i32,
     same_request: Option<Uuid>,
     same_request_fingerprint: Option<Vec<u8>>,
     same_code: Option<Uuid>,
@@ -350,7 +350,7 @@ impl Records<'_> {
         .fetch_all(&self.decider.db)
         .await?;
         for row in found.into_iter().filter(InTheWay::is_any) {
-            self.in_the_way.insert(usize::try_from(row.place).unwrap_or(usize::MAX), row);
+            self.in_the_way.insert(usize::try_from(row.position).unwrap_or(usize::MAX), row);
         }
         Ok(())
     }

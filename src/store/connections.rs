@@ -1,7 +1,7 @@
 //! The connections to one server of the database, as long as it is the one that takes writes.
 //!
 //! sqlx has a pool of its own, which asks each connection whether it lives before a statement and after it:
-//! three round trips for one. Here a statement finds out by itself, and whoever runs it runs it again.
+//! three round trips for one. Here a statement finds out by itself, and its caller runs it again.
 
 use std::{io, sync::Arc, time::Duration};
 
@@ -23,7 +23,7 @@ use super::error::{Fault, fault, is_read_only, read_only};
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(3);
 /// The pause before a server that refused is connected to again: the address may lead elsewhere by then.
 const RECONNECT_PAUSE: Duration = Duration::from_millis(50);
-/// A connection that nobody used for so long is asked whether it lives: what stands between may have
+/// A connection that nobody used for this time is asked whether it lives: what stands between may have
 /// forgotten it.
 const UNUSED: Duration = Duration::from_secs(10);
 /// A connection that is older is made anew, so that what the server keeps for it does not grow.
@@ -36,7 +36,7 @@ const CANCEL_LIMIT: Duration = Duration::from_secs(2);
 const END_LIMIT: Duration = Duration::from_secs(20);
 /// How long it may take where Postgres could not be asked to cancel it.
 const RETURN_LIMIT: Duration = Duration::from_secs(1);
-/// How often it is looked whether the last statement has ended, when connections are closed.
+/// How often it is checked whether the last statement has ended, when connections are closed.
 const CLOSE_POLL: Duration = Duration::from_millis(5);
 
 /// At most so many connections. Cheap to clone.
@@ -98,15 +98,15 @@ pub(super) async fn connect(options: &PgConnectOptions) -> Result<PgConnection, 
 pub(super) async fn connect_patiently(
     options: &PgConnectOptions,
 ) -> Result<PgConnection, sqlx::Error> {
-    let give_up_at = Instant::now() + CONNECTION_TIMEOUT;
+    let deadline = Instant::now() + CONNECTION_TIMEOUT;
     let mut why = sqlx::Error::PoolTimedOut;
     loop {
-        match timeout_at(give_up_at, connect(options)).await {
+        match timeout_at(deadline, connect(options)).await {
             Ok(Err(error)) if comes_back(&error) => why = error,
             Ok(connected) => return connected,
             Err(_) => return Err(why),
         }
-        if Instant::now() + RECONNECT_PAUSE > give_up_at {
+        if Instant::now() + RECONNECT_PAUSE > deadline {
             return Err(why);
         }
         sleep(RECONNECT_PAUSE).await;
@@ -187,8 +187,8 @@ impl Connections {
             let limit = self.silent.run_until_cancelled(timeout(limit, &mut has_ended)).await;
             matches!(limit, Some(Ok(true)))
         };
-        // Asked once more: a cancellation that came when the statement had just ended is over then. One of which
-        // nothing was heard may still come, and would hit the next statement.
+        // Asked once more: a cancellation that came when the statement had just ended is over then. One without
+        // an answer may still come, and would hit the next statement.
         ended && is_cancelled && connection.ping().await.is_ok()
     }
 

@@ -1,10 +1,10 @@
 //! The connections to the database: which of them may be used, and how long an answer is waited for.
 //!
 //! A database fails over in ways that its connections do not show. An old primary may live on,
-//! read-only, with every connection to it open; a host may be gone without a farewell, and whoever
-//! waits for it waits for ever. So connections belong to a [`Generation`]. When one of them shows that
-//! the server behind it is no longer the one that takes writes, all of its generation are given up,
-//! and the next statement opens a new one, wherever the database's address leads by then.
+//! read-only, with every connection to it open. A host may be gone without a word, and a
+//! connection to it waits for ever. So connections belong to a [`Generation`]. When one of them shows that
+//! the server behind it is no longer the one that takes writes, all of its generation are dropped.
+//! The next statement opens a new one, to the server that the database's address names by then.
 
 use std::{
     fmt,
@@ -69,7 +69,7 @@ struct HealthConnection {
     silent: Option<u64>,
 }
 
-/// Connections that are given up together.
+/// Connections that are dropped together.
 #[derive(Clone)]
 struct Generation {
     number: u64,
@@ -78,7 +78,7 @@ struct Generation {
     silent: CancellationToken,
 }
 
-/// Why a generation is given up.
+/// Why a generation is dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Why {
     /// The server takes no writes. It still answers what it was asked.
@@ -114,7 +114,7 @@ impl Db {
         }
     }
 
-    /// Rises when connections are given up.
+    /// Rises when connections are dropped.
     pub(super) fn generation(&self) -> u64 {
         self.current().number
     }
@@ -125,8 +125,8 @@ impl Db {
         connect_patiently(&self.options.as_ref().clone().options(patient)).await
     }
 
-    /// The same connections for what only looks: half of them at a time, so that whatever is asked, the
-    /// others are left to those who hold a lease.
+    /// The same connections for what only reads: half of them at a time. For any load the others are left to those
+    /// who hold a lease.
     pub(super) fn for_rest(&self, overload: &Overload) -> Self {
         let some = usize::try_from(self.size / 2).unwrap_or(1).max(1);
         Self {
@@ -191,7 +191,7 @@ impl Db {
             }
             Err(error) => {
                 if is_read_only(&error) {
-                    self.give_up(number, Why::ReadOnly);
+                    self.reopen(number, Why::ReadOnly);
                 }
                 self.connect_for_health(&mut health, PING_LIMIT).await
             }
@@ -211,7 +211,7 @@ impl Db {
     /// A new connection is answered: those of a generation that fell silent before are dead.
     fn keep_for_health(&self, health: &mut HealthConnection, new: PgConnection) {
         if let Some(silent) = health.silent.take() {
-            self.give_up(silent, Why::Silent);
+            self.reopen(silent, Why::Silent);
         }
         health.kept = Some((self.current().number, new));
     }
@@ -224,8 +224,8 @@ impl Db {
         self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Uses a generation no more. One that was given up already stays so.
-    fn give_up(&self, number: u64, why: Why) {
+    /// Drops a generation for a new one, unless that was done already.
+    fn reopen(&self, number: u64, why: Why) {
         let old = {
             let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
             if current.number != number {
@@ -240,7 +240,7 @@ impl Db {
             };
             std::mem::replace(&mut *current, new)
         };
-        tracing::warn!(?why, "the database's connections are given up, and opened anew");
+        tracing::warn!(?why, "the database's connections are dropped, and opened anew");
         if why == Why::Silent {
             old.silent.cancel();
         }
@@ -273,7 +273,7 @@ impl Db {
             () = generation.silent.cancelled() => Err(no_answer()),
         };
         if answer.as_ref().is_err_and(is_read_only) {
-            self.give_up(generation.number, Why::ReadOnly);
+            self.reopen(generation.number, Why::ReadOnly);
         }
         answer
     }

@@ -1,4 +1,4 @@
-//! What can go wrong between the program and the database, told apart by what to do about it.
+//! Errors between the program and the database, by what to do about them.
 
 use sqlx::{
     error::DatabaseError,
@@ -50,7 +50,7 @@ pub enum StoreError {
 pub(super) enum Fault {
     /// It met another statement: run it again, at once.
     Contention,
-    /// A stranger holds one of its rows: run its rows apart, so that the others need not wait.
+    /// Somebody else holds one of its rows: run its rows separately, so that the others need not wait.
     Blocked,
     /// There is no database to run it: run it again, later.
     Unavailable,
@@ -126,9 +126,9 @@ fn database_fault(error: &dyn DatabaseError) -> Fault {
     }
 }
 
-/// Whether it may be one row that the statement fails for, so that it is worth to try the rows by themselves: the
-/// database refused it, or somebody holds what it waited for. Not where the statement as a whole took too long, or
-/// cannot run whatever the rows hold.
+/// Whether the statement may fail for one row, so that it is worth trying the rows separately. The database
+/// refused it, or somebody holds what it waited for. Not where the statement as a whole took too long, or cannot
+/// run whatever the rows hold.
 pub(super) fn is_of_a_row(error: &sqlx::Error) -> bool {
     let is_refused = error.as_database_error().is_some_and(|database| {
         database_fault(database) == Fault::Refused && !is_of_the_statement(database)

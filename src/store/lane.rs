@@ -2,7 +2,7 @@
 //!
 //! A lane is the queue in front of one kind of statement for one pool. Its worker takes all that
 //! wait, up to a bound, runs one statement over them, and answers each caller after the commit.
-//! There is no timer: while one statement runs, the next batch gathers, so a caller who is alone
+//! There is no timer. While one statement runs, the next batch gathers, so a caller who is alone
 //! pays one round trip, and a thousand callers pay few. What is urgent comes first.
 //!
 //! The worker is a task of its own: a caller who goes away never interrupts a statement. Every
@@ -333,7 +333,7 @@ fn refuse<B: Batch>(pool_id: &PoolId, caller: Caller<B>, error: &sqlx::Error) {
     let _ = caller.reply.send(Err(error));
 }
 
-/// Runs the statement again while that can help: at once after it met another statement, and while
+/// Runs the statement again while that can help. It does so at once after it met another statement, and while
 /// its callers still wait when there was no database.
 async fn run_patiently<B: Batch>(
     batch: &B,
@@ -410,8 +410,8 @@ pub(super) async fn at_points<T>(
     answered
 }
 
-/// A pause that doubles from about 5 ms to about 300 ms, of which a random part is left out, so that
-/// statements that met once do not meet again.
+/// A pause that doubles from about 5 ms to about 300 ms, less a random part. So statements that met once do not
+/// meet again.
 fn pause(tries: u32) -> Duration {
     let most_ms = 10 * 2u64.pow(tries.min(5));
     Duration::from_millis(rand::rng().random_range(most_ms / 4..=most_ms))

@@ -94,7 +94,7 @@ impl Store {
         Ok(if was_released { LeaseLoss::Released } else { loss })
     }
 
-    /// Ends the leases of a pool whose time passed `within` so long, or at any time, at most `limit`. `actor` is
+    /// Ends the leases of a pool whose time passed `within` this time, or at any time, at most `limit`. `actor` is
     /// who found them. A lease that cannot be ended is left out, and does not hold up the others.
     pub async fn expire(
         &self,

@@ -1,8 +1,8 @@
-//! What the database is told. The only code that knows sqlx.
+//! The store: the statements that the database runs. The only code that uses sqlx.
 //!
-//! Every statement is a file in `sql/`, checked against the schema when the program is compiled, and
-//! runs by itself: no transaction is ever opened, so none can be left open. The hot ones go through
-//! [`lane`]s, which make one statement of what many callers want at once.
+//! Every statement is a file in `sql/`, checked against the schema when the program is compiled, and runs by
+//! itself. No transaction is ever opened, so none can be left open. The hot ones go through [`lane`]s, which make
+//! one statement of what many callers want at once.
 
 pub mod account;
 pub mod acquire;
@@ -19,11 +19,11 @@ pub mod plan;
 pub mod pool;
 mod quarantine;
 pub mod redemption;
+pub mod scan;
 pub mod schema;
 pub mod servers;
 mod statistics;
 mod terms;
-pub mod walks;
 
 use std::{ops::Deref, str::FromStr as _, sync::Arc, time::Duration};
 
@@ -61,7 +61,7 @@ pub struct Shared {
     db: Db,
     /// The same for acquisitions: a caller that has gone wants no account.
     acquiring: Db,
-    /// The same for what only looks, and may look at much.
+    /// The same for what only reads, and may read much.
     rest: Db,
     overload: Overload,
     /// Rows that statements leave out.
@@ -85,7 +85,7 @@ impl Store {
         let options = PgConnectOptions::from_str(url.expose_secret())
             .map_err(|error| StoreError::BadUrl(error.to_string()))?
             .application_name("holdfast")
-            // No statement of ours is slow; one that is waits for a stranger.
+            // No statement of ours is slow; one that is waits for somebody else.
             .options([
                 ("statement_timeout", "15s"),
                 ("lock_timeout", "2s"),
@@ -94,10 +94,9 @@ impl Store {
                 // Statements are written for any arguments; planning one anew costs more than running it.
                 ("plan_cache_mode", "force_generic_plan"),
                 ("jit", "off"),
-                // They are written as walks along an index that they name, row by row. What else Postgres
-                // may think of is for tables of another size than the ones that it will find: it is planned
-                // once, perhaps while they are empty. And a bitmap loses the order of the index that the
-                // choice walks.
+                // They are written as scans of an index that they name, row by row. Other query plans fit
+                // tables of another size: a statement is planned once, perhaps while they are empty.
+                // And a bitmap loses the order of the index that the choice scans.
                 ("enable_bitmapscan", "off"),
                 ("enable_seqscan", "off"),
                 ("enable_hashjoin", "off"),
@@ -149,7 +148,7 @@ impl Store {
         self.db.size()
     }
 
-    /// The places of those who use it, and what is measured in front of it.
+    /// The permits of those who use it, and what is measured in front of it.
     pub fn overload(&self) -> &Overload {
         &self.overload
     }

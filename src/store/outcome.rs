@@ -1,4 +1,4 @@
-//! What becomes of redemptions: settle when an outcome is known, defer while it is not.
+//! Outcomes of redemptions: settle when one is known, defer while it is not.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -40,7 +40,7 @@ pub struct Settlement {
     pub resolution: Option<Resolution>,
     /// What is wrong with the account, where that is why it failed.
     pub hold: Option<HoldCause>,
-    /// It only follows from what this server sent: it does not hold once the redemption is in doubt,
+    /// It only follows from what this server sent. It does not hold once the redemption is in doubt,
     /// because then somebody else may have sent it too.
     pub inferred: bool,
 }
@@ -69,8 +69,8 @@ pub enum Settled {
         /// The account after it.
         account: Box<Account>,
     },
-    /// The redemption was settled before, or there is none, or it is in doubt and the outcome was only
-    /// inferred, or it is not as the person who settles saw it.
+    /// The redemption was settled before, or there is none. Or it is in doubt and the outcome was only inferred,
+    /// or it has changed since the person who settles saw it.
     Already,
     /// A row of the answer could not be read.
     Unreadable(StoreError),
@@ -92,16 +92,16 @@ pub struct Deferral {
 /// See [`Deferral`].
 #[derive(Clone, Debug)]
 pub enum Next {
-    /// The reconciler looks at it, after a while.
+    /// The reconciler checks it, after a while.
     Check {
         /// How long.
         after: Duration,
         /// Whether the provider did not know the key this time.
         not_found: bool,
-        /// Looks by the reconciler up to this one; when there were more, somebody else looks.
-        looks: i32,
+        /// Checks by the reconciler up to this one; when there were more, another server checks.
+        checks: i32,
     },
-    /// A person looks at it.
+    /// A person reviews it.
     Review {
         /// What does not fit.
         failure: Failure,
@@ -126,7 +126,7 @@ impl Store {
     }
 
     /// Records that the provider credited a redemption which was recorded as failed, and adds the amount to its
-    /// account, whoever has that now.
+    /// account, under any lease.
     pub async fn credit_late(
         &self,
         redemption: &Redemption,
@@ -192,7 +192,7 @@ impl Store {
         self.defer.call(pool_id, deferral).await?.transpose()
     }
 }
-/// The inputs without those that name a redemption which an earlier one names: a statement changes a
+/// The inputs without those that name a redemption which an earlier one names. A statement changes a
 /// row once, and which of two inputs it took could not be told. The later ones find it changed.
 fn firsts<T>(inputs: &[T], id: impl Fn(&T) -> RedemptionId) -> impl Iterator<Item = &T> {
     let mut seen = HashSet::new();
@@ -230,7 +230,7 @@ impl Settlement {
     }
 
     /// The state that the redemption must still be in. What is only inferred holds while nobody else may have sent
-    /// it; a person's word, while no more is known than that person saw; evidence always.
+    /// it. A person's word holds while no more is known than that person saw. Evidence always holds.
     fn known_state(&self) -> Option<RedemptionState> {
         match self {
             Self { inferred: true, .. } => Some(RedemptionState::Submitted),
@@ -360,7 +360,7 @@ impl Defer {
             &text(|n| n.failure().map(|f| f.message.clone())) as &[Option<String>],
             &inputs.iter().map(|d| d.next.failure().map(|f| f.code_spent)).collect::<Vec<_>>()
                 as &[Option<bool>],
-            &inputs.iter().map(|d| d.next.looks()).collect::<Vec<_>>(),
+            &inputs.iter().map(|d| d.next.checks()).collect::<Vec<_>>(),
         )
         .fetch_all(&self.db)
         .await
@@ -382,9 +382,9 @@ impl Next {
         }
     }
 
-    fn looks(&self) -> i32 {
+    fn checks(&self) -> i32 {
         match self {
-            Self::Check { looks, .. } => *looks,
+            Self::Check { checks, .. } => *checks,
             Self::Review { .. } => 0,
         }
     }

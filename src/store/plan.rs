@@ -1,4 +1,4 @@
-//! Plans: how they are stored, and what becomes of accounts when they change.
+//! Plans: how they are stored, and what their changes do to accounts.
 
 use std::time::Duration;
 
@@ -194,9 +194,9 @@ impl Store {
         .transpose()
     }
 
-    /// Lets free accounts of a plan after `after`, of which at most `limit` are read, go on to their next day where the
-    /// plan's present terms leave nothing to take on this one. Answers with how many did, and after which account
-    /// there may be more. An account that cannot be written is left out, and does not hold up the others.
+    /// Lets free accounts of a plan go on to their next day, where this one has nothing left to take. At most
+    /// `limit` accounts after `after` are read. Answers with how many did, and after which account there may be
+    /// more. An account that cannot be written is left out, and does not hold up the others.
     pub async fn advance_days(
         &self,
         pool_id: &PoolId,

@@ -1,4 +1,4 @@
-//! Pools.
+//! Pools: how they are stored, read and changed.
 
 use std::time::Duration;
 
@@ -193,7 +193,7 @@ impl Store {
         .transpose()
     }
 
-    /// The pools that have a lease to end whose time passed `within` so long, or at any time.
+    /// The pools that have a lease to end whose time passed `within` this time, or at any time.
     pub async fn pools_with_expired_leases(
         &self,
         within: Option<Duration>,
@@ -207,7 +207,7 @@ impl Store {
         read_pool_ids(&ids)
     }
 
-    /// The pools that have a redemption to look at that came due `within` so long, or at any time.
+    /// The pools that have a redemption to check that became due `within` this time, or at any time.
     pub async fn pools_with_due_checks(
         &self,
         within: Option<Duration>,

@@ -1,10 +1,10 @@
-//! Rows that a statement cannot write, and what is done so that they do not hold up their neighbours.
+//! The quarantine: rows that a statement cannot write are left out, so that they do not delay others.
 //!
-//! A statement over many rows fails as a whole when one of them cannot be written: a trigger refuses it, or
-//! an event with its next version is there already. The statement is then tried over halves of its rows,
-//! until the rows that fail are alone. Those are left out for a while, and then tried again: 10 s at first,
-//! and twice as long each time that they fail once more, up to 10 min. So one bad row costs its pool
-//! little, and one that was mended is used again without anybody's doing.
+//! A statement over many rows fails as a whole when one of them cannot be written. A trigger refuses it, or an
+//! event with its next version is there already. The statement is then tried over halves of its rows, until the
+//! rows that fail are alone. Those are left out for a while, and then tried again. That is 10 s at first, and
+//! twice as long each time that they fail once more, up to 10 min. So one bad row costs its pool little, and one
+//! that was mended is used again without anybody's doing.
 //!
 //! Each server finds out for itself, and keeps this in memory: it is lost with the process.
 
@@ -40,23 +40,23 @@ pub(super) enum Statement {
     /// Ends leases whose time has passed.
     Expire,
     /// Puts accounts whose time has come back into the index.
-    Unpark,
+    Promote,
     /// Lets accounts go on to their next day.
     AdvanceDays,
     /// Claims redemptions that are due for a check.
     ClaimChecks,
-    /// Claims redemptions that dead servers left in flight.
+    /// Claims redemptions that dead servers left in progress.
     ClaimEarlyChecks,
 }
 
 impl Statement {
-    const OF_ACCOUNTS: [Self; 4] = [Self::Acquire, Self::Expire, Self::Unpark, Self::AdvanceDays];
+    const OF_ACCOUNTS: [Self; 4] = [Self::Acquire, Self::Expire, Self::Promote, Self::AdvanceDays];
 
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Acquire => "acquire",
             Self::Expire => "expire",
-            Self::Unpark => "unpark",
+            Self::Promote => "promote",
             Self::AdvanceDays => "advance_days",
             Self::ClaimChecks => "claim_checks",
             Self::ClaimEarlyChecks => "claim_early_checks",
@@ -105,7 +105,7 @@ impl Quarantine {
         if all.is_empty() {
             return Vec::new();
         }
-        // One that did not fail again for so long was mended.
+        // One that did not fail again for this time was mended.
         all.retain(|_, rows| {
             rows.retain(|_, row| now < row.until + LONGEST);
             !rows.is_empty()
@@ -190,7 +190,7 @@ impl Quarantine {
         List: Future<Output = Result<Vec<String>, sqlx::Error>>,
     {
         let left_out = self.left_out(statement, pool_id);
-        let known = i64::try_from(left_out.len()).unwrap_or(i64::MAX);
+        let skipped = i64::try_from(left_out.len()).unwrap_or(i64::MAX);
         let error = match run(Rows { ids: left_out.clone(), only: false }).await {
             Ok(rows) => {
                 let may_be_more = i64::try_from(rows.len()).unwrap_or(i64::MAX) >= limit;
@@ -201,7 +201,7 @@ impl Quarantine {
         if !is_of_a_row(&error) {
             return Err(error.into());
         }
-        let mut ids = list(limit.saturating_add(known)).await?;
+        let mut ids = list(limit.saturating_add(skipped)).await?;
         ids.retain(|id| !left_out.contains(id));
         ids.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
         match self.by_halves(statement, pool_id, ids, run).await? {
@@ -309,7 +309,7 @@ mod tests {
         super::super::error::of_a_row_for_tests()
     }
 
-    /// Splits `0..count`, of which the rows in `bad` fail. Answers what was done, what is bad, and how often the
+    /// Splits `0..count`, where the rows in `bad` fail. Answers what was done, what is bad, and how often the
     /// statement ran.
     async fn split(count: usize, bad: &[usize]) -> (Vec<usize>, Vec<usize>, usize) {
         let runs = std::cell::Cell::new(0);

@@ -26,7 +26,7 @@ use crate::{
 pub struct Redemption {
     /// Its name, and the provider's idempotency key.
     pub redemption_id: RedemptionId,
-    /// The wish that it stands for.
+    /// The caller's name for the request.
     pub request_id: RequestId,
     /// Its pool.
     pub pool_id: PoolId,
@@ -42,7 +42,7 @@ pub struct Redemption {
     pub code_last4: String,
     /// The amount that was expected, in minor units of the pool's currency.
     pub expected_minor: Option<i64>,
-    /// The provider said that amount before the redemption was begun, and nobody asked for it.
+    /// The provider told that amount before the redemption was begun, and nobody asked for it.
     pub expected_learned: bool,
     /// Its lease ends when the outcome is known.
     pub release_on_completion: bool,
@@ -58,9 +58,9 @@ pub struct Redemption {
     pub resolution: Option<Resolution>,
     /// Calls to the provider about it.
     pub attempts: i32,
-    /// What the provider said last, while the outcome was not known.
+    /// The provider's last answer, while the outcome was not known.
     pub last_answer: Option<String>,
-    /// When the reconciler looks at it next.
+    /// When the reconciler checks it next.
     pub next_check_at: Option<OffsetDateTime>,
     /// When it was recorded.
     pub created_at: OffsetDateTime,
@@ -69,8 +69,8 @@ pub struct Redemption {
 }
 
 impl Redemption {
-    /// The amount that whoever asked for it named, in minor units: a learned one is no part of the wish.
-    pub fn wished_minor(&self) -> Option<i64> {
+    /// The amount that the caller named, in minor units: a learned one is no part of the request.
+    pub fn requested_minor(&self) -> Option<i64> {
         self.expected_minor.filter(|_| !self.expected_learned)
     }
 
@@ -90,7 +90,7 @@ pub struct Resolution {
     pub resolved_by: String,
     /// Why.
     pub reason: String,
-    /// What that person looked at, where it is named.
+    /// The evidence of that person, where it is named.
     pub evidence: Option<String>,
 }
 
@@ -99,13 +99,13 @@ pub struct Resolution {
 pub struct Living {
     /// Its name.
     pub redemption_id: RedemptionId,
-    /// The wish that it stands for.
+    /// The caller's name for the request.
     pub request_id: RequestId,
     /// What is known of its outcome.
     pub state: RedemptionState,
 }
 
-/// A redemption that is the caller's to look at.
+/// A redemption that is the caller's to check.
 #[derive(Clone, Debug)]
 pub struct DueCheck {
     /// The redemption.
@@ -114,9 +114,9 @@ pub struct DueCheck {
     pub code_ciphertext: Vec<u8>,
     /// The provider is not to begin after this time.
     pub not_after: OffsetDateTime,
-    /// Looks so far, this one included.
+    /// Checks so far, this one included.
     pub checks: i32,
-    /// How many looks before this one, in a row, found the provider without the key.
+    /// How many checks before this one, in a row, found the provider without the key.
     pub not_found_checks: i32,
     /// The database's time.
     pub db_now: OffsetDateTime,
@@ -137,8 +137,8 @@ pub struct RedemptionFilter {
     pub created_to: Option<OffsetDateTime>,
 }
 
-/// By how much the clock of a server, which makes the ids, may be off the database's and a list by
-/// time still has all: far more than any that is kept.
+/// By how much the clock of a server, which makes the ids, may be off the database's while a list by time still
+/// has all. It is far more than any that is kept.
 const MAX_CLOCK_DIFFERENCE: time::Duration = time::Duration::days(1);
 
 impl RedemptionFilter {
@@ -431,7 +431,7 @@ impl Store {
             .await?)
     }
 
-    /// Takes redemptions of a pool that are due for a look and came so `within` so long, or at any time, at most
+    /// Takes redemptions of a pool whose check became due `within` this time, or at any time, at most
     /// `limit`, for as long as `hold`. One that cannot be written is left out, and does not hold up the others.
     pub async fn claim_checks(
         &self,
@@ -464,7 +464,7 @@ impl Store {
         };
         let statement = Statement::ClaimChecks;
         let claimed = self.quarantine.run(statement, pool_id, limit, claim, list).await?;
-        // One that cannot be read must not keep its neighbours from being looked at.
+        // One that cannot be read must not keep its neighbours from being checked.
         let read = |row: DueRow| {
             let id = row.redemption_id;
             row.due(pool_id)

@@ -1,4 +1,4 @@
-//! Servers: their beats, and the early checks of redemptions that dead ones left in flight.
+//! Servers: their beats, and the early checks of redemptions that dead ones left in progress.
 
 use std::time::Duration;
 
@@ -71,7 +71,7 @@ impl Store {
             .await?)
     }
 
-    /// Removes servers that have not beaten for so long, and answers how many. May be repeated: what was removed
+    /// Removes servers that have not beaten for this time, and answers how many. May be repeated: what was removed
     /// is not there any more.
     pub async fn remove_servers(&self, silent_for: Duration) -> Result<i64, StoreError> {
         Ok(sqlx::query_file_scalar!(
@@ -83,14 +83,14 @@ impl Store {
         .await?)
     }
 
-    /// Removes this server, which has nothing in flight any more. May be repeated, as above.
+    /// Removes this server, which has nothing in progress any more. May be repeated, as above.
     pub async fn remove_this_server(&self) -> Result<(), StoreError> {
         let removed = sqlx::query_file!("src/store/sql/remove_server.sql", self.server_id);
         removed.execute(&self.db).await?;
         Ok(())
     }
 
-    /// The pools with redemptions in flight on these servers or on servers without a row, where an early check is
+    /// The pools with redemptions in progress on these servers or on servers without a row, where an early check is
     /// due, and those servers.
     pub async fn pools_of_dead_servers(
         &self,
@@ -105,7 +105,7 @@ impl Store {
         rows.iter().map(|row| Ok((read(&row.pool_id)?, row.server_id))).collect()
     }
 
-    /// Takes redemptions of a pool that are in flight on these servers, at most `limit`, each for a hold between
+    /// Takes redemptions of a pool that are in progress on these servers, at most `limit`, each for a hold between
     /// the two: half its age. One that cannot be written is left out, and does not hold up the others. May be
     /// repeated: what was taken is not due.
     pub async fn claim_early_checks(

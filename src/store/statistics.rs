@@ -1,10 +1,10 @@
-//! What the database knows of its tables.
+//! Table statistics: how many rows the database expects in its tables.
 
 use super::{Store, StoreError};
 
 /// What the database knows of the tables that hot statements are planned for.
 #[derive(Clone, Copy, Debug)]
-pub struct Known {
+pub struct TableStatistics {
     /// How many pages they had when it last counted their rows.
     pub known_pages: i64,
     /// One of them has grown by a fifth since, or more.
@@ -13,8 +13,8 @@ pub struct Known {
 
 impl Store {
     /// What the database knows of its tables.
-    pub async fn known_of_tables(&self) -> Result<Known, StoreError> {
-        Ok(sqlx::query_file_as!(Known, "src/store/sql/grown_tables.sql")
+    pub async fn table_statistics(&self) -> Result<TableStatistics, StoreError> {
+        Ok(sqlx::query_file_as!(TableStatistics, "src/store/sql/grown_tables.sql")
             .fetch_one(&self.rest)
             .await?)
     }

@@ -1,5 +1,5 @@
 //! The terms of pools, as they were read last. Each statement that changes an account names the revision of the
-//! terms from which it was decided, so terms that are old are refused, and read again.
+//! terms from which it was decided. Terms that are old are refused, and read again.
 
 use std::{
     collections::HashMap,

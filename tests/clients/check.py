@@ -4,7 +4,7 @@ usage: check.py HOST:PORT [--amount-minor N] [--currency CODE] [--provider URL] 
 
 What it calls it learns by reflection. The server's provider has to take every code as a fresh card
 worth --amount-minor in --currency, as `holdfast simulate-provider` without a file of cards does.
-With --provider it is told to fail, and to stop failing again, whoever else uses it.
+With --provider it is told to fail, and to stop failing again, while others use it, too.
 Everything happens in pools of this run's own. Exits with 1 when anything is not as the contract
 says.
 """
@@ -112,7 +112,7 @@ class Check(Run):
         self.expect_in(self.pool, self.list_all(POOLS + "ListPools", {}, "pools"), "pools")
         change = {"pool_id": self.review_pool, "default_lease_duration": "20s", "paused": True}
         for mask, paused in (("", True), ("defaultLeaseDuration", True), ("paused", False)):
-            # What the mask does not name is left alone; what it names and is not set is false.
+            # What the mask does not name does not change; what it names and is not set is false.
             pool = {**change} if not mask else {**change, "default_lease_duration": "25s"}
             if mask:
                 del pool["paused"]
@@ -121,7 +121,7 @@ class Check(Run):
             self.expect(found.paused, paused, f"paused, after a mask of {mask!r}")
             lease = 25 if mask else 20
             self.expect(found.default_lease_duration.ToSeconds(), lease, f"lease, {mask!r}")
-            self.expect(name_of(found, "amount_mismatch_policy"), policy, "policy left alone")
+            self.expect(name_of(found, "amount_mismatch_policy"), policy, "policy not changed")
         self.expect_refusal(
             POOLS + "GetPool",
             {"pool_id": f"{self.pool}-no-such"},
@@ -266,7 +266,7 @@ class Check(Run):
         request_id = str(uuid.uuid4())
         first = self.acquire("batch-2", request_id=request_id, lease_duration="30s")
         again = self.acquire("batch-2", request_id=request_id, lease_duration="30s")
-        self.expect(again.lease.ref, first.lease.ref, "the same wish, the same lease")
+        self.expect(again.lease.ref, first.lease.ref, "the same request id, the same lease")
         self.expect(name_of(first.account, "status"), "ACCOUNT_STATUS_LOCKING", "leased")
         ref = self.lease_ref(first.lease)
         renewal = {"lease": ref, "lease_duration": "45s"}

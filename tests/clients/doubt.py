@@ -59,7 +59,7 @@ class Doubt:
         try:
             request, redemption = self.redeem("batch-1", code)
             self.expect_state(redemption, "IN_DOUBT", "no answer")
-            self.run.expect(redemption.last_answer != "", True, "what the provider said last")
+            self.run.expect(redemption.last_answer != "", True, "the last answer of the provider")
             account = self.run.account("batch-1")
             self.run.expect(account.open_redemption_id, redemption.redemption_id, "open")
             self.run.expect(name_of(account, "status"), "ACCOUNT_STATUS_LOCKING", "in doubt")

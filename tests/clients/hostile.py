@@ -105,7 +105,7 @@ class Hostile:
             self.refused(REDEMPTIONS + "BatchRedeem", messages, "message")
         replies = self.server.converse(REDEMPTIONS + "BatchRedeem", [{"open": opening}, item])
         [result] = [reply.result for reply in replies if reply.HasField("result")]
-        self.run.expect(result.HasField("redemption"), True, "what came before is known")
+        self.run.expect(result.HasField("redemption"), True, "what came before has its outcome")
 
     def text_that_is_none(self):
         bad_text = b"\x0a\x02\xff\xfe"
@@ -317,7 +317,7 @@ class Hostile:
         # Fields of a later version of the contract are passed over.
         request = b"\x0a" + bytes([len(self.pool)]) + self.pool.encode() + b"\xba\x3e\x01x"
         found = self.server.call(POOLS + "GetPool", request).pool.pool_id
-        self.run.expect(found, self.pool, "a request with a field that is not known")
+        self.run.expect(found, self.pool, "a request with an unknown field")
 
     def steps(self):
         return [

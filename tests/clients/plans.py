@@ -44,13 +44,13 @@ class Plans:
         request = {"account": account, "update_mask": mask}
         return self.server.call(ACCOUNTS + "UpdateAccount", request).account
 
-    def wish(self, units=None, **selector):
+    def request(self, units=None, **selector):
         if units is not None:
             selector["expected"] = self.money(units)
         return {"pool_id": self.pool, "holder": HOLDER, "selector": selector}
 
     def acquire(self, units=None, **selector):
-        return self.server.call(REDEMPTIONS + "AcquireAccount", self.wish(units, **selector))
+        return self.server.call(REDEMPTIONS + "AcquireAccount", self.request(units, **selector))
 
     def release(self, acquired):
         lease = self.check.lease_ref(acquired.lease)
@@ -65,7 +65,7 @@ class Plans:
         return request if units is None else {**request, "expected": self.money(units)}
 
     def verdicts(self, units=None, **selector):
-        request = self.wish(units, **selector)
+        request = self.request(units, **selector)
         del request["holder"]
         explained = self.server.call(REDEMPTIONS + "ExplainAcquire", request)
         told = [
@@ -194,7 +194,7 @@ class Plans:
         self.release(acquired)
         self.check.expect_refusal(
             REDEMPTIONS + "AcquireAccount",
-            self.wish(0.5),
+            self.request(0.5),
             grpc.StatusCode.RESOURCE_EXHAUSTED,
             "NO_ACCOUNT_AVAILABLE",
             metadata={"denomination": "3", "free": "0", "position": "1", "waiting": "1"},
@@ -202,11 +202,11 @@ class Plans:
         for field in ("expected", "min_headroom"):
             self.check.expect_refusal(
                 REDEMPTIONS + "AcquireAccount",
-                self.wish(**{field: {"amount_minor": 1, "currency_code": "XTS"}}),
+                self.request(**{field: {"amount_minor": 1, "currency_code": "XTS"}}),
                 grpc.StatusCode.INVALID_ARGUMENT,
                 fields=[f"selector.{field}.currency_code"],
             )
-        no_plan = self.wish(1, plan_id="no-such-plan")
+        no_plan = self.request(1, plan_id="no-such-plan")
         del no_plan["holder"]
         self.check.expect_refusal(
             REDEMPTIONS + "ExplainAcquire", no_plan, grpc.StatusCode.NOT_FOUND, "PLAN_NOT_FOUND"
@@ -246,7 +246,7 @@ class Plans:
         self.check.expect(found, (1, self.unit), "day, and what was credited on it")
         self.release(acquired)
         # The interval of half a second is over when it can be acquired again.
-        request = {**self.wish(1, account_id="empty"), "wait_timeout": "10s"}
+        request = {**self.request(1, account_id="empty"), "wait_timeout": "10s"}
         acquired = self.server.call(REDEMPTIONS + "AcquireAccount", request)
         redeem = self.redeem_request(acquired, 1)
         self.server.call(REDEMPTIONS + "Redeem", redeem)
@@ -267,7 +267,7 @@ class Plans:
         self.check.expect(dict(told)["empty"], "NEXT_DAY", "why it is passed over")
         self.check.expect_refusal(
             REDEMPTIONS + "AcquireAccount",
-            self.wish(1, account_id="empty"),
+            self.request(1, account_id="empty"),
             grpc.StatusCode.RESOURCE_EXHAUSTED,
             "NO_ACCOUNT_AVAILABLE",
             metadata={"next_day": "1", "not_selected": "2", "free": "0"},
@@ -304,13 +304,13 @@ class Plans:
         self.server.call(REDEMPTIONS + "RenewLease", lease)
         code = grpc.StatusCode.FAILED_PRECONDITION
         rpc = REDEMPTIONS + "AcquireAccount"
-        self.check.expect_refusal(rpc, self.wish(1), code, "POOL_DRAINING")
+        self.check.expect_refusal(rpc, self.request(1), code, "POOL_DRAINING")
         _, explained = self.verdicts(1)
         self.check.expect(explained.pool_closed, True, "a pool that drains is closed")
         self.release(acquired)
         both = {"pool_id": self.pool, "draining": False, "paused": True}
         self.server.call(POOLS + "UpdatePool", {"pool": both})
-        self.check.expect_refusal(rpc, self.wish(1), code, "POOL_PAUSED")
+        self.check.expect_refusal(rpc, self.request(1), code, "POOL_PAUSED")
         resumed = {"pool": {"pool_id": self.pool}, "update_mask": "paused,draining"}
         pool = self.server.call(POOLS + "UpdatePool", resumed).pool
         self.check.expect((pool.paused, pool.draining), (False, False), "a pool, resumed")

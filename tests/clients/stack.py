@@ -42,7 +42,7 @@ class Program:
     def __init__(self, binary, directory, name, arguments):
         self.log_path = os.path.join(directory, f"{name}.log")
         self.name = name
-        # A setting of whoever runs this is not one of these programs, but for where Postgres is.
+        # The settings of the caller are not passed to these programs, except the folder of Postgres.
         environment = {
             key: value
             for key, value in os.environ.items()

@@ -1,5 +1,5 @@
-//! Those who want cards redeemed: batches that are opened again until every item has its outcome, and
-//! callers with one card at a time, some of whom go away without a word.
+//! Load of the soak: batches that are opened again until every item has its outcome, and callers with one
+//! card at a time. Some callers go away without closing their call.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 

@@ -1,4 +1,4 @@
-//! The one who makes things go wrong.
+//! The nemesis: the task that makes things go wrong.
 
 use std::{sync::Arc, time::Duration};
 

@@ -1,4 +1,4 @@
-//! What the soak is told.
+//! Settings of the soak.
 
 use std::{env, fmt, str::FromStr, time::Duration};
 

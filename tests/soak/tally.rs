@@ -1,4 +1,4 @@
-//! What has happened so far.
+//! Counts of what has happened so far.
 
 use std::{
     fmt,

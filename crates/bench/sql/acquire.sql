@@ -1,7 +1,7 @@
 -- A lease on a free account, as one would write it by hand: any account, PROCESSING before WAITING, the
--- fullest first, then the longest unused, by the very index that Holdfast walks. Accounts of this pool
+-- fullest first, then the longest unused, by the very index that Holdfast scans. Accounts of this pool
 -- have no plan, so nothing has to be asked of one. Every column of the index is named, or Postgres would
--- sort all that are free: peers/by_hand.rs sees to it that it need not.
+-- sort all that are free: peers/by_hand.rs checks that it need not.
 UPDATE accounts a
 SET status = 'LOCKING',
     resume_status = a.status,

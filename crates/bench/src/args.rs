@@ -1,4 +1,4 @@
-//! What is asked for, and how long it may take.
+//! Arguments: the figures that are asked for, and how long a run may take.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -16,11 +16,11 @@ pub(crate) struct Args {
     #[arg(long, value_delimiter = ',')]
     pub(crate) only: Vec<Figure>,
 
-    /// How often the peers of a figure take turns [default: 5, quick: 3].
+    /// How many rounds a figure has; each peer runs once in a round [default: 5, quick: 3].
     #[arg(long)]
     rounds: Option<usize>,
 
-    /// How long a turn lasts, in seconds [default: 5, quick: 2].
+    /// How long a run lasts, in seconds [default: 5, quick: 2].
     #[arg(long)]
     seconds: Option<u64>,
 
@@ -147,8 +147,8 @@ impl Args {
         self.sized(self.rounds, 5, 3).max(1)
     }
 
-    /// How long a turn lasts. Whole seconds: pgbench knows no others.
-    pub(crate) fn turn(&self) -> Duration {
+    /// How long a run lasts. Whole seconds: pgbench knows no others.
+    pub(crate) fn run_duration(&self) -> Duration {
         Duration::from_secs(self.sized(self.seconds, 5, 2).max(1))
     }
 
@@ -165,7 +165,7 @@ impl Args {
         self.sized(self.past_redemptions, 10_000_000, 200_000).max(0)
     }
 
-    /// Calls of each kind, one at a time, in each turn of the latency figures, and turns.
+    /// Calls of each kind, one at a time, in each group of the latency figures, and groups.
     pub(crate) fn calls_alone(&self) -> (usize, usize) {
         if self.quick { (20, 20) } else { (20, 150) }
     }
@@ -196,7 +196,7 @@ impl Args {
     }
 
     /// How long its windows are, and how often it is looked at.
-    pub(crate) fn bloat_looks(&self) -> (Duration, Duration) {
+    pub(crate) fn bloat_intervals(&self) -> (Duration, Duration) {
         let seconds = if self.bloat() < Duration::from_secs(1_200) { (5, 1) } else { (60, 10) };
         (Duration::from_secs(seconds.0), Duration::from_secs(seconds.1))
     }

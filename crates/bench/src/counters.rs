@@ -1,4 +1,4 @@
-//! What Postgres counts of a database: how much of what was touched, how large it is, how much it logged.
+//! Postgres's counters of a database: how much of what was touched, how large it is, how much it logged.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -9,7 +9,7 @@ use sqlx::{PgConnection, Row as _};
 const TABLES: &str = "('accounts', 'account_events', 'redemptions')";
 /// A session tells what it counted within this time of its last statement.
 const TOLD: Duration = Duration::from_secs(20);
-const LOOK: Duration = Duration::from_millis(200);
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
 
 /// See the module.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -40,13 +40,13 @@ pub(crate) struct Table {
 pub(crate) struct Index {
     pub(crate) table: String,
     pub(crate) bytes: f64,
-    pub(crate) walks: f64,
+    pub(crate) scans: f64,
     /// Entries read in them.
     pub(crate) entries: f64,
 }
 
 impl Counters {
-    pub(crate) async fn look(db: &mut PgConnection) -> anyhow::Result<Self> {
+    pub(crate) async fn read(db: &mut PgConnection) -> anyhow::Result<Self> {
         let wal_bytes = sqlx::query_scalar("SELECT (pg_current_wal_lsn() - '0/0')::float8");
         let wal_bytes = wal_bytes.fetch_one(&mut *db).await?;
         let tables = format!(
@@ -78,7 +78,7 @@ impl Counters {
             let index = Index {
                 table: row.try_get(1)?,
                 bytes: row.try_get(2)?,
-                walks: row.try_get(3)?,
+                scans: row.try_get(3)?,
                 entries: row.try_get(4)?,
             };
             counters.indexes.insert(row.try_get(0)?, index);
@@ -93,12 +93,12 @@ impl Counters {
             // Every change of an account has its event.
             let events = sqlx::query_scalar("SELECT count(*)::float8 FROM account_events");
             let events: f64 = events.fetch_one(&mut *db).await?;
-            let counters = Self::look(db).await?;
+            let counters = Self::read(db).await?;
             if counters.table("account_events").inserted >= events {
                 return Ok(counters);
             }
             anyhow::ensure!(begun.elapsed() < TOLD, "Postgres does not tell what was done");
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
 
@@ -121,7 +121,7 @@ impl Counters {
         }
         for (name, index) in &mut since.indexes {
             let was = before.indexes.get(name).cloned().unwrap_or_default();
-            index.walks -= was.walks;
+            index.scans -= was.scans;
             index.entries -= was.entries;
         }
         since

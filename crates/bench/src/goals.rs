@@ -46,7 +46,7 @@ impl Part {
     }
 }
 
-/// What was measured to come to a value.
+/// What a value was computed from.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Measured {
     pub(crate) what: String,
@@ -65,7 +65,7 @@ pub(crate) struct Row {
     /// One, or a few that make up the figure.
     pub(crate) parts: Vec<Part>,
     pub(crate) measured: Vec<Measured>,
-    /// What a reader has to know of how it came to be.
+    /// What a reader has to know of how it was measured.
     pub(crate) notes: Vec<String>,
     /// Memory in MB over the items of a stream.
     pub(crate) curve: Vec<(u64, f64)>,
@@ -84,7 +84,7 @@ pub(crate) const SIZE: usize = 6;
 pub(crate) const OVERLOAD: usize = 7;
 pub(crate) const MEMORY: usize = 8;
 
-/// Places of the parts of rows that have several.
+/// Indexes of the parts of rows that have several.
 pub(crate) mod part {
     pub(crate) const GOODPUT: usize = 0;
     pub(crate) const REFUSALS: usize = 1;

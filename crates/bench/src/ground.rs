@@ -1,4 +1,4 @@
-//! What everything stands on: a directory on a disk, a Postgres of its own, the server's program and key.
+//! The ground of a run: a directory on a disk, a Postgres of its own, the server's program and key.
 
 use std::{
     fs,
@@ -21,14 +21,14 @@ use crate::{args::Args, postgres};
 #[cfg(target_os = "linux")]
 const TMPFS_MAGIC: i64 = 0x0102_1994;
 
-const TURNS: [(&str, &str); 2] = [("max_wal_size", "32GB"), ("checkpoint_timeout", "1d")];
+const RUNS: [(&str, &str); 2] = [("max_wal_size", "32GB"), ("checkpoint_timeout", "1d")];
 const STATEMENTS: (&str, &str) = ("shared_preload_libraries", "pg_stat_statements");
 
 /// What its Postgres is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Use {
-    /// Turns: checkpoints come when one begins, and at no other time. Whose turn meets one is chance.
-    Turns,
+    /// Short runs: a checkpoint is made before each, and at no other time.
+    Runs,
     /// The same, and Postgres counts by the statement where it can.
     Statements,
     /// Long runs: as Holdfast starts its private Postgres.
@@ -58,8 +58,8 @@ impl Ground {
         let directory = Directory(new_directory(args)?);
         let mut options = Options::new(Data::Kept(directory.0.join("postgres")));
         let settings: &[_] = match what_for {
-            Use::Turns => &TURNS,
-            Use::Statements => &[TURNS[0], TURNS[1], STATEMENTS],
+            Use::Runs => &RUNS,
+            Use::Statements => &[RUNS[0], RUNS[1], STATEMENTS],
             Use::AsServed => &[],
         };
         for (name, value) in settings {
@@ -90,12 +90,12 @@ impl Ground {
         Ok(url)
     }
 
-    /// Removes a database, and whoever is connected to it.
+    /// Removes a database, and every connection to it.
     pub(crate) async fn drop_database(&self, name: &str) -> anyhow::Result<()> {
         postgres::run(&self.url("postgres"), &format!("DROP DATABASE {name} WITH (FORCE)")).await
     }
 
-    /// Writes out what waits to be: every turn begins alike.
+    /// Writes out what waits to be: every run begins alike.
     pub(crate) async fn level(&self) -> anyhow::Result<()> {
         postgres::run(&self.url("postgres"), "CHECKPOINT").await
     }

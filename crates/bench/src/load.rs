@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use hdrhistogram::Histogram;
 use tokio::task::JoinSet;
 
-/// The longest time that is told apart from longer ones.
+/// the longest time that is distinguished from longer ones.
 const LONGEST: Duration = Duration::from_secs(120);
 
 /// Somebody who wants the same again and again.

@@ -31,7 +31,7 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    pub(crate) async fn look(ground: &Ground) -> anyhow::Result<Self> {
+    pub(crate) async fn read(ground: &Ground) -> anyhow::Result<Self> {
         let url = ground.url("postgres");
         Ok(Self {
             cpu: field("/proc/cpuinfo", "model name").unwrap_or_else(|| "unknown".to_owned()),

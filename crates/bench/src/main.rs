@@ -1,8 +1,8 @@
 //! Measures Holdfast beside what it replaces, on this machine, in one run: the figures of
 //! `docs/performance.md`.
 //!
-//! Each figure compares two or more peers, which take turns for several rounds, so that whatever else the
-//! machine does falls on all alike. The server is the real program, a process of its own; so is everything
+//! Each figure compares two or more peers. They run one after the other, in several rounds, so that what
+//! else the machine does slows them all alike. The server is the real program, a process of its own; so is everything
 //! that it is compared with. Prints a table, and writes `target/bench/summary.json`, the details and the
 //! plots.
 //!
@@ -86,8 +86,8 @@ async fn run(args: Args) -> anyhow::Result<()> {
 async fn measure(args: &Args) -> anyhow::Result<()> {
     process::allow_many_files();
     if args.wants_table() {
-        let ground = Ground::prepare(args, Use::Turns).await?;
-        let machine = Machine::look(&ground).await?;
+        let ground = Ground::prepare(args, Use::Runs).await?;
+        let machine = Machine::read(&ground).await?;
         report::progress(&machine.to_string());
         let rows = figures::measure(args, &ground).await?;
         report::write(args, &machine, &rows)?;

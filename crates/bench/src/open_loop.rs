@@ -1,7 +1,7 @@
-//! Callers who come at a rate, whether or not those before them were answered: as the world does.
+//! Callers who come at a rate, whether or not those before them were answered.
 //!
-//! Everyone has a time at which to come. Whoever comes late, because the machine is busy, has waited since
-//! then: what is measured from it cannot look better by calling less.
+//! Each caller has a time at which to come. One who comes late, because the machine is busy, has waited since
+//! then: calling less cannot improve what is measured from it.
 
 use std::{
     future::Future,
@@ -37,7 +37,7 @@ where
     C: FnMut(Instant) -> F,
     F: Future<Output = ()> + Send + 'static,
 {
-    let places = Arc::new(Semaphore::new(most as usize));
+    let permits = Arc::new(Semaphore::new(most as usize));
     let begun = Instant::now();
     let mut arrivals = Arrivals { intended: 0, sent: 0 };
     let mut ticks = tokio::time::interval(TICK);
@@ -50,12 +50,12 @@ where
             #[allow(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
             let time = begun + Duration::from_secs_f64(arrivals.intended as f64 / per_second);
             arrivals.intended += 1;
-            if let Ok(place) = Arc::clone(&places).try_acquire_owned() {
+            if let Ok(permit) = Arc::clone(&permits).try_acquire_owned() {
                 arrivals.sent += 1;
                 let came = come(time);
                 tokio::spawn(async move {
                     came.await;
-                    drop(place);
+                    drop(permit);
                 });
             }
         }
@@ -64,7 +64,7 @@ where
         }
     }
     // Those who are not answered by then have their own deadlines behind them.
-    let _ = tokio::time::timeout(PATIENCE, places.acquire_many(most)).await;
+    let _ = tokio::time::timeout(PATIENCE, permits.acquire_many(most)).await;
     arrivals
 }
 
@@ -81,7 +81,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn everyone_comes_and_those_for_whom_there_is_no_place_are_told_apart() {
+    async fn everyone_comes_and_those_for_whom_there_is_no_permit_are_counted() {
         let came = Arc::new(AtomicU64::new(0));
         let counted = Arc::clone(&came);
         let arrivals = open_loop(1_000.0, Duration::from_millis(100), 1_000, |_| {

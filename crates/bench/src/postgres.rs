@@ -33,7 +33,7 @@ pub(crate) async fn setting(url: &str, name: &str) -> anyhow::Result<String> {
     Ok(sqlx::query_scalar(AssertSqlSafe(show)).fetch_one(&mut db).await?)
 }
 
-/// A pool of accounts that are free, and belong to no plan: what a one-row statement has to look at is the
+/// A pool of accounts that are free, and belong to no plan: what a one-row statement has to read is the
 /// least then.
 pub(crate) async fn fill(url: &str, accounts: usize) -> anyhow::Result<()> {
     let sql = format!(
@@ -49,7 +49,7 @@ pub(crate) async fn fill(url: &str, accounts: usize) -> anyhow::Result<()> {
 }
 
 /// The same, and a past redemption of each account: a table that is known to be empty is planned for as such,
-/// on all sides, until Postgres next looks at it.
+/// on all sides, until Postgres next analyzes it.
 pub(crate) async fn fill_with_past(url: &str, accounts: usize) -> anyhow::Result<()> {
     fill(url, accounts).await?;
     let accounts = i64::try_from(accounts)?;

@@ -14,8 +14,8 @@ use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process_gro
 
 /// How long a start may take.
 pub(crate) const START: Duration = Duration::from_secs(30);
-/// How often a start is looked at.
-const LOOK: Duration = Duration::from_millis(20);
+/// The pause between two checks of a start or an end.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// How long one may take to end when it is asked to.
 const END: Duration = Duration::from_secs(5);
 /// How much is kept of what it says first, and of what it says last.
@@ -28,11 +28,11 @@ const LEASH: &str = r#""$@" & child=$!; cat >/dev/null; kill "$child"; wait "$ch
 pub(crate) struct Process {
     name: String,
     child: Child,
-    said: Arc<Mutex<Said>>,
+    output: Arc<Mutex<Output>>,
 }
 
 #[derive(Default)]
-struct Said {
+struct Output {
     first: Vec<u8>,
     last: Vec<u8>,
 }
@@ -53,17 +53,17 @@ impl Process {
         // A group of its own: Ctrl-C is for this program, which ends it in order.
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).process_group(0);
         let mut child = command.spawn().with_context(|| format!("{name} cannot be started"))?;
-        let said = Arc::new(Mutex::new(Said::default()));
+        let output = Arc::new(Mutex::new(Output::default()));
         if let Some(mut stderr) = child.stderr.take() {
-            let said = Arc::clone(&said);
+            let output = Arc::clone(&output);
             thread::spawn(move || {
                 let mut buffer = vec![0; 64 * 1024];
                 while let Ok(bytes @ 1..) = stderr.read(&mut buffer) {
-                    said.lock().unwrap_or_else(PoisonError::into_inner).note(&buffer[..bytes]);
+                    output.lock().unwrap_or_else(PoisonError::into_inner).note(&buffer[..bytes]);
                 }
             });
         }
-        Ok(Self { name: name.to_owned(), child, said })
+        Ok(Self { name: name.to_owned(), child, output })
     }
 
     /// Starts any other program.
@@ -81,18 +81,22 @@ impl Process {
     pub(crate) async fn until<T>(
         &mut self,
         limit: Duration,
-        mut look: impl AsyncFnMut(&str) -> Option<T>,
+        mut check: impl AsyncFnMut(&str) -> Option<T>,
     ) -> anyhow::Result<T> {
         let deadline = Instant::now() + limit;
         loop {
-            if let Some(found) = look(&self.said().0).await {
+            if let Some(found) = check(&self.output().0).await {
                 return Ok(found);
             }
             let ended = self.child.try_wait()?;
             if ended.is_some() || Instant::now() > deadline {
-                bail!("{} ended, or was not ready in time; it says:\n{}", self.name, self.said().1);
+                bail!(
+                    "{} ended, or was not ready in time; it says:\n{}",
+                    self.name,
+                    self.output().1
+                );
             }
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
 
@@ -110,15 +114,18 @@ impl Process {
         Ok(kib * 1024.0 / 1e6)
     }
 
-    /// What it said first and last.
-    fn said(&self) -> (String, String) {
-        let said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+    /// What it wrote first and last.
+    fn output(&self) -> (String, String) {
+        let output = self.output.lock().unwrap_or_else(PoisonError::into_inner);
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        (text(&said.first), text(if said.last.is_empty() { &said.first } else { &said.last }))
+        (
+            text(&output.first),
+            text(if output.last.is_empty() { &output.first } else { &output.last }),
+        )
     }
 }
 
-impl Said {
+impl Output {
     fn note(&mut self, bytes: &[u8]) {
         let room = KEPT_BYTES - self.first.len().min(KEPT_BYTES);
         let (first, rest) = bytes.split_at(room.min(bytes.len()));
@@ -138,7 +145,7 @@ impl Drop for Process {
             if !matches!(self.child.try_wait(), Ok(None)) {
                 return;
             }
-            thread::sleep(LOOK);
+            thread::sleep(POLL_INTERVAL);
         }
         // All of the group that it was made the head of.
         let _ = kill_process_group(Pid::from_child(&self.child), Signal::KILL);
@@ -158,23 +165,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_and_the_last_words_are_kept() {
-        let mut said = Said::default();
-        said.note(b"first");
-        said.note(&vec![b'x'; 5 * KEPT_BYTES]);
-        said.note(b"last");
-        assert!(said.first.starts_with(b"first") && said.first.len() == KEPT_BYTES);
-        assert!(said.last.ends_with(b"last") && said.last.len() == KEPT_BYTES);
+    fn the_first_and_the_last_output_are_kept() {
+        let mut output = Output::default();
+        output.note(b"first");
+        output.note(&vec![b'x'; 5 * KEPT_BYTES]);
+        output.note(b"last");
+        assert!(output.first.starts_with(b"first") && output.first.len() == KEPT_BYTES);
+        assert!(output.last.ends_with(b"last") && output.last.len() == KEPT_BYTES);
     }
 
     #[test]
-    fn what_is_on_a_leash_ends_with_it() {
+    fn a_process_on_a_leash_ends_with_its_owner() {
         let args = ["-c", "echo up >&2; exec sleep 1000"].map(str::to_owned);
         let process = Process::start_on_leash("a sleeper", "sh", &args).unwrap();
-        let said = Arc::clone(&process.said);
+        let output = Arc::clone(&process.output);
         let begun = Instant::now();
-        while said.lock().unwrap().first.is_empty() && begun.elapsed() < START {
-            thread::sleep(LOOK);
+        while output.lock().unwrap().first.is_empty() && begun.elapsed() < START {
+            thread::sleep(POLL_INTERVAL);
         }
         let begun = Instant::now();
         drop(process);

@@ -1,4 +1,4 @@
-//! What processes use of the processor, as the kernel counts it. Nothing where there is no `/proc`.
+//! Processor time of processes, as the kernel counts it. Nothing where there is no `/proc`.
 
 use std::fs;
 

@@ -1,5 +1,5 @@
-//! What was asked for, and what came of it: the provider's rules. Everything here happens under one
-//! lock and never waits; whoever answers waits afterwards, until the ledger is on disk.
+//! The provider's book and rules: what was asked for, and the outcome. Everything here happens under one
+//! lock and never waits; the answer waits afterwards, until the ledger is on disk.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -53,13 +53,13 @@ pub(super) enum Submitted {
     /// A redemption that was not there before.
     New(Entry),
     /// One that was.
-    Known(Entry),
+    Repeated(Entry),
     /// The key is there with another payload.
     Reused,
 }
 
 /// Where a completion stands among all: its time, and its row's number.
-pub(super) type Place = (OffsetDateTime, u64);
+pub(super) type Position = (OffsetDateTime, u64);
 
 /// See the module.
 pub(super) struct Book {
@@ -72,7 +72,7 @@ pub(super) struct Book {
     /// The key that a card went to, by the hash of its code.
     taken: HashMap<String, String>,
     balances: HashMap<String, i64>,
-    completed: BTreeMap<Place, String>,
+    completed: BTreeMap<Position, String>,
     rows: u64,
     /// The time of the last row. Times never go back, so that pages stay in order.
     last: OffsetDateTime,
@@ -116,7 +116,7 @@ impl Book {
             let same = entry.row.payload_sha256.as_ref() == Some(&asked.payload_sha256);
             // A tombstone answers every payload: it may have been laid before any was seen.
             return if same || entry.row.state == State::Cancelled {
-                Submitted::Known(entry.clone())
+                Submitted::Repeated(entry.clone())
             } else {
                 Submitted::Reused
             };
@@ -199,11 +199,12 @@ impl Book {
         &self,
         from: OffsetDateTime,
         to: OffsetDateTime,
-        after: Option<Place>,
+        after: Option<Position>,
         limit: usize,
     ) -> Vec<Entry> {
-        let start =
-            after.map_or(Bound::Included((from, 0)), |place| Bound::Excluded(place.max((from, 0))));
+        let start = after.map_or(Bound::Included((from, 0)), |position| {
+            Bound::Excluded(position.max((from, 0)))
+        });
         self.completed
             .range((start, Bound::Unbounded))
             .take_while(|((at, _), _)| *at < to)
@@ -223,7 +224,7 @@ impl Book {
         let Some((card, redeemable)) = self.inquire(&asked.code_sha256) else {
             return Err(refusal("CODE_UNKNOWN", "there is no such card", false));
         };
-        // Careless: the same key spends the card that it has spent before.
+        // Careless: the same key redeems the card a second time.
         let again = !self.deduplicates && self.taken.get(&asked.code_sha256) == Some(&asked.key);
         if !redeemable && !again {
             return Err(refusal("CODE_USED", "the card was redeemed before", true));
@@ -289,7 +290,7 @@ impl Book {
         if row.state != State::Processing {
             self.completed.insert((row.at, self.rows), key.clone());
         }
-        let since = self.entries.get(&key).map_or(row.at, |known| known.since);
+        let since = self.entries.get(&key).map_or(row.at, |entry| entry.since);
         let entry = Entry { row, number: self.rows, since };
         self.entries.insert(key, entry.clone());
         entry

@@ -1,4 +1,4 @@
-//! Which codes are worth what.
+//! Cards: which codes are worth what.
 
 use std::{collections::HashMap, path::Path};
 
@@ -59,7 +59,7 @@ impl Cards {
     }
 }
 
-/// What a card is known by, in hex: the same however its code is written, and not the code.
+/// The fingerprint of a card, in hex: the same however its code is written, and not the code.
 pub(super) fn code_sha256(code: &str) -> String {
     let normalised: String =
         code.chars().filter(|c| !matches!(c, ' ' | '-')).map(|c| c.to_ascii_uppercase()).collect();
@@ -74,11 +74,11 @@ fn read(file: &Path, default: &Card) -> anyhow::Result<HashMap<String, Card>> {
     let mut listed = HashMap::new();
     for (index, line) in reader.deserialize::<Line>().enumerate() {
         // The number alone: an error of the reader's own may quote the code.
-        let place = || format!("card {} of {}", index + 1, file.display());
-        let Ok(line) = line else { bail!("{} cannot be read", place()) };
+        let position = || format!("card {} of {}", index + 1, file.display());
+        let Ok(line) = line else { bail!("{} cannot be read", position()) };
         let code = code_sha256(&line.code);
-        let card = card(line, default).with_context(place)?;
-        ensure!(listed.insert(code, card).is_none(), "{} is listed twice", place());
+        let card = card(line, default).with_context(position)?;
+        ensure!(listed.insert(code, card).is_none(), "{} is listed twice", position());
     }
     Ok(listed)
 }

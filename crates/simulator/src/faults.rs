@@ -1,4 +1,4 @@
-//! What goes wrong, how often: set by flags at start, and by `PUT /faults` at run time.
+//! Faults, and how often they occur: set by flags at start, and by `PUT /faults` at run time.
 
 use std::{fmt, str::FromStr, time::Duration};
 

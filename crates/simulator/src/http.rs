@@ -16,7 +16,7 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio::time::sleep;
 
 use super::{
-    book::{Entry, Place},
+    book::{Entry, Position},
     cards::code_sha256,
     cut::Connection,
     ledger::{NotDurable, State},
@@ -44,7 +44,7 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
 }
 
 /// What is known of a key, once it is on disk.
-async fn known(shared: &Shared, key: &str) -> Result<Option<Entry>, NotDurable> {
+async fn recorded(shared: &Shared, key: &str) -> Result<Option<Entry>, NotDurable> {
     let entry = lock(&shared.book).get(key);
     if let Some(entry) = &entry {
         shared.ledger.durable(entry.number).await?;
@@ -63,7 +63,7 @@ async fn look_up(
     let is_visible = |entry: &Entry| {
         shared.looks_up && OffsetDateTime::now_utc() >= entry.since + shared.visibility_lag
     };
-    match known(&shared, &key).await {
+    match recorded(&shared, &key).await {
         Ok(Some(entry)) if !is_visible(&entry) => {
             problem(StatusCode::NOT_FOUND, "NOT_FOUND", "the key is not to be seen")
         }
@@ -160,7 +160,7 @@ async fn list(
         .into_response()
 }
 
-fn read_query(query: &ListQuery) -> Option<(OffsetDateTime, OffsetDateTime, Option<Place>)> {
+fn read_query(query: &ListQuery) -> Option<(OffsetDateTime, OffsetDateTime, Option<Position>)> {
     let time = |text: &Option<String>, default: OffsetDateTime| match text.as_deref() {
         None | Some("") => Some(default),
         Some(text) => OffsetDateTime::parse(text, &Rfc3339).ok(),
@@ -174,11 +174,11 @@ fn read_query(query: &ListQuery) -> Option<(OffsetDateTime, OffsetDateTime, Opti
     Some((from, to, after))
 }
 
-fn write_token((at, number): Place) -> String {
+fn write_token((at, number): Position) -> String {
     format!("{}.{number}", at.unix_timestamp_nanos())
 }
 
-fn read_token(token: &str) -> Option<Place> {
+fn read_token(token: &str) -> Option<Position> {
     let (at, number) = token.split_once('.')?;
     let at = OffsetDateTime::from_unix_timestamp_nanos(at.parse().ok()?).ok()?;
     Some((at, number.parse().ok()?))

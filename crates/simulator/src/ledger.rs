@@ -42,7 +42,7 @@ pub struct Row {
     pub key: String,
     /// Where it stands.
     pub state: State,
-    /// When it came to stand there, by the provider's clock.
+    /// When the key got this state, by the provider's clock.
     #[serde(with = "time::serde::rfc3339")]
     pub at: OffsetDateTime,
     /// The SHA-256 of the request's bytes, in hex. `None`: it was cancelled before it arrived.
@@ -83,7 +83,7 @@ pub fn read(file: &Path) -> anyhow::Result<Vec<Row>> {
     Ok(parse(&text).with_context(|| format!("the ledger {}", file.display()))?.0)
 }
 
-/// How every row begins. What does not is another file, of which nothing is cut off.
+/// How every row begins. What does not is another file: nothing of it is cut off.
 const ROW_BEGINS: &[u8] = b"{\"key\":";
 
 /// The rows, and how many bytes of the text they take.
@@ -140,7 +140,7 @@ impl Ledger {
 
     /// Gives a row to the writer. The caller counts rows, and calls in the order of its count.
     pub(super) fn append(&self, row: &Row) {
-        // A row is always JSON, and a writer that has ended reports itself to whoever waits.
+        // A row is always JSON, and a writer that has ended reports itself to those who wait.
         if let Ok(mut line) = serde_json::to_vec(row) {
             line.push(b'\n');
             let _ = self.lines.send(Some(line));
@@ -187,7 +187,7 @@ impl Ledger {
 }
 
 /// How long the ledger of somebody who has just ended may still be locked: a program that was started
-/// meanwhile holds all files of whoever starts it for the moment until it runs.
+/// meanwhile holds all files of the process that starts it for the moment until it runs.
 const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 
 fn open_file(path: &Path) -> anyhow::Result<(File, Vec<Row>)> {
@@ -211,7 +211,7 @@ fn open_file(path: &Path) -> anyhow::Result<(File, Vec<Row>)> {
     file.seek(std::io::SeekFrom::Start(whole as u64))?;
     file.sync_all()?;
     if is_new {
-        // A new file's name is in its folder, which is synced apart.
+        // A new file's name is in its folder, which is synced separately.
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
         File::open(folder.unwrap_or(Path::new(".")))?.sync_all()?;
     }

@@ -129,10 +129,10 @@ async fn submit(
             "the key was seen with another payload",
         )),
         // The request that began it has not been answered yet.
-        Submitted::Known(entry) if !shared.ledger.is_durable(entry.number) => {
+        Submitted::Repeated(entry) if !shared.ledger.is_durable(entry.number) => {
             Ok(problem(StatusCode::CONFLICT, "IN_PROGRESS", "the key is in progress"))
         }
-        Submitted::Known(entry) => Ok(outcome(shared, &entry.row, code, StatusCode::OK)),
+        Submitted::Repeated(entry) => Ok(outcome(shared, &entry.row, code, StatusCode::OK)),
         Submitted::New(entry) => {
             shared.ledger.durable(entry.number).await?;
             if entry.row.state == State::Processing {

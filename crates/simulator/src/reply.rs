@@ -1,4 +1,4 @@
-//! What is answered: responses, errors, and none at all.
+//! Replies: responses, errors, and none at all.
 
 use std::{future::pending, time::Duration};
 
@@ -15,7 +15,7 @@ use super::{
     shared::{Shared, lock},
 };
 
-/// What a request comes to.
+/// What a request is answered with.
 pub(super) enum Reply {
     Answer(Response),
     /// No answer, and the connection is gone.

@@ -1,4 +1,4 @@
-//! What all requests share: the book, its ledger, and what goes wrong.
+//! State that all requests share: the book, its ledger, and what goes wrong.
 
 use std::{
     sync::{

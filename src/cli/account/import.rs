@@ -70,7 +70,7 @@ pub(in crate::cli) async fn run(args: ImportArgs) -> anyhow::Result<()> {
     ));
     anyhow::ensure!(
         done.failed == 0 && done.bad_rows == 0,
-        "{} of the file's rows made no account",
+        "no account was created for {} of the file's rows",
         done.failed.unsigned_abs() + done.bad_rows
     );
     Ok(())
@@ -90,7 +90,7 @@ pub(in crate::cli) async fn import(
 
     let reply = server.accounts().import_accounts(receive).await;
     drop(ended);
-    let mut fed = feed.await.context("reading the file stopped short")??;
+    let mut fed = feed.await.context("reading the file ended early")??;
     let reply = match reply {
         Ok(reply) => reply.into_inner(),
         // Nothing was sent, so the server could not tell what pool is meant; that is no error.
@@ -116,20 +116,20 @@ pub(in crate::cli) async fn import(
 
 /// A failure, by the line of its row.
 fn told(failure: &pb::ImportFailure, lines: &[u64]) -> String {
-    let place = usize::try_from(failure.index).ok().and_then(|index| lines.get(index));
-    let line = place.map_or("line ?".to_owned(), |line| format!("line {line}"));
+    let number = usize::try_from(failure.index).ok().and_then(|index| lines.get(index));
+    let line = number.map_or("line ?".to_owned(), |line| format!("line {line}"));
     let status = failure.error.as_ref().map(status_of);
     match status {
         Some(status) if reason_of(&status) == ALREADY_THERE => {
-            format!("{line}: account_id is already there; left as it is")
+            format!("{line}: account_id exists already; it was not changed")
         }
         Some(status) => format!("{line}: {}", RpcError(status)),
-        None => format!("{line}: no account was made"),
+        None => format!("{line}: no account was created"),
     }
 }
 
 struct Fed {
-    /// The line of each account that was sent, by its place in the stream.
+    /// The line of each account that was sent, by its index in the stream.
     lines: Vec<u64>,
     done: Imported,
 }
@@ -143,7 +143,7 @@ fn feed(
 ) -> anyhow::Result<Fed> {
     let mut fed = Fed { lines: Vec::new(), done: Imported::default() };
     for row in rows {
-        match row.context("the file cannot be read on")? {
+        match row.context("the rest of the file cannot be read")? {
             Ok(row) if row.pool_id.as_ref().is_some_and(|named| named != pool) => {
                 fed.done.skipped += 1;
             }

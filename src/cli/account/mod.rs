@@ -33,8 +33,8 @@ pub(super) enum AccountCommand {
     Drain(ChangeArgs),
     /// End an account's pause and drain.
     Resume(ChangeArgs),
-    /// Let an account be used again that is left in peace after a failure. One whose login was refused
-    /// has to be activated.
+    /// End the hold of an account: it can be used again at once. One whose login was refused has to be
+    /// activated.
     LiftHold(ChangeArgs),
     /// Say that the provider lets an account in (again). Lifts its hold too.
     Activate(ChangeArgs),

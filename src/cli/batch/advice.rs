@@ -21,9 +21,9 @@ impl Again {
     pub(super) fn sentence(self) -> &'static str {
         match self {
             Self::Tries => "The same command tries them again.",
-            Self::Refused => "The same command is refused them again.",
+            Self::Refused => "The same command gets the same refusal.",
             Self::IfOtherFails => {
-                "The same command is refused them again, unless that redemption fails."
+                "The same command gets the same refusal, unless that redemption fails."
             }
             Self::FindsOut => "The same command finds out, and redeems no card twice.",
         }
@@ -59,7 +59,7 @@ pub(super) fn rejected(reason: &str, state: &str, pool: &PoolId) -> (Again, Stri
         ),
         "NO_ACCOUNT_AVAILABLE" => {
             let text = format!(
-                "no account was free and fitting within --item-timeout: `holdfast account explain \
+                "no account that fits became free within --item-timeout: `holdfast account explain \
                  --pool {pool}` says why"
             );
             return (Tries, text);
@@ -102,7 +102,7 @@ pub(super) fn rejected(reason: &str, state: &str, pool: &PoolId) -> (Again, Stri
         ),
         "OVERLOADED" | "SHUTTING_DOWN" => (Tries, "the server had no room for it, or was stopping"),
         "DATABASE_UNAVAILABLE" | "DEADLINE_PASSED" | "INTERNAL" => {
-            (FindsOut, "the server could not go on, and it may have been begun")
+            (FindsOut, "the server failed during the call, and a redemption may have been begun")
         }
         _ => (FindsOut, "the results' message says why; whether it was begun is not known here"),
     };

@@ -1,4 +1,4 @@
-//! From a card file to the messages of a batch.
+//! The messages of a batch, made from a card file.
 
 use std::{
     fs::{self, File},
@@ -68,7 +68,7 @@ impl CardFile {
     }
 }
 
-/// One reading of a file, which does not move another's place in it.
+/// One reading of a file, with a position of its own.
 struct Reading {
     file: Arc<File>,
     offset: u64,
@@ -107,7 +107,7 @@ pub(super) fn survey(
 ) -> anyhow::Result<Survey> {
     let mut survey = Survey::default();
     for row in cards.rows_of(pool)? {
-        match row.context("the file cannot be read on")? {
+        match row.context("the rest of the file cannot be read")? {
             Found::Card(_) => survey.items += 1,
             Found::Bad(bad) => {
                 survey.bad_rows += 1;
@@ -135,7 +135,7 @@ pub(super) fn feed(
 
     let mut sent = 0;
     for row in cards.rows_of(pool)? {
-        if let Found::Card(card) = row.context("the file cannot be read on")? {
+        if let Found::Card(card) = row.context("the rest of the file cannot be read")? {
             let message = Some(Message::Item(item(&card, currency)));
             if upload.send(pb::BatchRedeemRequest { message }).is_err() {
                 // The call has ended, and its error says why.

@@ -54,8 +54,8 @@ use crate::{
     rpc::pb,
 };
 
-/// The exit code of a batch that went through and of which something wants a look.
-const WANTS_A_LOOK: u8 = 3;
+/// The exit code of a batch that went through with something left to do.
+const SOMETHING_LEFT: u8 = 3;
 
 #[derive(Args, Debug)]
 #[command(
@@ -209,7 +209,7 @@ fn on_stop(mut stop: Stop, draft: Option<PathBuf>) -> CancellationToken {
     stopped
 }
 
-/// Ends the rows. What is known is printed, whatever ended the batch, as long as it can be.
+/// Ends the rows. The results so far are printed, whatever ended the batch, if the output can be written.
 fn finish(rows: Rows, is_broken: bool, ended: anyhow::Result<()>) -> anyhow::Result<()> {
     if is_broken || ended.is_err() && rows.is_empty() {
         return ended;
@@ -218,7 +218,7 @@ fn finish(rows: Rows, is_broken: bool, ended: anyhow::Result<()>) -> anyhow::Res
     ended.and(finished)
 }
 
-/// Says how the batch ended, and puts its results in place.
+/// Says how the batch ended, and publishes its results.
 fn report(
     batch: &Batch,
     done: &Done,
@@ -238,7 +238,7 @@ fn report(
     note(done);
     done.reasons.lines(batch).iter().for_each(note);
     draft.map_or(Ok(()), Draft::publish)?;
-    Ok(ExitCode::from(if done.wants_a_look() { WANTS_A_LOOK } else { 0 }))
+    Ok(ExitCode::from(if done.wants_a_look() { SOMETHING_LEFT } else { 0 }))
 }
 
 /// What helps after a batch that did not go through. A refusal says so itself.

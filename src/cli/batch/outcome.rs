@@ -1,4 +1,4 @@
-//! What became of an item: what it means, and its row in the results.
+//! The outcome of an item: its meaning, and its row in the results.
 
 use std::collections::HashMap;
 
@@ -22,11 +22,11 @@ pub(super) enum Standing {
     Credited,
     /// The card was credited, with another amount than was expected.
     OtherAmount,
-    /// The card was refused, or is spent: trying it again is no use.
+    /// The card was refused, or is spent: trying it again cannot succeed.
     Refused,
-    /// The card was not credited for a reason that does not lie with it, and its code is not spent.
+    /// The card was not credited for another reason than the card, and its code is not spent.
     Unspent,
-    /// Not known yet.
+    /// The outcome is not known yet.
     InDoubt,
     /// A person must find it out.
     NeedsReview,
@@ -132,7 +132,7 @@ impl Outcome {
         matches!(self.state(), Some(RedemptionState::Succeeded | RedemptionState::Failed))
     }
 
-    /// What it comes to in a word, and why if not as wished: for counting.
+    /// The outcome in a word, and the reason if it was not credited as expected: for counting.
     pub(in crate::cli) fn kind(&self) -> (String, String) {
         match &self.0.outcome {
             Some(batch_item_result::Outcome::Redemption(redemption)) => {

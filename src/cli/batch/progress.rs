@@ -1,4 +1,4 @@
-//! How far a batch is: a bar on a terminal, otherwise a line every few seconds. On stderr.
+//! Progress of a batch: a bar on a terminal, otherwise a line every few seconds. On stderr.
 
 use std::{
     fmt,

@@ -94,14 +94,14 @@ fn line(key: &Key, group: &Group, batch: &Batch) -> String {
         Standing::InDoubt => (
             "IN_DOUBT",
             format!(
-                "not known yet, and being found out: {}; the same command tells what became of them",
+                "the outcome is not known yet, and the server is finding it out: {}; run the same command again to see it",
                 list("submitted,in-doubt")
             ),
         ),
         Standing::NeedsReview => (
             "NEEDS_REVIEW",
             format!(
-                "a person must look: {}, then `holdfast redemption resolve`",
+                "a person must decide: {}, then `holdfast redemption resolve`",
                 list("needs-review")
             ),
         ),
@@ -110,14 +110,14 @@ fn line(key: &Key, group: &Group, batch: &Batch) -> String {
             ("REJECTED", format!("{text}. {}", again.sentence()))
         }
     };
-    let spent = match key.code_spent {
+    let code = match key.code_spent {
         Some(true) if key.standing == Standing::Refused => ", code spent",
         Some(false) => ", code not spent",
         _ => "",
     };
     let more = if group.items > group.examples.len() as u64 { ", …" } else { "" };
     let examples = group.examples.join(", ");
-    format!("{} {what}{reason}{spent} ({examples}{more}): {text}", group.items)
+    format!("{} {what}{reason}{code} ({examples}{more}): {text}", group.items)
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use crate::rpc::pb;
 /// The outcomes that have come.
 ///
 /// A final one is told at once. One that may still change when the item is sent again (rejected, or
-/// in doubt) is held back to the end, so that the last word is the one that is told.
+/// in doubt) is held back to the end, so that its last state is told.
 #[derive(Debug, Default)]
 pub(super) struct Results {
     told: HashSet<[u8; 16]>,

@@ -35,7 +35,7 @@ const MAX_WAIT: Duration = Duration::from_secs(10);
 /// Items that may wait to be sent. Beyond that, reading the file waits for the server.
 const READ_AHEAD: usize = 64;
 
-/// A batch of which everything was checked that can be before it is opened.
+/// A batch that was checked as far as possible before it is opened.
 pub(in crate::cli) struct Ready {
     batch: Batch,
     cards: CardFile,
@@ -109,7 +109,7 @@ pub(in crate::cli) async fn prepare(
 }
 
 /// Runs a batch. `each` gets every item's outcome, once; when it fails, or when `stopped` answers, the
-/// call is broken off and nothing more is begun. What is known is answered in any case, and beside it
+/// call is broken off and nothing more is begun. The results so far are returned in any case, and beside it
 /// whether the batch went through.
 pub(in crate::cli) async fn redeem(
     server: &Server,
@@ -126,23 +126,23 @@ pub(in crate::cli) async fn redeem(
         sent = through(server, ready, progress, &mut results, &mut each) => sent,
         why = stopped => Err(why),
     };
-    let known = results.len() as u64;
+    let answered = results.len() as u64;
     let (held, tally, reasons) = results.finish();
     // What was held back is told even when the batch did not go through.
     let told = if each.is_broken { Ok(()) } else { held.iter().try_for_each(|it| each.tell(it)) };
     let done = Done { file: ready.file, tally, reasons, took: begun.elapsed() };
-    (done, sent.and_then(|sent| told.and_then(|()| check(ready, sent, known))))
+    (done, sent.and_then(|sent| told.and_then(|()| check(ready, sent, answered))))
 }
 
 /// Whether every row was sent, and every item that was sent has an outcome.
-fn check(ready: &Ready, sent: u64, known: u64) -> anyhow::Result<()> {
+fn check(ready: &Ready, sent: u64, answered: u64) -> anyhow::Result<()> {
     anyhow::ensure!(
         sent == ready.file.items,
         "the file had {} items when it was read first, and {sent} when they were sent: it was changed \
          meanwhile",
         ready.file.items
     );
-    anyhow::ensure!(known == sent, "{sent} items were sent, and {known} have an outcome");
+    anyhow::ensure!(answered == sent, "{sent} items were sent, and {answered} have an outcome");
     Ok(())
 }
 
@@ -171,12 +171,12 @@ async fn through(
 ) -> anyhow::Result<u64> {
     let mut lost = 0;
     loop {
-        let known = results.len();
+        let before = results.len();
         let status = match once(server, ready, progress, results, each).await? {
             End::Summary(sent) => return Ok(sent),
             End::Lost(status) => status,
         };
-        lost = if results.len() > known { 1 } else { lost + 1 };
+        lost = if results.len() > before { 1 } else { lost + 1 };
         if lost >= MAX_LOST {
             return Err(anyhow::Error::new(RpcError(status))
                 .context(format!("the connection was lost {lost} times in a row")));
@@ -210,7 +210,7 @@ async fn once(
     let requests = tokio_stream::once(open).chain(receive);
     let end = converse(server, requests, progress, results, each).await;
     drop(ended);
-    let sent = feed.await.context("reading the file stopped short")?;
+    let sent = feed.await.context("reading the file ended early")?;
     match end? {
         Ok(()) => Ok(End::Summary(sent?)),
         Err(status) if is_lost(&status) => Ok(End::Lost(status)),

@@ -13,9 +13,9 @@ pub(in crate::cli) struct Tally {
     pub(in crate::cli) other_amount: u64,
     /// The card was not credited.
     pub(in crate::cli) failed: u64,
-    /// Of those: for a reason that does not lie with the card, whose code is not spent.
+    /// Of those: for another reason than the card; its code is not spent.
     pub(in crate::cli) unspent: u64,
-    /// Not known yet.
+    /// The outcome is not known yet.
     pub(in crate::cli) in_doubt: u64,
     /// A person must find it out.
     pub(in crate::cli) needs_review: u64,

@@ -15,14 +15,14 @@ pub(super) type Ledger = BTreeMap<Uuid, Record>;
 
 /// Every redemption about which the two sides differ, by its key.
 pub(super) fn compare(ours: &[Ours], provider: &Ledger) -> Vec<(Uuid, Difference)> {
-    let known = by_key(ours);
+    let recorded = by_key(ours);
     let from_us = ours.iter().flat_map(|it| {
         let found = differences(&it.record, provider.get(&it.key));
         found.into_iter().map(|difference| (it.key, difference))
     });
     let from_them = provider
         .keys()
-        .filter(|key| !known.contains_key(*key))
+        .filter(|key| !recorded.contains_key(*key))
         .map(|key| (*key, Difference::MissingHere));
     from_us.chain(from_them).collect()
 }

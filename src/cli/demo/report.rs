@@ -30,7 +30,7 @@ pub(super) struct PoolRun {
     pub(super) pool_id: &'static str,
     /// What became of its items.
     pub(super) outcomes: Outcomes,
-    /// What the batch came to.
+    /// The result of the batch.
     pub(super) done: Done,
 }
 

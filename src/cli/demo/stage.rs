@@ -1,5 +1,5 @@
-//! What the demo plays on: the provider and the server, each a process of this very program, as
-//! anybody would start them, with their logs in files. The server brings its own Postgres.
+//! The demo's processes: the provider and the server, each a process of this very program, with
+//! their logs in files. The server brings its own Postgres.
 
 use std::{
     env,

@@ -1,4 +1,4 @@
-//! What the demo plays with: pools and plans, and how their accounts stand.
+//! The demo's pools and plans, and the state of their accounts.
 
 use std::collections::BTreeMap;
 

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// What a plan wants besides its target. What is not given is the server's default on creation, and
-/// left alone on update.
+/// not changed on update.
 #[derive(Args, Debug)]
 pub(super) struct TermsArgs {
     /// What each day brings, the first day first, in minor units: 5000,5000,10000. At most 366 of

@@ -1,5 +1,4 @@
-//! `holdfast pool drain`: no new leases, and, where that is wished, a wait until the last one has
-//! ended.
+//! `holdfast pool drain`: no new leases, and with `--wait` a wait until the last one has ended.
 
 use std::time::Duration;
 
@@ -19,11 +18,11 @@ use crate::{
     rpc::pb,
 };
 
-/// How often it is looked whether accounts are still locked.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// How many looks in a row must find no lock. An acquisition that began just before the pool was
+/// The poll interval of the wait for locked accounts.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
+/// How many polls in a row must find no lock. An acquisition that began just before the pool was
 /// drained may show its lease only after the first of them.
-const LOOKS: u32 = 2;
+const POLLS: u32 = 2;
 
 #[derive(Args, Debug)]
 #[command(
@@ -52,7 +51,7 @@ pub(super) async fn run(
             waited = wait(&server, &pool_id) => waited?,
             () = stop.asked() => anyhow::bail!(
                 "the wait was ended; pool {pool_id} goes on draining: `holdfast pool drain {pool_id} \
-                 --wait` waits on, `holdfast pool resume {pool_id}` gives out leases again"
+                 --wait` waits again, `holdfast pool resume {pool_id}` gives out leases again"
             ),
         }
     }
@@ -61,30 +60,30 @@ pub(super) async fn run(
 
 /// Waits until no account of the pool is locked.
 async fn wait(server: &Server, pool_id: &PoolId) -> anyhow::Result<()> {
-    let mut said = None;
-    let mut free_looks = 0;
+    let mut reported = None;
+    let mut free_polls = 0;
     loop {
-        match look(server, pool_id).await {
+        match read_locked(server, pool_id).await {
             Ok(Locked { accounts: 0, .. }) => {
-                free_looks += 1;
-                if free_looks == LOOKS {
+                free_polls += 1;
+                if free_polls == POLLS {
                     note(format_args!("pool {pool_id}: no account is locked"));
                     return Ok(());
                 }
             }
             Ok(locked) => {
-                free_looks = 0;
-                if said.replace(locked) != Some(locked) {
+                free_polls = 0;
+                if reported.replace(locked) != Some(locked) {
                     note(locked.told(pool_id));
                 }
             }
             // A server that restarts meanwhile changes nothing of the drain.
             Err(error) if is_unavailable(&error) => {
-                note(format_args!("pool {pool_id}: no answer; looking again"));
+                note(format_args!("pool {pool_id}: no answer; asking again"));
             }
             Err(error) => return Err(error),
         }
-        tokio::time::sleep(LOOK_EVERY).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
 }
 
@@ -98,18 +97,18 @@ struct Locked {
 impl Locked {
     fn told(self, pool_id: &PoolId) -> String {
         let Self { accounts, open } = self;
-        let said = format!("pool {pool_id}: {accounts} locked");
+        let text = format!("pool {pool_id}: {accounts} locked");
         match open {
-            0 => said,
+            0 => text,
             _ => format!(
-                "{said}, {open} of them by a redemption that is open: `holdfast redemption list --pool \
+                "{text}, {open} of them by a redemption that is open: `holdfast redemption list --pool \
                  {pool_id} --state submitted,in-doubt,needs-review`"
             ),
         }
     }
 }
 
-async fn look(server: &Server, pool_id: &PoolId) -> anyhow::Result<Locked> {
+async fn read_locked(server: &Server, pool_id: &PoolId) -> anyhow::Result<Locked> {
     let pool = get_pool(server, pool_id).await?;
     anyhow::ensure!(
         pool.draining(),

@@ -85,11 +85,11 @@ struct SettingsArgs {
     /// on creation.
     #[arg(long, value_enum)]
     amount_mismatch: Option<AmountMismatch>,
-    /// While callers of other holders wait, a holder that got more than this share of the leases that
-    /// a server handed out last waits behind them: 1 to 100. 50 when not given on creation.
+    /// The share of the leases that a server gave out last, 1 to 100. A holder that got more waits behind
+    /// callers of other holders. 50 when not given on creation.
     #[arg(long, value_parser = clap::value_parser!(i32).range(1..=100), value_name = "PERCENT")]
     holder_share_percent: Option<i32>,
-    /// How long an account is left in peace after its login was refused: 1h when not given on
+    /// How long an account is on hold after its login was refused: 1h when not given on
     /// creation. Each hold doubles with every such failure in a row.
     #[arg(long, value_parser = parse_duration, value_name = "DURATION")]
     hold_login_invalid: Option<Duration>,
@@ -118,7 +118,7 @@ const SETTINGS: [&str; 9] = [
 ];
 
 impl SettingsArgs {
-    /// A pool of which this is set and nothing else.
+    /// A pool with these settings alone.
     fn of(&self, pool_id: String) -> anyhow::Result<pb::Pool> {
         let policy = match self.amount_mismatch {
             None => pb::AmountMismatchPolicy::Unspecified,

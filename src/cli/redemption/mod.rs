@@ -82,14 +82,14 @@ pub(super) struct ResolveArgs {
     /// What was credited, in minor units of the pool's currency. For succeeded, and only for it.
     #[arg(long, value_parser = parse::amount, required_if_eq("outcome", "succeeded"))]
     amount_minor: Option<i64>,
-    /// The provider's own name for it, if it is known.
+    /// The provider's own name for the redemption, if you have it.
     #[arg(long, default_value = "")]
     provider_ref: String,
-    /// The code is spent: trying it elsewhere is no use. For failed, and only for it.
+    /// The code is spent: it cannot be redeemed elsewhere. For failed, and only for it.
     #[arg(long, conflicts_with = "amount_minor")]
     code_spent: bool,
     /// What is recorded of the amount is wrong. Without it an outcome that contradicts the record is
-    /// refused: another amount than the provider said that it credited, or ten times the expected one.
+    /// refused: another amount than the provider credited by its answer, or ten times the expected one.
     #[arg(long)]
     recorded_amount_is_wrong: bool,
     /// Why: 1 to 1000 characters, kept for good.

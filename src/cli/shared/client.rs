@@ -184,7 +184,7 @@ impl fmt::Display for RpcError {
     }
 }
 
-/// What helps, where that is known.
+/// What to do about an error, where that is known.
 fn next_step(code: Code, details: &ErrorDetails) -> Option<String> {
     if let Some(delay) = details.retry_info().and_then(|info| info.retry_delay) {
         return Some(format!("try again in {}", humantime::format_duration(delay)));

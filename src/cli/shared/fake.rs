@@ -38,7 +38,7 @@ pub(in crate::cli) struct Fake {
 
 type Replies = Pin<Box<dyn Stream<Item = Result<pb::BatchRedeemResponse, Status>> + Send>>;
 
-fn said(message: Message) -> Result<pb::BatchRedeemResponse, Status> {
+fn event(message: Message) -> Result<pb::BatchRedeemResponse, Status> {
     Ok(pb::BatchRedeemResponse { message: Some(message) })
 }
 
@@ -114,9 +114,9 @@ impl RedemptionService for Fake {
                     return;
                 }
                 answered += 1;
-                let _ = send.send(said(credited(item))).await;
+                let _ = send.send(event(credited(item))).await;
             }
-            let _ = send.send(said(Message::Summary(pb::BatchSummary::default()))).await;
+            let _ = send.send(event(Message::Summary(pb::BatchSummary::default()))).await;
         });
         Ok(Response::new(Box::pin(tokio_stream::wrappers::ReceiverStream::new(receive))))
     }

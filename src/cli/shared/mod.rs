@@ -1,4 +1,4 @@
-//! What commands share: the client of the server, input files, output, and how long a command runs.
+//! Parts that commands share: the client of the server, input files, output, and how long a command runs.
 
 pub(in crate::cli) mod client;
 pub(in crate::cli) mod csv_files;

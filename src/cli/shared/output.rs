@@ -1,4 +1,4 @@
-//! All that commands print: results on stdout or in a file, everything else on stderr. Nothing
+//! The output of commands: results on stdout or in a file, everything else on stderr. Nothing
 //! else of the program writes to either, besides its log.
 
 mod closed;
@@ -25,7 +25,7 @@ pub(crate) struct Closed;
 /// How results are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
-    /// For people. Printed when all is known.
+    /// For people. Printed when all rows are there.
     Table,
     /// A header and a line for each row, as they come.
     Csv,
@@ -138,7 +138,7 @@ pub(crate) struct Rows {
 }
 
 impl Rows {
-    /// Rows of these columns, of which there are none yet.
+    /// Rows of these columns; none is printed yet.
     pub(crate) fn new(format: Format, columns: &'static [&'static str], sink: Sink) -> Self {
         let mut table = Table::new();
         table.load_style(presets::UTF8_FULL_CONDENSED).set_header(columns.iter());
@@ -317,13 +317,13 @@ pub(crate) fn note(text: impl fmt::Display) {
 /// Prints an error once, with its causes.
 pub(crate) fn error(error: &anyhow::Error) {
     note(format_args!("error: {error}"));
-    let mut said = error.to_string();
+    let mut printed = error.to_string();
     for cause in error.chain().skip(1) {
         let cause = cause.to_string();
         // Libraries often repeat their cause's text in their own.
-        if !said.contains(&cause) {
+        if !printed.contains(&cause) {
             note(format_args!("  caused by: {cause}"));
-            said = cause;
+            printed = cause;
         }
     }
 }

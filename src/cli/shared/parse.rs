@@ -1,4 +1,4 @@
-//! How flags are read.
+//! Parsers of flags.
 
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
@@ -56,7 +56,7 @@ pub(in crate::cli) fn amount_or_none(text: &str) -> Result<i64, String> {
     }
 }
 
-/// The two ends of a range, each of which may be open.
+/// The two ends of a range; each may be open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::cli) struct Range {
     /// The least.

@@ -1,4 +1,4 @@
-//! When a command that runs until it is told to stop is told so.
+//! The signals and the closed input that tell a command to stop.
 
 use anyhow::Context as _;
 use tokio::{
@@ -40,8 +40,8 @@ impl Stop {
     /// Waits until a person, who has told it before, does not want to wait.
     pub(in crate::cli) async fn asked_again(&mut self) {
         if self.told_by_stdin {
-            // Whoever sends a signal and then closes the input says one thing, in whichever order the
-            // two arrive.
+            // A signal and a closed input after it are one request to stop, in whichever order
+            // the two arrive.
             signalled(&mut self.signals).await;
         }
         signalled(&mut self.signals).await;

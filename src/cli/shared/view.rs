@@ -1,4 +1,4 @@
-//! What is shown of each message: the columns, and the row that fills them.
+//! Tables that commands print: the columns, and the row of each message.
 
 mod considered;
 mod plan;
@@ -170,7 +170,7 @@ pub(crate) const REDEMPTION: &[&str] = &[
     "age_seconds",
 ];
 
-/// The columns that tell, of many redemptions, which one to look at: those that fit on a terminal.
+/// The columns of a list of redemptions: those that fit on a terminal.
 pub(crate) const REDEMPTION_AT_A_GLANCE: &[&str] = &[
     "pool_id",
     "redemption_id",
@@ -188,8 +188,8 @@ pub(crate) const REDEMPTION_AT_A_GLANCE: &[&str] = &[
 
 /// Some columns of a row: those of `columns`, in their order, of a row that has all of `of`.
 pub(crate) fn choose(columns: &[&str], of: &[&str], row: &[Value]) -> Vec<Value> {
-    let place = |column: &&str| of.iter().position(|name| name == column);
-    columns.iter().filter_map(place).filter_map(|place| row.get(place).cloned()).collect()
+    let index = |column: &&str| of.iter().position(|name| name == column);
+    columns.iter().filter_map(index).filter_map(|index| row.get(index).cloned()).collect()
 }
 
 /// A redemption's row, as it was at `now`.
@@ -271,7 +271,7 @@ fn name(full: &'static str, prefix: &str) -> Value {
     }
 }
 
-/// A flag that is on; null when it is not, as nothing needs to be said of it.
+/// A flag that is on; null when it is off.
 fn set(flag: bool) -> Value {
     if flag { true.into() } else { Value::Null }
 }

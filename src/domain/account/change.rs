@@ -47,7 +47,7 @@ impl Guard {
 pub enum Until {
     /// This one, or none.
     At(Option<OffsetDateTime>),
-    /// So long after the change is written.
+    /// This time after the change is written.
     In(Duration),
 }
 
@@ -55,7 +55,7 @@ impl Until {
     /// No time.
     pub const NEVER: Self = Self::At(None);
 
-    /// So long after the change; none where there is nothing to wait for.
+    /// This time after the change; none where there is nothing to wait for.
     pub(super) fn after(pause: Option<Duration>) -> Self {
         pause.filter(|pause| !pause.is_zero()).map_or(Self::NEVER, Self::In)
     }
@@ -104,7 +104,7 @@ pub struct Next {
     pub token: FencingToken,
     /// A lease that begins; `None` keeps the one that is there, if the account stays locked.
     pub lease: Option<NewLease>,
-    /// The lease ends so long after the change; `None` keeps its end.
+    /// The lease ends this time after the change; `None` keeps its end.
     pub lease_for: Option<Duration>,
     /// See [`Account`].
     pub bound_by_lease: bool,

@@ -145,7 +145,7 @@ impl Account {
 
     /// Why the lease of `token` is not its holder's any more; `None` when it is.
     pub fn lease_loss(&self, token: FencingToken) -> Option<LeaseLoss> {
-        // A token above the account's was never issued here: whoever holds it lost it with the data.
+        // A token above the account's was never issued here: its holder lost it with the data.
         if self.token != token {
             return Some(LeaseLoss::TakenOver);
         }

@@ -18,7 +18,7 @@ fn plan_id() -> PlanId {
     PlanId::parse("plan").unwrap()
 }
 
-/// Cards of 100, of which two fill a day, and six the plan.
+/// Cards of 100: two fill a day, and six the plan.
 fn pool() -> PoolTerms {
     let terms = Terms {
         target_minor: 600,
@@ -248,8 +248,8 @@ fn any_event() -> impl Strategy<Value = AccountEvent> {
 }
 
 proptest! {
-    /// Whatever happens in whatever order: only settling ends a lock with an open redemption, a lease without a
-    /// success gives back the status that it found, and the version and the token never fall.
+    /// Events in any order: only settling ends a lock with an open redemption, and the version and the token never
+    /// fall. A lease without a success gives back the status that it found.
     #[test]
     fn a_lease_without_a_success_restores_what_it_found(
         events in proptest::collection::vec((any_event(), any::<bool>()), 1..60),

@@ -78,7 +78,7 @@ proptest! {
         prop_assert_eq!(terms.misfit(&progress, None).is_none(), some_fits);
     }
 
-    /// Cards that fit, one after the other, always end at the target: no account is ever left with
+    /// Cards that fit, one after the other, always end at the target. No account is ever left with
     /// what nothing can fill, and no day is passed over.
     #[test]
     fn cards_that_fit_lead_to_the_target(

@@ -1,4 +1,4 @@
-//! What holds for every answer, likely or not.
+//! Properties that hold for every answer, likely or not.
 
 use proptest::prelude::*;
 use serde_json::{Value, json};

@@ -103,9 +103,9 @@ fn always_in_doubt(answer: &Answer) {
 fn never_sent_is_sent_again_unless_something_was_sent_before() {
     let answer = Answer::NeverSent("refused".to_owned());
     match step(Call::Send, Doubt::FirstSend, &answer) {
-        Step::SendAgain { give_up, after: None } => {
-            assert_eq!(give_up.reason, reason::PROVIDER_UNREACHABLE);
-            assert!(!give_up.code_spent);
+        Step::SendAgain { failure, after: None } => {
+            assert_eq!(failure.reason, reason::PROVIDER_UNREACHABLE);
+            assert!(!failure.code_spent);
         }
         other => panic!("{other:?}"),
     }
@@ -219,9 +219,9 @@ fn not_executed_is_sent_again_on_a_first_send_and_looked_up_in_doubt() {
         let body = json!({"executed": false, "retry_after_ms": 170, "error": {"not": "a text"}});
         let answer = http(status, body);
         match step(Call::Send, Doubt::FirstSend, &answer) {
-            Step::SendAgain { give_up, after } => {
-                assert_eq!(give_up.reason, reason::PROVIDER_BUSY);
-                assert!(!give_up.code_spent);
+            Step::SendAgain { failure, after } => {
+                assert_eq!(failure.reason, reason::PROVIDER_BUSY);
+                assert!(!failure.code_spent);
                 assert_eq!(after, Some(Duration::from_millis(170)));
             }
             other => panic!("{other:?}"),
@@ -350,8 +350,8 @@ fn a_malformed_body_is_in_doubt() {
     }
 }
 
-/// On a connection that carried another request before, an answer that does not say what it is about may
-/// be to that one, or to none.
+/// On a connection that carried another request before, an answer that does not name its request may be to that
+/// one, or to none.
 #[test]
 fn an_answer_without_our_key_is_definite_only_on_a_connection_of_its_own() {
     let cancelled = json!({"state": "cancelled"});

@@ -27,9 +27,8 @@ use url::{Host, Url};
 
 /// How long one address of a name may take before the next one is tried beside it.
 const NEXT_ADDRESS: Duration = Duration::from_millis(300);
-/// How long nothing may be heard before the other side is asked whether it lives, how often, and how
-/// many of these questions may be without an answer. A redemption may wait longer than a router
-/// remembers a connection.
+/// How long the other side may be silent before it is asked whether it lives. Then how often, and how many of these
+/// questions may be without an answer. A redemption may wait longer than a router remembers a connection.
 const KEEPALIVE: Duration = Duration::from_secs(15);
 const KEEPALIVE_QUESTIONS: u32 = 3;
 /// How long what was written may wait for the other side to have it.

@@ -1,4 +1,4 @@
-//! Connections between two calls.
+//! Idle connections: those between two calls.
 
 use std::{
     collections::VecDeque,
@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep};
 
 use super::connect::Connection;
 
-/// Connections that are kept while idle: as many as the redemptions that one batch may have in flight.
+/// Connections that are kept while idle: as many as the redemptions that one batch may have in progress.
 const MAX_IDLE: usize = 1024;
 
 /// The connections that no call uses.

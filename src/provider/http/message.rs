@@ -111,75 +111,73 @@ fn content_length<'a>(values: impl Iterator<Item = &'a [u8]>) -> Result<Option<u
 
 /// A body as it comes, of at most so many bytes, whatever length it claims to have.
 pub(super) struct Body {
-    place: Place,
+    part: Part,
     max_bytes: usize,
     bytes: BytesMut,
 }
 
 /// Where in a body the next byte belongs.
 #[derive(Clone, Copy)]
-enum Place {
-    /// In what is so long.
+enum Part {
+    /// In a body of this length.
     Rest(u64),
     UntilClose,
     /// In the line before a chunk.
     ChunkSize,
-    /// In a chunk, of which so much is missing.
+    /// In a chunk; so many bytes of it are missing.
     Chunk(u64),
     /// In the end of a chunk's line.
     ChunkEnd,
-    /// In the lines after the last chunk, of which there were so many bytes.
+    /// In the lines after the last chunk; so many bytes of them have come.
     Trailer(usize),
     End,
 }
 
 impl Body {
     pub(super) fn new(framing: Framing, max_bytes: usize) -> Result<Self, String> {
-        let body = |place| Self { place, max_bytes, bytes: BytesMut::new() };
+        let body = |part| Self { part, max_bytes, bytes: BytesMut::new() };
         match framing {
-            Framing::Length(length) if length > max_bytes as u64 => {
-                Err(body(Place::End).too_long())
-            }
-            Framing::Length(length) => Ok(body(Place::Rest(length))),
-            Framing::Chunked => Ok(body(Place::ChunkSize)),
-            Framing::UntilClose => Ok(body(Place::UntilClose)),
+            Framing::Length(length) if length > max_bytes as u64 => Err(body(Part::End).too_long()),
+            Framing::Length(length) => Ok(body(Part::Rest(length))),
+            Framing::Chunked => Ok(body(Part::ChunkSize)),
+            Framing::UntilClose => Ok(body(Part::UntilClose)),
         }
     }
 
     /// Takes what belongs to it off `raw`. Answers whether that was all; the error says what is wrong.
     pub(super) fn take(&mut self, raw: &mut BytesMut) -> Result<bool, String> {
         loop {
-            match self.place {
-                Place::End => return Ok(true),
-                Place::Rest(0) => self.place = Place::End,
-                Place::Chunk(0) => self.place = Place::ChunkEnd,
+            match self.part {
+                Part::End => return Ok(true),
+                Part::Rest(0) => self.part = Part::End,
+                Part::Chunk(0) => self.part = Part::ChunkEnd,
                 _ if raw.is_empty() => return Ok(false),
-                Place::Rest(missing) => self.place = Place::Rest(self.take_bytes(raw, missing)?),
-                Place::Chunk(missing) => self.place = Place::Chunk(self.take_bytes(raw, missing)?),
-                Place::UntilClose => {
+                Part::Rest(missing) => self.part = Part::Rest(self.take_bytes(raw, missing)?),
+                Part::Chunk(missing) => self.part = Part::Chunk(self.take_bytes(raw, missing)?),
+                Part::UntilClose => {
                     self.take_bytes(raw, u64::MAX)?;
                 }
-                Place::ChunkSize => match httparse::parse_chunk_size(raw) {
+                Part::ChunkSize => match httparse::parse_chunk_size(raw) {
                     Ok(Status::Complete((length, 0))) => {
                         raw.advance(length);
-                        self.place = Place::Trailer(0);
+                        self.part = Part::Trailer(0);
                     }
                     Ok(Status::Complete((length, size))) => {
                         raw.advance(length);
-                        self.place = Place::Chunk(size);
+                        self.part = Part::Chunk(size);
                     }
                     Ok(Status::Partial) if raw.len() <= MAX_LINE_BYTES => return Ok(false),
                     Ok(Status::Partial) | Err(_) => return Err(bad_chunk()),
                 },
-                Place::ChunkEnd if raw.len() < 2 => return Ok(false),
-                Place::ChunkEnd => {
+                Part::ChunkEnd if raw.len() < 2 => return Ok(false),
+                Part::ChunkEnd => {
                     if !raw.starts_with(b"\r\n") {
                         return Err(bad_chunk());
                     }
                     raw.advance(2);
-                    self.place = Place::ChunkSize;
+                    self.part = Part::ChunkSize;
                 }
-                Place::Trailer(before) => {
+                Part::Trailer(before) => {
                     let line = raw.iter().position(|byte| *byte == b'\n').map(|end| end + 1);
                     let length = before + line.unwrap_or(raw.len());
                     match line {
@@ -188,7 +186,7 @@ impl Body {
                         Some(line) => {
                             let is_last = raw.starts_with(b"\r\n");
                             raw.advance(line);
-                            self.place = if is_last { Place::End } else { Place::Trailer(length) };
+                            self.part = if is_last { Part::End } else { Part::Trailer(length) };
                         }
                     }
                 }
@@ -198,8 +196,8 @@ impl Body {
 
     /// There will be no more. The error says what is missing.
     pub(super) fn close(&mut self) -> Result<(), String> {
-        match self.place {
-            Place::UntilClose | Place::End => Ok(()),
+        match self.part {
+            Part::UntilClose | Part::End => Ok(()),
             _ => Err("broke off: the connection was closed".to_owned()),
         }
     }

@@ -1,15 +1,13 @@
 //! HTTP/1.1 for many calls that wait: one request, one answer, and little kept meanwhile.
 //!
-//! Thousands of redemptions may wait for a provider that is slow, each on a connection of its own, and
-//! a general client keeps 40 KB for each. This one keeps the connection: the request is let go of once
-//! it is written, and room for the answer is made when it comes. It reads heads and chunks with the
-//! parser that hyper uses.
+//! Thousands of redemptions may wait for a provider that is slow, each on a connection of its own. A general
+//! client keeps 40 KB for each. This one keeps the connection: the request is let go of once it is written, and
+//! room for the answer is made when it comes. It reads heads and chunks with the parser that hyper uses.
 //!
-//! Nothing is tried twice. A connection is used only while nothing came on it that nobody asked for, so
-//! that a request is not written where the provider has hung up already, or speaks unasked; once the first
-//! byte is written, only a whole answer is an answer. An answer says whether its connection had carried
-//! another request, and one that does not name what it is about ends a connection that had: what comes
-//! next on it could be one answer behind.
+//! Nothing is tried twice. A connection is used only while nothing came on it that nobody asked for. So a request
+//! is not written where the provider has hung up already, or speaks unasked. Once the first byte is written, only
+//! a whole answer is an answer. An answer says whether its connection had carried another request. One that does
+//! not name what it is about ends a connection that had. What comes next on it could be one answer behind.
 
 mod connect;
 mod idle;
@@ -166,7 +164,7 @@ impl Http {
         }
     }
 
-    /// A connection on which nobody has said anything.
+    /// A connection without any bytes yet.
     async fn connect(&self) -> Result<Connection, String> {
         let mut connection = self.connector.connect().await?;
         if connection.is_quiet() {

@@ -185,7 +185,7 @@ async fn a_connection_on_which_anything_came_since_is_not_used_again() {
     for late in ["", "HTTP/1.1 402 Nobody asked\r\ncontent-length: 0\r\n\r\n"] {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let http = client(&format!("http://{}", listener.local_addr().unwrap()));
-        let (said, heard) = tokio::sync::oneshot::channel();
+        let (told, heard) = tokio::sync::oneshot::channel();
         let server = tokio::spawn(async move {
             let (mut tcp, _) = listener.accept().await.unwrap();
             let _ = tcp.read(&mut [0; 4096]).await.unwrap();
@@ -201,7 +201,7 @@ async fn a_connection_on_which_anything_came_since_is_not_used_again() {
         });
         assert_eq!(get(&http).await, answer(200, "hello"));
         assert_eq!(http.idle.len(), 1);
-        said.send(()).unwrap();
+        told.send(()).unwrap();
         until("what came late is seen", || {
             // Taken, one that is still good is given back.
             http.idle.take().map(|connection| http.idle.put(connection)).is_none()
@@ -335,7 +335,7 @@ async fn tls_is_spoken_with_whom_the_certificate_names() {
     let new = |url: &str| {
         Http::with_tls(&Url::parse(url).unwrap(), Some(trusting.clone()), None, &limits).unwrap()
     };
-    // Of another name than the certificate's nothing is said.
+    // Nothing is told about another name than the certificate's.
     let wrong = get(&new(&url.replace("localhost", "127.0.0.1"))).await;
     assert!(matches!(wrong, Answer::NeverSent(_)), "{wrong:?}");
     assert_eq!(connections.load(Ordering::SeqCst), 0);

@@ -1,7 +1,7 @@
-//! Errors that travel: in a block of headers that must stay small, whatever the request held.
+//! Error details: a block of headers that must stay small, whatever the request held.
 //!
-//! A proxy in front of the server reads the whole block into a buffer of 4 KiB (nginx, by default), and answers
-//! 502 where it does not fit. Text costs there up to three times its length in `grpc-message`, and four thirds of
+//! A proxy in front of the server reads the whole block into a buffer (nginx: 4 KiB by default). It answers 502
+//! where the block does not fit. Text costs there up to three times its length in `grpc-message`, and four thirds of
 //! it in `grpc-status-details-bin`, wherever it is repeated.
 
 use std::collections::HashMap;
@@ -11,7 +11,7 @@ use tonic_types::{ErrorDetails, StatusExt as _};
 
 use crate::service::error::Violation;
 
-/// What a block comes to at most, in bytes: names and values, and four bytes for what is between them. That is 4
+/// The most bytes of a block: names and values, and four bytes for what is between them. That is 4
 /// KiB without some room for what a proxy adds.
 pub(super) const MAX_BLOCK_BYTES: usize = 4096 - 512;
 /// How long one text may be, in bytes, where the block would be too large otherwise; one after the other is tried.
@@ -74,7 +74,7 @@ fn named(details: &ErrorDetails, violations: &[Violation], cap: Option<usize>) -
     details
 }
 
-/// What a status comes to as a block.
+/// The bytes of a status as a block.
 pub(super) fn bytes(status: &Status) -> usize {
     let block = status.clone().into_http::<Body>();
     block.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum()
@@ -133,7 +133,7 @@ mod tests {
         service::Error,
     };
 
-    /// Texts of which each character costs more than the one before.
+    /// Texts, each with characters that cost more than those of the one before.
     fn text() -> impl Strategy<Value = String> {
         let of = |set: &'static str| {
             vec(proptest::sample::select(set.chars().collect::<Vec<_>>()), 0..900)

@@ -1,4 +1,4 @@
-//! The one who hands out a pool's accounts on this server.
+//! The dispatcher: the task that hands out a pool's accounts on this server.
 
 mod pass;
 
@@ -17,13 +17,12 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    FreedHere,
-    beside::Beside,
-    give_back,
+    FreedHere, give_back,
+    scans::CursorsByCriteria,
+    side_statements::SideStatements,
     slow::SlowCriteria,
-    turns::{MAX_ROWS, Turns, Waiter, Wish},
-    walks::WalksByWish,
-    why::{self, GaveUp, Known},
+    wait_queue::{Criteria, MAX_ROWS, WaitQueue, Waiter},
+    why_none::{self, SharedCounts, TimedOut},
 };
 use crate::{
     admission::{self, Meter},
@@ -32,11 +31,11 @@ use crate::{
         lease::{LeaseLoss, LeaseRef},
     },
     failpoints::{self, Guard},
-    service::{Error, pace::Looks, sweep::log_expired},
+    service::{Error, poll::PollWindow, sweep::log_expired},
     store::{
         Store, StoreError,
         acquire::{Acquired, Selector},
-        walks::Freed,
+        scan::Freed,
     },
 };
 
@@ -45,16 +44,16 @@ use crate::{
 const POLL: Duration = Duration::from_millis(200);
 /// The most callers that may wait for one pool's accounts. One more is refused as overload.
 pub(super) const MAX_WAITING: usize = 16_384;
-/// The least time between two looks for leases whose time has passed, while somebody waits.
+/// The least time between two polls for expired leases, while somebody waits.
 const EXPIRE_AT_MOST_EVERY: Duration = Duration::from_millis(100);
-/// The least time between two looks for accounts whose time has come, after somebody was served.
-const UNPARK_AT_MOST_EVERY: Duration = Duration::from_millis(100);
-/// The least time between two looks whether the pool is open, while somebody waits in vain.
-const LOOK_AT_MOST_EVERY: Duration = Duration::from_millis(100);
-/// The most accounts that one look unparks: the acquire statement itself sees as many that nobody has.
-const UNPARK_AT_ONCE: usize = 1000;
-/// How long those who find no database go on waiting for one, at the least, however short their own
-/// time to wait for an account is: as long as callers of the store's lanes.
+/// The least time between two promotions of deferred accounts, after somebody was served.
+const PROMOTE_AT_MOST_EVERY: Duration = Duration::from_millis(100);
+/// The least time between two checks whether the pool is open, while somebody waits in vain.
+const CHECK_AT_MOST_EVERY: Duration = Duration::from_millis(100);
+/// The most accounts that are promoted at once: the acquire statement itself reads as many deferred ones.
+const PROMOTE_AT_ONCE: usize = 1000;
+/// How long those who find no database wait for one, at the least: as long as callers of the store's lanes. Their
+/// own time to wait for an account may be shorter.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How much longer somebody with slow criteria waits, whose time is over, until a statement has tried them once.
 const FIRST_ATTEMPT: Duration = Duration::from_secs(30);
@@ -65,25 +64,25 @@ pub(super) struct Dispatcher {
     pub(super) pool_id: PoolId,
     pub(super) arrivals: mpsc::Receiver<Waiter>,
     pub(super) freed: Arc<FreedHere>,
-    pub(super) turns: Turns,
-    /// How far walks for each wish came.
-    pub(super) walks: WalksByWish,
+    pub(super) queue: WaitQueue,
+    /// The scan cursors for each criteria.
+    pub(super) cursors: CursorsByCriteria,
     /// Criteria that are not part of the pass.
     pub(super) slow: SlowCriteria,
     /// Their statements.
-    pub(super) beside: Beside,
+    pub(super) side: SideStatements,
     /// When the pool's accounts were last counted, up to a few.
     pub(super) counted_at: Option<Instant>,
-    /// When leases whose time has passed may be looked for again.
+    /// When the next poll for expired leases may be.
     pub(super) expire_from: Option<Instant>,
     /// How far back.
-    pub(super) expired: Looks,
-    pub(super) unparked_at: Option<Instant>,
-    pub(super) looked_at: Option<Instant>,
-    /// Why nothing was to be had, for others who ask the same.
-    pub(super) known: Known,
+    pub(super) expired: PollWindow,
+    pub(super) promoted_at: Option<Instant>,
+    pub(super) checked_at: Option<Instant>,
+    /// The last explanations, for others who ask the same.
+    pub(super) recent: SharedCounts,
     pub(super) closing: CancellationToken,
-    /// How long those who come wait until a statement looks for an account for them.
+    /// How long new waiters wait for the first statement that tries to serve them.
     pub(super) meter: Meter,
     /// How many wait, for operators.
     pub(super) waiting_gauge: metrics::Gauge,
@@ -100,11 +99,11 @@ impl Dispatcher {
                     self.check_slow().await;
                     self.refuse_if_closed().await;
                     self.dismiss();
-                    let _ = self.unpark().await;
+                    let _ = self.promote().await;
                 }
                 Err(why) => self.no_database(&why),
             }
-            self.waiting_gauge.set(self.turns.len() as f64);
+            self.waiting_gauge.set(self.queue.len() as f64);
         }
     }
 
@@ -114,8 +113,8 @@ impl Dispatcher {
         let now = Instant::now();
         let poll = now + POLL.mul_f64(rand::rng().random_range(0.5..1.0));
         // Those whose time is over already wait for a database alone, and are tried at the next poll.
-        let ends = self.turns.iter().map(|waiter| waiter.until).filter(|until| *until > now);
-        let next = (!self.turns.is_empty()).then(|| ends.min().map_or(poll, |at| at.min(poll)));
+        let ends = self.queue.iter().map(|waiter| waiter.until).filter(|until| *until > now);
+        let next = (!self.queue.is_empty()).then(|| ends.min().map_or(poll, |at| at.min(poll)));
         let idle = async {
             match next {
                 Some(at) => sleep_until(at).await,
@@ -124,22 +123,22 @@ impl Dispatcher {
         };
         tokio::select! {
             () = self.closing.cancelled() => return false,
-            arrived = self.arrivals.recv(), if self.turns.len() < MAX_WAITING => match arrived {
-                Some(waiter) => self.turns.push(waiter),
+            arrived = self.arrivals.recv(), if self.queue.len() < MAX_WAITING => match arrived {
+                Some(waiter) => self.queue.push(waiter),
                 None => return false,
             },
-            () = self.freed.bell.notified(), if !self.turns.is_empty() => {}
-            (wishes, attempted) = self.beside.ended() => {
-                self.conclude_beside(wishes, attempted).await;
+            () = self.freed.bell.notified(), if !self.queue.is_empty() => {}
+            (all_criteria, attempted) = self.side.ended() => {
+                self.conclude_side(all_criteria, attempted).await;
             }
             () = idle => {}
         }
-        while self.turns.len() < MAX_WAITING
+        while self.queue.len() < MAX_WAITING
             && let Ok(waiter) = self.arrivals.try_recv()
         {
-            self.turns.push(waiter);
+            self.queue.push(waiter);
         }
-        for _ in 0..self.turns.drop_gone() {
+        for _ in 0..self.queue.drop_gone() {
             admission::note_dropped("acquire");
         }
         true
@@ -148,9 +147,9 @@ impl Dispatcher {
     fn close(mut self) {
         self.arrivals.close();
         while let Ok(waiter) = self.arrivals.try_recv() {
-            self.turns.push(waiter);
+            self.queue.push(waiter);
         }
-        for (waiter, ()) in self.turns.take(|_| Some(())) {
+        for (waiter, ()) in self.queue.take(|_| Some(())) {
             let _ = waiter.reply.send(Err(Error::ShuttingDown));
         }
     }
@@ -159,7 +158,7 @@ impl Dispatcher {
     async fn hand_out(&mut self, mut found: HashMap<RequestId, Acquired>) -> HashSet<RequestId> {
         let mut given = HashSet::new();
         let mut unwanted = Vec::new();
-        for (waiter, acquired) in self.turns.take(|waiter| found.remove(&waiter.wanted.request_id))
+        for (waiter, acquired) in self.queue.take(|waiter| found.remove(&waiter.wanted.request_id))
         {
             let lease = LeaseRef {
                 pool_id: self.pool_id.clone(),
@@ -177,22 +176,22 @@ impl Dispatcher {
                 given.insert(waiter.wanted.request_id);
                 let _ = waiter.reply.send(Err(Error::LeaseLost { lease, loss }));
             } else if over {
-                // The request's last lease has run out and nobody has looked yet: it makes way.
+                // The request's last lease has run out and is not ended yet: it is ended first.
                 self.expire_from = None;
-                self.expired = Looks::default();
-                self.turns.put_back(waiter);
+                self.expired = PollWindow::default();
+                self.queue.put_back(waiter);
             } else {
                 let fresh = acquired.fresh;
                 given.insert(waiter.wanted.request_id);
                 if fresh {
-                    self.turns.given(&waiter.wanted.holder);
+                    self.queue.given(&waiter.wanted.holder);
                 }
                 if waiter.reply.send(Ok(acquired)).is_err() && fresh {
                     unwanted.push(lease);
                 }
             }
         }
-        // Whoever asked for these has left.
+        // Those who asked for these have left.
         unwanted.extend(found.into_values().filter(|left| left.fresh).map(|left| LeaseRef {
             pool_id: self.pool_id.clone(),
             account_id: left.account.account_id,
@@ -220,20 +219,20 @@ impl Dispatcher {
             return false;
         }
         let limit = i64::try_from(MAX_ROWS).unwrap_or(i64::MAX);
-        let look = self.expired.begin();
-        let ended = self.store.expire(&self.pool_id, look.within, limit, "acquirer").await;
+        let poll = self.expired.begin();
+        let ended = self.store.expire(&self.pool_id, poll.within, limit, "acquirer").await;
         let pause = match ended {
-            Ok(_) => look.pause(EXPIRE_AT_MOST_EVERY),
+            Ok(_) => poll.pause(EXPIRE_AT_MOST_EVERY),
             Err(_) => EXPIRE_AT_MOST_EVERY,
         };
         self.expire_from = Some(Instant::now() + pause);
-        self.expired.end(&look, ended.as_ref().is_ok_and(|ended| !ended.may_be_more));
+        self.expired.end(&poll, ended.as_ref().is_ok_and(|ended| !ended.may_be_more));
         match ended {
             Ok(ended) => {
                 for account in &ended.rows {
                     log_expired(account);
                     if let Some(freed) = Freed::of(account) {
-                        self.walks.note_freed(&freed);
+                        self.cursors.note_freed(&freed);
                         self.slow.offer(&freed);
                     }
                 }
@@ -241,31 +240,31 @@ impl Dispatcher {
             }
             Err(error) => {
                 // Or they were, and the answer was lost.
-                self.walks.forget();
-                tracing::warn!(pool_id = %self.pool_id, %error, "expired leases could not be looked for");
+                self.cursors.forget();
+                tracing::warn!(pool_id = %self.pool_id, %error, "expired leases could not be read");
                 false
             }
         }
     }
 
-    /// Puts accounts whose time has come where the acquire statement finds them in order: it looks at
+    /// Puts accounts whose time has come where the acquire statement finds them in order: it reads
     /// few others. True when there may be more of them than it saw, so that it is worth to try again.
-    async fn unpark(&mut self) -> bool {
-        if self.unparked_at.is_some_and(|at| at.elapsed() < UNPARK_AT_MOST_EVERY) {
+    async fn promote(&mut self) -> bool {
+        if self.promoted_at.is_some_and(|at| at.elapsed() < PROMOTE_AT_MOST_EVERY) {
             return false;
         }
-        match self.store.unpark(&self.pool_id, UNPARK_AT_ONCE).await {
-            Ok(unparked) => {
-                unparked.rows.iter().for_each(|account| self.walks.note_freed(account));
-                if !unparked.may_be_more {
-                    self.unparked_at = Some(Instant::now());
+        match self.store.promote(&self.pool_id, PROMOTE_AT_ONCE).await {
+            Ok(promoted) => {
+                promoted.rows.iter().for_each(|account| self.cursors.note_freed(account));
+                if !promoted.may_be_more {
+                    self.promoted_at = Some(Instant::now());
                 }
-                unparked.may_be_more
+                promoted.may_be_more
             }
             Err(error) => {
-                self.unparked_at = Some(Instant::now());
-                self.walks.forget();
-                tracing::debug!(pool_id = %self.pool_id, %error, "accounts could not be unparked");
+                self.promoted_at = Some(Instant::now());
+                self.cursors.forget();
+                tracing::debug!(pool_id = %self.pool_id, %error, "deferred accounts could not be promoted");
                 false
             }
         }
@@ -273,12 +272,12 @@ impl Dispatcher {
 
     /// Refuses those who wait for something that is not there, or that is paused: waiting is no use.
     async fn check(&mut self, selector: &Arc<Selector>) {
-        if !self.turns.iter().any(|waiter| waiter.selector == *selector && !waiter.checked) {
+        if !self.queue.iter().any(|waiter| waiter.selector == *selector && !waiter.checked) {
             return;
         }
-        match why::missing(&self.store, &self.pool_id, selector).await {
+        match why_none::missing(&self.store, &self.pool_id, selector).await {
             Ok(None) => {
-                let same = self.turns.iter_mut().filter(|waiter| waiter.selector == *selector);
+                let same = self.queue.iter_mut().filter(|waiter| waiter.selector == *selector);
                 same.for_each(|waiter| waiter.checked = true);
             }
             Ok(Some(error)) => self.refuse(selector, &error),
@@ -290,27 +289,27 @@ impl Dispatcher {
 
     /// Refuses everybody when the pool was paused or drained while they waited: waiting is no use.
     async fn refuse_if_closed(&mut self) {
-        if self.turns.is_empty()
-            || self.looked_at.is_some_and(|at| at.elapsed() < LOOK_AT_MOST_EVERY)
+        if self.queue.is_empty()
+            || self.checked_at.is_some_and(|at| at.elapsed() < CHECK_AT_MOST_EVERY)
         {
             return;
         }
-        self.looked_at = Some(Instant::now());
-        match why::missing(&self.store, &self.pool_id, &Selector::default()).await {
+        self.checked_at = Some(Instant::now());
+        match why_none::missing(&self.store, &self.pool_id, &Selector::default()).await {
             Ok(None) => {}
             Ok(Some(error)) => {
-                for (waiter, ()) in self.turns.take(|_| Some(())) {
+                for (waiter, ()) in self.queue.take(|_| Some(())) {
                     let _ = waiter.reply.send(Err(error.clone()));
                 }
             }
             Err(error) => {
-                tracing::debug!(pool_id = %self.pool_id, %error, "a pool could not be looked at");
+                tracing::debug!(pool_id = %self.pool_id, %error, "a pool could not be read");
             }
         }
     }
 
     fn refuse(&mut self, selector: &Arc<Selector>, error: &Error) {
-        for (waiter, ()) in self.turns.take(|waiter| (waiter.selector == *selector).then_some(())) {
+        for (waiter, ()) in self.queue.take(|waiter| (waiter.selector == *selector).then_some(())) {
             let _ = waiter.reply.send(Err(error.clone()));
         }
     }
@@ -319,7 +318,7 @@ impl Dispatcher {
     /// waiting. What was asked for them may have been done, and is found when they are tried again.
     fn no_database(&mut self, why: &str) {
         let now = Instant::now();
-        let done = self.turns.take(|waiter| {
+        let done = self.queue.take(|waiter| {
             // Once more in any case: one try may have taken all the time, without an answer.
             let over = waiter.until.max(waiter.since + PATIENCE) <= now;
             (waiter.unanswered && over).then_some(())
@@ -327,34 +326,46 @@ impl Dispatcher {
         for (waiter, ()) in done {
             let _ = waiter.reply.send(Err(StoreError::Unavailable(why.to_owned()).into()));
         }
-        self.turns.iter_mut().for_each(|waiter| waiter.unanswered = true);
+        self.queue.iter_mut().for_each(|waiter| waiter.unanswered = true);
     }
 
-    /// Tells those whose time is over why they got nothing, and what their place was.
+    /// Tells those whose time is over why they got nothing, and what their position was.
     fn dismiss(&mut self) {
         let now = Instant::now();
-        let (beside, slow) = (&self.beside, &self.slow);
+        let (beside, slow) = (&self.side, &self.slow);
         let is_over = |waiter: &Waiter| {
-            let wish = waiter.wish();
-            let has_no_attempt = !waiter.tried && slow.may_have_waited(&wish);
+            let criteria = waiter.criteria();
+            let has_no_attempt = !waiter.tried && slow.may_have_waited(&criteria);
             let more = if has_no_attempt { FIRST_ATTEMPT } else { Duration::ZERO };
-            waiter.until + more <= now && !beside.is_for(&wish)
+            waiter.until + more <= now && !beside.is_for(&criteria)
         };
-        if !self.turns.iter().any(is_over) {
+        if !self.queue.iter().any(is_over) {
             return;
         }
-        let waiting = self.turns.len();
-        let places = self.turns.places();
-        let mut groups: HashMap<Wish, Vec<GaveUp>> = HashMap::new();
-        for (waiter, ()) in self.turns.take(|waiter| is_over(waiter).then_some(())) {
+        let waiting = self.queue.len();
+        let positions = self.queue.positions();
+        let mut groups: HashMap<Criteria, Vec<TimedOut>> = HashMap::new();
+        for (waiter, ()) in self.queue.take(|waiter| is_over(waiter).then_some(())) {
             let position =
-                places.get(waiter.wanted.request_id.as_str()).copied().unwrap_or(waiting);
-            groups.entry(waiter.wish()).or_default().push(GaveUp { waiter, position, waiting });
+                positions.get(waiter.wanted.request_id.as_str()).copied().unwrap_or(waiting);
+            groups.entry(waiter.criteria()).or_default().push(TimedOut {
+                waiter,
+                position,
+                waiting,
+            });
         }
-        for (wish, gave_up) in groups {
+        for (criteria, timed_out) in groups {
             let (store, pool_id) = (self.store.clone(), self.pool_id.clone());
-            let (known, may_be_slow) = (Arc::clone(&self.known), self.slow.may_be_slow(&wish));
-            tokio::spawn(why::explain(store, pool_id, wish, known, may_be_slow, gave_up));
+            let (recent, may_be_slow) =
+                (Arc::clone(&self.recent), self.slow.may_be_slow(&criteria));
+            tokio::spawn(why_none::explain(
+                store,
+                pool_id,
+                criteria,
+                recent,
+                may_be_slow,
+                timed_out,
+            ));
         }
     }
 }

@@ -1,12 +1,12 @@
-//! Criteria that make a statement read much: labels that few accounts carry, amounts that fit few.
+//! Slow criteria, which make a statement read much: labels that few accounts carry, amounts that fit few.
 //!
-//! Whoever waits with such criteria must not hold up the others, so they are not part of the dispatcher's
-//! pass. They are checked beside it, at most one of a [`Kind`] at a time for a pool, and each again only
-//! after ten times as long as its statement took. An account that comes free on this server is offered to
-//! them at once, by its name, which reads nothing else.
+//! A waiter with such criteria must not hold up the others, so it is not part of the dispatcher's pass. They are
+//! checked beside it, at most one of a [`Kind`] at a time for a pool. Each is checked again only after ten times
+//! as long as its statement took. An account that comes free on this server is offered to them at once, by its
+//! name, which reads nothing else.
 //!
-//! Criteria that nobody knows yet are tried in the pass, which goes on without them after a moment. In a
-//! pool of few accounts no criteria are slow: reading them all takes little, and a time alone does not tell a
+//! New criteria are tried in the pass, which goes on without them after a moment. In a
+//! pool of few accounts no criteria are slow: reading them all takes little. A time alone does not tell a
 //! statement that reads much from one that waits for a busy machine.
 
 use std::{
@@ -16,14 +16,14 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::turns::Wish;
+use super::wait_queue::Criteria;
 use crate::{
     domain::id::AccountId,
     failpoints::{self, Guard},
-    store::{acquire::Selector, walks::Freed},
+    store::{acquire::Selector, scan::Freed},
 };
 
-/// How long a pass waits for a statement of criteria that are not known.
+/// How long a pass waits for a statement of new criteria.
 const PATIENCE: Duration = Duration::from_millis(50);
 /// Criteria whose statement takes longer, and leaves somebody without, are slow.
 const LONG: Duration = Duration::from_millis(10);
@@ -37,13 +37,13 @@ pub(super) const FEW_ACCOUNTS: i64 = 5000;
 const FOR_EACH_LEASE: Duration = Duration::from_millis(10);
 /// Slow criteria are checked again after so many times as long as their statement took,
 const TIMES: u32 = 10;
-/// but after so long in any case.
+/// but after this time in any case.
 const LONGEST: Duration = Duration::from_secs(30);
 /// Of how many criteria it is remembered how long they take.
-const MAX_KNOWN: usize = 1024;
-/// How many free accounts are offered to whoever waits with the same criteria, before their next check.
+const MAX_REMEMBERED: usize = 1024;
+/// How many free accounts are offered to those who wait with the same criteria, before their next check.
 const MAX_OFFERED: usize = 8;
-/// After an account that did not fit, no other is offered for so long, twice as long each time,
+/// The pause after an offered account that did not fit. It doubles each time,
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 /// so often: about a second.
 const MAX_DOUBLINGS: u32 = 8;
@@ -64,9 +64,9 @@ impl Kind {
     pub(super) const ALL: [Self; 2] = [Self::Amount, Self::Filter];
 }
 
-/// None: whoever asks so is served in the pass, whatever it takes.
-pub(super) fn kind(wish: &Wish) -> Option<Kind> {
-    let selector = &wish.selector;
+/// None: a waiter with such criteria is served in the pass, whatever it takes.
+pub(super) fn kind(criteria: &Criteria) -> Option<Kind> {
+    let selector = &criteria.selector;
     let is_filter = selector.country_code.is_some()
         || selector.card_country.is_some()
         || selector.min_headroom_minor.is_some()
@@ -76,32 +76,32 @@ pub(super) fn kind(wish: &Wish) -> Option<Kind> {
         // It is found by its key.
         _ if selector.account_id.is_some() => None,
         _ if is_filter => Some(Kind::Filter),
-        _ => wish.expected_minor.map(|_| Kind::Amount),
+        _ => criteria.expected_minor.map(|_| Kind::Amount),
     }
 }
 
-/// How long a pass waits for criteria that are not known, when statements that left somebody without have taken
-/// `spent` of it.
-pub(super) fn patience_after(spent: Duration) -> Duration {
-    PATIENCE.saturating_sub(spent / 2).max(BRIEF)
+/// How long a pass waits for new criteria, when statements that left somebody without have taken
+/// `used` of it.
+pub(super) fn patience_after(used: Duration) -> Duration {
+    PATIENCE.saturating_sub(used / 2).max(BRIEF)
 }
 
 /// How long a statement may take that left somebody without. Together they take about twice [`LONG`] of a pass, however
 /// many they are.
-fn limit_after(spent: Duration) -> Duration {
-    LONG.saturating_sub(spent / 2).max(BRIEF)
+fn limit_after(used: Duration) -> Duration {
+    LONG.saturating_sub(used / 2).max(BRIEF)
 }
 
-/// What is known of some criteria.
+/// What is remembered of some criteria.
 #[derive(Debug)]
-enum Known {
+enum Remembered {
     Quick,
     Slow(Slow),
 }
 
 #[derive(Debug)]
 struct Slow {
-    /// When whoever was tried before is tried again.
+    /// When a waiter that was tried before is tried again.
     again_at: Instant,
     /// When somebody may be tried who never was.
     first_at: Instant,
@@ -143,7 +143,7 @@ pub(super) enum How {
 /// See [the module](self).
 #[derive(Debug, Default)]
 pub(super) struct SlowCriteria {
-    known: HashMap<Wish, Known>,
+    remembered: HashMap<Criteria, Remembered>,
     /// The pool has more accounts than [`FEW_ACCOUNTS`].
     is_large: bool,
 }
@@ -159,74 +159,74 @@ impl SlowCriteria {
         let is_large = is_large && failpoints::holds(Guard::SlowCriteriaLeaveThePass);
         self.is_large = is_large;
         if !is_large {
-            self.known.clear();
+            self.remembered.clear();
         }
     }
 
-    /// How whoever asks so is served now; none: not in this pass. `is_free`: no statement of the kind is running
-    /// beside it.
-    pub(super) fn how(&self, wish: &Wish, is_free: impl Fn(Kind) -> bool) -> Option<How> {
-        let Some(kind) = kind(wish).filter(|_| self.is_large) else { return Some(How::Now) };
-        match self.known.get(wish) {
-            Some(Known::Quick) => Some(How::Now),
-            Some(Known::Slow(slow)) => slow.offers.are_due().then_some(How::Offered),
+    /// How a waiter with these criteria is served now; none: not in this pass. `is_free`: no statement of the kind
+    /// is running beside it.
+    pub(super) fn how(&self, criteria: &Criteria, is_free: impl Fn(Kind) -> bool) -> Option<How> {
+        let Some(kind) = kind(criteria).filter(|_| self.is_large) else { return Some(How::Now) };
+        match self.remembered.get(criteria) {
+            Some(Remembered::Quick) => Some(How::Now),
+            Some(Remembered::Slow(slow)) => slow.offers.are_due().then_some(How::Offered),
             None => is_free(kind).then_some(How::First(kind)),
         }
     }
 
-    /// Notes how long a statement took for each of its criteria that ends now, and how many leases it gave; `is_enough`:
-    /// nobody who asks so was left without. `spent` is
-    /// how much of its patience the pass has spent.
+    /// Notes how long a statement took for each of its criteria that ends now, and how many leases it gave;
+    /// `is_enough`: nobody with these criteria was left without. `used` is how much of its patience the pass has
+    /// used.
     pub(super) fn note(
         &mut self,
-        wish: Wish,
+        criteria: Criteria,
         took: Duration,
         leases: usize,
         is_enough: bool,
-        spent: Duration,
+        used: Duration,
     ) {
-        self.note_at(Instant::now(), wish, took, leases, is_enough, spent);
+        self.note_at(Instant::now(), criteria, took, leases, is_enough, used);
     }
 
     fn note_at(
         &mut self,
         now: Instant,
-        wish: Wish,
+        criteria: Criteria,
         took: Duration,
         leases: usize,
         is_enough: bool,
-        spent: Duration,
+        used: Duration,
     ) {
-        if !self.is_large || kind(&wish).is_none() {
+        if !self.is_large || kind(&criteria).is_none() {
             return;
         }
         let leases = u32::try_from(leases).unwrap_or(u32::MAX);
         let limit = if is_enough {
             LONG_IN_ANY_CASE + FOR_EACH_LEASE.saturating_mul(leases)
         } else {
-            limit_after(spent)
+            limit_after(used)
         };
-        let known = if took < limit {
-            Known::Quick
+        let remembered = if took < limit {
+            Remembered::Quick
         } else {
             let pause = if is_enough { Duration::ZERO } else { (took * TIMES).min(LONGEST) };
             let first_at = now + pause.min(took);
             // What came free while it ran may not have been seen.
-            let offers = match self.known.remove(&wish) {
-                Some(Known::Slow(slow)) => slow.offers,
+            let offers = match self.remembered.remove(&criteria) {
+                Some(Remembered::Slow(slow)) => slow.offers,
                 _ => Offers::default(),
             };
-            Known::Slow(Slow { again_at: now + pause, first_at, offers })
+            Remembered::Slow(Slow { again_at: now + pause, first_at, offers })
         };
-        self.known.insert(wish, known);
+        self.remembered.insert(criteria, remembered);
     }
 
     /// An account came free: those whom it may fit are offered it.
     pub(super) fn offer(&mut self, freed: &Freed) {
-        for (wish, known) in &mut self.known {
-            if let Known::Slow(slow) = known
+        for (criteria, remembered) in &mut self.remembered {
+            if let Remembered::Slow(slow) = remembered
                 && slow.offers.accounts.len() < MAX_OFFERED
-                && let Some(account_id) = freed.account_for(&wish.selector)
+                && let Some(account_id) = freed.account_for(&criteria.selector)
                 && !slow.offers.accounts.contains(account_id)
             {
                 slow.offers.accounts.push(account_id.clone());
@@ -234,12 +234,12 @@ impl SlowCriteria {
         }
     }
 
-    /// The accounts that are offered to whoever asks so, no longer offered from then on.
+    /// Takes out the accounts that are offered to those with this selector.
     pub(super) fn take_offered(&mut self, selector: &Selector) -> Vec<AccountId> {
         let mut offered = Vec::new();
-        for (wish, known) in &mut self.known {
-            if let Known::Slow(slow) = known
-                && *wish.selector == *selector
+        for (criteria, remembered) in &mut self.remembered {
+            if let Remembered::Slow(slow) = remembered
+                && *criteria.selector == *selector
                 && slow.offers.are_due()
             {
                 offered.append(&mut slow.offers.accounts);
@@ -252,50 +252,51 @@ impl SlowCriteria {
 
     /// Says whether somebody with these criteria took an account that was offered. Where none fits the next is tried
     /// later each time: only a statement can tell, and there may be many such criteria.
-    pub(super) fn note_offered(&mut self, wish: &Wish, is_taken: bool) {
-        if let Some(Known::Slow(slow)) = self.known.get_mut(wish) {
+    pub(super) fn note_offered(&mut self, criteria: &Criteria, is_taken: bool) {
+        if let Some(Remembered::Slow(slow)) = self.remembered.get_mut(criteria) {
             slow.offers.note(is_taken);
         }
     }
 
     /// A statement that was not waited for goes on beside the pass.
-    pub(super) fn left_the_pass(&mut self, wish: Wish) {
-        self.note(wish, PATIENCE, 0, false, Duration::ZERO);
+    pub(super) fn left_the_pass(&mut self, criteria: Criteria) {
+        self.note(criteria, PATIENCE, 0, false, Duration::ZERO);
     }
 
     /// Accounts or plans were changed: what was in vain before may not be any more.
     pub(super) fn changed(&mut self) {
-        for known in self.known.values_mut() {
-            if let Known::Slow(slow) = known {
+        for remembered in self.remembered.values_mut() {
+            if let Remembered::Slow(slow) = remembered {
                 slow.again_at = slow.first_at.min(slow.again_at);
             }
         }
     }
 
     /// Whether somebody with these criteria may have had no attempt yet although a pass has ended.
-    pub(super) fn may_have_waited(&self, wish: &Wish) -> bool {
-        self.may_be_slow(wish) && !matches!(self.known.get(wish), Some(Known::Quick))
+    pub(super) fn may_have_waited(&self, criteria: &Criteria) -> bool {
+        self.may_be_slow(criteria)
+            && !matches!(self.remembered.get(criteria), Some(Remembered::Quick))
     }
 
     /// Whether a statement with these criteria may read much.
-    pub(super) fn may_be_slow(&self, wish: &Wish) -> bool {
-        self.is_large && kind(wish).is_some()
+    pub(super) fn may_be_slow(&self, criteria: &Criteria) -> bool {
+        self.is_large && kind(criteria).is_some()
     }
 
     /// When slow criteria may be checked for somebody who was tried before or not; none: they are not slow.
-    pub(super) fn due_at(&self, wish: &Wish, is_tried: bool) -> Option<Instant> {
-        match self.known.get(wish)? {
-            Known::Quick => None,
-            Known::Slow(slow) if is_tried => Some(slow.again_at),
-            Known::Slow(slow) => Some(slow.first_at),
+    pub(super) fn due_at(&self, criteria: &Criteria, is_tried: bool) -> Option<Instant> {
+        match self.remembered.get(criteria)? {
+            Remembered::Quick => None,
+            Remembered::Slow(slow) if is_tried => Some(slow.again_at),
+            Remembered::Slow(slow) => Some(slow.first_at),
         }
     }
 
     /// Forgets criteria that nobody waits with, when they have become too many.
-    pub(super) fn forget_but(&mut self, waiting: impl FnOnce() -> HashSet<Wish>) {
-        if self.known.len() > MAX_KNOWN {
+    pub(super) fn forget_but(&mut self, waiting: impl FnOnce() -> HashSet<Criteria>) {
+        if self.remembered.len() > MAX_REMEMBERED {
             let waiting = waiting();
-            self.known.retain(|wish, _| waiting.contains(wish));
+            self.remembered.retain(|criteria, _| waiting.contains(criteria));
         }
     }
 }
@@ -306,17 +307,20 @@ mod tests {
 
     use super::*;
 
-    fn wish(label: &str, expected_minor: Option<i64>) -> Wish {
+    fn criteria(label: &str, expected_minor: Option<i64>) -> Criteria {
         let labels = match label {
             "" => [].into(),
             label => [("label".to_owned(), label.to_owned())].into(),
         };
-        Wish { selector: Arc::new(Selector { labels, ..Selector::default() }), expected_minor }
+        Criteria { selector: Arc::new(Selector { labels, ..Selector::default() }), expected_minor }
     }
 
-    fn named(wish: Wish) -> Wish {
+    fn named(criteria: Criteria) -> Criteria {
         let account_id = AccountId::parse("a").ok();
-        Wish { selector: Arc::new(Selector { account_id, ..(*wish.selector).clone() }), ..wish }
+        Criteria {
+            selector: Arc::new(Selector { account_id, ..(*criteria.selector).clone() }),
+            ..criteria
+        }
     }
 
     fn of_a_large_pool() -> SlowCriteria {
@@ -326,26 +330,27 @@ mod tests {
     #[test]
     fn in_a_pool_of_few_accounts_nothing_is_slow() {
         let mut slow = SlowCriteria::default();
-        slow.note(wish("x", None), Duration::from_secs(10), 0, false, NO_TIME);
-        assert_eq!(slow.how(&wish("x", None), |_| false), Some(How::Now));
+        slow.note(criteria("x", None), Duration::from_secs(10), 0, false, NO_TIME);
+        assert_eq!(slow.how(&criteria("x", None), |_| false), Some(How::Now));
     }
 
     const NO_TIME: Duration = Duration::ZERO;
 
     #[test]
     fn criteria_are_of_a_kind_by_what_they_may_read() {
-        assert_eq!(kind(&wish("", None)), None);
-        assert_eq!(kind(&wish("", Some(5))), Some(Kind::Amount));
-        assert_eq!(kind(&wish("x", None)), Some(Kind::Filter));
-        assert_eq!(kind(&wish("x", Some(5))), Some(Kind::Filter));
-        assert_eq!(kind(&named(wish("x", Some(5)))), None, "it is found by its key");
+        assert_eq!(kind(&criteria("", None)), None);
+        assert_eq!(kind(&criteria("", Some(5))), Some(Kind::Amount));
+        assert_eq!(kind(&criteria("x", None)), Some(Kind::Filter));
+        assert_eq!(kind(&criteria("x", Some(5))), Some(Kind::Filter));
+        assert_eq!(kind(&named(criteria("x", Some(5)))), None, "it is found by its key");
     }
 
     #[test]
     fn slow_criteria_leave_the_pass_and_are_checked_after_ten_times_as_long() {
         let mut slow = of_a_large_pool();
-        let how = |slow: &SlowCriteria, wish: &Wish, free: bool| slow.how(wish, |_| free);
-        let x = wish("x", None);
+        let how =
+            |slow: &SlowCriteria, criteria: &Criteria, free: bool| slow.how(criteria, |_| free);
+        let x = criteria("x", None);
         let now = Instant::now();
         assert_eq!(how(&slow, &x, true), Some(How::First(Kind::Filter)));
         assert_eq!(how(&slow, &x, false), None, "until the other statement has ended");
@@ -360,16 +365,16 @@ mod tests {
         slow.changed();
         assert_eq!(slow.due_at(&x, true), Some(now + Duration::from_secs(10)));
         slow.note_at(now, x.clone(), Duration::from_secs(1), 1, true, NO_TIME);
-        assert_eq!(slow.due_at(&x, true), Some(now), "whoever comes next may find one too");
+        assert_eq!(slow.due_at(&x, true), Some(now), "the next waiter may find one too");
         slow.note_at(now, x.clone(), BRIEF, 0, false, LONG * 2);
         assert_eq!(how(&slow, &x, true), None, "where many take a little each");
     }
 
     #[test]
-    fn whoever_asks_for_nothing_that_is_read_for_is_always_served_in_the_pass() {
+    fn criteria_that_read_nothing_more_are_always_served_in_the_pass() {
         let mut slow = of_a_large_pool();
-        slow.note(wish("", None), Duration::from_secs(10), 0, false, NO_TIME);
-        assert_eq!(slow.how(&wish("", None), |_| false), Some(How::Now));
+        slow.note(criteria("", None), Duration::from_secs(10), 0, false, NO_TIME);
+        assert_eq!(slow.how(&criteria("", None), |_| false), Some(How::Now));
     }
 
     #[test]
@@ -390,7 +395,7 @@ mod tests {
     #[test]
     fn many_leases_may_take_longer() {
         let mut slow = of_a_large_pool();
-        slow.note(wish("x", None), Duration::from_secs(1), 100, true, NO_TIME);
-        assert_eq!(slow.how(&wish("x", None), |_| false), Some(How::Now));
+        slow.note(criteria("x", None), Duration::from_secs(1), 100, true, NO_TIME);
+        assert_eq!(slow.how(&criteria("x", None), |_| false), Some(How::Now));
     }
 }

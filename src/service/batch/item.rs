@@ -44,9 +44,9 @@ impl Item {
         )?;
         let request_id = RequestId::of_item(&self.open.batch_id, &item.item_id);
         if self.resumed
-            && let Some(known) = Box::pin(self.find(&request_id)).await?
+            && let Some(found) = Box::pin(self.find(&request_id)).await?
         {
-            return Ok(known);
+            return Ok(found);
         }
         let worth = if item.expected.is_some() {
             None
@@ -60,7 +60,7 @@ impl Item {
         };
         let mut leases = 1;
         loop {
-            // Waits for a place: an item is not refused for want of one, it slows its stream.
+            // Waits for a permit: an item is not refused for want of one, it slows its stream.
             let admit = self.batch.services.store.overload().admit_item(self.open.pool_id.as_str());
             let admitted = self.batch.closing.run_until_cancelled(admit).await;
             let caller = Caller::new(admitted.ok_or(Error::ShuttingDown)?, None);
@@ -108,11 +108,11 @@ impl Item {
         Ok(worth)
     }
 
-    /// What the item comes to when the provider says that it will not do. The card may be spent because
+    /// The result of the item when the provider says that it will not do. The card may be spent because
     /// the item was sent twice, and the first one was begun; or because of another item.
     async fn refused(&self, request_id: &RequestId, error: Error) -> Result<Redeemed, Error> {
-        if let Some(known) = self.find(request_id).await? {
-            return Ok(known);
+        if let Some(found) = self.find(request_id).await? {
+            return Ok(found);
         }
         if !matches!(error, Error::CardNotRedeemable { .. }) {
             return Err(error);
@@ -125,7 +125,7 @@ impl Item {
     /// Locks an account for the item, unless the client goes away first.
     async fn acquire(&self, caller: &Caller, worth: Option<&Worth>) -> Result<LeaseRef, Error> {
         let command = AcquireCommand {
-            // A new wish each time: the item's own name stands for its redemption.
+            // A new request each time: the item's own name stands for its redemption.
             request_id: RequestId::random(),
             pool_id: self.open.pool_id.clone(),
             holder: self.open.holder.clone(),

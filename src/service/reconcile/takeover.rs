@@ -1,4 +1,4 @@
-//! The look-up of redemptions that a dead server left in flight, before its send window is over.
+//! The look-up of redemptions that a dead server left in progress, before its send window is over.
 //!
 //! That a server is dead is a judgement, and may be wrong (see [`super::super::heartbeat`]). So nothing is done
 //! that could hurt a sender that lives:
@@ -7,8 +7,8 @@
 //!   to a person: the reconciler does that, from `next_check_at` on.
 //! - The row stays as its sender knows it: `SUBMITTED`, no check counted, `next_check_at` as begin wrote it. The
 //!   sender may defer it, may record a failure that it infers (nobody else has sent anything), or settle it.
-//! - Only an outcome is recorded that the provider tells by the key. The sender would be told the same. Whoever
-//!   is second finds the redemption settled.
+//! - Only an outcome is recorded that the provider tells by the key. The sender would be told the same. The
+//!   second one finds the redemption settled.
 //!
 //! A claim in the row (`early_check_at`) lets one server look up, and not all.
 
@@ -29,7 +29,7 @@ use super::{ACTOR, AT_ONCE, BATCH, Reconciler};
 use crate::{
     domain::{id::PoolId, redemption::Step},
     provider::{Call, Doubt, classify},
-    service::{Error, heartbeat::BEAT, pace::pause_after},
+    service::{Error, heartbeat::BEAT, poll::pause_after},
     store::servers::EarlyCheck,
 };
 
@@ -90,10 +90,10 @@ impl Takeover {
                 }
             }
             Err(error) => {
-                tracing::warn!(%error, "cannot read which pools have redemptions of dead servers; trying those that are known");
+                tracing::warn!(%error, "cannot read which pools have redemptions of dead servers; trying those that are cached");
                 if !dead.is_empty() {
-                    let known = self.reconciler.pools.known_ids();
-                    pools.extend(known.into_iter().map(|pool_id| (pool_id, dead.to_vec())));
+                    let cached = self.reconciler.pools.cached_ids();
+                    pools.extend(cached.into_iter().map(|pool_id| (pool_id, dead.to_vec())));
                 }
             }
         }

@@ -1,4 +1,4 @@
-//! First come, first served: which of the chosen accounts goes to which request.
+//! The assignment of chosen accounts to requests: first come, first served.
 
 use std::collections::{HashMap, HashSet};
 
@@ -16,7 +16,7 @@ pub(super) struct Claim<'a> {
     pub(super) account: Account,
 }
 
-/// The amounts that are expected, each once. Their place, counted from 1, is the group of the accounts that fit.
+/// The amounts that are expected, each once. Their position, counted from 1, is the group of the accounts that fit.
 pub(super) fn amounts(wanted: &[Wanted]) -> Vec<Option<i64>> {
     let mut amounts = Vec::new();
     for one in wanted {
@@ -27,10 +27,10 @@ pub(super) fn amounts(wanted: &[Wanted]) -> Vec<Option<i64>> {
     amounts
 }
 
-/// Gives each request, in its turn, the first account that fits it and that nobody before it has taken. Where others
+/// Gives each request, in their order, the first account that fits it and that nobody before it has taken. Where others
 /// take the same at this moment (`is_contended`), the first ones are taken at random instead.
 ///
-/// `candidates` are in their order, each with the place of its amount in `amounts`, counted from 1.
+/// `candidates` are in their order, each with the position of its amount in `amounts`, counted from 1.
 pub(super) fn assign<'a>(
     wanted: &[&'a Wanted],
     amounts: &[Option<i64>],
@@ -50,8 +50,8 @@ pub(super) fn assign<'a>(
     let mut groups: HashMap<_, _> =
         groups.into_iter().map(|(group, accounts)| (group, accounts.into_iter())).collect();
     let group_of = |expected_minor: Option<i64>| {
-        let place = amounts.iter().position(|amount| *amount == expected_minor);
-        place.and_then(|place| i32::try_from(place + 1).ok())
+        let index = amounts.iter().position(|amount| *amount == expected_minor);
+        index.and_then(|index| i32::try_from(index + 1).ok())
     };
     let mut taken: HashSet<AccountId> = HashSet::new();
     let mut claims = Vec::with_capacity(wanted.len());

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use sqlx::types::time::OffsetDateTime;
 
 use super::{
-    Applied, Memory, RecordedOutcome, SettledColumns,
+    Applied, Asked, Memory, RecordedOutcome, SettledColumns,
     work::{Decided, Lost, Work},
 };
 use crate::{
@@ -14,6 +14,7 @@ use crate::{
         id::PoolId,
         redemption::RedemptionState,
     },
+    failpoints::{Guard, holds},
     store::{StoreError, account::AccountRow, db::Db, terms::TermsCache},
 };
 
@@ -148,9 +149,7 @@ impl Decider {
         for place in unknown {
             match rows.get(work.inputs[place].account_id.as_str()).cloned() {
                 // Written by a statement whose reply was lost, and that was still running when it was asked about.
-                Some(Ok(account))
-                    if account.version.change_id == work.inputs[place].change_id() =>
-                {
+                Some(Ok(account)) if is_own(&account, work.inputs[place]) => {
                     work.found_own(place, account);
                 }
                 Some(Ok(account)) => work.told(place, account, true),
@@ -236,4 +235,9 @@ impl Decider {
             None => state.is_open(),
         }))
     }
+}
+
+/// Whether the last change of an account is the one that is asked for.
+fn is_own(account: &Account, asked: &Asked) -> bool {
+    account.version.change_id == asked.change_id() && holds(Guard::LostRepliesAreFound)
 }

@@ -1,21 +1,21 @@
 -- Choose: free accounts that a selector allows and whose plans want a card of the expected amount, the best first,
--- for requests that all ask for the same; and the leases that these requests have already. Changes nothing:
+-- for requests that all ask for the same. Also the leases that these requests have already. Changes nothing:
 -- domain/account.rs decides about each, and apply.sql leases it where it is still as it was.
--- $1 pool_id; $2 request ids, $3 the amount that all expect (null: not known), $4 how many accounts at the most.
+-- $1 pool_id; $2 request ids, $3 the amount that all expect (null: not given), $4 how many accounts at the most.
 -- The selector, null where it does not say: $5 plan_id (accounts of this plan first, then ones without a
 -- plan, which are bound to it), $6 country_code, $7 the card's country, or unknown, $8 min_headroom in
--- minor units; $9 labels, all of which an account must carry; $10 account ids that are not wanted.
+-- minor units; $9 labels, and an account must carry them all; $10 account ids that are not wanted.
 -- Parts of the index to scan, those of one plan ('': none), status and day in their order: $11 plan keys,
 -- $12 statuses, $13 days; from $14 (minus a balance: the fullest come first) and $15 (since when it was idle)
 -- to $16 and $17 (null: the end). What has none here is scanned whole.
 -- Nothing where the pool is paused or draining. Not here: an account that is named, and those whose time has come
 -- and that nobody has promoted yet. choose_any.sql has these.
 WITH kind AS MATERIALIZED (
-    -- What can be picked, by plan and day: accounts of the plans, and accounts of none (''), which have
-    -- the terms of the asked plan, if one is asked for, and are on its first day.
+    -- What can be picked, by plan and day: accounts of the plans, and accounts of none (''). The latter have the
+    -- terms of the asked plan, if one is asked for, and are on its first day.
     SELECT
         t.plan_key, t.plan_key <> '' AS has_plan, d.day,
-        -- The fullest that may fit: where the walk along the index begins.
+        -- The fullest that may fit: where the scan of the index begins.
         CASE WHEN t.plan_key = '' THEN 0 ELSE COALESCE($3::bigint, 1) - t.target_minor END AS first,
         -- And the most that may have been credited on the day. The last one has no limit of its own.
         CASE
@@ -35,14 +35,14 @@ WITH kind AS MATERIALIZED (
         LEFT JOIN plans n ON n.pool_id = $1 AND n.plan_id = $5
         WHERE $5::text IS NULL OR n.plan_id IS NOT NULL
     ) t
-    -- An array, of which Postgres expects few elements: of a series it expects a thousand.
+    -- An array: Postgres expects it to have few elements, and a series to have a thousand.
     CROSS JOIN LATERAL unnest(ARRAY(
         SELECT generate_series(1, CASE
             WHEN t.plan_key = '' THEN 1
             ELSE GREATEST(t.days_ever, cardinality(t.day_amounts_minor))
         END)
     )) AS d (day)
-    -- A plan that never takes the amount is not walked.
+    -- A plan that never takes the amount is not scanned.
     WHERE ($3 >= t.smallest_minor AND $3 <= t.largest_minor) IS NOT FALSE
       AND ($3 % t.step_minor = 0) IS NOT FALSE
       AND ($3 = ANY (t.fixed_minor)) IS NOT FALSE
@@ -61,10 +61,10 @@ best AS MATERIALIZED (
         ) AS rank
     FROM kind k
     CROSS JOIN LATERAL (
-        -- In this order, so that no WAITING one is looked at when enough are PROCESSING, and no part before
-        -- the one in front of it: loops over arrays keep it, and connections allow no other joins.
+        -- In this order, so that no WAITING one is read when enough are PROCESSING, and no part before the one in
+        -- front of it. Loops over arrays keep it, and connections allow no other joins.
         SELECT d.*
-        FROM unnest(ARRAY['PROCESSING', 'WAITING']) WITH ORDINALITY AS s (status, place)
+        FROM unnest(ARRAY['PROCESSING', 'WAITING']) WITH ORDINALITY AS s (status, rank)
         LEFT JOIN unnest(
             $11::text[], $12::text[], $13::int[], $14::bigint[], $15::timestamptz[], $16::bigint[], $17::timestamptz[]
         ) AS h (plan_key, status, day, first, since, last, until)
@@ -103,13 +103,13 @@ best AS MATERIALIZED (
             ORDER BY -a.fullness_minor, a.idle_since, a.account_id
             LIMIT $4
         ) d
-        ORDER BY s.place
+        ORDER BY s.rank
         LIMIT $4
     ) c
     ORDER BY rank
     LIMIT $4
 ),
--- LIMIT: there is one at the most, and each is looked up by itself, however few are locked when the plan is made.
+-- LIMIT: there is one at the most, and each is read by itself, however few are locked when the plan is made.
 held AS MATERIALIZED (
     SELECT h.*, NULL::bigint AS scan_first, NULL::text AS scan_plan_key, 0::bigint AS rank
     FROM unnest($2::text[]) AS w (request_id)

@@ -1,18 +1,17 @@
--- Choose, as choose.sql does, for whatever that does not serve: requests of several amounts, an account that is
--- named, and accounts whose time has come and that nobody has promoted yet. Changes nothing.
--- $1 pool_id; $2 request ids, $3 the amounts that are expected, each once (null: not known); $4 how many accounts at
--- the most for each amount. The selector, the same for all and null where it does not say: $5 account_id, $6 plan_id
--- (accounts of this plan first, then ones without a plan, which are bound to it), $7 country_code, $8 the card's
--- country, or unknown, $9 min_headroom in minor units; $10 labels, all of which an account must carry;
--- $11 account ids that are not wanted.
--- Answers, for each amount by its place in $3, counted from 1, with the accounts that fit it, the best first. With
--- place 0: the leases that the requests have already. Nothing else where the pool is paused or draining.
--- What can be picked, by plan and day: accounts of the plans, and accounts of none (''), which have the
--- terms of the asked plan, if one is asked for, and are on its first day.
+-- Choose, as choose.sql does, for what that does not serve: requests of several amounts, an account that is named,
+-- and accounts whose time has come and that nobody has promoted yet. Changes nothing.
+-- $1 pool_id; $2 request ids, $3 the amounts that are expected, each once (null: not given); $4 how many accounts
+-- at the most for each amount. The selector, the same for all and null where it does not say: $5 account_id, $6
+-- plan_id (accounts of this plan first, then ones without a plan, which are bound to it), $7 country_code, $8 the
+-- card's country, or unknown, $9 min_headroom in minor units; $10 labels, and an account must carry them all; $11
+-- account ids that are not wanted. Answers, for each amount by its position in $3, counted from 1, with the
+-- accounts that fit it, the best first. With position 0: the leases that the requests have already. Nothing else
+-- where the pool is paused or draining. What can be picked, by plan and day: accounts of the plans, and accounts
+-- of none (''). The latter have the terms of the asked plan, if one is asked for, and are on its first day.
 WITH kind AS MATERIALIZED (
     SELECT
         t.plan_key, t.plan_key <> '' AS has_plan, w.number, w.expected,
-        -- The fullest that may fit: where the walk along the index begins.
+        -- The fullest that may fit: where the scan of the index begins.
         CASE WHEN t.plan_key = '' THEN 0 ELSE COALESCE(w.expected, 1) - t.target_minor END AS first,
         -- And the most that may have been credited on the day. The last one has no limit of its own.
         d.day,
@@ -34,22 +33,22 @@ WITH kind AS MATERIALIZED (
         LEFT JOIN plans n ON n.pool_id = $1 AND n.plan_id = $6
         WHERE $6::text IS NULL OR n.plan_id IS NOT NULL
     ) t
-    -- An array, of which Postgres expects few elements: of a series it expects a thousand.
+    -- An array: Postgres expects it to have few elements, and a series to have a thousand.
     CROSS JOIN LATERAL unnest(ARRAY(
         SELECT generate_series(1, CASE
             WHEN t.plan_key = '' THEN 1
             ELSE GREATEST(t.days_ever, cardinality(t.day_amounts_minor))
         END)
     )) AS d (day)
-    -- A plan that never takes the amount is not walked.
+    -- A plan that never takes the amount is not scanned.
     WHERE (w.expected >= t.smallest_minor AND w.expected <= t.largest_minor) IS NOT FALSE
       AND (w.expected % t.step_minor = 0) IS NOT FALSE
       AND (w.expected = ANY (t.fixed_minor)) IS NOT FALSE
       AND EXISTS (SELECT FROM pools o WHERE o.pool_id = $1 AND NOT o.paused AND NOT o.draining)
 ),
 -- Accounts that the index below does not have in order: the one that is named; else those whose time
--- has come and that nobody has unparked yet.
-apart AS MATERIALIZED (
+-- has come and that nobody has promoted yet.
+separate AS MATERIALIZED (
     SELECT a.*
     FROM accounts a
     WHERE a.pool_id = $1
@@ -76,9 +75,9 @@ candidate AS MATERIALIZED (
     SELECT k.number, k.has_plan, k.target_minor, c.*
     FROM kind k
     CROSS JOIN LATERAL (
-        -- In this order, so that no WAITING one is looked at when enough are PROCESSING.
+        -- In this order, so that no WAITING one is read when enough are PROCESSING.
         SELECT d.*
-        FROM unnest(ARRAY['PROCESSING', 'WAITING']) WITH ORDINALITY AS s (status, place)
+        FROM unnest(ARRAY['PROCESSING', 'WAITING']) WITH ORDINALITY AS s (status, rank)
         CROSS JOIN LATERAL (
             SELECT a.*
             FROM accounts a
@@ -111,13 +110,13 @@ candidate AS MATERIALIZED (
             ORDER BY -a.fullness_minor, a.idle_since, a.account_id
             LIMIT $4
         ) d
-        ORDER BY s.place
+        ORDER BY s.rank
         LIMIT $4
     ) c
     UNION ALL
     SELECT
         k.number, k.has_plan, k.target_minor, a.*
-    FROM apart a
+    FROM separate a
     JOIN kind k ON k.plan_key = a.plan_key AND k.day = a.plan_day
     WHERE a.status IN ('PROCESSING', 'WAITING')
       AND a.login_status = 'ACTIVE'
@@ -157,7 +156,7 @@ best AS MATERIALIZED (
     ) b
     WHERE b.rank <= $4
 ),
--- LIMIT: there is one at the most, and each is looked up by itself, however few are locked when the plan is made.
+-- LIMIT: there is one at the most, and each is read by itself, however few are locked when the plan is made.
 held AS MATERIALIZED (
     SELECT h.*
     FROM unnest($2::text[]) AS w (request_id)

@@ -1,8 +1,7 @@
--- Claim, shape (a): redemptions that are due for a look are the caller's to look at, until the hold
--- is over: two reconcilers never act on one at once. One that was still SUBMITTED has lost its
--- server: it is in doubt.
--- $1 pool_id, $2 how many at the most, $3 how long the caller may take, $4 that came due no longer ago than
--- this; null: however long ago; $5 redemption ids, $6 whether only these are meant, or all but these.
+-- Claim, shape (a): redemptions whose check is due are the caller's to check, until the hold is over. Two
+-- reconcilers never act on one at once. One that was still SUBMITTED has lost its server: it is in doubt.
+-- $1 pool_id, $2 how many at the most, $3 how long the caller may take, $4 that came due no longer ago than this;
+-- null: however long ago; $5 redemption ids, $6 whether only these are meant, or all but these.
 WITH due AS MATERIALIZED (
     SELECT r.redemption_id
     FROM redemptions r

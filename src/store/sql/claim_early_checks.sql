@@ -1,4 +1,4 @@
--- Claim early checks, shape (a): redemptions in flight on dead servers are the caller's to look up, until the hold
+-- Claim early checks, shape (a): redemptions in progress on dead servers are the caller's to look up, until the hold
 -- is over. The hold grows with the redemption's age, so that it is looked up ever less often. Nothing else of the
 -- row changes, because its sender may live: it stays SUBMITTED, with its next check as begin.sql wrote it.
 -- $1 pool_id, $2 how many at the most, $3 the servers, $4 the shortest hold, $5 the longest; $6 redemption ids,

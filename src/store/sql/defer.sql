@@ -1,12 +1,12 @@
 -- Defer, shape (a): the outcomes of redemptions stay unknown for now. Each keeps what was answered
--- and when to look next; one that a person must look at is not looked at again, and is never taken
--- back to doubt.
+-- and when to check next. One that a person must review is not checked again, and never
+-- goes back to doubt.
 -- $1 pool_id; one element for each: $2 redemption ids, $3 states (IN_DOUBT or NEEDS_REVIEW),
--- $4 what was answered, $5 until the next look (null: none), $6 calls made since the last record,
+-- $4 what was answered, $5 until the next check (null: none), $6 calls made since the last record,
 -- $7 whether the provider did not know the key, $8 amounts credited, $9 their currencies,
 -- $10 provider refs, $11 failure reasons, $12 failure messages, $13 whether the code is spent,
--- $14 looks up to this one: doubt of somebody who was overtaken does not hurry whoever looks now.
--- What the provider did (a review with its ref) is kept also where a person is to look already.
+-- $14 checks up to this one. A server that was overtaken does not hurry the one that checks now.
+-- What the provider did (a review with its ref) is kept also where a person reviews it already.
 WITH doubt AS MATERIALIZED (
     SELECT d.*
     FROM unnest(
@@ -15,7 +15,7 @@ WITH doubt AS MATERIALIZED (
     ) AS d (
         redemption_id, state, answer, next_check, attempts, not_found, amount_minor,
         amount_currency, provider_ref, failure_reason, failure_message, code_spent,
-        looks
+        checks
     )
 ),
 locked AS MATERIALIZED (
@@ -26,7 +26,7 @@ locked AS MATERIALIZED (
       -- Not by the states that are open: one row after the other is looked up by its key.
       AND r.finished_at IS NULL
       AND (
-          (r.state <> 'NEEDS_REVIEW' AND (d.state = 'NEEDS_REVIEW' OR r.checks = d.looks))
+          (r.state <> 'NEEDS_REVIEW' AND (d.state = 'NEEDS_REVIEW' OR r.checks = d.checks))
           OR (r.state = 'NEEDS_REVIEW' AND d.state = 'NEEDS_REVIEW' AND d.provider_ref IS NOT NULL)
       )
     ORDER BY r.redemption_id
@@ -51,7 +51,7 @@ deferred AS (
       AND r.redemption_id = d.redemption_id
       AND r.finished_at IS NULL
       AND (
-          (r.state <> 'NEEDS_REVIEW' AND (d.state = 'NEEDS_REVIEW' OR r.checks = d.looks))
+          (r.state <> 'NEEDS_REVIEW' AND (d.state = 'NEEDS_REVIEW' OR r.checks = d.checks))
           OR (r.state = 'NEEDS_REVIEW' AND d.state = 'NEEDS_REVIEW' AND d.provider_ref IS NOT NULL)
       )
     RETURNING r.*

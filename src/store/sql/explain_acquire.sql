@@ -2,9 +2,9 @@
 -- 'fits', or the first cause for which it would be passed over. Changes nothing.
 -- $1 pool_id; the selector, null where it does not say: $2 account_id, $3 plan_id, $4 country_code,
 -- $5 the card's country, $6 min_headroom in minor units; $7 labels; $8 account ids that are not wanted,
--- $9 the amount expected (null: not known); $10 how many accounts to tell: those that would be picked come
--- first, in the order of the choice; $11 accounts of which it is known that they cannot be written.
--- One row for each account told; for a verdict of which none is told, one without an account.
+-- $9 the amount expected (null: not given); $10 how many accounts to tell: those that would be picked come
+-- first, in the order of the choice; $11 accounts that are remembered as unwritable.
+-- One row for each account told; for a verdict without any account to tell, one without an account.
 WITH considered AS MATERIALIZED (
     SELECT
         a.account_id,
@@ -65,10 +65,10 @@ told AS (
                 c.verdict = 'fits' DESC,
                 CASE WHEN c.verdict <> 'fits' THEN c.verdict END,
                 c.as_asked DESC, c.status, c.rank_headroom NULLS LAST, c.idle_since, c.account_id
-        ) AS place
+        ) AS rank
     FROM considered c
     WHERE $10::bigint > 0
-    ORDER BY place
+    ORDER BY rank
     LIMIT $10::bigint
 )
 SELECT
@@ -79,4 +79,4 @@ SELECT
     d.day_headroom_minor AS "day_headroom_minor?"
 FROM counted k
 LEFT JOIN told d ON d.verdict = k.verdict
-ORDER BY d.place NULLS LAST, k.verdict
+ORDER BY d.rank NULLS LAST, k.verdict

@@ -1,13 +1,13 @@
 -- Redemptions that stand in the way of new ones: of the same request, and of the same code. Changes nothing.
--- $1 pool_id; one element for each input: $2 places, $3 request ids, $4 code fingerprints.
+-- $1 pool_id; one element for each input: $2 positions, $3 request ids, $4 code fingerprints.
 SELECT
-    w.place AS "place!",
+    w.position AS "position!",
     same_request.redemption_id AS "same_request?",
     same_request.code_fingerprint AS "same_request_fingerprint?",
     same_code.redemption_id AS "same_code?",
     same_code.request_id AS "same_code_request_id?",
     same_code.state AS "same_code_state?"
-FROM unnest($2::int[], $3::text[], $4::bytea[]) AS w (place, request_id, code_fingerprint)
+FROM unnest($2::int[], $3::text[], $4::bytea[]) AS w (position, request_id, code_fingerprint)
 LEFT JOIN redemptions same_request
     ON same_request.pool_id = $1 AND same_request.request_id = w.request_id
 LEFT JOIN redemptions same_code

@@ -1,9 +1,9 @@
--- Creates accounts of one pool: WAITING, or COMPLETED when the balance has reached the plan's target.
--- An account that is or was there already, or that names a plan which is not, has no row in the answer: its first
--- event makes an id its account's own. Events are keyed by account and version, are never taken away, and the first
--- has version 1.
--- $1 pool_id; one element for each account: $2 account ids, $3 login statuses, $4 plan ids,
--- $5 country codes, $6 balances in minor units, $7 labels; $8 who creates them.
+-- Creates accounts of one pool: WAITING, or COMPLETED when the balance has reached the plan's target. An account
+-- that is or was there already, or that names a plan which is not, has no row in the answer. Its first event makes
+-- an id its account's own. Events are keyed by account and version, are never taken away, and the first has
+-- version 1.
+-- $1 pool_id; one element for each account: $2 account ids, $3 login statuses, $4 plan ids, $5 country codes, $6
+-- balances in minor units, $7 labels; $8 who creates them.
 WITH new AS MATERIALIZED (
     SELECT
         w.*,

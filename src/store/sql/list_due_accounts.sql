@@ -1,4 +1,4 @@
--- Accounts that unpark.sql would put back into the index, and more: those of which it cannot put back all at once
+-- Accounts that promote.sql would put back into the index, and more. Where it cannot put all back at once, they
 -- are tried a few at a time. Changes nothing.
 -- $1 pool_id, $2 how many at the most.
 SELECT a.account_id AS "account_id!"

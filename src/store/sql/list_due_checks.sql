@@ -1,5 +1,5 @@
--- Redemptions that claim_checks.sql would claim, and more: those of which it cannot claim all at once are tried a
--- few at a time. Changes nothing.
+-- Redemptions that claim_checks.sql would claim, and more. Where it cannot claim all at once, they are tried a few
+-- at a time. Changes nothing.
 -- $1 pool_id, $2 how many at the most.
 SELECT r.redemption_id AS "redemption_id!"
 FROM redemptions r

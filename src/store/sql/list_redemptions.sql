@@ -1,9 +1,8 @@
--- A pool's redemptions before $2, newest first, at most $3; of some states ($4), of an account ($5),
--- of the requests from $6 to before $7 (a batch), recorded from $8 to before $9, where they are not
--- null. None is before $10: a range of the key, wide enough for every one that was recorded in that
--- time, so that the rest of the pool is not read. A page has at most $11 bytes and one row more: a
--- redemption is not answered where those before it have as many. "more" says of a redemption that another
--- was found after it.
+-- A pool's redemptions before $2, newest first, at most $3; of some states ($4), of an account ($5), of the
+-- requests from $6 to before $7 (a batch), recorded from $8 to before $9, where they are not null. None is before
+-- $10: a range of the key, wide enough for every one that was recorded in that time. So the rest of the pool is
+-- not read. A page has at most $11 bytes and one row more: a redemption is not answered where those before it have
+-- as many. "more" says of a redemption that another was found after it.
 WITH found AS (
     SELECT
         r.*,

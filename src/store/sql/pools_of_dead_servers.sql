@@ -1,4 +1,4 @@
--- Of no pool: the pools with redemptions in flight on servers that are dead, or whose row is gone, and those
+-- Of no pool: the pools with redemptions in progress on servers that are dead, or whose row is gone, and those
 -- servers. Only where an early check is due, and only while the send window lasts: after that it is
 -- claim_checks.sql that finds them.
 -- $1 the servers that are judged dead.

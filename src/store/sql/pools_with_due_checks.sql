@@ -1,4 +1,4 @@
--- Which pools have a redemption to look at. Of all pools: it may fail while a node of a distributed
+-- Which pools have a redemption to check. Of all pools. It may fail while a node of a distributed
 -- database is down, and the reconciler then asks the pools that it knows one by one.
 -- $1 that came due no longer ago than this; null: however long ago.
 SELECT DISTINCT r.pool_id AS "pool_id!"

@@ -1,4 +1,4 @@
--- Which pools have a lease to end. Of all pools: it may fail while a node of a distributed database
+-- Which pools have a lease to end. Of all pools. It may fail while a node of a distributed database
 -- is down, and the sweeper then asks the pools that it knows one by one.
 -- $1 whose time passed no longer ago than this; null: however long ago.
 SELECT DISTINCT a.pool_id AS "pool_id!"

@@ -1,5 +1,5 @@
--- Gives a plan other terms: all of them, as in insert_plan.sql. Guarded by the time of the last change:
--- another one may have come between its caller's look and this ($13), and then there is no row.
+-- Gives a plan other terms: all of them, as in insert_plan.sql. Guarded by the time of the last change. Another
+-- one may have come between its caller's read and this ($13), and then there is no row.
 UPDATE plans n
 SET target_minor = $3,
     day_amounts_minor = $4,

@@ -1,5 +1,5 @@
 -- Changes a pool where a value is given. No row when there is no such pool, or when the lease
--- durations would be out of order: another change may have come between its caller's look and this.
+-- durations would be out of order. Another change may have come between its caller's read and this.
 UPDATE pools p
 SET default_lease = COALESCE($2::interval, p.default_lease),
     min_lease = COALESCE($3::interval, p.min_lease),

@@ -1,5 +1,5 @@
-//! An account whose own fault a failure was is left in peace: for a time of the cause's own, doubled at
-//! each one in a row, lifted by a success or a person. A card's failure puts nothing on an account.
+//! Holds: an account is on hold after a failure of its own, for a time that depends on the cause. Each one in a
+//! row doubles it; a success or a person lifts it. A card's failure puts no hold on an account.
 
 use std::time::Duration;
 

@@ -92,7 +92,7 @@ async fn import_accounts_into_no_pool_is_refused_and_one_of_nothing_is_not() {
 }
 
 #[tokio::test]
-async fn import_accounts_repeated_leaves_what_it_made_alone() {
+async fn import_accounts_repeated_does_not_change_what_it_made() {
     let world = World::start().await;
     let mut clients = world.clients(0).await;
     let accounts = || (0..1200).map(|n| Some(account(&format!("a-{n:04}"))));

@@ -1,5 +1,5 @@
-//! The keys of accounts, which the database keeps by itself: there is one of each id, and it is found as quickly
-//! however many of its versions cannot be cleared away.
+//! Keys of accounts, which the database keeps by itself. There is one account of each id. It is found as
+//! quickly however many dead versions of its row there are.
 
 use std::time::Duration;
 
@@ -103,7 +103,7 @@ async fn an_account_with_redemptions_is_not_deleted() {
 }
 
 #[tokio::test]
-async fn a_key_is_found_as_quickly_however_many_versions_a_stranger_s_transaction_keeps() {
+async fn a_key_is_found_as_quickly_however_many_versions_a_long_running_transaction_keeps() {
     const CYCLES: i64 = 400;
     let world = World::start().await;
     let mut clients = world.clients(0).await;
@@ -114,9 +114,9 @@ async fn a_key_is_found_as_quickly_however_many_versions_a_stranger_s_transactio
     pages_of_a_cycle(&mut db, &mut clients).await;
     let at_first = pages_of_a_cycle(&mut db, &mut clients).await;
     // Nothing that dies from now on can be taken away.
-    let mut stranger = world.sql().await;
-    psql(&mut stranger, "BEGIN").await;
-    psql(&mut stranger, "CREATE TABLE of_a_stranger ()").await;
+    let mut other_program = world.sql().await;
+    psql(&mut other_program, "BEGIN").await;
+    psql(&mut other_program, "CREATE TABLE of_another_program ()").await;
     for _ in 0..CYCLES {
         cycle(&mut clients).await;
     }
@@ -129,7 +129,7 @@ async fn a_key_is_found_as_quickly_however_many_versions_a_stranger_s_transactio
         then < at_first + CYCLES / 4,
         "{at_first} pages at first, {then} after {CYCLES} cycles"
     );
-    stranger.close().await.unwrap();
+    other_program.close().await.unwrap();
 }
 
 async fn cycle(clients: &mut Clients) {

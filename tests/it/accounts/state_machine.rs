@@ -1,5 +1,6 @@
-//! What is decided is what is written: on every kind of account and with every event, the row that the store writes
-//! is the one that `domain::account::transition` decided, and a refusal leaves the row as it was.
+//! The state machine: what is decided is what is written. On every kind of account and with every event,
+//! the store writes the row that `domain::account::transition` decided. A refusal leaves the row as it
+//! was.
 
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ use holdfast::{
         begin::{Begun, NewRedemption, SendLimits},
         lease::LeaseAnswer,
         outcome::{LateCredit, Outcome, Settled, Settlement},
-        walks::Walks,
+        scan::ScanCursors,
     },
 };
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
@@ -279,7 +280,7 @@ impl Bench {
             ttl: Duration::from_secs(60),
             expected_minor: None,
         };
-        let mut walks = Walks::default();
+        let mut walks = ScanCursors::default();
         let found = self.store.acquire(&self.pool_id, &selector, &[wanted], &mut walks).await;
         found.unwrap().into_values().next().map(|acquired| acquired.account)
     }

@@ -1,5 +1,5 @@
-//! What happens when statements meet: strangers that hold rows, evidence that comes twice, servers
-//! that take over from each other.
+//! Statements that meet: rows that other programs hold, evidence that comes twice, servers that take over
+//! from each other.
 
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ use crate::support::{
 };
 
 #[tokio::test]
-async fn a_row_that_a_stranger_holds_does_not_hold_up_its_neighbours() {
+async fn a_row_that_another_transaction_holds_does_not_delay_its_neighbours() {
     let world = World::start().await;
     let mut clients = world.clients(0).await;
     clients.create_accounts(6).await;
@@ -37,8 +37,8 @@ async fn a_row_that_a_stranger_holds_does_not_hold_up_its_neighbours() {
         leases.push(lease(&clients.acquire(|_| {}).await.unwrap()));
     }
     // A person with psql, who forgot to commit.
-    let mut stranger = world.sql().await;
-    let mut transaction = stranger.begin().await.unwrap();
+    let mut other_program = world.sql().await;
+    let mut transaction = other_program.begin().await.unwrap();
     sqlx::query("SELECT 1 FROM accounts WHERE account_id = $1 FOR UPDATE")
         .bind(&leases[0].account_id)
         .execute(&mut *transaction)
@@ -83,7 +83,7 @@ async fn a_release_whose_reply_was_lost_may_be_repeated_even_when_the_account_is
 
 /// Two servers that change the same accounts at once would otherwise each wait for a row of the other's.
 #[tokio::test]
-async fn one_statement_releases_accounts_in_their_order_whoever_asked_first() {
+async fn one_statement_releases_accounts_in_the_order_of_their_keys() {
     let world = World::start().await;
     let mut clients = world.clients(0).await;
     // So many that each is looked up by its key: of few Postgres reads all, in their order.
@@ -101,8 +101,8 @@ async fn one_statement_releases_accounts_in_their_order_whoever_asked_first() {
     }
     leases.sort_by(|one, other| other.account_id.cmp(&one.account_id));
     let (held_up, rest) = leases.split_first().unwrap();
-    let mut stranger = world.sql().await;
-    let mut transaction = stranger.begin().await.unwrap();
+    let mut other_program = world.sql().await;
+    let mut transaction = other_program.begin().await.unwrap();
     sqlx::query("SELECT 1 FROM accounts WHERE account_id = $1 FOR UPDATE")
         .bind(held_up.account_id.as_str())
         .execute(&mut *transaction)
@@ -114,7 +114,7 @@ async fn one_statement_releases_accounts_in_their_order_whoever_asked_first() {
         let (store, held_up) = (store.clone(), held_up.clone());
         async move { store.release(&held_up).await }
     });
-    eventually(Duration::from_secs(10), "a release that waits for the stranger", async || {
+    eventually(Duration::from_secs(10), "a release that waits for the other program", async || {
         let waits = "SELECT count(*) FROM pg_stat_activity
             WHERE datname = current_database() AND wait_event_type = 'Lock'
                 AND query LIKE '-- Waits until nobody holds an account%'";
@@ -233,7 +233,7 @@ async fn of_two_outcomes_that_come_at_once_one_is_recorded_whole() {
 }
 
 #[tokio::test]
-async fn a_row_that_a_stranger_holds_does_not_hold_up_the_reconciler() {
+async fn a_row_that_another_transaction_holds_does_not_delay_the_reconciler() {
     let world = World::start().await;
     let mut clients = world.clients(0).await;
     clients.create_accounts(2).await;
@@ -247,8 +247,8 @@ async fn a_row_that_a_stranger_holds_does_not_hold_up_the_reconciler() {
         assert_eq!(redemption.state(), RedemptionState::InDoubt);
         doubtful.push(redemption);
     }
-    let mut stranger = world.sql().await;
-    let mut transaction = stranger.begin().await.unwrap();
+    let mut other_program = world.sql().await;
+    let mut transaction = other_program.begin().await.unwrap();
     sqlx::query("SELECT 1 FROM accounts WHERE account_id = $1 FOR UPDATE")
         .bind(&doubtful[0].account_id)
         .execute(&mut *transaction)

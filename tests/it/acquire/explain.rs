@@ -1,5 +1,5 @@
-//! `ExplainAcquire` says what an acquisition would make of each account, in the order in which they would
-//! be picked, and touches none.
+//! `ExplainAcquire`: the verdict on each account, in the order in which accounts would be picked. It
+//! locks none.
 
 use std::collections::BTreeMap;
 

@@ -1,5 +1,5 @@
-//! First come, first served, without anybody in the way of others; and a batch does not take a pool away
-//! from single callers.
+//! Fairness: first come, first served, and a caller for whom nothing fits delays nobody. A batch does not
+//! take a pool away from single callers.
 
 use std::time::Duration;
 
@@ -75,7 +75,7 @@ async fn one_behind_more_callers_than_a_statement_serves_is_told_when_its_time_i
 }
 
 #[tokio::test]
-async fn one_whom_nothing_can_satisfy_now_is_in_nobodys_way_and_keeps_the_place() {
+async fn a_caller_for_whom_no_account_fits_delays_nobody_and_keeps_its_position() {
     let world = World::start().await;
     let mut clients = world.clients(0).await;
     for (plan_id, target) in [("small", CARD), ("great", 9 * CARD)] {
@@ -118,7 +118,7 @@ struct Free {
 }
 
 #[tokio::test]
-async fn of_many_accounts_that_come_free_at_once_each_in_turn_gets_the_best_that_is_left() {
+async fn of_many_accounts_that_come_free_at_once_each_caller_gets_the_best_that_is_left() {
     const TARGET: i64 = 10_000;
     let mut dice = StdRng::seed_from_u64(4);
     let world = World::start().await;
@@ -180,7 +180,7 @@ async fn of_many_accounts_that_come_free_at_once_each_in_turn_gets_the_best_that
 }
 
 #[tokio::test]
-async fn who_gives_up_is_told_which_place_it_had() {
+async fn a_caller_whose_wait_ends_is_told_its_position() {
     let world = World::start().await;
     let mut clients = world.clients(0).await;
     clients.create_account("a", |_| {}).await;
@@ -200,7 +200,7 @@ async fn who_gives_up_is_told_which_place_it_had() {
     assert_eq!(place(&error), (position.0.to_owned(), position.1.to_owned()));
     let error = second.await.unwrap().unwrap_err();
     assert_eq!(place(&error), (waiting.0.to_owned(), waiting.1.to_owned()));
-    assert!(error.message().contains("number 2 of 4"), "{error}");
+    assert!(error.message().contains("position 2 of 4"), "{error}");
     clients.release(&held).await.unwrap();
     for waiter in [first, third, fifth] {
         let held = served(waiter).await;

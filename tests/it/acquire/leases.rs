@@ -67,13 +67,13 @@ async fn the_same_request_gets_the_same_lease_while_it_lives() {
     let world = World::start().await;
     let mut clients = world.clients(0).await;
     clients.create_accounts(2).await;
-    let first = clients.acquire(|r| r.request_id = "wish".into()).await.unwrap();
-    let retry = clients.acquire(|r| r.request_id = "wish".into()).await.unwrap();
+    let first = clients.acquire(|r| r.request_id = "request".into()).await.unwrap();
+    let retry = clients.acquire(|r| r.request_id = "request".into()).await.unwrap();
     assert_eq!(lease(&first), lease(&retry));
 
     let other = clients
         .acquire(|r| {
-            r.request_id = "wish".into();
+            r.request_id = "request".into();
             r.holder = "somebody else".into();
         })
         .await
@@ -82,8 +82,8 @@ async fn the_same_request_gets_the_same_lease_while_it_lives() {
     assert_eq!(metadata(&other, "fields"), "holder");
 
     clients.release(&lease(&first)).await.unwrap();
-    let after = clients.acquire(|r| r.request_id = "wish".into()).await.unwrap();
-    assert_ne!(lease(&first), lease(&after), "a wish whose lease has ended is a new one");
+    let after = clients.acquire(|r| r.request_id = "request".into()).await.unwrap();
+    assert_ne!(lease(&first), lease(&after), "a request whose lease has ended is a new one");
 }
 
 #[tokio::test]
@@ -94,7 +94,7 @@ async fn one_request_sent_many_times_at_once_over_two_servers_gets_one_lease() {
     let mut calls = JoinSet::new();
     for n in 0..40 {
         let mut clients = world.clients(n % 2).await;
-        calls.spawn(async move { clients.acquire(|r| r.request_id = "wish".into()).await });
+        calls.spawn(async move { clients.acquire(|r| r.request_id = "request".into()).await });
     }
     let leases: HashSet<_> = calls
         .join_all()
@@ -353,7 +353,7 @@ async fn a_holder_that_vanishes_loses_the_account_within_its_lease_and_two_secon
 }
 
 #[tokio::test]
-async fn an_acquirer_that_finds_nothing_free_looks_for_expired_leases_itself() {
+async fn an_acquirer_that_finds_nothing_free_reads_expired_leases_itself() {
     // Without a sweeper to speak of.
     let world = World::with(|args| args.sweep_interval = Duration::from_secs(3600), 1).await;
     let mut clients = world.clients(0).await;

@@ -204,7 +204,7 @@ async fn credited_late(
 }
 
 #[tokio::test]
-async fn a_late_credit_fills_and_leaves_alone_what_another_lease_holds() {
+async fn a_late_credit_fills_and_does_not_change_what_another_lease_holds() {
     let (world, mut clients) = world_with_an_account().await;
     let held = clients.acquire_for(CARD).await.unwrap();
     credited_late(&world, &mut clients, &held, "late", false).await;

@@ -1,5 +1,5 @@
-//! Walks along the index of free accounts begin where earlier ones came to, and pass by nothing that stands
-//! before that.
+//! Cursors of the scans of free accounts: a scan begins where an earlier one ended, and no account that
+//! came back before that is missed.
 
 use std::time::Duration;
 
@@ -24,19 +24,19 @@ async fn picked(clients: &mut Clients) -> String {
 }
 
 #[tokio::test]
-async fn what_was_taken_is_not_read_again_however_old_a_stranger_s_transaction_is() {
+async fn accounts_that_were_taken_are_not_read_again_during_a_long_running_transaction() {
     const CYCLES: usize = 400;
     let mut world = World::start().await;
     let mut clients = world.clients(0).await;
     clients.create_accounts(20).await;
-    let stranger = open_transaction(&world).await;
+    let other_program = open_transaction(&world).await;
     for _ in 0..CYCLES {
         picked(&mut clients).await;
     }
     let read = entries_read(&mut world).await;
     // Walks from the beginning read one dead entry for each cycle before: 80,000 in all.
     assert!((CYCLES..CYCLES * CYCLES / 8).contains(&read), "{read} entries of the index were read");
-    stranger.close().await.unwrap();
+    other_program.close().await.unwrap();
     world.start_server().await;
 }
 
@@ -48,7 +48,7 @@ async fn what_came_back_is_looked_at_where_it_stands() {
     let mut world = World::start().await;
     let mut clients = world.clients(0).await;
     clients.create_plan("plan", 1000 * CARD).await;
-    let stranger = open_transaction(&world).await;
+    let other_program = open_transaction(&world).await;
     let mut db = world.sql().await;
     leave_dead_entries(&mut db, "PROCESSING", 400 * CARD).await;
     for (account_id, cards) in [("full", 800), ("empty", 0)] {
@@ -74,7 +74,7 @@ async fn what_came_back_is_looked_at_where_it_stands() {
     let read = entries_read(&mut world).await;
     // From the one to the other they are read for each card.
     assert!((DEAD..CARDS / 4 * DEAD).contains(&read), "{read} entries of the index were read");
-    stranger.close().await.unwrap();
+    other_program.close().await.unwrap();
     world.start_server().await;
 }
 
@@ -85,7 +85,7 @@ async fn what_has_rested_is_looked_at_where_it_stands() {
     let mut clients = world.clients(0).await;
     let rest = |plan: &mut pb::Plan| plan.redemption_interval = seconds(0.02);
     clients.create_plan_with("plan", 1000 * CARD, rest).await;
-    let stranger = open_transaction(&world).await;
+    let other_program = open_transaction(&world).await;
     let mut db = world.sql().await;
     leave_dead_entries(&mut db, "WAITING", 900 * CARD).await;
     for n in 0..30 {
@@ -95,9 +95,9 @@ async fn what_has_rested_is_looked_at_where_it_stands() {
         clients.fill(&world.code(&n.to_string())).await;
     }
     let read = entries_read(&mut world).await;
-    // From the beginning walks take a four hundredth of the time, and not each time that an account has rested.
+    // Scans from the beginning take a four hundredth of the time, and are not made each time that an account is promoted.
     assert!((DEAD..5 * DEAD).contains(&read), "{read} entries of the index were read");
-    stranger.close().await.unwrap();
+    other_program.close().await.unwrap();
     world.start_server().await;
 }
 
@@ -134,10 +134,10 @@ async fn accounts_that_came_back_are_picked_in_their_order() {
 
 /// A connection in whose transaction something was written: nothing that dies from now on can be taken away.
 async fn open_transaction(world: &World) -> PgConnection {
-    let mut stranger = world.sql().await;
-    psql(&mut stranger, "BEGIN").await;
-    psql(&mut stranger, "CREATE TABLE of_a_stranger ()").await;
-    stranger
+    let mut other_program = world.sql().await;
+    psql(&mut other_program, "BEGIN").await;
+    psql(&mut other_program, "CREATE TABLE of_another_program ()").await;
+    other_program
 }
 
 /// Leaves as many dead entries in the index of free accounts as a busy minute does, of accounts of the plan that
@@ -179,7 +179,7 @@ async fn an_account_that_became_fuller_is_the_next_that_is_picked() {
 }
 
 #[tokio::test]
-async fn an_account_that_is_changed_is_seen_by_the_next_walk() {
+async fn an_account_that_is_changed_is_seen_by_the_next_scan() {
     let world = World::start().await;
     let mut clients = world.clients(0).await;
     clients.create_accounts(5).await;

@@ -1,5 +1,5 @@
-//! Criteria that make a statement read a whole pool hold up nobody else: they are checked beside the others, few at
-//! a time, and not again at once.
+//! Criteria that make a statement read a whole pool: they delay nobody else. They are checked beside the
+//! others, few at a time, and not again at once.
 
 use std::time::Duration;
 
@@ -197,7 +197,7 @@ async fn new_criteria_that_no_account_meets_may_come_all_the_time() {
 }
 
 #[tokio::test]
-async fn an_account_that_comes_free_is_offered_to_whoever_waits_for_it_with_slow_criteria() {
+async fn an_account_that_comes_free_is_offered_to_callers_with_slow_criteria() {
     let mut stage = Stage::new().await;
     for account_id in ["rare-1", "rare-2"] {
         stage
@@ -213,11 +213,11 @@ async fn an_account_that_comes_free_is_offered_to_whoever_waits_for_it_with_slow
         let acquired = stage.clients.acquire(|request| request.selector = Some(only)).await;
         held.push(lease(&acquired.unwrap()));
     }
-    let walks = stage.count("-- Choose: free accounts");
+    let scans = stage.count("-- Choose: free accounts");
     let by_name = stage.count("-- Choose, as choose.sql does");
     let criteria = [labelled("rare"), labelled("none")];
     let mut waiting = stage.wait_with(&criteria, 30.0);
-    eventually(LIMIT, "both are tried", async || (walks.matched() >= 2).then_some(())).await;
+    eventually(LIMIT, "both are tried", async || (scans.matched() >= 2).then_some(())).await;
     let once = by_name.matched();
     eventually(LIMIT, "both have found nothing", async || {
         (by_name.matched() >= 2 || by_name.matched() > once).then_some(())

@@ -75,7 +75,7 @@ async fn batch_redeem_opened_again_replays_what_is_recorded_and_redeems_the_rest
 
     let elsewhere = run(&mut clients, opening("b2"), &items[..1]).await.unwrap();
     let error = refusal(&elsewhere.results[0]);
-    assert_eq!(reason(&error), "CODE_IN_USE", "another batch is another wish");
+    assert_eq!(reason(&error), "CODE_IN_USE", "another batch is another request");
 }
 
 #[tokio::test]
@@ -213,7 +213,7 @@ async fn a_batch_whose_server_stops_is_completed_by_another() {
 }
 
 #[tokio::test]
-async fn what_is_known_is_replayed_when_no_account_has_room_any_more() {
+async fn recorded_outcomes_are_replayed_when_no_account_has_room_any_more() {
     let world = World::start().await;
     let mut clients = world.clients(0).await;
     clients.create_plan("plan", 1000).await;

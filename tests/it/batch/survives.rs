@@ -1,5 +1,5 @@
-//! Batches over what ends in the middle of them: the server, the client, the connection between them,
-//! at any point. Opened again, each ends with one outcome for each item.
+//! Batches that are interrupted: the server, the client or the connection ends at any point. Opened
+//! again, each batch ends with one outcome for each item.
 
 use std::{collections::HashMap, time::Duration};
 

@@ -30,7 +30,7 @@ struct Audited {
     /// A row for each difference.
     rows: Vec<Value>,
     /// The closing line, or the error.
-    said: String,
+    printed: String,
 }
 
 impl Audited {
@@ -46,7 +46,7 @@ impl Audited {
 
     #[track_caller]
     fn agrees(&self, compared: usize) {
-        assert_eq!((self.code, self.found()), (Some(0), vec![]), "{}", self.said);
+        assert_eq!((self.code, self.found()), (Some(0), vec![]), "{}", self.printed);
         self.compared(compared);
     }
 
@@ -55,13 +55,13 @@ impl Audited {
         let (mut found, mut expected) = (self.found(), expected.to_vec());
         found.sort_unstable();
         expected.sort_unstable();
-        assert_eq!((self.code, found), (Some(3), expected), "{}", self.said);
+        assert_eq!((self.code, found), (Some(3), expected), "{}", self.printed);
     }
 
     #[track_caller]
     fn compared(&self, compared: usize) {
         let begins = format!("{compared} redemptions compared");
-        assert!(self.said.lines().any(|line| line.starts_with(&begins)), "{}", self.said);
+        assert!(self.printed.lines().any(|line| line.starts_with(&begins)), "{}", self.printed);
     }
 }
 
@@ -82,7 +82,7 @@ fn audit(world: &World, from: OffsetDateTime, to: OffsetDateTime, more: &[&str])
         "" => Vec::new(),
         text => serde_json::from_str(text).unwrap(),
     };
-    Audited { code: done.status.code(), rows, said: String::from_utf8(done.stderr).unwrap() }
+    Audited { code: done.status.code(), rows, printed: String::from_utf8(done.stderr).unwrap() }
 }
 
 /// An hour before now, and an hour after it.
@@ -213,7 +213,7 @@ async fn a_run_with_every_fault_ends_without_a_difference() {
     for more in [&[][..], &["--ledger", &ledger], &["--pool", POOL]] {
         let audited = audit_now(&world, more);
         audited.agrees(recorded);
-        assert!(audited.said.contains(&sums), "{}", audited.said);
+        assert!(audited.printed.contains(&sums), "{}", audited.printed);
     }
     // The provider's list is of all pools, and the audit of one that has nothing.
     audit_now(&world, &["--pool", "other"]).agrees(0);
@@ -267,7 +267,7 @@ async fn what_is_planted_in_a_ledger_is_named() {
     ];
     audited.differs(&expected);
     audited.compared(10);
-    assert!(audited.said.contains("; 10 differences"), "{}", audited.said);
+    assert!(audited.printed.contains("; 10 differences"), "{}", audited.printed);
     let amount = audited.rows.iter().find(|row| row["difference"] == "AMOUNT").unwrap();
     assert_eq!((&amount["pool_id"], &amount["our_account"]), (&POOL.into(), &"a-001".into()));
     assert_eq!(amount["our_amount_minor"], 1000);
@@ -375,7 +375,7 @@ async fn a_review_that_says_what_the_provider_says_is_no_difference() {
 
     let audited = audit_now(&world, &[]);
     audited.agrees(1);
-    assert!(audited.said.contains("1 of them wait for a person"), "{}", audited.said);
+    assert!(audited.printed.contains("1 of them wait for a person"), "{}", audited.printed);
     let folder = tempfile::tempdir().unwrap();
     let file = copy_of_ledger(&world, folder.path(), BTreeMap::clear);
     // Nothing in the file says until when it goes: the end of the window, which is yet to come.
@@ -411,7 +411,7 @@ async fn a_days_edge_makes_no_difference() {
     let audited = audit(&world, from, edge, &["--ledger", before.to_str().unwrap()]);
     audited.agrees(1);
     let named = format!("redemption {} of {POOL} may have been", made[1].redemption_id);
-    assert!(audited.said.contains(&named), "{}", audited.said);
+    assert!(audited.printed.contains(&named), "{}", audited.printed);
     let after = copy_of_ledger(&world, folder.path(), |rows| rows.retain(|_, row| row.at >= edge));
     audit(&world, edge, to, &["--ledger", after.to_str().unwrap()]).agrees(2);
     // A file that goes on past the day has it.
@@ -465,7 +465,7 @@ async fn an_audit_that_cannot_be_done_is_an_error_and_never_agreement() {
         (audit(&world, from, to, &["--ledger", file.to_str().unwrap()]), "line 1 of"),
         (audit(&world, from, to, &["--provider-url", "http://127.0.0.1:1"]), "the provider's list"),
     ] {
-        assert_eq!((audited.code, audited.rows.len()), (Some(1), 0), "{}", audited.said);
-        assert!(audited.said.contains(why), "{}", audited.said);
+        assert_eq!((audited.code, audited.rows.len()), (Some(1), 0), "{}", audited.printed);
+        assert!(audited.printed.contains(why), "{}", audited.printed);
     }
 }

@@ -139,7 +139,7 @@ async fn a_run_that_is_refused_leaves_the_earlier_results_as_they_are() {
 }
 
 #[tokio::test]
-async fn results_take_the_files_place_with_its_permissions_when_the_batch_went_through() {
+async fn results_replace_the_file_with_its_permissions_when_the_batch_went_through() {
     let (world, folder) = world_with_cards(4, 20).await;
     let (cards, out) = (at(&folder, "cards.csv"), at(&folder, "out.csv"));
     fs::set_permissions(&out, fs::Permissions::from_mode(0o640)).unwrap();
@@ -256,9 +256,9 @@ async fn lists_and_imports_end_when_their_output_is_closed_or_full() {
 
     // Its thousand failures are told to nobody, and all the same the exit code says that there were.
     let mut again = program(&world, &import).spawn().unwrap();
-    let mut said = BufReader::new(again.stderr.take().unwrap()).lines();
-    assert!(said.next_line().await.unwrap().unwrap().contains("already there"));
-    drop(said);
+    let mut printed = BufReader::new(again.stderr.take().unwrap()).lines();
+    assert!(printed.next_line().await.unwrap().unwrap().contains("exists already"));
+    drop(printed);
     assert_eq!(ended(&mut again).await.code(), Some(1));
 
     let list = ["account", "list", "--pool", "pool", "--format"];
@@ -290,7 +290,7 @@ async fn lists_and_imports_end_when_their_output_is_closed_or_full() {
 }
 
 #[tokio::test]
-async fn a_change_whose_output_cannot_be_written_is_said_to_be_made() {
+async fn a_change_whose_output_cannot_be_written_is_reported_as_made() {
     let (world, _folder) = world_with_cards(1, 0).await;
     run(&world, &["plan", "create", "plan", "--pool", "pool", "--target", "1000"])
         .await
@@ -325,7 +325,7 @@ async fn a_change_whose_output_cannot_be_written_is_said_to_be_made() {
     let mut show = program(&world, &["plan", "show", "plan", "--pool", "pool"]);
     let done = finish(show.stdout(full).spawn().unwrap()).await;
     done.says(1, &["the output cannot be written"]);
-    assert!(!done.said.contains("the change was made"), "{done:#?}");
+    assert!(!done.printed.contains("the change was made"), "{done:#?}");
 }
 
 #[tokio::test]
@@ -355,7 +355,7 @@ async fn rows_that_end_with_cr_are_read_and_joined_and_damaged_files_are_named()
             "line 7: repeats the header",
         ],
     );
-    assert!(!done.said.contains("0012") && !done.said.contains(&c), "{}", done.said);
+    assert!(!done.printed.contains("0012") && !done.printed.contains(&c), "{}", done.printed);
 
     let import = async |name: &str, text: &str| {
         let file = file(name, text.to_owned());

@@ -1,5 +1,4 @@
-//! `holdfast redeem-batch` and what it says of its items: the exit code, counts by reason, and advice
-//! that is true.
+//! `holdfast redeem-batch` and its report: the exit code, counts by reason, and advice that is right.
 
 use std::{
     path::{Path, PathBuf},
@@ -70,7 +69,7 @@ async fn cards_that_a_busy_provider_left_unspent_are_exit_code_3_until_a_new_bat
     redeem(&world, &cards, "monday").await.says(3, &[counts, reason, "only repeats its answer"]);
     let done = redeem(&world, &cards, "tuesday").await;
     done.says(0, &["3 items: 2 succeeded, 0 failed", "1 REJECTED CODE_IN_USE", "nothing is left"]);
-    assert!(done.said.contains("of batch:monday:line-2"), "{}", done.said);
+    assert!(done.printed.contains("of batch:monday:line-2"), "{}", done.printed);
     let rest = files.write("code,amount_minor", &[&b, &c].map(|code| format!("{code},1000")));
     let done = redeem(&world, &rest, "wednesday").await;
     done.says(0, &["2 REJECTED CODE_IN_USE", "of batch:tuesday:line-3"]);
@@ -115,7 +114,7 @@ async fn cards_that_the_provider_refuses_are_exit_code_0_and_counted_by_reason()
             "1 FAILED CODE_UNKNOWN, code not spent (line-3): the provider refuses the card",
         ],
     );
-    assert!(!done.said.contains("new --batch-id"), "{}", done.said);
+    assert!(!done.printed.contains("new --batch-id"), "{}", done.printed);
     let unasked = files.write("code", &[world.code("gone")]);
     redeem(&world, &unasked, "c").await.says(3, &["1 REJECTED CARD_NOT_REDEEMABLE"]);
 }
@@ -152,15 +151,15 @@ async fn what_needs_review_and_what_is_in_doubt_are_counted_and_explained_separa
         3,
         &[
             "2 items: 0 succeeded, 0 failed, 1 in doubt, 1 to review, 0 rejected",
-            "1 NEEDS_REVIEW AMOUNT_MISMATCH (line-2): a person must look",
+            "1 NEEDS_REVIEW AMOUNT_MISMATCH (line-2): a person must decide",
             "--state needs-review`, then `holdfast redemption resolve`",
-            "1 IN_DOUBT (line-3): not known yet",
+            "1 IN_DOUBT (line-3): the outcome is not known yet",
         ],
     );
 }
 
 #[tokio::test]
-async fn after_a_file_with_line_numbers_as_names_was_edited_what_is_said_is_true() {
+async fn after_a_file_with_line_numbers_as_names_was_edited_the_advice_is_right() {
     let (world, files) = (World::start().await, Files::new());
     world.clients(0).await.create_accounts(4).await;
     let [new, a, b, c] = ["new0", "aaaa", "bbbb", "cccc"].map(|name| world.code(name));
@@ -182,8 +181,8 @@ async fn after_a_file_with_line_numbers_as_names_was_edited_what_is_said_is_true
                 " of batch:b:line-4): the card was redeemed already",
             ],
         );
-        assert!(!done.said.contains("tries them again"), "{}", done.said);
-        assert_eq!(done.said.matches("The same command is refused them again.").count(), 2);
+        assert!(!done.printed.contains("tries them again"), "{}", done.printed);
+        assert_eq!(done.printed.matches("The same command gets the same refusal.").count(), 2);
     }
     let done = redeem(&world, &cards, "c").await;
     done.says(0, &["1 succeeded", "3 REJECTED CODE_IN_USE", "nothing is left to do"]);

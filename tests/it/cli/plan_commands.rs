@@ -23,14 +23,14 @@ fn run(world: &World, line: &str) -> Output {
     command(world, line).output().unwrap()
 }
 
-fn said(done: &Output) -> String {
+fn printed(done: &Output) -> String {
     String::from_utf8_lossy(&done.stderr).into_owned()
 }
 
 /// What a command that succeeds answers.
 fn json(world: &World, line: &str) -> Value {
     let done = run(world, &format!("{line} --format json"));
-    assert_eq!(done.status.code(), Some(0), "{line}: {}", said(&done));
+    assert_eq!(done.status.code(), Some(0), "{line}: {}", printed(&done));
     serde_json::from_slice(&done.stdout).unwrap()
 }
 
@@ -39,7 +39,7 @@ fn refused(world: &World, line: &str) -> String {
     let done = run(world, line);
     assert_eq!(done.status.code(), Some(1), "{line}");
     assert!(done.stdout.is_empty());
-    said(&done)
+    printed(&done)
 }
 
 #[tokio::test]
@@ -92,7 +92,7 @@ async fn a_plan_is_created_changed_field_by_field_shown_and_deleted() {
     let request = pb::UpdateAccountRequest { account: Some(moved), update_mask };
     clients.accounts.update_account(request).await.unwrap();
     let deleted = run(&world, "plan delete steady --pool pool");
-    assert_eq!(deleted.status.code(), Some(0), "{}", said(&deleted));
+    assert_eq!(deleted.status.code(), Some(0), "{}", printed(&deleted));
     assert_eq!(json(&world, "plan list --pool pool"), json!([]));
 }
 
@@ -179,9 +179,9 @@ async fn explain_counts_the_causes_and_tells_why_each_account_is_passed_over() {
     json(&world, "pool drain pool");
     let closed = run(&world, "account explain --pool pool --format json");
     assert!(
-        said(&closed).contains("pool pool is draining: nothing is picked"),
+        printed(&closed).contains("pool pool is draining: nothing is picked"),
         "{}",
-        said(&closed)
+        printed(&closed)
     );
     let closed: Value = serde_json::from_slice(&closed.stdout).unwrap();
     assert_eq!(closed["pool_closed"], true);

@@ -35,9 +35,9 @@ fn a_server_that_is_not_there_is_exit_code_1_and_one_error_with_its_causes() {
     let done = run(&["pool", "list", "--format", "json", "--server", &server]);
     assert_eq!(done.status.code(), Some(1));
     assert!(done.stdout.is_empty());
-    let said = String::from_utf8(done.stderr).unwrap();
-    assert_eq!(said.matches("error: ").count(), 1, "{said}");
-    assert!(said.contains(&server) && said.contains("caused by: "), "{said}");
+    let printed = String::from_utf8(done.stderr).unwrap();
+    assert_eq!(printed.matches("error: ").count(), 1, "{printed}");
+    assert!(printed.contains(&server) && printed.contains("caused by: "), "{printed}");
 }
 
 #[test]
@@ -54,9 +54,9 @@ fn the_simulator_serves_until_it_is_told_to_stop() {
     while TcpStream::connect(&address).is_err() {
         if begun.elapsed() > Duration::from_secs(20) {
             simulator.kill().unwrap();
-            let mut said = String::new();
-            simulator.stderr.unwrap().read_to_string(&mut said).unwrap();
-            panic!("the simulator does not listen: {said}");
+            let mut printed = String::new();
+            simulator.stderr.unwrap().read_to_string(&mut printed).unwrap();
+            panic!("the simulator does not listen: {printed}");
         }
         std::thread::sleep(Duration::from_millis(20));
     }

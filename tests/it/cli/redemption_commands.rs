@@ -24,8 +24,8 @@ fn redemption(world: &World, arguments: &[&str]) -> Output {
 }
 
 fn json(done: &Output) -> Value {
-    let said = String::from_utf8_lossy(&done.stderr);
-    assert_eq!(done.status.code(), Some(0), "{said}");
+    let printed = String::from_utf8_lossy(&done.stderr);
+    assert_eq!(done.status.code(), Some(0), "{printed}");
     serde_json::from_slice(&done.stdout).unwrap()
 }
 
@@ -110,12 +110,12 @@ async fn an_amount_other_than_the_recorded_credit_is_recorded_only_with_the_flag
     let who = ["--by", "maria", "--reason", "seen", "--evidence", "page 4"];
     let amount = ["--amount-minor", "100000"];
     let refused = redemption(&world, &[&word[..], &who, &amount].concat());
-    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
-    assert_ne!(refused.status.code(), Some(0), "{said}");
+    let printed = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_ne!(refused.status.code(), Some(0), "{printed}");
     for text in
-        ["amount", "the provider said that it credited 1100 EUR", "--recorded-amount-is-wrong"]
+        ["amount", "the provider reported that it credited 1100 EUR", "--recorded-amount-is-wrong"]
     {
-        assert!(said.contains(text), "{said}");
+        assert!(printed.contains(text), "{printed}");
     }
     assert_eq!(clients.redemption(id).await.state(), RedemptionState::NeedsReview);
     let flag = ["--recorded-amount-is-wrong"];

@@ -261,7 +261,7 @@ async fn without_programs_the_error_names_the_packages() {
 }
 
 #[tokio::test]
-async fn data_of_another_version_is_left_alone() {
+async fn data_of_another_version_is_not_changed() {
     let dir = open_dir();
     let data = dir.path().join("data/postgres/data");
     fs::create_dir_all(&data).unwrap();

@@ -141,7 +141,7 @@ async fn a_standby_that_the_address_leads_to_too_early_is_not_used_until_it_is_p
 }
 
 #[tokio::test]
-async fn a_primary_is_gone_without_a_farewell_and_its_connections_are_given_up() {
+async fn a_primary_is_gone_without_closing_and_its_connections_are_closed() {
     let mut cluster = Cluster::new().await;
     let load = Load::start(&cluster.world, CALLERS).await;
     load.more(CALLERS).await;

@@ -1,4 +1,4 @@
-//! The database goes away and comes back, and is short of something, while callers are at work.
+//! Outages: the database goes away and comes back, or is short of something, while callers are at work.
 
 use std::time::{Duration, Instant};
 
@@ -112,16 +112,16 @@ async fn backends_are_killed_in_the_middle_of_everything() {
 }
 
 #[tokio::test]
-async fn strangers_hold_all_of_postgres_s_connections() {
+async fn other_programs_hold_all_of_postgres_s_connections() {
     let Stage { world, postgres } =
         Stage::on(OwnPostgres::start(&["max_connections=12"]).await, |_| {}).await;
     let load = Load::start(&world, CALLERS).await;
     load.more(1).await;
-    // The server's own are cut until strangers have them all.
-    let mut strangers: Vec<PgConnection> = Vec::new();
-    eventually(LIMIT, "strangers to have all connections", async || {
+    // The server's own are cut until other programs have them all.
+    let mut other_programs: Vec<PgConnection> = Vec::new();
+    eventually(LIMIT, "other programs to have all connections", async || {
         match PgConnection::connect(&postgres.url()).await {
-            Ok(stranger) => strangers.push(stranger),
+            Ok(other_program) => other_programs.push(other_program),
             Err(error) => {
                 let code = error.as_database_error().unwrap().code().unwrap().into_owned();
                 assert_eq!(code, "53300");
@@ -129,12 +129,12 @@ async fn strangers_hold_all_of_postgres_s_connections() {
         }
         let cut = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
              WHERE application_name = 'holdfast'";
-        let cut: i64 = sqlx::query_scalar(cut).fetch_one(&mut strangers[0]).await.unwrap();
-        (cut == 0 && strangers.len() == 12).then_some(())
+        let cut: i64 = sqlx::query_scalar(cut).fetch_one(&mut other_programs[0]).await.unwrap();
+        (cut == 0 && other_programs.len() == 12).then_some(())
     })
     .await;
     load.refused().await;
-    drop(strangers);
+    drop(other_programs);
     recovers(&load, "connections were to be had again").await;
     load.more(CALLERS).await;
     load.stop().await;
@@ -148,8 +148,8 @@ async fn all_of_the_server_s_own_connections_are_busy() {
     let load = Load::start(&world, CALLERS).await;
     load.more(1).await;
     // Nobody gets at an account, so every connection waits, and is let go after two seconds at most.
-    let mut stranger = PgConnection::connect(&postgres.url()).await.unwrap();
-    stranger.execute("BEGIN; LOCK TABLE accounts IN ACCESS EXCLUSIVE MODE").await.unwrap();
+    let mut other_program = PgConnection::connect(&postgres.url()).await.unwrap();
+    other_program.execute("BEGIN; LOCK TABLE accounts IN ACCESS EXCLUSIVE MODE").await.unwrap();
     let error = world
         .clients(0)
         .await
@@ -158,7 +158,7 @@ async fn all_of_the_server_s_own_connections_are_busy() {
         .await
         .unwrap_err();
     assert_eq!(reason(&error), "DATABASE_UNAVAILABLE");
-    stranger.execute("ROLLBACK").await.unwrap();
+    other_program.execute("ROLLBACK").await.unwrap();
     recovers(&load, "the table was let go").await;
     load.more(CALLERS).await;
     load.stop().await;
@@ -167,29 +167,29 @@ async fn all_of_the_server_s_own_connections_are_busy() {
 
 /// Opens a transaction that locks rows, and keeps it open.
 async fn hold(postgres: &OwnPostgres, rows: &str) -> PgConnection {
-    let mut stranger = PgConnection::connect(&postgres.url()).await.unwrap();
+    let mut other_program = PgConnection::connect(&postgres.url()).await.unwrap();
     let lock = format!("BEGIN; SELECT FROM {rows} FOR UPDATE");
-    stranger.execute(AssertSqlSafe(lock)).await.unwrap();
-    stranger
+    other_program.execute(AssertSqlSafe(lock)).await.unwrap();
+    other_program
 }
 
 #[tokio::test]
-async fn a_stranger_holds_the_row_under_which_a_redemption_is_to_be_begun() {
+async fn another_transaction_holds_the_row_under_which_a_redemption_is_to_be_begun() {
     let Stage { world, postgres } = Stage::new().await;
     let mut clients = world.clients(0).await;
     let lease = lease(&clients.acquire(|_| {}).await.unwrap());
     let row = format!("accounts WHERE account_id = '{}'", lease.account_id);
-    let stranger = hold(&postgres, &row).await;
+    let other_program = hold(&postgres, &row).await;
     let error = clients.redeem(&lease, &world.code("held"), |_| {}).await.unwrap_err();
     assert_eq!(reason(&error), "DATABASE_UNAVAILABLE");
-    drop(stranger);
+    drop(other_program);
     let redeemed = clients.redeem(&lease, &world.code("held"), |_| {}).await.unwrap();
     assert!(!redeemed.replayed, "nothing was begun before");
     drop(world);
 }
 
 #[tokio::test]
-async fn a_stranger_holds_the_row_of_a_redemption_that_is_to_be_settled() {
+async fn another_transaction_holds_the_row_of_a_redemption_that_is_to_be_settled() {
     let Stage { world, postgres } = Stage::new().await;
     let mut clients = world.clients(0).await;
     let lease = lease(&clients.acquire(|_| {}).await.unwrap());
@@ -210,33 +210,33 @@ async fn a_stranger_holds_the_row_of_a_redemption_that_is_to_be_settled() {
         (open == 1).then_some(())
     })
     .await;
-    let stranger = hold(&postgres, "redemptions").await;
-    let blocked = "the settlement to wait for the stranger";
+    let other_program = hold(&postgres, "redemptions").await;
+    let blocked = "the settlement to wait for the other program";
     eventually(LIMIT, blocked, async || postgres.log().contains("lock timeout").then_some(()))
         .await;
     assert!(!redeeming.is_finished(), "what is known is not given up");
-    drop(stranger);
+    drop(other_program);
     let redemption = redeeming.await.unwrap().unwrap().redemption.unwrap();
     assert_eq!(redemption.state(), RedemptionState::Succeeded);
     drop(world);
 }
 
 #[tokio::test]
-async fn a_stranger_holds_the_row_of_a_redemption_in_doubt_and_others_are_claimed() {
+async fn another_transaction_holds_the_row_of_a_redemption_in_doubt_and_others_are_claimed() {
     let Stage { world, postgres } = Stage::new().await;
     let mut clients = world.clients(0).await;
     let codes = [world.code("held"), world.code("free")];
     let lost = |code: &String| Faults::of_card(code, &[simulator::Fault::ApplyThenDrop]);
     world.set_faults(Faults { rules: codes.iter().flat_map(lost).collect(), ..Faults::default() });
     let mut ids = Vec::new();
-    let mut strangers = Vec::new();
+    let mut other_programs = Vec::new();
     for code in &codes {
         let lease = lease(&clients.acquire(|_| {}).await.unwrap());
         let redemption = clients.redeem(&lease, code, |_| {}).await.unwrap().redemption.unwrap();
         assert_eq!(redemption.state(), RedemptionState::InDoubt);
-        if strangers.is_empty() {
+        if other_programs.is_empty() {
             let row = format!("redemptions WHERE redemption_id = '{}'", redemption.redemption_id);
-            strangers.push(hold(&postgres, &row).await);
+            other_programs.push(hold(&postgres, &row).await);
         }
         ids.push(redemption.redemption_id);
     }
@@ -248,13 +248,13 @@ async fn a_stranger_holds_the_row_of_a_redemption_in_doubt_and_others_are_claime
         .await;
     };
     settled(&ids[1], "the free one to be settled").await;
-    strangers.clear();
+    other_programs.clear();
     settled(&ids[0], "the other one to be settled").await;
     drop(world);
 }
 
 #[tokio::test]
-async fn a_stranger_holds_the_row_of_a_lease_that_has_run_out_and_others_are_ended() {
+async fn another_transaction_holds_the_row_of_a_lease_that_has_run_out_and_others_are_ended() {
     let Stage { world, postgres } = Stage::new().await;
     let mut clients = world.clients(0).await;
     let mut short = async || {
@@ -262,7 +262,7 @@ async fn a_stranger_holds_the_row_of_a_lease_that_has_run_out_and_others_are_end
         lease(&acquired.unwrap()).account_id
     };
     let (held, free) = (short().await, short().await);
-    let stranger = hold(&postgres, &format!("accounts WHERE account_id = '{held}'")).await;
+    let other_program = hold(&postgres, &format!("accounts WHERE account_id = '{held}'")).await;
     let mut ended = async |account_id: &str, what: &str| {
         eventually(LIMIT, what, async || {
             (clients.status_of(account_id).await == AccountStatus::Waiting).then_some(())
@@ -270,7 +270,7 @@ async fn a_stranger_holds_the_row_of_a_lease_that_has_run_out_and_others_are_end
         .await;
     };
     ended(&free, "the free one to end").await;
-    drop(stranger);
+    drop(other_program);
     ended(&held, "the other one to end").await;
     drop(world);
 }
@@ -289,8 +289,8 @@ async fn the_disk_of_postgres_is_full() {
     .await;
     // It needs space for its log of changes too: it gives up then.
     eventually(LIMIT, "Postgres to panic", async || {
-        if let Ok(mut stranger) = PgConnection::connect(&postgres.url()).await {
-            let _ = stranger.execute("SELECT pg_switch_wal()").await;
+        if let Ok(mut other_program) = PgConnection::connect(&postgres.url()).await {
+            let _ = other_program.execute("SELECT pg_switch_wal()").await;
         }
         postgres.log().contains("PANIC").then_some(())
     })

@@ -108,9 +108,9 @@ async fn a_role_that_may_only_read_and_write_rows_serves_everything() {
     let error = clients.pools.delete_plan(deleted).await.unwrap_err();
     assert_eq!(crate::support::world::reason(&error), "PLAN_NOT_FOUND");
     server.end().await;
-    let said = server.said();
-    assert_eq!(said.matches("cannot run ANALYZE").count(), 1, "{said}");
-    assert!(!said.contains("permission denied"), "{said}");
+    let printed = server.said();
+    assert_eq!(printed.matches("cannot run ANALYZE").count(), 1, "{printed}");
+    assert!(!printed.contains("permission denied"), "{printed}");
 }
 
 #[tokio::test]
@@ -121,7 +121,7 @@ async fn a_role_that_lacks_rights_is_told_at_the_start_which() {
     stage.run(&format!("REVOKE ALL ON account_events FROM {role}")).await;
     stage.run(&format!("REVOKE DELETE ON plans FROM {role}")).await;
     stage.run("REVOKE EXECUTE ON FUNCTION plan_misfit FROM PUBLIC").await;
-    let said = stage.refused().await;
+    let printed = stage.refused().await;
     for part in [
         "UPDATE ON accounts",
         "SELECT ON account_events",
@@ -129,9 +129,9 @@ async fn a_role_that_lacks_rights_is_told_at_the_start_which() {
         "DELETE ON plans",
         "EXECUTE ON FUNCTION plan_misfit(",
     ] {
-        assert!(said.contains(part), "{part} is not in {said}");
+        assert!(printed.contains(part), "{part} is not in {printed}");
     }
-    assert!(!said.contains("INSERT ON accounts"), "{said}");
+    assert!(!printed.contains("INSERT ON accounts"), "{printed}");
     // Column by column is as good.
     let columns: Vec<String> = sqlx::query_scalar(
         "SELECT attname::text FROM pg_attribute WHERE attrelid = 'accounts'::regclass AND attnum > 0
@@ -149,7 +149,7 @@ async fn a_role_that_may_not_migrate_is_told_what_is_missing_and_what_to_do() {
     let mut stage = Stage::new().await;
     // One that can be applied again: it sets what is set.
     stage.run("DELETE FROM _sqlx_migrations WHERE version = 7").await;
-    let said = stage.refused().await;
+    let printed = stage.refused().await;
     for part in [
         "lacks the migrations 7 (",
         &format!("the role {:?} may not apply them", stage.role),
@@ -157,7 +157,7 @@ async fn a_role_that_may_not_migrate_is_told_what_is_missing_and_what_to_do() {
         "does not own account_events, accounts,",
         "Run `holdfast migrate` as a role that may",
     ] {
-        assert!(said.contains(part), "{part} is not in {said}");
+        assert!(printed.contains(part), "{part} is not in {printed}");
     }
     // Its owner may, and then the role serves.
     let owner = Store::open(&stage.world.db_url.clone().into(), 2).unwrap();
@@ -165,8 +165,8 @@ async fn a_role_that_may_not_migrate_is_told_what_is_missing_and_what_to_do() {
     App::start(&stage.args()).await.unwrap().stop().await.unwrap();
 
     stage.run(&format!("REVOKE SELECT ON _sqlx_migrations FROM {}", stage.role)).await;
-    let said = stage.refused().await;
-    assert!(said.contains("GRANT SELECT ON _sqlx_migrations"), "{said}");
+    let printed = stage.refused().await;
+    assert!(printed.contains("GRANT SELECT ON _sqlx_migrations"), "{printed}");
 }
 
 #[tokio::test]
@@ -176,8 +176,8 @@ async fn a_database_of_a_newer_version_is_refused_in_plain_words() {
         .run("INSERT INTO _sqlx_migrations VALUES (4242, 'of tomorrow', now(), true, '\\x00', 1)")
         .await;
     for args in [stage.args(), stage.world.args().clone()] {
-        let said = format!("{:#}", App::start(&args).await.unwrap_err());
-        assert!(said.contains("newer version of Holdfast: it has migration 4242"), "{said}");
+        let printed = format!("{:#}", App::start(&args).await.unwrap_err());
+        assert!(printed.contains("newer version of Holdfast: it has migration 4242"), "{printed}");
     }
 }
 
@@ -188,8 +188,8 @@ async fn an_empty_database_is_not_taken_for_one_that_is_up_to_date() {
     let mut db = <PgConnection as sqlx::Connection>::connect(&database.url).await.unwrap();
     let role = role_of(&mut db).await;
     let store = Store::open(&as_role(&database.url, &role).into(), 2).unwrap();
-    let said = store.migrate().await.unwrap_err().to_string();
-    assert!(said.contains("the schema \"public\" has no tables of Holdfast yet"), "{said}");
+    let printed = store.migrate().await.unwrap_err().to_string();
+    assert!(printed.contains("the schema \"public\" has no tables of Holdfast yet"), "{printed}");
     // A role that may make things, and owns nothing yet, begins.
     run(&mut db, &format!("GRANT CREATE ON SCHEMA public TO {role}")).await;
     store.migrate().await.unwrap();

@@ -177,8 +177,8 @@ async fn a_person_s_changes_leave_their_events_in_the_installation_that_they_nam
             run(&mut db, &sql.replace("S.", "one.")).await;
         }
         for (sql, words) in REFUSED {
-            let said = refusal(&mut db, &sql.replace("S.", "one.")).await;
-            assert!(said.contains(words), "{path}: {sql}: {said}");
+            let printed = refusal(&mut db, &sql.replace("S.", "one.")).await;
+            assert!(printed.contains(words), "{path}: {sql}: {printed}");
         }
         let misfit =
             "SELECT one.plan_misfit(NULL, 0, 1, 0, 1000, '{}', 0, 300, 700, NULL, NULL, NULL)";

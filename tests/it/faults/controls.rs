@@ -334,7 +334,7 @@ controls! {
         guards_off: "codes_are_taken_out", ..Without::default()
     }, "codes stand in clear in redemptions", scenarios::a_provider_repeats_the_code;
     another_code_under_the_same_request: over(WHOLE, &[]), Without {
-        guards_off: "same_wish", ..Without::default()
+        guards_off: "same_request", ..Without::default()
     }, "another card was answered with the first", scenarios::a_request_is_used_twice;
     a_lease_handed_out_after_its_time: over(WHOLE, &[NO_SWEEP]), Without {
         guards_off: "handed_out_alive", ..Without::default()

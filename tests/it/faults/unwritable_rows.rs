@@ -218,7 +218,7 @@ async fn an_account_that_cannot_be_put_back_does_not_keep_others_from_it() {
             (parked? == [BAD]).then_some(())
         })
         .await;
-        assert!(metric(&world, "holdfast_rows_skipped_total", "unpark").await >= 1.0, "{cause:?}");
+        assert!(metric(&world, "holdfast_rows_skipped_total", "promote").await >= 1.0, "{cause:?}");
         mend(&mut db, Cause::Raises).await;
     }
 }

@@ -1,4 +1,4 @@
-//! The pages: their links lead somewhere, and what the program has stands in the book.
+//! The pages: their links lead somewhere, and what the program has is described in the book.
 
 use std::{
     collections::BTreeSet,

@@ -268,7 +268,7 @@ fn every_file_of_a_statement_is_used() {
     }
 }
 
-/// What is asked of an account along the walk: all but where the walk begins.
+/// What is asked of an account along the scan: all but where the scan begins.
 fn rule_of_choice(name: &str, parameters: &[(&str, &str)]) -> Vec<String> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/store/sql");
     let sql = fs::read_to_string(folder.join(format!("{name}.sql"))).unwrap();
@@ -337,7 +337,7 @@ const HOT: [(&str, &str); 20] = [
     ("choose_any", "'p', '{q1,q2}', '{NULL,5}', 18, NULL, NULL, NULL, NULL, NULL, '{}', '{}'"),
     ("choose_any", "'p', '{q1,q2}', '{NULL,5}', 18, NULL, 'plan', 'DE', 'DE', 5, '{}', '{}'"),
     ("choose_any", "'p', '{q1}', '{5}', 17, 'a-00001', NULL, NULL, NULL, NULL, '{}', '{}'"),
-    ("unpark", "'p', 1000, '{}', false"),
+    ("promote", "'p', 1000, '{}', false"),
     (
         "apply",
         "'p', 1, ARRAY[jsonb_populate_record(NULL::account_change, '{\"account_id\": \"a-00001\"}')]",
@@ -385,8 +385,8 @@ async fn no_hot_statement_reads_a_whole_table() {
         });
         assert_eq!(sorted, None, "{name} sorts what its index has:\n{}", plan.join("\n"));
         // They come in the order of the arrays, and end when there are enough.
-        let parts = plan.iter().find(|line| line.contains("Sort Key: s.place"));
-        assert_eq!(parts, None, "{name} sorts the parts of its walk:\n{}", plan.join("\n"));
+        let parts = plan.iter().find(|line| line.contains("Sort Key: s.rank"));
+        assert_eq!(parts, None, "{name} sorts the parts of its scan:\n{}", plan.join("\n"));
     }
     database.drop_database().await;
 }
@@ -430,7 +430,7 @@ async fn rows_are_looked_up_by_their_keys_also_where_most_pools_are_small() {
 
 /// An index that many statements could use is taken for the way to a few rows while it is small.
 #[tokio::test]
-async fn the_indexes_of_looks_serve_nothing_else() {
+async fn the_indexes_of_polls_serve_nothing_else() {
     let database = fresh_database().await;
     let mut db = PgConnection::connect(&database.url).await.unwrap();
     fill(&mut db).await;

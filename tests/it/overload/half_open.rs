@@ -1,4 +1,5 @@
-//! Clients that begin something and do not go on with it: they keep nobody out, and are ended.
+//! Clients that begin something and do not go on with it: they keep nobody out, and their connections are
+//! closed.
 
 use std::time::Duration;
 
@@ -86,13 +87,13 @@ async fn a_request_that_has_its_message_and_no_end_is_not_at_work_either() {
     assert_eq!(reason(&error), "INVALID_ARGUMENT");
 }
 
-/// Waits until the server closes the connection, to which nothing more is said.
-async fn closed_after(addr: &str, said: &[u8]) {
+/// Waits until the server closes the connection, to which nothing more is sent.
+async fn closed_after(addr: &str, bytes: &[u8]) {
     let mut stream = TcpStream::connect(addr).await.unwrap();
-    stream.write_all(said).await.unwrap();
+    stream.write_all(bytes).await.unwrap();
     let mut rest = Vec::new();
     let closed = timeout(LIMIT, stream.read_to_end(&mut rest)).await;
-    assert!(closed.is_ok(), "after {said:?}");
+    assert!(closed.is_ok(), "after {bytes:?}");
 }
 
 #[tokio::test]
@@ -104,7 +105,7 @@ async fn a_connection_that_says_nothing_or_half_of_something_is_closed() {
         (world.server(0).addr().to_string(), world.server(0).admin_addr().to_string());
     let begun = |part: &[u8]| [PREFACE, SETTINGS, part].concat();
     let (half_a_header, half_a_block) = (begun(&[0, 0]), begun(&[0, 0, 1, 1, 0, 0, 0, 0, 1, 0x83]));
-    // It has said all that it must, and then does not answer when it is asked whether it lives.
+    // It has sent all that it must, and then does not answer when it is asked whether it lives.
     let silent = begun(&[]);
     tokio::join!(
         closed_after(&addr, b""),

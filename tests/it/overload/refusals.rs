@@ -1,4 +1,4 @@
-//! More to do than the server gets done: who is refused, how, and who never is.
+//! Refusals under overload: who is refused, how, and who never is.
 
 use std::{
     sync::{
@@ -63,7 +63,7 @@ impl Stage {
     async fn leases(&mut self, count: usize) -> Vec<pb::LeaseRef> {
         let mut leases = Vec::new();
         for _ in 0..count {
-            let acquired = self.clients.acquire(|wish| wish.lease_duration = seconds(60.0));
+            let acquired = self.clients.acquire(|request| request.lease_duration = seconds(60.0));
             leases.push(lease(&acquired.await.unwrap()));
         }
         leases
@@ -164,10 +164,10 @@ async fn a_crowd_that_waits_for_an_account_keeps_nobody_out() {
     clients.create_accounts(2).await;
     clients.create_pool(POOL_OF_THE_CROWD).await;
     clients.create_account("only", |account| account.pool_id = POOL_OF_THE_CROWD.into()).await;
-    let wait = |wish: &mut pb::AcquireAccountRequest| {
-        wish.pool_id = POOL_OF_THE_CROWD.to_owned();
-        wish.lease_duration = seconds(120.0);
-        wish.wait_timeout = seconds(300.0);
+    let wait = |request: &mut pb::AcquireAccountRequest| {
+        request.pool_id = POOL_OF_THE_CROWD.to_owned();
+        request.lease_duration = seconds(120.0);
+        request.wait_timeout = seconds(300.0);
     };
     let only = lease(&clients.acquire(wait).await.unwrap());
     let mut crowd = JoinSet::new();
@@ -220,12 +220,12 @@ async fn an_acquisition_whose_deadline_passes_in_the_queue_leaves_no_trace() {
     let first = tokio::spawn(async move { first.acquire(|_| {}).await });
     eventually(LIMIT, "the first to be at work", async || (held.matched() == 1).then_some(()))
         .await;
-    let wish = pb::AcquireAccountRequest {
+    let request = pb::AcquireAccountRequest {
         pool_id: POOL.to_owned(),
         holder: "late".to_owned(),
         ..Default::default()
     };
-    let late = within(wish, Duration::from_millis(300));
+    let late = within(request, Duration::from_millis(300));
     let error = stage.clients.redemptions.acquire_account(late).await.unwrap_err();
     assert_out_of_time(&error);
     assert_eq!(held.times(), 0, "the first is still at work");
@@ -303,7 +303,7 @@ async fn a_release_is_done_even_when_nobody_waits_for_it_any_more() {
 }
 
 #[tokio::test]
-async fn the_items_of_a_batch_wait_for_a_place_and_none_is_refused() {
+async fn the_items_of_a_batch_wait_for_a_permit_and_none_is_refused() {
     let mut stage = Stage::with_accounts(40).await;
     // More in flight than there are places, all of which are taken while the first statement is held up.
     let held = stage.hold_up("-- Choose", Duration::from_secs(2));

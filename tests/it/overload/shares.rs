@@ -1,4 +1,4 @@
-//! One pool's crowd never keeps out another pool, whatever it waits for.
+//! Shares of pools: the callers of one pool never keep out another pool, whatever they wait for.
 
 use std::{sync::Arc, time::Duration};
 
@@ -57,9 +57,9 @@ async fn callers_who_wait_for_one_pools_accounts_lock_out_no_other_pool() {
         for _ in 0..3000 {
             let (mut clients, left) = (clients.clone(), Arc::clone(&left));
             crowd.spawn(async move {
-                let waits = |wish: &mut pb::AcquireAccountRequest| {
-                    wish.pool_id = CROWD.to_owned();
-                    wish.wait_timeout = seconds(600.0);
+                let waits = |request: &mut pb::AcquireAccountRequest| {
+                    request.pool_id = CROWD.to_owned();
+                    request.wait_timeout = seconds(600.0);
                 };
                 while let Err(refusal) = clients.acquire(waits).await {
                     assert_eq!(reason(&refusal), "OVERLOADED");
@@ -140,7 +140,7 @@ async fn redemptions_of_one_pool_that_the_provider_never_answers_lock_out_no_oth
         let code = format!("{prefix}-{n}");
         hung.spawn(async move {
             let permit = acquiring.acquire_owned().await.unwrap();
-            let held = clients.acquire(|wish| wish.lease_duration = seconds(600.0)).await;
+            let held = clients.acquire(|request| request.lease_duration = seconds(600.0)).await;
             let held = lease(&held.unwrap());
             drop(permit);
             loop {
@@ -163,7 +163,7 @@ async fn redemptions_of_one_pool_that_the_provider_never_answers_lock_out_no_oth
     })
     .await;
 
-    let other = |wish: &mut pb::AcquireAccountRequest| wish.pool_id = "other".to_owned();
+    let other = |request: &mut pb::AcquireAccountRequest| request.pool_id = "other".to_owned();
     clients.create_pool("other").await;
     let account =
         pb::Account { pool_id: "other".into(), account_id: "b".into(), ..Default::default() };

@@ -1,5 +1,4 @@
-//! What becomes of accounts when their plan is changed or another is given to them, and of leases that are
-//! out meanwhile.
+//! Changes of plans: what they do to accounts, and to leases that are out meanwhile.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! The days of a plan and the pause between two redemptions: an account is left alone until its time has
-//! come, by the database's clock and no other, and is picked then without anything else happening.
+//! Days of a plan, and the pause between two redemptions: an account is deferred until its time has come,
+//! by the database's clock and no other. Then it is picked without anything else happening.
 
 use std::time::Duration;
 
@@ -299,7 +299,8 @@ async fn an_account_is_picked_at_its_time_without_anything_else_happening() {
 }
 
 #[tokio::test]
-async fn of_more_than_the_statement_looks_at_each_one_that_becomes_usable_is_found_in_its_order() {
+async fn of_more_accounts_than_the_statement_reads_each_one_that_becomes_usable_is_found_in_its_order()
+ {
     const COUNT: i64 = 1_250;
     let world = World::start().await;
     let mut clients = world.clients(0).await;

@@ -68,15 +68,15 @@ async fn waits_for_a_lock(db: &mut PgConnection) -> bool {
 }
 
 #[tokio::test]
-async fn whoever_binds_an_account_while_the_plan_is_deleted_is_told_that_there_is_none() {
+async fn update_account_that_binds_a_plan_while_it_is_deleted_is_told_that_there_is_none() {
     let world = World::start().await;
     let mut clients = world.clients(0).await;
     clients.create_accounts(2).await;
-    let (mut stranger, mut db) = (world.sql().await, world.sql().await);
+    let (mut other_program, mut db) = (world.sql().await, world.sql().await);
     for (n, way) in ["acquire", "update", "create"].into_iter().enumerate() {
         let plan_id = format!("plan-{n}");
         clients.create_plan(&plan_id, 9000).await;
-        let mut deletion = stranger.begin().await.unwrap();
+        let mut deletion = other_program.begin().await.unwrap();
         sqlx::query("DELETE FROM plans WHERE plan_id = $1")
             .bind(&plan_id)
             .execute(&mut *deletion)

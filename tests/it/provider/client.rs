@@ -124,7 +124,7 @@ async fn a_refused_connection_was_never_sent() {
     let answer = provider.send(&ask).await;
     assert!(matches!(answer, Answer::NeverSent(_)), "{answer:?}");
     match first(&ask, &answer) {
-        Step::SendAgain { give_up, .. } => assert_eq!(give_up.reason, reason::PROVIDER_UNREACHABLE),
+        Step::SendAgain { failure, .. } => assert_eq!(failure.reason, reason::PROVIDER_UNREACHABLE),
         other => panic!("{other:?}"),
     }
     assert_no_code(&format!("{answer:?}"));

@@ -1,5 +1,5 @@
-//! A provider that says something nobody asked for on a connection that is used again, and answers that
-//! anybody in between could give.
+//! Answers that nobody asked for: a provider sends them on a connection that is used again, or anybody in
+//! between could.
 
 use axum::{
     Router,

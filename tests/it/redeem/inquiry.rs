@@ -1,4 +1,4 @@
-//! Cards without an amount: what the provider says of them chooses the account, or refuses them before
+//! Cards without an amount: the provider's answer about them chooses the account, or refuses them before
 //! one is locked.
 
 use std::{

@@ -1,5 +1,5 @@
 //! Cards without an amount, asked about or sent more than once: what was learned is no part of the
-//! wish.
+//! request.
 
 use std::{
     sync::{
@@ -61,7 +61,7 @@ async fn the_same_item_again_is_a_replay_also_after_a_restart() {
     assert!(again.results[0].replayed);
     assert_eq!(world.inquiries(), 1, "what was begun is not asked about");
 
-    // Naming an amount is another wish, and so is naming one and then none.
+    // Naming an amount is another request, and so is naming one and then none.
     let named =
         |name: &str| pb::BatchItem { expected: Some(eur(1000)), ..item(name, &world.code(name)) };
     let other = pb::BatchItem { expected: Some(eur(1000)), ..items[0].clone() };
@@ -100,7 +100,7 @@ async fn an_item_that_is_sent_twice_in_one_opening_is_begun_once() {
 }
 
 #[tokio::test]
-async fn a_card_that_another_item_spent_is_told_as_that_and_locks_nothing() {
+async fn a_card_that_another_item_redeemed_is_reported_as_that_and_locks_nothing() {
     let world = World::with(|args| args.inquiry_cache = Duration::ZERO, 1).await;
     let mut clients = world.clients(0).await;
     clients.create_accounts(1).await;

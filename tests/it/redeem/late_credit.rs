@@ -1,5 +1,5 @@
-//! Facts are not fenced: what the provider credited is recorded whenever it is told, and added to the
-//! account whoever has it by then.
+//! Late credits: facts are not fenced. What the provider credited is recorded whenever it is told, and
+//! added to the account, whatever lease it is under.
 
 use std::time::Duration;
 
@@ -66,7 +66,7 @@ fn silent() -> Setup {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_success_that_comes_after_a_person_said_failed_is_credited_under_anothers_lease() {
+async fn a_success_that_comes_after_a_person_resolved_as_failed_is_credited_under_anothers_lease() {
     let mut fleet = Fleet::start(silent()).await;
     let mut clients = closed_as_failed_behind_a_servers_back(&mut fleet).await;
     let anothers = clients.acquire(|request| request.holder = "another".to_owned()).await.unwrap();

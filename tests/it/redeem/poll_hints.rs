@@ -1,4 +1,4 @@
-//! A provider that asks to be asked again at once, always: it is asked ever more rarely.
+//! Poll hints: a provider that always asks to be asked again at once is asked ever more rarely.
 
 use std::{
     collections::HashMap,

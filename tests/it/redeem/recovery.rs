@@ -1,4 +1,4 @@
-//! The reconciler's ladder over providers that can do this and not that.
+//! The reconciler's recovery actions, over providers with different capabilities.
 
 use std::time::Duration;
 

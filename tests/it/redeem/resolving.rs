@@ -1,4 +1,4 @@
-//! What a person says of a redemption is compared with what is recorded of it.
+//! `ResolveRedemption`: a person's outcome is compared with what is recorded.
 
 use holdfast::{
     domain::{
@@ -31,7 +31,7 @@ async fn resolve_refuses_to_contradict_the_recorded_credit_unless_told_that_the_
         amount: Some(eur(minor)),
         ..word(&open, RedemptionState::Succeeded)
     };
-    for (said, fields) in [
+    for (printed, fields) in [
         (amount(100_000), &["amount"][..]),
         (amount(1101), &["amount"]),
         (word(&open, RedemptionState::Failed), &["state", "code_spent"]),
@@ -43,15 +43,16 @@ async fn resolve_refuses_to_contradict_the_recorded_credit_unless_told_that_the_
             &["state"],
         ),
     ] {
-        let error = resolve(&mut clients, said).await.unwrap_err();
+        let error = resolve(&mut clients, printed).await.unwrap_err();
         assert_eq!(bad_fields(&error), fields);
-        assert!(error.message().contains("the provider said"), "{error:?}");
+        assert!(error.message().contains("the provider reported"), "{error:?}");
         assert!(error.message().contains("set recorded_amount_is_wrong"), "{error:?}");
     }
     assert_eq!(clients.redemption(&open.redemption_id).await, open, "nothing was recorded");
-    let said = pb::ResolveRedemptionRequest { recorded_amount_is_wrong: true, ..amount(100_000) };
+    let printed =
+        pb::ResolveRedemptionRequest { recorded_amount_is_wrong: true, ..amount(100_000) };
     for _ in 0..2 {
-        let closed = resolve(&mut clients, said.clone()).await.unwrap();
+        let closed = resolve(&mut clients, printed.clone()).await.unwrap();
         assert_eq!(closed.amount, Some(eur(100_000)));
     }
     clients.release(&held).await.unwrap();

@@ -1,4 +1,4 @@
-//! Redemptions, as people look at them, and close those that nothing else can.
+//! Redemptions under review: people list and read them, and settle those that nothing else can.
 
 use std::time::Duration;
 
@@ -117,7 +117,7 @@ async fn get_redemption_by_either_of_its_names() {
     let code = world.code("card");
     let redeemed = clients
         .redeem(&held, &code, |r| {
-            r.request_id = "wish".into();
+            r.request_id = "request".into();
             r.expected = Some(eur(1000));
             r.release_on_completion = true;
         })
@@ -131,7 +131,7 @@ async fn get_redemption_by_either_of_its_names() {
     assert!(redeemed.finish_time.is_some() && redeemed.next_check_time.is_none());
     assert_eq!((redeemed.attempts, redeemed.failure.is_none()), (1, true));
     assert_eq!(get(&mut clients, &redeemed.redemption_id, "").await.unwrap(), redeemed);
-    assert_eq!(get(&mut clients, "", "wish").await.unwrap(), redeemed);
+    assert_eq!(get(&mut clients, "", "request").await.unwrap(), redeemed);
 
     run(&mut clients, opening("b"), &[item("i", &world.code("item"))]).await.unwrap();
     assert_eq!(get(&mut clients, "", "batch:b:i").await.unwrap().request_id, "batch:b:i");
@@ -206,20 +206,20 @@ async fn resolve_closes_a_redemption_in_doubt_as_credited() {
     assert_eq!(account.open_redemption_id, open.redemption_id);
     assert!(open.next_check_time.is_some() && open.finish_time.is_none());
 
-    let said = pb::ResolveRedemptionRequest {
+    let printed = pb::ResolveRedemptionRequest {
         provider_ref: "their name".into(),
         evidence: "their record sim-7, ticket 12".into(),
         ..word(&open, RedemptionState::Succeeded)
     };
-    let closed = resolve(&mut clients, said.clone()).await.unwrap();
+    let closed = resolve(&mut clients, printed.clone()).await.unwrap();
     assert_eq!(closed.state(), RedemptionState::Succeeded);
     assert_eq!((&closed.amount, &*closed.provider_ref), (&Some(eur(1000)), "their name"));
     assert!(closed.finish_time.is_some() && closed.next_check_time.is_none());
     let resolution = closed.resolution.clone().unwrap();
     let expected = pb::Resolution {
-        resolved_by: said.resolved_by.clone(),
-        reason: said.reason.clone(),
-        evidence: said.evidence.clone(),
+        resolved_by: printed.resolved_by.clone(),
+        reason: printed.reason.clone(),
+        evidence: printed.evidence.clone(),
     };
     assert_eq!(resolution, expected);
     let account = clients.account("a").await;
@@ -228,11 +228,11 @@ async fn resolve_closes_a_redemption_in_doubt_as_credited() {
     let event = clients.events("a").await.remove(0);
     assert_eq!((&*event.actor, &*event.redemption_id), ("anna", &*closed.redemption_id));
 
-    let again = pb::ResolveRedemptionRequest { reason: "another day".into(), ..said.clone() };
+    let again = pb::ResolveRedemptionRequest { reason: "another day".into(), ..printed.clone() };
     assert_eq!(resolve(&mut clients, again).await.unwrap(), closed, "the first word is kept");
-    let again = pb::ResolveRedemptionRequest { evidence: "another".into(), ..said.clone() };
+    let again = pb::ResolveRedemptionRequest { evidence: "another".into(), ..printed.clone() };
     assert_eq!(resolve(&mut clients, again).await.unwrap(), closed, "and so is the first evidence");
-    let other_amount = pb::ResolveRedemptionRequest { amount: Some(eur(999)), ..said };
+    let other_amount = pb::ResolveRedemptionRequest { amount: Some(eur(999)), ..printed };
     for other in [other_amount, word(&open, RedemptionState::Failed)] {
         let error = resolve(&mut clients, other).await.unwrap_err();
         let why = (error.code(), &*reason(&error));
@@ -251,14 +251,14 @@ async fn resolve_closes_a_redemption_in_doubt_as_failed() {
     let code = world.code("doubt");
     let (held, open) = left_in_doubt(&world, &mut clients, &code, Fault::DropBeforeApply).await;
 
-    let said = word(&open, RedemptionState::Failed);
-    let closed = resolve(&mut clients, said.clone()).await.unwrap();
+    let printed = word(&open, RedemptionState::Failed);
+    let closed = resolve(&mut clients, printed.clone()).await.unwrap();
     assert_eq!((closed.state(), &closed.amount), (RedemptionState::Failed, &None));
     let failure = closed.failure.clone().unwrap();
     assert_eq!((&*failure.reason, failure.code_spent), ("RESOLVED_AS_FAILED", false));
     assert_eq!(closed.resolution.clone().unwrap().evidence, "", "a client need not name any");
-    assert_eq!(resolve(&mut clients, said.clone()).await.unwrap(), closed);
-    let spent = pb::ResolveRedemptionRequest { code_spent: true, ..said };
+    assert_eq!(resolve(&mut clients, printed.clone()).await.unwrap(), closed);
+    let spent = pb::ResolveRedemptionRequest { code_spent: true, ..printed };
     for other in [spent, word(&open, RedemptionState::Succeeded)] {
         let error = resolve(&mut clients, other).await.unwrap_err();
         assert_eq!(reason(&error), "REDEMPTION_ALREADY_SETTLED");
@@ -290,14 +290,14 @@ async fn a_differing_amount_waits_for_a_person_where_the_pool_says_so() {
     assert_eq!((busy.code(), &*reason(&busy)), (Code::FailedPrecondition, "REDEMPTION_OPEN"));
 
     let dollars = pb::Money { amount_minor: 1000, currency_code: "USD".into() };
-    let said = pb::ResolveRedemptionRequest {
+    let printed = pb::ResolveRedemptionRequest {
         amount: Some(dollars),
         ..word(&open, RedemptionState::Succeeded)
     };
-    let error = resolve(&mut clients, said.clone()).await.unwrap_err();
+    let error = resolve(&mut clients, printed.clone()).await.unwrap_err();
     assert_eq!(bad_fields(&error), ["amount.currency_code"]);
-    let said = pb::ResolveRedemptionRequest { amount: Some(credited.clone()), ..said };
-    let closed = resolve(&mut clients, said).await.unwrap();
+    let printed = pb::ResolveRedemptionRequest { amount: Some(credited.clone()), ..printed };
+    let closed = resolve(&mut clients, printed).await.unwrap();
     assert_eq!((closed.expected, &closed.amount), (Some(eur(1000)), &Some(credited.clone())));
     assert!(closed.amount_mismatch && closed.failure.is_none());
     let released = clients.release(&held).await.unwrap();
@@ -307,12 +307,12 @@ async fn a_differing_amount_waits_for_a_person_where_the_pool_says_so() {
     );
 
     let (held, open) = left_for_review(&world, &mut clients, &world.code("refused")).await;
-    let said = pb::ResolveRedemptionRequest {
+    let printed = pb::ResolveRedemptionRequest {
         code_spent: true,
         recorded_amount_is_wrong: true,
         ..word(&open, RedemptionState::Failed)
     };
-    let closed = resolve(&mut clients, said).await.unwrap();
+    let closed = resolve(&mut clients, printed).await.unwrap();
     assert_eq!(closed.state(), RedemptionState::Failed);
     assert!(closed.failure.unwrap().code_spent);
     let released = clients.release(&held).await.unwrap();
@@ -361,7 +361,7 @@ async fn resolve_refuses_texts_that_hold_the_cards_code_and_keeps_nothing_of_the
     let (held, open) = left_in_doubt(&world, &mut clients, &code, Fault::ErrorAfterApply).await;
     let written =
         [code.clone(), code.to_lowercase(), code.replace('-', " "), code.replace('-', "")];
-    let said = word(&open, RedemptionState::Succeeded);
+    let printed = word(&open, RedemptionState::Succeeded);
     for code in written {
         let text = format!("the card {code} is on their list");
         let word = pb::ResolveRedemptionRequest {
@@ -369,14 +369,14 @@ async fn resolve_refuses_texts_that_hold_the_cards_code_and_keeps_nothing_of_the
             resolved_by: text.clone(),
             evidence: text.clone(),
             provider_ref: text,
-            ..said.clone()
+            ..printed.clone()
         };
         let error = resolve(&mut clients, word).await.unwrap_err();
         assert_eq!(bad_fields(&error), ["reason", "resolved_by", "evidence", "provider_ref"]);
         assert!(!error.message().contains(&code), "{error:?}");
     }
     assert_eq!(clients.redemption(&open.redemption_id).await.state(), RedemptionState::InDoubt);
-    resolve(&mut clients, said).await.unwrap();
+    resolve(&mut clients, printed).await.unwrap();
     clients.release(&held).await.unwrap();
 }
 

@@ -1,4 +1,4 @@
-//! What errors come to on the wire, where a proxy reads them into 4 KiB.
+//! Errors on the wire: their block of headers fits into the 4 KiB that a proxy reads.
 
 use std::collections::HashMap;
 

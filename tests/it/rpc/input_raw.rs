@@ -1,4 +1,4 @@
-//! What no well-made client sends: absurd durations, messages that are too large, bytes that are
+//! Input that no well-made client sends: absurd durations, messages that are too large, bytes that are
 //! not the RPC's request.
 
 use bytes::{Buf as _, BufMut as _, Bytes};
@@ -235,7 +235,7 @@ async fn batch_redeem_ends_at_a_message_that_cannot_be_read_and_what_was_begun_i
 }
 
 #[tokio::test]
-async fn an_rpc_that_is_not_there_is_said_to_be() {
+async fn an_rpc_that_does_not_exist_is_unimplemented() {
     let world = World::start().await;
     let channel = world.channel(0).await;
     for path in ["/holdfast.v1.PoolService/DropPool", "/holdfast.v2.PoolService/GetPool", "/"] {

@@ -1,4 +1,5 @@
-//! What a shell, a service manager or an administrator may have set, and what a server makes of it.
+//! The environment of a server: what a shell, a service manager or an administrator may have set, and
+//! what it does.
 
 use std::{
     fs,
@@ -93,8 +94,8 @@ fn the_demo_ignores_every_variable_that_concerns_another_postgres() {
     demo.args(["demo", "--accounts"]).arg(folder.path().join("accounts.csv"));
     demo.arg("--cards").arg(folder.path().join("cards.csv"));
     let done = demo.envs(HOSTILE).stdin(Stdio::null()).output().unwrap();
-    let said = String::from_utf8_lossy(&done.stderr);
-    assert!(done.status.success(), "{}: {said}", done.status);
+    let printed = String::from_utf8_lossy(&done.stderr);
+    assert!(done.status.success(), "{}: {printed}", done.status);
 }
 
 #[tokio::test]
@@ -233,7 +234,7 @@ async fn a_secret_s_file_that_others_can_write_is_refused_whichever_it_is() {
         (&key, &bad_url, &token, &bad_url),
         (&key, &url, &bad_token, &bad_token),
     ] {
-        let said = refused(&[
+        let printed = refused(&[
             format!("--secret-key-file={key}"),
             format!("--database-url-file={url}"),
             format!("--provider-token-file={token}"),
@@ -241,10 +242,10 @@ async fn a_secret_s_file_that_others_can_write_is_refused_whichever_it_is() {
             "--admin-listen=127.0.0.1:0".to_owned(),
         ]);
         assert!(
-            said.contains(bad) && said.contains("every user of this machine can write it"),
-            "{said}"
+            printed.contains(bad) && printed.contains("every user of this machine can write it"),
+            "{printed}"
         );
-        assert!(!said.contains(key_text.trim()) && !said.contains("tok-123456"), "{said}");
+        assert!(!printed.contains(key_text.trim()) && !printed.contains("tok-123456"), "{printed}");
     }
     database.drop_database().await;
 }
@@ -278,9 +279,12 @@ async fn a_key_file_that_others_can_read_is_a_warning_and_one_for_a_group_is_non
 fn a_timeout_alone_is_taken_and_contradictions_are_all_named_at_once() {
     // What follows is refused later, for want of a key: the settings are not what is wrong.
     let url = "--database-url=postgres://127.0.0.1:1/none".to_owned();
-    let said = refused(&["--provider-timeout=2s".to_owned(), url.clone()]);
-    assert!(said.contains("HOLDFAST_SECRET_KEY_FILE") && !said.contains("must be"), "{said}");
-    let said = refused(&[
+    let printed = refused(&["--provider-timeout=2s".to_owned(), url.clone()]);
+    assert!(
+        printed.contains("HOLDFAST_SECRET_KEY_FILE") && !printed.contains("must be"),
+        "{printed}"
+    );
+    let printed = refused(&[
         "--provider-timeout=1m".to_owned(),
         "--provider-connect-timeout=2m".to_owned(),
         "--provider-send-window=5s".to_owned(),
@@ -292,15 +296,15 @@ fn a_timeout_alone_is_taken_and_contradictions_are_all_named_at_once() {
         "HOLDFAST_PROVIDER_CONNECT_TIMEOUT (2m) must not be longer than HOLDFAST_PROVIDER_TIMEOUT (1m)",
         "HOLDFAST_PROVIDER_TIMEOUT (1m) must be shorter than HOLDFAST_PROVIDER_SEND_WINDOW (5s)",
     ] {
-        assert!(said.contains(part), "{part} is not in {said}");
+        assert!(printed.contains(part), "{part} is not in {printed}");
     }
 }
 
 #[test]
 fn a_name_to_listen_on_is_refused_with_how_to_write_an_address() {
     for flag in ["--listen=localhost:50051", "--admin-listen=localhost:50052"] {
-        let said = refused(&[flag.to_owned()]);
-        assert!(said.contains("write an IP address and a port"), "{said}");
+        let printed = refused(&[flag.to_owned()]);
+        assert!(printed.contains("write an IP address and a port"), "{printed}");
     }
 }
 

@@ -1,5 +1,5 @@
-//! Looks for what is due are at what came due lately, and now and then at all. How often is told by
-//! `service/pace.rs`.
+//! Polls for what is due: they read their look-back window, and now and then all that is due.
+//! `service/pace.rs` says how often.
 
 use std::time::Duration;
 
@@ -48,7 +48,7 @@ async fn came_due(db: &mut PgConnection, pool_id: &str, ago: &str) {
 }
 
 #[tokio::test]
-async fn a_look_is_at_what_came_due_lately_or_at_all() {
+async fn a_poll_reads_what_came_due_in_its_look_back_window_or_all_that_is_due() {
     let database = fresh_database().await;
     let mut db = PgConnection::connect(&database.url).await.unwrap();
     let store = Store::open(&database.url.clone().into(), 2).unwrap();
@@ -85,16 +85,16 @@ async fn a_look_is_at_what_came_due_lately_or_at_all() {
 }
 
 #[tokio::test]
-async fn a_look_reads_as_little_however_much_a_stranger_s_transaction_keeps() {
+async fn a_poll_reads_as_little_during_a_long_running_transaction() {
     /// What came due for each lease and redemption, and was seen to.
     const TIMES: usize = 100;
     let database = fresh_database().await;
     let mut db = PgConnection::connect(&database.url).await.unwrap();
     fill(&mut db, &["p"], 100).await;
     psql(&mut db, "ANALYZE").await;
-    let mut stranger = PgConnection::connect(&database.url).await.unwrap();
-    psql(&mut stranger, "BEGIN").await;
-    psql(&mut stranger, "CREATE TABLE of_a_stranger ()").await;
+    let mut other_program = PgConnection::connect(&database.url).await.unwrap();
+    psql(&mut other_program, "BEGIN").await;
+    psql(&mut other_program, "CREATE TABLE of_another_program ()").await;
     for _ in 0..TIMES {
         came_due(&mut db, "p", "1 minute").await;
         // As renewals and looks do.
@@ -117,6 +117,6 @@ async fn a_look_reads_as_little_however_much_a_stranger_s_transaction_keeps() {
         assert!(lately.pages < 20, "{name}: {} pages", lately.pages);
         assert!(all.pages > 200, "{name}: all are {} pages, and nothing was in the way", all.pages);
     }
-    stranger.close().await.unwrap();
+    other_program.close().await.unwrap();
     database.drop_database().await;
 }

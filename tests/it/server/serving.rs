@@ -1,4 +1,4 @@
-//! A server as a whole: its health, its way down, and what it refuses to start with.
+//! A server as a whole: its health, its stop, and what it refuses to start with.
 
 use std::time::Duration;
 

@@ -75,9 +75,9 @@ async fn a_stop_does_not_wait_for_what_a_killed_server_was_sending() {
                 }
             }
         });
-        let said = |fleet: &Fleet| fleet.servers[second].said();
+        let printed = |fleet: &Fleet| fleet.servers[second].said();
         eventually(LIMIT, "it has joined", async || {
-            said(&fleet).contains("\"message\":\"joined\"").then_some(())
+            printed(&fleet).contains("\"message\":\"joined\"").then_some(())
         })
         .await;
         fleet.servers[second].end().await;
@@ -88,8 +88,8 @@ async fn a_stop_does_not_wait_for_what_a_killed_server_was_sending() {
         assert_eq!(state, "SUBMITTED", "{joins:?}");
         let told = joined.await.unwrap();
         assert_eq!(told.state(), RedemptionState::Submitted, "{joins:?}: what is known of it");
-        let finished = "stopped: everything under way was finished";
-        assert!(said(&fleet).contains(finished), "{joins:?}: {}", said(&fleet));
+        let finished = "stopped: all work in progress was finished";
+        assert!(printed(&fleet).contains(finished), "{joins:?}: {}", printed(&fleet));
         // So that the test need not wait either.
         let due = "UPDATE redemptions SET next_check_at = now()";
         sqlx::query(due).execute(&mut db).await.unwrap();

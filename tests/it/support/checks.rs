@@ -1,5 +1,5 @@
-//! What never happens, checked after every test that starts servers, whatever it was about. Each
-//! check answers with the promises that were broken; none of them is undone by a crash.
+//! Checks after every test that starts servers, whatever it was about. Each answers with the promises
+//! that were broken; a crash undoes none of them.
 
 use std::{
     collections::{HashMap, HashSet},

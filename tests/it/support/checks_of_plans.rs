@@ -1,4 +1,4 @@
-//! What never happens to plans and their accounts, as far as the database can tell by itself: of accounts
+//! Checks of what never happens to plans and their accounts, as far as the database can tell. Of accounts
 //! that a person changed it often cannot.
 
 /// A name, and a statement that finds each broken case as text.
@@ -57,8 +57,8 @@ pub(super) const OF_PLANS: [(&str, &str); 9] = [
          WHERE bound_by_lease AND (status <> 'LOCKING' OR plan_id IS NULL)",
     ),
     (
-        // One whose time has come may be parked still: nobody has looked.
-        "what is free and not to be used yet is parked, and nothing else",
+        // One whose time has come may still be deferred: it was not promoted yet.
+        "what is free and not to be used yet is deferred, and nothing else",
         "SELECT account_id FROM accounts
          WHERE (parked AND (status NOT IN ('WAITING', 'PROCESSING') OR usable_at IS NULL))
             OR (NOT parked AND status IN ('WAITING', 'PROCESSING') AND usable_at > now())",

@@ -1,4 +1,4 @@
-//! What callers were told: none of it may be undone, whatever crashes.
+//! The journal of what callers were told: none of it may be undone, whatever crashes.
 
 use std::sync::{Arc, Mutex, PoisonError};
 

@@ -1,4 +1,4 @@
-//! What the servers of the tests log, kept to be searched.
+//! Logs of the servers of the tests, kept to be searched.
 
 use std::{
     io,

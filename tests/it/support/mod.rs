@@ -1,4 +1,4 @@
-//! What the tests stand on.
+//! Support of the tests: servers, databases, proxies, and checks after each test.
 
 pub(crate) mod batch;
 pub(crate) mod checks;

@@ -22,7 +22,7 @@ const LIMIT: Duration = Duration::from_secs(120);
 pub(crate) struct Finished {
     pub(crate) code: Option<i32>,
     pub(crate) stdout: String,
-    pub(crate) said: String,
+    pub(crate) printed: String,
 }
 
 impl Finished {
@@ -31,9 +31,9 @@ impl Finished {
     pub(crate) fn says(&self, code: i32, parts: &[&str]) -> &Self {
         assert_eq!(self.code, Some(code), "{self:#?}");
         for part in parts {
-            assert!(self.said.contains(part), "{part:?} is not said: {self:#?}");
+            assert!(self.printed.contains(part), "{part:?} is not printed: {self:#?}");
         }
-        assert!(!self.said.contains("panicked"), "{self:#?}");
+        assert!(!self.printed.contains("panicked"), "{self:#?}");
         self
     }
 }
@@ -63,7 +63,7 @@ pub(crate) async fn finish(child: Child) -> Finished {
     Finished {
         code: done.status.code(),
         stdout: String::from_utf8(done.stdout).unwrap(),
-        said: String::from_utf8(done.stderr).unwrap(),
+        printed: String::from_utf8(done.stderr).unwrap(),
     }
 }
 

@@ -1,4 +1,4 @@
-//! The program's statements, as somebody else runs them who wants to know how Postgres goes about them.
+//! The program's statements, run by a test to see how Postgres executes them.
 
 use sqlx::{AssertSqlSafe, PgConnection, Row as _};
 

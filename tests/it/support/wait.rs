@@ -1,4 +1,4 @@
-//! Waiting for something to become true, instead of sleeping and hoping.
+//! Waits for a condition, with a limit and a name, instead of sleeps.
 
 use std::time::{Duration, Instant};
 

@@ -11,7 +11,7 @@ use holdfast::{
         Store,
         acquire::{Selector, Wanted},
         lease::LeaseAnswer,
-        walks::{Freed, Walks},
+        scan::{Freed, ScanCursors},
     },
 };
 
@@ -48,7 +48,7 @@ pub(super) async fn measure(args: &Args, ground: &Ground, row: &mut Row) -> anyh
     let mut bare = Bare::connect(&bare_url).await?;
     let store = Store::open(&url.clone().into(), 2)?;
     ground.level().await?;
-    let mut walks = Walks::default();
+    let mut walks = ScanCursors::default();
     let mut times = [const { Vec::new() }; 4];
     let (in_a_row, turns) = args.calls_alone();
     for turn in 0..WARM_UP + turns {
@@ -89,7 +89,7 @@ async fn over_rpc(client: &mut Client) -> anyhow::Result<Duration> {
 /// Acquires by the statement that the server runs, without the server.
 pub(super) async fn by_store(
     store: &Store,
-    walks: &mut Walks,
+    walks: &mut ScanCursors,
     expected_minor: Option<i64>,
 ) -> anyhow::Result<Duration> {
     let pool_id = PoolId::parse(POOL).map_err(|error| anyhow::anyhow!("{error:?}"))?;

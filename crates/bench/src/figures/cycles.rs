@@ -1,6 +1,6 @@
 //! Acquire and release, by 256 callers over gRPC, beside what else does the like.
 
-use super::{compare, take_turns};
+use super::{compare, run_in_rounds};
 use crate::{
     args::{Args, Figure},
     goals::{self, Row},
@@ -30,7 +30,7 @@ pub(super) async fn measure(args: &Args, ground: &Ground, rows: &mut [Row]) -> a
     let mut peers: Vec<Box<dyn Peer>> =
         vec![Box::new(CyclesOverRpc::connect("Holdfast", &server.url).await?)];
     // The row that each of the others is compared in.
-    let mut places = Vec::new();
+    let mut rows_of_goals = Vec::new();
     let mut processes = (None, None);
     if args.wants(Figure::Cycles) {
         let url = ground.new_database("cycles_by_hand").await?;
@@ -40,13 +40,13 @@ pub(super) async fn measure(args: &Args, ground: &Ground, rows: &mut [Row]) -> a
             Pgbench::prepare(ground, "acquire and release", &statements, &url, args.trial())
                 .await?;
         peers.push(Box::new(pgbench));
-        places.push(goals::CYCLES);
+        rows_of_goals.push(goals::CYCLES);
     }
     if args.wants(Figure::Etcd) {
         match etcd::program(args) {
             Some(program) => {
                 peers.push(Box::new(Etcd::start(&program, ground, args.trial()).await?));
-                places.push(goals::ETCD);
+                rows_of_goals.push(goals::ETCD);
             }
             None => rows[goals::ETCD].fail(0, "etcd is not installed: make bench-peers"),
         }
@@ -55,12 +55,12 @@ pub(super) async fn measure(args: &Args, ground: &Ground, rows: &mut [Row]) -> a
         let echo = Echo::start().await?;
         let name = "the same gRPC without any work";
         peers.push(Box::new(CyclesOverRpc::connect(name, &echo.url).await?));
-        places.push(goals::ECHO);
+        rows_of_goals.push(goals::ECHO);
         processes.0 = Some(echo);
     }
-    let rounds = take_turns(args, ground, &mut peers).await?;
-    for (place, theirs) in places.into_iter().zip(&rounds[1..]) {
-        compare(&mut rows[place], UNIT, &rounds[0], theirs);
+    let rounds = run_in_rounds(args, ground, &mut peers).await?;
+    for (row, theirs) in rows_of_goals.into_iter().zip(&rounds[1..]) {
+        compare(&mut rows[row], UNIT, &rounds[0], theirs);
     }
     drop(peers);
     processes.1 = Some(server);

@@ -24,9 +24,9 @@ use crate::{
 const STREAM_IN_FLIGHT: usize = 1_000;
 /// How long the redemptions may take to be begun.
 const BEGINNING: Duration = Duration::from_secs(120);
-/// How long the memory is looked at once all wait, and how often.
+/// How long the memory is sampled once all wait, and how often.
 const LOOKING: Duration = Duration::from_secs(5);
-const LOOK: Duration = Duration::from_millis(250);
+const POLL_INTERVAL: Duration = Duration::from_millis(250);
 
 pub(super) async fn waiting(args: &Args, ground: &Ground, row: &mut Row) -> anyhow::Result<()> {
     let wanted = args.waiting();
@@ -62,7 +62,7 @@ pub(super) async fn waiting(args: &Args, ground: &Ground, row: &mut Row) -> anyh
     let end = Instant::now() + LOOKING;
     while Instant::now() < end {
         seen.push(server.process.memory_mb()?);
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
     let (_, most) = stats::spread(&seen);
     row.set(part::WAITING, most, None);
@@ -76,7 +76,7 @@ pub(super) async fn waiting(args: &Args, ground: &Ground, row: &mut Row) -> anyh
     ground.drop_database("waiting").await
 }
 
-/// Waits until as many redemptions are recorded as sent. No card may come to anything meanwhile.
+/// Waits until as many redemptions are recorded as sent. No card may have an outcome meanwhile.
 async fn wait_until_begun(
     url: &str,
     wanted: usize,
@@ -92,7 +92,7 @@ async fn wait_until_begun(
             ensure_credited(&result)?;
             bail!("the provider is not slow");
         }
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
     Ok(())
 }
@@ -118,10 +118,10 @@ pub(super) async fn stream(args: &Args, ground: &Ground, row: &mut Row) -> anyho
     });
     let mut samples = Vec::new();
     let mut done = 0_u64;
-    let mut looks = tokio::time::interval(LOOK);
+    let mut ticks = tokio::time::interval(POLL_INTERVAL);
     loop {
         tokio::select! {
-            _ = looks.tick() => samples.push((done, server.process.memory_mb()?)),
+            _ = ticks.tick() => samples.push((done, server.process.memory_mb()?)),
             result = results.next() => match result? {
                 Some(result) => {
                     ensure_credited(&result)?;
@@ -135,7 +135,7 @@ pub(super) async fn stream(args: &Args, ground: &Ground, row: &mut Row) -> anyho
         }
     }
     let sent = sending.await.context("the sender of cards panicked")?;
-    ensure!(done == sent, "{sent} cards were sent, and {done} came to something");
+    ensure!(done == sent, "{sent} cards were sent, and {done} had an outcome");
     let seconds = begun.elapsed().as_secs();
     let [second, last] = [(1, 2), (3, 4)].map(|(from, to)| {
         let quarter = done * from / 4..done * to / 4;

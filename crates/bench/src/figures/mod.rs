@@ -1,4 +1,4 @@
-//! What is measured, figure by figure.
+//! Figures: each is measured in a file of its own.
 
 mod alone;
 pub(crate) mod bloat;
@@ -20,7 +20,7 @@ use crate::{
     stats,
 };
 
-/// A turn of each before those that count: connections are made, plans and pages found.
+/// A run of each before those that count: connections are made, plans and pages found.
 const WARM_UP: Duration = Duration::from_secs(1);
 
 /// Measures what is asked for. One figure that fails does not take the others with it.
@@ -74,14 +74,14 @@ fn parts(rows: &mut [Row]) -> Vec<&mut Part> {
     rows.iter_mut().flat_map(|row| &mut row.parts).collect()
 }
 
-/// Lets the peers take turns.
-async fn take_turns(
+/// Runs the peers one after the other, in rounds.
+async fn run_in_rounds(
     args: &Args,
     ground: &Ground,
     peers: &mut [Box<dyn Peer>],
 ) -> anyhow::Result<Vec<Rounds>> {
     for peer in peers.iter_mut() {
-        peer.turn(WARM_UP).await?;
+        peer.run_for(WARM_UP).await?;
     }
     let mut rounds: Vec<_> = peers
         .iter()
@@ -90,7 +90,7 @@ async fn take_turns(
     for number in 1..=args.rounds() {
         for (peer, rounds) in peers.iter_mut().zip(&mut rounds) {
             ground.level().await?;
-            let per_second = peer.turn(args.turn()).await?;
+            let per_second = peer.run_for(args.run_duration()).await?;
             progress(&format!("  round {number}: {}: {per_second:.0}/s", rounds.name));
             rounds.per_second.push(per_second);
         }

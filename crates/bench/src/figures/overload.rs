@@ -43,7 +43,7 @@ const TIMES: f64 = 10.0;
 const ACCOUNTS: usize = 50_000;
 /// From the time at which a caller was to come.
 const DEADLINE: Duration = Duration::from_secs(1);
-/// What a caller gets who may never release: those who have given up do not.
+/// What a caller gets who may never release: those whose deadline passed do not.
 const LEASE: PbDuration = PbDuration { seconds: 5, nanos: 0 };
 /// Callers under way, at the most: more than the server takes.
 const MOST_UNDER_WAY: u32 = 20_000;
@@ -95,7 +95,7 @@ pub(super) async fn measure(args: &Args, ground: &Ground, row: &mut Row) -> anyh
     closed_loop(callers(), args.trial()).await?;
     for _ in 0..PEAKS {
         ground.level().await?;
-        peaks.push(closed_loop(callers(), args.turn()).await?);
+        peaks.push(closed_loop(callers(), args.run_duration()).await?);
     }
     let peak = stats::median(&peaks);
     progress(&format!("  peak: {peak:.0} cycles/s; now {:.0}/s come", peak * TIMES));
@@ -132,8 +132,8 @@ async fn come(client: Lean, intended: Instant, end: Instant, tally: SharedTally)
     let outcome = if left.is_zero() {
         Err("the deadline had passed before the call".to_owned())
     } else {
-        let wish = AcquireAccountRequest { lease_duration: Some(LEASE), ..acquire() };
-        let call = client.call::<AcquireAccountResponse>(To::Acquire, &wish, Some(left));
+        let request = AcquireAccountRequest { lease_duration: Some(LEASE), ..acquire() };
+        let call = client.call::<AcquireAccountResponse>(To::Acquire, &request, Some(left));
         match timeout(left, call).await.unwrap_or_else(|_| Err(Status::cancelled(OUT_OF_TIME))) {
             Ok(answer) => {
                 let in_time = intended.elapsed() <= DEADLINE;
@@ -168,7 +168,7 @@ async fn released(client: &Lean, lease: Option<LeaseRef>) -> Result<(), String> 
     released.map(drop).map_err(|status| format!("release: {}", reason(&status)))
 }
 
-/// The reason of a refusal; else its code, and what is said.
+/// The reason of a refusal; else its code and message.
 fn reason(status: &Status) -> String {
     let code = status.code();
     let refusals = [Code::ResourceExhausted, Code::Unavailable, Code::Aborted];

@@ -1,6 +1,6 @@
 //! Whole redemptions, by streams of cards, beside three commits without any HTTP, and beside a queue's jobs.
 
-use super::{compare, cycles::ACCOUNTS, take_turns};
+use super::{compare, cycles::ACCOUNTS, run_in_rounds};
 use crate::{
     args::{Args, Figure},
     goals::{self, Row},
@@ -28,7 +28,7 @@ pub(super) async fn measure(args: &Args, ground: &Ground, rows: &mut [Row]) -> a
     let settings = [format!("--provider-url={}", provider.url)];
     let server = Server::start(ground, &url, &settings).await?;
     let mut peers: Vec<Box<dyn Peer>> = vec![Box::new(Batches::connect(&server.url).await?)];
-    let mut places = Vec::new();
+    let mut rows_of_goals = Vec::new();
     let mut databases = vec!["redeem"];
     if args.wants(Figure::Redeem) {
         let url = ground.new_database("redeem_by_hand").await?;
@@ -38,7 +38,7 @@ pub(super) async fn measure(args: &Args, ground: &Ground, rows: &mut [Row]) -> a
         let pgbench =
             Pgbench::prepare(ground, "three commits", &statements, &url, args.trial()).await?;
         peers.push(Box::new(pgbench));
-        places.push(goals::REDEEM);
+        rows_of_goals.push(goals::REDEEM);
     }
     if args.wants(Figure::Graphile) {
         if let Some(folder) = graphile::folder(args) {
@@ -49,14 +49,14 @@ pub(super) async fn measure(args: &Args, ground: &Ground, rows: &mut [Row]) -> a
             let trial = args.trial();
             let worker = Graphile::prepare(ground, folder, name, &provider.url, trial).await?;
             peers.push(Box::new(worker));
-            places.push(goals::GRAPHILE);
+            rows_of_goals.push(goals::GRAPHILE);
         } else {
             rows[goals::GRAPHILE].fail(0, "graphile-worker is not installed: make bench-peers");
         }
     }
-    let rounds = take_turns(args, ground, &mut peers).await?;
-    for (place, theirs) in places.into_iter().zip(&rounds[1..]) {
-        compare(&mut rows[place], UNIT, &rounds[0], theirs);
+    let rounds = run_in_rounds(args, ground, &mut peers).await?;
+    for (row, theirs) in rows_of_goals.into_iter().zip(&rounds[1..]) {
+        compare(&mut rows[row], UNIT, &rounds[0], theirs);
     }
     drop((peers, server, provider));
     for database in databases {

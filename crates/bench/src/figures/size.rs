@@ -1,8 +1,8 @@
 //! How long an acquisition takes in a large pool with a long past, beside a small pool without one.
 //!
-//! By the store, without gRPC, whose constant share would only make the ratio look better.
+//! By the store, without gRPC, whose constant share would only hide the difference.
 
-use holdfast::store::{Store, walks::Walks};
+use holdfast::store::{Store, scan::ScanCursors};
 
 use super::alone::{by_store, note};
 use crate::{args::Args, goals::Row, ground::Ground, postgres, report::progress};
@@ -26,7 +26,7 @@ pub(super) async fn measure(args: &Args, ground: &Ground, row: &mut Row) -> anyh
     let small_url = ground.new_database("small").await?;
     pools::fill(&small_url, SMALL).await;
     let mut stores = [large_url, small_url]
-        .map(|url| Store::open(&url.into(), 2).map(|store| (store, Walks::default())))
+        .map(|url| Store::open(&url.into(), 2).map(|store| (store, ScanCursors::default())))
         .into_iter()
         .collect::<Result<Vec<_>, _>>()?;
     ground.level().await?;

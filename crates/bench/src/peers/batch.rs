@@ -31,20 +31,20 @@ use crate::postgres::POOL;
 /// Streams at once, and cards in flight on each.
 const STREAMS: usize = 4;
 const STREAM_IN_FLIGHT: usize = 256;
-/// Cards that were sent and have come to nothing yet, for each that may be in flight. Without a bound the
+/// Cards that were sent and have no outcome yet, for each that may be in flight. Without a bound the
 /// connection's windows take tens of thousands, which would all have to be waited for at the end.
 const AHEAD: usize = 2;
 
 /// The results of a batch as they come.
 pub(crate) struct Results {
     stream: Streaming<BatchRedeemResponse>,
-    places: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
 }
 
 /// The sending side of a batch. Dropped, it says that there are no more cards.
 pub(crate) struct Cards {
     cards: mpsc::Sender<BatchRedeemRequest>,
-    places: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
     /// In codes, so that each is used once.
     name: Uuid,
     sent: u64,
@@ -77,9 +77,9 @@ pub(crate) async fn open_in(
     cards.send(BatchRedeemRequest { message }).await?;
     let request = Request::new(ReceiverStream::new(outgoing));
     let stream = client.batch_redeem(request).await?.into_inner();
-    let places = Arc::new(Semaphore::new(AHEAD * in_flight));
-    let results = Results { stream, places: Arc::clone(&places) };
-    Ok((results, Cards { cards, places, name, sent: 0 }))
+    let permits = Arc::new(Semaphore::new(AHEAD * in_flight));
+    let results = Results { stream, permits: Arc::clone(&permits) };
+    Ok((results, Cards { cards, permits, name, sent: 0 }))
 }
 
 impl Results {
@@ -87,12 +87,12 @@ impl Results {
     pub(crate) async fn next(&mut self) -> anyhow::Result<Option<BatchItemResult>> {
         while let Some(answer) = self.stream.next().await {
             if let Some(batch_redeem_response::Message::Result(result)) = answer?.message {
-                self.places.add_permits(1);
+                self.permits.add_permits(1);
                 return Ok(Some(result));
             }
         }
-        // Whoever waits for a place to send to waits no more.
-        self.places.close();
+        // A sender that waits for a permit waits no more.
+        self.permits.close();
         Ok(None)
     }
 }
@@ -100,9 +100,9 @@ impl Results {
 impl Cards {
     /// Sends one more card, when there is room for it. `false`: the batch is over.
     pub(crate) async fn send(&mut self) -> bool {
-        let Ok(place) = self.places.acquire().await else { return false };
+        let Ok(permit) = self.permits.acquire().await else { return false };
         // Given back with the result.
-        place.forget();
+        permit.forget();
         self.sent += 1;
         let item = BatchItem {
             item_id: format!("item-{:08}", self.sent),
@@ -122,7 +122,7 @@ pub(crate) fn ensure_credited(result: &BatchItemResult) -> anyhow::Result<()> {
             let state = redemption.state();
             let failure = redemption.failure.as_ref();
             let why = failure.map_or(&redemption.last_answer, |failure| &failure.message);
-            ensure!(state == RedemptionState::Succeeded, "a card came to be {state:?}: {why}");
+            ensure!(state == RedemptionState::Succeeded, "a card is {state:?}: {why}");
             Ok(())
         }
         Some(Outcome::Error(error)) => bail!("a card was refused: {}", error.message),
@@ -148,7 +148,7 @@ impl Peer for Batches {
         &self.name
     }
 
-    fn turn(&mut self, lasting: Duration) -> BoxFuture<'_, anyhow::Result<f64>> {
+    fn run_for(&mut self, lasting: Duration) -> BoxFuture<'_, anyhow::Result<f64>> {
         let clients = self.clients.clone();
         Box::pin(async move {
             let end = Instant::now() + lasting;

@@ -1,5 +1,5 @@
 //! The transitions as one would write them by hand: one row, one statement, one commit. What Holdfast is
-//! compared with must be good, so how Postgres goes about them is looked at before they are measured.
+//! compared with must be good, so the plan that Postgres makes of them is checked before they are measured.
 
 use anyhow::{Context as _, ensure};
 use serde_json::Value;
@@ -29,7 +29,7 @@ pub(crate) const SETTLE: Statement = Statement {
     some: "('00000000-0000-0000-0000-000000000000')",
 };
 
-/// What acquire walks.
+/// The index that acquire scans.
 const FREE: &str = "accounts_free";
 /// What everything else is looked up by.
 const KEYS: [&str; 2] = ["accounts_pkey", "redemptions_pkey"];
@@ -58,7 +58,7 @@ impl Statement {
     }
 }
 
-/// Fails unless Postgres finds the row of each transition at once: acquire by walking its index in order,
+/// Fails unless Postgres finds the row of each transition at once: acquire by scanning its index in order,
 /// the others by their keys. A migration that changes an index changes that, and what is then slow is not
 /// what one would write. The tables must be filled, and have their statistics.
 pub(crate) async fn ensure_direct(url: &str, statements: &[Statement]) -> anyhow::Result<()> {
@@ -73,7 +73,7 @@ pub(crate) async fn ensure_direct(url: &str, statements: &[Statement]) -> anyhow
     Ok(())
 }
 
-fn judge(plan: &Value, walks: bool) -> anyhow::Result<()> {
+fn judge(plan: &Value, scans: bool) -> anyhow::Result<()> {
     let mut nodes = Vec::new();
     gather(plan, &mut nodes);
     let of = |field: &str| -> Vec<&str> {
@@ -85,11 +85,11 @@ fn judge(plan: &Value, walks: bool) -> anyhow::Result<()> {
     }
     let indexes = of("Index Name");
     for index in &indexes {
-        let expected = KEYS.contains(index) || walks && *index == FREE;
+        let expected = KEYS.contains(index) || scans && *index == FREE;
         ensure!(expected, "it uses the index {index}");
     }
     ensure!(!indexes.is_empty(), "it uses no index");
-    ensure!(!walks || indexes.contains(&FREE), "it does not walk {FREE}");
+    ensure!(!scans || indexes.contains(&FREE), "it does not scan {FREE}");
     Ok(())
 }
 

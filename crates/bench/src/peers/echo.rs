@@ -51,8 +51,8 @@ impl Echo {
         command.arg("echo");
         let mut process = Process::start("echo", command, &[])?;
         let addr = process
-            .until(START, async |said| {
-                said.lines().find_map(|line| line.strip_prefix(LISTENING)).map(str::to_owned)
+            .until(START, async |output| {
+                output.lines().find_map(|line| line.strip_prefix(LISTENING)).map(str::to_owned)
             })
             .await?;
         Ok(Self { url: format!("http://{addr}"), _process: process })

@@ -116,8 +116,8 @@ impl Etcd {
     /// Callers over some of the connections.
     fn lockers(&self, channels: usize) -> Vec<Locker> {
         let channels = self.channels.iter().take(channels).cycle();
-        let places = self.leases.iter().zip(channels).enumerate();
-        let lockers = places.map(|(number, (lease, channel))| {
+        let numbered = self.leases.iter().zip(channels).enumerate();
+        let lockers = numbered.map(|(number, (lease, channel))| {
             let name = format!("account-{number:08}").into_bytes();
             Locker { client: LockClient::new(channel.clone()), name, lease: *lease }
         });
@@ -157,7 +157,7 @@ impl Peer for Etcd {
         &self.name
     }
 
-    fn turn(&mut self, lasting: Duration) -> BoxFuture<'_, anyhow::Result<f64>> {
+    fn run_for(&mut self, lasting: Duration) -> BoxFuture<'_, anyhow::Result<f64>> {
         Box::pin(closed_loop(self.lockers(self.channels.len()), lasting))
     }
 }

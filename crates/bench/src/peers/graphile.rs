@@ -92,11 +92,11 @@ impl Graphile {
         command.args(numbers.map(|number| number.to_string()));
         let mut process = Process::start("graphile-worker", command, &[])?;
         let report = process
-            .until(START + lasting, async |said| {
-                said.lines().find_map(|line| serde_json::from_str::<Report>(line).ok())
+            .until(START + lasting, async |output| {
+                output.lines().find_map(|line| serde_json::from_str::<Report>(line).ok())
             })
             .await
-            .context("graphile-worker did not come to an end")?;
+            .context("graphile-worker did not end")?;
         ensure!(report.failed == 0, "{} jobs of graphile-worker failed", report.failed);
         ensure!(report.left > 0, "graphile-worker ran out of jobs: JOBS_PER_SECOND is too low");
         Ok(report.jobs_per_second)
@@ -108,7 +108,7 @@ impl Peer for Graphile {
         &self.name
     }
 
-    fn turn(&mut self, lasting: Duration) -> BoxFuture<'_, anyhow::Result<f64>> {
+    fn run_for(&mut self, lasting: Duration) -> BoxFuture<'_, anyhow::Result<f64>> {
         Box::pin(self.run(self.setting, lasting))
     }
 }

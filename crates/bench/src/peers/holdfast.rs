@@ -59,7 +59,8 @@ impl Server {
         let mut variables = vec![("HOLDFAST_DATABASE_URL", database_url)];
         variables.extend_from_slice(variables_too);
         let mut process = Process::start("holdfast serve", command, &variables)?;
-        let addr = process.until(START, async |said| address(said, "listening", "addr")).await?;
+        let addr =
+            process.until(START, async |output| address(output, "listening", "addr")).await?;
         Ok(Self { process, url: format!("http://{addr}") })
     }
 
@@ -69,8 +70,8 @@ impl Server {
 }
 
 /// The address in the line of a log that has a message.
-pub(crate) fn address(said: &str, message: &str, field: &str) -> Option<String> {
-    said.lines().find_map(|line| {
+pub(crate) fn address(output: &str, message: &str, field: &str) -> Option<String> {
+    output.lines().find_map(|line| {
         let line: serde_json::Value = serde_json::from_str(line).ok()?;
         let addr = line[field].as_str().filter(|_| line["message"] == *message);
         addr.map(str::to_owned)
@@ -89,7 +90,7 @@ pub(crate) async fn connect(url: &str, count: usize) -> anyhow::Result<Vec<Clien
     Ok(clients)
 }
 
-/// A wish for any account.
+/// A request for any account.
 pub(crate) fn acquire() -> AcquireAccountRequest {
     AcquireAccountRequest {
         request_id: Uuid::now_v7().to_string(),
@@ -141,7 +142,7 @@ impl Peer for CyclesOverRpc {
         self.name
     }
 
-    fn turn(&mut self, lasting: Duration) -> BoxFuture<'_, anyhow::Result<f64>> {
+    fn run_for(&mut self, lasting: Duration) -> BoxFuture<'_, anyhow::Result<f64>> {
         Box::pin(closed_loop(self.callers(IN_FLIGHT), lasting))
     }
 }

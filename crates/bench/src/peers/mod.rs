@@ -1,4 +1,4 @@
-//! What is measured: Holdfast, and what it is compared with.
+//! Peers: Holdfast, and what it is compared with.
 
 pub(crate) mod bare;
 pub(crate) mod batch;
@@ -14,13 +14,13 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
-/// One of those that take turns.
+/// A program that is measured, one run at a time.
 pub(crate) trait Peer {
     /// What it is, for a reader.
     fn name(&self) -> &str;
 
     /// Works as fast as it can for a while. Answers with how much it did, by the second.
-    fn turn(&mut self, lasting: Duration) -> BoxFuture<'_, anyhow::Result<f64>>;
+    fn run_for(&mut self, lasting: Duration) -> BoxFuture<'_, anyhow::Result<f64>>;
 }
 
 /// The rounds of a peer.

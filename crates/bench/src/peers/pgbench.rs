@@ -74,10 +74,10 @@ impl Pgbench {
             .output()
             .await
             .context("pgbench cannot be started")?;
-        let said = String::from_utf8_lossy(&done.stdout);
+        let output = String::from_utf8_lossy(&done.stdout);
         let progress = String::from_utf8_lossy(&done.stderr);
         ensure!(
-            done.status.success() && !said.contains("Run was aborted"),
+            done.status.success() && !output.contains("Run was aborted"),
             "pgbench failed: {progress}"
         );
         transactions_per_second(&progress)
@@ -107,7 +107,7 @@ impl Peer for Pgbench {
         &self.name
     }
 
-    fn turn(&mut self, lasting: Duration) -> BoxFuture<'_, anyhow::Result<f64>> {
+    fn run_for(&mut self, lasting: Duration) -> BoxFuture<'_, anyhow::Result<f64>> {
         Box::pin(self.run(self.clients, lasting))
     }
 }
@@ -121,8 +121,8 @@ mod tests {
         let line = |until, rate| {
             format!("progress: {until} s, {rate} tps, lat 1.000 ms stddev 0.1, 0 failed\n")
         };
-        let said = [line("1.0", "100.0"), line("2.0", "3000.0"), line("3.0", "3100.0")].concat();
-        assert_eq!(transactions_per_second(&said), Some(3050.0));
+        let output = [line("1.0", "100.0"), line("2.0", "3000.0"), line("3.0", "3100.0")].concat();
+        assert_eq!(transactions_per_second(&output), Some(3050.0));
         assert_eq!(transactions_per_second(&line("1.0", "100.0")), None);
         assert_eq!(transactions_per_second("nothing"), None);
     }

@@ -19,7 +19,7 @@ pub(crate) struct Provider {
 
 impl Provider {
     /// Starts one that answers after `latency`, such as `0ms`. It syncs its ledger before it answers, on a
-    /// disk of its own as a provider would: here that is memory, where there is such a place, so that its
+    /// disk of its own as a provider would: here that is memory, where there is such a file system, so that its
     /// syncs do not stand in the way of Postgres's.
     pub(crate) async fn start(ground: &Ground, latency: &str) -> anyhow::Result<Self> {
         let mut folder = tempfile::Builder::new();
@@ -32,7 +32,7 @@ impl Provider {
             .arg(folder.path().join("ledger.jsonl"));
         let mut process = Process::start("holdfast simulate-provider", command, &[])?;
         let addr = process
-            .until(START, async |said| address(said, "simulating the provider", "address"))
+            .until(START, async |output| address(output, "simulating the provider", "address"))
             .await?;
         Ok(Self { url: format!("http://{addr}"), process, _folder: folder })
     }

@@ -1,4 +1,4 @@
-//! How an hour at half load went: as a table, and as a plot over time.
+//! The report of an hour at half load: as a table, and as a plot over time.
 
 use std::fmt::Write as _;
 
@@ -12,11 +12,11 @@ use crate::figures::bloat::{Bloat, Sample};
 pub(super) const PLOT: &str = "bloat.svg";
 
 pub(super) fn markdown(bloat: &Bloat) -> String {
-    let Bloat { minutes, peak_cycles_per_second: peak, stranger: (from, to), .. } = bloat;
+    let Bloat { minutes, peak_cycles_per_second: peak, long_transaction: (from, to), .. } = bloat;
     let (cycles, redemptions) = (bloat.cycles_per_second, bloat.redemptions_per_second);
     let mut text = format!(
-        "{minutes} minutes with {} cycles/s and {} redemptions/s, where {} cycles/s were the peak. A stranger's \
-         transaction was open from {:.1} to {:.1} minutes. Medians; bounds are of late ÷ early.\n\n\
+        "{minutes} minutes with {} cycles/s and {} redemptions/s, where {} cycles/s were the peak. A \
+         long-running transaction was open from {:.1} to {:.1} minutes. Medians; bounds are of late ÷ early.\n\n\
          | | before | while held | its end ÷ before | after | ÷ before | late ÷ early, before | after | bound | flat |\n\
          |---|--:|--:|--:|--:|--:|--:|--:|--:|:-:|\n",
         rounded(cycles),
@@ -55,7 +55,7 @@ fn ratio(value: f64) -> String {
     if value.is_finite() { rounded(value) } else { "–".to_owned() }
 }
 
-/// Sizes, dead rows and times, with the time that the stranger was there marked.
+/// Sizes, dead rows and times, with the time of the long-running transaction marked.
 pub(super) fn plot(bloat: &Bloat) -> String {
     let of = |label: &str, value: &dyn Fn(&Sample) -> f64| Series {
         label: label.to_owned(),
@@ -91,7 +91,7 @@ pub(super) fn plot(bloat: &Bloat) -> String {
             series: vec![times("p99", &|it| it.p99_ms), times("p50", &|it| it.p50_ms)],
         },
     ];
-    let (from, to) = bloat.stranger;
-    let title = "Half load; a stranger holds a transaction open in the shaded time";
+    let (from, to) = bloat.long_transaction;
+    let title = "Half load; a long-running transaction is open in the shaded time";
     timeline(title, "minutes", (from / 60.0, to / 60.0), &panels, svg::number)
 }

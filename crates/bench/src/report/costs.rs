@@ -1,4 +1,4 @@
-//! What cycles and redemptions take: as a table, and as JSON.
+//! The report of what cycles and redemptions take: as a table, and as JSON.
 
 use std::fmt::Write as _;
 

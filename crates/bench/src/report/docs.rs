@@ -4,18 +4,18 @@ use std::{fs, path::Path};
 
 use anyhow::Context as _;
 
-/// Writes a table into its place in `performance.md` of a folder, and the plots into a folder beside it.
+/// Writes a table into its section of `performance.md` of a folder, and the plots into a folder beside it.
 pub(super) fn renew(
     folder: &Path,
-    place: &str,
+    section: &str,
     table: &str,
     plots: &[(&'static str, String)],
 ) -> anyhow::Result<()> {
     let page = folder.join("performance.md");
     let text =
         fs::read_to_string(&page).with_context(|| format!("{} cannot be read", page.display()))?;
-    let renewed = replaced(&text, place, table)
-        .with_context(|| format!("{} has no marks for the table {place}", page.display()))?;
+    let renewed = replaced(&text, section, table)
+        .with_context(|| format!("{} has no marks for the table {section}", page.display()))?;
     fs::write(&page, renewed)?;
     let folder = folder.join("performance");
     fs::create_dir_all(&folder)?;
@@ -25,10 +25,10 @@ pub(super) fn renew(
     Ok(())
 }
 
-/// A text with something else between the marks of a place.
-fn replaced(text: &str, place: &str, table: &str) -> Option<String> {
-    let begin = format!("<!-- {place}: written by make bench -->");
-    let end = format!("<!-- {place}: end of what make bench writes -->");
+/// A text with another table between the marks of a section.
+fn replaced(text: &str, section: &str, table: &str) -> Option<String> {
+    let begin = format!("<!-- {section}: written by make bench -->");
+    let end = format!("<!-- {section}: end of what make bench writes -->");
     let (before, rest) = text.split_once(&begin)?;
     let (_, after) = rest.split_once(&end)?;
     Some(format!("{before}{begin}\n\n{table}\n\n{end}{after}"))

@@ -1,4 +1,4 @@
-//! What is told: a table for people, JSON for programs, and plots.
+//! Reports: a table for people, JSON for programs, and plots.
 
 mod bloat;
 mod costs;
@@ -55,7 +55,7 @@ struct Details<'a> {
     machine: &'a Machine,
     whole_run: bool,
     rounds: usize,
-    seconds_a_turn: u64,
+    seconds_a_run: u64,
     figures: Vec<DetailedRow<'a>>,
 }
 
@@ -74,7 +74,7 @@ pub(crate) fn write(args: &Args, machine: &Machine, rows: &[Row]) -> anyhow::Res
         machine,
         whole_run: args.is_whole(),
         rounds: args.rounds(),
-        seconds_a_turn: args.turn().as_secs(),
+        seconds_a_run: args.run_duration().as_secs(),
         figures: rows.iter().map(detailed).collect(),
     };
     write_json(args, "details.json", &details)?;

@@ -1,4 +1,4 @@
-//! Which plots there are.
+//! The plots of a run.
 
 use super::svg::{Bar, bars, line};
 use crate::goals::{self, Measured, Row};
@@ -34,9 +34,9 @@ pub(super) fn all(rows: &[Row]) -> Vec<(&'static str, String)> {
 fn distinct(rows: &[&Row]) -> Vec<Bar> {
     let mut found: Vec<Bar> = Vec::new();
     for row in rows {
-        for (place, measured) in row.measured.iter().enumerate() {
+        for (index, measured) in row.measured.iter().enumerate() {
             if !found.iter().any(|bar| bar.label == measured.what) {
-                found.push(bar(measured, place == 0));
+                found.push(bar(measured, index == 0));
             }
         }
     }

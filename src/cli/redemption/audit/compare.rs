@@ -9,7 +9,7 @@ pub(in crate::cli) enum State {
     Submitted,
     /// The outcome is being found out.
     InDoubt,
-    /// A person decides; the amount, where there is one, is what the provider said that it credited.
+    /// A person decides; the amount, where there is one, is what the provider credited, by its answer.
     NeedsReview,
     /// The card was credited.
     Succeeded,
@@ -85,8 +85,8 @@ pub(in crate::cli) struct Names(HashSet<Arc<str>>);
 impl Names {
     /// The text, shared with all who gave the same.
     pub(in crate::cli) fn share(&mut self, text: &str) -> Arc<str> {
-        if let Some(known) = self.0.get(text) {
-            return Arc::clone(known);
+        if let Some(shared) = self.0.get(text) {
+            return Arc::clone(shared);
         }
         let new: Arc<str> = text.into();
         self.0.insert(Arc::clone(&new));
@@ -170,7 +170,7 @@ pub(in crate::cli) fn differences(ours: &Record, provider: Option<&Record>) -> V
         return vec![Difference::State];
     }
     let mut found = Vec::new();
-    // Under review because of the account: then the provider's own is what a person looks at.
+    // Under review because of the account: then a person compares it with the provider's own amount.
     let same_account = provider.account.is_empty() || ours.account == provider.account;
     if ours.state != State::NeedsReview && !same_account {
         found.push(Difference::Account);

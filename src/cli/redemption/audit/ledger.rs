@@ -1,5 +1,5 @@
 //! The provider's ledger as a file: a redemption of the provider's contract on each line, in JSON,
-//! and with `at` the time at which it came to stand so. The simulator's ledger is such a file.
+//! and `at`, the time since when it has this state. The simulator's ledger is such a file.
 
 use std::{fs::File, io::BufReader, path::Path};
 
@@ -21,7 +21,7 @@ use crate::{
     provider::wire::Listed,
 };
 
-/// Lines between two looks at the progress.
+/// Lines between two updates of the progress.
 const SHOW_EVERY: u64 = 10_000;
 
 struct Row {
@@ -31,7 +31,7 @@ struct Row {
 
 #[derive(Deserialize)]
 struct Time {
-    /// When it came to stand so; a file without is all of the audit's time.
+    /// Since when it has this state; in a file without it, all rows are of the audit's time.
     #[serde(default, with = "time::serde::rfc3339::option")]
     at: Option<OffsetDateTime>,
 }

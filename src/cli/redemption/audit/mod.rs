@@ -1,10 +1,10 @@
 //! `holdfast redemption audit`: the provider's list, or its ledger in a file, beside our records.
 //!
 //! What the provider completed in a time is read first, and held in memory in compact records. Then
-//! our redemptions that were recorded in that time are read, pool by pool and page by page, and each
-//! is compared with what the provider has. No day's edge makes a difference: what is ours and not on
-//! the list is looked up at the provider by its key, and what is on the list and not among ours is
-//! looked up here by its id, in every pool. A ledger in a file is all that is asked when there is one.
+//! our redemptions that were recorded in that time are read, pool by pool and page by page. Each is
+//! compared with what the provider has. The ends of the time make no difference. What is ours and not on
+//! the list is looked up at the provider by its key. What is on the list and not among ours is looked
+//! up here by its id, in every pool. A ledger in a file is all that is asked when there is one.
 //!
 //! Exit code: 0 when both sides agree, 3 when they differ, 1 when that could not be found out.
 
@@ -116,7 +116,7 @@ pub(in crate::cli) async fn run(args: AuditArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::from(if tally.differences == 0 { 0 } else { DIFFERENT }))
 }
 
-/// All pools, those that the audit is about first: a provider's list does not tell pools apart.
+/// All pools, those that the audit is about first: a provider's list does not name pools.
 struct Pools {
     names: Vec<String>,
     /// How many of them the audit is about.
@@ -180,8 +180,8 @@ impl Audit {
                 (theirs, look_ups)
             }
         };
-        for place in 0..self.pools.names.len() {
-            self.compare_pool(place, &mut theirs, &look_ups).await?;
+        for index in 0..self.pools.names.len() {
+            self.compare_pool(index, &mut theirs, &look_ups).await?;
         }
         self.compare_rest(&mut theirs).await
     }
@@ -190,12 +190,12 @@ impl Audit {
     /// are only taken off the provider's list.
     async fn compare_pool(
         &mut self,
-        place: usize,
+        index: usize,
         theirs: &mut Theirs,
         look_ups: &LookUps,
     ) -> anyhow::Result<()> {
-        let is_audited = place < self.pools.audited;
-        let pool_id = self.pools.names[place].clone();
+        let is_audited = index < self.pools.audited;
+        let pool_id = self.pools.names[index].clone();
         let mut pages = Pages::new(&self.server, &pool_id, self.window);
         let mut seen = 0_u64;
         while let Some(page) = pages.next(&mut self.names).await? {
@@ -272,7 +272,7 @@ impl Audit {
                 Some(_) => {}
             }
         }
-        for (key, record) in theirs.strangers() {
+        for (key, record) in theirs.foreign() {
             self.report.missing_here(key, record, &[])?;
         }
         Ok(())

@@ -38,7 +38,7 @@ impl Ours {
         let key = Uuid::try_parse(&redemption.redemption_id)?;
         let known_at = redemption.finish_time.or(redemption.create_time);
         let amount = redemption.amount.as_ref();
-        // Who resolves a redemption need not name it; whoever else settles it has.
+        // A person who resolves a redemption need not name it; all others that settle it do.
         let is_named = redemption.resolution.is_none() || !redemption.provider_ref.is_empty();
         Ok(Self {
             key,

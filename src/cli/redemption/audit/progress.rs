@@ -1,4 +1,4 @@
-//! How far an audit is: a line that changes on a terminal, otherwise one every few seconds. On
+//! Progress of an audit: a line that changes on a terminal, otherwise one every few seconds. On
 //! stderr.
 
 use std::{
@@ -56,7 +56,7 @@ impl Progress {
         }
     }
 
-    /// For whoever else writes to the terminal.
+    /// For others that write to the terminal.
     pub(super) fn aside(&self) -> Aside {
         Aside(self.bar.clone())
     }

@@ -22,7 +22,7 @@ use crate::{
 
 /// The most redemptions of the provider's that are held at once, at about 200 bytes each.
 const MAX_HELD: usize = 4_000_000;
-/// How often the provider is asked the same before the audit gives up: asking changes nothing there.
+/// How often the provider is asked the same before the audit fails: asking changes nothing there.
 const TRIES: u32 = 5;
 /// How long to wait before the second try; twice as long before each one after it.
 const PAUSE: Duration = Duration::from_millis(250);
@@ -33,10 +33,10 @@ const MAX_PAUSE: Duration = Duration::from_secs(30);
 #[derive(Debug, Default)]
 pub(in crate::cli) struct Theirs {
     held: HashMap<Uuid, Held>,
-    /// What the provider says a second time, in other words, of a key that it credited.
+    /// Further records of a key that the provider credited, where they differ from the first.
     twice: BTreeMap<Uuid, Vec<Record>>,
     /// Redemptions under keys that are none of ours.
-    strangers: BTreeMap<String, Record>,
+    foreign: BTreeMap<String, Record>,
 }
 
 #[derive(Debug)]
@@ -56,12 +56,12 @@ impl Theirs {
         inside: bool,
     ) -> anyhow::Result<()> {
         anyhow::ensure!(
-            self.held.len() + self.strangers.len() < MAX_HELD,
+            self.held.len() + self.foreign.len() < MAX_HELD,
             "the provider has more than {MAX_HELD} redemptions of that time: audit a shorter one"
         );
         let Ok(RedemptionId(key)) = RedemptionId::parse(key) else {
             if inside {
-                self.strangers.insert(key.to_owned(), record);
+                self.foreign.insert(key.to_owned(), record);
             }
             return Ok(());
         };
@@ -83,7 +83,7 @@ impl Theirs {
 
     /// How many redemptions there are.
     pub(in crate::cli) fn len(&self) -> usize {
-        self.held.len() + self.strangers.len()
+        self.held.len() + self.foreign.len()
     }
 
     /// Takes what there is of a key.
@@ -91,7 +91,7 @@ impl Theirs {
         self.held.remove(&key).map(|held| held.record)
     }
 
-    /// Takes what is said a second time of a key.
+    /// Takes the further records of a key.
     pub(in crate::cli) fn take_twice(&mut self, key: Uuid) -> Vec<Record> {
         self.twice.remove(&key).unwrap_or_default()
     }
@@ -107,13 +107,16 @@ impl Theirs {
     /// All of it by key, where nothing else is expected than one record of every key of ours.
     pub(in crate::cli) fn plain(self) -> anyhow::Result<BTreeMap<Uuid, Record>> {
         anyhow::ensure!(self.twice.is_empty(), "the provider credited a key twice");
-        anyhow::ensure!(self.strangers.is_empty(), "the provider has a key that is none of ours");
+        anyhow::ensure!(
+            self.foreign.is_empty(),
+            "the provider has a redemption under a key that this server did not make"
+        );
         Ok(self.held.into_iter().map(|(key, held)| (key, held.record)).collect())
     }
 
     /// The redemptions under keys that are none of ours.
-    pub(in crate::cli) fn strangers(&self) -> impl Iterator<Item = (&str, &Record)> {
-        self.strangers.iter().map(|(key, record)| (key.as_str(), record))
+    pub(in crate::cli) fn foreign(&self) -> impl Iterator<Item = (&str, &Record)> {
+        self.foreign.iter().map(|(key, record)| (key.as_str(), record))
     }
 }
 
@@ -237,7 +240,7 @@ mod tests {
         let mut theirs = Theirs::default();
         theirs.add("not ours", record(State::Failed, "1"), true).unwrap();
         theirs.add("of another day", record(State::Failed, "1"), false).unwrap();
-        let found: Vec<_> = theirs.strangers().map(|(key, _)| key).collect();
+        let found: Vec<_> = theirs.foreign().map(|(key, _)| key).collect();
         assert_eq!((found, theirs.rest()), (vec!["not ours"], vec![]));
         assert!(theirs.plain().is_err());
     }

@@ -1,4 +1,4 @@
-//! What an audit found: a row for every difference, counts, and sums.
+//! The report of an audit: a row for every difference, counts, and sums.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -38,7 +38,7 @@ pub(super) struct Report {
     tally: Tally,
 }
 
-/// What an audit came to.
+/// The result of an audit.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Tally {
     /// Redemptions that were looked at: all of either side.
@@ -104,7 +104,7 @@ impl Report {
         Ok(())
     }
 
-    /// A redemption of ours that may have been completed after the provider's records end: said aside, so
+    /// A redemption of ours that may have been completed after the provider's records end: told separately, so
     /// that rows are differences and nothing else.
     pub(super) fn not_covered(&mut self, ours: &Ours) {
         self.tally.not_covered += 1;
@@ -196,7 +196,7 @@ impl fmt::Display for Tally {
         if self.not_covered > 0 {
             write!(
                 f,
-                "; {} more that the provider's records may be too short for",
+                "; {} more that may have been completed after the provider's records end",
                 self.not_covered
             )?;
         }

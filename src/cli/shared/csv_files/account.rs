@@ -1,5 +1,5 @@
-//! Account files: `account_id,country_code,plan_id,balance_minor,login_status,labels`, of which
-//! only `account_id` is required.
+//! Account files: `account_id,country_code,plan_id,balance_minor,login_status,labels`.
+//! Only `account_id` is required.
 
 use std::collections::HashMap;
 
@@ -28,7 +28,7 @@ pub(crate) struct AccountRow {
     pub(crate) pool_id: Option<PoolId>,
     /// The account.
     pub(crate) account_id: AccountId,
-    /// Two upper-case letters, if known.
+    /// Two upper-case letters, or none.
     pub(crate) country_code: Option<String>,
     /// What it is being filled for; `None`: any plan may bind it.
     pub(crate) plan_id: Option<PlanId>,

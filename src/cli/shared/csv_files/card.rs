@@ -1,4 +1,4 @@
-//! Card files: `item_id,code,amount_minor,currency_code`, of which only `code` is required.
+//! Card files: `item_id,code,amount_minor,currency_code`. Only `code` is required.
 
 use super::{Row, Seen, damage, fields, fields::Fields};
 use crate::domain::{

@@ -1,4 +1,4 @@
-//! What a spreadsheet, or a program between it and us, leaves in place of a text: pure.
+//! Damage that a spreadsheet, or a program between it and us, does to a text: pure functions.
 //!
 //! Only what such programs write is refused, not what merely is unusual: a code is the provider's to
 //! judge. What a field holds is never repeated.

@@ -10,7 +10,7 @@ pub(super) struct Layout {
     /// In the file's order.
     columns: Vec<&'static str>,
     /// All that a file may have, but for [`POOL_COLUMN`].
-    known: &'static [&'static str],
+    allowed: &'static [&'static str],
     required: &'static str,
 }
 
@@ -27,7 +27,7 @@ impl Layout {
     /// Reads the header.
     pub(super) fn read(
         header: &[u8],
-        known: &'static [&'static str],
+        allowed: &'static [&'static str],
         required: &'static str,
     ) -> anyhow::Result<Self> {
         anyhow::ensure!(
@@ -39,7 +39,7 @@ impl Layout {
         for field in &split(header) {
             let name = std::str::from_utf8(field.trim_ascii())
                 .map_err(|_| anyhow::anyhow!("a column's name is not UTF-8"))?;
-            match known.iter().chain([&POOL_COLUMN]).find(|column| **column == name) {
+            match allowed.iter().chain([&POOL_COLUMN]).find(|column| **column == name) {
                 Some(column) if columns.contains(column) => {
                     anyhow::bail!("the column \"{column}\" is there twice")
                 }
@@ -47,34 +47,34 @@ impl Layout {
                 None => unknown.push(quoted(name)),
             }
         }
-        let names = known.join(", ");
+        let names = allowed.join(", ");
         let has_other_marks = header.contains(&b';') || header.contains(&b'\t');
         anyhow::ensure!(
             !columns.is_empty() || header.contains(&b',') || !has_other_marks,
-            "columns must be separated by commas; known are {names}, {POOL_COLUMN}"
+            "columns must be separated by commas; the columns are {names}, {POOL_COLUMN}"
         );
         anyhow::ensure!(
             columns.contains(&required) || !unknown.is_empty() && columns.is_empty(),
-            "there is no column \"{required}\"; known are {names}, {POOL_COLUMN}"
+            "there is no column \"{required}\"; the columns are {names}, {POOL_COLUMN}"
         );
-        // Not one known column: most likely there is no header, and these are data.
+        // Not one column of the file format: most likely there is no header, and these are data.
         anyhow::ensure!(
             !columns.is_empty(),
-            "it names none of the columns; known are {names}, {POOL_COLUMN}"
+            "it names none of the columns; the columns are {names}, {POOL_COLUMN}"
         );
         anyhow::ensure!(
             unknown.is_empty(),
-            "unknown columns {}; known are {names}, {POOL_COLUMN}",
+            "unknown columns {}; the columns are {names}, {POOL_COLUMN}",
             unknown.join(", ")
         );
-        Ok(Self { columns, known, required })
+        Ok(Self { columns, allowed, required })
     }
 
     /// What a row is if it is a header: each of its fields names a column, in any case.
     fn header(&self, record: &csv::ByteRecord) -> Option<Header> {
-        let known = || self.known.iter().chain([&POOL_COLUMN]);
+        let allowed = || self.allowed.iter().chain([&POOL_COLUMN]);
         let named = |field: &[u8]| {
-            known().find(|name| name.as_bytes().eq_ignore_ascii_case(field.trim_ascii())).copied()
+            allowed().find(|name| name.as_bytes().eq_ignore_ascii_case(field.trim_ascii())).copied()
         };
         let names: Vec<&str> = record.iter().map(named).collect::<Option<_>>()?;
         if names == self.columns {
@@ -173,7 +173,7 @@ pub(crate) struct Fields<'a> {
 }
 
 impl<'a> Fields<'a> {
-    /// A row of which nothing can be read.
+    /// A row that cannot be read at all.
     pub(super) fn unread(layout: &'a Layout, line: u64, rule: impl Into<String>) -> Self {
         let mut fields =
             Self { layout, line, values: Vec::new(), pool_id: None, problems: Vec::new() };

@@ -181,7 +181,7 @@ mod tests {
         assert!(header_error(b"item_id\n").contains("no column \"code\""));
         assert!(header_error(b"code,code\n").contains("twice"));
         assert!(header_error(b"co\xffde\n").contains("UTF-8"));
-        assert!(header_error(b"code;amount_minor\n").contains("known are"));
+        assert!(header_error(b"code;amount_minor\n").contains("the columns are"));
     }
 
     #[test]

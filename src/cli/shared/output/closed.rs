@@ -1,4 +1,4 @@
-//! Noticing that nobody reads the output any more, also while nothing is written.
+//! A watch on the output: it notices that nobody reads any more, also while nothing is written.
 
 use std::{fs::File, io, os::fd::OwnedFd};
 

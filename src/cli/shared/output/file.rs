@@ -1,7 +1,7 @@
 //! A file of results. What was there is replaced when all is written, and not before.
 //!
 //! Rows are written to a temporary file beside the target, which is renamed over it in the end. When a
-//! run fails half-way, the target is left as it was, and the temporary file is kept under its own name
+//! run fails half-way, the target stays as it was. The temporary file is kept under its own name
 //! (`FILE.XXXXXX.partial`), so that no row is lost. Devices, pipes and names of open descriptors
 //! (`/dev/stdout`) are written directly: there is nothing to replace.
 
@@ -33,10 +33,10 @@ const SUFFIX: &str = ".partial";
 pub(crate) struct Target {
     /// As it was given.
     name: PathBuf,
-    place: Place,
+    kind: Kind,
 }
 
-enum Place {
+enum Kind {
     /// A file or the name of a new one, behind all symbolic links; and what is there.
     File(PathBuf, Option<Metadata>),
     /// A device or a pipe.
@@ -66,10 +66,10 @@ impl Target {
                 "--output {shown}: there is no folder {}",
                 folder.display()
             );
-            let place = resolve(name).with_context(cannot)?;
-            let place = place.with_context(|| format!("--output {shown} is not a file"))?;
-            access(folder_of(&place), Access::WRITE_OK | Access::EXEC_OK).with_context(cannot)?;
-            return Ok(Self { name: name.to_owned(), place: Place::File(place, None) });
+            let target = resolve(name).with_context(cannot)?;
+            let target = target.with_context(|| format!("--output {shown} is not a file"))?;
+            access(folder_of(&target), Access::WRITE_OK | Access::EXEC_OK).with_context(cannot)?;
+            return Ok(Self { name: name.to_owned(), kind: Kind::File(target, None) });
         };
         if let Some(input) = inputs.iter().find(|input| is_at(&there, input)) {
             anyhow::bail!(
@@ -79,29 +79,29 @@ impl Target {
             );
         }
         access(name, Access::WRITE_OK).with_context(cannot)?;
-        let place = if !there.is_file() {
-            Place::Special
+        let kind = if !there.is_file() {
+            Kind::Special
         } else {
             match resolve(name).with_context(cannot)? {
-                Some(path) => Place::File(path, Some(there)),
-                None => Place::Descriptor,
+                Some(path) => Kind::File(path, Some(there)),
+                None => Kind::Descriptor,
             }
         };
-        Ok(Self { name: name.to_owned(), place })
+        Ok(Self { name: name.to_owned(), kind })
     }
 
-    /// Opens it. What is there is left alone until [`Draft::publish`]; without a draft, what is
+    /// Opens it. What is there stays until [`Draft::publish`]; without a draft, what is
     /// written goes there directly.
     pub(crate) fn open(self) -> anyhow::Result<(Sink, Option<Draft>)> {
         let cannot = || format!("the results cannot be written to {}", self.name.display());
         let mut options = OpenOptions::new();
-        let (path, there) = match &self.place {
-            Place::File(path, there) => (path, there.as_ref()),
-            Place::Special => {
+        let (path, there) = match &self.kind {
+            Kind::File(path, there) => (path, there.as_ref()),
+            Kind::Special => {
                 let file = options.write(true).open(&self.name).with_context(cannot)?;
                 return Ok((Sink::direct(file), None));
             }
-            Place::Descriptor => {
+            Kind::Descriptor => {
                 let file = options.append(true).open(&self.name).with_context(cannot)?;
                 return Ok((Sink::direct(file), None));
             }
@@ -201,7 +201,7 @@ pub(crate) struct Draft {
 }
 
 impl Draft {
-    /// Puts the results in the target's place. If that fails, they are kept.
+    /// Replaces the target by the results. If that fails, they are kept.
     pub(crate) fn publish(self) -> anyhow::Result<()> {
         let Self { file, target, name, in_place } = self;
         // An error that the system held back is told here.
@@ -223,11 +223,11 @@ impl Draft {
         };
         moved.with_context(|| match file.keep() {
             Ok((_, kept)) => format!(
-                "the results are whole in {}, and cannot be put in the place of {}",
+                "the results are whole in {}, and cannot replace {}",
                 kept.display(),
                 name.display()
             ),
-            Err(_) => format!("the results cannot be put in the place of {}", name.display()),
+            Err(_) => format!("the results cannot replace {}", name.display()),
         })
     }
 

@@ -82,8 +82,9 @@ fn a_table_cannot_be_used_to_write_to_the_terminal() {
 
 #[test]
 fn on_a_terminal_long_texts_are_broken_and_names_are_not() {
-    let (id, said) = ("01890a5d-ac96-774b-bcce-b302099a8057", "the provider said so ".repeat(9));
-    let rows = [vec![json!(id), json!(said)]];
+    let (id, message) =
+        ("01890a5d-ac96-774b-bcce-b302099a8057", "the provider answered ".repeat(9));
+    let rows = [vec![json!(id), json!(message)]];
     let columns = &["redemption_id", "last_answer"];
     let longest = |width| {
         let text = written_in(width, Format::Table, columns, &rows);
@@ -93,7 +94,7 @@ fn on_a_terminal_long_texts_are_broken_and_names_are_not() {
     assert!(longest(None) > 200 && longest(Some(80)) <= 80);
     assert!(longest(Some(30)) > 30, "what cannot be read is no better for fitting");
     let piped = written_in(Some(80), Format::Csv, columns, &rows);
-    assert!(piped.contains(&said), "{piped}");
+    assert!(piped.contains(&message), "{piped}");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! What is shown of an account that was considered for a card, and of how many there are of a verdict.
+//! Tables of the accounts that were considered for a card, and of their number by verdict.
 
 use serde_json::Value;
 
@@ -50,7 +50,7 @@ fn short(verdict: Verdict) -> Value {
     name(verdict.as_str_name(), "ACQUIRE_VERDICT_")
 }
 
-/// What is so of all accounts with a verdict.
+/// What a verdict means.
 fn meaning(verdict: Verdict) -> &'static str {
     match verdict {
         Verdict::Unspecified => "of a later version than this program",
@@ -59,20 +59,20 @@ fn meaning(verdict: Verdict) -> &'static str {
         Verdict::Completed => "the plan's target is reached",
         Verdict::Inactive => "the login is not active",
         Verdict::Paused => "paused by a person",
-        Verdict::Draining => "draining, by a person's wish",
+        Verdict::Draining => "draining: a person asked for it",
         Verdict::Unwritable => "the database refuses to change its row; the server's log says why",
         Verdict::TooFull => "the plan wants nothing more, or less than the card",
         Verdict::Denomination => "the plan does not take cards of this amount",
         Verdict::Remainder => "what is left of the plan, now or afterwards, no cards can fill",
         Verdict::DayFull => "the card is more than the day still takes",
-        Verdict::OnHold => "failed, and is left in peace",
+        Verdict::OnHold => "failed, and is on hold",
         Verdict::NextDay => "the plan's next day is not due yet",
         Verdict::CoolingDown => "the last redemption is too short ago",
         Verdict::Locked => "under a lease",
     }
 }
 
-/// What is so of this account, with what a person would look up next.
+/// What the verdict means for this account, with the values behind it.
 fn why(verdict: Verdict, one: &pb::ConsideredAccount, account: &pb::Account) -> String {
     let shown = |value: Value| value.as_str().map(str::to_owned).unwrap_or_default();
     let until = shown(time(account.available_time.as_ref()));

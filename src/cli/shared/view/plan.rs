@@ -1,4 +1,4 @@
-//! What is shown of a plan.
+//! The table of plans.
 
 use serde_json::Value;
 

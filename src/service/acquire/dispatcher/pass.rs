@@ -11,9 +11,9 @@ use tokio::{task::JoinError, time::Instant};
 
 use super::{
     super::{
-        beside::{Attempt, Attempted},
+        side_statements::{Attempt, Attempted},
         slow::{FEW_ACCOUNTS, How, Kind, kind, patience_after},
-        turns::{Waiter, Wish},
+        wait_queue::{Criteria, Waiter},
     },
     Dispatcher,
 };
@@ -23,7 +23,7 @@ use crate::{
     store::{
         StoreError,
         acquire::{Selector, Wanted},
-        walks::Walks,
+        scan::ScanCursors,
     },
 };
 
@@ -36,9 +36,9 @@ const COUNT_AT_MOST_EVERY: Duration = Duration::from_secs(60);
 #[derive(Default)]
 struct Pass {
     /// Criteria that found nothing in it.
-    exhausted: HashSet<Wish>,
+    exhausted: HashSet<Criteria>,
     /// How long statements took that left somebody without, of criteria that may make them slow.
-    spent: Duration,
+    used: Duration,
 }
 
 impl Dispatcher {
@@ -57,10 +57,10 @@ impl Dispatcher {
                 pass.exhausted.clear();
             }
             self.note_freed();
-            let next = self.turns.next_group(|wish| self.how(&pass, wish));
+            let next = self.queue.next_group(|criteria| self.how(&pass, criteria));
             let Some((how, selector, wanted)) = next else {
-                // Whoever is left waits for an account, which is no work.
-                self.turns.iter().for_each(|waiter| waiter.caller.step_aside());
+                // Those who are left wait for an account, which is no work.
+                self.queue.iter().for_each(|waiter| waiter.caller.step_aside());
                 return Ok(());
             };
             match how {
@@ -75,7 +75,7 @@ impl Dispatcher {
     /// Finds out whether the pool has so many accounts that criteria may be slow, when somebody waits with such.
     async fn count_accounts(&mut self) {
         let is_fresh = self.counted_at.is_some_and(|at| at.elapsed() < COUNT_AT_MOST_EVERY);
-        if is_fresh || !self.turns.iter().any(|waiter| kind(&waiter.wish()).is_some()) {
+        if is_fresh || !self.queue.iter().any(|waiter| kind(&waiter.criteria()).is_some()) {
             return;
         }
         match self.store.has_more_accounts(&self.pool_id, FEW_ACCOUNTS).await {
@@ -89,31 +89,31 @@ impl Dispatcher {
         }
     }
 
-    /// How whoever asks so is served in this pass, if at all.
-    fn how(&self, pass: &Pass, wish: &Wish) -> Option<How> {
-        if pass.exhausted.contains(wish) || self.beside.is_for(wish) {
+    /// How a waiter with these criteria is served in this pass, if at all.
+    fn how(&self, pass: &Pass, criteria: &Criteria) -> Option<How> {
+        if pass.exhausted.contains(criteria) || self.side.is_for(criteria) {
             return None;
         }
-        self.slow.how(wish, |kind| self.beside.is_free(kind))
+        self.slow.how(criteria, |kind| self.side.is_free(kind))
     }
 
-    /// Tells the walks, and whoever waits with slow criteria, what came free.
+    /// Tells the cursors, and those who wait with slow criteria, what became free.
     fn note_freed(&mut self) {
         let (accounts, is_changed) = self.freed.take();
         for freed in &accounts {
-            self.walks.note_freed(freed);
+            self.cursors.note_freed(freed);
             self.slow.offer(freed);
         }
         if is_changed {
-            self.walks.forget();
+            self.cursors.forget();
             self.slow.changed();
             // There may be more accounts now.
             self.counted_at = self.counted_at.filter(|_| self.slow.is_large());
         }
     }
 
-    /// Runs the statement for some who ask for the same, and hands out what it finds. One of criteria that are not
-    /// known is waited for only for a moment.
+    /// Runs the statement for some who ask for the same, and hands out what it finds. One with new criteria
+    /// is waited for only for a moment.
     async fn try_group(
         &mut self,
         pass: &mut Pass,
@@ -125,14 +125,14 @@ impl Dispatcher {
         let attempt = self.attempt(selector, wanted, is_new);
         let attempted = match how {
             How::First(kind) => {
-                let patience = patience_after(pass.spent);
+                let patience = patience_after(pass.used);
                 let begun = Instant::now();
-                let wishes = attempt.wishes();
-                let attempted = self.beside.start(kind, attempt, patience).await;
+                let all_criteria = attempt.criteria();
+                let attempted = self.side.start(kind, attempt, patience).await;
                 if attempted.is_none() {
-                    pass.spent += begun.elapsed();
+                    pass.used += begun.elapsed();
                     // From now on they are offered what comes free.
-                    wishes.into_iter().for_each(|wish| self.slow.left_the_pass(wish));
+                    all_criteria.into_iter().for_each(|criteria| self.slow.left_the_pass(criteria));
                 }
                 attempted
             }
@@ -149,31 +149,31 @@ impl Dispatcher {
         }
     }
 
-    /// Notes that a statement is about to look for accounts for the requests. True when none has for some of them.
+    /// Notes that a statement is about to try to serve the requests. True when it is the first try for one of them.
     fn note_tried(&mut self, wanted: &[Wanted]) -> bool {
         let requests = wanted.iter().map(|w| &w.request_id).collect();
-        let came = self.turns.try_now(&requests);
-        if let Some(came) = came {
-            self.meter.begins(came);
+        let arrived = self.queue.try_now(&requests);
+        if let Some(arrived) = arrived {
+            self.meter.begins(arrived);
         }
-        came.is_some()
+        arrived.is_some()
     }
 
     fn attempt(&mut self, selector: Arc<Selector>, wanted: Vec<Wanted>, is_new: bool) -> Attempt {
         let requests = wanted.iter().map(|w| &w.request_id).collect();
-        let is_pressing = is_new || self.turns.is_last_chance(&requests);
+        let is_pressing = is_new || self.queue.is_last_chance(&requests);
         let expected_minor = wanted.first().and_then(|one| one.expected_minor);
-        let walked_for = Wish { selector: Arc::clone(&selector), expected_minor };
-        let mut walks = std::mem::take(self.walks.of(walked_for.clone()));
-        walks.note_pressing(is_pressing);
+        let scanned_for = Criteria { selector: Arc::clone(&selector), expected_minor };
+        let mut cursors = std::mem::take(self.cursors.of(scanned_for.clone()));
+        cursors.note_pressing(is_pressing);
         let (store, pool_id) = (self.store.clone(), self.pool_id.clone());
-        Attempt { store, pool_id, selector, wanted, walks, walked_for }
+        Attempt { store, pool_id, selector, wanted, cursors, scanned_for }
     }
 
     /// Hands out what a statement of the pass found.
     async fn conclude(&mut self, pass: &mut Pass, attempted: Attempted) -> Result<(), String> {
-        let Attempted { selector, hopes, walks, walked_for, took, found } = attempted;
-        *self.walks.of(walked_for) = walks;
+        let Attempted { selector, expected, cursors, scanned_for, took, found } = attempted;
+        *self.cursors.of(scanned_for) = cursors;
         let found = match found {
             Ok(found) => found,
             Err(StoreError::Unavailable(why)) => return Err(why),
@@ -184,34 +184,34 @@ impl Dispatcher {
         };
         let leases = found.len();
         let given = self.hand_out(found).await;
-        let without = without(&hopes, &given);
-        self.note_time(&selector, &hopes, &without, took, leases, pass.spent);
+        let without = without(&expected, &given);
+        self.note_time(&selector, &expected, &without, took, leases, pass.used);
         if without.is_empty() {
             return Ok(());
         }
-        let wishes = wishes(&selector, &without);
-        if wishes.iter().any(|wish| kind(wish).is_some()) {
-            pass.spent += took;
+        let all_criteria = criteria_of(&selector, &without);
+        if all_criteria.iter().any(|criteria| kind(criteria).is_some()) {
+            pass.used += took;
         }
-        if !self.end_expired().await && !self.unpark().await {
+        if !self.end_expired().await && !self.promote().await {
             self.check(&selector).await;
-            pass.exhausted.extend(wishes);
+            pass.exhausted.extend(all_criteria);
         }
         Ok(())
     }
 
     /// Hands out what a statement beside the pass found.
-    pub(super) async fn conclude_beside(
+    pub(super) async fn conclude_side(
         &mut self,
-        wishes: HashSet<Wish>,
+        all_criteria: HashSet<Criteria>,
         attempted: Result<Attempted, JoinError>,
     ) {
-        let Attempted { selector, hopes, took, found, .. } = match attempted {
+        let Attempted { selector, expected, took, found, .. } = match attempted {
             Ok(attempted) => attempted,
             Err(error) => {
                 tracing::error!(pool_id = %self.pool_id, %error, "a task that acquired ended");
-                for wish in wishes {
-                    self.slow.note(wish, NEARLY_TIMED_OUT, 0, false, Duration::ZERO);
+                for criteria in all_criteria {
+                    self.slow.note(criteria, NEARLY_TIMED_OUT, 0, false, Duration::ZERO);
                 }
                 return;
             }
@@ -219,7 +219,7 @@ impl Dispatcher {
         let found = match found {
             Ok(found) => found,
             Err(StoreError::Unavailable(why)) if took < NEARLY_TIMED_OUT => {
-                wishes.into_iter().for_each(|wish| self.slow.left_the_pass(wish));
+                all_criteria.into_iter().for_each(|criteria| self.slow.left_the_pass(criteria));
                 return self.no_database(&why);
             }
             // It read more than it may.
@@ -228,11 +228,11 @@ impl Dispatcher {
         };
         let leases = found.len();
         let given = self.hand_out(found).await;
-        let without = without(&hopes, &given);
-        self.note_time(&selector, &hopes, &without, took, leases, Duration::ZERO);
+        let without = without(&expected, &given);
+        self.note_time(&selector, &expected, &without, took, leases, Duration::ZERO);
         if !without.is_empty() {
             // It found nothing for any others with the same criteria either.
-            let same = self.turns.iter_mut().filter(|waiter| {
+            let same = self.queue.iter_mut().filter(|waiter| {
                 waiter.selector == selector && without.contains(&waiter.wanted.expected_minor)
             });
             same.for_each(|waiter| waiter.tried = true);
@@ -243,17 +243,17 @@ impl Dispatcher {
     fn note_time(
         &mut self,
         selector: &Arc<Selector>,
-        hopes: &HashMap<RequestId, Option<i64>>,
+        expected: &HashMap<RequestId, Option<i64>>,
         without: &HashSet<Option<i64>>,
         took: Duration,
         leases: usize,
-        spent: Duration,
+        used: Duration,
     ) {
-        let amounts: HashSet<_> = hopes.values().copied().collect();
+        let amounts: HashSet<_> = expected.values().copied().collect();
         let took = took / u32::try_from(amounts.len()).unwrap_or(u32::MAX).max(1);
-        for wish in wishes(selector, &amounts) {
-            let is_enough = !without.contains(&wish.expected_minor);
-            self.slow.note(wish, took, leases, is_enough, spent);
+        for criteria in criteria_of(selector, &amounts) {
+            let is_enough = !without.contains(&criteria.expected_minor);
+            self.slow.note(criteria, took, leases, is_enough, used);
         }
     }
 
@@ -271,8 +271,8 @@ impl Dispatcher {
                 break;
             }
             let only = Selector { account_id: Some(account_id), ..(**selector).clone() };
-            let mut walks = Walks::default();
-            let found = self.store.acquire(&self.pool_id, &only, &wanted, &mut walks).await;
+            let mut cursors = ScanCursors::default();
+            let found = self.store.acquire(&self.pool_id, &only, &wanted, &mut cursors).await;
             match found {
                 Ok(found) => {
                     let given = self.hand_out(found).await;
@@ -286,34 +286,34 @@ impl Dispatcher {
                 }
             }
         }
-        for wish in wishes(selector, &amounts) {
-            self.slow.note_offered(&wish, taken.contains(&wish.expected_minor));
+        for criteria in criteria_of(selector, &amounts) {
+            self.slow.note_offered(&criteria, taken.contains(&criteria.expected_minor));
         }
         Ok(())
     }
 
     /// Starts to check slow criteria again whose time has come, those first whose time came first.
     pub(super) async fn check_slow(&mut self) {
-        self.slow.forget_but(|| self.turns.iter().map(Waiter::wish).collect());
+        self.slow.forget_but(|| self.queue.iter().map(Waiter::criteria).collect());
         for of_kind in Kind::ALL {
-            if !self.beside.is_free(of_kind) {
+            if !self.side.is_free(of_kind) {
                 continue;
             }
             let now = Instant::now();
             let due = |waiter: &Waiter| {
-                let wish = waiter.wish();
-                let at = self.slow.due_at(&wish, waiter.tried)?;
-                let is_due = at <= now && kind(&wish) == Some(of_kind);
-                (is_due && !waiter.is_gone()).then_some((at, wish))
+                let criteria = waiter.criteria();
+                let at = self.slow.due_at(&criteria, waiter.tried)?;
+                let is_due = at <= now && kind(&criteria) == Some(of_kind);
+                (is_due && !waiter.is_gone()).then_some((at, criteria))
             };
-            let first = self.turns.iter().filter_map(due).min_by_key(|(at, _)| *at);
+            let first = self.queue.iter().filter_map(due).min_by_key(|(at, _)| *at);
             let Some((_, first)) = first else { continue };
-            let group = self.turns.next_group(|wish| (*wish == first).then_some(()));
+            let group = self.queue.next_group(|criteria| (*criteria == first).then_some(()));
             let Some(((), selector, wanted)) = group else { continue };
             let is_new = self.note_tried(&wanted);
             let attempt = self.attempt(selector, wanted, is_new);
             // None: it is not waited for.
-            let _ = self.beside.start(of_kind, attempt, Duration::ZERO).await;
+            let _ = self.side.start(of_kind, attempt, Duration::ZERO).await;
             if is_new {
                 self.meter.ends();
             }
@@ -323,15 +323,15 @@ impl Dispatcher {
 
 /// What those expect who got nothing.
 fn without(
-    hopes: &HashMap<RequestId, Option<i64>>,
+    expected: &HashMap<RequestId, Option<i64>>,
     given: &HashSet<RequestId>,
 ) -> HashSet<Option<i64>> {
-    let without = hopes.iter().filter(|(request_id, _)| !given.contains(*request_id));
+    let without = expected.iter().filter(|(request_id, _)| !given.contains(*request_id));
     without.map(|(_, expected_minor)| *expected_minor).collect()
 }
 
-fn wishes(selector: &Arc<Selector>, amounts: &HashSet<Option<i64>>) -> Vec<Wish> {
-    let wish =
-        |amount: &Option<i64>| Wish { selector: Arc::clone(selector), expected_minor: *amount };
-    amounts.iter().map(wish).collect()
+fn criteria_of(selector: &Arc<Selector>, amounts: &HashSet<Option<i64>>) -> Vec<Criteria> {
+    let criteria =
+        |amount: &Option<i64>| Criteria { selector: Arc::clone(selector), expected_minor: *amount };
+    amounts.iter().map(criteria).collect()
 }

@@ -17,7 +17,7 @@ use holdfast::{
         Store,
         account::{Account as Stored, NewAccount},
         pool::{AmountMismatch, Holds as PoolHolds, NewPool},
-        walks::{Freed, Walks},
+        scan::{Freed, ScanCursors},
     },
 };
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
@@ -68,7 +68,7 @@ pub(super) struct Bench {
     pub(super) names: Vec<String>,
     pub(super) last_wish: Wish,
     /// How far walks for each wish came, as a server remembers it.
-    pub(super) walks: HashMap<String, Walks>,
+    pub(super) walks: HashMap<String, ScanCursors>,
     /// Changes accounts behind the triggers' backs, as only time does.
     db: PgConnection,
 }

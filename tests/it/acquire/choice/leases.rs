@@ -15,7 +15,7 @@ use holdfast::{
         begin::{Begun, NewRedemption, SendLimits},
         lease::LeaseAnswer,
         outcome::{self, Settled, Settlement},
-        walks::Freed,
+        scan::Freed,
     },
 };
 use rand::RngExt as _;

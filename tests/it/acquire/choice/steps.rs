@@ -11,7 +11,7 @@ use holdfast::{
         account::AccountChange,
         acquire::{Acquired, Selector, Wanted},
         apply::Applied,
-        walks::Walks,
+        scan::ScanCursors,
     },
 };
 use rand::{RngExt as _, seq::SliceRandom as _};
@@ -118,7 +118,7 @@ impl Bench {
 
     /// Accounts whose time has come go back into the index, and walks are told where.
     async fn unpark(&mut self) {
-        for account in self.store.unpark(&self.pool_id, 10_000).await.unwrap().rows {
+        for account in self.store.promote(&self.pool_id, 10_000).await.unwrap().rows {
             self.note_freed(&account);
         }
     }
@@ -129,8 +129,11 @@ impl Bench {
         let wanted = wanted(&held.request, &Wish::default());
         let any = Selector::default();
         let again = std::slice::from_ref(&wanted);
-        let found =
-            self.store.acquire(&self.pool_id, &any, again, &mut Walks::default()).await.unwrap();
+        let found = self
+            .store
+            .acquire(&self.pool_id, &any, again, &mut ScanCursors::default())
+            .await
+            .unwrap();
         self.check_again(&held, found.get(&wanted.request_id));
     }
 

@@ -1,4 +1,4 @@
-//! What each fault is to the client, and how faults are set.
+//! Faults of the simulator: how each reaches the client, and how they are set.
 
 use std::time::Duration;
 
@@ -38,8 +38,8 @@ async fn every_fault_before_the_execution_leaves_no_trace() {
     assert!(matches!(answer, Answer::Lost(_)), "{answer:?}");
     world.fault("CODE", Fault::Busy);
     match first(&ask, &world.provider.send(&ask).await) {
-        Step::SendAgain { give_up, after: Some(_) } => {
-            assert_eq!(give_up.reason, reason::PROVIDER_BUSY)
+        Step::SendAgain { failure, after: Some(_) } => {
+            assert_eq!(failure.reason, reason::PROVIDER_BUSY)
         }
         other => panic!("{other:?}"),
     }

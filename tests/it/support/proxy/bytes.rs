@@ -1,4 +1,4 @@
-//! A proxy that understands nothing: for gRPC, and for whatever else is only to be cut or held up.
+//! A proxy of bytes: for gRPC, and for all else that is only to be cut or delayed.
 
 use std::net::SocketAddr;
 

@@ -1,4 +1,4 @@
-//! Which message a fault is for, and how often it came.
+//! Rules of faults: the message that a fault is for, and how often it came.
 
 use std::{
     sync::{

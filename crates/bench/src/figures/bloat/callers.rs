@@ -1,4 +1,4 @@
-//! Those who come: for a cycle each, and with cards.
+//! Callers of the hour: for a cycle each, and with cards.
 
 use std::{
     collections::BTreeMap,
@@ -34,7 +34,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 pub(super) struct Tally(Mutex<Counts>);
 
 struct Counts {
-    /// Acquisitions since the last look, from the time at which each was to come.
+    /// Acquisitions since the last sample, from the time at which each was to come.
     times: Times,
     credited: u64,
     /// What failed, by why.
@@ -47,7 +47,7 @@ impl Tally {
         Ok(Self(Mutex::new(Counts { times, credited: 0, failed })))
     }
 
-    /// The times since the last look.
+    /// The times since the last sample.
     pub(super) fn take_times(&self) -> anyhow::Result<Times> {
         let fresh = Times::new()?;
         Ok(std::mem::replace(&mut self.counts().times, fresh))

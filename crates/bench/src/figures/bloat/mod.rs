@@ -1,5 +1,5 @@
-//! An hour at half load: whether tables, indexes, dead rows and times stay as they are, also after a stranger
-//! has held a transaction open for a while, which keeps Postgres from clearing up whatever died since.
+//! An hour at half load: whether tables, indexes, dead rows and times stay as they are, also after a
+//! long-running transaction. While that is open, Postgres removes no row version that died after it began.
 //!
 //! Cycles come at a rate in a pool whose accounts have no plan; cards come at a lesser one to a pool whose
 //! accounts have one, with days. Postgres is as Holdfast starts it: autovacuum and checkpoints are its own.
@@ -42,7 +42,7 @@ const ACCOUNTS: usize = 20_000;
 const PLANNED: &str = "planned";
 /// How often the peak is measured.
 const PEAKS: usize = 3;
-/// Shares of the peak: of cycles, and of redemptions, each of which takes about as much as two and a half
+/// Shares of the peak: of cycles, and of redemptions, each as dear as two and a half
 /// cycles. Together that is half.
 const CYCLES: f64 = 0.4;
 const REDEMPTIONS: f64 = 0.04;
@@ -57,8 +57,8 @@ pub(crate) struct Bloat {
     pub(crate) peak_cycles_per_second: f64,
     pub(crate) cycles_per_second: f64,
     pub(crate) redemptions_per_second: f64,
-    /// When the stranger's transaction was open, in seconds from the beginning.
-    pub(crate) stranger: (f64, f64),
+    /// When the long-running transaction was open, in seconds from the beginning.
+    pub(crate) long_transaction: (f64, f64),
     /// Whether all that is to be flat was.
     pub(crate) flat: bool,
     pub(crate) courses: Vec<Course>,
@@ -72,7 +72,7 @@ pub(crate) async fn measure(args: &Args) -> anyhow::Result<()> {
     let lasting = args.bloat();
     progress(&format!("{} minutes at half load", lasting.as_secs() / 60));
     let ground = Ground::prepare(args, Use::AsServed).await?;
-    let machine = Machine::look(&ground).await?;
+    let machine = Machine::read(&ground).await?;
     progress(&machine.to_string());
     let url = ground.new_database("bloat").await?;
     postgres::fill_with_past(&url, ACCOUNTS).await?;
@@ -99,14 +99,14 @@ async fn peak(args: &Args, server: &Server) -> anyhow::Result<f64> {
     closed_loop(callers(), WARM_UP).await?;
     let mut peaks = Vec::new();
     for _ in 0..PEAKS {
-        peaks.push(closed_loop(callers(), args.turn()).await?);
+        peaks.push(closed_loop(callers(), args.run_duration()).await?);
     }
     Ok(stats::median(&peaks))
 }
 
 async fn run(args: &Args, url: &str, server: &Server, rates: [f64; 2]) -> anyhow::Result<Bloat> {
     let lasting = args.bloat();
-    let (window, sample) = args.bloat_looks();
+    let (window, sample) = args.bloat_intervals();
     let tally = Arc::new(Tally::new()?);
     let clients = server.clients(CONNECTIONS).await?;
     let mut next = clients.iter().cycle();
@@ -122,9 +122,9 @@ async fn run(args: &Args, url: &str, server: &Server, rates: [f64; 2]) -> anyhow
     let redeeming = cards(client, rates[1], begun + lasting, Arc::clone(&tally));
     let watching = watch(url, server, &tally, begun, lasting, (window, sample));
     let held = Phase::Held.within(lasting);
-    let strange = stranger(url, begun, held);
-    let (arrivals, (), watched, stranger) =
-        tokio::try_join!(cycling, redeeming, watching, strange)?;
+    let holding = hold_transaction(url, begun, held);
+    let (arrivals, (), watched, long_transaction) =
+        tokio::try_join!(cycling, redeeming, watching, holding)?;
     let (samples, windows) = watched;
     let courses = phases::courses(&samples, &windows, lasting);
     Ok(Bloat {
@@ -133,7 +133,7 @@ async fn run(args: &Args, url: &str, server: &Server, rates: [f64; 2]) -> anyhow
         peak_cycles_per_second: 0.0,
         cycles_per_second: rates[0],
         redemptions_per_second: rates[1],
-        stranger,
+        long_transaction,
         flat: courses.iter().all(|course| course.flat != Some(false)),
         courses,
         notes: notes(&tally, arrivals),
@@ -142,7 +142,7 @@ async fn run(args: &Args, url: &str, server: &Server, rates: [f64; 2]) -> anyhow
     })
 }
 
-/// Accounts of a plan with days that follow each other in minutes: parked, found again, filled, completed.
+/// Accounts of a plan with days that follow each other in minutes: deferred, promoted, filled, completed.
 async fn fill_planned(url: &str) -> anyhow::Result<()> {
     let sql = format!(
         "INSERT INTO pools (pool_id, currency_code, default_lease, min_lease, max_lease, amount_mismatch)
@@ -157,28 +157,30 @@ async fn fill_planned(url: &str) -> anyhow::Result<()> {
     postgres::run(url, "VACUUM (ANALYZE)").await
 }
 
-/// Somebody who writes something in a transaction, and leaves it open for a while. Answers with when it was.
-async fn stranger(
+/// Writes in a transaction, and leaves it open for a while. Answers with the time that it was open.
+async fn hold_transaction(
     url: &str,
     begun: Instant,
     (from, to): (Duration, Duration),
 ) -> anyhow::Result<(f64, f64)> {
     let mut db = PgConnection::connect(url).await?;
-    for sql in ["SET idle_in_transaction_session_timeout = 0", "CREATE TABLE stranger (words text)"]
-    {
+    for sql in [
+        "SET idle_in_transaction_session_timeout = 0",
+        "CREATE TABLE long_transaction (words text)",
+    ] {
         sqlx::query(sql).execute(&mut db).await?;
     }
     sleep_until(begun + from).await;
-    for sql in ["BEGIN", "INSERT INTO stranger VALUES ('back in ten minutes')"] {
+    for sql in ["BEGIN", "INSERT INTO long_transaction VALUES ('back in ten minutes')"] {
         sqlx::raw_sql(sql).execute(&mut db).await?;
     }
-    let came = begun.elapsed().as_secs_f64();
-    progress("  a stranger opens a transaction");
+    let opened = begun.elapsed().as_secs_f64();
+    progress("  a transaction opens, and stays open");
     sleep_until(begun + to).await;
     // Fails when it was ended meanwhile, which would not be what is measured.
     sqlx::raw_sql("COMMIT").execute(&mut db).await?;
-    progress("  the stranger is gone");
-    Ok((came, begun.elapsed().as_secs_f64()))
+    progress("  the long-running transaction has ended");
+    Ok((opened, begun.elapsed().as_secs_f64()))
 }
 
 fn notes(tally: &Tally, arrivals: Arrivals) -> Vec<String> {

@@ -1,9 +1,9 @@
-//! What was flat: before the stranger came, and after it was gone; and what grew meanwhile.
+//! Phases of the hour, and what was flat: before the long-running transaction, and after it; and what grew meanwhile.
 //!
 //! A phase is cut into quarters. Its first is for settling down; flat is what in the last quarter is, by the
 //! medians, not more than a bound times what it was in the second. Dead rows must also be as few after the
-//! stranger as before, and times may not be longer than by their bound even while it is there. Tables and
-//! indexes cannot but grow then, and keep their pages: all that died meanwhile has to be somewhere.
+//! transaction as before. Times must stay within their bound even while it is open. Tables and indexes grow
+//! then, and keep their pages: Postgres has to keep all that died meanwhile.
 
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ const SMALL_MB: f64 = 1.0;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
     Before,
-    /// While the stranger's transaction is open.
+    /// While the long-running transaction is open.
     Held,
     After,
 }
@@ -177,7 +177,7 @@ fn course(
 }
 
 impl Course {
-    /// Flat only if there is no more of it after the stranger than before, and maybe while it is there.
+    /// Flat only if there is no more of it after the long-running transaction than before, and, where asked, while it is open.
     fn always(mut self, also_while_held: bool) -> Self {
         let most = if also_while_held { self.held_by_before } else { 0.0 };
         let bound = self.bound.unwrap_or(f64::INFINITY);
@@ -210,8 +210,8 @@ mod tests {
     }
 
     #[test]
-    fn what_grows_only_while_the_stranger_is_there_is_flat() {
-        // It is there from 40 to 60 s.
+    fn what_grows_only_during_the_long_transaction_is_flat() {
+        // It is open from 40 to 60 s.
         let grown = points(|at| 10.0 + (at - 40.0).clamp(0.0, 20.0));
         let course = course("size", "MB", Some(SIZES), 0.0, &grown, LASTING);
         assert_eq!((course.before, course.after, course.flat), (10.0, 30.0, Some(true)));

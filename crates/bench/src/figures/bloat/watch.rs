@@ -1,4 +1,4 @@
-//! Looks at Postgres and the server while others work.
+//! Samples of what Postgres and the server use, taken while others work.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use super::callers::Tally;
 use crate::{counters::Counters, peers::holdfast::Server, report::progress};
 
-/// One look.
+/// One sample.
 #[derive(Serialize)]
 pub(crate) struct Sample {
     /// Seconds from the beginning.
@@ -29,7 +29,7 @@ pub(crate) struct Window {
     pub(crate) most_ms: f64,
 }
 
-/// Looks again and again, until all is over.
+/// Takes samples until the run is over.
 pub(super) async fn watch(
     url: &str,
     server: &Server,
@@ -40,14 +40,14 @@ pub(super) async fn watch(
 ) -> anyhow::Result<(Vec<Sample>, Vec<Window>)> {
     let mut db = PgConnection::connect(url).await?;
     let (mut samples, mut windows) = (Vec::new(), Vec::new());
-    let mut looks = tokio::time::interval_at(begun, sample);
-    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut ticks = tokio::time::interval_at(begun, sample);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut next_window = begun + window;
     while begun.elapsed() < lasting {
-        looks.tick().await;
+        ticks.tick().await;
         let at = begun.elapsed().as_secs_f64();
         let server_mb = server.process.memory_mb()?;
-        samples.push(Sample { at, server_mb, counters: Counters::look(&mut db).await? });
+        samples.push(Sample { at, server_mb, counters: Counters::read(&mut db).await? });
         if Instant::now() >= next_window {
             next_window += window;
             let window = Window::of(at, tally)?;

@@ -1,4 +1,4 @@
-//! How often a process asks for memory: counted by a library that is loaded before it, where there is a C
+//! Counts of how often a process asks for memory: made by a library that is loaded before it, where there is a C
 //! compiler and libc is one that has it so.
 
 use std::{fs, path::PathBuf, process::Command};
@@ -25,9 +25,9 @@ pub(super) struct Allocations {
 
 impl Counter {
     pub(super) fn prepare(ground: &Ground) -> anyhow::Result<Self> {
-        let place = |name| ground.directory().join(name);
-        let (source, library) = (place("allocations.c"), place("allocations.so"));
-        let counts = place("allocations");
+        let path = |name| ground.directory().join(name);
+        let (source, library) = (path("allocations.c"), path("allocations.so"));
+        let counts = path("allocations");
         fs::write(&source, LIBRARY)?;
         fs::write(&counts, [0; 16])?;
         let mut cc = Command::new("cc");
@@ -45,7 +45,7 @@ impl Counter {
     }
 
     /// What was counted so far.
-    pub(super) fn look(&self) -> anyhow::Result<Allocations> {
+    pub(super) fn read(&self) -> anyhow::Result<Allocations> {
         let bytes = fs::read(&self.counts)?;
         let number = |from: usize| -> Option<u64> {
             Some(u64::from_ne_bytes(bytes.get(from..from + 8)?.try_into().ok()?))

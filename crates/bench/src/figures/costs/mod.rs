@@ -1,5 +1,5 @@
-//! What a cycle and a redemption take: statements, rows and entries touched, log, processor, switches,
-//! memory asked for. No figure of the table; for whoever looks for what costs.
+//! The costs of a cycle and of a redemption: statements, rows and entries touched, log, processor, switches,
+//! memory asked for. No figure of the table; to find out what costs.
 //!
 //! Counting by the statement takes something itself, so rates are lower here than in the table.
 
@@ -72,10 +72,10 @@ pub(crate) async fn measure(args: &Args) -> anyhow::Result<()> {
             let why = error.split_once("FATAL:").map_or(&*error, |(_, why)| why);
             let why = why.trim().lines().next().unwrap_or("");
             let why = format!("no statements: pg_stat_statements cannot be loaded ({why})");
-            (Ground::prepare(args, Use::Turns).await?, Some(why))
+            (Ground::prepare(args, Use::Runs).await?, Some(why))
         }
     };
-    let machine = Machine::look(&ground).await?;
+    let machine = Machine::read(&ground).await?;
     progress(&machine.to_string());
     let mut costs = Vec::new();
     for work in [Work::Cycles, Work::Redemptions] {
@@ -110,7 +110,7 @@ impl Bench {
             Work::Cycles => Box::new(CyclesOverRpc::connect("Holdfast", &server.url).await?),
             Work::Redemptions => Box::new(Batches::connect(&server.url).await?),
         };
-        peer.turn(WARM_UP).await?;
+        peer.run_for(WARM_UP).await?;
         ground.level().await?;
         Ok(Self { peer, server, provider, db: PgConnection::connect(&url).await? })
     }
@@ -146,12 +146,12 @@ async fn of(
         statements::reset(&mut bench.db).await?;
     }
     let (before, used_before) = (Counters::settled(&mut bench.db).await?, bench.usage(ground)?);
-    let lasting = args.turn();
-    let per_second = bench.peer.turn(lasting).await?;
+    let lasting = args.run_duration();
+    let per_second = bench.peer.run_for(lasting).await?;
     let used_after = bench.usage(ground)?;
     let counters = Counters::settled(&mut bench.db).await?.since(&before);
     let statements = match uncounted {
-        None => statements::look(&mut bench.db).await?,
+        None => statements::read(&mut bench.db).await?,
         Some(_) => Vec::new(),
     };
     bench.end(ground).await?;
@@ -209,8 +209,8 @@ impl Cost {
             }
         }
         for (name, index) in &self.counters.indexes {
-            if index.walks > 0.0 {
-                numbers.push((format!("{name}: walks"), index.walks / done, ""));
+            if index.scans > 0.0 {
+                numbers.push((format!("{name}: scans"), index.scans / done, ""));
                 numbers.push((format!("{name}: entries read"), index.entries / done, ""));
             }
         }
@@ -233,9 +233,9 @@ async fn allocations(
 ) -> anyhow::Result<Allocations> {
     let counter = Counter::prepare(ground)?;
     let mut bench = Bench::start(ground, work, &counter.variables()?).await?;
-    let before = (Counters::settled(&mut bench.db).await?, counter.look()?);
-    bench.peer.turn(lasting).await?;
-    let after = counter.look()?;
+    let before = (Counters::settled(&mut bench.db).await?, counter.read()?);
+    bench.peer.run_for(lasting).await?;
+    let after = counter.read()?;
     let counters = Counters::settled(&mut bench.db).await?.since(&before.0);
     bench.end(ground).await?;
     let times = after.times - before.1.times;

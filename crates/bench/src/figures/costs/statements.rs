@@ -1,4 +1,4 @@
-//! What Postgres counts by the statement, where `pg_stat_statements` is installed.
+//! Counters of Postgres by the statement, where `pg_stat_statements` is installed.
 
 use serde::Serialize;
 use sqlx::{PgConnection, Row as _};
@@ -28,7 +28,7 @@ pub(super) async fn reset(db: &mut PgConnection) -> anyhow::Result<()> {
 }
 
 /// What was counted in this database.
-pub(super) async fn look(db: &mut PgConnection) -> anyhow::Result<Vec<Statement>> {
+pub(super) async fn read(db: &mut PgConnection) -> anyhow::Result<Vec<Statement>> {
     let found = sqlx::query(
         "SELECT query, calls::float8, mean_exec_time, (rows::float8 / calls), (wal_bytes / calls)::float8,
              ((shared_blks_hit + shared_blks_read)::float8 / calls)

@@ -1,7 +1,7 @@
 //! A client that costs little: HTTP/2 and protobuf, without the layers of a gRPC client.
 //!
-//! Callers, server and database share the machine. At ten times the load nearly all that callers do is be
-//! refused, and with tonic's client a caller cost several times as much as the server's refusal: the
+//! Callers, server and database share the machine. At ten times the load nearly all callers are
+//! refused. With tonic's client a caller cost several times as much as the server's refusal. The
 //! program that measures was the first to have too much to do, and most calls ran out of time inside it.
 
 use std::{str::FromStr as _, sync::Arc, time::Duration};
@@ -45,7 +45,7 @@ impl Lean {
         let (requests, connection) = h2::client::Builder::new()
             .initial_window_size(WINDOW)
             .initial_connection_window_size(WINDOW)
-            // Answers to calls that were given up may come at any time.
+            // Answers to calls that were cancelled may come at any time.
             .max_local_error_reset_streams(None)
             .handshake(socket)
             .await?;

@@ -56,8 +56,8 @@ fn what_a_failed_run_wrote_is_kept_beside_the_old_file_and_named() {
     sink.line("more").unwrap();
     let draft = draft.unwrap();
     let path = draft.path();
-    let said = draft.keep().unwrap();
-    assert!(said.contains(&path.display().to_string()), "{said}");
+    let kept = draft.keep().unwrap();
+    assert!(kept.contains(&path.display().to_string()), "{kept}");
     assert!(path.to_str().unwrap().ends_with(".partial"));
     assert_eq!((text(&file), text(&path)), ("old\n".into(), "new\nmore\n".into()));
 }

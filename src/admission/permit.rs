@@ -1,0 +1,71 @@
+//! Permits: the right of one call or item to be at work.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::{Class, FairPermit, Overload};
+
+/// The permit of a call or item. Ends when dropped.
+#[derive(Debug)]
+pub struct Permit {
+    overload: Overload,
+    kept: Kept,
+    at_work: AtomicBool,
+}
+
+/// What a permit holds.
+#[derive(Debug)]
+pub(super) enum Kept {
+    /// A call: its permit among those that are not answered yet, and the pool whose share it counts in.
+    Call(
+        Class,
+        Option<Arc<str>>,
+        #[allow(dead_code, reason = "it is kept, not read")] OwnedSemaphorePermit,
+    ),
+    /// An item of a stream.
+    Item(#[allow(dead_code, reason = "it is kept, not read")] FairPermit),
+}
+
+impl Permit {
+    pub(super) fn new(overload: Overload, kept: Kept) -> Self {
+        Self { overload, kept, at_work: AtomicBool::new(true) }
+    }
+
+    /// What is waited for from here on is not this server: others may work meanwhile. The call is still
+    /// counted among those that are not answered; an item gives its permit back when it is dropped.
+    pub fn step_aside(&self) {
+        if let Kept::Call(class, pool, _) = &self.kept
+            && self.at_work.swap(false, Ordering::Relaxed)
+        {
+            self.overload.leave(*class);
+            if let Some(pool) = pool {
+                self.overload.0.shares.step_aside(pool, *class);
+            }
+        }
+    }
+
+    /// Whether it is an item of a stream, which waits where a call is refused.
+    pub(super) fn is_item(&self) -> bool {
+        matches!(self.kept, Kept::Item(_))
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        let Kept::Call(class, pool, _) = &self.kept else {
+            self.overload.0.items.at_work.decrement(1.0);
+            return;
+        };
+        let is_at_work = *self.at_work.get_mut();
+        if is_at_work {
+            self.overload.leave(*class);
+        }
+        if let Some(pool) = pool {
+            self.overload.0.shares.leave(pool, *class, is_at_work);
+        }
+    }
+}

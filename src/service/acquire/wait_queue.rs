@@ -1,0 +1,232 @@
+//! The wait queue of a pool: who waits for an account, and the order in which they are served.
+
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    sync::Arc,
+};
+
+use tokio::{sync::oneshot, time::Instant};
+
+use crate::{
+    admission::Caller,
+    domain::id::{Holder, RequestId},
+    service::Error,
+    store::acquire::{Acquired, Selector, Wanted},
+};
+
+/// The most requests of one statement.
+pub(super) const MAX_ROWS: usize = 256;
+/// The most of them when they do not all expect the same amount, and how many amounts they may expect. For each of
+/// these the statement reads as many accounts as there are requests.
+const MAX_MIXED_ROWS: usize = 64;
+const MAX_AMOUNTS: usize = 16;
+/// How many of the last leases that were handed out tell who has had how much.
+const REMEMBERED: usize = 32;
+/// So few tell nothing.
+const TELLING: usize = 8;
+
+/// Somebody who waits.
+#[derive(Debug)]
+pub(super) struct Waiter {
+    pub(super) wanted: Wanted,
+    pub(super) selector: Arc<Selector>,
+    /// Which part of the leases one holder may get while others wait, as the pool says now.
+    pub(super) share_percent: i32,
+    pub(super) since: Instant,
+    pub(super) until: Instant,
+    /// Who asks.
+    pub(super) caller: Caller,
+    /// A statement has tried to find an account for it.
+    pub(super) tried: bool,
+    /// What it names is known to exist.
+    pub(super) checked: bool,
+    /// It was tried, and there was no database.
+    pub(super) unanswered: bool,
+    pub(super) reply: oneshot::Sender<Result<Acquired, Error>>,
+}
+
+/// What a waiter asks for: two with the same criteria can get the same accounts.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Criteria {
+    pub(super) selector: Arc<Selector>,
+    pub(super) expected_minor: Option<i64>,
+}
+
+impl Waiter {
+    /// Whether nobody waits for the answer.
+    pub(super) fn is_gone(&self) -> bool {
+        self.reply.is_closed() || self.caller.is_over()
+    }
+
+    pub(super) fn criteria(&self) -> Criteria {
+        Criteria {
+            selector: Arc::clone(&self.selector),
+            expected_minor: self.wanted.expected_minor,
+        }
+    }
+}
+
+/// The wait queue. First come, first served; but a holder that is over its share waits behind the others.
+#[derive(Debug, Default)]
+pub(super) struct WaitQueue {
+    /// In the order of arrival.
+    waiting: VecDeque<Waiter>,
+    /// To whom the last leases went.
+    given: VecDeque<Holder>,
+    share_percent: usize,
+}
+
+impl WaitQueue {
+    pub(super) fn push(&mut self, waiter: Waiter) {
+        self.share_percent = usize::try_from(waiter.share_percent).unwrap_or(0);
+        self.waiting.push_back(waiter);
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// Everybody, in the order of arrival.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Waiter> {
+        self.waiting.iter()
+    }
+
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Waiter> {
+        self.waiting.iter_mut()
+    }
+
+    /// Removes those who do not wait any more. Answers how many of them no statement had tried to serve.
+    pub(super) fn drop_gone(&mut self) -> usize {
+        let mut untried = 0;
+        self.waiting.retain(|waiter| {
+            let gone = waiter.is_gone();
+            untried += usize::from(gone && !waiter.tried);
+            !gone
+        });
+        untried
+    }
+
+    /// Notes that a statement is about to try to serve the requests. Answers when the last of those arrived for
+    /// which it is the first try.
+    pub(super) fn try_now(&mut self, requests: &HashSet<&RequestId>) -> Option<Instant> {
+        let new = self
+            .waiting
+            .iter_mut()
+            .filter(|waiter| !waiter.tried && requests.contains(&waiter.wanted.request_id));
+        let arrived = new.map(|waiter| {
+            waiter.tried = true;
+            waiter.since
+        });
+        arrived.max()
+    }
+
+    /// Whether somebody is among them who will have waited long enough after this try.
+    pub(super) fn is_last_chance(&self, requests: &HashSet<&RequestId>) -> bool {
+        let now = Instant::now();
+        self.waiting
+            .iter()
+            .any(|waiter| waiter.until <= now && requests.contains(&waiter.wanted.request_id))
+    }
+
+    /// Takes out everybody for whom `take` gives something.
+    pub(super) fn take<T>(
+        &mut self,
+        mut take: impl FnMut(&Waiter) -> Option<T>,
+    ) -> Vec<(Waiter, T)> {
+        let mut taken = Vec::new();
+        for waiter in std::mem::take(&mut self.waiting) {
+            match take(&waiter) {
+                Some(value) => taken.push((waiter, value)),
+                None => self.waiting.push_back(waiter),
+            }
+        }
+        taken
+    }
+
+    /// Puts a waiter back that was taken out, at its old position.
+    pub(super) fn put_back(&mut self, waiter: Waiter) {
+        let position = self.waiting.partition_point(|other| other.since <= waiter.since);
+        self.waiting.insert(position, waiter);
+    }
+
+    /// Notes that a lease went to `holder`.
+    pub(super) fn given(&mut self, holder: &Holder) {
+        self.given.push_back(holder.clone());
+        if self.given.len() > REMEMBERED {
+            self.given.pop_front();
+        }
+    }
+
+    /// The holders that are over their share of the last leases.
+    fn over_share(&self) -> HashSet<&Holder> {
+        // A share of all is no limit.
+        if self.given.len() < TELLING || self.share_percent >= 100 {
+            return HashSet::new();
+        }
+        let mut times: HashMap<&Holder, usize> = HashMap::new();
+        for holder in &self.given {
+            *times.entry(holder).or_default() += 1;
+        }
+        let waiting: HashSet<&Holder> =
+            self.waiting.iter().map(|waiter| &waiter.wanted.holder).collect();
+        // Among many each one's share is less than the pool's; but a few leases are nobody's too many.
+        let share = self.share_percent.min(100 / waiting.len().max(1));
+        let most = (self.given.len() * share / 100).max(TELLING / 2);
+        times.into_iter().filter(|(_, times)| *times > most).map(|(holder, _)| holder).collect()
+    }
+
+    /// Everybody, in the order in which they are served.
+    fn in_order(&self) -> impl Iterator<Item = &Waiter> {
+        let over_share = self.over_share();
+        let (last, first): (Vec<_>, Vec<_>) =
+            self.waiting.iter().partition(|waiter| over_share.contains(&waiter.wanted.holder));
+        first.into_iter().chain(last)
+    }
+
+    /// Everybody's position, counted from 1, by request.
+    pub(super) fn positions(&self) -> HashMap<String, usize> {
+        self.in_order()
+            .enumerate()
+            .map(|(before, waiter)| (waiter.wanted.request_id.to_string(), before + 1))
+            .collect()
+    }
+
+    /// The first waiter that may be served, and those after it with the same selector that may be served in the
+    /// same way. The group ends at the first with another selector. So nobody gets a free account before an
+    /// earlier waiter that could have had it. `how` says how a waiter with some criteria may be served, if at all.
+    pub(super) fn next_group<H: Copy + PartialEq>(
+        &self,
+        how: impl Fn(&Criteria) -> Option<H>,
+    ) -> Option<(H, Arc<Selector>, Vec<Wanted>)> {
+        let mut servable = self
+            .in_order()
+            .filter(|waiter| !waiter.is_gone())
+            .filter_map(|waiter| Some((how(&waiter.criteria())?, waiter)))
+            .peekable();
+        let (head, first) = servable.peek()?;
+        let (head, selector) = (*head, Arc::clone(&first.selector));
+        let mut requests = HashSet::new();
+        let mut amounts = HashSet::new();
+        let mut wanted = Vec::new();
+        // The same request twice is served once: the second gets the lease of the first.
+        for (_, waiter) in servable
+            .take_while(|(_, waiter)| waiter.selector == selector)
+            .filter(|(how, waiter)| *how == head && requests.insert(&waiter.wanted.request_id))
+        {
+            amounts.insert(waiter.wanted.expected_minor);
+            let most = if amounts.len() == 1 { MAX_ROWS } else { MAX_MIXED_ROWS };
+            if wanted.len() >= most || amounts.len() > MAX_AMOUNTS {
+                break;
+            }
+            wanted.push(waiter.wanted.clone());
+        }
+        Some((head, selector, wanted))
+    }
+}
+
+#[cfg(test)]
+mod tests;
