@@ -4,6 +4,7 @@ mod choice;
 mod contention;
 mod explain;
 mod fairness;
+mod held_rows;
 mod leases;
 mod reservation;
 mod scan_cursors;

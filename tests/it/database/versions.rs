@@ -113,6 +113,23 @@ async fn every_change_of_a_pool_and_of_its_plans_raises_the_revision() {
     assert!(revision(&mut db).await > before);
 }
 
+#[tokio::test]
+async fn a_revision_that_was_told_does_not_come_again_where_its_commit_was_lost() {
+    let (_world, _, mut db) = one_account().await;
+    for _ in 0..3 {
+        psql(&mut db, "UPDATE pools SET paused = false").await;
+    }
+    let told = revision(&mut db).await;
+    // As after a failover to a standby that had not heard of it.
+    let lost = "ALTER TABLE pools DISABLE TRIGGER USER; UPDATE pools SET revision = 1;
+                ALTER TABLE pools ENABLE TRIGGER USER";
+    psql(&mut db, lost).await;
+    psql(&mut db, "UPDATE pools SET paused = true").await;
+    psql(&mut db, "UPDATE pools SET paused = false").await;
+    let after = revision(&mut db).await;
+    assert!(after > told, "{told}, then {after}");
+}
+
 /// The statement itself: one of them wins, and only that is told.
 #[tokio::test]
 async fn of_two_changes_of_one_account_in_one_statement_one_is_written() {
