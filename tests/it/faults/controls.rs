@@ -261,7 +261,7 @@ controls! {
         ..Without::default()
     }, "a request has two leases", swap::the_reply_to_an_acquisition_is_lost;
     a_request_whose_lease_is_not_found_at_the_next_try: over(WHOLE, &[]), Without {
-        rewrites: HELD, sql: NO_REQUEST_INDEX, ..Without::default()
+        rewrites: HELD, sql: NO_REQUEST_INDEX, guards_off: "lost_replies_are_found", ..Without::default()
     }, "a request has two leases", swap::an_acquisition_fails_after_its_commit;
     a_row_that_is_waited_for: over(WHOLE, &[NO_SWEEP]), Without {
         rewrites: &[("-- Apply:", "FOR NO KEY UPDATE OF a SKIP LOCKED", "FOR NO KEY UPDATE OF a")],
