@@ -141,7 +141,8 @@ async fn a_data_directory_that_others_can_write_is_a_warning() {
         let mut server = serve_private(folder.path(), &[]).await;
         // Of its directory, and of the key in it.
         let found = warnings(&server);
-        let found = found.iter().filter(|line| line.contains("every user of this machine can put"));
+        let found =
+            found.iter().filter(|line| line.contains("every user of this machine can replace"));
         assert_eq!(found.count(), warned, "{mode:o}: {}", server.said());
         server.end().await;
     }
