@@ -27,7 +27,7 @@ pub(super) use self::{
 };
 use super::{
     Store, StoreError,
-    lane::{Batch, at_all_points, steps_of},
+    lane::{Batch, Ran, at_all_points, steps_of},
     redemption::{Resolution, read_resolution},
 };
 use crate::{
@@ -207,7 +207,7 @@ impl Batch for Apply {
         pool_id: &PoolId,
         inputs: &[Asked],
         is_alone: bool,
-    ) -> Result<Vec<Option<Applied>>, sqlx::Error> {
+    ) -> Result<Vec<Ran<Applied>>, sqlx::Error> {
         let apply = async {
             let mut work = Work::new(inputs.iter().collect(), is_alone);
             self.find_own(pool_id, &mut work).await?;

@@ -9,7 +9,7 @@ use super::{
     Store, StoreError,
     apply::{Applied, Asked, Decider, Lost, Work, Write},
     interval,
-    lane::{Batch, at_all_points, steps_of},
+    lane::{Batch, Ran, at_all_points, steps_of},
     redemption::{Redemption, read_request_id, read_state, redemption_row},
 };
 use crate::{
@@ -174,7 +174,7 @@ impl Batch for Begin {
         pool_id: &PoolId,
         inputs: &[BeginInput],
         is_alone: bool,
-    ) -> Result<Vec<Option<Begun>>, sqlx::Error> {
+    ) -> Result<Vec<Ran<Begun>>, sqlx::Error> {
         at_all_points(&steps_of::<Self>(inputs), self.begin(pool_id, inputs, is_alone)).await
     }
 }
@@ -185,7 +185,7 @@ impl Begin {
         pool_id: &PoolId,
         inputs: &[BeginInput],
         is_alone: bool,
-    ) -> Result<Vec<Option<Begun>>, sqlx::Error> {
+    ) -> Result<Vec<Ran<Begun>>, sqlx::Error> {
         let mut work = Work::new(inputs.iter().map(|input| &input.asked).collect(), is_alone);
         let mut records = Records {
             decider: &self.decider,
@@ -199,29 +199,33 @@ impl Begin {
         // The request comes first: whatever lease a retry comes under, it is answered with what it began.
         let refused: Vec<_> = (0..inputs.len())
             .filter(|place| {
-                matches!(answers[*place], Some(Applied::Refused(..) | Applied::NoAccount))
+                matches!(answers[*place], Ran::Done(Applied::Refused(..) | Applied::NoAccount))
             })
             .collect();
         records.find_in_the_way(pool_id, &refused).await?;
         let Records { mut recorded, mut in_the_way, .. } = records;
-        let output = |(place, answer): (usize, Option<Applied>)| {
+        let output = |(place, answer): (usize, Ran<Applied>)| {
             let new = &inputs[place].new;
-            if let Some(row) = recorded.remove(&new.redemption_id.0) {
-                return Some(row.begun(pool_id));
+            match (recorded.remove(&new.redemption_id.0), answer) {
+                (Some(row), _) => Ran::Done(row.begun(pool_id)),
+                (None, Ran::Done(answer)) => {
+                    Ran::Done(begun(answer, in_the_way.remove(&place), new))
+                }
+                (None, Ran::Held) => Ran::Held,
+                (None, Ran::Again) => Ran::Again,
             }
-            begun(answer?, in_the_way.remove(&place), new)
         };
         Ok(answers.into_iter().enumerate().map(output).collect())
     }
 }
 
 /// What an input that was not recorded is answered with.
-fn begun(answer: Applied, in_the_way: Option<InTheWay>, new: &NewRedemption) -> Option<Begun> {
+fn begun(answer: Applied, in_the_way: Option<InTheWay>, new: &NewRedemption) -> Begun {
     let same_request = in_the_way.as_ref().and_then(|found| found.same_request(new));
     let in_use = in_the_way.as_ref().and_then(InTheWay::code_in_use);
     let refusal = match (answer, same_request, in_use) {
-        (_, Some(same_request), _) => return Some(same_request),
-        (Applied::Unreadable(error), ..) => return Some(Begun::Unreadable(error)),
+        (_, Some(same_request), _) => return same_request,
+        (Applied::Unreadable(error), ..) => return Begun::Unreadable(error),
         (Applied::NoPool, ..) => BeginRefusal::NoPool,
         (Applied::NoAccount, ..) => BeginRefusal::NoAccount,
         // Who has lost the lease, or has a redemption open, is told that first.
@@ -236,7 +240,7 @@ fn begun(answer: Applied, in_the_way: Option<InTheWay>, new: &NewRedemption) -> 
         (Applied::Refused(refusal, account), ..) => BeginRefusal::Account(refusal, account),
         (Applied::Done(_) | Applied::NotInState | Applied::Missed, ..) => BeginRefusal::TryAgain,
     };
-    Some(Begun::Refused(refusal))
+    Begun::Refused(refusal)
 }
 
 /// Records redemptions, and what stood in the way of those that were not recorded.

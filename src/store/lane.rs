@@ -47,6 +47,17 @@ const MAX_SINGLE: usize = 8;
 /// How often a statement that met another is run again before it counts as refused.
 const MAX_CONTENTION: u32 = 5;
 
+/// What one run did for an input.
+#[derive(Debug)]
+pub(super) enum Ran<T> {
+    /// It has its output.
+    Done(T),
+    /// Somebody else holds its row: it waits for that alone.
+    Held,
+    /// Others of the same row came first: it goes with the next statement.
+    Again,
+}
+
 /// A kind of statement that does for many inputs at once what it does for one.
 pub(super) trait Batch: Send + Sync + 'static {
     /// What a caller wants.
@@ -67,14 +78,14 @@ pub(super) trait Batch: Send + Sync + 'static {
         false
     }
 
-    /// Runs the statement. The answer has one output for each input, in their order; none for an input whose row
-    /// somebody else holds. Alone, an input waits for its row.
+    /// Runs the statement. The answer says for each input, in their order, what was done. Alone, an input waits for
+    /// its row.
     fn run(
         &self,
         pool_id: &PoolId,
         inputs: &[Self::Input],
         is_alone: bool,
-    ) -> impl Future<Output = Result<Vec<Option<Self::Output>>, sqlx::Error>> + Send;
+    ) -> impl Future<Output = Result<Vec<Ran<Self::Output>>, sqlx::Error>> + Send;
 
     /// Takes back what a caller who has gone did not take.
     fn take_back(&self, _: &PoolId, _: Self::Output) -> Option<Self::Input> {
@@ -184,6 +195,7 @@ impl<B: Batch> Lanes<B> {
             queues: [first, then],
             meter: self.overload.meter(Queue::Work),
             singles: Arc::clone(&self.singles),
+            again: Vec::new(),
         };
         tokio::spawn(worker.work());
         let queue = Sender { urgent, others };
@@ -200,6 +212,8 @@ struct Worker<B: Batch> {
     queues: [mpsc::Receiver<Job<B>>; 2],
     meter: Meter,
     singles: Arc<Semaphore>,
+    /// Those that go with the next statement, because others of their row came first.
+    again: Vec<Job<B>>,
 }
 
 impl<B: Batch> Worker<B> {
@@ -210,7 +224,7 @@ impl<B: Batch> Worker<B> {
                 self.meter.begins(last);
             }
             let taken = std::mem::take(&mut jobs).into_iter().filter_map(still_wanted);
-            self.run(taken.unzip()).await;
+            self.again = self.run(taken.unzip()).await;
             self.meter.ends();
         }
     }
@@ -218,13 +232,16 @@ impl<B: Batch> Worker<B> {
     /// Waits for work, and takes as much as one statement does. False when there will be no more.
     async fn gather(&mut self, jobs: &mut Vec<Job<B>>) -> bool {
         let [urgent, others] = &mut self.queues;
-        let first = tokio::select! {
-            biased;
-            job = urgent.recv() => job,
-            job = others.recv() => job,
-        };
-        let Some(first) = first else { return false };
-        jobs.push(first);
+        jobs.append(&mut self.again);
+        if jobs.is_empty() {
+            let first = tokio::select! {
+                biased;
+                job = urgent.recv() => job,
+                job = others.recv() => job,
+            };
+            let Some(first) = first else { return false };
+            jobs.push(first);
+        }
         // However much is urgent, some room is left to the others.
         take(urgent, jobs, MAX_ROWS - ROOM);
         take(others, jobs, MAX_ROWS);
@@ -234,20 +251,23 @@ impl<B: Batch> Worker<B> {
 
     /// Runs one statement over the jobs. When it fails as a whole, they are run one by one, side by side,
     /// so that one bad row fails alone. One whose row somebody holds waits alone, and holds up nobody.
-    async fn run(&self, (inputs, callers): Jobs<B>) {
+    /// Answers with those that go with the next statement.
+    async fn run(&self, (inputs, callers): Jobs<B>) -> Vec<Job<B>> {
+        let mut again = Vec::new();
         if inputs.is_empty() {
-            return;
+            return again;
         }
         let (batch, pool_id) = (&self.batch, &self.pool_id);
         let error = match run_patiently(batch.as_ref(), pool_id, &inputs, &callers, false).await {
             Ok(outputs) => {
                 for ((input, caller), output) in inputs.into_iter().zip(callers).zip(outputs) {
                     match output {
-                        Some(output) => answer(batch, pool_id, caller, output),
-                        None => self.run_alone((input, caller)),
+                        Ran::Done(output) => answer(batch, pool_id, caller, output),
+                        Ran::Held => self.run_alone((input, caller)),
+                        Ran::Again => again.push(Job { input, caller }),
                     }
                 }
-                return;
+                return again;
             }
             Err(error) => error,
         };
@@ -255,11 +275,12 @@ impl<B: Batch> Worker<B> {
             for caller in callers {
                 refuse::<B>(pool_id, caller, &error);
             }
-            return;
+            return again;
         }
         stream::iter(inputs.into_iter().zip(callers))
             .for_each_concurrent(MAX_SINGLE, |job| alone(Arc::clone(batch), pool_id.clone(), job))
             .await;
+        again
     }
 
     fn run_alone(&self, (input, caller): (B::Input, Caller<B>)) {
@@ -302,9 +323,9 @@ type Jobs<B> = (Vec<<B as Batch>::Input>, Vec<Caller<B>>);
 async fn alone<B: Batch>(batch: Arc<B>, pool_id: PoolId, (input, caller): (B::Input, Caller<B>)) {
     let callers = std::slice::from_ref(&caller);
     match run_patiently(batch.as_ref(), &pool_id, &[input], callers, true).await {
-        Ok(outputs) => match outputs.into_iter().next().flatten() {
-            Some(output) => answer(&batch, &pool_id, caller, output),
-            None => {
+        Ok(outputs) => match outputs.into_iter().next() {
+            Some(Ran::Done(output)) => answer(&batch, &pool_id, caller, output),
+            Some(Ran::Held | Ran::Again) | None => {
                 let _ = caller.reply.send(Err(StoreError::Overloaded));
             }
         },
@@ -341,7 +362,7 @@ async fn run_patiently<B: Batch>(
     inputs: &[B::Input],
     callers: &[Caller<B>],
     is_alone: bool,
-) -> Result<Vec<Option<B::Output>>, sqlx::Error> {
+) -> Result<Vec<Ran<B::Output>>, sqlx::Error> {
     let until = callers.iter().map(|caller| caller.since + PATIENCE).max();
     let mut tries = 0;
     loop {

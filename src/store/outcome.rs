@@ -12,7 +12,7 @@ use super::{
     apply::{Applied, Asked, Done, RecordedOutcome, SettledColumns},
     db::Db,
     interval,
-    lane::{Batch, at_all_points, steps_of},
+    lane::{Batch, Ran, at_all_points, steps_of},
     redemption::{Redemption, Resolution, read_amount, redemption_row},
 };
 use crate::{
@@ -323,12 +323,12 @@ impl Batch for Defer {
         pool_id: &PoolId,
         inputs: &[Deferral],
         _: bool,
-    ) -> Result<Vec<Option<Self::Output>>, sqlx::Error> {
+    ) -> Result<Vec<Ran<Self::Output>>, sqlx::Error> {
         let first: Vec<_> = firsts(inputs, |deferral| deferral.redemption_id).collect();
         let rows = at_all_points(&steps_of::<Self>(inputs), self.update(pool_id, &first)).await?;
         let mut deferred: HashMap<Uuid, _> =
             rows.into_iter().map(|row| (row.redemption_id, row.redemption(pool_id))).collect();
-        Ok(inputs.iter().map(|input| Some(deferred.remove(&input.redemption_id.0))).collect())
+        Ok(inputs.iter().map(|input| Ran::Done(deferred.remove(&input.redemption_id.0))).collect())
     }
 }
 

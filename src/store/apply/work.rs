@@ -6,9 +6,12 @@ use super::{
     Applied, Asked, Done, SettledColumns,
     controls::{counts, decide},
 };
-use crate::domain::{
-    account::{Account, AccountEvent, Change, Guard, Version},
-    pool::PoolTerms,
+use crate::{
+    domain::{
+        account::{Account, AccountEvent, Change, Guard, Version},
+        pool::PoolTerms,
+    },
+    store::lane::Ran,
 };
 
 /// What was decided about an input.
@@ -221,7 +224,12 @@ impl<'a> Work<'a> {
         }
     }
 
-    pub(in crate::store) fn into_outputs(self) -> Vec<Option<Applied>> {
-        self.states.into_iter().map(|state| state.answer).collect()
+    pub(in crate::store) fn into_outputs(self) -> Vec<Ran<Applied>> {
+        let ran = |state: Input| match state.answer {
+            Some(answer) => Ran::Done(answer),
+            None if state.is_left => Ran::Held,
+            None => Ran::Again,
+        };
+        self.states.into_iter().map(ran).collect()
     }
 }
