@@ -3,6 +3,8 @@
 //! From the moment that it is recorded a redemption runs in a task that no caller who goes away
 //! stops. No connection to the database is held while the provider is asked.
 
+mod refusal;
+
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
@@ -16,6 +18,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+use self::refusal::refused;
 use super::{
     Error,
     clock::Deadline,
@@ -25,7 +28,6 @@ use super::{
 use crate::{
     admission::{self, Caller},
     domain::{
-        account::Refusal,
         id::{PoolId, RedemptionId, RequestId},
         lease::LeaseRef,
         money::{Currency, Money},
@@ -517,58 +519,6 @@ fn ask(
         currency,
         not_after: rfc3339(not_after)?,
     })
-}
-
-fn refused(refusal: BeginRefusal, command: &RedeemCommand) -> Error {
-    let lease = &command.lease;
-    match refusal {
-        BeginRefusal::NoPool => Error::PoolNotFound(lease.pool_id.clone()),
-        BeginRefusal::NoAccount => {
-            Error::AccountNotFound(lease.pool_id.clone(), lease.account_id.clone())
-        }
-        BeginRefusal::CodeInUse { redemption_id, request_id, state } => {
-            Error::CodeInUse { redemption_id, request_id, state }
-        }
-        BeginRefusal::Account(refusal, _) => refused_by_account(refusal, command),
-        BeginRefusal::TryAgain => StoreError::Overloaded.into(),
-    }
-}
-
-fn refused_by_account(refusal: Refusal, command: &RedeemCommand) -> Error {
-    let lease = &command.lease;
-    let (pool_id, account_id) = (lease.pool_id.clone(), lease.account_id.clone());
-    match refusal {
-        Refusal::LeaseLost(loss) => Error::LeaseLost { lease: lease.clone(), loss },
-        Refusal::RedemptionOpen(id) => Error::RedemptionOpen(id),
-        Refusal::PoolPaused => Error::PoolPaused(pool_id),
-        Refusal::Paused => Error::AccountPaused(pool_id, account_id),
-        Refusal::Resting { cause, left } => {
-            Error::AccountNotReady { pool_id, account_id, cause, left }
-        }
-        Refusal::DoesNotFit { plan_id, misfit, headroom_minor, day_headroom_minor } => {
-            Error::AmountDoesNotFit {
-                account_id,
-                plan_id,
-                expected_minor: command.expected.map(|money| money.amount_minor),
-                misfit,
-                headroom_minor,
-                day_headroom_minor,
-            }
-        }
-        // A begin meets none of these.
-        Refusal::PoolDraining
-        | Refusal::AlreadyLocked
-        | Refusal::Completed
-        | Refusal::Inactive
-        | Refusal::Draining
-        | Refusal::NoPlan
-        | Refusal::NotLocked
-        | Refusal::LeaseAlive
-        | Refusal::RedemptionNotOpen
-        | Refusal::DayNotOver => {
-            Error::Internal("a redemption was refused for no reason of its own")
-        }
-    }
 }
 
 /// How long to wait before something is sent again. What the provider asks for is the least, so that one
