@@ -66,7 +66,7 @@ struct Bench {
     url: String,
     times: Vec<Duration>,
     /// As the server's dispatcher has them.
-    walks: ScanCursors,
+    cursors: ScanCursors,
 }
 
 #[tokio::main]
@@ -113,7 +113,7 @@ impl Bench {
         let store = Store::open(&url.clone().into(), 2).unwrap();
         store.migrate().await.unwrap();
         pools::fill(&url, accounts).await;
-        Self { accounts, store, url, times: Vec::new(), walks: ScanCursors::default() }
+        Self { accounts, store, url, times: Vec::new(), cursors: ScanCursors::default() }
     }
 
     async fn run(&mut self, counted: bool) {
@@ -128,7 +128,7 @@ impl Bench {
             let began = Instant::now();
             let found = self
                 .store
-                .acquire(&pool_id, &Selector::default(), &[wanted], &mut self.walks)
+                .acquire(&pool_id, &Selector::default(), &[wanted], &mut self.cursors)
                 .await
                 .unwrap();
             let took = began.elapsed();
@@ -142,7 +142,7 @@ impl Bench {
                 token: FencingToken(account.token.0),
             };
             if let LeaseAnswer::Done(account) = self.store.release(&lease).await.unwrap() {
-                Freed::of(&account).iter().for_each(|freed| self.walks.note_freed(freed));
+                Freed::of(&account).iter().for_each(|freed| self.cursors.note_freed(freed));
             }
         }
     }

@@ -377,9 +377,9 @@ impl Store {
         let read = || {
             sqlx::query_file_as!(
                 AccountRow,
-                "src/store/sql/get_account.sql",
+                "src/store/sql/read_accounts.sql",
                 pool_id.as_str(),
-                account_id.as_str(),
+                &[account_id.to_string()],
             )
             .fetch_optional(&self.db)
         };

@@ -1,4 +1,4 @@
--- Accounts as they are, to decide about. $1 pool_id, $2 account ids.
+-- Accounts as they are. $1 pool_id, $2 account ids.
 SELECT
     a.account_id AS "account_id!",
     a.status AS "status!",

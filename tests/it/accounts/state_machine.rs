@@ -280,8 +280,8 @@ impl Bench {
             ttl: Duration::from_secs(60),
             expected_minor: None,
         };
-        let mut walks = ScanCursors::default();
-        let found = self.store.acquire(&self.pool_id, &selector, &[wanted], &mut walks).await;
+        let mut cursors = ScanCursors::default();
+        let found = self.store.acquire(&self.pool_id, &selector, &[wanted], &mut cursors).await;
         found.unwrap().into_values().next().map(|acquired| acquired.account)
     }
 

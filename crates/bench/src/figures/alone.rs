@@ -48,7 +48,7 @@ pub(super) async fn measure(args: &Args, ground: &Ground, row: &mut Row) -> anyh
     let mut bare = Bare::connect(&bare_url).await?;
     let store = Store::open(&url.clone().into(), 2)?;
     ground.level().await?;
-    let mut walks = ScanCursors::default();
+    let mut cursors = ScanCursors::default();
     let mut times = [const { Vec::new() }; 4];
     let (in_a_row, turns) = args.calls_alone();
     for turn in 0..WARM_UP + turns {
@@ -57,7 +57,7 @@ pub(super) async fn measure(args: &Args, ground: &Ground, row: &mut Row) -> anyh
             let took = match peer {
                 0 => over_rpc(&mut ours).await?,
                 1 => bare.acquire().await?,
-                2 => by_store(&store, &mut walks, None).await?,
+                2 => by_store(&store, &mut cursors, None).await?,
                 _ => over_rpc(&mut nothing).await?,
             };
             if turn >= WARM_UP {
@@ -89,7 +89,7 @@ async fn over_rpc(client: &mut Client) -> anyhow::Result<Duration> {
 /// Acquires by the statement that the server runs, without the server.
 pub(super) async fn by_store(
     store: &Store,
-    walks: &mut ScanCursors,
+    cursors: &mut ScanCursors,
     expected_minor: Option<i64>,
 ) -> anyhow::Result<Duration> {
     let pool_id = PoolId::parse(POOL).map_err(|error| anyhow::anyhow!("{error:?}"))?;
@@ -100,13 +100,13 @@ pub(super) async fn by_store(
         expected_minor,
     };
     let begun = Instant::now();
-    let found = store.acquire(&pool_id, &Selector::default(), &[wanted], walks).await?;
+    let found = store.acquire(&pool_id, &Selector::default(), &[wanted], cursors).await?;
     let took = begun.elapsed();
     let account = found.into_values().next().map(|acquired| acquired.account);
     let account = account.ok_or_else(|| anyhow::anyhow!("no account was free"))?;
     let lease = LeaseRef { pool_id, account_id: account.account_id, token: account.token };
     if let LeaseAnswer::Done(account) = store.release(&lease).await? {
-        Freed::of(&account).iter().for_each(|freed| walks.note_freed(freed));
+        Freed::of(&account).iter().for_each(|freed| cursors.note_freed(freed));
     }
     Ok(took)
 }

@@ -34,9 +34,9 @@ pub(super) async fn measure(args: &Args, ground: &Ground, row: &mut Row) -> anyh
     let mut times = [const { Vec::new() }; 2];
     let (in_a_row, turns) = args.calls_alone();
     for turn in 0..WARM_UP + turns {
-        for ((store, walks), times) in stores.iter_mut().zip(&mut times) {
+        for ((store, cursors), times) in stores.iter_mut().zip(&mut times) {
             for _ in 0..in_a_row {
-                let took = by_store(store, walks, Some(pools::CARD)).await?;
+                let took = by_store(store, cursors, Some(pools::CARD)).await?;
                 if turn >= WARM_UP {
                     times.push(took);
                 }

@@ -67,8 +67,8 @@ pub(super) struct Bench {
     pub(super) ahead: i64,
     pub(super) names: Vec<String>,
     pub(super) last_wish: Wish,
-    /// How far walks for each wish came, as a server remembers it.
-    pub(super) walks: HashMap<String, ScanCursors>,
+    /// How far cursors for each wish came, as a server remembers it.
+    pub(super) cursors: HashMap<String, ScanCursors>,
     /// Changes accounts behind the triggers' backs, as only time does.
     db: PgConnection,
 }
@@ -93,7 +93,7 @@ impl Bench {
             ahead: 0,
             names: (0..accounts).map(|n| format!("a-{n:03}")).collect(),
             last_wish: Wish::default(),
-            walks: HashMap::new(),
+            cursors: HashMap::new(),
             db,
         };
         bench.create().await;
@@ -168,7 +168,7 @@ impl Bench {
     /// Lets accounts that are free begin anew, as others: there must always be some to fill. At the same
     /// time, so that the longest unused are several.
     pub(super) async fn begin_anew(&mut self, ids: &[String]) {
-        self.walks.clear();
+        self.cursors.clear();
         self.tell_time().await;
         for id in ids {
             let mut account = self.random_account(id);
@@ -202,7 +202,7 @@ impl Bench {
     /// Time passes: what is in the database comes to lie so much further back. As when time really
     /// passes, nothing else of an account changes.
     pub(super) async fn let_time_pass(&mut self, minutes: i64) {
-        self.walks.clear();
+        self.cursors.clear();
         sqlx::query(
             "UPDATE accounts SET day_due_at = day_due_at - s.step,
                  cooldown_until = cooldown_until - s.step, hold_until = hold_until - s.step,
@@ -222,7 +222,7 @@ impl Bench {
 
     /// An account came back.
     pub(super) fn note_freed(&mut self, freed: &Freed) {
-        self.walks.values_mut().for_each(|walks| walks.note_freed(freed));
+        self.cursors.values_mut().for_each(|cursors| cursors.note_freed(freed));
     }
 
     pub(super) async fn tell_time(&mut self) {

@@ -98,9 +98,10 @@ impl Bench {
         if wanted.windows(2).all(|two| two[0].expected_minor == two[1].expected_minor) {
             self.unpark().await;
         }
-        let walks =
-            self.walks.entry(format!("{selector:?} {:?}", wanted[0].expected_minor)).or_default();
-        let mut found = self.store.acquire(&self.pool_id, &selector, &wanted, walks).await.unwrap();
+        let cursors =
+            self.cursors.entry(format!("{selector:?} {:?}", wanted[0].expected_minor)).or_default();
+        let mut found =
+            self.store.acquire(&self.pool_id, &selector, &wanted, cursors).await.unwrap();
         if let Some(again) = again {
             let acquired = found.remove(&wanted.remove(0).request_id);
             self.check_again(&again, acquired.as_ref());
@@ -116,7 +117,7 @@ impl Bench {
         wishes.len()
     }
 
-    /// Accounts whose time has come go back into the index, and walks are told where.
+    /// Accounts whose time has come go back into the index, and cursors are told where.
     async fn unpark(&mut self) {
         for account in self.store.promote(&self.pool_id, 10_000).await.unwrap().rows {
             self.note_freed(&account);
@@ -250,7 +251,7 @@ impl Bench {
             }
         }
         let account_id = AccountId::parse(&id).unwrap();
-        self.walks.clear();
+        self.cursors.clear();
         let changed =
             self.store.update_account(&self.pool_id, &account_id, change.clone()).await.unwrap();
         assert!(matches!(changed, Applied::Done(_)), "{}: {changed:?}", self.context());
