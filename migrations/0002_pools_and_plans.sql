@@ -46,8 +46,6 @@ CREATE TABLE plans (
     -- How much each day may bring. The last day is limited by the target alone. A plan without days consists of a
     -- last day.
     day_amounts_minor bigint[] NOT NULL DEFAULT '{}',
-    -- The most days that it has ever had: accounts may be on any of them, and are searched for day by day.
-    days_ever int NOT NULL DEFAULT 1 CHECK (days_ever >= 1),
     -- How far a day may go beyond its amount.
     day_tolerance_minor bigint NOT NULL DEFAULT 0 CHECK (day_tolerance_minor >= 0),
     -- From the end of a day until the next one is due. Elapsed time: hours, never calendar days.
@@ -61,14 +59,10 @@ CREATE TABLE plans (
     largest_minor bigint CHECK (largest_minor >= smallest_minor),
     step_minor bigint CHECK (step_minor > 0),
     fixed_minor bigint[] CHECK (cardinality(fixed_minor) > 0),
-    -- For amounts with a step: the least sum of cards, in steps, for each remainder that a sum can leave when it is
-    -- divided by the number of elements. Every such amount that is at least this sum can be filled.
-    least_steps bigint[] CHECK (cardinality(least_steps) > 0),
 
     created_at timestamptz NOT NULL DEFAULT now(),
     updated_at timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (pool_id, plan_id),
-    CONSTRAINT plans_steps_are_whole CHECK ((step_minor IS NULL) = (least_steps IS NULL)),
     CONSTRAINT plans_fixed_amounts_have_a_step CHECK (fixed_minor IS NULL OR step_minor IS NOT NULL)
 );
 

@@ -248,7 +248,6 @@ struct Parts {
     store: Store,
     pools: Pools,
     plans: Plans,
-    acquire: Acquire,
     reconciler: Reconciler,
     redemption: RedemptionRpc,
     closing: CancellationToken,
@@ -273,9 +272,9 @@ impl Parts {
         };
         let pools = Pools::new(store.clone());
         let acquire = Acquire::new(store.clone(), pools.clone(), closing.clone());
-        let plans = Plans::new(store.clone(), pools.clone(), acquire.clone());
-        let leases = Leases::new(store.clone(), pools.clone(), acquire.clone());
-        let settler = Settler::new(store.clone(), pools.clone(), acquire.clone());
+        let plans = Plans::new(store.clone(), pools.clone());
+        let leases = Leases::new(store.clone(), pools.clone());
+        let settler = Settler::new(store.clone(), pools.clone());
         let redeem = Redeem::new(
             store.clone(),
             pools.clone(),
@@ -319,7 +318,7 @@ impl Parts {
             batch,
             redemptions,
         };
-        Self { store, pools, plans, acquire, reconciler, redemption, closing }
+        Self { store, pools, plans, reconciler, redemption, closing }
     }
 
     /// The background tasks. They end at `stop`, but for the beats: while a server finishes what it has, it lives.
@@ -333,7 +332,6 @@ impl Parts {
         loops.spawn(sweep::run(
             self.store.clone(),
             self.pools.clone(),
-            self.acquire.clone(),
             args.sweep_interval,
             stop.clone(),
         ));
@@ -355,7 +353,7 @@ impl Parts {
     }
 
     fn account_service(&self) -> AccountServiceServer<AccountRpc> {
-        let accounts = Accounts::new(self.store.clone(), self.pools.clone(), self.acquire.clone());
+        let accounts = Accounts::new(self.store.clone(), self.pools.clone());
         AccountServiceServer::new(AccountRpc::new(accounts, self.closing.clone()))
             .max_decoding_message_size(MAX_REQUEST_BYTES)
             .max_encoding_message_size(MAX_ANSWER_BYTES)

@@ -516,15 +516,13 @@ fn fits(
     let Some(plan_id) = plan_id else { return Ok(()) };
     let terms = pool.plans.get(plan_id).ok_or(Refusal::NoPlan)?;
     let progress = account.progress();
-    let room = terms.room(&progress);
-    let is_too_little = min_headroom_minor.is_some_and(|least| room < least);
-    match terms.misfit(&progress, expected_minor).or(is_too_little.then_some(Misfit::DayFull)) {
+    match terms.misfit_for(&progress, expected_minor, min_headroom_minor) {
         None => Ok(()),
         Some(misfit) => Err(Refusal::DoesNotFit {
             plan_id: plan_id.clone(),
             misfit,
-            headroom_minor: terms.target_minor - account.balance_minor,
-            day_headroom_minor: room,
+            headroom_minor: terms.headroom(&progress),
+            day_headroom_minor: terms.room(&progress),
         }),
     }
 }

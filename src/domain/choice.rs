@@ -1,5 +1,79 @@
 //! Choices: whether an acquisition would pick an account, or why not.
 
+use std::{cmp::Ordering, collections::BTreeMap, sync::Arc};
+
+use time::OffsetDateTime;
+
+use super::{
+    account::{Account, AccountStatus, LoginStatus},
+    plan::Misfit,
+    pool::PoolTerms,
+    selector::Selector,
+};
+
+/// What is asked of an account that is to be picked. Two calls with the same criteria can get the same accounts.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Criteria {
+    /// Which accounts may be picked.
+    pub selector: Arc<Selector>,
+    /// The amount that the account's plan must take now, in minor units; any when not known.
+    pub expected_minor: Option<i64>,
+}
+
+/// How many accounts of a pool there are of each choice.
+pub type Counts = BTreeMap<Choice, i64>;
+
+/// An account that was considered.
+#[derive(Clone, Debug)]
+pub struct Considered {
+    /// The account.
+    pub account: Arc<Account>,
+    /// Whether it would be picked, or why not.
+    pub choice: Choice,
+    /// What its plan, or the one that it would be bound to, still wants, in minor units.
+    pub headroom_minor: Option<i64>,
+    /// How much of that today.
+    pub day_headroom_minor: Option<i64>,
+    /// It is of the plan that was asked for, or none was.
+    is_as_asked: bool,
+}
+
+impl Considered {
+    /// An account and what becomes of it.
+    pub fn new(
+        account: Arc<Account>,
+        choice: Choice,
+        criteria: &Criteria,
+        pool: &PoolTerms,
+    ) -> Self {
+        let selector = &criteria.selector;
+        let (terms, progress) = (pool.of_choice(&account, selector), account.progress());
+        Self {
+            choice,
+            headroom_minor: terms.map(|terms| terms.headroom(&progress)),
+            day_headroom_minor: terms.map(|terms| terms.room(&progress)),
+            is_as_asked: account.plan_id.is_some() || selector.plan_id.is_none(),
+            account,
+        }
+    }
+
+    /// The order of the choice, for those that fit; they come first.
+    pub fn in_order(&self, other: &Self) -> Ordering {
+        let cause = |one: &Self| (one.choice != Choice::Fits).then(|| one.choice.as_str());
+        let headroom = |one: &Self| match (&one.account.plan_id, one.headroom_minor) {
+            (Some(_), Some(headroom)) => headroom,
+            _ => i64::MAX,
+        };
+        let rank =
+            |one: &Self| (cause(one), !one.is_as_asked, one.account.status.as_str(), headroom(one));
+        let (account, others) = (&self.account, &other.account);
+        rank(self)
+            .cmp(&rank(other))
+            .then_with(|| account.idle_since.cmp(&others.idle_since))
+            .then_with(|| account.account_id.cmp(&others.account_id))
+    }
+}
+
 /// Whether an account would be picked, or the first cause for which it is passed over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Choice {
@@ -55,7 +129,7 @@ impl Choice {
         Self::Locked,
     ];
 
-    /// As the database has it.
+    /// As a word.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Fits => "fits",
@@ -97,8 +171,33 @@ impl Choice {
         }
     }
 
-    /// Reads what the database has.
-    pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|choice| choice.as_str() == text)
+    /// What becomes of an account at a time. `is_unwritable`: its row cannot be written or read, as far as is known.
+    pub fn of(
+        account: &Account,
+        criteria: &Criteria,
+        pool: &PoolTerms,
+        now: OffsetDateTime,
+        is_unwritable: bool,
+    ) -> Self {
+        let Criteria { selector, expected_minor } = criteria;
+        let misfit = pool.misfit_of(account, selector, *expected_minor);
+        let is_ahead = |time: Option<OffsetDateTime>| time.is_some_and(|time| time > now);
+        match misfit {
+            _ if !selector.allows(account) => Self::NotSelected,
+            _ if account.status == AccountStatus::Completed => Self::Completed,
+            _ if account.login_status != LoginStatus::Active => Self::Inactive,
+            _ if account.paused => Self::Paused,
+            _ if account.draining => Self::Draining,
+            _ if is_unwritable => Self::Unwritable,
+            Some(Misfit::TooFull) => Self::TooFull,
+            Some(Misfit::Denomination) => Self::Denomination,
+            Some(Misfit::Remainder) => Self::Remainder,
+            Some(Misfit::DayFull) => Self::DayFull,
+            None if is_ahead(account.hold.map(|hold| hold.until)) => Self::OnHold,
+            None if is_ahead(account.day_due_at) => Self::NextDay,
+            None if is_ahead(account.cooldown_until) => Self::CoolingDown,
+            None if account.status == AccountStatus::Locking => Self::Locked,
+            None => Self::Fits,
+        }
     }
 }

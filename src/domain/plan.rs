@@ -4,11 +4,13 @@
 //! left. A card fits when the plan takes its amount, and when it goes neither beyond the target nor beyond the
 //! day. Then what is left afterwards must be nothing, or an amount that can still be filled.
 //!
-//! `plan_misfit`, `plan_wants` and `plan_fills` in the database say the same in SQL; a test compares
-//! the two.
+//! It stands here alone: choosing an account, leasing it, beginning a redemption and explaining all ask here.
+
+mod fixed;
 
 use std::{cmp::min, time::Duration};
 
+pub use self::fixed::FixedAmounts;
 use super::money::MAX_AMOUNT_MINOR;
 
 /// The most days of a plan.
@@ -51,7 +53,7 @@ pub enum Denominations {
     /// Multiples of this.
     MultiplesOf(i64),
     /// These alone, each once, ascending.
-    Fixed(Vec<i64>),
+    Fixed(FixedAmounts),
 }
 
 /// How far an account is in its plan.
@@ -186,6 +188,26 @@ impl Terms {
         }
     }
 
+    /// The same for an account that is to be chosen, whose plan must still want `least_minor` in all and today.
+    pub fn misfit_for(
+        &self,
+        progress: &Progress,
+        amount_minor: Option<i64>,
+        least_minor: Option<i64>,
+    ) -> Option<Misfit> {
+        let is_less = |minor: i64| least_minor.is_some_and(|least| minor < least);
+        if is_less(self.headroom(progress)) {
+            return Some(Misfit::TooFull);
+        }
+        let is_little_today = is_less(self.room(progress)).then_some(Misfit::DayFull);
+        self.misfit(progress, amount_minor).or(is_little_today)
+    }
+
+    /// How much more the plan takes.
+    pub fn headroom(&self, progress: &Progress) -> i64 {
+        self.target_minor - progress.balance_minor
+    }
+
     /// How much more the day takes.
     pub fn room(&self, progress: &Progress) -> i64 {
         let remaining = self.target_minor - progress.balance_minor;
@@ -262,22 +284,7 @@ impl Denominations {
         match self {
             Self::Any { .. } => None,
             Self::MultiplesOf(base) => Some(*base),
-            Self::Fixed(amounts) => amounts.iter().copied().reduce(greatest_common_divisor),
-        }
-    }
-
-    /// The least sum of amounts, in steps, for each remainder that a sum can leave when it is divided
-    /// by the number of these; `None` where amounts have no step. Every further multiple can be
-    /// reached from it with the smallest amount.
-    pub fn least_steps(&self) -> Option<Vec<i64>> {
-        match self {
-            Self::Any { .. } => None,
-            Self::MultiplesOf(_) => Some(vec![0]),
-            Self::Fixed(amounts) => {
-                let step = self.step_minor()?;
-                let steps: Vec<_> = amounts.iter().map(|amount| amount / step).collect();
-                Some(least_sums(&steps))
-            }
+            Self::Fixed(amounts) => amounts.step_minor(),
         }
     }
 
@@ -335,17 +342,8 @@ impl Denominations {
                 cards * smallest_minor <= amount
             }
             Self::MultiplesOf(base) => amount % base == 0,
-            Self::Fixed(_) => self.adds_up_to(amount),
+            Self::Fixed(amounts) => amounts.add_up_to(amount),
         }
-    }
-
-    fn adds_up_to(&self, amount: i64) -> bool {
-        let (Some(step), Some(least)) = (self.step_minor(), self.least_steps()) else {
-            return false;
-        };
-        let steps = amount / step;
-        let class = usize::try_from(steps % i64::try_from(least.len()).unwrap_or(1)).unwrap_or(0);
-        amount % step == 0 && least.get(class).is_some_and(|least| *least <= steps)
     }
 
     /// Whether a card that is taken fits into `room` and leaves of `remaining` what can be filled.
@@ -374,35 +372,6 @@ impl Denominations {
             }
         }
     }
-}
-
-fn greatest_common_divisor(a: i64, b: i64) -> i64 {
-    if b == 0 { a } else { greatest_common_divisor(b, a % b) }
-}
-
-/// The least sum of `amounts` in each class of remainders by the first of them. It is a shortest path from
-/// class to class, where each amount is an edge. Their greatest common divisor is 1, so every class
-/// has one.
-fn least_sums(amounts: &[i64]) -> Vec<i64> {
-    let classes = amounts.first().copied().unwrap_or(1);
-    let mut least = vec![i64::MAX; usize::try_from(classes).unwrap_or(1)];
-    let mut queue = std::collections::BinaryHeap::from([std::cmp::Reverse(0_i64)]);
-    if let Some(first) = least.first_mut() {
-        *first = 0;
-    }
-    while let Some(std::cmp::Reverse(sum)) = queue.pop() {
-        for amount in amounts {
-            let next = sum + amount;
-            let class = usize::try_from(next % classes).unwrap_or(0);
-            if let Some(before) = least.get_mut(class)
-                && next < *before
-            {
-                *before = next;
-                queue.push(std::cmp::Reverse(next));
-            }
-        }
-    }
-    least
 }
 
 #[cfg(test)]

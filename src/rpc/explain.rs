@@ -23,6 +23,7 @@ pub(super) async fn explain(
     let pool_id = fields.id("pool_id", &request.pool_id, PoolId::parse);
     let selection = read_selector(&mut fields, "selector", request.selector);
     let limit = fields.page_size(request.page_size);
+    let limit = usize::try_from(limit).unwrap_or_default();
     let pool_id = fields.finish(pool_id).map_err(|e| status(&e))?;
     let amounts =
         ExplainAmounts { expected: selection.expected, min_headroom: selection.min_headroom };
@@ -36,8 +37,8 @@ pub(super) async fn explain(
 fn explained_message(explained: &Explained) -> pb::ExplainAcquireResponse {
     let pool = &explained.pool;
     let money = |amount: Option<i64>| amount.map(|amount| convert::money(amount, pool.currency));
-    let considered = explained.considered.iter().map(|(account, one)| pb::ConsideredAccount {
-        account: Some(account_message(account, pool.currency)),
+    let considered = explained.considered.iter().map(|one| pb::ConsideredAccount {
+        account: Some(account_message(&one.account, pool.currency)),
         verdict: verdict_message(one.choice),
         headroom: money(one.headroom_minor),
         day_headroom: money(one.day_headroom_minor),

@@ -168,7 +168,7 @@ fn read_denominations(
         pb::plan::Denominations::FixedAmounts(fixed) => {
             let mut amounts = reader.list("plan.fixed_amounts.amounts", fixed.amounts, MAX_FIXED);
             amounts.sort_unstable();
-            Some(Denominations::Fixed(amounts))
+            Some(Denominations::Fixed(amounts.into()))
         }
     }
 }

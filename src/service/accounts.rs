@@ -4,7 +4,6 @@ use std::collections::{HashMap, HashSet};
 
 use super::{
     Error,
-    acquire::Acquire,
     error::Violation,
     pools::{Pools, check_currencies},
 };
@@ -37,13 +36,12 @@ pub struct CreateCommand {
 pub struct Accounts {
     store: Store,
     pools: Pools,
-    acquire: Acquire,
 }
 
 impl Accounts {
-    /// The accounts of a store; `acquire` is told of what may be picked now.
-    pub fn new(store: Store, pools: Pools, acquire: Acquire) -> Self {
-        Self { store, pools, acquire }
+    /// The accounts of a store.
+    pub fn new(store: Store, pools: Pools) -> Self {
+        Self { store, pools }
     }
 
     /// Creates an account.
@@ -90,7 +88,6 @@ impl Accounts {
             .collect();
         let good: Vec<_> = checked.iter().filter_map(|new| new.as_ref().ok().cloned()).collect();
         let Inserted { accounts, mut refused } = self.store.insert_accounts(pool_id, &good).await?;
-        self.acquire.changed(pool_id);
         let mut inserted: HashMap<AccountId, Account> =
             accounts.into_iter().map(|account| (account.account_id.clone(), account)).collect();
         let mut missing_plans: HashMap<PlanId, bool> = HashMap::new();
@@ -177,7 +174,6 @@ impl Accounts {
                 return Err(Error::AccountNotFound(pool_id.clone(), account_id.clone()));
             }
         };
-        self.acquire.changed(pool_id);
         tracing::info!(
             %pool_id, %account_id,
             login_status = account.login_status.as_str(),

@@ -1,31 +1,23 @@
 //! `AcquireAccount`: who gets which free account, and who waits.
 //!
 //! Each pool has one dispatcher, a task that holds the queue of those who want an account, first come, first
-//! served. It is the lane in front of the acquire statement. One statement serves those with the same selector, in
-//! their order, up to the first with another selector that may still be served. Those who find nothing stay. They
-//! are tried again when an account is given back on this server. A poll finds what other servers give back, and
-//! what becomes usable with time. One that nothing can satisfy does not hold up those behind it. Criteria that
-//! make a statement read much are checked beside the others (`slow.rs`).
+//! served. It chooses from the pool's ready set, for each in their order the best account that fits, and leases what
+//! it chose by one statement for all. Those who find nothing stay. They are tried again when an account becomes free,
+//! here or on another server, or its time comes. One that nothing can satisfy does not hold up those behind it.
 
 mod dispatcher;
-mod scans;
-mod side_statements;
-mod slow;
 mod wait_queue;
 mod why_none;
 
 use std::{
     collections::HashMap,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use tokio::{
     sync::{
-        Notify, OwnedSemaphorePermit, Semaphore,
+        OwnedSemaphorePermit, Semaphore,
         mpsc::{self, error::TrySendError},
         oneshot,
     },
@@ -35,30 +27,24 @@ use tokio_util::sync::CancellationToken;
 
 use self::{
     dispatcher::{Dispatcher, MAX_WAITING},
-    scans::CursorsByCriteria,
-    side_statements::SideStatements,
-    slow::SlowCriteria,
-    wait_queue::{MAX_ROWS, WaitQueue, Waiter},
+    wait_queue::{MAX_ROWS, Waiter},
 };
 use super::{
     error::{Error, all},
-    poll::PollWindow,
     pools::{Pools, check_currencies, lease_duration},
 };
 use crate::{
-    admission::{Caller, Queue as Measured},
+    admission::Caller,
     domain::{
+        choice::{Considered, Counts, Criteria},
         id::{Holder, PoolId, RequestId},
         lease::LeaseRef,
         money::Money,
     },
     store::{
         Store, StoreError,
-        account::Account,
-        acquire::{Acquired, Considered, Counts, Selector, Wanted},
-        lease::LeaseAnswer,
+        acquire::{Acquired, Selector, Wanted},
         pool::Pool,
-        scan::Freed,
     },
 };
 
@@ -108,7 +94,7 @@ pub struct Explained {
     /// The pool.
     pub pool: Pool,
     /// Accounts with what the choice makes of them: those that would be picked come first, in order.
-    pub considered: Vec<(Account, Considered)>,
+    pub considered: Vec<Considered>,
     /// How many accounts there are of each choice.
     pub counts: Counts,
 }
@@ -118,77 +104,16 @@ pub struct Explained {
 pub struct Acquire {
     store: Store,
     pools: Pools,
-    queues: Arc<Mutex<HashMap<PoolId, Queue>>>,
-    /// The permits to read a whole pool.
+    queues: Arc<Mutex<HashMap<PoolId, mpsc::Sender<Waiter>>>>,
+    /// The permits to go through a whole pool.
     explaining: Arc<Mutex<HashMap<PoolId, Arc<Semaphore>>>>,
-    /// As many statements as may read much at once, of all pools.
-    reads: Arc<Semaphore>,
     closing: CancellationToken,
-}
-
-#[derive(Clone, Debug)]
-struct Queue {
-    waiters: mpsc::Sender<Waiter>,
-    freed: Arc<FreedHere>,
-}
-
-/// The most accounts that are remembered one by one as free since the last pass. A server that only settles and
-/// releases has no pass.
-const MAX_FREED: usize = 4096;
-
-/// One connection in so many may be used by statements that read much for those who wait.
-const SHARE_OF_READS: usize = 4;
-
-/// What became free on this server since the last pass, and the bell that rings when something may have.
-#[derive(Debug, Default)]
-struct FreedHere {
-    /// How often something did.
-    count: AtomicU64,
-    /// Those that may be before a scan cursor.
-    accounts: Mutex<Vec<Freed>>,
-    /// There may be others.
-    anywhere: AtomicBool,
-    bell: Notify,
-}
-
-impl FreedHere {
-    fn count(&self) -> u64 {
-        self.count.load(Ordering::Relaxed)
-    }
-
-    fn note(&self, freed: Option<Freed>) {
-        if let Some(freed) = freed {
-            let mut accounts = self.accounts.lock().unwrap_or_else(PoisonError::into_inner);
-            if accounts.len() < MAX_FREED {
-                accounts.push(freed);
-            } else {
-                self.anywhere.store(true, Ordering::Relaxed);
-            }
-        }
-        self.count.fetch_add(1, Ordering::Relaxed);
-        self.bell.notify_one();
-    }
-
-    /// What came free since this was last asked, and whether there may be others.
-    fn take(&self) -> (Vec<Freed>, bool) {
-        let accounts =
-            std::mem::take(&mut *self.accounts.lock().unwrap_or_else(PoisonError::into_inner));
-        (accounts, self.anywhere.swap(false, Ordering::Relaxed))
-    }
 }
 
 impl Acquire {
     /// Acquires from `store`. When `closing` is cancelled, those who wait are told so.
     pub fn new(store: Store, pools: Pools, closing: CancellationToken) -> Self {
-        let reads = (store.connections() / SHARE_OF_READS).max(1);
-        Self {
-            store,
-            pools,
-            queues: Arc::default(),
-            explaining: Arc::default(),
-            reads: Arc::new(Semaphore::new(reads)),
-            closing,
-        }
+        Self { store, pools, queues: Arc::default(), explaining: Arc::default(), closing }
     }
 
     /// Leases an account, waiting for one up to `command.wait`.
@@ -205,22 +130,24 @@ impl Acquire {
         all([ttl.clone().map(drop), currencies])?;
         let ttl = ttl?;
         let (reply, answer) = oneshot::channel();
-        let mut answer = Answer { answer, acquire: self.clone(), pool_id: command.pool_id.clone() };
+        let mut answer =
+            Answer { answer, store: self.store.clone(), pool_id: command.pool_id.clone() };
         let now = Instant::now();
         let waiter = Waiter {
             wanted: Wanted {
                 request_id: command.request_id.clone(),
                 holder: command.holder.clone(),
                 ttl,
-                expected_minor: command.expected.map(|money| money.amount_minor),
             },
-            selector: Arc::new(command.selector.clone()),
+            criteria: Arc::new(Criteria {
+                selector: Arc::new(command.selector.clone()),
+                expected_minor: command.expected.map(|money| money.amount_minor),
+            }),
             share_percent: pool.holder_share_percent,
             since: now,
             until: now + command.wait,
             caller: command.caller.clone(),
             tried: false,
-            checked: false,
             unanswered: false,
             reply,
         };
@@ -253,7 +180,7 @@ impl Acquire {
     async fn queue_up(&self, waiter: Waiter, pool_id: &PoolId) -> Result<(), Error> {
         let until = waiter.until;
         let is_item = waiter.caller.is_item();
-        let waiters = self.queue(pool_id).waiters;
+        let waiters = self.queue(pool_id);
         if is_item && waiters.max_capacity() - waiters.capacity() >= MAX_ROWS {
             waiter.caller.step_aside();
         }
@@ -270,14 +197,13 @@ impl Acquire {
     }
 
     /// What an acquisition would make of the pool's accounts now, without locking any. Answers the first `limit`
-    /// of them, and how many there are of each choice. It reads the whole pool, so few may ask at a time, and when
-    /// the caller goes away it is ended.
+    /// of them, and how many there are of each choice. It goes through the whole pool, so few may ask at a time.
     pub async fn explain(
         &self,
         pool_id: &PoolId,
         selector: &Selector,
         amounts: ExplainAmounts,
-        limit: i64,
+        limit: usize,
     ) -> Result<Explained, Error> {
         let explain = self.explain_now(pool_id, selector, amounts, limit);
         self.closing.run_until_cancelled(explain).await.unwrap_or(Err(Error::ShuttingDown))
@@ -288,7 +214,7 @@ impl Acquire {
         pool_id: &PoolId,
         selector: &Selector,
         amounts: ExplainAmounts,
-        limit: i64,
+        limit: usize,
     ) -> Result<Explained, Error> {
         let pool = self.pools.get(pool_id).await?;
         check_currencies(
@@ -298,33 +224,29 @@ impl Acquire {
                 ("selector.expected", amounts.expected),
             ],
         )?;
-        if let Some(error) = why_none::missing(&self.store, pool_id, selector).await?
+        let _permit = self.explain_permit(pool_id).await?;
+        // The dispatcher gives up the pool's accounts when nobody wants any.
+        let _ = self.queue(pool_id);
+        let ready = self.store.ready(pool_id);
+        let not_found = || Error::PoolNotFound(pool_id.clone());
+        if !ready.follow().await? {
+            return Err(not_found());
+        }
+        let terms = ready.terms().ok_or_else(not_found)?;
+        if let Some(error) = why_none::missing(&ready, &terms, selector)
             && !matches!(error, Error::PoolPaused(_) | Error::PoolDraining(_))
         {
             return Err(error);
         }
-        let expected_minor = amounts.expected.map(|money| money.amount_minor);
-        let permit = self.explain_permit(pool_id).await?;
-        let (counts, considered) = self
-            .store
-            .explain_acquire(pool_id, selector, expected_minor, limit, Some(permit))
-            .await?;
-        let ids: Vec<_> = considered.iter().map(|one| one.account_id.clone()).collect();
-        let mut accounts: HashMap<_, _> = self
-            .store
-            .get_accounts(pool_id, &ids)
-            .await?
-            .into_iter()
-            .map(|account| (account.account_id.clone(), account))
-            .collect();
-        let considered = considered
-            .into_iter()
-            .filter_map(|one| Some((accounts.remove(&one.account_id)?, one)))
-            .collect();
+        let criteria = Criteria {
+            selector: Arc::new(selector.clone()),
+            expected_minor: amounts.expected.map(|money| money.amount_minor),
+        };
+        let (counts, considered) = ready.explain(criteria, terms, limit).await;
         Ok(Explained { pool, considered, counts })
     }
 
-    /// Waits a moment for the permit to read the whole pool.
+    /// Waits a moment for the permit to go through the whole pool.
     async fn explain_permit(&self, pool_id: &PoolId) -> Result<OwnedSemaphorePermit, Error> {
         let permits = {
             let mut explaining = self.explaining.lock().unwrap_or_else(PoisonError::into_inner);
@@ -336,56 +258,19 @@ impl Acquire {
         permit.ok().and_then(Result::ok).ok_or_else(|| StoreError::Overloaded.into())
     }
 
-    /// Tells those who wait for the pool's accounts that one may be free; `freed` is its position, where it is known.
-    pub fn wake(&self, pool_id: &PoolId, freed: Option<Freed>) {
-        let queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(queue) = queues.get(pool_id) {
-            queue.freed.note(freed);
-        }
-    }
-
-    /// Accounts or plans of the pool were changed: those who wait may find one anywhere.
-    pub fn changed(&self, pool_id: &PoolId) {
-        let queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(queue) = queues.get(pool_id) {
-            queue.freed.anywhere.store(true, Ordering::Relaxed);
-            queue.freed.note(None);
-        }
-    }
-
-    fn queue(&self, pool_id: &PoolId) -> Queue {
+    fn queue(&self, pool_id: &PoolId) -> mpsc::Sender<Waiter> {
         let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(queue) = queues.get(pool_id)
-            && !queue.waiters.is_closed()
+            && !queue.is_closed()
         {
             return queue.clone();
         }
         let (waiters, arrivals) = mpsc::channel(MAX_WAITING);
-        let queue = Queue { waiters, freed: Arc::default() };
-        let dispatcher = Dispatcher {
-            store: self.store.clone(),
-            pool_id: pool_id.clone(),
-            arrivals,
-            freed: Arc::clone(&queue.freed),
-            queue: WaitQueue::default(),
-            cursors: CursorsByCriteria::default(),
-            slow: SlowCriteria::default(),
-            side: SideStatements::new(Arc::clone(&self.reads)),
-            counted_at: None,
-            expire_from: None,
-            expired: PollWindow::default(),
-            promoted_at: None,
-            checked_at: None,
-            recent: Arc::new(why_none::RecentCounts::new(Arc::clone(&self.reads))),
-            closing: self.closing.clone(),
-            meter: self.store.overload().meter(Measured::Work),
-            waiting_gauge: metrics::gauge!(
-                "holdfast_acquire_waiting", "pool_id" => pool_id.to_string()
-            ),
-        };
+        let dispatcher =
+            Dispatcher::new(self.store.clone(), pool_id.clone(), arrivals, self.closing.clone());
         tokio::spawn(dispatcher.run());
-        queues.insert(pool_id.clone(), queue.clone());
-        queue
+        queues.insert(pool_id.clone(), waiters.clone());
+        waiters
     }
 }
 
@@ -393,7 +278,7 @@ impl Acquire {
 /// could be told, gives it back here: nobody else could.
 struct Answer {
     answer: oneshot::Receiver<Result<Acquired, Error>>,
-    acquire: Acquire,
+    store: Store,
     pool_id: PoolId,
 }
 
@@ -408,26 +293,18 @@ impl Drop for Answer {
             account_id: acquired.account.account_id,
             token: acquired.account.token,
         };
-        let acquire = self.acquire.clone();
-        tokio::spawn(async move {
-            let freed = give_back(&acquire.store, &lease).await;
-            acquire.wake(&lease.pool_id, freed);
-        });
+        let store = self.store.clone();
+        tokio::spawn(async move { give_back(&store, &lease).await });
     }
 }
 
-/// Ends a lease that no caller was told of. Answers the position of its account for the scan cursors.
-async fn give_back(store: &Store, lease: &LeaseRef) -> Option<Freed> {
-    match store.release(lease).await {
-        Ok(LeaseAnswer::Done(account)) => Freed::of(&account),
-        Ok(_) => None,
-        Err(error) => {
-            tracing::warn!(
-                pool_id = %lease.pool_id, account_id = %lease.account_id, %error,
-                "a lease that nobody took could not be released, and ends by itself"
-            );
-            None
-        }
+/// Ends a lease that no caller was told of.
+async fn give_back(store: &Store, lease: &LeaseRef) {
+    if let Err(error) = store.release(lease).await {
+        tracing::warn!(
+            pool_id = %lease.pool_id, account_id = %lease.account_id, %error,
+            "a lease that nobody took could not be released, and ends by itself"
+        );
     }
 }
 

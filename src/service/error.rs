@@ -5,14 +5,14 @@ use std::time::Duration;
 use crate::{
     domain::{
         account::Rest,
-        choice::Choice,
+        choice::{Choice, Counts},
         id::{AccountId, PlanId, PoolId, RedemptionId, RequestId},
         lease::{LeaseLoss, LeaseRef},
         money::Currency,
         plan::Misfit,
         redemption::RedemptionState,
     },
-    store::{StoreError, acquire::Counts},
+    store::StoreError,
 };
 
 /// A field that breaks a rule, by its path in the request.

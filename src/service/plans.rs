@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use super::{
-    acquire::Acquire,
     error::{Error, Violation},
     pools::{MAX_UPDATES, Pools, check_currencies},
 };
@@ -60,13 +59,12 @@ impl PlanChange {
 pub struct Plans {
     store: Store,
     pools: Pools,
-    acquire: Acquire,
 }
 
 impl Plans {
-    /// The plans of a store; `acquire` is told of those that take other cards now.
-    pub fn new(store: Store, pools: Pools, acquire: Acquire) -> Self {
-        Self { store, pools, acquire }
+    /// The plans of a store.
+    pub fn new(store: Store, pools: Pools) -> Self {
+        Self { store, pools }
     }
 
     /// Creates a plan.
@@ -83,7 +81,6 @@ impl Plans {
         let plan = self.store.insert_plan(pool_id, plan_id, terms).await?;
         let plan = plan.ok_or_else(|| Error::PlanExists(pool_id.clone(), plan_id.clone()))?;
         // One of the same name may have been deleted.
-        self.acquire.changed(pool_id);
         Ok((pool, plan))
     }
 
@@ -123,7 +120,6 @@ impl Plans {
             if let Some(plan) = self.store.update_plan(&now, &terms).await? {
                 tracing::info!(%pool_id, %plan_id, ?terms, "plan updated");
                 advance_days(&self.store, pool_id, plan_id, "api").await;
-                self.acquire.changed(pool_id);
                 return Ok((pool, plan));
             }
         }
@@ -154,31 +150,23 @@ fn check_terms(terms: &Terms) -> Result<(), Error> {
     if violations.is_empty() { Ok(()) } else { Err(Error::Invalid(violations)) }
 }
 
-/// Lets the free accounts of a plan go on to their next day where this one has nothing left to take. Those who
-/// look for accounts are to be told.
-pub(super) async fn advance_days(
-    store: &Store,
-    pool_id: &PoolId,
-    plan_id: &PlanId,
-    actor: &str,
-) -> bool {
+/// Lets the free accounts of a plan go on to their next day where this one has nothing left to take.
+pub(super) async fn advance_days(store: &Store, pool_id: &PoolId, plan_id: &PlanId, actor: &str) {
     let mut after = String::new();
-    let mut some = false;
     loop {
         match store.advance_days(pool_id, plan_id, ADVANCE_AT_ONCE, actor, &after).await {
             Ok((advanced, more_after)) => {
                 if advanced > 0 {
-                    some = true;
                     tracing::info!(%pool_id, %plan_id, advanced, "days ended that had nothing left to take");
                 }
                 match more_after {
                     Some(account_id) => after = account_id,
-                    None => return some,
+                    None => return,
                 }
             }
             Err(error) => {
                 tracing::warn!(%pool_id, %plan_id, %error, "days could not be ended; the sweeper tries again");
-                return some;
+                return;
             }
         }
     }

@@ -3,13 +3,12 @@
 use std::time::Duration;
 
 use super::{
-    acquire::Acquire,
     error::Error,
     pools::{Pools, lease_duration},
 };
 use crate::{
     domain::lease::{LeaseLoss, LeaseRef},
-    store::{Store, account::Account, lease::LeaseAnswer, scan::Freed},
+    store::{Store, account::Account, lease::LeaseAnswer},
 };
 
 /// The holder's side of leases. Cheap to clone.
@@ -17,13 +16,12 @@ use crate::{
 pub struct Leases {
     store: Store,
     pools: Pools,
-    acquire: Acquire,
 }
 
 impl Leases {
-    /// Leases of a store; `acquire` is told of those that end.
-    pub fn new(store: Store, pools: Pools, acquire: Acquire) -> Self {
-        Self { store, pools, acquire }
+    /// Leases of a store.
+    pub fn new(store: Store, pools: Pools) -> Self {
+        Self { store, pools }
     }
 
     /// Makes a lease end later.
@@ -59,7 +57,6 @@ impl Leases {
                     waits_for_redemption_id = account.open_redemption_id.map(|id| id.to_string()),
                     "released"
                 );
-                self.acquire.wake(&lease.pool_id, Freed::of(&account));
                 Ok(account)
             }
             LeaseAnswer::Lost(LeaseLoss::Released, account) => Ok(account),

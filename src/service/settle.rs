@@ -3,10 +3,10 @@
 
 use std::{fmt, time::Duration};
 
-use super::{Error, acquire::Acquire, plans::advance_days, pools::Pools};
+use super::{Error, plans::advance_days, pools::Pools};
 use crate::{
     domain::{
-        account::{Account, AccountStatus, HoldCause},
+        account::{Account, HoldCause},
         id::{PoolId, RedemptionId},
         money::Money,
         redemption::{Failure, RedemptionState, Verdict, reason},
@@ -17,7 +17,6 @@ use crate::{
         outcome::{Deferral, LateCredit, Next, Outcome, Settled, Settlement},
         pool::{AmountMismatch, Pool},
         redemption::{Redemption, Resolution},
-        scan::Freed,
     },
 };
 
@@ -30,13 +29,12 @@ const RETRY: Duration = Duration::from_millis(250);
 pub struct Settler {
     store: Store,
     pools: Pools,
-    acquire: Acquire,
 }
 
 impl Settler {
-    /// Records in `store`; `acquire` is told of accounts that become free.
-    pub fn new(store: Store, pools: Pools, acquire: Acquire) -> Self {
-        Self { store, pools, acquire }
+    /// Records in `store`.
+    pub fn new(store: Store, pools: Pools) -> Self {
+        Self { store, pools }
     }
 
     /// Records what is known for certain, and answers with the redemption as it then is.
@@ -191,9 +189,6 @@ impl Settler {
         match settled {
             Settled::Recorded { redemption, account } => {
                 log_settled(&redemption, &account);
-                if account.status != AccountStatus::Locking {
-                    self.acquire.wake(pool_id, Freed::of(&account));
-                }
                 Ok((true, *redemption))
             }
             Settled::Already => Ok((false, self.reconsider(pool_id, &settlement).await?)),
@@ -227,7 +222,6 @@ impl Settler {
                     log_late_credit(&redemption, settlement);
                     self.end_day(&redemption, &settlement.actor).await;
                     // It is fuller, or on another day, and stands elsewhere.
-                    self.acquire.changed(pool_id);
                     return Ok(redemption);
                 }
                 LateCredit::NotFailed => {

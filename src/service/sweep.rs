@@ -5,14 +5,16 @@ use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior, sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::{acquire::Acquire, plans::advance_days, poll::PollWindow, pools::Pools};
+use super::{plans::advance_days, poll::PollWindow, pools::Pools};
 use crate::{
     domain::{id::PoolId, lease::MAX_LEASE},
-    store::{Store, account::Account, scan::Freed},
+    store::{Store, account::Account, ready_set::OldChanges},
 };
 
 /// Who ends expired leases, in the accounts' events.
 const ACTOR: &str = "sweeper";
+/// How often the table of changes is trimmed.
+const CHANGES: Duration = Duration::from_secs(10);
 /// The most leases that one statement ends.
 const BATCH: i64 = 500;
 /// How often days are polled for that a change of their plan has ended.
@@ -23,26 +25,15 @@ const ALL_PLANS: Duration = Duration::from_secs(60 * 60);
 
 /// Polls every `interval`, until `stop`. Several servers may do so at once: each lease is ended by
 /// one of them. Leases do not wait for days, which take longer to read.
-pub async fn run(
-    store: Store,
-    pools: Pools,
-    acquire: Acquire,
-    interval: Duration,
-    stop: CancellationToken,
-) {
+pub async fn run(store: Store, pools: Pools, interval: Duration, stop: CancellationToken) {
     tokio::join!(
-        end_leases(&store, &pools, &acquire, interval, &stop),
-        end_days(&store, &acquire, &stop)
+        end_leases(&store, &pools, interval, &stop),
+        end_days(&store, &stop),
+        forget_changes(&store, &pools, &stop)
     );
 }
 
-async fn end_leases(
-    store: &Store,
-    pools: &Pools,
-    acquire: &Acquire,
-    interval: Duration,
-    stop: &CancellationToken,
-) {
+async fn end_leases(store: &Store, pools: &Pools, interval: Duration, stop: &CancellationToken) {
     let mut window = PollWindow::default();
     let mut pause = Duration::ZERO;
     while stop.run_until_cancelled(sleep(pause)).await.is_some() {
@@ -61,7 +52,7 @@ async fn end_leases(
             }
         };
         for pool_id in due {
-            complete &= sweep(store, acquire, &pool_id, poll.within).await;
+            complete &= sweep(store, &pool_id, poll.within).await;
         }
         window.end(&poll, complete);
     }
@@ -69,7 +60,7 @@ async fn end_leases(
 
 /// Ends days that have nothing left to take. Often these are those of accounts that were under a lease when their
 /// plan was changed, and now and then all.
-async fn end_days(store: &Store, acquire: &Acquire, stop: &CancellationToken) {
+async fn end_days(store: &Store, stop: &CancellationToken) {
     let mut ticks = tokio::time::interval(PLANS);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut checked_all: Option<Instant> = None;
@@ -82,38 +73,38 @@ async fn end_days(store: &Store, acquire: &Acquire, stop: &CancellationToken) {
         if all {
             checked_all = Some(Instant::now());
         }
-        end_days_of((!all).then_some(MAX_LEASE + PLANS * 2), store, acquire).await;
+        end_days_of((!all).then_some(MAX_LEASE + PLANS * 2), store).await;
     }
 }
 
 /// Of the plans that were changed within this time, or of all.
-async fn end_days_of(changed_within: Option<Duration>, store: &Store, acquire: &Acquire) {
+async fn end_days_of(changed_within: Option<Duration>, store: &Store) {
     match store.plans_with_days(changed_within).await {
         Ok(plans) => {
             for (pool_id, plan_id) in plans {
-                if advance_days(store, &pool_id, &plan_id, ACTOR).await {
-                    acquire.changed(&pool_id);
-                }
+                advance_days(store, &pool_id, &plan_id, ACTOR).await;
             }
         }
         Err(error) => tracing::warn!(%error, "cannot read which plans have days"),
     }
 }
 
+/// Removes what the table of changes has of the pools that this server uses, once every server has read it.
+async fn forget_changes(store: &Store, pools: &Pools, stop: &CancellationToken) {
+    let mut old = OldChanges::default();
+    while stop.run_until_cancelled(sleep(CHANGES)).await.is_some() {
+        if let Err(error) = store.forget_changes(&pools.cached_ids(), &mut old).await {
+            tracing::warn!(%error, "what servers have read of changed accounts could not be removed");
+        }
+    }
+}
+
 /// Ends a pool's leases whose time passed `within` this time, or at any time. False when they could not be ended.
-async fn sweep(
-    store: &Store,
-    acquire: &Acquire,
-    pool_id: &PoolId,
-    within: Option<Duration>,
-) -> bool {
+async fn sweep(store: &Store, pool_id: &PoolId, within: Option<Duration>) -> bool {
     loop {
         match store.expire(pool_id, within, BATCH, ACTOR).await {
             Ok(ended) => {
-                for account in &ended.rows {
-                    log_expired(account);
-                    acquire.wake(pool_id, Freed::of(account));
-                }
+                ended.rows.iter().for_each(log_expired);
                 if !ended.may_be_more {
                     return true;
                 }

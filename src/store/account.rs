@@ -180,8 +180,6 @@ macro_rules! account_row {
         }
     };
 }
-pub(super) use account_row;
-
 account_row!(AccountRow {});
 account_row!(ListedRow { more: bool });
 
@@ -329,10 +327,9 @@ impl Store {
             count_skipped("import");
             (new.account_id.clone(), StoreError::from(error))
         };
-        Ok(Inserted {
-            accounts: rows.iter().filter_map(read).collect(),
-            refused: bad.into_iter().map(refused).collect(),
-        })
+        let accounts: Vec<_> = rows.iter().filter_map(read).collect();
+        accounts.iter().for_each(|account| self.ready.note(account));
+        Ok(Inserted { accounts, refused: bad.into_iter().map(refused).collect() })
     }
 
     async fn insert_rows(
@@ -358,6 +355,7 @@ impl Store {
                 &balances,
                 &labels,
                 API_ACTOR,
+                self.server_id,
             )
             .fetch_all(&self.rest)
         };
@@ -380,32 +378,11 @@ impl Store {
                 "src/store/sql/read_accounts.sql",
                 pool_id.as_str(),
                 &[account_id.to_string()],
+                &[] as &[String],
             )
             .fetch_optional(&self.db)
         };
         read_patiently(read).await?.map(|row| row.account(pool_id)).transpose()
-    }
-
-    /// Reads some accounts: as many of the first as fit into a page. One that cannot be read is left out.
-    pub async fn get_accounts(
-        &self,
-        pool_id: &PoolId,
-        account_ids: &[AccountId],
-    ) -> Result<Vec<Account>, StoreError> {
-        let ids: Vec<_> = account_ids.iter().map(AccountId::to_string).collect();
-        let rows = sqlx::query_file_as!(
-            AccountRow,
-            "src/store/sql/get_accounts.sql",
-            pool_id.as_str(),
-            &ids,
-            MAX_BYTES,
-        );
-        let read = |row: &AccountRow| {
-            let account = row.account(pool_id);
-            let skip = |error: &_| skip_unreadable("get_accounts", pool_id, &row.account_id, error);
-            account.inspect_err(skip).ok()
-        };
-        Ok(rows.fetch_all(&self.rest).await?.iter().filter_map(read).collect())
     }
 
     /// Lists the accounts of a pool after `after` (exclusive), at most `limit`.

@@ -5,9 +5,8 @@
 //! the account is read, and the change is decided again. A refusal counts only by an account and terms that were
 //! read after the caller came. A reply that was lost is found by the change's id, at the version that it made.
 
-mod controls;
+pub(super) mod controls;
 mod decider;
-mod memory;
 mod row;
 mod work;
 
@@ -22,7 +21,6 @@ use uuid::Uuid;
 use self::row::ChangeRow;
 pub(super) use self::{
     decider::{Decider, Write},
-    memory::Memory,
     work::{Lost, Work},
 };
 use super::{
@@ -252,6 +250,7 @@ impl Write for Changes<'_> {
             pool_id.as_str(),
             revision,
             &rows as &[ChangeRow],
+            self.0.server_id,
         )
         .fetch_all(&self.0.db)
         .await?;

@@ -150,11 +150,7 @@ pub(super) struct BeginInput {
 
 /// The lane of begins. May be repeated: an input that was recorded is found under its own id.
 #[derive(Debug)]
-pub(super) struct Begin {
-    pub(super) decider: Decider,
-    /// Which server sends what is begun.
-    pub(super) server_id: Uuid,
-}
+pub(super) struct Begin(pub(super) Decider);
 
 impl Batch for Begin {
     type Input = BeginInput;
@@ -188,13 +184,12 @@ impl Begin {
     ) -> Result<Vec<Ran<Begun>>, sqlx::Error> {
         let mut work = Work::new(inputs.iter().map(|input| &input.asked).collect(), is_alone);
         let mut records = Records {
-            decider: &self.decider,
-            server_id: self.server_id,
+            decider: &self.0,
             inputs,
             recorded: HashMap::new(),
             in_the_way: HashMap::new(),
         };
-        self.decider.run(pool_id, &mut work, &mut records).await?;
+        self.0.run(pool_id, &mut work, &mut records).await?;
         let answers = work.into_outputs();
         // The request comes first: whatever lease a retry comes under, it is answered with what it began.
         let refused: Vec<_> = (0..inputs.len())
@@ -246,7 +241,6 @@ fn begun(answer: Applied, in_the_way: Option<InTheWay>, new: &NewRedemption) -> 
 /// Records redemptions, and what stood in the way of those that were not recorded.
 struct Records<'a> {
     decider: &'a Decider,
-    server_id: Uuid,
     inputs: &'a [BeginInput],
     recorded: HashMap<Uuid, BegunRow>,
     in_the_way: HashMap<usize, InTheWay>,
@@ -325,7 +319,7 @@ impl Records<'_> {
                 as &[Option<i64>],
             interval(limits.not_after),
             interval(limits.take_over),
-            self.server_id,
+            self.decider.server_id,
         )
         .fetch_all(&self.decider.db)
         .await

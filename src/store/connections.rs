@@ -235,19 +235,13 @@ async fn has_ended(connection: &mut PgConnection) -> bool {
 pub(super) struct Held {
     /// Of the connections, for what only reads.
     _ticket: Option<OwnedSemaphorePermit>,
-    /// What its caller was permitted.
-    _permit: Option<Arc<OwnedSemaphorePermit>>,
     /// Whether it changes nothing, so that it may be cancelled when nobody waits for it.
     may_cancel: bool,
 }
 
 impl Held {
-    pub(super) fn new(
-        ticket: Option<OwnedSemaphorePermit>,
-        permit: Option<Arc<OwnedSemaphorePermit>>,
-        may_cancel: bool,
-    ) -> Self {
-        Self { _ticket: ticket, _permit: permit, may_cancel }
+    pub(super) fn new(ticket: Option<OwnedSemaphorePermit>, may_cancel: bool) -> Self {
+        Self { _ticket: ticket, may_cancel }
     }
 }
 

@@ -22,7 +22,7 @@ use sqlx::{
     postgres::{PgConnectOptions, PgQueryResult, PgRow, PgStatement, PgTypeInfo},
 };
 use tokio::{
-    sync::{Mutex, OwnedSemaphorePermit, Semaphore},
+    sync::{Mutex, Semaphore},
     time::{Instant, timeout},
 };
 use tokio_util::sync::CancellationToken;
@@ -50,8 +50,6 @@ pub(super) struct Db {
     current: Arc<RwLock<Generation>>,
     /// How many may be used at once by this clone, when not all.
     tickets: Option<Arc<Semaphore>>,
-    /// What the caller of this clone's statements was permitted: others have it when they have ended.
-    permit: Option<Arc<OwnedSemaphorePermit>>,
     /// Whether this clone's statements may be cancelled when nobody waits for them.
     may_cancel: bool,
     /// How long a connection is waited for.
@@ -107,7 +105,6 @@ impl Db {
             size,
             current: Arc::new(RwLock::new(first)),
             tickets: None,
-            permit: None,
             may_cancel: false,
             waits: Arc::new(StdMutex::new(overload.meter(Queue::Work))),
             health: Arc::default(),
@@ -135,23 +132,6 @@ impl Db {
             waits: Arc::new(StdMutex::new(overload.meter(Queue::Rest))),
             ..self.clone()
         }
-    }
-
-    /// The same connections for statements that are cancelled when nobody waits for them. What such a statement
-    /// changes is either done as a whole or not at all.
-    pub(super) fn cancellable(&self) -> Self {
-        Self { may_cancel: true, ..self.clone() }
-    }
-
-    /// The same connections for statements under a permit, which is given back when they have ended in
-    /// Postgres, however early their caller went away.
-    pub(super) fn under(&self, permit: OwnedSemaphorePermit) -> Self {
-        Self { permit: Some(Arc::new(permit)), ..self.clone() }
-    }
-
-    /// How many there are at the most.
-    pub(super) fn size(&self) -> usize {
-        usize::try_from(self.size).unwrap_or(usize::MAX)
     }
 
     /// Closes the connections, after the statements that are running.
@@ -261,7 +241,7 @@ impl Db {
                 Some(tickets) => Arc::clone(tickets).acquire_owned().await.ok(),
                 None => None,
             };
-            let held = Held::new(ticket, self.permit.clone(), self.may_cancel);
+            let held = Held::new(ticket, self.may_cancel);
             let mut lent = generation.connections.get(held).await?;
             self.waits.lock().unwrap_or_else(PoisonError::into_inner).waited(came.elapsed());
             let answer = lent.connection()?.fetch_many(query).try_collect().await;

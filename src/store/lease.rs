@@ -115,19 +115,18 @@ impl Store {
         .await?;
         let may_be_more = i64::try_from(due.len()).unwrap_or(i64::MAX) >= limit;
         let event = AccountEvent::Expire { actor: actor.to_owned() };
-        let done = self.apply_to_all(Statement::Expire, pool_id, &due, &event).await?;
+        let due = self.readable(Statement::Expire, pool_id, &due);
+        let done = self.apply_to_all(Statement::Expire, pool_id, due, &event).await?;
         Ok(Done { may_be_more: may_be_more || done.may_be_more, ..done })
     }
 
-    /// Lets an event happen to accounts as they were just read. One that cannot be written is left out of the
-    /// statement that finds them.
-    pub(super) async fn apply_to_all(
+    /// The accounts of the rows that can be read. The others are left out of the statement that finds them.
+    pub(super) fn readable(
         &self,
         statement: Statement,
         pool_id: &PoolId,
         rows: &[AccountRow],
-        event: &AccountEvent,
-    ) -> Result<Done<Account>, StoreError> {
+    ) -> Vec<Account> {
         let read = |row: &AccountRow| {
             let account = row.account(pool_id);
             let leave_out = |error: &_| {
@@ -136,7 +135,18 @@ impl Store {
             };
             account.inspect_err(leave_out).ok()
         };
-        let accounts: Vec<_> = rows.iter().filter_map(read).collect();
+        rows.iter().filter_map(read).collect()
+    }
+
+    /// Lets an event happen to accounts as they were told. One that cannot be written is left out of the statement
+    /// that finds them.
+    pub(super) async fn apply_to_all(
+        &self,
+        statement: Statement,
+        pool_id: &PoolId,
+        accounts: Vec<Account>,
+        event: &AccountEvent,
+    ) -> Result<Done<Account>, StoreError> {
         let asked = accounts.iter().map(|account| Asked::about(account.clone(), event.clone()));
         let answers = join_all(asked.map(|asked| self.apply.call(pool_id, asked))).await;
         let mut done = Done { rows: Vec::new(), may_be_more: false };

@@ -18,8 +18,8 @@ mod page;
 pub mod plan;
 pub mod pool;
 mod quarantine;
+pub mod ready_set;
 pub mod redemption;
-pub mod scan;
 pub mod schema;
 pub mod servers;
 mod statistics;
@@ -39,12 +39,13 @@ pub use page::{MAX_PAGE_BYTES, Page};
 pub use quarantine::Done;
 
 use self::{
-    apply::{Apply, Decider, Memory},
+    apply::{Apply, Decider},
     begin::Begin,
     db::Db,
     lane::Lanes,
     outcome::Defer,
     quarantine::Quarantine,
+    ready_set::ReadySets,
     terms::TermsCache,
 };
 use crate::admission::Overload;
@@ -59,11 +60,10 @@ pub struct Shared {
     /// Which server this is: see [`servers`].
     server_id: Uuid,
     db: Db,
-    /// The same for acquisitions: a caller that has gone wants no account.
-    acquiring: Db,
     /// The same for what only reads, and may read much.
     rest: Db,
     overload: Overload,
+    ready: ReadySets,
     /// Rows that statements leave out.
     quarantine: Quarantine,
     apply: Lanes<Apply>,
@@ -105,16 +105,19 @@ impl Store {
             .disable_statement_logging();
         let overload = Overload::new();
         let db = Db::new(options, connections, &overload);
-        let (terms, memory) = (TermsCache::default(), Memory::default());
-        let decider = Decider { db: db.clone(), terms, memory };
+        let rest = db.for_rest(&overload);
+        let (terms, quarantine) = (TermsCache::default(), Quarantine::default());
         let server_id = Uuid::now_v7();
+        let ready =
+            ReadySets::new(db.clone(), rest.clone(), terms.clone(), quarantine.clone(), server_id);
+        let decider = Decider { db: db.clone(), terms, ready: ready.clone(), server_id };
         Ok(Self(Arc::new(Shared {
             apply: Lanes::new(Apply(decider.clone()), &overload),
-            begin: Lanes::new(Begin { decider, server_id }, &overload),
+            begin: Lanes::new(Begin(decider), &overload),
             defer: Lanes::new(Defer { db: db.clone() }, &overload),
-            acquiring: db.cancellable(),
-            rest: db.for_rest(&overload),
-            quarantine: Quarantine::default(),
+            ready,
+            rest,
+            quarantine,
             server_id,
             db,
             overload,
@@ -141,11 +144,6 @@ impl Store {
     /// Whether the database answers, and takes writes.
     pub async fn ping(&self) -> Result<(), StoreError> {
         Ok(self.db.ping().await?)
-    }
-
-    /// How many connections there are at the most.
-    pub fn connections(&self) -> usize {
-        self.db.size()
     }
 
     /// The permits of those who use it, and what is measured in front of it.

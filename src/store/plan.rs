@@ -91,7 +91,7 @@ pub(super) fn denominations(
     largest_minor: Option<i64>,
 ) -> Denominations {
     match (fixed_minor, step_minor) {
-        (Some(amounts), _) => Denominations::Fixed(amounts),
+        (Some(amounts), _) => Denominations::Fixed(amounts.into()),
         (None, Some(base)) => Denominations::MultiplesOf(base),
         (None, None) => Denominations::Any { smallest_minor, largest_minor },
     }
@@ -109,7 +109,7 @@ impl Store {
         terms: &Terms,
     ) -> Result<Option<Plan>, StoreError> {
         let columns = Columns::of(terms);
-        sqlx::query_file_as!(
+        let inserted = sqlx::query_file_as!(
             PlanRow,
             "src/store/sql/insert_plan.sql",
             pool_id.as_str(),
@@ -123,12 +123,11 @@ impl Store {
             columns.largest,
             columns.step,
             columns.fixed.as_deref(),
-            columns.least.as_deref(),
         )
         .fetch_optional(&self.db)
-        .await?
-        .map(|row| row.read(pool_id))
-        .transpose()
+        .await?;
+        self.ready.changed(pool_id);
+        inserted.map(|row| row.read(pool_id)).transpose()
     }
 
     /// Reads a plan.
@@ -171,7 +170,7 @@ impl Store {
     /// Gives a plan, which is as `now` says, other terms; `None` when it is not so any more.
     pub async fn update_plan(&self, now: &Plan, terms: &Terms) -> Result<Option<Plan>, StoreError> {
         let columns = Columns::of(terms);
-        sqlx::query_file_as!(
+        let updated = sqlx::query_file_as!(
             PlanRow,
             "src/store/sql/update_plan.sql",
             now.pool_id.as_str(),
@@ -185,13 +184,12 @@ impl Store {
             columns.largest,
             columns.step,
             columns.fixed.as_deref(),
-            columns.least.as_deref(),
             now.updated_at,
         )
         .fetch_optional(&self.db)
-        .await?
-        .map(|row| row.read(&now.pool_id))
-        .transpose()
+        .await?;
+        self.ready.changed(&now.pool_id);
+        updated.map(|row| row.read(&now.pool_id)).transpose()
     }
 
     /// Lets free accounts of a plan go on to their next day, where this one has nothing left to take. At most
@@ -234,7 +232,8 @@ impl Store {
             })
             .collect();
         let event = AccountEvent::EndDay { actor: actor.to_owned() };
-        let done = self.apply_to_all(statement, pool_id, &over, &event).await?;
+        let over = self.readable(statement, pool_id, &over);
+        let done = self.apply_to_all(statement, pool_id, over, &event).await?;
         Ok((done.rows.len(), last))
     }
 
@@ -270,6 +269,7 @@ impl Store {
         )
         .fetch_optional(&self.db)
         .await;
+        self.ready.changed(pool_id);
         match deleted {
             Ok(row) => Ok(row.is_some()),
             // An account was bound to it meanwhile.
@@ -302,14 +302,13 @@ struct Columns {
     largest: Option<i64>,
     step: Option<i64>,
     fixed: Option<Vec<i64>>,
-    least: Option<Vec<i64>>,
 }
 
 impl Columns {
     fn of(terms: &Terms) -> Self {
         let denominations = &terms.denominations;
         let fixed = match denominations {
-            Denominations::Fixed(amounts) => Some(amounts.clone()),
+            Denominations::Fixed(amounts) => Some(amounts.to_vec()),
             _ => None,
         };
         Self {
@@ -317,7 +316,6 @@ impl Columns {
             largest: denominations.largest_minor(),
             step: denominations.step_minor(),
             fixed,
-            least: denominations.least_steps(),
         }
     }
 }

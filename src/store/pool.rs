@@ -171,7 +171,7 @@ impl Store {
         pool_id: &PoolId,
         change: PoolChange,
     ) -> Result<Option<Pool>, StoreError> {
-        sqlx::query_file_as!(
+        let updated = sqlx::query_file_as!(
             PoolRow,
             "src/store/sql/update_pool.sql",
             pool_id.as_str(),
@@ -188,9 +188,9 @@ impl Store {
             change.holds.longest.map(interval),
         )
         .fetch_optional(&self.db)
-        .await?
-        .map(PoolRow::read)
-        .transpose()
+        .await?;
+        self.ready.changed(pool_id);
+        updated.map(PoolRow::read).transpose()
     }
 
     /// The pools that have a lease to end whose time passed `within` this time, or at any time.

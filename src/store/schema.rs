@@ -15,19 +15,17 @@ static MIGRATOR: Migrator = sqlx::migrate!();
 const NOTES: &str = "_sqlx_migrations";
 
 /// What serving does with each table. A test compares it with the statements.
-pub const RIGHTS: [(&str, &[&str]); 7] = [
+pub const RIGHTS: [(&str, &[&str]); 8] = [
     // The first server to start inserts into it, once.
     ("installation", &["SELECT"]),
     ("pools", &["SELECT", "INSERT", "UPDATE"]),
     ("plans", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
     ("accounts", &["SELECT", "INSERT", "UPDATE"]),
     ("account_events", &["SELECT", "INSERT"]),
+    ("account_changes", &["SELECT", "INSERT", "DELETE"]),
     ("redemptions", &["SELECT", "INSERT", "UPDATE"]),
     ("servers", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
 ];
-
-/// The functions that statements call. Anybody may, unless that was taken away.
-const FUNCTIONS: [&str; 4] = ["plan_fills", "plan_room", "plan_wants", "plan_misfit"];
 
 /// How far the database is, and what the role may do about it.
 #[derive(Debug)]
@@ -56,11 +54,9 @@ impl Store {
             || RIGHTS.iter().flat_map(|(table, rights)| rights.iter().map(|it| (*table, *it)));
         let (tables, rights): (Vec<String>, Vec<String>) =
             needs().map(|(table, right)| (table.to_owned(), right.to_owned())).unzip();
-        let functions = FUNCTIONS.map(str::to_owned);
-        let missing =
-            sqlx::query_file!("src/store/sql/missing_rights.sql", &tables, &rights, &functions)
-                .fetch_all(&self.db)
-                .await?;
+        let missing = sqlx::query_file!("src/store/sql/missing_rights.sql", &tables, &rights)
+            .fetch_all(&self.db)
+            .await?;
         if missing.is_empty() {
             return Ok(());
         }

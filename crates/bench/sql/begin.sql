@@ -25,11 +25,24 @@ WITH recorded AS (
       AND a.open_redemption_id IS NULL
     FOR NO KEY UPDATE OF a
     RETURNING r.redemption_id, r.account_id
+),
+done AS (
+    UPDATE accounts a
+    SET open_redemption_id = r.redemption_id,
+        version = a.version + 1
+    FROM recorded r
+    WHERE a.pool_id = 'bench'
+      AND a.account_id = r.account_id
+      AND a.fencing_token = :fencing_token
+    RETURNING a.*
+),
+event AS (
+    INSERT INTO account_events (
+        pool_id, account_id, version, happened_at, actor, reason, from_status, to_status, fencing_token,
+        redemption_id, balance_minor, lease_expires_at
+    )
+    SELECT 'bench', d.account_id, d.version, now(), 'bench', 'redeem_begun', 'LOCKING', d.status, d.fencing_token, d.open_redemption_id,
+        d.balance_minor, d.lease_expires_at
+    FROM done d
 )
-UPDATE accounts a
-SET open_redemption_id = r.redemption_id
-FROM recorded r
-WHERE a.pool_id = 'bench'
-  AND a.account_id = r.account_id
-  AND a.fencing_token = :fencing_token
-RETURNING r.redemption_id
+SELECT d.open_redemption_id AS redemption_id FROM done d

@@ -33,6 +33,7 @@ mod load;
 mod machine;
 mod open_loop;
 mod peers;
+mod pools;
 mod postgres;
 mod process;
 mod report;

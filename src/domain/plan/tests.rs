@@ -33,8 +33,9 @@ fn denominations() -> impl Strategy<Value = Denominations> {
             Denominations::Any { smallest_minor, largest_minor }
         }),
         (1..12i64).prop_map(Denominations::MultiplesOf),
-        proptest::collection::btree_set(1..20i64, 1..5)
-            .prop_map(|amounts| Denominations::Fixed(amounts.into_iter().collect())),
+        proptest::collection::btree_set(1..20i64, 1..5).prop_map(|amounts| Denominations::Fixed(
+            amounts.into_iter().collect::<Vec<_>>().into()
+        )),
     ]
 }
 
@@ -146,7 +147,7 @@ fn a_day_ends_when_its_amount_is_reached_or_nothing_more_fits_it() {
 #[test]
 fn every_reason_against_a_card_is_told() {
     let terms = Terms {
-        denominations: Denominations::Fixed(vec![30, 50]),
+        denominations: Denominations::Fixed(vec![30, 50].into()),
         day_amounts_minor: vec![60, 60],
         ..Terms::up_to(140)
     };
@@ -175,7 +176,7 @@ fn terms_that_make_no_sense_are_refused_with_all_that_is_wrong() {
     let bad = Terms {
         day_amounts_minor: vec![60, 60, 0],
         day_interval: MAX_INTERVAL * 2,
-        denominations: Denominations::Fixed(vec![5, 5]),
+        denominations: Denominations::Fixed(vec![5, 5].into()),
         ..Terms::up_to(100)
     };
     assert_eq!(fields(&bad), ["day_amounts", "day_amounts", "day_interval", "denominations"]);
@@ -184,14 +185,14 @@ fn terms_that_make_no_sense_are_refused_with_all_that_is_wrong() {
         Denominations::Any { smallest_minor: 0, largest_minor: None },
         Denominations::Any { smallest_minor: 5, largest_minor: Some(4) },
         Denominations::MultiplesOf(0),
-        Denominations::Fixed(vec![]),
-        Denominations::Fixed(vec![-5, 5]),
+        Denominations::Fixed(vec![].into()),
+        Denominations::Fixed(vec![-5, 5].into()),
         Denominations::MultiplesOf(30),
-        Denominations::Fixed(vec![30, 60]),
-        Denominations::Fixed(vec![1001, 1002]),
+        Denominations::Fixed(vec![30, 60].into()),
+        Denominations::Fixed(vec![1001, 1002].into()),
         Denominations::Any { smallest_minor: 60, largest_minor: Some(90) },
     ] {
         assert_eq!(fields(&with(bad.clone())), ["denominations"], "{bad:?}");
     }
-    assert_eq!(fields(&with(Denominations::Fixed(vec![25, 50]))), [""; 0]);
+    assert_eq!(fields(&with(Denominations::Fixed(vec![25, 50].into()))), [""; 0]);
 }

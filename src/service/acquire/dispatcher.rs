@@ -1,7 +1,5 @@
 //! The dispatcher: the task that hands out a pool's accounts on this server.
 
-mod pass;
-
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
@@ -17,121 +15,123 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    FreedHere, give_back,
-    scans::CursorsByCriteria,
-    side_statements::SideStatements,
-    slow::SlowCriteria,
-    wait_queue::{Criteria, MAX_ROWS, WaitQueue, Waiter},
-    why_none::{self, SharedCounts, TimedOut},
+    give_back,
+    wait_queue::{MAX_ROWS, WaitQueue, Waiter},
+    why_none::{self, RecentCounts, TimedOut},
 };
 use crate::{
-    admission::{self, Meter},
+    admission::{self, Meter, Queue},
     domain::{
+        account::Refusal,
+        choice::Criteria,
         id::{PoolId, RequestId},
         lease::{LeaseLoss, LeaseRef},
+        pool::PoolTerms,
     },
     failpoints::{self, Guard},
-    service::{Error, poll::PollWindow, sweep::log_expired},
+    service::{Error, sweep::log_expired},
     store::{
         Store, StoreError,
-        acquire::{Acquired, Selector},
-        scan::Freed,
+        acquire::{Acquired, Claim, Claimed},
+        ready_set::Ready,
     },
 };
 
-/// How often those who wait are tried again when nothing wakes them. Of each, a random part is left
-/// out, so that servers do not ask at the same moment.
+/// How often it is read what others changed, while accounts are asked for. Of each time, a random part is left out,
+/// so that servers do not ask at the same moment.
 const POLL: Duration = Duration::from_millis(200);
+/// For how long the last request counts as asking.
+const IN_USE: Duration = Duration::from_secs(5);
+/// How often it is read while nobody asks.
+const IDLE_POLL: Duration = Duration::from_secs(15);
+/// After how long without a request the pool's accounts are given up.
+const LEAVE_AFTER: Duration = Duration::from_secs(600);
 /// The most callers that may wait for one pool's accounts. One more is refused as overload.
 pub(super) const MAX_WAITING: usize = 16_384;
-/// The least time between two polls for expired leases, while somebody waits.
+/// The least time between two tries to end leases, after one that ended none.
 const EXPIRE_AT_MOST_EVERY: Duration = Duration::from_millis(100);
-/// The least time between two promotions of deferred accounts, after somebody was served.
-const PROMOTE_AT_MOST_EVERY: Duration = Duration::from_millis(100);
-/// The least time between two checks whether the pool is open, while somebody waits in vain.
-const CHECK_AT_MOST_EVERY: Duration = Duration::from_millis(100);
-/// The most accounts that are promoted at once: the acquire statement itself reads as many deferred ones.
-const PROMOTE_AT_ONCE: usize = 1000;
 /// How long those who find no database wait for one, at the least: as long as callers of the store's lanes. Their
 /// own time to wait for an account may be shorter.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How much longer somebody with slow criteria waits, whose time is over, until a statement has tried them once.
-const FIRST_ATTEMPT: Duration = Duration::from_secs(30);
 
 /// See [the module](self).
 pub(super) struct Dispatcher {
-    pub(super) store: Store,
-    pub(super) pool_id: PoolId,
-    pub(super) arrivals: mpsc::Receiver<Waiter>,
-    pub(super) freed: Arc<FreedHere>,
-    pub(super) queue: WaitQueue,
-    /// The scan cursors for each criteria.
-    pub(super) cursors: CursorsByCriteria,
-    /// Criteria that are not part of the pass.
-    pub(super) slow: SlowCriteria,
-    /// Their statements.
-    pub(super) side: SideStatements,
-    /// When the pool's accounts were last counted, up to a few.
-    pub(super) counted_at: Option<Instant>,
-    /// When the next poll for expired leases may be.
-    pub(super) expire_from: Option<Instant>,
-    /// How far back.
-    pub(super) expired: PollWindow,
-    pub(super) promoted_at: Option<Instant>,
-    pub(super) checked_at: Option<Instant>,
+    store: Store,
+    ready: Ready,
+    pool_id: PoolId,
+    arrivals: mpsc::Receiver<Waiter>,
+    queue: WaitQueue,
+    /// When it was last read what others changed.
+    followed_at: Option<Instant>,
+    /// When somebody last asked.
+    used_at: Instant,
+    /// There may be more to do now.
+    again: bool,
+    /// When the next try to end leases may be.
+    expire_from: Option<Instant>,
     /// The last explanations, for others who ask the same.
-    pub(super) recent: SharedCounts,
-    pub(super) closing: CancellationToken,
-    /// How long new waiters wait for the first statement that tries to serve them.
-    pub(super) meter: Meter,
+    recent: Arc<RecentCounts>,
+    closing: CancellationToken,
+    /// How long new waiters wait until they are first tried.
+    meter: Meter,
     /// How many wait, for operators.
-    pub(super) waiting_gauge: metrics::Gauge,
+    waiting_gauge: metrics::Gauge,
 }
 
 impl Dispatcher {
+    pub(super) fn new(
+        store: Store,
+        pool_id: PoolId,
+        arrivals: mpsc::Receiver<Waiter>,
+        closing: CancellationToken,
+    ) -> Self {
+        let pool = pool_id.to_string();
+        Self {
+            ready: store.ready(&pool_id),
+            meter: store.overload().meter(Queue::Work),
+            waiting_gauge: metrics::gauge!("holdfast_acquire_waiting", "pool_id" => pool),
+            store,
+            pool_id,
+            arrivals,
+            queue: WaitQueue::default(),
+            followed_at: None,
+            used_at: Instant::now(),
+            again: false,
+            expire_from: None,
+            recent: Arc::default(),
+            closing,
+        }
+    }
+
     pub(super) async fn run(mut self) {
-        loop {
-            if !self.gather().await {
-                return self.close();
-            }
-            match self.serve().await {
-                Ok(()) => {
-                    self.check_slow().await;
-                    self.refuse_if_closed().await;
-                    self.dismiss();
-                    let _ = self.promote().await;
-                }
-                Err(why) => self.no_database(&why),
+        while self.gather().await {
+            let served = match self.queue.is_empty() {
+                true => self.follow_idly().await,
+                false => self.serve().await,
+            };
+            if let Err(error) = served {
+                self.failed(error);
             }
             self.waiting_gauge.set(self.queue.len() as f64);
         }
+        self.close();
     }
 
     /// Waits until there is something to do: somebody arrives, an account may be free, or somebody's
     /// time is over. False when the server is closing.
     async fn gather(&mut self) -> bool {
-        let now = Instant::now();
-        let poll = now + POLL.mul_f64(rand::rng().random_range(0.5..1.0));
-        // Those whose time is over already wait for a database alone, and are tried at the next poll.
-        let ends = self.queue.iter().map(|waiter| waiter.until).filter(|until| *until > now);
-        let next = (!self.queue.is_empty()).then(|| ends.min().map_or(poll, |at| at.min(poll)));
-        let idle = async {
-            match next {
-                Some(at) => sleep_until(at).await,
-                None => std::future::pending().await,
+        let next = self.next();
+        let is_waiting = !self.queue.is_empty();
+        if !std::mem::take(&mut self.again) {
+            tokio::select! {
+                () = self.closing.cancelled() => return false,
+                arrived = self.arrivals.recv(), if self.queue.len() < MAX_WAITING => match arrived {
+                    Some(waiter) => self.queue.push(waiter),
+                    None => return false,
+                },
+                () = self.ready.freed(), if is_waiting => {}
+                () = sleep_until(next) => {}
             }
-        };
-        tokio::select! {
-            () = self.closing.cancelled() => return false,
-            arrived = self.arrivals.recv(), if self.queue.len() < MAX_WAITING => match arrived {
-                Some(waiter) => self.queue.push(waiter),
-                None => return false,
-            },
-            () = self.freed.bell.notified(), if !self.queue.is_empty() => {}
-            (all_criteria, attempted) = self.side.ended() => {
-                self.conclude_side(all_criteria, attempted).await;
-            }
-            () = idle => {}
         }
         while self.queue.len() < MAX_WAITING
             && let Ok(waiter) = self.arrivals.try_recv()
@@ -141,48 +141,171 @@ impl Dispatcher {
         for _ in 0..self.queue.drop_gone() {
             admission::note_dropped("acquire");
         }
-        true
+        if !self.queue.is_empty() {
+            self.used_at = Instant::now();
+        }
+        !self.closing.is_cancelled()
     }
 
-    fn close(mut self) {
-        self.arrivals.close();
-        while let Ok(waiter) = self.arrivals.try_recv() {
-            self.queue.push(waiter);
+    /// When something is to be done although nobody arrives and nothing becomes free.
+    fn next(&self) -> Instant {
+        let now = Instant::now();
+        let pause = POLL.mul_f64(rand::rng().random_range(0.5..1.0));
+        if self.queue.is_empty() {
+            let pause = if self.used_at.elapsed() < IN_USE { pause } else { IDLE_POLL };
+            return self.followed_at.map_or(now + IDLE_POLL, |at| at + pause);
         }
-        for (waiter, ()) in self.queue.take(|_| Some(())) {
-            let _ = waiter.reply.send(Err(Error::ShuttingDown));
-        }
+        let until = now + self.ready.unchanged_for().map_or(pause, |time| time.min(pause));
+        // Those whose time is over already wait for a database alone, and are tried at the next poll.
+        let ends = self.queue.iter().map(|waiter| waiter.until).filter(|until| *until > now);
+        ends.min().map_or(until, |end| end.min(until))
     }
 
-    /// Gives each lease to the first who waits for it. Answers who was served.
-    async fn hand_out(&mut self, mut found: HashMap<RequestId, Acquired>) -> HashSet<RequestId> {
-        let mut given = HashSet::new();
+    /// Reads what others changed although nobody waits, so that it need not be read first when somebody comes.
+    async fn follow_idly(&mut self) -> Result<(), StoreError> {
+        if self.used_at.elapsed() < LEAVE_AFTER {
+            return self.follow().await;
+        }
+        self.ready.leave().await;
+        self.followed_at = None;
+        Ok(())
+    }
+
+    async fn follow(&mut self) -> Result<(), StoreError> {
+        let begun = Instant::now();
+        self.followed_at = None;
+        if self.ready.follow().await? {
+            self.followed_at = Some(begun);
+        } else {
+            self.refuse_all(&Error::PoolNotFound(self.pool_id.clone()));
+        }
+        Ok(())
+    }
+
+    /// Serves those who wait, as many as one statement may, and tells those who wait in vain.
+    async fn serve(&mut self) -> Result<(), StoreError> {
+        let is_due = self.followed_at.is_none_or(|at| at.elapsed() >= POLL);
+        if is_due || !self.ready.is_whole() || self.ready.terms().is_none() {
+            self.follow().await?;
+        }
+        let Some(terms) = self.ready.terms() else { return Ok(()) };
+        self.end_leases().await;
+        if self.pass(&terms).await? {
+            self.again = !self.queue.is_empty();
+            return Ok(());
+        }
+        // Those who are left wait for an account, which is no work.
+        self.queue.iter().for_each(|waiter| waiter.caller.step_aside());
+        if self.is_to_tell(&terms) {
+            self.again = true;
+            return self.follow().await;
+        }
+        self.refuse_missing(&terms);
+        self.dismiss(&terms);
+        Ok(())
+    }
+
+    /// Whether somebody is to be told that there is nothing, and it is not known since it came what others changed.
+    fn is_to_tell(&self, terms: &PoolTerms) -> bool {
+        let now = Instant::now();
+        self.queue.iter().any(|waiter| {
+            let is_over = waiter.until <= now;
+            let is_told = is_over || self.missing(waiter, terms).is_some();
+            is_told && self.followed_at.is_none_or(|at| at < waiter.since)
+        })
+    }
+
+    fn missing(&self, waiter: &Waiter, terms: &PoolTerms) -> Option<Error> {
+        why_none::missing(&self.ready, terms, &waiter.criteria.selector)
+    }
+
+    /// Chooses accounts for those who wait, and leases them. False when there was nothing to do.
+    async fn pass(&mut self, terms: &PoolTerms) -> Result<bool, StoreError> {
+        let new = self.queue.iter().filter(|waiter| !waiter.tried);
+        let again = self.ready.with_leases(new.map(|waiter| &waiter.wanted.request_id));
+        let claims: Vec<_> = {
+            let waiters = self.queue.servable();
+            let asked = waiters.iter().map(|waiter| &waiter.criteria);
+            let chosen = self.ready.choose(asked, terms, MAX_ROWS);
+            let claim = |(waiter, account): (&&Waiter, _)| Claim {
+                wanted: waiter.wanted.clone(),
+                criteria: Arc::clone(&waiter.criteria),
+                account,
+            };
+            let chosen = chosen.into_iter();
+            let chosen = chosen.filter_map(|one| Some((waiters.get(one.number)?, one.account)));
+            chosen
+                .filter(|(waiter, _)| !again.contains(&waiter.wanted.request_id))
+                .map(claim)
+                .collect()
+        };
+        let is_full = claims.len() >= MAX_ROWS;
+        let requests: HashSet<_> = claims.iter().map(|claim| &claim.wanted.request_id).collect();
+        let arrived =
+            self.queue.try_now(|waiter| !is_full || requests.contains(&waiter.wanted.request_id));
+        if let Some(arrived) = arrived {
+            self.meter.begins(arrived);
+        }
+        let is_any = !claims.is_empty() || !again.is_empty();
+        let claimed = self.claim(claims, &again).await;
+        if arrived.is_some() {
+            self.meter.ends();
+        }
+        self.conclude(claimed?).await?;
+        Ok(is_any)
+    }
+
+    async fn claim(&self, claims: Vec<Claim>, again: &[RequestId]) -> Result<Claimed, StoreError> {
+        let mut claimed = match claims.is_empty() {
+            true => Claimed::default(),
+            false => self.store.claim(&self.pool_id, claims).await?,
+        };
+        if !again.is_empty() {
+            claimed.leased.extend(self.store.leases_of(&self.pool_id, again).await?);
+        }
+        Ok(claimed)
+    }
+
+    /// Hands out what was leased, and refuses those who could not be served.
+    async fn conclude(&mut self, claimed: Claimed) -> Result<(), StoreError> {
+        self.hand_out(claimed.leased);
+        if let Some(refusal) = claimed.closed {
+            self.refuse_all(&match refusal {
+                Refusal::PoolPaused => Error::PoolPaused(self.pool_id.clone()),
+                _ => Error::PoolDraining(self.pool_id.clone()),
+            });
+        }
+        let mut failed = claimed.failed;
+        let unavailable = failed.values().find(|error| matches!(error, StoreError::Unavailable(_)));
+        if let Some(error) = unavailable.cloned() {
+            return Err(error);
+        }
+        for (waiter, error) in self.queue.take(|waiter| failed.remove(&waiter.wanted.request_id)) {
+            let _ = waiter.reply.send(Err(error.into()));
+        }
+        Ok(())
+    }
+
+    /// Gives each lease to the first who waits for it.
+    fn hand_out(&mut self, mut found: HashMap<RequestId, Acquired>) {
         let mut unwanted = Vec::new();
         for (waiter, acquired) in self.queue.take(|waiter| found.remove(&waiter.wanted.request_id))
         {
-            let lease = LeaseRef {
-                pool_id: self.pool_id.clone(),
-                account_id: acquired.account.account_id.clone(),
-                token: acquired.account.token,
-            };
+            let lease = self.lease_of(&acquired);
             let over = acquired.account.lease_remaining().is_zero()
                 && failpoints::holds(Guard::HandedOutAlive);
             if acquired.account.lease.as_ref().is_some_and(|lease| lease.release_requested) {
                 let loss = LeaseLoss::Released;
-                given.insert(waiter.wanted.request_id);
                 let _ = waiter.reply.send(Err(Error::LeaseLost { lease, loss }));
             } else if over && acquired.account.open_redemption_id.is_some() {
                 let loss = LeaseLoss::Expired;
-                given.insert(waiter.wanted.request_id);
                 let _ = waiter.reply.send(Err(Error::LeaseLost { lease, loss }));
             } else if over {
                 // The request's last lease has run out and is not ended yet: it is ended first.
                 self.expire_from = None;
-                self.expired = PollWindow::default();
                 self.queue.put_back(waiter);
             } else {
                 let fresh = acquired.fresh;
-                given.insert(waiter.wanted.request_id);
                 if fresh {
                     self.queue.given(&waiter.wanted.holder);
                 }
@@ -192,131 +315,73 @@ impl Dispatcher {
             }
         }
         // Those who asked for these have left.
-        unwanted.extend(found.into_values().filter(|left| left.fresh).map(|left| LeaseRef {
-            pool_id: self.pool_id.clone(),
-            account_id: left.account.account_id,
-            token: left.account.token,
-        }));
+        let left = found.values().filter(|acquired| acquired.fresh);
+        unwanted.extend(left.map(|acquired| self.lease_of(acquired)));
         if !unwanted.is_empty() {
-            self.give_back(unwanted);
+            // Under load they are many, and those who wait for an account are not to wait for each of these.
+            let store = self.store.clone();
+            tokio::spawn(async move {
+                join_all(unwanted.iter().map(|lease| give_back(&store, lease))).await;
+            });
         }
-        given
     }
 
-    /// Ends leases whose callers have gone. Under load they are many, and those who wait for an account are
-    /// not to wait for each of these.
-    fn give_back(&self, leases: Vec<LeaseRef>) {
-        let (store, freed) = (self.store.clone(), Arc::clone(&self.freed));
-        tokio::spawn(async move {
-            let given_back = join_all(leases.iter().map(|lease| give_back(&store, lease))).await;
-            given_back.into_iter().for_each(|account| freed.note(account));
-        });
+    fn lease_of(&self, acquired: &Acquired) -> LeaseRef {
+        LeaseRef {
+            pool_id: self.pool_id.clone(),
+            account_id: acquired.account.account_id.clone(),
+            token: acquired.account.token,
+        }
     }
 
-    /// Ends leases whose time has passed. True when there were any.
-    async fn end_expired(&mut self) -> bool {
+    /// Ends leases whose time has passed.
+    async fn end_leases(&mut self) {
         if self.expire_from.is_some_and(|from| Instant::now() < from) {
-            return false;
+            return;
         }
-        let limit = i64::try_from(MAX_ROWS).unwrap_or(i64::MAX);
-        let poll = self.expired.begin();
-        let ended = self.store.expire(&self.pool_id, poll.within, limit, "acquirer").await;
-        let pause = match ended {
-            Ok(_) => poll.pause(EXPIRE_AT_MOST_EVERY),
-            Err(_) => EXPIRE_AT_MOST_EVERY,
-        };
-        self.expire_from = Some(Instant::now() + pause);
-        self.expired.end(&poll, ended.as_ref().is_ok_and(|ended| !ended.may_be_more));
+        self.expire_from = None;
+        let ended = self.ready.expire(&self.store, MAX_ROWS, "acquirer").await;
         match ended {
-            Ok(ended) => {
-                for account in &ended.rows {
-                    log_expired(account);
-                    if let Some(freed) = Freed::of(account) {
-                        self.cursors.note_freed(&freed);
-                        self.slow.offer(&freed);
-                    }
-                }
-                !ended.rows.is_empty()
+            Ok(Some(ended)) if ended.is_empty() => {
+                self.expire_from = Some(Instant::now() + EXPIRE_AT_MOST_EVERY);
             }
+            Ok(ended) => ended.iter().flatten().for_each(log_expired),
             Err(error) => {
-                // Or they were, and the answer was lost.
-                self.cursors.forget();
-                tracing::warn!(pool_id = %self.pool_id, %error, "expired leases could not be read");
-                false
+                self.expire_from = Some(Instant::now() + EXPIRE_AT_MOST_EVERY);
+                tracing::warn!(pool_id = %self.pool_id, %error, "expired leases could not be ended");
             }
         }
     }
 
-    /// Puts accounts whose time has come where the acquire statement finds them in order: it reads
-    /// few others. True when there may be more of them than it saw, so that it is worth to try again.
-    async fn promote(&mut self) -> bool {
-        if self.promoted_at.is_some_and(|at| at.elapsed() < PROMOTE_AT_MOST_EVERY) {
-            return false;
+    fn close(mut self) {
+        self.arrivals.close();
+        while let Ok(waiter) = self.arrivals.try_recv() {
+            self.queue.push(waiter);
         }
-        match self.store.promote(&self.pool_id, PROMOTE_AT_ONCE).await {
-            Ok(promoted) => {
-                promoted.rows.iter().for_each(|account| self.cursors.note_freed(account));
-                if !promoted.may_be_more {
-                    self.promoted_at = Some(Instant::now());
-                }
-                promoted.may_be_more
-            }
-            Err(error) => {
-                self.promoted_at = Some(Instant::now());
-                self.cursors.forget();
-                tracing::debug!(pool_id = %self.pool_id, %error, "deferred accounts could not be promoted");
-                false
-            }
+        self.refuse_all(&Error::ShuttingDown);
+    }
+
+    fn refuse_all(&mut self, error: &Error) {
+        for (waiter, ()) in self.queue.take(|_| Some(())) {
+            let _ = waiter.reply.send(Err(error.clone()));
         }
     }
 
     /// Refuses those who wait for something that is not there, or that is paused: waiting is no use.
-    async fn check(&mut self, selector: &Arc<Selector>) {
-        if !self.queue.iter().any(|waiter| waiter.selector == *selector && !waiter.checked) {
-            return;
-        }
-        match why_none::missing(&self.store, &self.pool_id, selector).await {
-            Ok(None) => {
-                let same = self.queue.iter_mut().filter(|waiter| waiter.selector == *selector);
-                same.for_each(|waiter| waiter.checked = true);
-            }
-            Ok(Some(error)) => self.refuse(selector, &error),
-            Err(error) => {
-                tracing::warn!(pool_id = %self.pool_id, %error, "a selector could not be checked");
-            }
-        }
-    }
-
-    /// Refuses everybody when the pool was paused or drained while they waited: waiting is no use.
-    async fn refuse_if_closed(&mut self) {
-        if self.queue.is_empty()
-            || self.checked_at.is_some_and(|at| at.elapsed() < CHECK_AT_MOST_EVERY)
-        {
-            return;
-        }
-        self.checked_at = Some(Instant::now());
-        match why_none::missing(&self.store, &self.pool_id, &Selector::default()).await {
-            Ok(None) => {}
-            Ok(Some(error)) => {
-                for (waiter, ()) in self.queue.take(|_| Some(())) {
-                    let _ = waiter.reply.send(Err(error.clone()));
-                }
-            }
-            Err(error) => {
-                tracing::debug!(pool_id = %self.pool_id, %error, "a pool could not be read");
-            }
-        }
-    }
-
-    fn refuse(&mut self, selector: &Arc<Selector>, error: &Error) {
-        for (waiter, ()) in self.queue.take(|waiter| (waiter.selector == *selector).then_some(())) {
-            let _ = waiter.reply.send(Err(error.clone()));
+    fn refuse_missing(&mut self, terms: &PoolTerms) {
+        let ready = self.ready.clone();
+        let missing = |waiter: &Waiter| why_none::missing(&ready, terms, &waiter.criteria.selector);
+        for (waiter, error) in self.queue.take(missing) {
+            let _ = waiter.reply.send(Err(error));
         }
     }
 
     /// Those who have waited long enough for a database are told that there is none; the others go on
     /// waiting. What was asked for them may have been done, and is found when they are tried again.
-    fn no_database(&mut self, why: &str) {
+    fn failed(&mut self, error: StoreError) {
+        let StoreError::Unavailable(_) = error else {
+            return self.refuse_all(&Error::Store(error));
+        };
         let now = Instant::now();
         let done = self.queue.take(|waiter| {
             // Once more in any case: one try may have taken all the time, without an answer.
@@ -324,48 +389,33 @@ impl Dispatcher {
             (waiter.unanswered && over).then_some(())
         });
         for (waiter, ()) in done {
-            let _ = waiter.reply.send(Err(StoreError::Unavailable(why.to_owned()).into()));
+            let _ = waiter.reply.send(Err(error.clone().into()));
         }
         self.queue.iter_mut().for_each(|waiter| waiter.unanswered = true);
     }
 
     /// Tells those whose time is over why they got nothing, and what their position was.
-    fn dismiss(&mut self) {
+    fn dismiss(&mut self, terms: &Arc<PoolTerms>) {
         let now = Instant::now();
-        let (beside, slow) = (&self.side, &self.slow);
-        let is_over = |waiter: &Waiter| {
-            let criteria = waiter.criteria();
-            let has_no_attempt = !waiter.tried && slow.may_have_waited(&criteria);
-            let more = if has_no_attempt { FIRST_ATTEMPT } else { Duration::ZERO };
-            waiter.until + more <= now && !beside.is_for(&criteria)
-        };
+        let is_over = |waiter: &Waiter| waiter.until <= now;
         if !self.queue.iter().any(is_over) {
             return;
         }
         let waiting = self.queue.len();
         let positions = self.queue.positions();
-        let mut groups: HashMap<Criteria, Vec<TimedOut>> = HashMap::new();
+        let mut groups: HashMap<Arc<Criteria>, Vec<TimedOut>> = HashMap::new();
         for (waiter, ()) in self.queue.take(|waiter| is_over(waiter).then_some(())) {
             let position =
                 positions.get(waiter.wanted.request_id.as_str()).copied().unwrap_or(waiting);
-            groups.entry(waiter.criteria()).or_default().push(TimedOut {
-                waiter,
-                position,
-                waiting,
-            });
+            let group = groups.entry(Arc::clone(&waiter.criteria)).or_default();
+            group.push(TimedOut { waiter, position, waiting });
         }
         for (criteria, timed_out) in groups {
-            let (store, pool_id) = (self.store.clone(), self.pool_id.clone());
-            let (recent, may_be_slow) =
-                (Arc::clone(&self.recent), self.slow.may_be_slow(&criteria));
-            tokio::spawn(why_none::explain(
-                store,
-                pool_id,
-                criteria,
-                recent,
-                may_be_slow,
-                timed_out,
-            ));
+            let (ready, recent) = (self.ready.clone(), Arc::clone(&self.recent));
+            let terms = Arc::clone(terms);
+            tokio::spawn(async move {
+                why_none::explain(&ready, terms, &criteria, &recent, timed_out).await;
+            });
         }
     }
 }

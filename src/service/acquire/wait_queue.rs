@@ -9,19 +9,17 @@ use tokio::{sync::oneshot, time::Instant};
 
 use crate::{
     admission::Caller,
-    domain::id::{Holder, RequestId},
+    domain::{choice::Criteria, id::Holder},
     service::Error,
-    store::acquire::{Acquired, Selector, Wanted},
+    store::acquire::{Acquired, Wanted},
 };
 
-/// The most requests of one statement.
+/// The most requests that are served at once.
 pub(super) const MAX_ROWS: usize = 256;
-/// The most of them when they do not all expect the same amount, and how many amounts they may expect. For each of
-/// these the statement reads as many accounts as there are requests.
-const MAX_MIXED_ROWS: usize = 64;
-const MAX_AMOUNTS: usize = 16;
 /// How many of the last leases that were handed out tell who has had how much.
 const REMEMBERED: usize = 32;
+/// How many criteria are kept for those who ask for the same.
+const MAX_CRITERIA: usize = 1024;
 /// So few tell nothing.
 const TELLING: usize = 8;
 
@@ -29,40 +27,25 @@ const TELLING: usize = 8;
 #[derive(Debug)]
 pub(super) struct Waiter {
     pub(super) wanted: Wanted,
-    pub(super) selector: Arc<Selector>,
+    /// What it asks for. Those who ask for the same share it.
+    pub(super) criteria: Arc<Criteria>,
     /// Which part of the leases one holder may get while others wait, as the pool says now.
     pub(super) share_percent: i32,
     pub(super) since: Instant,
     pub(super) until: Instant,
     /// Who asks.
     pub(super) caller: Caller,
-    /// A statement has tried to find an account for it.
+    /// It was tried to find an account for it.
     pub(super) tried: bool,
-    /// What it names is known to exist.
-    pub(super) checked: bool,
     /// It was tried, and there was no database.
     pub(super) unanswered: bool,
     pub(super) reply: oneshot::Sender<Result<Acquired, Error>>,
-}
-
-/// What a waiter asks for: two with the same criteria can get the same accounts.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Criteria {
-    pub(super) selector: Arc<Selector>,
-    pub(super) expected_minor: Option<i64>,
 }
 
 impl Waiter {
     /// Whether nobody waits for the answer.
     pub(super) fn is_gone(&self) -> bool {
         self.reply.is_closed() || self.caller.is_over()
-    }
-
-    pub(super) fn criteria(&self) -> Criteria {
-        Criteria {
-            selector: Arc::clone(&self.selector),
-            expected_minor: self.wanted.expected_minor,
-        }
     }
 }
 
@@ -71,14 +54,24 @@ impl Waiter {
 pub(super) struct WaitQueue {
     /// In the order of arrival.
     waiting: VecDeque<Waiter>,
+    /// What they ask for, each once.
+    criteria: HashSet<Arc<Criteria>>,
     /// To whom the last leases went.
     given: VecDeque<Holder>,
     share_percent: usize,
 }
 
 impl WaitQueue {
-    pub(super) fn push(&mut self, waiter: Waiter) {
+    pub(super) fn push(&mut self, mut waiter: Waiter) {
         self.share_percent = usize::try_from(waiter.share_percent).unwrap_or(0);
+        if let Some(same) = self.criteria.get(&waiter.criteria) {
+            waiter.criteria = Arc::clone(same);
+        } else {
+            if self.criteria.len() >= MAX_CRITERIA {
+                self.criteria.clear();
+            }
+            self.criteria.insert(Arc::clone(&waiter.criteria));
+        }
         self.waiting.push_back(waiter);
     }
 
@@ -110,26 +103,14 @@ impl WaitQueue {
         untried
     }
 
-    /// Notes that a statement is about to try to serve the requests. Answers when the last of those arrived for
-    /// which it is the first try.
-    pub(super) fn try_now(&mut self, requests: &HashSet<&RequestId>) -> Option<Instant> {
-        let new = self
-            .waiting
-            .iter_mut()
-            .filter(|waiter| !waiter.tried && requests.contains(&waiter.wanted.request_id));
+    /// Notes who is tried now. Answers when the last of those arrived for whom it is the first time.
+    pub(super) fn try_now(&mut self, is_tried: impl Fn(&Waiter) -> bool) -> Option<Instant> {
+        let new = self.waiting.iter_mut().filter(|waiter| !waiter.tried && is_tried(waiter));
         let arrived = new.map(|waiter| {
             waiter.tried = true;
             waiter.since
         });
         arrived.max()
-    }
-
-    /// Whether somebody is among them who will have waited long enough after this try.
-    pub(super) fn is_last_chance(&self, requests: &HashSet<&RequestId>) -> bool {
-        let now = Instant::now();
-        self.waiting
-            .iter()
-            .any(|waiter| waiter.until <= now && requests.contains(&waiter.wanted.request_id))
     }
 
     /// Takes out everybody for whom `take` gives something.
@@ -195,36 +176,12 @@ impl WaitQueue {
             .collect()
     }
 
-    /// The first waiter that may be served, and those after it with the same selector that may be served in the
-    /// same way. The group ends at the first with another selector. So nobody gets a free account before an
-    /// earlier waiter that could have had it. `how` says how a waiter with some criteria may be served, if at all.
-    pub(super) fn next_group<H: Copy + PartialEq>(
-        &self,
-        how: impl Fn(&Criteria) -> Option<H>,
-    ) -> Option<(H, Arc<Selector>, Vec<Wanted>)> {
-        let mut servable = self
-            .in_order()
-            .filter(|waiter| !waiter.is_gone())
-            .filter_map(|waiter| Some((how(&waiter.criteria())?, waiter)))
-            .peekable();
-        let (head, first) = servable.peek()?;
-        let (head, selector) = (*head, Arc::clone(&first.selector));
+    /// Those who may be served, in the order in which they are. The same request twice is served once: the second gets
+    /// the lease of the first.
+    pub(super) fn servable(&self) -> Vec<&Waiter> {
         let mut requests = HashSet::new();
-        let mut amounts = HashSet::new();
-        let mut wanted = Vec::new();
-        // The same request twice is served once: the second gets the lease of the first.
-        for (_, waiter) in servable
-            .take_while(|(_, waiter)| waiter.selector == selector)
-            .filter(|(how, waiter)| *how == head && requests.insert(&waiter.wanted.request_id))
-        {
-            amounts.insert(waiter.wanted.expected_minor);
-            let most = if amounts.len() == 1 { MAX_ROWS } else { MAX_MIXED_ROWS };
-            if wanted.len() >= most || amounts.len() > MAX_AMOUNTS {
-                break;
-            }
-            wanted.push(waiter.wanted.clone());
-        }
-        Some((head, selector, wanted))
+        let waiting = self.in_order().filter(|waiter| !waiter.is_gone());
+        waiting.filter(|waiter| requests.insert(&waiter.wanted.request_id)).collect()
     }
 }
 

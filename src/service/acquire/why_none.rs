@@ -7,53 +7,40 @@ use std::{
 };
 
 use tokio::{
-    sync::{Mutex, Semaphore},
+    sync::Mutex,
     time::{Instant, timeout},
 };
 
-use super::wait_queue::{Criteria, Waiter};
+use super::wait_queue::Waiter;
 use crate::{
-    domain::id::PoolId,
-    service::Error,
-    store::{
-        Store, StoreError,
-        acquire::{Counts, Selector},
+    domain::{
+        choice::{Counts, Criteria},
+        pool::PoolTerms,
+        selector::Selector,
     },
+    service::Error,
+    store::ready_set::Ready,
 };
 
 /// How long an explanation is good for others who ask the same, at the least.
 const FRESH: Duration = Duration::from_millis(250);
-/// It reads the whole pool: it is good for as many times as long as it took.
+/// It goes through the whole pool: it is good for as many times as long as it took.
 const FRESH_TIMES: u32 = 10;
 /// The most criteria with remembered counts.
 const KEPT: usize = 1024;
-
 /// How long somebody whose time is over waits while accounts are counted for others who asked something
 /// else. Then the last counts for the same selector are told, for any amount.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// The same for criteria that may make the dispatcher's statements slow: others of the kind wait with them.
-const PATIENCE_WITH_CRITERIA: Duration = Duration::from_secs(30);
 
 /// The last counts, and until when they are good.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct RecentCounts {
     found: std::sync::Mutex<HashMap<Criteria, (Instant, Counts)>>,
-    /// Held while accounts are counted. One such statement at a time reads the pool, and one more for criteria
-    /// that may be slow. So nobody else waits behind those.
-    counting: [Mutex<()>; 2],
-    /// As many statements as may read much at once, of all pools.
-    reads: Arc<Semaphore>,
+    /// Held while accounts are counted, one time for all who ask.
+    counting: Mutex<()>,
 }
 
-/// See [`Lately`].
-pub(super) type SharedCounts = Arc<RecentCounts>;
-
 impl RecentCounts {
-    /// Nothing found yet.
-    pub(super) fn new(reads: Arc<Semaphore>) -> Self {
-        Self { found: std::sync::Mutex::default(), counting: Default::default(), reads }
-    }
-
     /// The counts that are still good for these criteria.
     fn fresh(&self, criteria: &Criteria) -> Option<Counts> {
         let (until, counts) = self.found().get(criteria)?.clone();
@@ -91,82 +78,57 @@ pub(super) struct TimedOut {
     pub(super) waiting: usize,
 }
 
-/// What a selector names that is not there, or why waiting is no use.
-pub(super) async fn missing(
-    store: &Store,
-    pool_id: &PoolId,
-    selector: &Selector,
-) -> Result<Option<Error>, StoreError> {
-    let check = store.check_selector(pool_id, selector).await?;
-    Ok(if !check.pool_exists {
-        Some(Error::PoolNotFound(pool_id.clone()))
-    } else if let (false, Some(plan_id)) = (check.plan_exists, &selector.plan_id) {
-        Some(Error::PlanNotFound(pool_id.clone(), plan_id.clone()))
-    } else if let (false, Some(account_id)) = (check.account_exists, &selector.account_id) {
-        Some(Error::AccountNotFound(pool_id.clone(), account_id.clone()))
-    } else if check.pool_paused {
-        Some(Error::PoolPaused(pool_id.clone()))
-    } else if check.pool_draining {
-        Some(Error::PoolDraining(pool_id.clone()))
-    } else {
-        None
-    })
+/// What a selector names that is not there, or why waiting is no use, as far as is known.
+pub(super) fn missing(ready: &Ready, terms: &PoolTerms, selector: &Selector) -> Option<Error> {
+    let pool_id = ready.pool_id();
+    if let Some(plan_id) = selector.plan_id.as_ref().filter(|id| !terms.plans.contains_key(*id)) {
+        return Some(Error::PlanNotFound(pool_id.clone(), plan_id.clone()));
+    }
+    if let Some(id) = selector.account_id.as_ref().filter(|id| !ready.has_account(id)) {
+        return Some(Error::AccountNotFound(pool_id.clone(), id.clone()));
+    }
+    match terms {
+        _ if terms.paused => Some(Error::PoolPaused(pool_id.clone())),
+        _ if terms.draining => Some(Error::PoolDraining(pool_id.clone())),
+        _ => None,
+    }
 }
 
 /// Counts, once for all who ask at about the same time, why there is no account, and tells them.
 pub(super) async fn explain(
-    store: Store,
-    pool_id: PoolId,
-    criteria: Criteria,
-    recent: SharedCounts,
-    may_be_slow: bool,
+    ready: &Ready,
+    terms: Arc<PoolTerms>,
+    criteria: &Criteria,
+    recent: &RecentCounts,
     timed_out: Vec<TimedOut>,
 ) {
-    let counts = count(&store, &pool_id, &criteria, &recent, may_be_slow).await;
+    let counts = count(ready, terms, criteria, recent).await;
     for TimedOut { waiter, position, waiting } in timed_out {
         let waited = waiter.until - waiter.since;
-        let _ = waiter.reply.send(Err(match &counts {
-            Ok(counts) => Error::NoAccountAvailable {
-                pool_id: pool_id.clone(),
-                waited,
-                position,
-                waiting,
-                counts: counts.clone(),
-            },
-            Err(error) => error.clone(),
+        let _ = waiter.reply.send(Err(Error::NoAccountAvailable {
+            pool_id: ready.pool_id().clone(),
+            waited,
+            position,
+            waiting,
+            counts: counts.clone(),
         }));
     }
 }
 
 async fn count(
-    store: &Store,
-    pool_id: &PoolId,
+    ready: &Ready,
+    terms: Arc<PoolTerms>,
     criteria: &Criteria,
-    recent: &SharedCounts,
-    may_be_slow: bool,
-) -> Result<Counts, Error> {
+    recent: &RecentCounts,
+) -> Counts {
     // Others who ask the same wait for the same answer.
-    let patience = if may_be_slow { PATIENCE_WITH_CRITERIA } else { PATIENCE };
-    let counting = timeout(patience, async {
-        let counting = recent.counting[usize::from(may_be_slow)].lock().await;
-        let read = if may_be_slow { recent.reads.acquire().await.ok() } else { None };
-        (counting, read)
-    });
-    let counting = counting.await;
+    let counting = timeout(PATIENCE, recent.counting.lock()).await;
     if let Some(counts) = recent.fresh(criteria) {
-        return Ok(counts);
+        return counts;
     }
-    let Ok(_counting) = counting else {
-        return Ok(recent.like(criteria).unwrap_or_default());
-    };
-    if let Some(error) = missing(store, pool_id, &criteria.selector).await? {
-        return Err(error);
-    }
+    let Ok(_counting) = counting else { return recent.like(criteria).unwrap_or_default() };
     let began = Instant::now();
-    let (counts, _) = store
-        .explain_acquire(pool_id, &criteria.selector, criteria.expected_minor, 0, None)
-        .await?;
-    let until = Instant::now() + FRESH.max(began.elapsed() * FRESH_TIMES);
-    recent.keep(criteria, until, &counts);
-    Ok(counts)
+    let (counts, _) = ready.explain(criteria.clone(), terms, 0).await;
+    recent.keep(criteria, Instant::now() + FRESH.max(began.elapsed() * FRESH_TIMES), &counts);
+    counts
 }

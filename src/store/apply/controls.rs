@@ -1,6 +1,8 @@
 //! Negative controls of the rules in `domain/account.rs`: what a decision does not see of an account, an event and a
 //! pool where a guard is switched off. Where failpoints are not compiled in, decisions see everything.
 
+use std::borrow::Cow;
+
 use crate::{
     domain::{
         account::{Account, AccountEvent, Change, LoginStatus, Refusal, transition},
@@ -45,16 +47,30 @@ pub(super) fn decide(
     if !holds(RestingAccountsAreNotUsed) {
         (seen.day_due_at, seen.cooldown_until, seen.hold) = (None, None, None);
     }
-    if !holds(PlansTakeWhatFits) {
-        for terms in pool.plans.values_mut() {
-            *terms = Terms::up_to(i64::MAX);
-        }
-    }
+    hide_of_plans(&mut pool);
     let mut change = transition(&seen, &event, &pool)?;
     if matches!(event, AccountEvent::Expire { .. }) {
         change.next.open_redemption_id = account.open_redemption_id;
     }
     Ok(change)
+}
+
+/// What the choice sees of a pool's terms where the guard is switched off.
+pub(in crate::store) fn seen(pool: &PoolTerms) -> Cow<'_, PoolTerms> {
+    if holds(PlansTakeWhatFits) {
+        return Cow::Borrowed(pool);
+    }
+    let mut pool = pool.clone();
+    hide_of_plans(&mut pool);
+    Cow::Owned(pool)
+}
+
+fn hide_of_plans(pool: &mut PoolTerms) {
+    if !holds(PlansTakeWhatFits) {
+        for terms in pool.plans.values_mut() {
+            *terms = Terms::up_to(i64::MAX);
+        }
+    }
 }
 
 /// Whether a refusal counts: only where the account and the terms were read since the caller came.

@@ -3,9 +3,10 @@
 use std::collections::{HashMap, HashSet};
 
 use sqlx::types::time::OffsetDateTime;
+use uuid::Uuid;
 
 use super::{
-    Applied, Asked, Memory, RecordedOutcome, SettledColumns,
+    Applied, Asked, RecordedOutcome, SettledColumns,
     work::{Decided, Lost, Work},
 };
 use crate::{
@@ -15,7 +16,7 @@ use crate::{
         redemption::RedemptionState,
     },
     failpoints::{Guard, holds},
-    store::{StoreError, account::AccountRow, db::Db, terms::TermsCache},
+    store::{StoreError, account::AccountRow, db::Db, ready_set::ReadySets, terms::TermsCache},
 };
 
 /// How often inputs are decided again, each time with what was read anew.
@@ -38,7 +39,9 @@ pub(in crate::store) trait Write {
 pub(in crate::store) struct Decider {
     pub(in crate::store) db: Db,
     pub(in crate::store) terms: TermsCache,
-    pub(in crate::store) memory: Memory,
+    pub(in crate::store) ready: ReadySets,
+    /// Which server writes.
+    pub(in crate::store) server_id: Uuid,
 }
 
 impl Decider {
@@ -102,7 +105,7 @@ impl Decider {
         settled: Option<SettledColumns>,
     ) {
         if let Some(account) = work.written(place, change, at, settled) {
-            self.memory.note(&self.db, account);
+            self.ready.note(account);
         }
     }
 
@@ -115,7 +118,7 @@ impl Decider {
         change: &Change,
         lost: Lost,
     ) {
-        self.memory.forget(pool_id, &work.inputs[place].account_id);
+        self.ready.forget(pool_id, &work.inputs[place].account_id);
         if lost.is_all {
             self.terms.forget(pool_id);
         }
@@ -134,7 +137,7 @@ impl Decider {
         for place in round {
             if work.needs_account(*place) {
                 let id = &work.inputs[*place].account_id;
-                match self.memory.get(&self.db, pool_id, id).filter(|_| work.may_be_old(*place)) {
+                match self.ready.get(pool_id, id).filter(|_| work.may_be_old(*place)) {
                     Some(account) => work.told(*place, account, false),
                     None => unknown.push(*place),
                 }
@@ -165,14 +168,7 @@ impl Decider {
         pool_id: &PoolId,
         ids: &[String],
     ) -> Result<HashMap<String, Result<Account, StoreError>>, sqlx::Error> {
-        let rows = sqlx::query_file_as!(
-            AccountRow,
-            "src/store/sql/read_accounts.sql",
-            pool_id.as_str(),
-            ids,
-        );
-        let rows = rows.fetch_all(&self.db).await?;
-        Ok(rows.into_iter().map(|row| (row.account_id.clone(), row.account(pool_id))).collect())
+        Ok(self.ready.read_accounts(pool_id, ids, &[]).await?.into_iter().collect())
     }
 
     /// What was lost although nothing of the account or its pool has changed: its redemption is in another state,

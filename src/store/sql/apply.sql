@@ -1,7 +1,8 @@
 -- Apply: changes of accounts that domain/account.rs decided, each from a version that it knew, and the outcomes of
 -- redemptions that go with them. Guards the version and the change it was decided from, the pool's revision, and
 -- time; decides nothing.
--- $1 pool_id, $2 the revision of the pool from which they were decided, $3 the changes: at most one of an account.
+-- $1 pool_id, $2 the revision of the pool from which they were decided, $3 the changes: at most one of an account;
+-- $4 the server.
 -- Answers with the accounts that were changed, and what a redemption has that the program does not know. One that
 -- is missing has another version or another revision, or its guard does not hold, or its redemption is in another
 -- state, or somebody holds its row: then it is as it was.
@@ -32,6 +33,10 @@ cur AS MATERIALIZED (
       AND (c.guard <> 'free' OR a.idle_since <= now())
       AND (c.guard <> 'free' OR a.usable_at IS NULL OR a.usable_at <= now())
       AND (c.guard <> 'due' OR a.day_due_at IS NULL OR a.day_due_at <= now())
+      -- A request that has a lease gets no second one.
+      AND (c.lease_request_id IS NULL OR NOT EXISTS (
+          SELECT FROM accounts l WHERE l.pool_id = $1 AND l.lease_request_id = c.lease_request_id
+      ))
     ORDER BY a.account_id
     FOR NO KEY UPDATE OF a SKIP LOCKED
 ),
@@ -103,13 +108,6 @@ done AS (
         hold_count = k.hold_count,
         idle_since = CASE WHEN k.goes_idle THEN k.at ELSE a.idle_since END,
         open_redemption_id = k.open_redemption_id,
-        -- Out of the index of free accounts until its time comes.
-        parked = k.status IN ('WAITING', 'PROCESSING') AND COALESCE(
-            GREATEST(
-                k.next_day_at, k.cooldown_at, k.hold_at, k.day_due_at, k.cooldown_until, k.hold_until
-            ) > k.at,
-            false
-        ),
         version = k.version + 1,
         change_id = k.change_id,
         updated_at = now()
@@ -135,6 +133,13 @@ event AS (
         d.fencing_token, COALESCE(d.open_redemption_id, d.was_open), d.balance_minor,
         CASE WHEN d.status = 'LOCKING' THEN d.lease_expires_at END
     FROM done d
+),
+-- For the servers that keep the accounts in memory.
+told AS (
+    INSERT INTO account_changes (pool_id, server_id, account_ids)
+    SELECT $1, $4, array_agg(d.account_id)
+    FROM done d
+    HAVING count(*) > 0
 )
 SELECT
     d.account_id AS "account_id!",

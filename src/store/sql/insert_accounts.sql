@@ -3,7 +3,7 @@
 -- an id its account's own. Events are keyed by account and version, are never taken away, and the first has
 -- version 1.
 -- $1 pool_id; one element for each account: $2 account ids, $3 login statuses, $4 plan ids, $5 country codes, $6
--- balances in minor units, $7 labels; $8 who creates them.
+-- balances in minor units, $7 labels; $8 who creates them, $9 the server.
 WITH new AS MATERIALIZED (
     SELECT
         w.*,
@@ -34,6 +34,13 @@ created AS (
     FROM new n
     JOIN event e ON e.account_id = n.account_id
     RETURNING a.*
+),
+-- For the servers that keep the accounts in memory.
+told AS (
+    INSERT INTO account_changes (pool_id, server_id, account_ids)
+    SELECT $1, $9, array_agg(c.account_id)
+    FROM created c
+    HAVING count(*) > 0
 )
 SELECT
     c.account_id AS "account_id!",

@@ -1,5 +1,5 @@
 -- Of no pool: what the role may not do, of all that serving needs. $1, $2: tables, and what is done with each, pair
--- by pair. $3: functions that statements call. A table's right counts where each of its columns has it.
+-- by pair. A table's right counts where each of its columns has it.
 SELECT w.privilege AS "privilege!", w.table_name AS "object!"
 FROM unnest($1::text[], $2::text[]) AS w (table_name, privilege)
 WHERE CASE
@@ -14,9 +14,3 @@ WHERE CASE
           AND NOT has_column_privilege(c.attrelid, c.attnum, w.privilege)
     )
 END
-UNION ALL
-SELECT 'EXECUTE', 'FUNCTION ' || p.oid::regprocedure
-FROM pg_proc p JOIN pg_class c ON c.relnamespace = p.pronamespace
-WHERE c.oid = to_regclass('accounts')
-  AND p.proname = ANY ($3)
-  AND NOT has_function_privilege(p.oid, 'EXECUTE')

@@ -1,4 +1,4 @@
--- Accounts as they are. $1 pool_id, $2 account ids.
+-- Accounts as they are: those with the ids $2, and those that are under a lease of the requests $3. $1 pool_id.
 SELECT
     a.account_id AS "account_id!",
     a.status AS "status!",
@@ -33,5 +33,15 @@ SELECT
     a.created_at AS "created_at!",
     a.updated_at AS "updated_at!",
     now() AS "db_now!"
-FROM unnest($2::text[]) AS w (account_id)
-JOIN accounts a ON a.pool_id = $1 AND a.account_id = w.account_id
+FROM (
+    SELECT i.*
+    FROM unnest($2::text[]) AS w (account_id)
+    JOIN accounts i ON i.pool_id = $1 AND i.account_id = w.account_id
+    UNION ALL
+    -- LIMIT: there is one at the most, and each is read by itself, however few are locked when the plan is made.
+    SELECT l.*
+    FROM unnest($3::text[]) AS w (request_id)
+    CROSS JOIN LATERAL (
+        SELECT r.* FROM accounts r WHERE r.pool_id = $1 AND r.lease_request_id = w.request_id LIMIT 1
+    ) l
+) a

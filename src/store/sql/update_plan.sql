@@ -1,9 +1,8 @@
 -- Gives a plan other terms: all of them, as in insert_plan.sql. Guarded by the time of the last change. Another
--- one may have come between its caller's read and this ($13), and then there is no row.
+-- one may have come between its caller's read and this ($12), and then there is no row.
 UPDATE plans n
 SET target_minor = $3,
     day_amounts_minor = $4,
-    days_ever = GREATEST(n.days_ever, cardinality($4::bigint[])),
     day_tolerance_minor = $5,
     day_interval = $6,
     redemption_interval = $7,
@@ -11,9 +10,8 @@ SET target_minor = $3,
     largest_minor = $9,
     step_minor = $10,
     fixed_minor = $11,
-    least_steps = $12,
     updated_at = now()
-WHERE n.pool_id = $1 AND n.plan_id = $2 AND n.updated_at = $13
+WHERE n.pool_id = $1 AND n.plan_id = $2 AND n.updated_at = $12
 RETURNING
     n.plan_id AS "plan_id!",
     n.target_minor AS "target_minor!",

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use holdfast::rpc::pb;
-use sqlx::{Connection as _, PgConnection};
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
 use crate::support::{
     plans::psql,
@@ -111,8 +111,8 @@ async fn a_key_is_found_as_quickly_however_many_versions_a_long_running_transact
     let mut db = world.sql().await;
     plan_as_the_store(&mut db).await;
     // The first of a connection reads what it is to know of tables and functions.
-    pages_of_a_cycle(&mut db, &mut clients).await;
-    let at_first = pages_of_a_cycle(&mut db, &mut clients).await;
+    pages_of_a_cycle(&mut db).await;
+    let at_first = pages_of_a_cycle(&mut db).await;
     // Nothing that dies from now on can be taken away.
     let mut other_program = world.sql().await;
     psql(&mut other_program, "BEGIN").await;
@@ -123,7 +123,7 @@ async fn a_key_is_found_as_quickly_however_many_versions_a_long_running_transact
     let kept = "SELECT pg_relation_size('accounts') / current_setting('block_size')::int";
     let kept: i64 = sqlx::query_scalar(kept).fetch_one(&mut db).await.unwrap();
     assert!(kept > CYCLES / 20, "{kept} pages hold what died");
-    let then = pages_of_a_cycle(&mut db, &mut clients).await;
+    let then = pages_of_a_cycle(&mut db).await;
     // Where the versions are read it is a page for each and each time: four for a cycle.
     assert!(
         then < at_first + CYCLES / 4,
@@ -137,32 +137,34 @@ async fn cycle(clients: &mut Clients) {
     clients.release(&lease).await.unwrap();
 }
 
-/// How often a page is read while the account is chosen and released, and what belongs to it is written: by the
+/// How often a page is read while the account is leased and released, and what belongs to it is written: by the
 /// statements of the program, and as Postgres counts it.
-async fn pages_of_a_cycle(db: &mut PgConnection, clients: &mut Clients) -> i64 {
-    clients.acquire(|_| {}).await.unwrap();
-    // The release, as the server would write it.
-    let change = "SELECT array_agg(jsonb_populate_record(NULL::account_change, to_jsonb(a) || jsonb_build_object(
-             'seen', a.change_id, 'seen_token', a.fencing_token, 'change_id', gen_random_uuid(), 'guard', 'none',
-             'actor', 'h', 'reason', 'released', 'status', 'WAITING', 'holder', NULL, 'credit_minor', 0,
-             'lease_end', 'released', 'goes_idle', true
-         )))::text FROM accounts a";
-    let change: String = sqlx::query_scalar(change).fetch_one(&mut *db).await.unwrap();
+async fn pages_of_a_cycle(db: &mut PgConnection) -> i64 {
+    let leased = "'guard', 'free', 'actor', 'h', 'reason', 'acquired', 'status', 'LOCKING', 'resume_status', 'WAITING',
+         'holder', 'h', 'fencing_token', a.fencing_token + 1, 'lease_request_id', a.version, 'lease_for', '1 minute'";
+    let released =
+        "'guard', 'none', 'actor', 'h', 'reason', 'released', 'status', 'WAITING', 'holder', NULL,
+         'lease_request_id', NULL, 'lease_end', 'released', 'goes_idle', true";
+    apply(db, leased).await + apply(db, released).await
+}
+
+/// Changes the account as a server would, and says how often a page was read.
+async fn apply(db: &mut PgConnection, next: &str) -> i64 {
+    let change = format!(
+        "SELECT array_agg(jsonb_populate_record(NULL::account_change, to_jsonb(a) || jsonb_build_object(
+             'seen', a.change_id, 'seen_token', a.fencing_token, 'change_id', gen_random_uuid(), 'credit_minor', 0,
+             {next}
+         )))::text FROM accounts a"
+    );
+    let change: String =
+        sqlx::query_scalar(AssertSqlSafe(change)).fetch_one(&mut *db).await.unwrap();
     let revision = "SELECT revision FROM pools";
     let revision: i64 = sqlx::query_scalar(revision).fetch_one(&mut *db).await.unwrap();
     let apply = include_str!("../../../src/store/sql/apply.sql");
-    let released = run(db, apply, &format!("'{POOL}', {revision}, $change${change}$change$")).await;
-    let since = "SELECT idle_since::text FROM accounts";
-    let since: String = sqlx::query_scalar(since).fetch_one(&mut *db).await.unwrap();
-    // Where the scan of the server begins.
-    let choose = include_str!("../../../src/store/sql/choose.sql");
-    let arguments = format!(
-        "'{POOL}', '{{again}}', NULL, 1, NULL, NULL, NULL, NULL, '{{}}', '{{}}', '{{\"\"}}', '{{WAITING}}',
-         '{{1}}', '{{0}}', ARRAY['{since}'::timestamptz], '{{NULL}}', '{{NULL}}'"
-    );
-    let chosen = run(db, choose, &arguments).await;
-    assert_eq!((released.rows, chosen.rows), (1, 1));
-    released.pages + chosen.pages
+    let arguments = format!("'{POOL}', {revision}, $change${change}$change$, gen_random_uuid()");
+    let ran = run(db, apply, &arguments).await;
+    assert_eq!(ran.rows, 1);
+    ran.pages
 }
 
 fn create(id: &str) -> pb::CreateAccountRequest {

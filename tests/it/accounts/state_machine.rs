@@ -2,11 +2,12 @@
 //! the store writes the row that `domain::account::transition` decided. A refusal leaves the row as it
 //! was.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use holdfast::{
     domain::{
         account::{Account, HoldCause},
+        choice::Criteria,
         id::{AccountId, FencingToken, Holder, PlanId, PoolId, RedemptionId, RequestId},
         lease::LeaseRef,
         money::{Currency, Money},
@@ -20,13 +21,12 @@ use holdfast::{
         begin::{Begun, NewRedemption, SendLimits},
         lease::LeaseAnswer,
         outcome::{LateCredit, Outcome, Settled, Settlement},
-        scan::ScanCursors,
     },
 };
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
-use crate::support::world::fresh_database;
+use crate::support::{by_store, world::fresh_database};
 
 /// What happens to an account.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -278,11 +278,10 @@ impl Bench {
             request_id: RequestId::random(),
             holder: Holder::parse("me").unwrap(),
             ttl: Duration::from_secs(60),
-            expected_minor: None,
         };
-        let mut cursors = ScanCursors::default();
-        let found = self.store.acquire(&self.pool_id, &selector, &[wanted], &mut cursors).await;
-        found.unwrap().into_values().next().map(|acquired| acquired.account)
+        let criteria = Criteria { selector: Arc::new(selector), expected_minor: None };
+        let found = by_store::acquire(&self.store, &self.pool_id, &[(wanted, criteria)]).await;
+        found.into_values().next().map(|acquired| acquired.account)
     }
 
     async fn begin(&mut self, lease: LeaseRef) -> bool {

@@ -6,6 +6,6 @@ mod explain;
 mod fairness;
 mod held_rows;
 mod leases;
+mod ready_set;
 mod reservation;
-mod scan_cursors;
-mod slow_criteria;
+mod unmet_criteria;

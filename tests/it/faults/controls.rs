@@ -124,12 +124,24 @@ const DUE_LEASES: &str = "-- Accounts whose lease has run out";
 /// Where a statement names the pool's revision, and the same for any revision.
 const REVISION: &str = "AND p.revision = $2";
 const ANY_REVISION: &str = "AND $2::bigint IS NOT NULL";
-/// Where the lease of a request is found when accounts are chosen for it.
-const HELD: &[(&str, &str, &str)] = &[(
-    "-- Choose",
-    "a.lease_request_id = w.request_id LIMIT 1",
-    "a.lease_request_id = w.request_id AND false LIMIT 1",
-)];
+/// Where the lease of a request is found when another account is chosen for it.
+const HELD: &[(&str, &str, &str)] = &[
+    (
+        "-- Apply:",
+        "AND l.lease_request_id = c.lease_request_id",
+        "AND l.lease_request_id = c.lease_request_id AND false",
+    ),
+    (
+        "-- Accounts as they are",
+        "AND i.account_id = w.account_id",
+        "AND i.account_id = w.account_id AND false",
+    ),
+    (
+        "-- Accounts as they are",
+        "AND r.lease_request_id = w.request_id LIMIT 1",
+        "AND r.lease_request_id = w.request_id AND false LIMIT 1",
+    ),
+];
 /// Lets a request have a second lease.
 const NO_REQUEST_INDEX: &str = "DROP INDEX accounts_lease_request;
     CREATE INDEX accounts_lease_request ON accounts (pool_id, lease_request_id)
@@ -173,7 +185,6 @@ controls! {
     acquire_without_the_account_s_rest: over(WHOLE, &[]), Without {
         guards_off: "resting_accounts_are_not_used",
         rewrites: &[
-            ("-- Choose, as", "AND (a.usable_at <= now() OR a.usable_at IS NULL)", ""),
             ("-- Apply:", "AND (c.guard <> 'free' OR a.usable_at IS NULL OR a.usable_at <= now())", ""),
         ], ..Without::default()
     }, "an account that rests was leased", plans::an_account_that_rests_is_asked_for;
@@ -181,17 +192,11 @@ controls! {
         guards_off: "plans_take_what_fits", ..Without::default()
     }, "a full account was redeemed into", plans::a_card_is_too_much_for_its_plan;
     acquire_without_the_plan: over(WHOLE, &[]), Without {
-        guards_off: "plans_take_what_fits",
-        rewrites: &[
-            ("-- Choose, as", "k.target_minor IS NULL OR plan_misfit(", "true OR plan_misfit("),
-            ("-- Choose, as", "(w.expected % t.step_minor = 0) IS NOT FALSE", "true"),
-            ("-- Choose, as", "(w.expected >= t.smallest_minor AND w.expected <= t.largest_minor) IS NOT FALSE", "true"),
-        ], ..Without::default()
+        guards_off: "plans_take_what_fits", ..Without::default()
     }, "an account was leased for a card that it does not take",
         plans::an_account_is_asked_for_a_card_that_it_does_not_take;
     acquire_without_the_login_status: over(WHOLE, &[]), Without {
-        guards_off: "inactive_accounts_are_not_leased",
-        rewrites: &[("-- Choose", "AND a.login_status = 'ACTIVE'", "")], ..Without::default()
+        guards_off: "inactive_accounts_are_not_leased", ..Without::default()
     }, "an account that is set aside was leased", scenarios::an_inactive_account_is_asked_for;
     expire_in_spite_of_an_open_redemption: over(WHOLE, &[]), Without {
         guards_off: "open_redemptions_keep_the_lease",

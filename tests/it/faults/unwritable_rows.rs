@@ -199,34 +199,6 @@ async fn a_lease_that_cannot_be_ended_does_not_keep_others_beyond_their_time() {
 }
 
 #[tokio::test]
-async fn an_account_that_cannot_be_put_back_does_not_keep_others_from_it() {
-    for cause in CAUSES {
-        let world = World::start().await;
-        let mut clients = world.clients(0).await;
-        with_the_bad_one_first(&mut clients).await;
-        let mut db = world.sql().await;
-        psql(
-            &mut db,
-            "UPDATE accounts SET hold_until = now() + interval '1 second', hold_cause = 'THROTTLED'",
-        )
-        .await;
-        // That a time has come is no event: only the trigger can refuse it.
-        spoil(&mut db, Cause::Raises).await;
-        let parked = "SELECT array_agg(account_id) FROM accounts WHERE parked";
-        eventually(LIMIT, "all but one are put back", async || {
-            let held = lease(&clients.acquire(|r| r.wait_timeout = seconds(10.0)).await.unwrap());
-            clients.release(&held).await.unwrap();
-            let parked: Option<Vec<String>> =
-                sqlx::query_scalar(parked).fetch_one(&mut db).await.unwrap();
-            (parked? == [BAD]).then_some(())
-        })
-        .await;
-        assert!(metric(&world, "holdfast_rows_skipped_total", "promote").await >= 1.0, "{cause:?}");
-        mend(&mut db, Cause::Raises).await;
-    }
-}
-
-#[tokio::test]
 async fn a_redemption_that_cannot_be_claimed_does_not_keep_others_in_doubt() {
     let world = World::start().await;
     let mut clients = world.clients(0).await;

@@ -34,11 +34,6 @@ async fn each_promise_of_plans_that_is_broken_is_found() {
         ("day_credited_minor = 900", "what was credited on a day is what its redemptions brought"),
         ("plan_id = NULL", "an account without a plan has no days"),
         ("bound_by_lease = true", "a lease alone binds an account for a while"),
-        ("parked = true", "what is free and not to be used yet is deferred, and nothing else"),
-        (
-            "cooldown_until = now() + interval '1 hour'",
-            "what is free and not to be used yet is deferred, and nothing else",
-        ),
         ("hold_cause = 'THROTTLED'", "a hold has a cause and its failures"),
         ("hold_count = 1", "a hold has a cause and its failures"),
         ("balance_minor = 2001", "no plan and no day of one is overfilled"),

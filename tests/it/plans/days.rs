@@ -299,14 +299,13 @@ async fn an_account_is_picked_at_its_time_without_anything_else_happening() {
 }
 
 #[tokio::test]
-async fn of_more_accounts_than_the_statement_reads_each_one_that_becomes_usable_is_found_in_its_order()
- {
+async fn acquire_takes_accounts_in_order_whose_time_has_come_and_changes_no_other() {
     const COUNT: i64 = 1_250;
     let world = World::start().await;
     let mut clients = world.clients(0).await;
     let mut db = world.sql().await;
     clients.create_plan("plan", 10 * COUNT).await;
-    // The fuller, the later in the order of the index that finds what was not unparked.
+    // The fuller, the later is its time.
     let insert = format!(
         "INSERT INTO accounts (pool_id, account_id, status, login_status, plan_id, balance_minor,
              day_due_at, idle_since)
@@ -315,21 +314,14 @@ async fn of_more_accounts_than_the_statement_reads_each_one_that_becomes_usable_
          FROM generate_series(1, {COUNT}) n"
     );
     psql(&mut db, &insert).await;
-    let parked = "SELECT count(*) FROM accounts WHERE parked";
-    let count: i64 = sqlx::query_scalar(parked).fetch_one(&mut db).await.unwrap();
-    assert_eq!(count, COUNT);
-    let mut first = clients.acquire(|request| request.wait_timeout = seconds(10.0)).await.unwrap();
-    // Whoever is served has them unparked.
-    eventually(LIMIT, "all are unparked", async || {
-        let count: i64 = sqlx::query_scalar(parked).fetch_one(&mut db).await.unwrap();
-        if count > 0 {
-            clients.release(&lease(&first)).await.unwrap();
-            first = clients.acquire(|request| request.wait_timeout = seconds(1.0)).await.unwrap();
-        }
-        (count == 0).then_some(())
+    let first = clients.acquire(|request| request.wait_timeout = seconds(10.0)).await.unwrap();
+    clients.release(&lease(&first)).await.unwrap();
+    let is_due = "SELECT bool_and(day_due_at <= now()) FROM accounts";
+    eventually(LIMIT, "all are due", async || {
+        let is_due: bool = sqlx::query_scalar(is_due).fetch_one(&mut db).await.unwrap();
+        is_due.then_some(())
     })
     .await;
-    clients.release(&lease(&first)).await.unwrap();
     for n in (COUNT - 4..=COUNT).rev() {
         let acquired = clients.acquire(|_| {}).await.unwrap();
         assert_eq!(acquired.account.unwrap().account_id, format!("a-{n:04}"), "the fullest first");
@@ -350,7 +342,7 @@ async fn of_more_accounts_than_the_statement_reads_each_one_that_becomes_usable_
 }
 
 #[tokio::test]
-async fn a_person_who_sets_a_time_parks_and_unparks() {
+async fn acquire_passes_over_an_account_whose_time_a_person_has_set() {
     let world = World::start().await;
     let mut clients = world.clients(0).await;
     let mut db = world.sql().await;
@@ -372,9 +364,6 @@ async fn a_person_who_sets_a_time_parks_and_unparks() {
     ];
     for (set, cause) in cases {
         psql(&mut db, &format!("UPDATE accounts SET {set}")).await;
-        let parked: bool =
-            sqlx::query_scalar("SELECT parked FROM accounts").fetch_one(&mut db).await.unwrap();
-        assert_eq!(parked, cause.is_some(), "{set}");
         match (clients.acquire_for(CARD).await, cause) {
             (Ok(held), None) => drop(clients.release(&held).await.unwrap()),
             (Err(_), Some(cause)) => clients.passed_over(CARD, &[(cause, 1)]).await,

@@ -1,7 +1,7 @@
 //! Pages of lists whose rows are large: the database cuts them, and the next page goes on exactly there.
 
 use holdfast::{
-    domain::id::{AccountId, PoolId, RedemptionId},
+    domain::id::{PoolId, RedemptionId},
     rpc::pb,
     store::account::AccountFilter,
 };
@@ -91,19 +91,6 @@ async fn list_accounts_has_large_ones_cut_by_the_database_and_each_once() {
     assert_eq!((page.rows.len(), page.more), (1, true));
     let page = store.list_accounts(&pool(), &filter, "n-068", LIMIT).await.unwrap();
     assert_eq!((page.rows.len(), page.more), (1, false));
-}
-
-#[tokio::test]
-async fn explain_acquire_has_accounts_cut_by_the_database_in_the_order_of_the_choice() {
-    const ACCOUNTS: usize = 70;
-    let world = World::start().await;
-    create_large_accounts(&world, ACCOUNTS).await;
-    let backwards: Vec<_> = names(ACCOUNTS).into_iter().rev().collect();
-    let ids: Vec<_> = backwards.iter().map(|name| AccountId::parse(name).unwrap()).collect();
-    let found = world.store().get_accounts(&pool(), &ids).await.unwrap();
-    let found: Vec<_> = found.iter().map(|account| account.account_id.to_string()).collect();
-    assert!((20..40).contains(&found.len()), "{} accounts were read", found.len());
-    assert_eq!(found, backwards[..found.len()]);
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 //! that a person changed it often cannot.
 
 /// A name, and a statement that finds each broken case as text.
-pub(super) const OF_PLANS: [(&str, &str); 9] = [
+pub(super) const OF_PLANS: [(&str, &str); 8] = [
     (
         "headroom is held under a lease alone",
         "SELECT account_id FROM accounts WHERE reserved_minor IS NOT NULL AND status <> 'LOCKING'",
@@ -55,13 +55,6 @@ pub(super) const OF_PLANS: [(&str, &str); 9] = [
         "a lease alone binds an account for a while",
         "SELECT account_id FROM accounts
          WHERE bound_by_lease AND (status <> 'LOCKING' OR plan_id IS NULL)",
-    ),
-    (
-        // One whose time has come may still be deferred: it was not promoted yet.
-        "what is free and not to be used yet is deferred, and nothing else",
-        "SELECT account_id FROM accounts
-         WHERE (parked AND (status NOT IN ('WAITING', 'PROCESSING') OR usable_at IS NULL))
-            OR (NOT parked AND status IN ('WAITING', 'PROCESSING') AND usable_at > now())",
     ),
     (
         "a hold has a cause and its failures",

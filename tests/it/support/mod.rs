@@ -1,6 +1,7 @@
 //! Support of the tests: servers, databases, proxies, and checks after each test.
 
 pub(crate) mod batch;
+pub(crate) mod by_store;
 pub(crate) mod checks;
 mod checks_of_plans;
 pub(crate) mod cluster;

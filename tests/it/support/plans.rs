@@ -100,15 +100,19 @@ impl Clients {
 
     /// Waits until so many wait for accounts of [`POOL`] on this server.
     pub(crate) async fn until_waiting(&mut self, count: usize) {
-        let (what, expected) = (format!("{count} wait"), (count + 1).to_string());
-        eventually(Duration::from_secs(10), &what, async || {
-            // Whoever looks waits too, and for what nobody has.
-            let labels = [("label".to_owned(), "that no account has".to_owned())].into();
-            let nobody = pb::AccountSelector { labels, ..Default::default() };
-            let error = self.acquire(|r| r.selector = Some(nobody)).await.unwrap_err();
-            (metadata(&error, "waiting") == expected).then_some(())
+        eventually(Duration::from_secs(10), &format!("{count} wait"), async || {
+            (self.waiting().await == count).then_some(())
         })
         .await;
+    }
+
+    /// How many callers wait for an account.
+    pub(crate) async fn waiting(&mut self) -> usize {
+        // Who asks waits too, and for what no account has.
+        let labels = [("label".to_owned(), "that no account has".to_owned())].into();
+        let nobody = pb::AccountSelector { labels, ..Default::default() };
+        let error = self.acquire(|r| r.selector = Some(nobody)).await.unwrap_err();
+        metadata(&error, "waiting").parse::<usize>().unwrap() - 1
     }
 
     /// Acquires an account, redeems a card that is worth [`CARD`] into it, and gives it back. Answers

@@ -1,17 +1,19 @@
 //! One caller alone: an acquisition over gRPC beside the one-row statement from a bare client.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use holdfast::{
     domain::{
+        choice::Criteria,
         id::{Holder, PoolId, RequestId},
         lease::LeaseRef,
     },
     store::{
         Store,
-        acquire::{Selector, Wanted},
-        lease::LeaseAnswer,
-        scan::{Freed, ScanCursors},
+        acquire::{Claim, Wanted},
     },
 };
 
@@ -38,7 +40,8 @@ pub(super) async fn measure(args: &Args, ground: &Ground, row: &mut Row) -> anyh
     progress("one caller alone");
     let url = ground.new_database("alone").await?;
     let bare_url = ground.new_database("alone_bare").await?;
-    for url in [&url, &bare_url] {
+    let store_url = ground.new_database("alone_store").await?;
+    for url in [&url, &bare_url, &store_url] {
         postgres::fill(url, super::cycles::ACCOUNTS).await?;
     }
     let server = Server::start(ground, &url, &[]).await?;
@@ -46,9 +49,9 @@ pub(super) async fn measure(args: &Args, ground: &Ground, row: &mut Row) -> anyh
     let mut ours = connect(&server.url, 1).await?.remove(0);
     let mut nothing = connect(&echo.url, 1).await?.remove(0);
     let mut bare = Bare::connect(&bare_url).await?;
-    let store = Store::open(&url.clone().into(), 2)?;
+    let store = Store::open(&store_url.into(), 2)?;
     ground.level().await?;
-    let mut cursors = ScanCursors::default();
+    let criteria = Arc::new(Criteria { selector: Arc::default(), expected_minor: None });
     let mut times = [const { Vec::new() }; 4];
     let (in_a_row, turns) = args.calls_alone();
     for turn in 0..WARM_UP + turns {
@@ -57,7 +60,7 @@ pub(super) async fn measure(args: &Args, ground: &Ground, row: &mut Row) -> anyh
             let took = match peer {
                 0 => over_rpc(&mut ours).await?,
                 1 => bare.acquire().await?,
-                2 => by_store(&store, &mut cursors, None).await?,
+                2 => by_store(&store, &criteria).await?,
                 _ => over_rpc(&mut nothing).await?,
             };
             if turn >= WARM_UP {
@@ -75,6 +78,7 @@ pub(super) async fn measure(args: &Args, ground: &Ground, row: &mut Row) -> anyh
     ];
     note(row, &times, &names);
     ground.drop_database("alone").await?;
+    ground.drop_database("alone_store").await?;
     ground.drop_database("alone_bare").await
 }
 
@@ -86,28 +90,29 @@ async fn over_rpc(client: &mut Client) -> anyhow::Result<Duration> {
     Ok(took)
 }
 
-/// Acquires by the statement that the server runs, without the server.
-pub(super) async fn by_store(
-    store: &Store,
-    cursors: &mut ScanCursors,
-    expected_minor: Option<i64>,
-) -> anyhow::Result<Duration> {
+/// Acquires as the server does, without the server.
+pub(super) async fn by_store(store: &Store, criteria: &Arc<Criteria>) -> anyhow::Result<Duration> {
     let pool_id = PoolId::parse(POOL).map_err(|error| anyhow::anyhow!("{error:?}"))?;
     let wanted = Wanted {
         request_id: RequestId::random(),
         holder: Holder::parse("bench").map_err(|error| anyhow::anyhow!("{error:?}"))?,
         ttl: Duration::from_secs(60),
-        expected_minor,
     };
-    let begun = Instant::now();
-    let found = store.acquire(&pool_id, &Selector::default(), &[wanted], cursors).await?;
-    let took = begun.elapsed();
-    let account = found.into_values().next().map(|acquired| acquired.account);
-    let account = account.ok_or_else(|| anyhow::anyhow!("no account was free"))?;
-    let lease = LeaseRef { pool_id, account_id: account.account_id, token: account.token };
-    if let LeaseAnswer::Done(account) = store.release(&lease).await? {
-        Freed::of(&account).iter().for_each(|freed| cursors.note_freed(freed));
+    let ready = store.ready(&pool_id);
+    if !ready.is_whole() {
+        ready.follow().await?;
     }
+    let terms = ready.terms().ok_or_else(|| anyhow::anyhow!("there is no pool"))?;
+    let begun = Instant::now();
+    let chosen = ready.choose([criteria], &terms, 1).into_iter().next();
+    let account = chosen.ok_or_else(|| anyhow::anyhow!("no account was free"))?.account;
+    let criteria = Arc::clone(criteria);
+    let claimed = store.claim(&pool_id, vec![Claim { wanted, criteria, account }]).await?;
+    let took = begun.elapsed();
+    let account = claimed.leased.into_values().next().map(|acquired| acquired.account);
+    let account = account.ok_or_else(|| anyhow::anyhow!("the account was not leased"))?;
+    let lease = LeaseRef { pool_id, account_id: account.account_id, token: account.token };
+    store.release(&lease).await?;
     Ok(took)
 }
 

@@ -2,16 +2,12 @@
 //!
 //! By the store, without gRPC, whose constant share would only hide the difference.
 
-use holdfast::store::{Store, scan::ScanCursors};
+use std::sync::Arc;
+
+use holdfast::{domain::choice::Criteria, store::Store};
 
 use super::alone::{by_store, note};
-use crate::{args::Args, goals::Row, ground::Ground, postgres, report::progress};
-
-// The pools of `cargo bench --bench acquire`: of a hundred accounts one is free, and of twenty of those one
-// takes the card.
-#[allow(dead_code, clippy::unwrap_used, reason = "they belong to another benchmark")]
-#[path = "../../../../benches/acquire/pools.rs"]
-mod pools;
+use crate::{args::Args, goals::Row, ground::Ground, pools, postgres, report::progress};
 
 const SMALL: i64 = 1_000;
 /// Turns before those that count.
@@ -21,29 +17,31 @@ pub(super) async fn measure(args: &Args, ground: &Ground, row: &mut Row) -> anyh
     let (accounts, past) = (args.accounts(), args.past_redemptions());
     progress(&format!("a pool of {accounts} accounts with {past} past redemptions: filling it"));
     let large_url = ground.new_database("large").await?;
-    pools::fill(&large_url, accounts).await;
+    pools::fill(&large_url, accounts).await?;
     postgres::fill_past(&large_url, accounts, past).await?;
     let small_url = ground.new_database("small").await?;
-    pools::fill(&small_url, SMALL).await;
-    let mut stores = [large_url, small_url]
-        .map(|url| Store::open(&url.into(), 2).map(|store| (store, ScanCursors::default())))
+    pools::fill(&small_url, SMALL).await?;
+    let stores = [large_url, small_url]
+        .map(|url| Store::open(&url.into(), 2))
         .into_iter()
         .collect::<Result<Vec<_>, _>>()?;
     ground.level().await?;
     progress("  acquiring in turns");
+    let expected_minor = Some(pools::CARD);
+    let criteria = Arc::new(Criteria { selector: Arc::default(), expected_minor });
     let mut times = [const { Vec::new() }; 2];
     let (in_a_row, turns) = args.calls_alone();
     for turn in 0..WARM_UP + turns {
-        for ((store, cursors), times) in stores.iter_mut().zip(&mut times) {
+        for (store, times) in stores.iter().zip(&mut times) {
             for _ in 0..in_a_row {
-                let took = by_store(store, cursors, Some(pools::CARD)).await?;
+                let took = by_store(store, &criteria).await?;
                 if turn >= WARM_UP {
                     times.push(took);
                 }
             }
         }
     }
-    for (store, _) in stores {
+    for store in stores {
         store.close().await;
     }
     let large = format!("acquire p50, {accounts} accounts and {past} past redemptions");

@@ -167,7 +167,7 @@ fn is_date(text: &str) -> bool {
 fn is_figure(part: &str, longest: usize, range: std::ops::RangeInclusive<u16>) -> bool {
     are_digits(part)
         && part.len() <= longest
-        && part.parse().is_ok_and(|figure| range.contains(&figure))
+        && part.parse::<u16>().is_ok_and(|figure| range.contains(&figure))
 }
 
 fn is_day(part: &str) -> bool {

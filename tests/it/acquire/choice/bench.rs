@@ -2,7 +2,7 @@
 //! the two are compared.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     time::Duration,
 };
 
@@ -17,7 +17,6 @@ use holdfast::{
         Store,
         account::{Account as Stored, NewAccount},
         pool::{AmountMismatch, Holds as PoolHolds, NewPool},
-        scan::{Freed, ScanCursors},
     },
 };
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
@@ -67,8 +66,6 @@ pub(super) struct Bench {
     pub(super) ahead: i64,
     pub(super) names: Vec<String>,
     pub(super) last_wish: Wish,
-    /// How far cursors for each wish came, as a server remembers it.
-    pub(super) cursors: HashMap<String, ScanCursors>,
     /// Changes accounts behind the triggers' backs, as only time does.
     db: PgConnection,
 }
@@ -93,7 +90,6 @@ impl Bench {
             ahead: 0,
             names: (0..accounts).map(|n| format!("a-{n:03}")).collect(),
             last_wish: Wish::default(),
-            cursors: HashMap::new(),
             db,
         };
         bench.create().await;
@@ -168,7 +164,6 @@ impl Bench {
     /// Lets accounts that are free begin anew, as others: there must always be some to fill. At the same
     /// time, so that the longest unused are several.
     pub(super) async fn begin_anew(&mut self, ids: &[String]) {
-        self.cursors.clear();
         self.tell_time().await;
         for id in ids {
             let mut account = self.random_account(id);
@@ -180,7 +175,7 @@ impl Bench {
                 "UPDATE accounts SET status = $3, plan_id = $4, balance_minor = $5, plan_day = 1,
                      day_credited_minor = 0, day_due_at = NULL, cooldown_until = NULL, hold_until = NULL,
                      hold_cause = NULL, hold_count = 0, login_status = 'ACTIVE', paused = false,
-                     draining = false, parked = false, country_code = $6, labels = $7,
+                     draining = false, country_code = $6, labels = $7,
                      idle_since = 'epoch'::timestamptz + $8 * interval '1 microsecond', change_id = gen_random_uuid()
                  WHERE pool_id = $1 AND account_id = $2",
             )
@@ -197,12 +192,17 @@ impl Bench {
             .unwrap();
             self.model.accounts.insert(id.clone(), account);
         }
+        self.read_anew().await;
+    }
+
+    /// What was changed behind the triggers' backs no server is told.
+    async fn read_anew(&mut self) {
+        self.store.ready(&self.pool_id).leave().await;
     }
 
     /// Time passes: what is in the database comes to lie so much further back. As when time really
     /// passes, nothing else of an account changes.
     pub(super) async fn let_time_pass(&mut self, minutes: i64) {
-        self.cursors.clear();
         sqlx::query(
             "UPDATE accounts SET day_due_at = day_due_at - s.step,
                  cooldown_until = cooldown_until - s.step, hold_until = hold_until - s.step,
@@ -218,11 +218,7 @@ impl Bench {
         .unwrap();
         self.ahead += minutes * MINUTES;
         self.now += minutes * MINUTES;
-    }
-
-    /// An account came back.
-    pub(super) fn note_freed(&mut self, freed: &Freed) {
-        self.cursors.values_mut().for_each(|cursors| cursors.note_freed(freed));
+        self.read_anew().await;
     }
 
     pub(super) async fn tell_time(&mut self) {
@@ -381,7 +377,7 @@ fn terms(plan: &Plan) -> Terms {
                 Denominations::Any { smallest_minor: *least, largest_minor: *most }
             }
             Takes::MultiplesOf(base) => Denominations::MultiplesOf(*base),
-            Takes::Only(amounts) => Denominations::Fixed(amounts.clone()),
+            Takes::Only(amounts) => Denominations::Fixed(amounts.clone().into()),
         },
     }
 }

@@ -15,7 +15,6 @@ use holdfast::{
         begin::{Begun, NewRedemption, SendLimits},
         lease::LeaseAnswer,
         outcome::{self, Settled, Settlement},
-        scan::Freed,
     },
 };
 use rand::RngExt as _;
@@ -147,7 +146,6 @@ impl Bench {
             panic!("{}: not settled", self.context());
         };
         self.told(redemption.finished_at.unwrap());
-        Freed::of(&settled).iter().for_each(|freed| self.note_freed(freed));
         self.model.settle(&held.account, outcome, release, self.now);
         let context = self.context();
         let account = self.model.account(&held.account);
@@ -174,7 +172,6 @@ impl Bench {
         let answer = self.store.release(&self.lease_ref(held)).await.unwrap();
         let LeaseAnswer::Done(account) = answer else { panic!("{}: {answer:?}", self.context()) };
         self.told(account.updated_at);
-        Freed::of(&account).iter().for_each(|freed| self.note_freed(freed));
         self.model.end_lease(&held.account, self.now);
         self.tally.count("released");
     }
@@ -182,7 +179,6 @@ impl Bench {
     /// Leases whose time has passed end.
     pub(super) async fn end_expired(&mut self) {
         let ended = self.store.expire(&self.pool_id, None, 1000, "test").await.unwrap().rows;
-        ended.iter().filter_map(Freed::of).for_each(|freed| self.note_freed(&freed));
         match ended.first() {
             Some(account) => self.told(account.updated_at),
             None => self.tell_time().await,

@@ -1,17 +1,17 @@
 //! What happens in a pool, one thing after another, in the database and in the model.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use holdfast::{
     domain::{
         account::LoginStatus,
+        choice::Criteria,
         id::{AccountId, Holder, PlanId, RequestId},
     },
     store::{
         account::AccountChange,
         acquire::{Acquired, Selector, Wanted},
         apply::Applied,
-        scan::ScanCursors,
     },
 };
 use rand::{RngExt as _, seq::SliceRandom as _};
@@ -22,6 +22,7 @@ use super::{
     model::{Status, Wish},
     random::{self, one_of, percent},
 };
+use crate::support::by_store;
 
 /// The lease of every acquisition, in minutes.
 const LEASE: u64 = 45;
@@ -37,9 +38,6 @@ impl Bench {
             if percent(&mut self.random, 60) {
                 self.end_expired().await;
             }
-        }
-        if percent(&mut self.random, 10) {
-            self.unpark().await;
         }
         if percent(&mut self.random, 6) {
             self.people_change_something().await;
@@ -81,29 +79,21 @@ impl Bench {
         let mut wanted: Vec<_> = wishes
             .iter()
             .map(|wish| {
-                wanted(&Uuid::from_bytes(random::bytes(&mut self.random)).to_string(), wish)
+                let request = Uuid::from_bytes(random::bytes(&mut self.random)).to_string();
+                (wanted(&request), criteria(wish))
             })
             .collect();
         let again = self.held.first().filter(|_| percent(&mut self.random, 3)).cloned();
         if let Some(again) = &again {
             let wish = Wish { expected: again.expected, ..Wish::default() };
-            wanted.insert(0, self::wanted(&again.request, &wish));
+            wanted.insert(0, (self::wanted(&again.request), criteria(&wish)));
         }
         if percent(&mut self.random, 2) {
             self.explain(&wishes[0]).await;
         }
-        let selector = selector(&wishes[0]);
-        // As dispatchers do from time to time: a walk for one wish passes by those that nobody has unparked,
-        // a search for several sees them.
-        if wanted.windows(2).all(|two| two[0].expected_minor == two[1].expected_minor) {
-            self.unpark().await;
-        }
-        let cursors =
-            self.cursors.entry(format!("{selector:?} {:?}", wanted[0].expected_minor)).or_default();
-        let mut found =
-            self.store.acquire(&self.pool_id, &selector, &wanted, cursors).await.unwrap();
+        let mut found = by_store::acquire(&self.store, &self.pool_id, &wanted).await;
         if let Some(again) = again {
-            let acquired = found.remove(&wanted.remove(0).request_id);
+            let acquired = found.remove(&wanted.remove(0).0.request_id);
             self.check_again(&again, acquired.as_ref());
         }
         match found.values().next() {
@@ -111,30 +101,18 @@ impl Bench {
             None => self.tell_time().await,
         }
         // First come, first served.
-        for (wish, wanted) in wishes.iter().zip(&wanted) {
+        for (wish, (wanted, _)) in wishes.iter().zip(&wanted) {
             self.compare_choice(wish, &wanted.request_id, found.get(&wanted.request_id)).await;
         }
         wishes.len()
     }
 
-    /// Accounts whose time has come go back into the index, and cursors are told where.
-    async fn unpark(&mut self) {
-        for account in self.store.promote(&self.pool_id, 10_000).await.unwrap().rows {
-            self.note_freed(&account);
-        }
-    }
-
     /// A request that has its lease comes once more, with no other.
     async fn ask_again(&mut self) {
         let Some(held) = self.held.first().cloned() else { return };
-        let wanted = wanted(&held.request, &Wish::default());
-        let any = Selector::default();
-        let again = std::slice::from_ref(&wanted);
-        let found = self
-            .store
-            .acquire(&self.pool_id, &any, again, &mut ScanCursors::default())
-            .await
-            .unwrap();
+        let wanted = wanted(&held.request);
+        let again = [(wanted.clone(), criteria(&Wish::default()))];
+        let found = by_store::acquire(&self.store, &self.pool_id, &again).await;
         self.check_again(&held, found.get(&wanted.request_id));
     }
 
@@ -191,11 +169,10 @@ impl Bench {
 
     /// What is told of the choice is what the choice is.
     async fn explain(&mut self, wish: &Wish) {
-        let limit = i64::try_from(self.names.len()).unwrap();
-        let selector = selector(wish);
-        let explained =
-            self.store.explain_acquire(&self.pool_id, &selector, wish.expected, limit, None).await;
-        let (counts, considered) = explained.unwrap();
+        let ready = self.store.ready(&self.pool_id);
+        assert!(ready.follow().await.unwrap());
+        let terms = ready.terms().unwrap();
+        let (counts, considered) = ready.explain(criteria(wish), terms, self.names.len()).await;
         self.tell_time().await;
         let theirs: BTreeMap<_, _> =
             counts.iter().map(|(choice, count)| (choice.as_str(), *count)).collect();
@@ -209,7 +186,7 @@ impl Bench {
         self.tally.verdicts.extend(ours.keys());
         let mut first = self.model.fitting(wish, self.now);
         for one in considered {
-            let id = one.account_id.as_str();
+            let id = one.account.account_id.as_str();
             let verdict = self.model.verdict(&self.model.accounts[id], wish, self.now);
             assert_eq!(one.choice.as_str(), verdict, "{}: {id} for {wish:?}", self.context());
             if verdict == "fits" {
@@ -251,7 +228,6 @@ impl Bench {
             }
         }
         let account_id = AccountId::parse(&id).unwrap();
-        self.cursors.clear();
         let changed =
             self.store.update_account(&self.pool_id, &account_id, change.clone()).await.unwrap();
         assert!(matches!(changed, Applied::Done(_)), "{}: {changed:?}", self.context());
@@ -296,13 +272,16 @@ impl Bench {
     }
 }
 
-fn wanted(request: &str, wish: &Wish) -> Wanted {
+fn wanted(request: &str) -> Wanted {
     Wanted {
         request_id: RequestId::parse_any(request).unwrap(),
         holder: Holder::parse("me").unwrap(),
         ttl: Duration::from_secs(60 * LEASE),
-        expected_minor: wish.expected,
     }
+}
+
+fn criteria(wish: &Wish) -> Criteria {
+    Criteria { selector: Arc::new(selector(wish)), expected_minor: wish.expected }
 }
 
 fn selector(wish: &Wish) -> Selector {

@@ -21,6 +21,13 @@ async fn on_a_plan(
     points: &'static str,
     pause: Option<f64>,
 ) -> (Clients, pb::LeaseRef) {
+    let mut clients = with_a_plan(stage, points, pause).await;
+    let acquired = clients.acquire(|r| r.selector = Some(of_account(None))).await.unwrap();
+    (clients, lease(&acquired))
+}
+
+/// The same without the lease.
+async fn with_a_plan(stage: &mut Stage, points: &'static str, pause: Option<f64>) -> Clients {
     let mut clients = begin(stage, points).await;
     let plan = pb::Plan {
         pool_id: POOL.to_owned(),
@@ -32,8 +39,7 @@ async fn on_a_plan(
     };
     clients.pools.create_plan(pb::CreatePlanRequest { plan: Some(plan) }).await.unwrap();
     clients.create_account("p", |account| account.plan_id = "plan".to_owned()).await;
-    let acquired = clients.acquire(|r| r.selector = Some(of_account(None))).await.unwrap();
-    (clients, lease(&acquired))
+    clients
 }
 
 fn of_account(expected: Option<i64>) -> pb::AccountSelector {
@@ -84,7 +90,11 @@ pub(super) async fn a_target_is_lowered_between_two_cards(stage: &mut Stage) -> 
 pub(super) async fn a_target_is_lowered_before_the_outcome_is_recorded(
     stage: &mut Stage,
 ) -> Vec<Broken> {
-    let (mut clients, held) = on_a_plan(stage, "settle.before=stop", None).await;
+    let mut clients = with_a_plan(stage, "settle.before=stop", None).await;
+    // Leased at another server: this one does not read by itself what others change.
+    let other = stage.start_server("").await;
+    let acquire = |r: &mut pb::AcquireAccountRequest| r.selector = Some(of_account(None));
+    let held = lease(&stage.fleet.clients(other).acquire(acquire).await.unwrap());
     let code = stage.fleet.code("first");
     let (mut caller, lease) = (clients.clone(), held.clone());
     let call = tokio::spawn(async move { redeem(&mut caller, &lease, "first", &code).await });

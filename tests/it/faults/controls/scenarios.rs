@@ -377,8 +377,18 @@ pub(super) async fn a_request_for_a_lease_is_repeated_too_late(stage: &mut Stage
         request.wait_timeout = seconds(5.0);
     };
     clients.acquire(ask).await.unwrap();
+    // A person holds the row, so that nobody can end the lease.
+    let mut person = stage.sql().await;
+    psql(&mut person, "BEGIN; SELECT FROM accounts FOR UPDATE").await;
     the_lease_runs_out(&mut clients).await;
-    let again = clients.acquire(ask).await.unwrap().lease.unwrap();
+    let mut caller = clients.clone();
+    let call = tokio::spawn(async move { caller.acquire(ask).await });
+    eventually(LIMIT, "it waits, or has its answer", async || {
+        (call.is_finished() || clients.waiting().await == 1).then_some(())
+    })
+    .await;
+    psql(&mut person, "ROLLBACK").await;
+    let again = call.await.unwrap().unwrap().lease.unwrap();
     let left = again.remaining.unwrap_or_default();
     unless(left.seconds > 0 || left.nanos > 0, "a lease was handed out after its time")
 }

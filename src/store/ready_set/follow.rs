@@ -1,0 +1,198 @@
+//! Loading a pool's accounts, and following what other servers and people change.
+
+use std::time::Duration;
+
+use time::OffsetDateTime;
+use tokio::time::Instant;
+
+use super::{Ready, ReadySets};
+use crate::{
+    domain::{account::Account, id::PoolId},
+    store::{
+        Store, StoreError,
+        account::{AccountRow, ListedRow, skip_unreadable},
+        quarantine::Statement,
+    },
+};
+
+/// How many accounts one statement loads, and how many bytes these have at the most.
+const LOAD_ROWS: i64 = 20_000;
+const LOAD_BYTES: i64 = 16 * 1024 * 1024;
+/// How long what a server does not follow is kept for it. A server that was away for longer loads the pool anew.
+const FOLLOW_WITHIN: Duration = Duration::from_secs(45);
+/// How old a snapshot is by which old rows are removed.
+const KEPT_FOR: Duration = Duration::from_secs(60);
+/// How many rows one statement removes.
+const REMOVE_ROWS: u64 = 5000;
+
+/// How far others' changes were read.
+#[derive(Clone, Debug)]
+pub(super) struct Followed {
+    generation: u64,
+    snapshot: String,
+    /// The database's time of the snapshot.
+    told: OffsetDateTime,
+}
+
+struct FollowRow {
+    revision: i64,
+    db_now: OffsetDateTime,
+    snapshot: String,
+    are_many: bool,
+    account_ids: Vec<String>,
+}
+
+/// A snapshot by which rows are removed once it is old.
+#[derive(Debug, Default)]
+pub struct OldChanges {
+    /// The oldest transaction in progress, and when that was.
+    last: Option<(i64, Instant)>,
+}
+
+impl ReadySets {
+    /// Reads accounts by their ids or by the requests that have leased them, and notes them.
+    pub(in crate::store) async fn read_accounts(
+        &self,
+        pool_id: &PoolId,
+        ids: &[String],
+        requests: &[String],
+    ) -> Result<Vec<(String, Result<Account, StoreError>)>, sqlx::Error> {
+        let rows = sqlx::query_file_as!(
+            AccountRow,
+            "src/store/sql/read_accounts.sql",
+            pool_id.as_str(),
+            ids,
+            requests,
+        );
+        let rows = rows.fetch_all(&self.db).await?;
+        let read: Vec<_> = rows
+            .into_iter()
+            .map(|row| {
+                let account = row.account(pool_id);
+                (row.account_id, account)
+            })
+            .collect();
+        for (account_id, account) in &read {
+            match account {
+                Ok(account) => self.note(account),
+                Err(error) => self.note_unreadable(pool_id, account_id, error),
+            }
+        }
+        Ok(read)
+    }
+
+    fn note_unreadable(&self, pool_id: &PoolId, account_id: &str, error: &StoreError) {
+        self.of(pool_id).set(&self.db).set.note_unreadable(account_id);
+        skip_unreadable("acquire", pool_id, account_id, error);
+        self.quarantine.leave_out(Statement::Acquire, pool_id, account_id, error, false);
+    }
+}
+
+impl Ready {
+    /// Reads what others changed, and the whole pool where it is not here yet. False where there is no such pool.
+    pub async fn follow(&self) -> Result<bool, StoreError> {
+        let mut followed = self.pool.followed.lock().await;
+        let generation = self.sets.db.generation();
+        let last = followed.take().filter(|last| last.generation == generation);
+        let row = sqlx::query_file_as!(
+            FollowRow,
+            "src/store/sql/follow.sql",
+            self.pool_id.as_str(),
+            last.as_ref().map(|last| &*last.snapshot),
+            self.sets.server_id,
+        )
+        .fetch_optional(&self.sets.db)
+        .await?;
+        let Some(row) = row else {
+            self.sets.terms.forget(&self.pool_id);
+            return Ok(false);
+        };
+        let has_all = last.is_some_and(|last| row.db_now - last.told < FOLLOW_WITHIN);
+        if !has_all || row.are_many || !self.is_whole() {
+            self.load().await?;
+        } else if !row.account_ids.is_empty() {
+            self.read(&row.account_ids, &[]).await?;
+        }
+        if self.terms().is_none_or(|terms| terms.revision != row.revision) {
+            self.sets.terms.read(&self.sets.db, &self.pool_id).await?;
+        }
+        self.set().set.set_clock(row.db_now);
+        *followed = Some(Followed { generation, snapshot: row.snapshot, told: row.db_now });
+        Ok(true)
+    }
+
+    /// Reads all accounts of the pool.
+    async fn load(&self) -> Result<(), StoreError> {
+        let begun = Instant::now();
+        self.set().set.begin_load();
+        let mut after = String::new();
+        let mut count = 0;
+        loop {
+            let none: Option<&str> = None;
+            let rows = sqlx::query_file_as!(
+                ListedRow,
+                "src/store/sql/list_accounts.sql",
+                self.pool_id.as_str(),
+                &after,
+                LOAD_ROWS,
+                none,
+                none,
+                none,
+                LOAD_BYTES,
+            )
+            .fetch_all(&self.sets.rest)
+            .await?;
+            let Some(last) = rows.last() else { break };
+            let is_last = i64::try_from(rows.len()).is_ok_and(|n| n < LOAD_ROWS) && !last.more;
+            after.clone_from(&last.account_id);
+            count += rows.len();
+            for row in rows {
+                match row.account(&self.pool_id) {
+                    Ok(account) => drop(self.set().set.note(account)),
+                    Err(error) => {
+                        self.sets.note_unreadable(&self.pool_id, &row.account_id, &error);
+                    }
+                }
+            }
+            if is_last {
+                break;
+            }
+        }
+        self.set().set.end_load();
+        tracing::debug!(pool_id = %self.pool_id, accounts = count, took = ?begun.elapsed(), "pool loaded");
+        metrics::histogram!("holdfast_ready_set_load_seconds").record(begun.elapsed());
+        Ok(())
+    }
+}
+
+impl Store {
+    /// Removes what `account_changes` has of pools that every server has read by now, or does without. To be called
+    /// now and then.
+    pub async fn forget_changes(
+        &self,
+        pools: &[PoolId],
+        old: &mut OldChanges,
+    ) -> Result<(), StoreError> {
+        if let Some((oldest, at)) = old.last {
+            if at.elapsed() < KEPT_FOR {
+                return Ok(());
+            }
+            for pool_id in pools {
+                while self.forget_some_changes(pool_id, oldest).await? == REMOVE_ROWS {}
+            }
+        }
+        let oldest = sqlx::query_file_scalar!("src/store/sql/oldest_transaction.sql");
+        old.last = Some((oldest.fetch_one(&self.db).await?, Instant::now()));
+        Ok(())
+    }
+
+    async fn forget_some_changes(&self, pool_id: &PoolId, oldest: i64) -> Result<u64, StoreError> {
+        let remove = sqlx::query_file!(
+            "src/store/sql/forget_changes.sql",
+            pool_id.as_str(),
+            oldest,
+            i64::try_from(REMOVE_ROWS).unwrap_or(i64::MAX),
+        );
+        Ok(remove.execute(&self.db).await?.rows_affected())
+    }
+}
