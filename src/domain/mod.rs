@@ -11,3 +11,4 @@ pub mod money;
 pub mod plan;
 pub mod pool;
 pub mod redemption;
+pub mod selector;

@@ -21,8 +21,9 @@ use super::{
     quarantine::{Done, Rows, Statement},
     scan::{Columns, Freed, ScanCursors},
 };
+pub use crate::domain::selector::Selector;
 use crate::domain::{
-    account::{Account, AccountEvent, AccountStatus, Labels, Resume},
+    account::{Account, AccountEvent, AccountStatus, Resume},
     choice::Choice,
     id::{AccountId, Holder, PlanId, PoolId, RequestId},
 };
@@ -33,25 +34,6 @@ const SPARE: usize = 256;
 
 /// How often those who wait are tried, each time without the accounts that could not be written or read before.
 const MAX_ROUNDS: usize = 4;
-
-/// Which accounts may be picked. What is `None` or empty does not narrow the choice.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Selector {
-    /// Only this account.
-    pub account_id: Option<AccountId>,
-    /// Accounts of this plan first, then ones without a plan.
-    pub plan_id: Option<PlanId>,
-    /// Only accounts of this country.
-    pub country_code: Option<String>,
-    /// Only accounts of this country, which is the card's, or of none that is known.
-    pub card_country: Option<String>,
-    /// Only accounts whose plan still wants this much today, in minor units.
-    pub min_headroom_minor: Option<i64>,
-    /// Only accounts that carry all of these.
-    pub labels: Labels,
-    /// Not these.
-    pub exclude: Vec<AccountId>,
-}
 
 /// A lease that is wanted.
 #[derive(Clone, Debug)]

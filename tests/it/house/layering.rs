@@ -85,8 +85,6 @@ const KNOWN_TO: [(&str, &[&str]); 7] = [
 
 /// Uses that close a cycle within a folder, and are to go: the folder, the user, the used.
 const CYCLES_TO_MEND: &[(&str, &str, &str)] = &[
-    // acquire → scan → acquire
-    ("store", "scan", "acquire"),
     // acquire → sweep → acquire
     ("service", "sweep", "acquire"),
     // acquire → sweep → plans → acquire
