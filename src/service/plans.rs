@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::{
     acquire::Acquire,
+    days::advance_days,
     error::{Error, Violation},
     pools::{MAX_UPDATES, Pools, check_currencies},
 };
@@ -15,9 +16,6 @@ use crate::{
     },
     store::{Page, Store, StoreError, plan::Plan, pool::Pool},
 };
-
-/// The most accounts that one statement lets go on to their next day.
-pub(super) const ADVANCE_AT_ONCE: i64 = 1000;
 
 /// The amounts of a plan, as they were given: each with the field that it stands in.
 pub type Amounts = Vec<(String, Money)>;
@@ -152,34 +150,4 @@ fn check_terms(terms: &Terms) -> Result<(), Error> {
     let violation = |(field, rule)| Violation::new(format!("plan.{field}"), rule);
     let violations: Vec<_> = terms.violations().into_iter().map(violation).collect();
     if violations.is_empty() { Ok(()) } else { Err(Error::Invalid(violations)) }
-}
-
-/// Lets the free accounts of a plan go on to their next day where this one has nothing left to take. Those who
-/// look for accounts are to be told.
-pub(super) async fn advance_days(
-    store: &Store,
-    pool_id: &PoolId,
-    plan_id: &PlanId,
-    actor: &str,
-) -> bool {
-    let mut after = String::new();
-    let mut some = false;
-    loop {
-        match store.advance_days(pool_id, plan_id, ADVANCE_AT_ONCE, actor, &after).await {
-            Ok((advanced, more_after)) => {
-                if advanced > 0 {
-                    some = true;
-                    tracing::info!(%pool_id, %plan_id, advanced, "days ended that had nothing left to take");
-                }
-                match more_after {
-                    Some(account_id) => after = account_id,
-                    None => return some,
-                }
-            }
-            Err(error) => {
-                tracing::warn!(%pool_id, %plan_id, %error, "days could not be ended; the sweeper tries again");
-                return some;
-            }
-        }
-    }
 }

@@ -3,7 +3,7 @@
 
 use std::{fmt, time::Duration};
 
-use super::{Error, acquire::Acquire, plans::advance_days, pools::Pools};
+use super::{Error, acquire::Acquire, days::advance_days, pools::Pools};
 use crate::{
     domain::{
         account::{Account, AccountStatus, HoldCause},

@@ -7,21 +7,21 @@ use prost::Message as _;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
 
-use super::{
-    convert::{Fields, echo},
-    message::MESSAGE_TIMEOUT,
-    pb::{
-        self, batch_item_result::Outcome, batch_redeem_request::Message,
-        batch_redeem_response::Message as Told,
-    },
-    redemption::{read_selector, redemption_message},
-    status::{rich, shutting_down, status},
-};
+use super::{message::redemption_message, selector::read_selector};
 use crate::{
     domain::{
         id::{BatchId, Holder, ItemId, PoolId},
         money::Currency,
         redemption::CardCode,
+    },
+    rpc::{
+        convert::{Fields, echo},
+        message::MESSAGE_TIMEOUT,
+        pb::{
+            self, batch_item_result::Outcome, batch_redeem_request::Message,
+            batch_redeem_response::Message as Told,
+        },
+        status::{rich, shutting_down, status},
     },
     service::{
         Error,

@@ -2,16 +2,16 @@
 
 use tonic::{Response, Status};
 
-use super::{
-    account::account_message,
-    convert::{self, Fields},
-    page::first_of,
-    pb,
-    redemption::read_selector,
-    status::status,
-};
+use super::selector::read_selector;
 use crate::{
     domain::{choice::Choice, id::PoolId},
+    rpc::{
+        account::account_message,
+        convert::{self, Fields},
+        page::first_of,
+        pb,
+        status::status,
+    },
     service::acquire::{Acquire, ExplainAmounts, Explained},
 };
 
