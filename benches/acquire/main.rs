@@ -24,14 +24,15 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use holdfast::{
     domain::{
+        account::LeaseAnswer,
         id::{FencingToken, Holder, PoolId, RequestId},
         lease::LeaseRef,
+        selector::Selector,
     },
     embedded::{Data, Options, Postgres, leave_out_pg_variables},
     store::{
         Store,
-        acquire::{Selector, Wanted},
-        lease::LeaseAnswer,
+        acquire::Wanted,
         scan::{Freed, ScanCursors},
     },
 };

@@ -23,7 +23,10 @@ use std::{cmp::min, time::Duration};
 
 pub use self::{
     change::{Change, Guard, NewLease, Next, Until},
-    entity::{Account, Hold, Labels, Lease, Version},
+    entity::{
+        Account, AccountFilter, Hold, Labels, Lease, LeaseAnswer, NewAccount, RecordedEvent,
+        Version,
+    },
     status::{AccountStatus, LeaseEnd, LoginStatus, Rest, Resume},
 };
 pub use super::hold::HoldCause;

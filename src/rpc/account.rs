@@ -18,17 +18,17 @@ use super::{
 };
 use crate::{
     domain::{
-        account::{AccountStatus, HoldCause, LoginStatus},
+        account::{
+            Account, AccountChange, AccountFilter, AccountStatus, Hold, HoldCause, Lease,
+            LoginStatus, NewAccount, RecordedEvent,
+        },
         id::{AccountId, PlanId, PoolId},
         money::Currency,
+        pool::Pool,
     },
     service::{
         Error,
         accounts::{Accounts, CreateCommand, of_another_pool},
-    },
-    store::{
-        account::{Account, AccountChange, AccountFilter, Hold, Lease, NewAccount, RecordedEvent},
-        pool::Pool,
     },
 };
 

@@ -29,7 +29,7 @@ use crate::{
         id::{AccountId, BatchId, FencingToken, Holder, PoolId, RedemptionId, RequestId},
         lease::{LeaseRef, MAX_LEASE, MIN_LEASE},
         money::Currency,
-        redemption::{CardCode, RedemptionState},
+        redemption::{CardCode, RedemptionFilter, RedemptionState, Resolution},
     },
     service::{
         Error,
@@ -40,7 +40,6 @@ use crate::{
         redemptions::{Redemptions, ResolveCommand, ResolvedOutcome},
         release::Leases,
     },
-    store::redemption::{RedemptionFilter, Resolution},
 };
 
 /// The longest that an acquisition may wait.

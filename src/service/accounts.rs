@@ -11,16 +11,12 @@ use super::{
 use crate::{
     admission::Permit,
     domain::{
-        account::Refusal,
+        account::{Account, AccountChange, AccountFilter, NewAccount, RecordedEvent, Refusal},
         id::{AccountId, PlanId, PoolId},
         money::Money,
-    },
-    store::{
-        Page, Store,
-        account::{Account, AccountChange, AccountFilter, Inserted, NewAccount, RecordedEvent},
-        apply::Applied,
         pool::Pool,
     },
+    store::{Page, Store, account::Inserted, apply::Applied},
 };
 
 /// An account to create, with the currency that its balance was given in.

@@ -29,9 +29,11 @@ use crate::{
     domain::{
         id::{BatchId, Holder, ItemId, PoolId},
         money::Money,
+        pool::Pool,
         redemption::{CardCode, RedemptionState},
+        selector::Selector,
     },
-    store::{Store, acquire::Selector, pool::Pool},
+    store::Store,
 };
 
 /// How often progress is told, while there is any.

@@ -13,8 +13,9 @@ use crate::{
         id::{PlanId, PoolId},
         money::Money,
         plan::{Denominations, Terms},
+        pool::{Plan, Pool},
     },
-    store::{Page, Store, StoreError, plan::Plan, pool::Pool},
+    store::{Page, Store, StoreError},
 };
 
 /// The amounts of a plan, as they were given: each with the field that it stands in.

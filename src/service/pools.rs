@@ -14,11 +14,9 @@ use crate::{
         id::PoolId,
         lease::{MAX_LEASE, MIN_LEASE},
         money::{Currency, Money},
-    },
-    store::{
-        Page, Store, StoreError,
         pool::{NewPool, Pool, PoolChange},
     },
+    store::{Page, Store, StoreError},
 };
 
 /// How long a pool's settings are taken as read. A change on another server is seen within it; a

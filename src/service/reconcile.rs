@@ -32,15 +32,11 @@ use crate::{
     domain::{
         id::PoolId,
         money::Money,
-        redemption::{Action, Ask, Doubtful, Failure, Step, reason},
+        redemption::{Action, Ask, Doubtful, Failure, Next, Redemption, Step, reason},
     },
     provider::{Call, Doubt, Provider, classify},
     secret::SecretKey,
-    store::{
-        Store,
-        outcome::Next,
-        redemption::{DueCheck, Redemption},
-    },
+    store::{Store, redemption::DueCheck},
 };
 
 /// Who settles, in the accounts' events.

@@ -32,18 +32,14 @@ use crate::{
         lease::LeaseRef,
         money::{Currency, Money},
         redemption::{
-            Ask, Capabilities, CardCode, Failure, RedemptionState, Step, Verdict, reason,
+            Ask, BeginRefusal, Begun, Capabilities, CardCode, Failure, Living, NewRedemption, Next,
+            Redemption, RedemptionState, SendLimits, Step, Verdict, reason,
         },
     },
     failpoints::{self, Guard},
     provider::{Call, Doubt, Provider, classify},
     secret::SecretKey,
-    store::{
-        Store, StoreError,
-        begin::{BeginRefusal, Begun, NewRedemption, SendLimits},
-        outcome::Next,
-        redemption::{Living, Redemption},
-    },
+    store::{Store, StoreError},
 };
 
 /// How often a request that never left is sent again before the redemption fails.
@@ -319,7 +315,6 @@ impl Inner {
                 }
                 Begun::Refused(BeginRefusal::TryAgain) => sleep(JOIN_POLL / 10).await,
                 Begun::Refused(refusal) => return Err(refused(refusal, command)),
-                Begun::Unreadable(error) => return Err(error.into()),
             }
         }
         Err(StoreError::Overloaded.into())

@@ -13,16 +13,12 @@ use crate::{
     domain::{
         id::{PoolId, RedemptionId, RequestId},
         money::Money,
-        redemption::{Failure, RedemptionState},
+        pool::Pool,
+        redemption::{Failure, Outcome, Redemption, RedemptionFilter, RedemptionState, Resolution},
     },
     provider::holds_code,
     secret::SecretKey,
-    store::{
-        Page, Store, StoreError,
-        outcome::Outcome,
-        pool::Pool,
-        redemption::{Redemption, RedemptionFilter, Resolution},
-    },
+    store::{Page, Store, StoreError},
 };
 
 /// The reason of a failure that a person found out.

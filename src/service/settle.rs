@@ -9,16 +9,14 @@ use crate::{
         account::{Account, AccountStatus, HoldCause},
         id::{PoolId, RedemptionId},
         money::Money,
-        redemption::{Failure, RedemptionState, Verdict, reason},
+        pool::{AmountMismatch, Pool},
+        redemption::{
+            Deferral, Failure, LateCredit, Next, Outcome, Redemption, RedemptionState, Resolution,
+            Settled, Settlement, Verdict, reason,
+        },
     },
     failpoints::{self, Guard},
-    store::{
-        Store, StoreError,
-        outcome::{Deferral, LateCredit, Next, Outcome, Settled, Settlement},
-        pool::{AmountMismatch, Pool},
-        redemption::{Redemption, Resolution},
-        scan::Freed,
-    },
+    store::{Store, StoreError, scan::Freed},
 };
 
 /// How long to wait before a record is tried again while there is no database. A record is tried
@@ -197,7 +195,6 @@ impl Settler {
                 Ok((true, *redemption))
             }
             Settled::Already => Ok((false, self.reconsider(pool_id, &settlement).await?)),
-            Settled::Unreadable(error) => Err(error.into()),
         }
     }
 

@@ -13,28 +13,14 @@ use super::{
     page::{MAX_BYTES, Page},
     quarantine::{Halves, by_halves, count_skipped},
 };
-pub use crate::domain::account::{Account, AccountChange, Hold, Labels, Lease};
+pub use crate::domain::account::{Account, AccountChange, Labels, NewAccount};
 use crate::domain::{
-    account::{AccountStatus, HoldCause, LeaseEnd, LoginStatus, Resume},
+    account::{
+        AccountFilter, AccountStatus, Hold, HoldCause, Lease, LeaseEnd, LoginStatus, RecordedEvent,
+        Resume,
+    },
     id::{AccountId, FencingToken, Holder, PlanId, PoolId, RedemptionId, RequestId},
 };
-
-/// An account to create.
-#[derive(Clone, Debug)]
-pub struct NewAccount {
-    /// Its name.
-    pub account_id: AccountId,
-    /// Whether the provider lets it in.
-    pub login_status: LoginStatus,
-    /// What it is to be filled for.
-    pub plan_id: Option<PlanId>,
-    /// ISO 3166-1 alpha-2.
-    pub country_code: Option<String>,
-    /// What is in it already, in minor units.
-    pub balance_minor: i64,
-    /// For selectors.
-    pub labels: Labels,
-}
 
 /// What became of accounts that were to be created.
 #[derive(Debug)]
@@ -45,44 +31,8 @@ pub struct Inserted {
     pub refused: HashMap<AccountId, StoreError>,
 }
 
-/// Which accounts a list is of.
-#[derive(Clone, Debug, Default)]
-pub struct AccountFilter {
-    /// Only of this status.
-    pub status: Option<AccountStatus>,
-    /// Only of this login status.
-    pub login_status: Option<LoginStatus>,
-    /// Only of this plan.
-    pub plan_id: Option<PlanId>,
-}
-
 /// Who appears in the events of accounts that come over the API.
 const API_ACTOR: &str = "api";
-
-/// A change of an account, as it was kept.
-#[derive(Clone, Debug)]
-pub struct RecordedEvent {
-    /// Rises by one with each change.
-    pub version: i64,
-    /// When.
-    pub happened_at: OffsetDateTime,
-    /// Who.
-    pub actor: String,
-    /// Why.
-    pub reason: String,
-    /// The status before; none for the first event.
-    pub from_status: Option<AccountStatus>,
-    /// The status after.
-    pub to_status: AccountStatus,
-    /// The fencing token after.
-    pub token: FencingToken,
-    /// The redemption concerned.
-    pub redemption_id: Option<RedemptionId>,
-    /// The balance after, in minor units.
-    pub balance_minor: i64,
-    /// When the lease would end after this change.
-    pub lease_expires_at: Option<OffsetDateTime>,
-}
 
 /// Declares the row of a statement that answers with accounts: the columns that all of them share,
 /// and those of its own.

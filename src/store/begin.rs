@@ -1,6 +1,6 @@
 //! Begin: recording redemptions before they are sent, and why one was not.
 
-use std::{collections::HashMap, time::Duration};
+use std::collections::HashMap;
 
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -10,95 +10,18 @@ use super::{
     apply::{Applied, Asked, Decider, Lost, Work, Write},
     interval,
     lane::{Batch, Ran, at_all_points, steps_of},
-    redemption::{Redemption, read_request_id, read_state, redemption_row},
+    redemption::{read_request_id, read_state, redemption_row},
 };
+pub use crate::domain::redemption::{BeginRefusal, Begun, NewRedemption, SendLimits};
 use crate::{
     admission::Caller,
     domain::{
-        account::{Account, AccountEvent, Change, Refusal},
-        id::{PoolId, RedemptionId, RequestId},
-        lease::LeaseRef,
-        redemption::RedemptionState,
+        account::{AccountEvent, Change, Refusal},
+        id::{PoolId, RedemptionId},
     },
     failpoints::Step,
 };
 
-/// A redemption to record before it is sent.
-#[derive(Clone, Debug)]
-pub struct NewRedemption {
-    /// Its name, and the provider's idempotency key.
-    pub redemption_id: RedemptionId,
-    /// The lease that it is under.
-    pub lease: LeaseRef,
-    /// The caller's name for the request.
-    pub request_id: RequestId,
-    /// Ends the lease when the outcome is known.
-    pub release_on_completion: bool,
-    /// Finds the same code again.
-    pub code_fingerprint: [u8; 32],
-    /// The code, encrypted.
-    pub code_ciphertext: Vec<u8>,
-    /// The last characters of the code.
-    pub code_last4: String,
-    /// The amount that is expected, in minor units.
-    pub expected_minor: Option<i64>,
-    /// The provider told that amount, and nobody asked for it.
-    pub expected_learned: bool,
-}
-
-/// What became of a redemption that was to be recorded.
-#[derive(Clone, Debug)]
-pub enum Begun {
-    /// It is recorded, and may be sent.
-    Recorded {
-        /// As recorded.
-        redemption: Box<Redemption>,
-        /// The provider is not to begin after this time.
-        not_after: OffsetDateTime,
-    },
-    /// The request has a redemption already: of this code or of another.
-    SameRequest {
-        /// That redemption's name.
-        redemption_id: RedemptionId,
-        /// Whether it is of the same code.
-        same_code: bool,
-    },
-    /// Nothing was recorded.
-    Refused(BeginRefusal),
-    /// A row of the answer could not be read.
-    Unreadable(StoreError),
-}
-
-/// Why a redemption was not recorded.
-#[derive(Clone, Debug)]
-pub enum BeginRefusal {
-    /// There is no such pool.
-    NoPool,
-    /// There is no such account.
-    NoAccount,
-    /// The account does not allow it as it is.
-    Account(Refusal, Box<Account>),
-    /// The code is being redeemed, or was, for another request.
-    CodeInUse {
-        /// By this redemption.
-        redemption_id: RedemptionId,
-        /// For this request.
-        request_id: RequestId,
-        /// Which stands so.
-        state: RedemptionState,
-    },
-    /// What stood in the way has gone: the same call may be made again.
-    TryAgain,
-}
-
-/// How long the provider, and then this server, may take.
-#[derive(Clone, Copy, Debug)]
-pub struct SendLimits {
-    /// How long after now the provider may still begin.
-    pub not_after: Duration,
-    /// When, from now, the reconciler takes over if nobody has settled it.
-    pub take_over: Duration,
-}
 redemption_row!(BegunRow { is_whole: i32, not_after: OffsetDateTime });
 
 struct InTheWay {
@@ -131,7 +54,7 @@ impl Store {
         };
         let asked = Asked::new(lease.account_id.clone(), event);
         let input = BeginInput { asked, new, limits };
-        let begun = self.begin.call_for(caller, &lease.pool_id, input).await?;
+        let begun = self.begin.call_for(caller, &lease.pool_id, input).await??;
         let Begun::Refused(BeginRefusal::Account(Refusal::LeaseLost(loss), account)) = begun else {
             return Ok(begun);
         };
@@ -158,7 +81,7 @@ pub(super) struct Begin {
 
 impl Batch for Begin {
     type Input = BeginInput;
-    type Output = Begun;
+    type Output = Result<Begun, StoreError>;
     const NAME: &'static str = "begin";
 
     fn step(_: &BeginInput) -> Option<Step> {
@@ -174,7 +97,7 @@ impl Batch for Begin {
         pool_id: &PoolId,
         inputs: &[BeginInput],
         is_alone: bool,
-    ) -> Result<Vec<Ran<Begun>>, sqlx::Error> {
+    ) -> Result<Vec<Ran<Result<Begun, StoreError>>>, sqlx::Error> {
         at_all_points(&steps_of::<Self>(inputs), self.begin(pool_id, inputs, is_alone)).await
     }
 }
@@ -185,7 +108,7 @@ impl Begin {
         pool_id: &PoolId,
         inputs: &[BeginInput],
         is_alone: bool,
-    ) -> Result<Vec<Ran<Begun>>, sqlx::Error> {
+    ) -> Result<Vec<Ran<Result<Begun, StoreError>>>, sqlx::Error> {
         let mut work = Work::new(inputs.iter().map(|input| &input.asked).collect(), is_alone);
         let mut records = Records {
             decider: &self.decider,
@@ -220,12 +143,16 @@ impl Begin {
 }
 
 /// What an input that was not recorded is answered with.
-fn begun(answer: Applied, in_the_way: Option<InTheWay>, new: &NewRedemption) -> Begun {
+fn begun(
+    answer: Applied,
+    in_the_way: Option<InTheWay>,
+    new: &NewRedemption,
+) -> Result<Begun, StoreError> {
     let same_request = in_the_way.as_ref().and_then(|found| found.same_request(new));
     let in_use = in_the_way.as_ref().and_then(InTheWay::code_in_use);
     let refusal = match (answer, same_request, in_use) {
-        (_, Some(same_request), _) => return same_request,
-        (Applied::Unreadable(error), ..) => return Begun::Unreadable(error),
+        (_, Some(same_request), _) => return Ok(same_request),
+        (Applied::Unreadable(error), ..) => return Err(error),
         (Applied::NoPool, ..) => BeginRefusal::NoPool,
         (Applied::NoAccount, ..) => BeginRefusal::NoAccount,
         // Who has lost the lease, or has a redemption open, is told that first.
@@ -240,7 +167,7 @@ fn begun(answer: Applied, in_the_way: Option<InTheWay>, new: &NewRedemption) -> 
         (Applied::Refused(refusal, account), ..) => BeginRefusal::Account(refusal, account),
         (Applied::Done(_) | Applied::NotInState | Applied::Missed, ..) => BeginRefusal::TryAgain,
     };
-    Begun::Refused(refusal)
+    Ok(Begun::Refused(refusal))
 }
 
 /// Records redemptions, and what stood in the way of those that were not recorded.
@@ -361,12 +288,9 @@ impl Records<'_> {
 }
 
 impl BegunRow {
-    fn begun(self, pool_id: &PoolId) -> Begun {
+    fn begun(self, pool_id: &PoolId) -> Result<Begun, StoreError> {
         let not_after = self.not_after;
-        match self.redemption(pool_id) {
-            Ok(redemption) => Begun::Recorded { redemption: Box::new(redemption), not_after },
-            Err(error) => Begun::Unreadable(error),
-        }
+        Ok(Begun::Recorded { redemption: Box::new(self.redemption(pool_id)?), not_after })
     }
 }
 

@@ -12,6 +12,7 @@ use super::{
     interval,
     quarantine::{Done, Statement},
 };
+pub use crate::domain::account::LeaseAnswer;
 use crate::{
     domain::{
         account::{Account, AccountEvent, Refusal},
@@ -20,21 +21,6 @@ use crate::{
     },
     failpoints::{self, Guard},
 };
-
-/// What became of a call under a lease.
-#[derive(Clone, Debug)]
-pub enum LeaseAnswer {
-    /// It was done.
-    Done(Account),
-    /// The lease is not the caller's any more. With the account as it is.
-    Lost(LeaseLoss, Account),
-    /// There is no such account.
-    NoAccount,
-    /// There is no such pool.
-    NoPool,
-    /// A row of the answer could not be read.
-    Unreadable(StoreError),
-}
 
 /// How an event ended a lease, in the account's events, that ended because its time had passed.
 const EXPIRED: &str = "expired";
@@ -68,7 +54,7 @@ impl Store {
             }
             Applied::NoPool => LeaseAnswer::NoPool,
             Applied::NoAccount | Applied::Missed | Applied::NotInState => LeaseAnswer::NoAccount,
-            Applied::Unreadable(error) => LeaseAnswer::Unreadable(error),
+            Applied::Unreadable(error) => return Err(error),
         })
     }
 

@@ -18,22 +18,8 @@ use crate::domain::{
     account::AccountEvent,
     id::{AccountId, PlanId, PoolId},
     plan::{Denominations, Progress, Terms},
+    pool::Plan,
 };
-
-/// A plan, as it is stored.
-#[derive(Clone, Debug)]
-pub struct Plan {
-    /// Its pool.
-    pub pool_id: PoolId,
-    /// Its name.
-    pub plan_id: PlanId,
-    /// What it wants.
-    pub terms: Terms,
-    /// When it was created.
-    pub created_at: OffsetDateTime,
-    /// When it was last changed.
-    pub updated_at: OffsetDateTime,
-}
 
 /// Declares the row of a statement that answers with plans: the columns that all of them share, and those of
 /// its own.

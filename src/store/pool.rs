@@ -8,68 +8,9 @@ use time::OffsetDateTime;
 use super::{Store, StoreError, duration, interval, lane::read_patiently, page::Page};
 pub use crate::domain::{
     hold::Holds,
-    pool::{AmountMismatch, Pool},
+    pool::{AmountMismatch, NewPool, Pool},
 };
-use crate::domain::{id::PoolId, money::Currency};
-
-/// What to change of [`Holds`].
-#[derive(Clone, Copy, Debug, Default)]
-pub struct HoldsChange {
-    /// See [`Holds`].
-    pub login_invalid: Option<Duration>,
-    /// See [`Holds`].
-    pub limit_reached: Option<Duration>,
-    /// See [`Holds`].
-    pub throttled: Option<Duration>,
-    /// See [`Holds`].
-    pub longest: Option<Duration>,
-}
-
-/// A pool to create.
-#[derive(Clone, Debug)]
-pub struct NewPool {
-    /// See [`Pool`].
-    pub pool_id: PoolId,
-    /// See [`Pool`].
-    pub currency: Currency,
-    /// See [`Pool`].
-    pub default_lease: Duration,
-    /// See [`Pool`].
-    pub min_lease: Duration,
-    /// See [`Pool`].
-    pub max_lease: Duration,
-    /// See [`Pool`].
-    pub paused: bool,
-    /// See [`Pool`].
-    pub draining: bool,
-    /// See [`Pool`].
-    pub amount_mismatch: AmountMismatch,
-    /// See [`Pool`].
-    pub holder_share_percent: i32,
-    /// See [`Pool`].
-    pub holds: Holds,
-}
-
-/// What to change of a pool.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct PoolChange {
-    /// See [`Pool`].
-    pub default_lease: Option<Duration>,
-    /// See [`Pool`].
-    pub min_lease: Option<Duration>,
-    /// See [`Pool`].
-    pub max_lease: Option<Duration>,
-    /// See [`Pool`].
-    pub paused: Option<bool>,
-    /// See [`Pool`].
-    pub draining: Option<bool>,
-    /// See [`Pool`].
-    pub amount_mismatch: Option<AmountMismatch>,
-    /// See [`Pool`].
-    pub holder_share_percent: Option<i32>,
-    /// See [`Pool`].
-    pub holds: HoldsChange,
-}
+use crate::domain::{id::PoolId, money::Currency, pool::PoolChange};
 
 struct PoolRow {
     pool_id: String,

@@ -12,98 +12,15 @@ use super::{
     page::{MAX_BYTES, Page},
     quarantine::{Done, Rows, Statement, count_skipped},
 };
+pub use crate::domain::redemption::Resolution;
 use crate::{
     domain::{
-        id::{AccountId, BatchId, FencingToken, Holder, PlanId, PoolId, RedemptionId, RequestId},
+        id::{AccountId, BatchId, Holder, PlanId, PoolId, RedemptionId, RequestId},
         money::{Currency, Money},
-        redemption::{Failure, RedemptionState},
+        redemption::{Failure, Living, Redemption, RedemptionFilter, RedemptionState},
     },
     failpoints::Step,
 };
-
-/// A redemption, as it is stored. Without its code.
-#[derive(Clone, Debug)]
-pub struct Redemption {
-    /// Its name, and the provider's idempotency key.
-    pub redemption_id: RedemptionId,
-    /// The caller's name for the request.
-    pub request_id: RequestId,
-    /// Its pool.
-    pub pool_id: PoolId,
-    /// The account that the card was redeemed into.
-    pub account_id: AccountId,
-    /// The token of the lease that began it.
-    pub token: FencingToken,
-    /// Who held that lease.
-    pub holder: Holder,
-    /// What is known of its outcome.
-    pub state: RedemptionState,
-    /// The last characters of its code.
-    pub code_last4: String,
-    /// The amount that was expected, in minor units of the pool's currency.
-    pub expected_minor: Option<i64>,
-    /// The provider told that amount before the redemption was begun, and nobody asked for it.
-    pub expected_learned: bool,
-    /// Its lease ends when the outcome is known.
-    pub release_on_completion: bool,
-    /// The plan of its account, and the day, when it began.
-    pub begun_on: Option<(PlanId, i32)>,
-    /// What the provider says that it credited.
-    pub amount: Option<Money>,
-    /// The provider's own name for it.
-    pub provider_ref: Option<String>,
-    /// Why it failed or needs review.
-    pub failure: Option<Failure>,
-    /// Who closed it, and why, if a person did.
-    pub resolution: Option<Resolution>,
-    /// Calls to the provider about it.
-    pub attempts: i32,
-    /// The provider's last answer, while the outcome was not known.
-    pub last_answer: Option<String>,
-    /// When the reconciler checks it next.
-    pub next_check_at: Option<OffsetDateTime>,
-    /// When it was recorded.
-    pub created_at: OffsetDateTime,
-    /// When its outcome was recorded.
-    pub finished_at: Option<OffsetDateTime>,
-}
-
-impl Redemption {
-    /// The amount that the caller named, in minor units: a learned one is no part of the request.
-    pub fn requested_minor(&self) -> Option<i64> {
-        self.expected_minor.filter(|_| !self.expected_learned)
-    }
-
-    /// Whether the provider credited another amount than the one that was expected.
-    pub fn has_amount_mismatch(&self) -> bool {
-        matches!(self.state, RedemptionState::Succeeded | RedemptionState::NeedsReview)
-            && self.expected_minor.is_some_and(|expected| {
-                self.amount.is_some_and(|amount| amount.amount_minor != expected)
-            })
-    }
-}
-
-/// A person's word about a redemption.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Resolution {
-    /// Who.
-    pub resolved_by: String,
-    /// Why.
-    pub reason: String,
-    /// The evidence of that person, where it is named.
-    pub evidence: Option<String>,
-}
-
-/// A redemption that has a code: its outcome is not known, or it is a success.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Living {
-    /// Its name.
-    pub redemption_id: RedemptionId,
-    /// The caller's name for the request.
-    pub request_id: RequestId,
-    /// What is known of its outcome.
-    pub state: RedemptionState,
-}
 
 /// A redemption that is the caller's to check.
 #[derive(Clone, Debug)]
@@ -122,32 +39,15 @@ pub struct DueCheck {
     pub db_now: OffsetDateTime,
 }
 
-/// Which redemptions a list is of.
-#[derive(Clone, Debug, Default)]
-pub struct RedemptionFilter {
-    /// Only of these states; of any when empty.
-    pub states: Vec<RedemptionState>,
-    /// Only into this account.
-    pub account_id: Option<AccountId>,
-    /// Only of this batch.
-    pub batch_id: Option<BatchId>,
-    /// Only recorded at this time or later, by the database's clock.
-    pub created_from: Option<OffsetDateTime>,
-    /// Only recorded before this time.
-    pub created_to: Option<OffsetDateTime>,
-}
-
 /// By how much the clock of a server, which makes the ids, may be off the database's while a list by time still
 /// has all. It is far more than any that is kept.
 const MAX_CLOCK_DIFFERENCE: time::Duration = time::Duration::days(1);
 
-impl RedemptionFilter {
-    /// The ids that a redemption recorded in the filter's time can have: from `.0` to before `.1`.
-    fn ids(&self) -> (Uuid, Uuid) {
-        let from = self.created_from.map(|at| at.saturating_sub(MAX_CLOCK_DIFFERENCE));
-        let to = self.created_to.map(|at| at.saturating_add(MAX_CLOCK_DIFFERENCE));
-        (from.map_or(Uuid::nil(), first_id_at), to.map_or(Uuid::max(), first_id_at))
-    }
+/// The ids that a redemption recorded in the filter's time can have: from `.0` to before `.1`.
+fn ids_of(filter: &RedemptionFilter) -> (Uuid, Uuid) {
+    let from = filter.created_from.map(|at| at.saturating_sub(MAX_CLOCK_DIFFERENCE));
+    let to = filter.created_to.map(|at| at.saturating_add(MAX_CLOCK_DIFFERENCE));
+    (from.map_or(Uuid::nil(), first_id_at), to.map_or(Uuid::max(), first_id_at))
 }
 
 /// Not after any id that is made at this time, and after all that were made a millisecond before.
@@ -194,9 +94,9 @@ macro_rules! redemption_row {
             pub(super) fn redemption(
                 self,
                 pool_id: &$crate::domain::id::PoolId,
-            ) -> Result<$crate::store::redemption::Redemption, $crate::store::StoreError> {
+            ) -> Result<$crate::domain::redemption::Redemption, $crate::store::StoreError> {
                 use $crate::store::redemption as stored;
-                Ok(stored::Redemption {
+                Ok($crate::domain::redemption::Redemption {
                     redemption_id: $crate::domain::id::RedemptionId(self.redemption_id),
                     request_id: stored::read_request_id(&self.request_id)?,
                     pool_id: pool_id.clone(),
@@ -399,7 +299,7 @@ impl Store {
     ) -> Result<Page<Redemption>, StoreError> {
         let states: Vec<_> = filter.states.iter().map(|s| s.as_str().to_owned()).collect();
         let range = filter.batch_id.as_ref().map(RequestId::range_of_batch);
-        let (first, end) = filter.ids();
+        let (first, end) = ids_of(filter);
         let rows = sqlx::query_file_as!(
             ListedRow,
             "src/store/sql/list_redemptions.sql",
@@ -508,13 +408,13 @@ mod tests {
         let second = time::Duration::SECOND;
         let off = MAX_CLOCK_DIFFERENCE - second * 2;
         for clock in [now, now - off, now + off] {
-            let (first, end) = filter(clock - second, clock + second).ids();
+            let (first, end) = ids_of(&filter(clock - second, clock + second));
             assert!(first <= id && id < end, "{clock}");
         }
         for far in [now - off - second * 6, now + off + second * 6] {
-            let (first, end) = filter(far - second, far + second).ids();
+            let (first, end) = ids_of(&filter(far - second, far + second));
             assert!(id < first || end <= id, "{far}");
         }
-        assert_eq!(RedemptionFilter::default().ids(), (Uuid::nil(), Uuid::max()));
+        assert_eq!(ids_of(&RedemptionFilter::default()), (Uuid::nil(), Uuid::max()));
     }
 }

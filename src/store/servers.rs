@@ -10,10 +10,13 @@ use super::{
     Store, StoreError, duration, interval,
     lane::at_points,
     quarantine::{Done, Rows, Statement, count_skipped},
-    redemption::{Redemption, redemption_row},
+    redemption::redemption_row,
 };
 use crate::{
-    domain::id::{PoolId, RedemptionId},
+    domain::{
+        id::{PoolId, RedemptionId},
+        redemption::Redemption,
+    },
     failpoints::Step,
 };
 

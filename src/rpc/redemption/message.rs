@@ -1,12 +1,14 @@
 //! Redemptions as messages.
 
 use crate::{
-    domain::{money::Currency, redemption::RedemptionState},
+    domain::{
+        money::Currency,
+        redemption::{Redemption, RedemptionState},
+    },
     rpc::{
         convert::{self, timestamp},
         pb,
     },
-    store::redemption::Redemption,
 };
 
 pub(super) fn read_state(state: pb::RedemptionState) -> Option<RedemptionState> {

@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 use super::{BatchItem, BatchOpen, Inner};
 use crate::{
     admission::Caller,
-    domain::{id::RequestId, lease::LeaseRef},
+    domain::{id::RequestId, lease::LeaseRef, pool::Pool, selector::Selector},
     service::{
         Error,
         acquire::AcquireCommand,
@@ -15,7 +15,6 @@ use crate::{
         pools::check_currencies,
         redeem::{RedeemCommand, Redeemed},
     },
-    store::{acquire::Selector, pool::Pool},
 };
 
 /// How often an item whose account turned out not to be for it gets another.

@@ -2,9 +2,9 @@
 
 use super::RedeemCommand;
 use crate::{
-    domain::account::Refusal,
+    domain::{account::Refusal, redemption::BeginRefusal},
     service::Error,
-    store::{StoreError, begin::BeginRefusal},
+    store::StoreError,
 };
 
 pub(super) fn refused(refusal: BeginRefusal, command: &RedeemCommand) -> Error {

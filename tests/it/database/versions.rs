@@ -5,11 +5,11 @@ use std::{collections::HashSet, time::Duration};
 use futures_util::future::join_all;
 use holdfast::{
     domain::{
+        account::LeaseAnswer,
         id::{AccountId, FencingToken, PoolId},
         lease::{LeaseLoss, LeaseRef},
     },
     rpc::pb,
-    store::lease::LeaseAnswer,
 };
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, PgConnection, Row as _};

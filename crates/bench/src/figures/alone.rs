@@ -4,13 +4,14 @@ use std::time::{Duration, Instant};
 
 use holdfast::{
     domain::{
+        account::LeaseAnswer,
         id::{Holder, PoolId, RequestId},
         lease::LeaseRef,
+        selector::Selector,
     },
     store::{
         Store,
-        acquire::{Selector, Wanted},
-        lease::LeaseAnswer,
+        acquire::Wanted,
         scan::{Freed, ScanCursors},
     },
 };
