@@ -235,6 +235,12 @@ async fn all_ended(loops: &mut JoinSet<()>) {
     while loops.join_next().await.is_some() {}
 }
 
+/// Brings a database's schema up to date.
+pub async fn migrate(database_url: &SecretString) -> anyhow::Result<()> {
+    Store::open(database_url, 2)?.migrate().await?;
+    Ok(())
+}
+
 /// Closes the database, and says first that this server is gone, if it left nothing under way.
 async fn close(store: &Store, is_finished: bool) {
     if is_finished && let Err(error) = store.remove_this_server().await {

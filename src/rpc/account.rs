@@ -12,7 +12,7 @@ use super::{
     convert::{self, Fields, echo, timestamp},
     layers::caller_of,
     mask::Mask,
-    page::{MAX_PAGE_BYTES, page},
+    page::page,
     pb,
     status::{rich, shutting_down, status},
 };
@@ -24,6 +24,7 @@ use crate::{
         },
         id::{AccountId, PlanId, PoolId},
         money::Currency,
+        page::MAX_PAGE_BYTES,
         pool::Pool,
     },
     service::{

@@ -14,9 +14,10 @@ use crate::{
         account::{Account, AccountChange, AccountFilter, NewAccount, RecordedEvent, Refusal},
         id::{AccountId, PlanId, PoolId},
         money::Money,
+        page::Page,
         pool::Pool,
     },
-    store::{Page, Store, account::Inserted, apply::Applied},
+    store::{Store, account::Inserted, apply::Applied},
 };
 
 /// An account to create, with the currency that its balance was given in.

@@ -12,10 +12,11 @@ use crate::{
     domain::{
         id::{PlanId, PoolId},
         money::Money,
+        page::Page,
         plan::{Denominations, Terms},
         pool::{Plan, Pool},
     },
-    store::{Page, Store, StoreError},
+    store::Store,
 };
 
 /// The amounts of a plan, as they were given: each with the field that it stands in.
@@ -126,7 +127,7 @@ impl Plans {
                 return Ok((pool, plan));
             }
         }
-        Err(StoreError::Overloaded.into())
+        Err(Error::Overloaded)
     }
 
     /// Deletes a plan that no account is bound to.

@@ -14,9 +14,10 @@ use crate::{
         id::PoolId,
         lease::{MAX_LEASE, MIN_LEASE},
         money::{Currency, Money},
+        page::Page,
         pool::{NewPool, Pool, PoolChange},
     },
-    store::{Page, Store, StoreError},
+    store::Store,
 };
 
 /// How long a pool's settings are taken as read. A change on another server is seen within it; a
@@ -123,7 +124,7 @@ impl Pools {
                 return Ok(self.remember(pool));
             }
         }
-        Err(StoreError::Overloaded.into())
+        Err(Error::Overloaded)
     }
 
     /// Lists the pools after `after`, at most `limit`.

@@ -255,7 +255,7 @@ impl Inner {
         let window = Deadline::after(self.limits.send_window);
         if command.caller.is_over() {
             admission::note_dropped("redeem");
-            return Err(StoreError::DeadlinePassed.into());
+            return Err(Error::DeadlinePassed);
         }
         let pool = self.pools.settings(&command.lease.pool_id).await?;
         check_currencies(&pool, [("expected", command.expected_or_learned())])?;
@@ -317,7 +317,7 @@ impl Inner {
                 Begun::Refused(refusal) => return Err(refused(refusal, command)),
             }
         }
-        Err(StoreError::Overloaded.into())
+        Err(Error::Overloaded)
     }
 
     /// Asks the provider until the outcome is known, or the time to ask is over. Thousands may wait for

@@ -13,12 +13,13 @@ use crate::{
     domain::{
         id::{PoolId, RedemptionId, RequestId},
         money::Money,
+        page::Page,
         pool::Pool,
         redemption::{Failure, Outcome, Redemption, RedemptionFilter, RedemptionState, Resolution},
     },
     provider::holds_code,
     secret::SecretKey,
-    store::{Page, Store, StoreError},
+    store::Store,
 };
 
 /// The reason of a failure that a person found out.
@@ -150,7 +151,7 @@ impl Redemptions {
                 state: redemption.state,
             });
         }
-        Err(StoreError::Overloaded.into())
+        Err(Error::Overloaded)
     }
 
     /// Records a word if the redemption still is as it was seen. The flag says whether it was recorded.

@@ -281,7 +281,7 @@ impl Settler {
     async fn pool(&self, pool_id: &PoolId) -> Result<Pool, Error> {
         loop {
             match self.pools.settings(pool_id).await {
-                Err(Error::Store(StoreError::Unavailable(_))) => {
+                Err(Error::DatabaseUnavailable(_)) => {
                     tokio::time::sleep(RETRY).await;
                 }
                 answered => return answered,

@@ -10,7 +10,7 @@ use super::{
     Store, StoreError,
     error::{is_foreign_key_violation, is_of_a_row},
     lane::read_patiently,
-    page::{MAX_BYTES, Page},
+    page::{MAX_BYTES, read_page},
     quarantine::{Halves, by_halves, count_skipped},
 };
 pub use crate::domain::account::{Account, AccountChange, Labels, NewAccount};
@@ -20,6 +20,7 @@ use crate::domain::{
         Resume,
     },
     id::{AccountId, FencingToken, Holder, PlanId, PoolId, RedemptionId, RequestId},
+    page::Page,
 };
 
 /// What became of accounts that were to be created.
@@ -378,7 +379,7 @@ impl Store {
             MAX_BYTES,
         );
         let found = rows.fetch_all(&self.rest).await?;
-        Page::read(found, limit, |row| row.more, |row| row.account(pool_id))
+        read_page(found, limit, |row| row.more, |row| row.account(pool_id))
     }
 
     /// Lists an account's events before `before` (a version, exclusive), newest first, at most `limit`.
@@ -398,6 +399,6 @@ impl Store {
             limit,
         );
         // An event is about 1 KiB long at most: the limit bounds a page well enough.
-        Page::read(rows.fetch_all(&self.rest).await?, limit, |_| false, EventRow::read)
+        read_page(rows.fetch_all(&self.rest).await?, limit, |_| false, EventRow::read)
     }
 }

@@ -35,7 +35,6 @@ use sqlx::{
 use uuid::Uuid;
 
 pub use error::StoreError;
-pub use page::{MAX_PAGE_BYTES, Page};
 pub use quarantine::Done;
 
 use self::{

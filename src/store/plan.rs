@@ -11,12 +11,13 @@ use super::{
     duration,
     error::is_foreign_key_violation,
     interval,
-    page::{MAX_BYTES, Page},
+    page::{MAX_BYTES, read_page},
     quarantine::Statement,
 };
 use crate::domain::{
     account::AccountEvent,
     id::{AccountId, PlanId, PoolId},
+    page::Page,
     plan::{Denominations, Progress, Terms},
     pool::Plan,
 };
@@ -151,7 +152,7 @@ impl Store {
             MAX_BYTES,
         );
         let found = rows.fetch_all(&self.rest).await?;
-        Page::read(found, limit, |row| row.more, |row| row.read(pool_id))
+        read_page(found, limit, |row| row.more, |row| row.read(pool_id))
     }
 
     /// Gives a plan, which is as `now` says, other terms; `None` when it is not so any more.

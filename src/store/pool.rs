@@ -5,12 +5,12 @@ use std::time::Duration;
 use sqlx::postgres::types::PgInterval;
 use time::OffsetDateTime;
 
-use super::{Store, StoreError, duration, interval, lane::read_patiently, page::Page};
+use super::{Store, StoreError, duration, interval, lane::read_patiently, page::read_page};
 pub use crate::domain::{
     hold::Holds,
     pool::{AmountMismatch, NewPool, Pool},
 };
-use crate::domain::{id::PoolId, money::Currency, pool::PoolChange};
+use crate::domain::{id::PoolId, money::Currency, page::Page, pool::PoolChange};
 
 struct PoolRow {
     pool_id: String,
@@ -103,7 +103,7 @@ impl Store {
     pub async fn list_pools(&self, after: &str, limit: i64) -> Result<Page<Pool>, StoreError> {
         let rows = sqlx::query_file_as!(PoolRow, "src/store/sql/list_pools.sql", after, limit);
         // A pool is about 400 bytes long at most: the limit bounds a page well enough.
-        Page::read(rows.fetch_all(&self.rest).await?, limit, |_| false, PoolRow::read)
+        read_page(rows.fetch_all(&self.rest).await?, limit, |_| false, PoolRow::read)
     }
 
     /// Changes a pool; `None` when there is none, or when its lease durations would be out of order.

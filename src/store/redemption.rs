@@ -9,7 +9,7 @@ use super::{
     account::read_plan_id,
     interval,
     lane::{at_points, read_patiently},
-    page::{MAX_BYTES, Page},
+    page::{MAX_BYTES, read_page},
     quarantine::{Done, Rows, Statement, count_skipped},
 };
 pub use crate::domain::redemption::Resolution;
@@ -17,6 +17,7 @@ use crate::{
     domain::{
         id::{AccountId, BatchId, Holder, PlanId, PoolId, RedemptionId, RequestId},
         money::{Currency, Money},
+        page::Page,
         redemption::{Failure, Living, Redemption, RedemptionFilter, RedemptionState},
     },
     failpoints::Step,
@@ -316,7 +317,7 @@ impl Store {
             MAX_BYTES,
         );
         let found = rows.fetch_all(&self.rest).await?;
-        Page::read(found, limit, |row| row.more, |row| row.redemption(pool_id))
+        read_page(found, limit, |row| row.more, |row| row.redemption(pool_id))
     }
 
     /// Whether any item of a batch was begun.

@@ -28,7 +28,6 @@ use crate::{
         batch::{Batch, BatchEvent, BatchItem, BatchOpen, Counts, Incoming},
         error::Violation,
     },
-    store::StoreError,
 };
 
 /// Items under way at once, when the client does not say.
@@ -66,7 +65,7 @@ pub(super) async fn open(
 fn unreadable(error: &Status) -> Error {
     match error.code() {
         Code::DeadlineExceeded => Error::RequestIncomplete(MESSAGE_TIMEOUT),
-        Code::ResourceExhausted => StoreError::Overloaded.into(),
+        Code::ResourceExhausted => Error::Overloaded,
         _ => Error::Invalid(vec![Violation::new("message", error.message())]),
     }
 }

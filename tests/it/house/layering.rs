@@ -14,7 +14,7 @@ const MAY_USE: [(&str, &[&str]); 18] = [
     ("provider", &["domain", "config", "failpoints", "secret_file"]),
     ("store", &["domain", "failpoints", "admission"]),
     ("service", &["domain", "failpoints", "admission", "secret", "provider", "store"]),
-    ("rpc", &["domain", "admission", "service", "store"]),
+    ("rpc", &["domain", "admission", "service"]),
     ("health", &["store"]),
     ("listener", &[]),
     ("admin", &["health", "listener"]),
@@ -38,20 +38,7 @@ const MAY_USE: [(&str, &[&str]); 18] = [
             "telemetry",
         ],
     ),
-    (
-        "cli",
-        &[
-            "app",
-            "config",
-            "domain",
-            "embedded",
-            "listener",
-            "provider",
-            "rpc",
-            "store",
-            "telemetry",
-        ],
-    ),
+    ("cli", &["app", "config", "domain", "embedded", "listener", "provider", "rpc", "telemetry"]),
 ];
 
 /// Libraries that only some modules know.

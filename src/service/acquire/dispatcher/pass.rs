@@ -178,7 +178,7 @@ impl Dispatcher {
             Ok(found) => found,
             Err(StoreError::Unavailable(why)) => return Err(why),
             Err(error) => {
-                self.refuse(&selector, &Error::Store(error));
+                self.refuse(&selector, &Error::from(error));
                 return Ok(());
             }
         };
@@ -224,7 +224,7 @@ impl Dispatcher {
             }
             // It read more than it may.
             Err(StoreError::Unavailable(_)) => HashMap::new(),
-            Err(error) => return self.refuse(&selector, &Error::Store(error)),
+            Err(error) => return self.refuse(&selector, &Error::from(error)),
         };
         let leases = found.len();
         let given = self.hand_out(found).await;
