@@ -29,7 +29,7 @@ use crate::{
     },
     service::{
         Error,
-        accounts::{Accounts, CreateCommand, of_another_pool},
+        admin::accounts::{Accounts, CreateCommand, of_another_pool},
     },
 };
 

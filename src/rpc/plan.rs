@@ -16,7 +16,7 @@ use crate::{
     },
     service::{
         Error,
-        plans::{Amounts, PlanChange},
+        admin::plans::{Amounts, PlanChange},
     },
 };
 

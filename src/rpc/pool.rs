@@ -20,7 +20,7 @@ use crate::{
         plan::MAX_INTERVAL,
         pool::{AmountMismatch, NewPool, Pool, PoolChange},
     },
-    service::{Error, plans::Plans, pools::Pools},
+    service::{Error, admin::plans::Plans, pools::Pools},
 };
 
 /// The lease of an acquisition that asks for none, in a pool that sets nothing else.

@@ -34,10 +34,10 @@ use crate::{
     service::{
         Error,
         acquire::{Acquire, AcquireCommand},
+        admin::redemptions::{Redemptions, ResolveCommand, ResolvedOutcome},
         batch::Batch,
         pools::Pools,
         redeem::{Redeem, RedeemCommand},
-        redemptions::{Redemptions, ResolveCommand, ResolvedOutcome},
         release::Leases,
     },
 };

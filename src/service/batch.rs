@@ -3,6 +3,7 @@
 //! An item's redemption stands for the request `batch:BATCH_ID:ITEM_ID`. That is all that a batch is:
 //! opening it again finds what was begun by those names, and nothing else has to be kept.
 
+pub mod inquiry;
 mod item;
 
 use std::{collections::HashMap, pin::pin, sync::Arc, time::Duration};
@@ -19,7 +20,7 @@ use self::item::Item;
 use super::{
     Error,
     acquire::Acquire,
-    inquiry::Inquiry,
+    batch::inquiry::Inquiry,
     pools::{Pools, check_currencies},
     redeem::{Redeem, Redeemed},
     release::Leases,

@@ -4,6 +4,7 @@
 //! stops. No connection to the database is held while the provider is asked.
 
 mod refusal;
+pub mod settle;
 
 use std::{
     collections::HashMap,
@@ -23,7 +24,7 @@ use super::{
     Error,
     clock::Deadline,
     pools::{Pools, check_currencies},
-    settle::Settler,
+    redeem::settle::Settler,
 };
 use crate::{
     admission::{self, Caller},

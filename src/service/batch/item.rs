@@ -11,7 +11,7 @@ use crate::{
     service::{
         Error,
         acquire::AcquireCommand,
-        inquiry::{Worth, check_fit},
+        batch::inquiry::{Worth, check_fit},
         pools::check_currencies,
         redeem::{RedeemCommand, Redeemed},
     },

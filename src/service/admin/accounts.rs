@@ -2,12 +2,6 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::{
-    Error,
-    acquire::Acquire,
-    error::Violation,
-    pools::{Pools, check_currencies},
-};
 use crate::{
     admission::Permit,
     domain::{
@@ -16,6 +10,12 @@ use crate::{
         money::Money,
         page::Page,
         pool::Pool,
+    },
+    service::{
+        Error,
+        acquire::Acquire,
+        error::Violation,
+        pools::{Pools, check_currencies},
     },
     store::{Store, account::Inserted, apply::Applied},
 };

@@ -3,7 +3,6 @@
 
 use std::{fmt, time::Duration};
 
-use super::{Error, acquire::Acquire, days::advance_days, pools::Pools};
 use crate::{
     domain::{
         account::{Account, AccountStatus, HoldCause},
@@ -16,6 +15,7 @@ use crate::{
         },
     },
     failpoints::{self, Guard},
+    service::{Error, acquire::Acquire, days::advance_days, pools::Pools},
     store::{Store, StoreError, scan::Freed},
 };
 

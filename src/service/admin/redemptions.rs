@@ -2,13 +2,6 @@
 
 use std::sync::Arc;
 
-use super::{
-    Error,
-    error::{Violation, all},
-    pools::{Pools, check_currencies},
-    redeem::code_context,
-    settle::Settler,
-};
 use crate::{
     domain::{
         id::{PoolId, RedemptionId, RequestId},
@@ -19,6 +12,12 @@ use crate::{
     },
     provider::holds_code,
     secret::SecretKey,
+    service::{
+        Error,
+        error::{Violation, all},
+        pools::{Pools, check_currencies},
+        redeem::{code_context, settle::Settler},
+    },
     store::Store,
 };
 

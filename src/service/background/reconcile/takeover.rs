@@ -29,7 +29,7 @@ use super::{ACTOR, AT_ONCE, BATCH, Reconciler};
 use crate::{
     domain::{id::PoolId, redemption::Step},
     provider::{Call, Doubt, classify},
-    service::{Error, heartbeat::BEAT, poll::pause_after},
+    service::{Error, background::heartbeat::BEAT, poll::pause_after},
     store::servers::EarlyCheck,
 };
 

@@ -20,14 +20,6 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    Error,
-    clock::Deadline,
-    poll::PollWindow,
-    pools::Pools,
-    redeem::{RedeemLimits, code_context, rfc3339},
-    settle::Settler,
-};
 use crate::{
     domain::{
         id::PoolId,
@@ -36,6 +28,13 @@ use crate::{
     },
     provider::{Call, Doubt, Provider, classify},
     secret::SecretKey,
+    service::{
+        Error,
+        clock::Deadline,
+        poll::PollWindow,
+        pools::Pools,
+        redeem::{RedeemLimits, code_context, rfc3339, settle::Settler},
+    },
     store::{Store, redemption::DueCheck},
 };
 

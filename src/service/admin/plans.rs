@@ -2,12 +2,7 @@
 
 use std::time::Duration;
 
-use super::{
-    acquire::Acquire,
-    days::advance_days,
-    error::{Error, Violation},
-    pools::{MAX_UPDATES, Pools, check_currencies},
-};
+use super::MAX_UPDATES;
 use crate::{
     domain::{
         id::{PlanId, PoolId},
@@ -15,6 +10,12 @@ use crate::{
         page::Page,
         plan::{Denominations, Terms},
         pool::{Plan, Pool},
+    },
+    service::{
+        acquire::Acquire,
+        days::advance_days,
+        error::{Error, Violation},
+        pools::{Pools, check_currencies},
     },
     store::Store,
 };

@@ -10,7 +10,6 @@ use rand::RngExt as _;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::{Error, redeem::PROVIDER_NAME};
 use crate::{
     admission::FairPermits,
     domain::{
@@ -20,6 +19,7 @@ use crate::{
     },
     provider::{CallError, Provider, wire::Card},
     secret::SecretKey,
+    service::{Error, redeem::PROVIDER_NAME},
 };
 
 /// How often the provider is asked about a card before the item is refused.
