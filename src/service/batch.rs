@@ -16,11 +16,10 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use self::item::Item;
+use self::{inquiry::Inquiry, item::Item};
 use super::{
     Error,
     acquire::Acquire,
-    batch::inquiry::Inquiry,
     pools::{Pools, check_currencies},
     redeem::{Redeem, Redeemed},
     release::Leases,

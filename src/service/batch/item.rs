@@ -4,14 +4,16 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-use super::{BatchItem, BatchOpen, Inner};
+use super::{
+    BatchItem, BatchOpen, Inner,
+    inquiry::{Worth, check_fit},
+};
 use crate::{
     admission::Caller,
     domain::{id::RequestId, lease::LeaseRef, pool::Pool, selector::Selector},
     service::{
         Error,
         acquire::AcquireCommand,
-        batch::inquiry::{Worth, check_fit},
         pools::check_currencies,
         redeem::{RedeemCommand, Redeemed},
     },
