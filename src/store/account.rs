@@ -8,9 +8,9 @@ use uuid::Uuid;
 
 use super::{
     Store, StoreError,
-    error::{is_foreign_key_violation, is_of_a_row},
     lane::read_patiently,
     page::{MAX_BYTES, read_page},
+    pg::error::{is_foreign_key_violation, is_of_a_row},
     quarantine::{Halves, by_halves, count_skipped},
 };
 pub use crate::domain::account::{Account, AccountChange, Labels, NewAccount};

@@ -24,7 +24,7 @@ use tokio::{
 
 use super::{
     StoreError,
-    error::{Fault, fault, is_foreign_key_violation},
+    pg::error::{Fault, fault, is_foreign_key_violation},
 };
 use crate::{
     admission::{self, Meter, Overload, Queue},

@@ -7,22 +7,16 @@
 pub mod account;
 pub mod acquire;
 pub mod apply;
-pub mod begin;
-mod connections;
-mod db;
-mod error;
 mod lane;
 pub mod lease;
-pub mod outcome;
 mod page;
+pub mod pg;
 pub mod plan;
 pub mod pool;
 mod quarantine;
 pub mod redemption;
 pub mod scan;
-pub mod schema;
 pub mod servers;
-mod statistics;
 mod terms;
 
 use std::{ops::Deref, str::FromStr as _, sync::Arc, time::Duration};
@@ -34,8 +28,9 @@ use sqlx::{
 };
 use uuid::Uuid;
 
-pub use error::StoreError;
+pub use pg::error::StoreError;
 pub use quarantine::Done;
+pub use redemption::{begin, outcome};
 
 use self::{
     apply::{Apply, Decider, Memory},
@@ -43,6 +38,7 @@ use self::{
     db::Db,
     lane::Lanes,
     outcome::Defer,
+    pg::{db, error},
     quarantine::Quarantine,
     terms::TermsCache,
 };

@@ -8,10 +8,9 @@ use time::OffsetDateTime;
 use super::{
     Store, StoreError,
     account::{AccountRow, read_account_id},
-    duration,
-    error::is_foreign_key_violation,
-    interval,
+    duration, interval,
     page::{MAX_BYTES, read_page},
+    pg::error::is_foreign_key_violation,
     quarantine::Statement,
 };
 use crate::domain::{

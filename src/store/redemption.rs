@@ -1,6 +1,9 @@
 //! Redemptions: how they are stored and read. What changes them is in
 //! [`super::begin`] and [`super::outcome`].
 
+pub mod begin;
+pub mod outcome;
+
 use time::OffsetDateTime;
 use uuid::Uuid;
 

@@ -7,7 +7,7 @@ use std::{
     path::Path,
 };
 
-use holdfast::store::schema::RIGHTS;
+use holdfast::store::pg::schema::RIGHTS;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _};
 
 use crate::support::{statements::plan_as_the_store, world::fresh_database};

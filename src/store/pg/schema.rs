@@ -6,7 +6,7 @@ use sqlx::{
     migrate::{AppliedMigration, Migrate as _, MigrateError, Migration, Migrator},
 };
 
-use super::{Store, StoreError};
+use crate::store::{Store, StoreError};
 
 /// The migrations, as compiled in.
 static MIGRATOR: Migrator = sqlx::migrate!();

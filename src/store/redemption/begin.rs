@@ -5,13 +5,7 @@ use std::collections::HashMap;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{
-    Store, StoreError,
-    apply::{Applied, Asked, Decider, Lost, Work, Write},
-    interval,
-    lane::{Batch, Ran, at_all_points, steps_of},
-    redemption::{read_request_id, read_state, redemption_row},
-};
+use super::{read_request_id, read_state, redemption_row};
 pub use crate::domain::redemption::{BeginRefusal, Begun, NewRedemption, SendLimits};
 use crate::{
     admission::Caller,
@@ -20,6 +14,12 @@ use crate::{
         id::{PoolId, RedemptionId},
     },
     failpoints::Step,
+    store::{
+        Store, StoreError,
+        apply::{Applied, Asked, Decider, Lost, Work, Write},
+        interval,
+        lane::{Batch, Ran, at_all_points, steps_of},
+    },
 };
 
 redemption_row!(BegunRow { is_whole: i32, not_after: OffsetDateTime });
@@ -65,7 +65,7 @@ impl Store {
 
 /// What the lane takes.
 #[derive(Debug)]
-pub(super) struct BeginInput {
+pub(in crate::store) struct BeginInput {
     asked: Asked,
     new: NewRedemption,
     limits: SendLimits,
@@ -73,10 +73,10 @@ pub(super) struct BeginInput {
 
 /// The lane of begins. May be repeated: an input that was recorded is found under its own id.
 #[derive(Debug)]
-pub(super) struct Begin {
-    pub(super) decider: Decider,
+pub(in crate::store) struct Begin {
+    pub(in crate::store) decider: Decider,
     /// Which server sends what is begun.
-    pub(super) server_id: Uuid,
+    pub(in crate::store) server_id: Uuid,
 }
 
 impl Batch for Begin {

@@ -44,7 +44,7 @@ const PING_GRACE: Duration = Duration::from_millis(150);
 
 /// The connections. Cheap to clone; statements run on it as on one of sqlx's pools.
 #[derive(Clone)]
-pub(super) struct Db {
+pub(in crate::store) struct Db {
     options: Arc<PgConnectOptions>,
     size: u32,
     current: Arc<RwLock<Generation>>,
@@ -95,7 +95,7 @@ impl fmt::Debug for Db {
 
 impl Db {
     /// At most `size` connections at a time. Connects when it is first used.
-    pub(super) fn new(options: PgConnectOptions, size: u32, overload: &Overload) -> Self {
+    pub(in crate::store) fn new(options: PgConnectOptions, size: u32, overload: &Overload) -> Self {
         let silent = CancellationToken::new();
         let first = Generation {
             number: 0,
@@ -115,19 +115,19 @@ impl Db {
     }
 
     /// Rises when connections are dropped.
-    pub(super) fn generation(&self) -> u64 {
+    pub(in crate::store) fn generation(&self) -> u64 {
         self.current().number
     }
 
     /// A connection for migrations, which may take long, and wait for each other.
-    pub(super) async fn connect_to_migrate(&self) -> Result<PgConnection, sqlx::Error> {
+    pub(in crate::store) async fn connect_to_migrate(&self) -> Result<PgConnection, sqlx::Error> {
         let patient = [("statement_timeout", "0"), ("lock_timeout", "60s")];
         connect_patiently(&self.options.as_ref().clone().options(patient)).await
     }
 
     /// The same connections for what only reads: half of them at a time. For any load the others are left to those
     /// who hold a lease.
-    pub(super) fn for_rest(&self, overload: &Overload) -> Self {
+    pub(in crate::store) fn for_rest(&self, overload: &Overload) -> Self {
         let some = usize::try_from(self.size / 2).unwrap_or(1).max(1);
         Self {
             tickets: Some(Arc::new(Semaphore::new(some))),
@@ -139,29 +139,29 @@ impl Db {
 
     /// The same connections for statements that are cancelled when nobody waits for them. What such a statement
     /// changes is either done as a whole or not at all.
-    pub(super) fn cancellable(&self) -> Self {
+    pub(in crate::store) fn cancellable(&self) -> Self {
         Self { may_cancel: true, ..self.clone() }
     }
 
     /// The same connections for statements under a permit, which is given back when they have ended in
     /// Postgres, however early their caller went away.
-    pub(super) fn under(&self, permit: OwnedSemaphorePermit) -> Self {
+    pub(in crate::store) fn under(&self, permit: OwnedSemaphorePermit) -> Self {
         Self { permit: Some(Arc::new(permit)), ..self.clone() }
     }
 
     /// How many there are at the most.
-    pub(super) fn size(&self) -> usize {
+    pub(in crate::store) fn size(&self) -> usize {
         usize::try_from(self.size).unwrap_or(usize::MAX)
     }
 
     /// Closes the connections, after the statements that are running.
-    pub(super) async fn close(&self) {
+    pub(in crate::store) async fn close(&self) {
         self.health.lock().await.kept.take();
         self.current().connections.close().await;
     }
 
     /// Whether the database answers, and takes writes.
-    pub(super) async fn ping(&self) -> Result<(), sqlx::Error> {
+    pub(in crate::store) async fn ping(&self) -> Result<(), sqlx::Error> {
         let mut health = self.health.lock().await;
         let Some((number, mut kept)) = health.kept.take() else {
             return self.connect_for_health(&mut health, 2 * PING_LIMIT).await;

@@ -4,14 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use uuid::Uuid;
 
-use super::{
-    Store, StoreError,
-    apply::{Applied, Asked, Done, RecordedOutcome, SettledColumns},
-    db::Db,
-    interval,
-    lane::{Batch, Ran, at_all_points, steps_of},
-    redemption::{read_amount, redemption_row},
-};
+use super::{read_amount, redemption_row};
 pub use crate::domain::redemption::{Outcome, Settled, Settlement};
 use crate::{
     domain::{
@@ -21,6 +14,13 @@ use crate::{
         redemption::{Deferral, LateCredit, Next, Redemption, RedemptionState},
     },
     failpoints::Step,
+    store::{
+        Store, StoreError,
+        apply::{Applied, Asked, Done, RecordedOutcome, SettledColumns},
+        interval,
+        lane::{Batch, Ran, at_all_points, steps_of},
+        pg::db::Db,
+    },
 };
 
 redemption_row!(DeferredRow {});
@@ -163,8 +163,8 @@ fn as_settled(
 
 /// The lane of deferrals. May be repeated: the same doubt twice is counted twice, and is no worse.
 #[derive(Debug)]
-pub(super) struct Defer {
-    pub(super) db: Db,
+pub(in crate::store) struct Defer {
+    pub(in crate::store) db: Db,
 }
 
 impl Batch for Defer {

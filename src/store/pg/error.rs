@@ -47,7 +47,7 @@ pub enum StoreError {
 
 /// What to do about a statement that failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fault {
+pub(in crate::store) enum Fault {
     /// It met another statement: run it again, at once.
     Contention,
     /// Somebody else holds one of its rows: run its rows separately, so that the others need not wait.
@@ -80,12 +80,12 @@ const UNAVAILABLE_CLASSES: [&str; 2] = ["08", "53"];
 #[error("the database takes no writes: it is a standby, or was made read-only")]
 struct ReadOnlyServer;
 
-pub(super) fn read_only() -> sqlx::Error {
+pub(in crate::store) fn read_only() -> sqlx::Error {
     sqlx::Error::AnyDriverError(Box::new(ReadOnlyServer))
 }
 
 /// Whether the server that was asked takes no writes. Its connections are of no use then.
-pub(super) fn is_read_only(error: &sqlx::Error) -> bool {
+pub(in crate::store) fn is_read_only(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Database(error) => error.code().as_deref() == Some(READ_ONLY),
         sqlx::Error::AnyDriverError(error) => error.is::<ReadOnlyServer>(),
@@ -93,7 +93,7 @@ pub(super) fn is_read_only(error: &sqlx::Error) -> bool {
     }
 }
 
-pub(super) fn fault(error: &sqlx::Error) -> Fault {
+pub(in crate::store) fn fault(error: &sqlx::Error) -> Fault {
     match error {
         _ if is_read_only(error) => Fault::Unavailable,
         sqlx::Error::Database(error) => database_fault(error.as_ref()),
@@ -129,7 +129,7 @@ fn database_fault(error: &dyn DatabaseError) -> Fault {
 /// Whether the statement may fail for one row, so that it is worth trying the rows separately. The database
 /// refused it, or somebody holds what it waited for. Not where the statement as a whole took too long, or cannot
 /// run whatever the rows hold.
-pub(super) fn is_of_a_row(error: &sqlx::Error) -> bool {
+pub(in crate::store) fn is_of_a_row(error: &sqlx::Error) -> bool {
     let is_refused = error.as_database_error().is_some_and(|database| {
         database_fault(database) == Fault::Refused && !is_of_the_statement(database)
     });
@@ -143,12 +143,12 @@ fn is_of_the_statement(error: &dyn DatabaseError) -> bool {
 }
 
 /// Whether somebody else held a row or a table for longer than a lock is waited for.
-pub(super) fn is_blocked(error: &sqlx::Error) -> bool {
+pub(in crate::store) fn is_blocked(error: &sqlx::Error) -> bool {
     error.as_database_error().is_some_and(|error| error.code().as_deref() == Some(LOCKED))
 }
 
 /// Whether a unique index with this name refused the statement. A table that is distributed adds to the names.
-pub(super) fn is_violation_of(error: &sqlx::Error, index: &str) -> bool {
+pub(in crate::store) fn is_violation_of(error: &sqlx::Error, index: &str) -> bool {
     error.as_database_error().is_some_and(|error| {
         error.is_unique_violation()
             && error.constraint().is_some_and(|name| name.starts_with(index))
@@ -156,12 +156,12 @@ pub(super) fn is_violation_of(error: &sqlx::Error, index: &str) -> bool {
 }
 
 /// Whether a foreign key refused the statement.
-pub(super) fn is_foreign_key_violation(error: &sqlx::Error) -> bool {
+pub(in crate::store) fn is_foreign_key_violation(error: &sqlx::Error) -> bool {
     error.as_database_error().is_some_and(DatabaseError::is_foreign_key_violation)
 }
 
 impl StoreError {
-    pub(super) fn of(error: &sqlx::Error) -> Self {
+    pub(in crate::store) fn of(error: &sqlx::Error) -> Self {
         match fault(error) {
             Fault::Refused if is_violation_of(error, "redemptions_living_code") => {
                 Self::CodeRedeemedAgain
@@ -185,7 +185,7 @@ impl From<sqlx::Error> for StoreError {
 
 /// An error of the kind that one row may be the cause of.
 #[cfg(test)]
-pub(super) fn of_a_row_for_tests() -> sqlx::Error {
+pub(in crate::store) fn of_a_row_for_tests() -> sqlx::Error {
     #[derive(Debug, thiserror::Error)]
     #[error("a trigger refuses the row")]
     struct Raised;

@@ -1,6 +1,6 @@
 //! Table statistics: how many rows the database expects in its tables.
 
-use super::{Store, StoreError};
+use crate::store::{Store, StoreError};
 
 /// What the database knows of the tables that hot statements are planned for.
 #[derive(Clone, Copy, Debug)]
