@@ -11,6 +11,7 @@
 //! Doubt is sticky: only evidence about this redemption's own key ends it, never its age.
 
 mod begin;
+mod check;
 mod code;
 mod entity;
 mod in_doubt;
@@ -20,6 +21,7 @@ use std::time::Duration;
 
 pub use self::{
     begin::{BeginRefusal, Begun, NewRedemption, SendLimits},
+    check::{DueCheck, EarlyCheck},
     code::CardCode,
     entity::{Living, Redemption, RedemptionFilter, Resolution},
     in_doubt::{Action, Capabilities, Doubtful},

@@ -15,6 +15,7 @@ pub mod plan;
 pub mod pool;
 mod quarantine;
 pub mod redemption;
+mod redemption_row;
 pub mod scan;
 pub mod servers;
 mod terms;

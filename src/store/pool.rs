@@ -60,7 +60,7 @@ pub(super) fn read_pool_id(text: &str) -> Result<PoolId, StoreError> {
     PoolId::parse(text).map_err(|_| StoreError::Unreadable("pool_id"))
 }
 
-fn read_pool_ids(ids: &[String]) -> Result<Vec<PoolId>, StoreError> {
+pub(super) fn read_pool_ids(ids: &[String]) -> Result<Vec<PoolId>, StoreError> {
     ids.iter().map(|id| read_pool_id(id)).collect()
 }
 
@@ -141,20 +141,6 @@ impl Store {
     ) -> Result<Vec<PoolId>, StoreError> {
         let ids = sqlx::query_file_scalar!(
             "src/store/sql/pools_with_expired_leases.sql",
-            within.map(interval) as _
-        )
-        .fetch_all(&self.db)
-        .await?;
-        read_pool_ids(&ids)
-    }
-
-    /// The pools that have a redemption to check that became due `within` this time, or at any time.
-    pub async fn pools_with_due_checks(
-        &self,
-        within: Option<Duration>,
-    ) -> Result<Vec<PoolId>, StoreError> {
-        let ids = sqlx::query_file_scalar!(
-            "src/store/sql/pools_with_due_checks.sql",
             within.map(interval) as _
         )
         .fetch_all(&self.db)

@@ -24,7 +24,7 @@ use crate::{
     domain::{
         id::PoolId,
         money::Money,
-        redemption::{Action, Ask, Doubtful, Failure, Next, Redemption, Step, reason},
+        redemption::{Action, Ask, Doubtful, DueCheck, Failure, Next, Redemption, Step, reason},
     },
     provider::{Call, Doubt, Provider, classify},
     secret::SecretKey,
@@ -35,7 +35,7 @@ use crate::{
         pools::Pools,
         redeem::{RedeemLimits, code_context, rfc3339, settle::Settler},
     },
-    store::{Store, redemption::DueCheck},
+    store::Store,
 };
 
 /// Who settles, in the accounts' events.

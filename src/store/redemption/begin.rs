@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{read_request_id, read_state, redemption_row};
 pub use crate::domain::redemption::{BeginRefusal, Begun, NewRedemption, SendLimits};
 use crate::{
     admission::Caller,
@@ -19,6 +18,7 @@ use crate::{
         apply::{Applied, Asked, Decider, Lost, Work, Write},
         interval,
         lane::{Batch, Ran, at_all_points, steps_of},
+        redemption_row::{read_request_id, read_state, redemption_row},
     },
 };
 

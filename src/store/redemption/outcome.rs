@@ -4,7 +4,6 @@ use std::collections::{HashMap, HashSet};
 
 use uuid::Uuid;
 
-use super::{read_amount, redemption_row};
 pub use crate::domain::redemption::{Outcome, Settled, Settlement};
 use crate::{
     domain::{
@@ -20,6 +19,7 @@ use crate::{
         interval,
         lane::{Batch, Ran, at_all_points, steps_of},
         pg::db::Db,
+        redemption_row::{read_amount, redemption_row},
     },
 };
 

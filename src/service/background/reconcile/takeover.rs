@@ -27,10 +27,12 @@ use uuid::Uuid;
 
 use super::{ACTOR, AT_ONCE, BATCH, Reconciler};
 use crate::{
-    domain::{id::PoolId, redemption::Step},
+    domain::{
+        id::PoolId,
+        redemption::{EarlyCheck, Step},
+    },
     provider::{Call, Doubt, classify},
     service::{Error, background::heartbeat::BEAT, poll::pause_after},
-    store::servers::EarlyCheck,
 };
 
 /// The poll interval while no server is known to be dead. There may be redemptions of servers whose row is gone.
