@@ -300,7 +300,7 @@ impl Store {
         let insert = || {
             sqlx::query_file_as!(
                 AccountRow,
-                "src/store/sql/insert_accounts.sql",
+                "src/store/sql/account/insert_accounts.sql",
                 pool_id.as_str(),
                 &ids,
                 &logins,
@@ -346,7 +346,7 @@ impl Store {
         let ids: Vec<_> = account_ids.iter().map(AccountId::to_string).collect();
         let rows = sqlx::query_file_as!(
             AccountRow,
-            "src/store/sql/get_accounts.sql",
+            "src/store/sql/account/get_accounts.sql",
             pool_id.as_str(),
             &ids,
             MAX_BYTES,
@@ -369,7 +369,7 @@ impl Store {
     ) -> Result<Page<Account>, StoreError> {
         let rows = sqlx::query_file_as!(
             ListedRow,
-            "src/store/sql/list_accounts.sql",
+            "src/store/sql/account/list_accounts.sql",
             pool_id.as_str(),
             after,
             limit,
@@ -392,7 +392,7 @@ impl Store {
     ) -> Result<Page<RecordedEvent>, StoreError> {
         let rows = sqlx::query_file_as!(
             EventRow,
-            "src/store/sql/list_account_events.sql",
+            "src/store/sql/account/list_account_events.sql",
             pool_id.as_str(),
             account_id.as_str(),
             before,

@@ -69,7 +69,7 @@ impl Store {
             return Ok(loss);
         }
         let ended = sqlx::query_file!(
-            "src/store/sql/explain_lease.sql",
+            "src/store/sql/account/explain_lease.sql",
             lease.pool_id.as_str(),
             &[lease.account_id.to_string()],
             &[lease.token.0],

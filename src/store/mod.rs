@@ -123,14 +123,14 @@ impl Store {
         if let Some(kept) = self.kept_key_check().await? {
             return Ok(kept == key_check);
         }
-        sqlx::query_file!("src/store/sql/insert_key_check.sql", key_check)
+        sqlx::query_file!("src/store/sql/pg/insert_key_check.sql", key_check)
             .execute(&self.db)
             .await?;
         Ok(self.kept_key_check().await?.is_some_and(|kept| kept == key_check))
     }
 
     async fn kept_key_check(&self) -> Result<Option<Vec<u8>>, StoreError> {
-        let kept = sqlx::query_file_scalar!("src/store/sql/get_key_check.sql");
+        let kept = sqlx::query_file_scalar!("src/store/sql/pg/get_key_check.sql");
         Ok(kept.fetch_optional(&self.db).await?)
     }
 

@@ -97,7 +97,7 @@ impl Store {
         let columns = Columns::of(terms);
         sqlx::query_file_as!(
             PlanRow,
-            "src/store/sql/insert_plan.sql",
+            "src/store/sql/plan/insert_plan.sql",
             pool_id.as_str(),
             plan_id.as_str(),
             terms.target_minor,
@@ -125,7 +125,7 @@ impl Store {
     ) -> Result<Option<Plan>, StoreError> {
         sqlx::query_file_as!(
             PlanRow,
-            "src/store/sql/get_plan.sql",
+            "src/store/sql/plan/get_plan.sql",
             pool_id.as_str(),
             plan_id.as_str(),
         )
@@ -144,7 +144,7 @@ impl Store {
     ) -> Result<Page<Plan>, StoreError> {
         let rows = sqlx::query_file_as!(
             ListedRow,
-            "src/store/sql/list_plans.sql",
+            "src/store/sql/plan/list_plans.sql",
             pool_id.as_str(),
             after,
             limit,
@@ -159,7 +159,7 @@ impl Store {
         let columns = Columns::of(terms);
         sqlx::query_file_as!(
             PlanRow,
-            "src/store/sql/update_plan.sql",
+            "src/store/sql/plan/update_plan.sql",
             now.pool_id.as_str(),
             now.plan_id.as_str(),
             terms.target_minor,
@@ -229,7 +229,7 @@ impl Store {
         &self,
         changed_within: Option<Duration>,
     ) -> Result<Vec<(PoolId, PlanId)>, StoreError> {
-        sqlx::query_file!("src/store/sql/plans_with_days.sql", changed_within.map(interval))
+        sqlx::query_file!("src/store/sql/plan/plans_with_days.sql", changed_within.map(interval))
             .fetch_all(&self.db)
             .await?
             .into_iter()
@@ -250,7 +250,7 @@ impl Store {
         plan_id: &PlanId,
     ) -> Result<bool, StoreError> {
         let deleted = sqlx::query_file_scalar!(
-            "src/store/sql/delete_plan.sql",
+            "src/store/sql/plan/delete_plan.sql",
             pool_id.as_str(),
             plan_id.as_str(),
         )
@@ -271,7 +271,7 @@ impl Store {
         plan_id: &PlanId,
     ) -> Result<Option<AccountId>, StoreError> {
         sqlx::query_file_scalar!(
-            "src/store/sql/get_plan_user.sql",
+            "src/store/sql/plan/get_plan_user.sql",
             pool_id.as_str(),
             plan_id.as_str(),
         )

@@ -69,7 +69,7 @@ impl Store {
     pub async fn insert_pool(&self, new: &NewPool) -> Result<Option<Pool>, StoreError> {
         sqlx::query_file_as!(
             PoolRow,
-            "src/store/sql/insert_pool.sql",
+            "src/store/sql/pool/insert_pool.sql",
             new.pool_id.as_str(),
             new.currency.as_str(),
             interval(new.default_lease),
@@ -93,7 +93,7 @@ impl Store {
     /// Reads a pool.
     pub async fn get_pool(&self, pool_id: &PoolId) -> Result<Option<Pool>, StoreError> {
         let read = || {
-            sqlx::query_file_as!(PoolRow, "src/store/sql/get_pool.sql", pool_id.as_str())
+            sqlx::query_file_as!(PoolRow, "src/store/sql/pool/get_pool.sql", pool_id.as_str())
                 .fetch_optional(&self.db)
         };
         read_patiently(read).await?.map(PoolRow::read).transpose()
@@ -101,7 +101,7 @@ impl Store {
 
     /// Lists the pools after `after` (exclusive), at most `limit`.
     pub async fn list_pools(&self, after: &str, limit: i64) -> Result<Page<Pool>, StoreError> {
-        let rows = sqlx::query_file_as!(PoolRow, "src/store/sql/list_pools.sql", after, limit);
+        let rows = sqlx::query_file_as!(PoolRow, "src/store/sql/pool/list_pools.sql", after, limit);
         // A pool is about 400 bytes long at most: the limit bounds a page well enough.
         read_page(rows.fetch_all(&self.rest).await?, limit, |_| false, PoolRow::read)
     }
@@ -114,7 +114,7 @@ impl Store {
     ) -> Result<Option<Pool>, StoreError> {
         sqlx::query_file_as!(
             PoolRow,
-            "src/store/sql/update_pool.sql",
+            "src/store/sql/pool/update_pool.sql",
             pool_id.as_str(),
             change.default_lease.map(interval),
             change.min_lease.map(interval),
@@ -140,7 +140,7 @@ impl Store {
         within: Option<Duration>,
     ) -> Result<Vec<PoolId>, StoreError> {
         let ids = sqlx::query_file_scalar!(
-            "src/store/sql/pools_with_expired_leases.sql",
+            "src/store/sql/account/pools_with_expired_leases.sql",
             within.map(interval) as _
         )
         .fetch_all(&self.db)

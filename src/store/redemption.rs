@@ -60,7 +60,7 @@ impl Store {
         let read = || {
             sqlx::query_file_as!(
                 RedemptionRow,
-                "src/store/sql/get_redemptions.sql",
+                "src/store/sql/redemption/get_redemptions.sql",
                 pool_id.as_str(),
                 ids,
             )
@@ -79,7 +79,7 @@ impl Store {
         let read = || {
             sqlx::query_file_as!(
                 RequestRow,
-                "src/store/sql/get_redemptions_by_request.sql",
+                "src/store/sql/redemption/get_redemptions_by_request.sql",
                 pool_id.as_str(),
                 &request_ids,
             )
@@ -102,7 +102,7 @@ impl Store {
     ) -> Result<Option<Living>, StoreError> {
         let read = || {
             sqlx::query_file!(
-                "src/store/sql/get_living_redemption.sql",
+                "src/store/sql/redemption/get_living_redemption.sql",
                 pool_id.as_str(),
                 &code_fingerprint[..],
             )
@@ -123,7 +123,7 @@ impl Store {
         redemption_id: RedemptionId,
     ) -> Result<Option<Vec<u8>>, StoreError> {
         let found = sqlx::query_file_scalar!(
-            "src/store/sql/get_code.sql",
+            "src/store/sql/redemption/get_code.sql",
             pool_id.as_str(),
             redemption_id.0,
         )
@@ -145,7 +145,7 @@ impl Store {
         let (first, end) = ids_of(filter);
         let rows = sqlx::query_file_as!(
             ListedRow,
-            "src/store/sql/list_redemptions.sql",
+            "src/store/sql/redemption/list_redemptions.sql",
             pool_id.as_str(),
             before.0.min(end),
             limit,
@@ -169,9 +169,14 @@ impl Store {
         batch_id: &BatchId,
     ) -> Result<bool, StoreError> {
         let (from, to) = RequestId::range_of_batch(batch_id);
-        Ok(sqlx::query_file_scalar!("src/store/sql/batch_exists.sql", pool_id.as_str(), from, to,)
-            .fetch_one(&self.db)
-            .await?)
+        Ok(sqlx::query_file_scalar!(
+            "src/store/sql/redemption/batch_exists.sql",
+            pool_id.as_str(),
+            from,
+            to,
+        )
+        .fetch_one(&self.db)
+        .await?)
     }
 }
 

@@ -27,13 +27,15 @@ impl Store {
 
     /// Tells the other servers that this one lives. May be repeated: it only beats once more.
     pub async fn beat(&self) -> Result<(), StoreError> {
-        sqlx::query_file!("src/store/sql/beat.sql", self.server_id).execute(&self.db).await?;
+        sqlx::query_file!("src/store/sql/server/beat.sql", self.server_id)
+            .execute(&self.db)
+            .await?;
         Ok(())
     }
 
     /// The beats of all servers.
     pub async fn list_beats(&self) -> Result<Vec<Beat>, StoreError> {
-        Ok(sqlx::query_file_as!(Beat, "src/store/sql/list_beats.sql", MAX_SERVERS)
+        Ok(sqlx::query_file_as!(Beat, "src/store/sql/server/list_beats.sql", MAX_SERVERS)
             .fetch_all(&self.db)
             .await?)
     }
@@ -42,7 +44,7 @@ impl Store {
     /// is not there any more.
     pub async fn remove_servers(&self, silent_for: Duration) -> Result<i64, StoreError> {
         Ok(sqlx::query_file_scalar!(
-            "src/store/sql/remove_servers.sql",
+            "src/store/sql/server/remove_servers.sql",
             interval(silent_for),
             MAX_SERVERS
         )
@@ -52,7 +54,7 @@ impl Store {
 
     /// Removes this server, which has nothing in progress any more. May be repeated, as above.
     pub async fn remove_this_server(&self) -> Result<(), StoreError> {
-        let removed = sqlx::query_file!("src/store/sql/remove_server.sql", self.server_id);
+        let removed = sqlx::query_file!("src/store/sql/server/remove_server.sql", self.server_id);
         removed.execute(&self.db).await?;
         Ok(())
     }

@@ -68,7 +68,7 @@ impl Manager for Server {
     async fn create(&self) -> Result<Backend, sqlx::Error> {
         let mut connection = connect_patiently(&self.options).await?;
         let backend =
-            sqlx::query_file!("src/store/sql/backend.sql").fetch_one(&mut connection).await?;
+            sqlx::query_file!("src/store/sql/pg/backend.sql").fetch_one(&mut connection).await?;
         Ok(Backend { connection, pid: backend.pid, since: backend.since })
     }
 
@@ -115,7 +115,8 @@ pub(super) async fn connect_patiently(
 
 /// Refuses a server that takes no writes: a standby, or a primary that was demoted.
 pub(super) async fn check_writable(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
-    let writable = sqlx::query_file_scalar!("src/store/sql/ping.sql").fetch_one(connection).await?;
+    let writable =
+        sqlx::query_file_scalar!("src/store/sql/pg/ping.sql").fetch_one(connection).await?;
     if writable { Ok(()) } else { Err(read_only()) }
 }
 
@@ -197,7 +198,8 @@ impl Connections {
         let cancel = async {
             let _one_at_a_time = self.cancelling.lock().await;
             let mut connection = PgConnection::connect_with(&self.options).await?;
-            let cancel = sqlx::query_file_scalar!("src/store/sql/cancel_backend.sql", pid, since);
+            let cancel =
+                sqlx::query_file_scalar!("src/store/sql/pg/cancel_backend.sql", pid, since);
             let found = cancel.fetch_optional(&mut connection).await?;
             connection.close().await?;
             Ok::<_, sqlx::Error>(found)

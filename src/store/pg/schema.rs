@@ -58,7 +58,7 @@ impl Store {
             needs().map(|(table, right)| (table.to_owned(), right.to_owned())).unzip();
         let functions = FUNCTIONS.map(str::to_owned);
         let missing =
-            sqlx::query_file!("src/store/sql/missing_rights.sql", &tables, &rights, &functions)
+            sqlx::query_file!("src/store/sql/pg/missing_rights.sql", &tables, &rights, &functions)
                 .fetch_all(&self.db)
                 .await?;
         if missing.is_empty() {
@@ -75,14 +75,14 @@ impl Store {
 
     /// Whether the role may have tables' rows counted.
     pub async fn may_count_rows(&self) -> Result<bool, StoreError> {
-        let may = sqlx::query_file_scalar!("src/store/sql/may_count_rows.sql");
+        let may = sqlx::query_file_scalar!("src/store/sql/pg/may_count_rows.sql");
         Ok(may.fetch_one(&self.db).await?)
     }
 }
 
 async fn bring_up_to_date(connection: &mut PgConnection) -> Result<(), StoreError> {
     let tables = RIGHTS.map(|(table, _)| table.to_owned());
-    let state = sqlx::query_file_as!(State, "src/store/sql/schema_state.sql", &tables)
+    let state = sqlx::query_file_as!(State, "src/store/sql/pg/schema_state.sql", &tables)
         .fetch_one(&mut *connection)
         .await?;
     if state.noted && !state.readable {

@@ -14,14 +14,14 @@ pub struct TableStatistics {
 impl Store {
     /// What the database knows of its tables.
     pub async fn table_statistics(&self) -> Result<TableStatistics, StoreError> {
-        Ok(sqlx::query_file_as!(TableStatistics, "src/store/sql/grown_tables.sql")
+        Ok(sqlx::query_file_as!(TableStatistics, "src/store/sql/pg/grown_tables.sql")
             .fetch_one(&self.rest)
             .await?)
     }
 
     /// Has the database count its tables' rows. Statements are planned anew then, on every connection to it.
     pub async fn count_rows(&self) -> Result<(), StoreError> {
-        sqlx::query_file!("src/store/sql/analyze.sql").execute(&self.rest).await?;
+        sqlx::query_file!("src/store/sql/pg/analyze.sql").execute(&self.rest).await?;
         Ok(())
     }
 }

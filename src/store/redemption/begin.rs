@@ -232,7 +232,7 @@ impl Records<'_> {
         let new = || changes.iter().map(|(place, _)| &self.inputs[*place].new);
         sqlx::query_file_as!(
             BegunRow,
-            "src/store/sql/begin.sql",
+            "src/store/sql/redemption/begin.sql",
             pool_id.as_str(),
             revision,
             &new().map(|n| n.redemption_id.0).collect::<Vec<_>>(),
@@ -272,7 +272,7 @@ impl Records<'_> {
             places.iter().map(|place| i32::try_from(*place).unwrap_or(i32::MAX)).collect();
         let found = sqlx::query_file_as!(
             InTheWay,
-            "src/store/sql/explain_begin.sql",
+            "src/store/sql/redemption/explain_begin.sql",
             pool_id.as_str(),
             &numbers,
             &new().map(|n| n.request_id.to_string()).collect::<Vec<_>>(),

@@ -43,7 +43,7 @@ impl Store {
         within: Option<Duration>,
     ) -> Result<Vec<PoolId>, StoreError> {
         let ids = sqlx::query_file_scalar!(
-            "src/store/sql/pools_with_due_checks.sql",
+            "src/store/sql/redemption/pools_with_due_checks.sql",
             within.map(interval) as _
         )
         .fetch_all(&self.db)
@@ -64,7 +64,7 @@ impl Store {
             let ids: Vec<_> = rows.ids.iter().filter_map(|id| Uuid::parse_str(id).ok()).collect();
             let claim = sqlx::query_file_as!(
                 DueRow,
-                "src/store/sql/claim_checks.sql",
+                "src/store/sql/redemption/claim_checks.sql",
                 pool_id.as_str(),
                 limit,
                 interval(hold),
@@ -104,7 +104,7 @@ impl Store {
         &self,
         dead: &[Uuid],
     ) -> Result<Vec<(PoolId, Uuid)>, StoreError> {
-        let rows = sqlx::query_file!("src/store/sql/pools_of_dead_servers.sql", dead)
+        let rows = sqlx::query_file!("src/store/sql/redemption/pools_of_dead_servers.sql", dead)
             .fetch_all(&self.db)
             .await?;
         let read = |pool_id: &str| {
@@ -127,7 +127,7 @@ impl Store {
             let ids: Vec<_> = rows.ids.iter().filter_map(|id| Uuid::parse_str(id).ok()).collect();
             let claim = sqlx::query_file_as!(
                 EarlyRow,
-                "src/store/sql/claim_early_checks.sql",
+                "src/store/sql/redemption/claim_early_checks.sql",
                 pool_id.as_str(),
                 limit,
                 servers,

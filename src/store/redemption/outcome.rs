@@ -205,7 +205,7 @@ impl Defer {
         };
         sqlx::query_file_as!(
             DeferredRow,
-            "src/store/sql/defer.sql",
+            "src/store/sql/redemption/defer.sql",
             pool_id.as_str(),
             &inputs.iter().map(|d| d.redemption_id.0).collect::<Vec<_>>(),
             &inputs.iter().map(|d| d.next.state().as_str().to_owned()).collect::<Vec<_>>(),
