@@ -16,7 +16,7 @@ use self::{
     selector::read_selector,
 };
 use super::{
-    account::{account_message, lease_message},
+    account::message::{account_message, lease_message},
     convert::Fields,
     layers::caller_of,
     page::page,

@@ -6,7 +6,7 @@ use super::selector::read_selector;
 use crate::{
     domain::{choice::Choice, id::PoolId},
     rpc::{
-        account::account_message,
+        account::message::account_message,
         convert::{self, Fields},
         page::first_of,
         pb,
