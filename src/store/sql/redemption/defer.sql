@@ -57,30 +57,9 @@ deferred AS (
     RETURNING r.*
 )
 SELECT
-    x.redemption_id AS "redemption_id!",
-    x.account_id AS "account_id!",
-    x.fencing_token AS "fencing_token!",
-    x.request_id AS "request_id!",
-    x.holder AS "holder!",
-    x.state AS "state!",
-    x.code_last4 AS "code_last4!",
-    x.expected_minor AS "expected_minor?",
-    x.expected_learned AS "expected_learned!",
-    x.release_on_completion AS "release_on_completion!",
-    x.plan_id AS "plan_id?",
-    x.plan_day AS "plan_day?",
-    x.amount_minor AS "amount_minor?",
-    x.amount_currency AS "amount_currency?",
-    x.provider_ref AS "provider_ref?",
-    x.failure_reason AS "failure_reason?",
-    x.failure_message AS "failure_message?",
-    x.code_spent AS "code_spent?",
-    x.resolved_by AS "resolved_by?",
-    x.resolution_reason AS "resolution_reason?",
-    x.resolution_evidence AS "resolution_evidence?",
-    x.attempts AS "attempts!",
-    x.last_answer AS "last_answer?",
-    x.next_check_at AS "next_check_at?",
-    x.created_at AS "created_at!",
-    x.finished_at AS "finished_at?"
+    x.redemption_id, x.account_id, x.fencing_token, x.request_id, x.holder, x.state, x.code_last4,
+    x.expected_minor, x.expected_learned, x.release_on_completion, x.plan_id, x.plan_day, x.amount_minor,
+    x.amount_currency, x.provider_ref, x.failure_reason, x.failure_message, x.code_spent, x.resolved_by,
+    x.resolution_reason, x.resolution_evidence, x.attempts, x.last_answer, x.next_check_at, x.created_at,
+    x.finished_at
 FROM deferred x

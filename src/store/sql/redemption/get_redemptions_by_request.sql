@@ -1,31 +1,10 @@
 -- Redemptions by the requests that they stand for.
 SELECT
     r.code_fingerprint AS "code_fingerprint!",
-    r.redemption_id AS "redemption_id!",
-    r.account_id AS "account_id!",
-    r.fencing_token AS "fencing_token!",
-    r.request_id AS "request_id!",
-    r.holder AS "holder!",
-    r.state AS "state!",
-    r.code_last4 AS "code_last4!",
-    r.expected_minor AS "expected_minor?",
-    r.expected_learned AS "expected_learned!",
-    r.release_on_completion AS "release_on_completion!",
-    r.plan_id AS "plan_id?",
-    r.plan_day AS "plan_day?",
-    r.amount_minor AS "amount_minor?",
-    r.amount_currency AS "amount_currency?",
-    r.provider_ref AS "provider_ref?",
-    r.failure_reason AS "failure_reason?",
-    r.failure_message AS "failure_message?",
-    r.code_spent AS "code_spent?",
-    r.resolved_by AS "resolved_by?",
-    r.resolution_reason AS "resolution_reason?",
-    r.resolution_evidence AS "resolution_evidence?",
-    r.attempts AS "attempts!",
-    r.last_answer AS "last_answer?",
-    r.next_check_at AS "next_check_at?",
-    r.created_at AS "created_at!",
-    r.finished_at AS "finished_at?"
+    r.redemption_id, r.account_id, r.fencing_token, r.request_id, r.holder, r.state, r.code_last4,
+    r.expected_minor, r.expected_learned, r.release_on_completion, r.plan_id, r.plan_day, r.amount_minor,
+    r.amount_currency, r.provider_ref, r.failure_reason, r.failure_message, r.code_spent, r.resolved_by,
+    r.resolution_reason, r.resolution_evidence, r.attempts, r.last_answer, r.next_check_at, r.created_at,
+    r.finished_at
 FROM redemptions r
 WHERE r.pool_id = $1 AND r.request_id = ANY ($2::text[])

@@ -32,32 +32,11 @@ measured AS (
     WINDOW page AS (ORDER BY f.redemption_id DESC)
 )
 SELECT
-    m.redemption_id AS "redemption_id!",
-    m.account_id AS "account_id!",
-    m.fencing_token AS "fencing_token!",
-    m.request_id AS "request_id!",
-    m.holder AS "holder!",
-    m.state AS "state!",
-    m.code_last4 AS "code_last4!",
-    m.expected_minor AS "expected_minor?",
-    m.expected_learned AS "expected_learned!",
-    m.release_on_completion AS "release_on_completion!",
-    m.plan_id AS "plan_id?",
-    m.plan_day AS "plan_day?",
-    m.amount_minor AS "amount_minor?",
-    m.amount_currency AS "amount_currency?",
-    m.provider_ref AS "provider_ref?",
-    m.failure_reason AS "failure_reason?",
-    m.failure_message AS "failure_message?",
-    m.code_spent AS "code_spent?",
-    m.resolved_by AS "resolved_by?",
-    m.resolution_reason AS "resolution_reason?",
-    m.resolution_evidence AS "resolution_evidence?",
-    m.attempts AS "attempts!",
-    m.last_answer AS "last_answer?",
-    m.next_check_at AS "next_check_at?",
-    m.created_at AS "created_at!",
-    m.finished_at AS "finished_at?",
+    m.redemption_id, m.account_id, m.fencing_token, m.request_id, m.holder, m.state, m.code_last4,
+    m.expected_minor, m.expected_learned, m.release_on_completion, m.plan_id, m.plan_day, m.amount_minor,
+    m.amount_currency, m.provider_ref, m.failure_reason, m.failure_message, m.code_spent, m.resolved_by,
+    m.resolution_reason, m.resolution_evidence, m.attempts, m.last_answer, m.next_check_at, m.created_at,
+    m.finished_at,
     m.more AS "more!"
 FROM measured m
 WHERE m.bytes_before < $11::bigint
