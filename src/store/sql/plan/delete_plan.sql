@@ -4,4 +4,4 @@ DELETE FROM plans n
 WHERE n.pool_id = $1
   AND n.plan_id = $2
   AND NOT EXISTS (SELECT FROM accounts a WHERE a.pool_id = $1 AND a.plan_id = $2)
-RETURNING n.plan_id AS "plan_id!"
+RETURNING n.plan_id

@@ -9,15 +9,6 @@ INSERT INTO plans AS n (
 VALUES ($1, $2, $3, GREATEST(cardinality($4::bigint[]), 1), $4, $5, $6, $7, $8, $9, $10, $11, $12)
 ON CONFLICT DO NOTHING
 RETURNING
-    n.plan_id AS "plan_id!",
-    n.target_minor AS "target_minor!",
-    n.day_amounts_minor AS "day_amounts_minor!",
-    n.day_tolerance_minor AS "day_tolerance_minor!",
-    n.day_interval AS "day_interval!",
-    n.redemption_interval AS "redemption_interval!",
-    n.smallest_minor AS "smallest_minor!",
-    n.largest_minor AS "largest_minor?",
-    n.step_minor AS "step_minor?",
-    n.fixed_minor AS "fixed_minor?",
-    n.created_at AS "created_at!",
-    n.updated_at AS "updated_at!"
+    n.plan_id, n.target_minor, n.day_amounts_minor, n.day_tolerance_minor, n.day_interval,
+    n.redemption_interval, n.smallest_minor, n.largest_minor, n.step_minor, n.fixed_minor, n.created_at,
+    n.updated_at

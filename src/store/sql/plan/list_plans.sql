@@ -19,18 +19,9 @@ measured AS (
     WINDOW page AS (ORDER BY f.plan_id)
 )
 SELECT
-    m.plan_id AS "plan_id!",
-    m.target_minor AS "target_minor!",
-    m.day_amounts_minor AS "day_amounts_minor!",
-    m.day_tolerance_minor AS "day_tolerance_minor!",
-    m.day_interval AS "day_interval!",
-    m.redemption_interval AS "redemption_interval!",
-    m.smallest_minor AS "smallest_minor!",
-    m.largest_minor AS "largest_minor?",
-    m.step_minor AS "step_minor?",
-    m.fixed_minor AS "fixed_minor?",
-    m.created_at AS "created_at!",
-    m.updated_at AS "updated_at!",
+    m.plan_id, m.target_minor, m.day_amounts_minor, m.day_tolerance_minor, m.day_interval,
+    m.redemption_interval, m.smallest_minor, m.largest_minor, m.step_minor, m.fixed_minor, m.created_at,
+    m.updated_at,
     m.more AS "more!"
 FROM measured m
 WHERE m.bytes_before < $4::bigint

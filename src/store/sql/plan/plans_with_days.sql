@@ -1,6 +1,6 @@
 -- Plans of any pool that have days and were changed no longer than $1 ago: accounts that were LOCKING
 -- then may have a day to end. Null: all that have days. Of no pool: the caller does not know the pools.
-SELECT n.pool_id AS "pool_id!", n.plan_id AS "plan_id!"
+SELECT n.pool_id, n.plan_id
 FROM plans n
 WHERE (
     $1::interval IS NULL

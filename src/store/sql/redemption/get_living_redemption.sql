@@ -2,9 +2,7 @@
 -- most. No row: the code is free in this pool.
 -- $1 pool_id, $2 the code's fingerprint.
 SELECT
-    r.redemption_id AS "redemption_id!",
-    r.request_id AS "request_id!",
-    r.state AS "state!"
+    r.redemption_id, r.request_id, r.state
 FROM redemptions r
 WHERE r.pool_id = $1
   AND r.code_fingerprint = $2
