@@ -14,11 +14,11 @@ use super::{
     page::{MAX_BYTES, read_page},
     redemption_row::{read_request_id, read_state, redemption_row},
 };
-pub use crate::domain::redemption::Resolution;
+pub use crate::domain::redemption::{Redemption, Resolution};
 use crate::domain::{
     id::{AccountId, BatchId, PoolId, RedemptionId, RequestId},
     page::Page,
-    redemption::{Living, Redemption, RedemptionFilter},
+    redemption::{Living, RedemptionFilter},
 };
 
 /// By how much the clock of a server, which makes the ids, may be off the database's while a list by time still

@@ -33,7 +33,7 @@ use super::{
 };
 use crate::admission::{Meter, Overload, Queue};
 
-/// Longer than Postgres lets any of our statements run (see [`super::Store::open`]), and than a
+/// Longer than Postgres lets any of our statements run (see [`crate::store::Store::open`]), and than a
 /// connection is waited for. A statement that has no answer by then gets none: it counts as one that
 /// found no database.
 const STATEMENT_LIMIT: Duration = Duration::from_secs(20);
