@@ -8,8 +8,8 @@ use uuid::Uuid;
 
 use super::{
     Store, StoreError,
-    lane::read_patiently,
     page::{MAX_BYTES, read_page},
+    patience::read_patiently,
     pg::error::{is_foreign_key_violation, is_of_a_row},
     quarantine::{Halves, by_halves, count_skipped},
 };

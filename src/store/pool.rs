@@ -5,7 +5,7 @@ use std::time::Duration;
 use sqlx::postgres::types::PgInterval;
 use time::OffsetDateTime;
 
-use super::{Store, StoreError, duration, interval, lane::read_patiently, page::read_page};
+use super::{Store, StoreError, duration, interval, page::read_page, patience::read_patiently};
 pub use crate::domain::{
     hold::Holds,
     pool::{AmountMismatch, NewPool, Pool},

@@ -10,8 +10,8 @@ use uuid::Uuid;
 pub(super) use super::redemption_row::read_resolution;
 use super::{
     Store, StoreError,
-    lane::read_patiently,
     page::{MAX_BYTES, read_page},
+    patience::read_patiently,
     redemption_row::{read_request_id, read_state, redemption_row},
 };
 pub use crate::domain::redemption::{Redemption, Resolution};

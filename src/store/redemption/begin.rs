@@ -17,7 +17,8 @@ use crate::{
         Store, StoreError,
         apply::{Applied, Asked, Decider, Lost, Work, Write},
         interval,
-        lane::{Batch, Ran, at_all_points, steps_of},
+        lane::{Batch, Ran, steps_of},
+        points::at_all_points,
         redemption_row::{read_request_id, read_state, redemption_row},
     },
 };

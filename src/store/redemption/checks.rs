@@ -14,7 +14,7 @@ use crate::{
     failpoints::Step,
     store::{
         Store, StoreError, duration, interval,
-        lane::at_points,
+        points::at_points,
         pool::read_pool_ids,
         quarantine::{Done, Rows, Statement, count_skipped},
         redemption_row::redemption_row,

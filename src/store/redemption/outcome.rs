@@ -17,8 +17,9 @@ use crate::{
         Store, StoreError,
         apply::{Applied, Asked, Done, RecordedOutcome, SettledColumns},
         interval,
-        lane::{Batch, Ran, at_all_points, steps_of},
+        lane::{Batch, Ran, steps_of},
         pg::db::Db,
+        points::at_all_points,
         redemption_row::{read_amount, redemption_row},
     },
 };
