@@ -1,18 +1,20 @@
 //! A server, put together: the database, the services, the listeners, and the way down.
 
-use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
+mod parts;
+
+use std::{net::SocketAddr, path::Path, time::Duration};
 
 use anyhow::Context as _;
 use secrecy::SecretString;
 use tokio::{
     net::TcpListener,
-    sync::watch,
     task::{JoinHandle, JoinSet},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::transport::Server;
 use tonic_health::server::HealthReporter;
 
+use self::parts::Parts;
 use crate::{
     admin,
     config::ServeArgs,
@@ -21,34 +23,8 @@ use crate::{
     health::Health,
     listener::{Accepts, ConnectionLimit, address::warn_when_reachable},
     provider::Provider,
-    rpc::{
-        CONNECTION_WINDOW, MAX_ANSWER_BYTES, MAX_REQUEST_BYTES, STREAM_WINDOW,
-        account::AccountRpc,
-        layers::Admission,
-        pb::{
-            account_service_server::AccountServiceServer, pool_service_server::PoolServiceServer,
-            redemption_service_server::RedemptionServiceServer,
-        },
-        pool::PoolRpc,
-        redemption::RedemptionRpc,
-        reflection,
-    },
+    rpc::{CONNECTION_WINDOW, STREAM_WINDOW, layers::Admission, reflection},
     secret::SecretKey,
-    service::{
-        accounts::Accounts,
-        acquire::Acquire,
-        batch::{Batch, Services},
-        heartbeat,
-        inquiry::{Inquiry, InquiryLimits},
-        plans::Plans,
-        pools::Pools,
-        reconcile::{Reconciler, takeover::Takeover},
-        redeem::{Redeem, RedeemLimits, Stopping},
-        redemptions::Redemptions,
-        release::Leases,
-        settle::Settler,
-        statistics, sweep,
-    },
     shutdown::{Patience, Shutdown},
     store::Store,
     telemetry,
@@ -235,135 +211,18 @@ async fn all_ended(loops: &mut JoinSet<()>) {
     while loops.join_next().await.is_some() {}
 }
 
+/// Brings a database's schema up to date.
+pub async fn migrate(database_url: &SecretString) -> anyhow::Result<()> {
+    Store::open(database_url, 2)?.migrate().await?;
+    Ok(())
+}
+
 /// Closes the database, and says first that this server is gone, if it left nothing under way.
 async fn close(store: &Store, is_finished: bool) {
     if is_finished && let Err(error) = store.remove_this_server().await {
         tracing::debug!(%error, "this server's row could not be removed: another server removes it");
     }
     store.close().await;
-}
-
-/// The services, wired.
-struct Parts {
-    store: Store,
-    pools: Pools,
-    plans: Plans,
-    reconciler: Reconciler,
-    redemption: RedemptionRpc,
-    closing: CancellationToken,
-}
-
-impl Parts {
-    fn new(
-        args: &ServeArgs,
-        store: Store,
-        provider: Provider,
-        secret: SecretKey,
-        shutdown: &Shutdown,
-        tasks: &TaskTracker,
-    ) -> Self {
-        let secret = Arc::new(secret);
-        let closing = shutdown.closing.clone();
-        let limits = RedeemLimits {
-            send_window: args.provider.send_window,
-            not_after: args.provider.not_after,
-            call_timeout: args.provider.timeout,
-            provider: args.provider.capabilities(),
-        };
-        let pools = Pools::new(store.clone());
-        let acquire = Acquire::new(store.clone(), pools.clone(), closing.clone());
-        let plans = Plans::new(store.clone(), pools.clone());
-        let leases = Leases::new(store.clone(), pools.clone());
-        let settler = Settler::new(store.clone(), pools.clone());
-        let redeem = Redeem::new(
-            store.clone(),
-            pools.clone(),
-            provider.clone(),
-            Arc::clone(&secret),
-            settler.clone(),
-            limits,
-            Stopping { tasks: tasks.clone(), closing: closing.clone() },
-        );
-        let inquiry_limits = InquiryLimits {
-            inquires: args.provider.inquires,
-            concurrency: usize::from(args.inquiry_concurrency),
-            remember: args.inquiry_cache,
-            patience: args.provider.send_window,
-        };
-        let inquiry =
-            Inquiry::new(provider.clone(), Arc::clone(&secret), inquiry_limits, closing.clone());
-        let services = Services {
-            store: store.clone(),
-            pools: pools.clone(),
-            inquiry,
-            acquire: acquire.clone(),
-            redeem: redeem.clone(),
-            leases: leases.clone(),
-        };
-        let batch = Batch::new(services, tasks.clone(), closing.clone());
-        let reconciler = Reconciler::new(
-            store.clone(),
-            pools.clone(),
-            provider,
-            Arc::clone(&secret),
-            settler.clone(),
-            limits,
-        );
-        let redemptions = Redemptions::new(store.clone(), pools.clone(), secret, settler);
-        let redemption = RedemptionRpc {
-            pools: pools.clone(),
-            acquire: acquire.clone(),
-            leases,
-            redeem,
-            batch,
-            redemptions,
-        };
-        Self { store, pools, plans, reconciler, redemption, closing }
-    }
-
-    /// The background tasks. They end at `stop`, but for the beats: while a server finishes what it has, it lives.
-    fn spawn_loops(
-        &self,
-        args: &ServeArgs,
-        stop: &CancellationToken,
-        at_the_end: &CancellationToken,
-    ) -> JoinSet<()> {
-        let mut loops = JoinSet::new();
-        loops.spawn(sweep::run(
-            self.store.clone(),
-            self.pools.clone(),
-            args.sweep_interval,
-            stop.clone(),
-        ));
-        loops.spawn(statistics::run(self.store.clone(), stop.clone()));
-        loops.spawn(self.reconciler.clone().run(args.reconcile_interval, stop.clone()));
-        let (dead, told_dead) = watch::channel(Vec::new());
-        loops.spawn(heartbeat::run(self.store.clone(), dead, at_the_end.clone()));
-        if args.provider.looks_up {
-            let takeover = Takeover::new(self.reconciler.clone(), told_dead);
-            loops.spawn(takeover.run(stop.clone()));
-        }
-        loops
-    }
-
-    fn redemption_service(&self) -> RedemptionServiceServer<RedemptionRpc> {
-        RedemptionServiceServer::new(self.redemption.clone())
-            .max_decoding_message_size(MAX_REQUEST_BYTES)
-            .max_encoding_message_size(MAX_ANSWER_BYTES)
-    }
-
-    fn account_service(&self) -> AccountServiceServer<AccountRpc> {
-        let accounts = Accounts::new(self.store.clone(), self.pools.clone());
-        AccountServiceServer::new(AccountRpc::new(accounts, self.closing.clone()))
-            .max_decoding_message_size(MAX_REQUEST_BYTES)
-            .max_encoding_message_size(MAX_ANSWER_BYTES)
-    }
-
-    fn pool_service(&self) -> PoolServiceServer<PoolRpc> {
-        PoolServiceServer::new(PoolRpc::new(self.pools.clone(), self.plans.clone()))
-            .max_decoding_message_size(MAX_REQUEST_BYTES)
-            .max_encoding_message_size(MAX_ANSWER_BYTES)
-    }
 }
 
 /// The database to use, started if it is a private one, and the secret key that goes with it.

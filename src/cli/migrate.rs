@@ -7,7 +7,7 @@ use clap::Args;
 use secrecy::SecretString;
 
 use super::shared::output::note;
-use crate::{config::database_url, store::Store};
+use crate::{app, config::database_url};
 
 /// Which database to bring up to date.
 #[derive(Args, Debug)]
@@ -24,8 +24,7 @@ pub(super) struct MigrateArgs {
 pub(super) async fn run(args: MigrateArgs) -> anyhow::Result<()> {
     let url = database_url(args.database_url.as_ref(), args.database_url_file.as_deref())?;
     let url = url.context("no database is given: set HOLDFAST_DATABASE_URL")?;
-    let store = Store::open(&url, 2)?;
-    store.migrate().await?;
+    app::migrate(&url).await?;
     note("the schema is up to date");
     Ok(())
 }

@@ -12,7 +12,7 @@
 //!
 //! [`transition`] decides every change of an account, and is what runs. It takes the account as it was told at a
 //! version, and the terms of its pool. The store writes the [`Change`] where that version still is the account's
-//! (`store/sql/apply.sql`, `store/sql/begin.sql`). Whatever depends on the time is decided by the time at which
+//! (`store/sql/account/apply.sql`, `store/sql/redemption/begin.sql`). Whatever depends on the time is decided by the time at which
 //! the database told the account. The change has it as a [`Guard`], which the database checks by its own clock.
 
 mod change;
@@ -23,7 +23,10 @@ use std::{cmp::min, time::Duration};
 
 pub use self::{
     change::{Change, Guard, NewLease, Next, Until},
-    entity::{Account, Hold, Labels, Lease, Version},
+    entity::{
+        Account, AccountFilter, Hold, Labels, Lease, LeaseAnswer, NewAccount, RecordedEvent,
+        Version,
+    },
     status::{AccountStatus, LeaseEnd, LoginStatus, Rest, Resume},
 };
 pub use super::hold::HoldCause;

@@ -60,3 +60,16 @@ impl Holds {
         }
     }
 }
+
+/// What to change of [`Holds`].
+#[derive(Clone, Copy, Debug, Default)]
+pub struct HoldsChange {
+    /// See [`Holds`].
+    pub login_invalid: Option<Duration>,
+    /// See [`Holds`].
+    pub limit_reached: Option<Duration>,
+    /// See [`Holds`].
+    pub throttled: Option<Duration>,
+    /// See [`Holds`].
+    pub longest: Option<Duration>,
+}

@@ -8,6 +8,7 @@ pub mod hold;
 pub mod id;
 pub mod lease;
 pub mod money;
+pub mod page;
 pub mod plan;
 pub mod pool;
 pub mod redemption;

@@ -6,7 +6,7 @@ use time::OffsetDateTime;
 
 use super::{
     account::Account,
-    hold::Holds,
+    hold::{Holds, HoldsChange},
     id::{PlanId, PoolId},
     money::Currency,
     plan::{Misfit, Terms},
@@ -60,6 +60,67 @@ pub struct Pool {
     pub holder_share_percent: i32,
     /// How long an account is on hold after a failure that was its own.
     pub holds: Holds,
+    /// When it was created.
+    pub created_at: OffsetDateTime,
+    /// When it was last changed.
+    pub updated_at: OffsetDateTime,
+}
+
+/// A pool to create.
+#[derive(Clone, Debug)]
+pub struct NewPool {
+    /// See [`Pool`].
+    pub pool_id: PoolId,
+    /// See [`Pool`].
+    pub currency: Currency,
+    /// See [`Pool`].
+    pub default_lease: Duration,
+    /// See [`Pool`].
+    pub min_lease: Duration,
+    /// See [`Pool`].
+    pub max_lease: Duration,
+    /// See [`Pool`].
+    pub paused: bool,
+    /// See [`Pool`].
+    pub draining: bool,
+    /// See [`Pool`].
+    pub amount_mismatch: AmountMismatch,
+    /// See [`Pool`].
+    pub holder_share_percent: i32,
+    /// See [`Pool`].
+    pub holds: Holds,
+}
+
+/// What to change of a pool.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PoolChange {
+    /// See [`Pool`].
+    pub default_lease: Option<Duration>,
+    /// See [`Pool`].
+    pub min_lease: Option<Duration>,
+    /// See [`Pool`].
+    pub max_lease: Option<Duration>,
+    /// See [`Pool`].
+    pub paused: Option<bool>,
+    /// See [`Pool`].
+    pub draining: Option<bool>,
+    /// See [`Pool`].
+    pub amount_mismatch: Option<AmountMismatch>,
+    /// See [`Pool`].
+    pub holder_share_percent: Option<i32>,
+    /// See [`Pool`].
+    pub holds: HoldsChange,
+}
+
+/// A plan, as it is stored.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Its pool.
+    pub pool_id: PoolId,
+    /// Its name.
+    pub plan_id: PlanId,
+    /// What it wants.
+    pub terms: Terms,
     /// When it was created.
     pub created_at: OffsetDateTime,
     /// When it was last changed.

@@ -1,46 +1,35 @@
 //! `AccountService`: accounts and their imports over gRPC.
 
-use std::time::Duration;
+mod import;
+pub(super) mod message;
 
 use futures_util::StreamExt as _;
-use prost::Message;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
+use self::{
+    import::{IMPORT_IDLE, Import},
+    message::{account_message, event_message, read_login_status, read_status},
+};
 use super::{
-    convert::{self, Fields, echo, timestamp},
+    convert::Fields,
     layers::caller_of,
     mask::Mask,
-    page::{MAX_PAGE_BYTES, page},
+    page::page,
     pb,
-    status::{rich, shutting_down, status},
+    status::{shutting_down, status},
 };
 use crate::{
     domain::{
-        account::{AccountStatus, HoldCause, LoginStatus},
+        account::{AccountChange, AccountFilter, LoginStatus, NewAccount},
         id::{AccountId, PlanId, PoolId},
-        money::Currency,
     },
     service::{
         Error,
-        accounts::{Accounts, CreateCommand, of_another_pool},
-    },
-    store::{
-        account::{Account, AccountChange, AccountFilter, Hold, Lease, NewAccount, RecordedEvent},
-        pool::Pool,
+        admin::accounts::{Accounts, CreateCommand},
     },
 };
-
-/// Accounts of an import that are created by one statement.
-const IMPORT_CHUNK: usize = 500;
-/// The same in bytes, beyond which a chunk takes no more: as many imports as may be open each keep one.
-const IMPORT_CHUNK_BYTES: usize = 64 * 1024;
-/// How long an import may bring nothing. What came before is created then, and the call ends.
-const IMPORT_IDLE: Duration = Duration::from_secs(60);
-/// The most failures that an import's reply names, and their bytes at most.
-const MAX_FAILURES: usize = 1000;
-const MAX_FAILURE_BYTES: usize = MAX_PAGE_BYTES;
 
 /// Serves `AccountService`.
 #[derive(Clone, Debug)]
@@ -174,97 +163,6 @@ impl pb::account_service_server::AccountService for AccountRpc {
     }
 }
 
-/// An import under way.
-struct Import {
-    accounts: Accounts,
-    /// The pool of the first account.
-    pool: Option<Pool>,
-    chunk: Vec<(i64, CreateCommand)>,
-    chunk_bytes: usize,
-    failure_bytes: usize,
-    reply: pb::ImportAccountsResponse,
-}
-
-impl Import {
-    fn new(accounts: Accounts) -> Self {
-        Self {
-            accounts,
-            pool: None,
-            chunk: Vec::new(),
-            chunk_bytes: 0,
-            failure_bytes: 0,
-            reply: Default::default(),
-        }
-    }
-
-    async fn take(&mut self, account: Option<pb::Account>) -> Result<(), Error> {
-        let index = self.reply.received;
-        self.reply.received += 1;
-        let name = account.as_ref().map(|account| echo(&account.account_id)).unwrap_or_default();
-        let bytes = account.as_ref().map_or(0, Message::encoded_len);
-        let (pool_id, command) = match read_new_account(account) {
-            Ok(read) => read,
-            Err(error) => {
-                self.fail(index, name, &error);
-                return Ok(());
-            }
-        };
-        let pool = match &self.pool {
-            Some(pool) => pool,
-            None => self.pool.insert(self.accounts.pool(&pool_id).await?),
-        };
-        if pool.pool_id != pool_id {
-            let error = of_another_pool(&pool.pool_id);
-            self.fail(index, name, &error);
-            return Ok(());
-        }
-        self.chunk.push((index, command));
-        self.chunk_bytes += bytes;
-        let is_full = self.chunk.len() >= IMPORT_CHUNK || self.chunk_bytes >= IMPORT_CHUNK_BYTES;
-        if is_full { self.flush().await } else { Ok(()) }
-    }
-
-    async fn flush(&mut self) -> Result<(), Error> {
-        let Some(pool) = &self.pool else { return Ok(()) };
-        let _at_work = self.accounts.at_work(&pool.pool_id).await;
-        self.chunk_bytes = 0;
-        let (names, commands): (Vec<_>, Vec<_>) = std::mem::take(&mut self.chunk)
-            .into_iter()
-            .map(|(index, command)| {
-                let name = command.new.account_id.to_string();
-                ((index, name), command)
-            })
-            .unzip();
-        let outcomes = self.accounts.import(pool, commands).await?;
-        for ((index, name), outcome) in names.into_iter().zip(outcomes) {
-            match outcome {
-                Ok(_) => self.reply.created += 1,
-                Err(error) => self.fail(index, name, &error),
-            }
-        }
-        Ok(())
-    }
-
-    fn fail(&mut self, index: i64, account_id: String, error: &Error) {
-        self.reply.failed += 1;
-        // What the chunk holds comes later than what is refused before it, but keeps its order.
-        let failures = &mut self.reply.failures;
-        let position = failures.partition_point(|failure| failure.index < index);
-        let failure = pb::ImportFailure { index, account_id, error: Some(rich(error)) };
-        self.failure_bytes += failure.encoded_len();
-        failures.insert(position, failure);
-        while failures.len() > MAX_FAILURES || self.failure_bytes > MAX_FAILURE_BYTES {
-            let Some(last) = failures.pop() else { break };
-            self.failure_bytes -= last.encoded_len();
-        }
-    }
-
-    async fn finish(mut self) -> Result<pb::ImportAccountsResponse, Error> {
-        self.flush().await?;
-        Ok(self.reply)
-    }
-}
-
 fn read_names(pool_id: &str, account_id: &str) -> Result<(PoolId, AccountId), Error> {
     let mut fields = Fields::default();
     let pool_id = fields.id("pool_id", pool_id, PoolId::parse);
@@ -361,110 +259,4 @@ fn read_change(
         Some((pool_id?, account_id?, change))
     });
     fields.finish(read)
-}
-
-fn read_status(status: pb::AccountStatus) -> Option<AccountStatus> {
-    match status {
-        pb::AccountStatus::Unspecified => None,
-        pb::AccountStatus::Waiting => Some(AccountStatus::Waiting),
-        pb::AccountStatus::Processing => Some(AccountStatus::Processing),
-        pb::AccountStatus::Locking => Some(AccountStatus::Locking),
-        pb::AccountStatus::Completed => Some(AccountStatus::Completed),
-    }
-}
-
-fn read_login_status(status: pb::LoginStatus) -> Option<LoginStatus> {
-    match status {
-        pb::LoginStatus::Unspecified => None,
-        pb::LoginStatus::Active => Some(LoginStatus::Active),
-        pb::LoginStatus::Inactive => Some(LoginStatus::Inactive),
-        pb::LoginStatus::Invalid => Some(LoginStatus::Invalid),
-    }
-}
-
-fn status_message(status: AccountStatus) -> i32 {
-    match status {
-        AccountStatus::Waiting => pb::AccountStatus::Waiting,
-        AccountStatus::Processing => pb::AccountStatus::Processing,
-        AccountStatus::Locking => pb::AccountStatus::Locking,
-        AccountStatus::Completed => pb::AccountStatus::Completed,
-    }
-    .into()
-}
-
-fn login_status_message(status: LoginStatus) -> i32 {
-    match status {
-        LoginStatus::Active => pb::LoginStatus::Active,
-        LoginStatus::Inactive => pb::LoginStatus::Inactive,
-        LoginStatus::Invalid => pb::LoginStatus::Invalid,
-    }
-    .into()
-}
-
-pub(super) fn account_message(account: &Account, currency: Currency) -> pb::Account {
-    pb::Account {
-        pool_id: account.pool_id.to_string(),
-        account_id: account.account_id.to_string(),
-        status: status_message(account.status),
-        login_status: login_status_message(account.login_status),
-        plan_id: account.plan_id.as_ref().map(PlanId::to_string).unwrap_or_default(),
-        country_code: account.country_code.clone().unwrap_or_default(),
-        balance: Some(convert::money(account.balance_minor, currency)),
-        labels: account.labels.clone().into_iter().collect(),
-        lease: account.lease.as_ref().map(|lease| lease_message(account, lease)),
-        open_redemption_id: account.open_redemption_id.map(|id| id.to_string()).unwrap_or_default(),
-        create_time: Some(timestamp(account.created_at)),
-        update_time: Some(timestamp(account.updated_at)),
-        plan_day: account.plan_day,
-        day_credited: Some(convert::money(account.day_credited_minor, currency)),
-        reserved: account.reserved_minor.map(|amount| convert::money(amount, currency)),
-        available_time: account.available_at().map(timestamp),
-        hold: account.hold.as_ref().map(hold_message),
-        paused: Some(account.paused),
-        draining: Some(account.draining),
-    }
-}
-
-fn hold_message(hold: &Hold) -> pb::AccountHold {
-    pb::AccountHold {
-        cause: match hold.cause {
-            HoldCause::LoginInvalid => pb::HoldCause::LoginInvalid,
-            HoldCause::LimitReached => pb::HoldCause::LimitReached,
-            HoldCause::Throttled => pb::HoldCause::Throttled,
-        }
-        .into(),
-        expire_time: Some(timestamp(hold.until)),
-        count: hold.count,
-    }
-}
-
-pub(super) fn lease_message(account: &Account, lease: &Lease) -> pb::Lease {
-    pb::Lease {
-        r#ref: Some(pb::LeaseRef {
-            pool_id: account.pool_id.to_string(),
-            account_id: account.account_id.to_string(),
-            fencing_token: account.token.0,
-        }),
-        holder: lease.holder.to_string(),
-        acquire_time: Some(timestamp(lease.acquired_at)),
-        expire_time: Some(timestamp(lease.expires_at)),
-        remaining: Some(convert::duration(account.lease_remaining())),
-    }
-}
-
-fn event_message(event: &RecordedEvent, pool: &Pool, account_id: &AccountId) -> pb::AccountEvent {
-    pb::AccountEvent {
-        pool_id: pool.pool_id.to_string(),
-        account_id: account_id.to_string(),
-        version: event.version,
-        event_time: Some(timestamp(event.happened_at)),
-        actor: event.actor.clone(),
-        reason: event.reason.clone(),
-        from_status: event.from_status.map_or(0, status_message),
-        to_status: status_message(event.to_status),
-        fencing_token: event.token.0,
-        redemption_id: event.redemption_id.map(|id| id.to_string()).unwrap_or_default(),
-        balance: Some(convert::money(event.balance_minor, pool.currency)),
-        lease_expire_time: event.lease_expires_at.map(timestamp),
-    }
 }

@@ -9,11 +9,11 @@ use time::OffsetDateTime;
 use super::pb;
 use crate::{
     domain::{
+        account::Labels,
         id::InvalidId,
         money::{Currency, MAX_AMOUNT_MINOR, Money},
     },
     service::error::{Error, Violation},
-    store::account::Labels,
 };
 
 /// The most that one page of a list holds.

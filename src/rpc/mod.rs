@@ -3,10 +3,8 @@
 
 pub mod account;
 mod answer;
-mod batch;
 pub mod codec;
 mod convert;
-mod explain;
 pub mod layers;
 mod mask;
 mod message;

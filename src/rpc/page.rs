@@ -3,9 +3,7 @@
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use prost::Message;
 
-/// What the elements of a page have at most, in bytes; but a page has one element at least.
-pub(super) use crate::store::MAX_PAGE_BYTES;
-use crate::store::Page;
+use crate::domain::page::{MAX_PAGE_BYTES, Page};
 
 /// The messages of a page, and the token of the next one: the key of the last element of this one. Elements
 /// whose messages do not fit in are the next page's.

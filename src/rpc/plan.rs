@@ -12,12 +12,12 @@ use crate::{
         id::{PlanId, PoolId},
         money::{Currency, Money},
         plan::{Denominations, MAX_DAYS, MAX_FIXED, MAX_INTERVAL, Terms},
+        pool::Plan,
     },
     service::{
         Error,
-        plans::{Amounts, PlanChange},
+        admin::plans::{Amounts, PlanChange},
     },
-    store::plan::Plan,
 };
 
 /// The fields that an update may name.

@@ -14,12 +14,13 @@ use super::{
 };
 use crate::{
     domain::{
+        hold::{Holds, HoldsChange},
         id::{PlanId, PoolId},
         lease::{MAX_LEASE, MIN_LEASE},
         plan::MAX_INTERVAL,
+        pool::{AmountMismatch, NewPool, Pool, PoolChange},
     },
-    service::{Error, plans::Plans, pools::Pools},
-    store::pool::{AmountMismatch, Holds, HoldsChange, NewPool, Pool, PoolChange},
+    service::{Error, admin::plans::Plans, pools::Pools},
 };
 
 /// The lease of an acquisition that asks for none, in a pool that sets nothing else.

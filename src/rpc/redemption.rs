@@ -1,16 +1,23 @@
 //! `RedemptionService`: leases, redemptions and batches over gRPC.
 
+mod batch;
+mod explain;
+mod message;
+mod selector;
+
 use std::{pin::Pin, time::Duration};
 
 use futures_util::Stream;
 use tonic::{Request, Response, Status, Streaming};
 use uuid::Uuid;
 
+use self::{
+    message::{read_state, redemption_message},
+    selector::read_selector,
+};
 use super::{
-    account::{account_message, lease_message},
-    batch,
-    convert::{self, Fields, timestamp},
-    explain,
+    account::message::{account_message, lease_message},
+    convert::Fields,
     layers::caller_of,
     page::page,
     pb,
@@ -19,23 +26,19 @@ use super::{
 use crate::{
     admission::Caller,
     domain::{
-        id::{AccountId, BatchId, FencingToken, Holder, PlanId, PoolId, RedemptionId, RequestId},
+        id::{AccountId, BatchId, FencingToken, Holder, PoolId, RedemptionId, RequestId},
         lease::{LeaseRef, MAX_LEASE, MIN_LEASE},
         money::Currency,
-        redemption::{CardCode, RedemptionState},
+        redemption::{CardCode, RedemptionFilter, RedemptionState, Resolution},
     },
     service::{
         Error,
         acquire::{Acquire, AcquireCommand},
-        batch::{Batch, Selection},
+        admin::redemptions::{Redemptions, ResolveCommand, ResolvedOutcome},
+        batch::Batch,
         pools::Pools,
         redeem::{Redeem, RedeemCommand},
-        redemptions::{Redemptions, ResolveCommand, ResolvedOutcome},
         release::Leases,
-    },
-    store::{
-        acquire::Selector,
-        redemption::{Redemption, RedemptionFilter, Resolution},
     },
 };
 
@@ -43,9 +46,6 @@ use crate::{
 const MAX_WAIT: Duration = Duration::from_secs(600);
 /// The most states that a list may be of: more than there are.
 const MAX_STATES: usize = 16;
-/// The most account ids that a selector may exclude.
-const MAX_EXCLUDED: usize = 1000;
-
 /// Serves `RedemptionService`.
 #[derive(Clone)]
 pub struct RedemptionRpc {
@@ -239,44 +239,6 @@ fn read_acquire(
     fields.finish(read)
 }
 
-pub(super) fn read_selector(
-    fields: &mut Fields,
-    field: &str,
-    selector: Option<pb::AccountSelector>,
-) -> Selection {
-    let Some(selector) = selector else { return Selection::default() };
-    let path = |name: &str| format!("{field}.{name}");
-    let account_id =
-        fields.optional_id(&path("account_id"), &selector.account_id, AccountId::parse);
-    let plan_id = fields.optional_id(&path("plan_id"), &selector.plan_id, PlanId::parse);
-    let country_code = fields.country(&path("country_code"), &selector.country_code);
-    let min_headroom = fields.money(&path("min_headroom"), selector.min_headroom, 0);
-    let expected = fields.money(&path("expected"), selector.expected, 1);
-    let labels = fields.labels(&path("labels"), selector.labels);
-    if selector.exclude_account_ids.len() > MAX_EXCLUDED {
-        fields.refuse(&path("exclude_account_ids"), format!("must be at most {MAX_EXCLUDED}"));
-    }
-    let excluded = selector.exclude_account_ids.iter().enumerate().take(MAX_EXCLUDED);
-    let exclude = excluded
-        .filter_map(|(index, id)| {
-            fields.id(&path(&format!("exclude_account_ids[{index}]")), id, AccountId::parse)
-        })
-        .collect();
-    Selection {
-        selector: Selector {
-            account_id,
-            plan_id,
-            country_code,
-            card_country: None,
-            min_headroom_minor: min_headroom.map(|money| money.amount_minor),
-            labels,
-            exclude,
-        },
-        min_headroom,
-        expected,
-    }
-}
-
 fn read_lease(fields: &mut Fields, lease: Option<pb::LeaseRef>) -> Option<LeaseRef> {
     let lease = fields.required("lease", lease)?;
     let pool_id = fields.id("lease.pool_id", &lease.pool_id, PoolId::parse);
@@ -370,60 +332,4 @@ fn read_resolve(request: pb::ResolveRedemptionRequest) -> Result<ResolveCommand,
         },
     );
     fields.finish(read)
-}
-
-fn read_state(state: pb::RedemptionState) -> Option<RedemptionState> {
-    match state {
-        pb::RedemptionState::Unspecified => None,
-        pb::RedemptionState::Submitted => Some(RedemptionState::Submitted),
-        pb::RedemptionState::InDoubt => Some(RedemptionState::InDoubt),
-        pb::RedemptionState::NeedsReview => Some(RedemptionState::NeedsReview),
-        pb::RedemptionState::Succeeded => Some(RedemptionState::Succeeded),
-        pb::RedemptionState::Failed => Some(RedemptionState::Failed),
-    }
-}
-
-fn state_message(state: RedemptionState) -> i32 {
-    match state {
-        RedemptionState::Submitted => pb::RedemptionState::Submitted,
-        RedemptionState::InDoubt => pb::RedemptionState::InDoubt,
-        RedemptionState::NeedsReview => pb::RedemptionState::NeedsReview,
-        RedemptionState::Succeeded => pb::RedemptionState::Succeeded,
-        RedemptionState::Failed => pb::RedemptionState::Failed,
-    }
-    .into()
-}
-
-pub(super) fn redemption_message(redemption: &Redemption, currency: Currency) -> pb::Redemption {
-    let open = redemption.state.is_open();
-    let failed = matches!(redemption.state, RedemptionState::Failed | RedemptionState::NeedsReview);
-    pb::Redemption {
-        redemption_id: redemption.redemption_id.to_string(),
-        request_id: redemption.request_id.to_string(),
-        pool_id: redemption.pool_id.to_string(),
-        account_id: redemption.account_id.to_string(),
-        fencing_token: redemption.token.0,
-        state: state_message(redemption.state),
-        expected: redemption.expected_minor.map(|minor| convert::money(minor, currency)),
-        expected_learned: redemption.expected_learned,
-        amount: redemption.amount.map(|m| convert::money(m.amount_minor, m.currency)),
-        provider_ref: redemption.provider_ref.clone().unwrap_or_default(),
-        code_last4: redemption.code_last4.clone(),
-        failure: redemption.failure.as_ref().filter(|_| failed).map(|failure| pb::Failure {
-            reason: failure.reason.clone(),
-            message: failure.message.clone(),
-            code_spent: failure.code_spent,
-        }),
-        attempts: redemption.attempts,
-        create_time: Some(timestamp(redemption.created_at)),
-        finish_time: redemption.finished_at.map(timestamp),
-        next_check_time: redemption.next_check_at.map(timestamp),
-        amount_mismatch: redemption.has_amount_mismatch(),
-        last_answer: redemption.last_answer.clone().filter(|_| open).unwrap_or_default(),
-        resolution: redemption.resolution.as_ref().map(|resolution| pb::Resolution {
-            resolved_by: resolution.resolved_by.clone(),
-            reason: resolution.reason.clone(),
-            evidence: resolution.evidence.clone().unwrap_or_default(),
-        }),
-    }
 }

@@ -18,7 +18,6 @@ use self::trailers::{fit, fit_violations};
 use crate::{
     domain::choice::Choice,
     service::{Error, error::Violation},
-    store::StoreError,
 };
 
 /// The domain of every reason.
@@ -193,12 +192,10 @@ pub(crate) fn status(error: &Error) -> Status {
             fit(Code::DeadlineExceeded, &text, reason("REQUEST_INCOMPLETE", []))
         }
         Error::StreamIdle(_) => fit(Code::DeadlineExceeded, &text, reason("STREAM_IDLE", [])),
-        Error::ShuttingDown | Error::Store(StoreError::ShuttingDown) => {
-            retry(Code::Unavailable, "SHUTTING_DOWN", text, RETRY_OUTAGE)
-        }
-        Error::Store(StoreError::Overloaded) => overloaded(RETRY_OVERLOAD),
-        Error::Store(StoreError::DeadlinePassed) => deadline_passed(),
-        Error::Store(StoreError::Unavailable(_)) => {
+        Error::ShuttingDown => retry(Code::Unavailable, "SHUTTING_DOWN", text, RETRY_OUTAGE),
+        Error::Overloaded => overloaded(RETRY_OVERLOAD),
+        Error::DeadlinePassed => deadline_passed(),
+        Error::DatabaseUnavailable(_) => {
             // The driver's message is for the log, not for callers.
             tracing::warn!(error = %text, "a call found no database");
             let text =
@@ -207,16 +204,7 @@ pub(crate) fn status(error: &Error) -> Status {
                     .to_owned();
             retry(Code::Unavailable, "DATABASE_UNAVAILABLE", text, RETRY_OUTAGE)
         }
-        Error::Store(
-            StoreError::Refused(_)
-            | StoreError::CodeRedeemedAgain
-            | StoreError::RequestHasLease
-            | StoreError::Unreadable(_)
-            | StoreError::BadUrl(_)
-            | StoreError::Migration(_)
-            | StoreError::Schema(_),
-        )
-        | Error::Internal(_) => {
+        Error::Database(_) | Error::Internal(_) => {
             tracing::error!(error = %text, "a call met a bug");
             fit(
                 Code::Internal,

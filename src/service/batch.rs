@@ -3,6 +3,7 @@
 //! An item's redemption stands for the request `batch:BATCH_ID:ITEM_ID`. That is all that a batch is:
 //! opening it again finds what was begun by those names, and nothing else has to be kept.
 
+pub mod inquiry;
 mod item;
 
 use std::{collections::HashMap, pin::pin, sync::Arc, time::Duration};
@@ -15,11 +16,10 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use self::item::Item;
+use self::{inquiry::Inquiry, item::Item};
 use super::{
     Error,
     acquire::Acquire,
-    inquiry::Inquiry,
     pools::{Pools, check_currencies},
     redeem::{Redeem, Redeemed},
     release::Leases,
@@ -29,9 +29,11 @@ use crate::{
     domain::{
         id::{BatchId, Holder, ItemId, PoolId},
         money::Money,
+        pool::Pool,
         redemption::{CardCode, RedemptionState},
+        selector::Selector,
     },
-    store::{Store, acquire::Selector, pool::Pool},
+    store::Store,
 };
 
 /// How often progress is told, while there is any.

@@ -234,12 +234,39 @@ pub enum Error {
          not done twice"
     )]
     ShuttingDown,
-    /// The store did not do it.
+    /// There is no room for one more who waits; nothing was done.
+    #[error("too many calls wait for the database")]
+    Overloaded,
+    /// The caller's deadline passed before anything was begun; nothing was done.
+    #[error("the deadline passed before anything was begun")]
+    DeadlinePassed,
+    /// The database cannot be reached or takes no writes; the same call may be tried again.
+    #[error("the database is unavailable: {0}")]
+    DatabaseUnavailable(String),
+    /// The database, or a row of it, is not as the program expects: a bug of ours, or a change by hand.
     #[error(transparent)]
-    Store(#[from] StoreError),
+    Database(StoreError),
     /// A bug of ours.
     #[error("internal error: {0}")]
     Internal(&'static str),
+}
+
+impl From<StoreError> for Error {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Overloaded => Self::Overloaded,
+            StoreError::DeadlinePassed => Self::DeadlinePassed,
+            StoreError::ShuttingDown => Self::ShuttingDown,
+            StoreError::Unavailable(cause) => Self::DatabaseUnavailable(cause),
+            StoreError::Refused(_)
+            | StoreError::CodeRedeemedAgain
+            | StoreError::RequestHasLease
+            | StoreError::Unreadable(_)
+            | StoreError::BadUrl(_)
+            | StoreError::Migration(_)
+            | StoreError::Schema(_) => Self::Database(error),
+        }
+    }
 }
 
 /// All checks in one: every field that one of them refuses is named.

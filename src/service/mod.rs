@@ -1,22 +1,21 @@
 //! The services: what Holdfast does, one use case a file, named after its RPC. Decides; the store and the provider
 //! act.
+//!
+//! `acquire`, `release`, `redeem` and `batch` are what callers do, `admin` is what people do, and `background` what
+//! the server does by itself. The other files are shared by these.
 
-pub mod accounts;
 pub mod acquire;
+pub mod admin;
+pub mod background;
 pub mod batch;
 mod clock;
+mod days;
 pub mod error;
-pub mod heartbeat;
-pub mod inquiry;
-pub mod plans;
+mod expiry;
 mod poll;
 pub mod pools;
-pub mod reconcile;
 pub mod redeem;
-pub mod redemptions;
 pub mod release;
-pub mod settle;
-pub mod statistics;
 pub mod sweep;
 
 pub use error::Error;

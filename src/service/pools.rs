@@ -12,13 +12,10 @@ use super::error::{Error, Violation};
 use crate::{
     domain::{
         id::PoolId,
-        lease::{MAX_LEASE, MIN_LEASE},
         money::{Currency, Money},
+        pool::Pool,
     },
-    store::{
-        Page, Store, StoreError,
-        pool::{NewPool, Pool, PoolChange},
-    },
+    store::Store,
 };
 
 /// How long a pool's settings are taken as read. A change on another server is seen within it; a
@@ -28,9 +25,6 @@ const FRESH: Duration = Duration::from_secs(1);
 /// From when on one caller reads them anew, while the others go on with what is cached. Otherwise all of them
 /// would ask at the same moment, once a second, under load hundreds.
 const AGED: Duration = Duration::from_millis(700);
-
-/// How often a change of a pool that others change too is tried.
-pub(super) const MAX_UPDATES: u32 = 5;
 
 impl CachedPool {
     /// The settings, unless the caller is to read them anew.
@@ -51,7 +45,7 @@ impl CachedPool {
 /// Pools. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Pools {
-    store: Store,
+    pub(super) store: Store,
     cached: Arc<Mutex<HashMap<PoolId, CachedPool>>>,
 }
 
@@ -100,40 +94,8 @@ impl Pools {
         Ok(self.remember(pool))
     }
 
-    /// Creates a pool.
-    pub async fn create(&self, new: &NewPool) -> Result<Pool, Error> {
-        check_bounds("pool.", new.min_lease, new.default_lease, new.max_lease)?;
-        let pool = self.store.insert_pool(new).await?;
-        pool.map(|pool| self.remember(pool)).ok_or_else(|| Error::PoolExists(new.pool_id.clone()))
-    }
-
-    /// Changes a pool.
-    pub async fn update(&self, pool_id: &PoolId, change: PoolChange) -> Result<Pool, Error> {
-        // Once more when another change came between the read and this one.
-        for _ in 0..MAX_UPDATES {
-            let now = self.get(pool_id).await?;
-            check_bounds(
-                "pool.",
-                change.min_lease.unwrap_or(now.min_lease),
-                change.default_lease.unwrap_or(now.default_lease),
-                change.max_lease.unwrap_or(now.max_lease),
-            )?;
-            if let Some(pool) = self.store.update_pool(pool_id, change).await? {
-                tracing::info!(
-                    %pool_id, paused = pool.paused, draining = pool.draining, "pool updated"
-                );
-                return Ok(self.remember(pool));
-            }
-        }
-        Err(StoreError::Overloaded.into())
-    }
-
-    /// Lists the pools after `after`, at most `limit`.
-    pub async fn list(&self, after: &str, limit: i64) -> Result<Page<Pool>, Error> {
-        Ok(self.store.list_pools(after, limit).await?)
-    }
-
-    fn remember(&self, pool: Pool) -> Pool {
+    /// Keeps a pool's settings as they were just read or written.
+    pub(super) fn remember(&self, pool: Pool) -> Pool {
         let cached = CachedPool { pool: pool.clone(), read_at: Instant::now(), asked_at: None };
         self.cached().insert(pool.pool_id.clone(), cached);
         pool
@@ -180,34 +142,4 @@ pub(super) fn lease_duration(pool: &Pool, asked: Option<Duration>) -> Result<Dur
             pool.pool_id,
         ),
     )]))
-}
-
-fn check_bounds(
-    prefix: &str,
-    min: Duration,
-    default: Duration,
-    max: Duration,
-) -> Result<(), Error> {
-    let mut violations = Vec::new();
-    let bounds = MIN_LEASE..=MAX_LEASE;
-    let named = [
-        ("min_lease_duration", min),
-        ("default_lease_duration", default),
-        ("max_lease_duration", max),
-    ];
-    for (name, value) in named {
-        if !bounds.contains(&value) {
-            violations
-                .push(Violation::new(format!("{prefix}{name}"), "must be between 1s and 24h"));
-        }
-    }
-    if min > default {
-        let rule = "must not be longer than default_lease_duration";
-        violations.push(Violation::new(format!("{prefix}min_lease_duration"), rule));
-    }
-    if max < default {
-        let rule = "must not be shorter than default_lease_duration";
-        violations.push(Violation::new(format!("{prefix}max_lease_duration"), rule));
-    }
-    if violations.is_empty() { Ok(()) } else { Err(Error::Invalid(violations)) }
 }

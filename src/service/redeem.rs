@@ -3,27 +3,22 @@
 //! From the moment that it is recorded a redemption runs in a task that no caller who goes away
 //! stops. No connection to the database is held while the provider is asked.
 
+mod join;
 mod refusal;
+mod send;
+pub mod settle;
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
-use tokio::{
-    sync::watch,
-    time::{Instant, sleep},
-};
+use tokio::time::sleep;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use self::refusal::refused;
+use self::{join::Sends, refusal::refused, settle::Settler};
 use super::{
     Error,
     clock::Deadline,
     pools::{Pools, check_currencies},
-    settle::Settler,
 };
 use crate::{
     admission::{self, Caller},
@@ -32,30 +27,20 @@ use crate::{
         lease::LeaseRef,
         money::{Currency, Money},
         redemption::{
-            Ask, Capabilities, CardCode, Failure, RedemptionState, Step, Verdict, reason,
+            Ask, BeginRefusal, Begun, Capabilities, CardCode, Living, NewRedemption, Redemption,
+            SendLimits,
         },
     },
     failpoints::{self, Guard},
-    provider::{Call, Doubt, Provider, classify},
+    provider::Provider,
     secret::SecretKey,
-    store::{
-        Store, StoreError,
-        begin::{BeginRefusal, Begun, NewRedemption, SendLimits},
-        outcome::Next,
-        redemption::{Living, Redemption},
-    },
+    store::Store,
 };
 
-/// How often a request that never left is sent again before the redemption fails.
-const MAX_UNREACHABLE: i32 = 4;
 /// How often a begin whose obstacle has gone is tried again.
 const MAX_BEGINS: u32 = 5;
-/// Until the reconciler's first check of a redemption that is left in doubt.
-const FIRST_CHECK: Duration = Duration::from_millis(500);
-/// How often a redemption that another server sends is read, while a caller waits for it.
-const JOIN_POLL: Duration = Duration::from_millis(100);
-/// The longest back-off beside what a provider asks for that is at work on a redemption.
-const MAX_POLL_BACKOFF: Duration = Duration::from_secs(1);
+/// The pause before that.
+const RETRY: Duration = Duration::from_millis(10);
 /// What the provider is called in a code's fingerprint. One provider serves an installation.
 pub(super) const PROVIDER_NAME: &str = "default";
 
@@ -153,7 +138,7 @@ struct Inner {
     limits: RedeemLimits,
     stopping: Stopping,
     /// The redemptions that this server is at work on, for callers who join.
-    sends: Mutex<HashMap<RedemptionId, watch::Receiver<()>>>,
+    sends: Sends,
 }
 
 impl Redeem {
@@ -175,7 +160,7 @@ impl Redeem {
             settler,
             limits,
             stopping,
-            sends: Mutex::default(),
+            sends: Sends::default(),
         }))
     }
 
@@ -259,7 +244,7 @@ impl Inner {
         let window = Deadline::after(self.limits.send_window);
         if command.caller.is_over() {
             admission::note_dropped("redeem");
-            return Err(StoreError::DeadlinePassed.into());
+            return Err(Error::DeadlinePassed);
         }
         let pool = self.pools.settings(&command.lease.pool_id).await?;
         check_currencies(&pool, [("expected", command.expected_or_learned())])?;
@@ -272,7 +257,7 @@ impl Inner {
         match began {
             Began::Now(redemption, not_after) => {
                 let ask = ask(&command, id, pool.currency, not_after)?;
-                let redemption = self.fly(&ask, &redemption, window).await?;
+                let redemption = self.send_and_settle(&ask, &redemption, window).await?;
                 Ok(Redeemed { redemption, replayed: false })
             }
             Began::Before(redemption) => {
@@ -317,171 +302,11 @@ impl Inner {
                     check_same_request(&redemption, same_code, command.expected)?;
                     return Ok(Began::Before(Box::new(redemption)));
                 }
-                Begun::Refused(BeginRefusal::TryAgain) => sleep(JOIN_POLL / 10).await,
+                Begun::Refused(BeginRefusal::TryAgain) => sleep(RETRY).await,
                 Begun::Refused(refusal) => return Err(refused(refusal, command)),
-                Begun::Unreadable(error) => return Err(error.into()),
             }
         }
-        Err(StoreError::Overloaded.into())
-    }
-
-    /// Asks the provider until the outcome is known, or the time to ask is over. Thousands may wait for
-    /// an answer here, so what comes after it is in boxes.
-    async fn fly(
-        &self,
-        ask: &Ask,
-        redemption: &Redemption,
-        window: Deadline,
-    ) -> Result<Redemption, Error> {
-        let _send = self.announce(ask.redemption_id);
-        let holder = redemption.holder.as_str();
-        let mut attempts = 1;
-        let mut call = Call::Send;
-        let mut step = if !window.has_passed() || !failpoints::holds(Guard::LateIsNotSent) {
-            self.send(ask).await
-        } else {
-            attempts = 0;
-            Step::InDoubt { answer: "the server stood still before it could be sent".to_owned() }
-        };
-        loop {
-            match step {
-                Step::Settle(verdict) => {
-                    let conclude = self.settler.conclude(redemption, verdict, attempts, holder);
-                    return Box::pin(conclude).await;
-                }
-                Step::SendAgain { failure, after } => {
-                    let pause = pause(after, attempts);
-                    let unreachable = failure.reason == reason::PROVIDER_UNREACHABLE;
-                    let has_ended = unreachable && attempts >= MAX_UNREACHABLE;
-                    if has_ended || !window.pause(pause).await {
-                        let settled =
-                            self.settler.fail_unsent(redemption, failure, attempts, holder);
-                        return Box::pin(settled).await;
-                    }
-                    step = self.send(ask).await;
-                }
-                // Busy, as far as can be told: what it counts once may be sent again.
-                Step::Busy { after, answer }
-                    if call == Call::Send && self.limits.provider.deduplicates =>
-                {
-                    let pause = pause(after, attempts);
-                    if window.pause(pause).await {
-                        let answer = self.provider.send_again(ask).await;
-                        step = classify(ask, Call::Send, Doubt::InDoubt, &answer);
-                    } else if !window.has_passed() && self.limits.provider.cancels {
-                        (step, call) = (Box::pin(self.call_off(ask, answer)).await, Call::Cancel);
-                    } else {
-                        // By now somebody else may be at work on it.
-                        step = Step::InDoubt { answer };
-                        continue;
-                    }
-                }
-                Step::LookUp { after, answer } | Step::Busy { after, answer } => {
-                    let pause = poll_pause(after, attempts);
-                    if !self.limits.provider.looks_up || !window.pause(pause).await {
-                        step = Step::InDoubt { answer };
-                        continue;
-                    }
-                    (step, call) = (self.look_up(ask).await, Call::LookUp);
-                }
-                Step::Unproven { answer } => {
-                    if window.has_passed() || !self.limits.provider.looks_up {
-                        step = Step::InDoubt { answer };
-                        continue;
-                    }
-                    (step, call) = (self.look_up(ask).await, Call::LookUp);
-                }
-                Step::NotFound => {
-                    let answer = "the provider does not know the key that it answered to before";
-                    step = Step::InDoubt { answer: answer.to_owned() };
-                    continue;
-                }
-                Step::InDoubt { answer } => {
-                    let next = Next::Check { after: FIRST_CHECK, not_found: false, checks: 0 };
-                    return Box::pin(self.settler.defer(redemption, answer, attempts, next)).await;
-                }
-            }
-            attempts += 1;
-        }
-    }
-
-    async fn send(&self, ask: &Ask) -> Step {
-        let answer = self.provider.send(ask).await;
-        classify(ask, Call::Send, Doubt::FirstSend, &answer)
-    }
-
-    async fn look_up(&self, ask: &Ask) -> Step {
-        let answer = self.provider.look_up(ask.redemption_id).await;
-        classify(ask, Call::LookUp, Doubt::InDoubt, &answer)
-    }
-
-    /// The outcome of a redemption for which the provider was too busy until the time to send was over. Cancelled
-    /// by its key it is as if it had never been sent.
-    async fn call_off(&self, ask: &Ask, busy: String) -> Step {
-        let answer = self.provider.cancel(ask.redemption_id).await;
-        match classify(ask, Call::Cancel, Doubt::InDoubt, &answer) {
-            Step::Settle(Verdict::Failed(failure)) if failure.reason == reason::CANCELLED => {
-                let reason = reason::PROVIDER_BUSY.to_owned();
-                let message = format!("{busy}; then {}", failure.message);
-                Step::Settle(Verdict::Failed(Failure { reason, message, code_spent: false }))
-            }
-            settle @ Step::Settle(_) => settle,
-            _ => Step::InDoubt { answer: busy },
-        }
-    }
-
-    /// Lets callers join until the answer is dropped.
-    fn announce(&self, id: RedemptionId) -> SendInProgress<'_> {
-        let (finished, send) = watch::channel(());
-        self.sends.lock().unwrap_or_else(PoisonError::into_inner).insert(id, send);
-        SendInProgress { sends: &self.sends, id, _finished: finished }
-    }
-
-    /// Waits until the redemption is no longer being sent, here or by another server. A server that stops
-    /// waits for what it sends itself, and no longer for what another sends. Then the answer is what is
-    /// known of it.
-    async fn join(&self, mut redemption: Redemption) -> Result<Redemption, Error> {
-        let id = redemption.redemption_id;
-        let deadline = Instant::now() + self.limits.take_over();
-        if redemption.state == RedemptionState::Submitted {
-            tracing::debug!(pool_id = %redemption.pool_id, redemption_id = %id, "joined");
-        }
-        while redemption.state == RedemptionState::Submitted && Instant::now() < deadline {
-            let send = self.sends.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned();
-            let read = match send {
-                Some(mut finished) => {
-                    // Ends with an error when the sender is dropped: then it has finished.
-                    let _ = finished.changed().await;
-                    Some(self.read(&redemption.pool_id, id).await)
-                }
-                None => {
-                    let next = async {
-                        sleep(JOIN_POLL).await;
-                        self.read(&redemption.pool_id, id).await
-                    };
-                    self.stopping.closing.run_until_cancelled(next).await
-                }
-            };
-            match read {
-                Some(read) => redemption = read?,
-                None => break,
-            }
-        }
-        Ok(redemption)
-    }
-
-    /// Reads a redemption that is known to be there, waiting for the database if need be.
-    async fn read(&self, pool_id: &PoolId, id: RedemptionId) -> Result<Redemption, Error> {
-        let deadline = Instant::now() + self.limits.take_over();
-        let found = loop {
-            match self.store.get_redemption(pool_id, id).await {
-                Err(StoreError::Unavailable(_)) if Instant::now() < deadline => {
-                    sleep(JOIN_POLL).await;
-                }
-                answered => break answered?,
-            }
-        };
-        found.ok_or_else(|| Error::RedemptionNotFound(pool_id.clone(), id.to_string()))
+        Err(Error::Overloaded)
     }
 }
 
@@ -490,19 +315,6 @@ enum Began {
     Now(Box<Redemption>, OffsetDateTime),
     /// By an earlier call.
     Before(Box<Redemption>),
-}
-
-/// A redemption that this server is at work on, until dropped.
-struct SendInProgress<'a> {
-    sends: &'a Mutex<HashMap<RedemptionId, watch::Receiver<()>>>,
-    id: RedemptionId,
-    _finished: watch::Sender<()>,
-}
-
-impl Drop for SendInProgress<'_> {
-    fn drop(&mut self) {
-        self.sends.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
-    }
 }
 
 fn ask(
@@ -519,27 +331,6 @@ fn ask(
         currency,
         not_after: rfc3339(not_after)?,
     })
-}
-
-/// How long to wait before something is sent again. What the provider asks for is the least, so that one
-/// that always asks for little is asked ever more rarely all the same.
-fn pause(asked: Option<Duration>, attempts: i32) -> Duration {
-    backoff(attempts).max(asked.unwrap_or_default())
-}
-
-/// The same before an outcome is looked up. A provider that says when wants to be asked then: the
-/// back-off beside that stays short, so that the outcome does not wait for it.
-fn poll_pause(asked: Option<Duration>, attempts: i32) -> Duration {
-    match asked {
-        Some(asked) => asked.max(backoff(attempts).min(MAX_POLL_BACKOFF)),
-        None => backoff(attempts),
-    }
-}
-
-/// 100 ms, 200 ms, 400 ms … at most 5 s.
-fn backoff(attempts: i32) -> Duration {
-    let doublings = u32::try_from(attempts - 1).unwrap_or(0).min(10);
-    Duration::from_millis(100).saturating_mul(1 << doublings).min(Duration::from_secs(5))
 }
 
 #[cfg(test)]

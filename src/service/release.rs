@@ -7,8 +7,11 @@ use super::{
     pools::{Pools, lease_duration},
 };
 use crate::{
-    domain::lease::{LeaseLoss, LeaseRef},
-    store::{Store, account::Account, lease::LeaseAnswer},
+    domain::{
+        account::{Account, LeaseAnswer},
+        lease::{LeaseLoss, LeaseRef},
+    },
+    store::Store,
 };
 
 /// The holder's side of leases. Cheap to clone.
@@ -33,7 +36,6 @@ impl Leases {
             LeaseAnswer::Lost(loss, _) => Err(Error::LeaseLost { lease, loss }),
             LeaseAnswer::NoAccount => Err(Error::AccountNotFound(lease.pool_id, lease.account_id)),
             LeaseAnswer::NoPool => Err(Error::PoolNotFound(lease.pool_id)),
-            LeaseAnswer::Unreadable(error) => Err(error.into()),
         }
     }
 
@@ -63,7 +65,6 @@ impl Leases {
             LeaseAnswer::Lost(loss, _) => Err(Error::LeaseLost { lease, loss }),
             LeaseAnswer::NoAccount => Err(Error::AccountNotFound(lease.pool_id, lease.account_id)),
             LeaseAnswer::NoPool => Err(Error::PoolNotFound(lease.pool_id)),
-            LeaseAnswer::Unreadable(error) => Err(error.into()),
         }
     }
 }

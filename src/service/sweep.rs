@@ -5,10 +5,11 @@ use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior, sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::{plans::advance_days, poll::PollWindow, pools::Pools};
+pub(super) use super::expiry::log_expired;
+use super::{days::advance_days, poll::PollWindow, pools::Pools};
 use crate::{
     domain::{id::PoolId, lease::MAX_LEASE},
-    store::{Store, account::Account, ready_set::OldChanges},
+    store::{Store, ready_set::OldChanges},
 };
 
 /// Who ends expired leases, in the accounts' events.
@@ -115,15 +116,4 @@ async fn sweep(store: &Store, pool_id: &PoolId, within: Option<Duration>) -> boo
             }
         }
     }
-}
-
-pub(super) fn log_expired(account: &Account) {
-    metrics::counter!("holdfast_leases_expired_total").increment(1);
-    tracing::warn!(
-        pool_id = %account.pool_id,
-        account_id = %account.account_id,
-        fencing_token = account.token.0,
-        status = account.status.as_str(),
-        "expired: the lease's time passed, and the account has the status it had before"
-    );
 }

@@ -8,33 +8,20 @@ use uuid::Uuid;
 
 use super::{
     Store, StoreError,
-    error::{is_foreign_key_violation, is_of_a_row},
-    lane::read_patiently,
-    page::{MAX_BYTES, Page},
+    page::{MAX_BYTES, read_page},
+    patience::read_patiently,
+    pg::error::{is_foreign_key_violation, is_of_a_row},
     quarantine::{Halves, by_halves, count_skipped},
 };
-pub use crate::domain::account::{Account, AccountChange, Hold, Labels, Lease};
+pub use crate::domain::account::{Account, AccountChange, Labels, NewAccount};
 use crate::domain::{
-    account::{AccountStatus, HoldCause, LeaseEnd, LoginStatus, Resume},
+    account::{
+        AccountFilter, AccountStatus, Hold, HoldCause, Lease, LeaseEnd, LoginStatus, RecordedEvent,
+        Resume,
+    },
     id::{AccountId, FencingToken, Holder, PlanId, PoolId, RedemptionId, RequestId},
+    page::Page,
 };
-
-/// An account to create.
-#[derive(Clone, Debug)]
-pub struct NewAccount {
-    /// Its name.
-    pub account_id: AccountId,
-    /// Whether the provider lets it in.
-    pub login_status: LoginStatus,
-    /// What it is to be filled for.
-    pub plan_id: Option<PlanId>,
-    /// ISO 3166-1 alpha-2.
-    pub country_code: Option<String>,
-    /// What is in it already, in minor units.
-    pub balance_minor: i64,
-    /// For selectors.
-    pub labels: Labels,
-}
 
 /// What became of accounts that were to be created.
 #[derive(Debug)]
@@ -45,44 +32,8 @@ pub struct Inserted {
     pub refused: HashMap<AccountId, StoreError>,
 }
 
-/// Which accounts a list is of.
-#[derive(Clone, Debug, Default)]
-pub struct AccountFilter {
-    /// Only of this status.
-    pub status: Option<AccountStatus>,
-    /// Only of this login status.
-    pub login_status: Option<LoginStatus>,
-    /// Only of this plan.
-    pub plan_id: Option<PlanId>,
-}
-
 /// Who appears in the events of accounts that come over the API.
 const API_ACTOR: &str = "api";
-
-/// A change of an account, as it was kept.
-#[derive(Clone, Debug)]
-pub struct RecordedEvent {
-    /// Rises by one with each change.
-    pub version: i64,
-    /// When.
-    pub happened_at: OffsetDateTime,
-    /// Who.
-    pub actor: String,
-    /// Why.
-    pub reason: String,
-    /// The status before; none for the first event.
-    pub from_status: Option<AccountStatus>,
-    /// The status after.
-    pub to_status: AccountStatus,
-    /// The fencing token after.
-    pub token: FencingToken,
-    /// The redemption concerned.
-    pub redemption_id: Option<RedemptionId>,
-    /// The balance after, in minor units.
-    pub balance_minor: i64,
-    /// When the lease would end after this change.
-    pub lease_expires_at: Option<OffsetDateTime>,
-}
 
 /// Declares the row of a statement that answers with accounts: the columns that all of them share,
 /// and those of its own.
@@ -346,7 +297,7 @@ impl Store {
         let insert = || {
             sqlx::query_file_as!(
                 AccountRow,
-                "src/store/sql/insert_accounts.sql",
+                "src/store/sql/account/insert_accounts.sql",
                 pool_id.as_str(),
                 &ids,
                 &logins,
@@ -375,7 +326,7 @@ impl Store {
         let read = || {
             sqlx::query_file_as!(
                 AccountRow,
-                "src/store/sql/read_accounts.sql",
+                "src/store/sql/account/read_accounts.sql",
                 pool_id.as_str(),
                 &[account_id.to_string()],
                 &[] as &[String],
@@ -395,7 +346,7 @@ impl Store {
     ) -> Result<Page<Account>, StoreError> {
         let rows = sqlx::query_file_as!(
             ListedRow,
-            "src/store/sql/list_accounts.sql",
+            "src/store/sql/account/list_accounts.sql",
             pool_id.as_str(),
             after,
             limit,
@@ -405,7 +356,7 @@ impl Store {
             MAX_BYTES,
         );
         let found = rows.fetch_all(&self.rest).await?;
-        Page::read(found, limit, |row| row.more, |row| row.account(pool_id))
+        read_page(found, limit, |row| row.more, |row| row.account(pool_id))
     }
 
     /// Lists an account's events before `before` (a version, exclusive), newest first, at most `limit`.
@@ -418,13 +369,13 @@ impl Store {
     ) -> Result<Page<RecordedEvent>, StoreError> {
         let rows = sqlx::query_file_as!(
             EventRow,
-            "src/store/sql/list_account_events.sql",
+            "src/store/sql/account/list_account_events.sql",
             pool_id.as_str(),
             account_id.as_str(),
             before,
             limit,
         );
         // An event is about 1 KiB long at most: the limit bounds a page well enough.
-        Page::read(rows.fetch_all(&self.rest).await?, limit, |_| false, EventRow::read)
+        read_page(rows.fetch_all(&self.rest).await?, limit, |_| false, EventRow::read)
     }
 }

@@ -246,7 +246,7 @@ impl Write for Changes<'_> {
         }
         let written = sqlx::query_file_as!(
             AppliedRow,
-            "src/store/sql/apply.sql",
+            "src/store/sql/account/apply.sql",
             pool_id.as_str(),
             revision,
             &rows as &[ChangeRow],
@@ -285,7 +285,7 @@ impl Apply {
         }
         let id = |place: &usize| work.inputs[*place].account_id.to_string();
         let rows = sqlx::query_file!(
-            "src/store/sql/own_changes.sql",
+            "src/store/sql/account/own_changes.sql",
             pool_id.as_str(),
             &unanswered.iter().map(|(place, _)| id(place)).collect::<Vec<_>>(),
             &unanswered.iter().map(|(_, version)| *version).collect::<Vec<_>>(),

@@ -12,24 +12,24 @@ use std::{
     collections::HashMap,
     fmt,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
 };
 
 use futures_util::{StreamExt as _, stream};
-use rand::RngExt as _;
 use tokio::{
     sync::{Semaphore, mpsc, oneshot},
     time::{Instant, sleep},
 };
 
+pub(super) use super::points::at_all_points;
 use super::{
     StoreError,
-    error::{Fault, fault, is_foreign_key_violation},
+    patience::{PATIENCE, pause},
+    pg::error::{Fault, fault, is_foreign_key_violation},
 };
 use crate::{
     admission::{self, Meter, Overload, Queue},
     domain::id::PoolId,
-    failpoints::{self, Side, Step},
+    failpoints::Step,
 };
 
 /// The most rows of one statement: past this, a statement costs more than it saves.
@@ -39,9 +39,6 @@ const ROOM: usize = 32;
 /// The most callers that wait in one lane. One more waits for room: there are no more of them than
 /// [`admission`](crate::admission) lets in.
 const MAX_QUEUE: usize = 8192;
-/// How long a statement that failed for want of a database is tried again, from when its last caller
-/// queued.
-const PATIENCE: Duration = Duration::from_secs(5);
 /// Rows that are run side by side when their statement failed as a whole.
 const MAX_SINGLE: usize = 8;
 /// How often a statement that met another is run again before it counts as refused.
@@ -403,58 +400,4 @@ pub(super) fn steps_of<B: Batch>(inputs: &[B::Input]) -> Vec<Step> {
         }
     }
     steps
-}
-
-/// Runs a statement between the failpoints of all that it does.
-pub(super) async fn at_all_points<T>(
-    steps: &[Step],
-    statement: impl Future<Output = Result<T, sqlx::Error>>,
-) -> Result<T, sqlx::Error> {
-    for step in steps {
-        failpoints::reach(*step, Side::Before).await?;
-    }
-    let answered = statement.await;
-    for step in steps {
-        failpoints::reach(*step, Side::After).await?;
-    }
-    answered
-}
-
-/// Runs a statement between its crash points.
-pub(super) async fn at_points<T>(
-    step: Step,
-    statement: impl Future<Output = Result<T, sqlx::Error>>,
-) -> Result<T, sqlx::Error> {
-    failpoints::reach(step, Side::Before).await?;
-    let answered = statement.await;
-    failpoints::reach(step, Side::After).await?;
-    answered
-}
-
-/// A pause that doubles from about 5 ms to about 300 ms, less a random part. So statements that met once do not
-/// meet again.
-fn pause(tries: u32) -> Duration {
-    let most_ms = 10 * 2u64.pow(tries.min(5));
-    Duration::from_millis(rand::rng().random_range(most_ms / 4..=most_ms))
-}
-
-/// Reads, again while there is no database, for as long as a lane's callers wait for one.
-pub(super) async fn read_patiently<T, F>(mut read: impl FnMut() -> F) -> Result<T, sqlx::Error>
-where
-    F: Future<Output = Result<T, sqlx::Error>>,
-{
-    let until = Instant::now() + PATIENCE;
-    let mut tries = 0;
-    loop {
-        match read().await {
-            Err(error)
-                if fault(&error) == Fault::Unavailable
-                    && (tries == 0 || Instant::now() < until) =>
-            {
-                tries += 1;
-                sleep(pause(tries)).await;
-            }
-            answer => return answer,
-        }
-    }
 }

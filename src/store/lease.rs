@@ -12,6 +12,7 @@ use super::{
     interval,
     quarantine::{Done, Statement},
 };
+pub use crate::domain::account::LeaseAnswer;
 use crate::{
     domain::{
         account::{Account, AccountEvent, Refusal},
@@ -20,21 +21,6 @@ use crate::{
     },
     failpoints::{self, Guard},
 };
-
-/// What became of a call under a lease.
-#[derive(Clone, Debug)]
-pub enum LeaseAnswer {
-    /// It was done.
-    Done(Account),
-    /// The lease is not the caller's any more. With the account as it is.
-    Lost(LeaseLoss, Account),
-    /// There is no such account.
-    NoAccount,
-    /// There is no such pool.
-    NoPool,
-    /// A row of the answer could not be read.
-    Unreadable(StoreError),
-}
 
 /// How an event ended a lease, in the account's events, that ended because its time had passed.
 const EXPIRED: &str = "expired";
@@ -68,7 +54,7 @@ impl Store {
             }
             Applied::NoPool => LeaseAnswer::NoPool,
             Applied::NoAccount | Applied::Missed | Applied::NotInState => LeaseAnswer::NoAccount,
-            Applied::Unreadable(error) => LeaseAnswer::Unreadable(error),
+            Applied::Unreadable(error) => return Err(error),
         })
     }
 
@@ -83,7 +69,7 @@ impl Store {
             return Ok(loss);
         }
         let ended = sqlx::query_file!(
-            "src/store/sql/explain_lease.sql",
+            "src/store/sql/account/explain_lease.sql",
             lease.pool_id.as_str(),
             &[lease.account_id.to_string()],
             &[lease.token.0],
@@ -105,7 +91,7 @@ impl Store {
     ) -> Result<Done<Account>, StoreError> {
         let due = sqlx::query_file_as!(
             AccountRow,
-            "src/store/sql/list_due_leases.sql",
+            "src/store/sql/account/list_due_leases.sql",
             pool_id.as_str(),
             limit,
             within.map(interval) as _,

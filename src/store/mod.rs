@@ -7,22 +7,19 @@
 pub mod account;
 pub mod acquire;
 pub mod apply;
-pub mod begin;
-mod connections;
-mod db;
-mod error;
 mod lane;
 pub mod lease;
-pub mod outcome;
 mod page;
+mod patience;
+pub mod pg;
 pub mod plan;
+mod points;
 pub mod pool;
 mod quarantine;
 pub mod ready_set;
 pub mod redemption;
-pub mod schema;
+mod redemption_row;
 pub mod servers;
-mod statistics;
 mod terms;
 
 use std::{ops::Deref, str::FromStr as _, sync::Arc, time::Duration};
@@ -34,9 +31,9 @@ use sqlx::{
 };
 use uuid::Uuid;
 
-pub use error::StoreError;
-pub use page::{MAX_PAGE_BYTES, Page};
+pub use pg::error::StoreError;
 pub use quarantine::Done;
+pub use redemption::{begin, outcome};
 
 use self::{
     apply::{Apply, Decider},
@@ -44,6 +41,7 @@ use self::{
     db::Db,
     lane::Lanes,
     outcome::Defer,
+    pg::{db, error},
     quarantine::Quarantine,
     ready_set::ReadySets,
     terms::TermsCache,
@@ -130,14 +128,14 @@ impl Store {
         if let Some(kept) = self.kept_key_check().await? {
             return Ok(kept == key_check);
         }
-        sqlx::query_file!("src/store/sql/insert_key_check.sql", key_check)
+        sqlx::query_file!("src/store/sql/pg/insert_key_check.sql", key_check)
             .execute(&self.db)
             .await?;
         Ok(self.kept_key_check().await?.is_some_and(|kept| kept == key_check))
     }
 
     async fn kept_key_check(&self) -> Result<Option<Vec<u8>>, StoreError> {
-        let kept = sqlx::query_file_scalar!("src/store/sql/get_key_check.sql");
+        let kept = sqlx::query_file_scalar!("src/store/sql/pg/get_key_check.sql");
         Ok(kept.fetch_optional(&self.db).await?)
     }
 

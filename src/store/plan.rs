@@ -8,32 +8,18 @@ use time::OffsetDateTime;
 use super::{
     Store, StoreError,
     account::{AccountRow, read_account_id},
-    duration,
-    error::is_foreign_key_violation,
-    interval,
-    page::{MAX_BYTES, Page},
+    duration, interval,
+    page::{MAX_BYTES, read_page},
+    pg::error::is_foreign_key_violation,
     quarantine::Statement,
 };
 use crate::domain::{
     account::AccountEvent,
     id::{AccountId, PlanId, PoolId},
+    page::Page,
     plan::{Denominations, Progress, Terms},
+    pool::Plan,
 };
-
-/// A plan, as it is stored.
-#[derive(Clone, Debug)]
-pub struct Plan {
-    /// Its pool.
-    pub pool_id: PoolId,
-    /// Its name.
-    pub plan_id: PlanId,
-    /// What it wants.
-    pub terms: Terms,
-    /// When it was created.
-    pub created_at: OffsetDateTime,
-    /// When it was last changed.
-    pub updated_at: OffsetDateTime,
-}
 
 /// Declares the row of a statement that answers with plans: the columns that all of them share, and those of
 /// its own.
@@ -111,7 +97,7 @@ impl Store {
         let columns = Columns::of(terms);
         let inserted = sqlx::query_file_as!(
             PlanRow,
-            "src/store/sql/insert_plan.sql",
+            "src/store/sql/plan/insert_plan.sql",
             pool_id.as_str(),
             plan_id.as_str(),
             terms.target_minor,
@@ -138,7 +124,7 @@ impl Store {
     ) -> Result<Option<Plan>, StoreError> {
         sqlx::query_file_as!(
             PlanRow,
-            "src/store/sql/get_plan.sql",
+            "src/store/sql/plan/get_plan.sql",
             pool_id.as_str(),
             plan_id.as_str(),
         )
@@ -157,14 +143,14 @@ impl Store {
     ) -> Result<Page<Plan>, StoreError> {
         let rows = sqlx::query_file_as!(
             ListedRow,
-            "src/store/sql/list_plans.sql",
+            "src/store/sql/plan/list_plans.sql",
             pool_id.as_str(),
             after,
             limit,
             MAX_BYTES,
         );
         let found = rows.fetch_all(&self.rest).await?;
-        Page::read(found, limit, |row| row.more, |row| row.read(pool_id))
+        read_page(found, limit, |row| row.more, |row| row.read(pool_id))
     }
 
     /// Gives a plan, which is as `now` says, other terms; `None` when it is not so any more.
@@ -172,7 +158,7 @@ impl Store {
         let columns = Columns::of(terms);
         let updated = sqlx::query_file_as!(
             PlanRow,
-            "src/store/sql/update_plan.sql",
+            "src/store/sql/plan/update_plan.sql",
             now.pool_id.as_str(),
             now.plan_id.as_str(),
             terms.target_minor,
@@ -208,7 +194,7 @@ impl Store {
         let statement = Statement::AdvanceDays;
         let open = sqlx::query_file_as!(
             AccountRow,
-            "src/store/sql/list_open_days.sql",
+            "src/store/sql/account/list_open_days.sql",
             pool_id.as_str(),
             plan_id.as_str(),
             days,
@@ -242,7 +228,7 @@ impl Store {
         &self,
         changed_within: Option<Duration>,
     ) -> Result<Vec<(PoolId, PlanId)>, StoreError> {
-        sqlx::query_file!("src/store/sql/plans_with_days.sql", changed_within.map(interval))
+        sqlx::query_file!("src/store/sql/plan/plans_with_days.sql", changed_within.map(interval))
             .fetch_all(&self.db)
             .await?
             .into_iter()
@@ -263,7 +249,7 @@ impl Store {
         plan_id: &PlanId,
     ) -> Result<bool, StoreError> {
         let deleted = sqlx::query_file_scalar!(
-            "src/store/sql/delete_plan.sql",
+            "src/store/sql/plan/delete_plan.sql",
             pool_id.as_str(),
             plan_id.as_str(),
         )
@@ -285,7 +271,7 @@ impl Store {
         plan_id: &PlanId,
     ) -> Result<Option<AccountId>, StoreError> {
         sqlx::query_file_scalar!(
-            "src/store/sql/get_plan_user.sql",
+            "src/store/sql/plan/get_plan_user.sql",
             pool_id.as_str(),
             plan_id.as_str(),
         )

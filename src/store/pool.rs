@@ -5,71 +5,12 @@ use std::time::Duration;
 use sqlx::postgres::types::PgInterval;
 use time::OffsetDateTime;
 
-use super::{Store, StoreError, duration, interval, lane::read_patiently, page::Page};
+use super::{Store, StoreError, duration, interval, page::read_page, patience::read_patiently};
 pub use crate::domain::{
     hold::Holds,
-    pool::{AmountMismatch, Pool},
+    pool::{AmountMismatch, NewPool, Pool},
 };
-use crate::domain::{id::PoolId, money::Currency};
-
-/// What to change of [`Holds`].
-#[derive(Clone, Copy, Debug, Default)]
-pub struct HoldsChange {
-    /// See [`Holds`].
-    pub login_invalid: Option<Duration>,
-    /// See [`Holds`].
-    pub limit_reached: Option<Duration>,
-    /// See [`Holds`].
-    pub throttled: Option<Duration>,
-    /// See [`Holds`].
-    pub longest: Option<Duration>,
-}
-
-/// A pool to create.
-#[derive(Clone, Debug)]
-pub struct NewPool {
-    /// See [`Pool`].
-    pub pool_id: PoolId,
-    /// See [`Pool`].
-    pub currency: Currency,
-    /// See [`Pool`].
-    pub default_lease: Duration,
-    /// See [`Pool`].
-    pub min_lease: Duration,
-    /// See [`Pool`].
-    pub max_lease: Duration,
-    /// See [`Pool`].
-    pub paused: bool,
-    /// See [`Pool`].
-    pub draining: bool,
-    /// See [`Pool`].
-    pub amount_mismatch: AmountMismatch,
-    /// See [`Pool`].
-    pub holder_share_percent: i32,
-    /// See [`Pool`].
-    pub holds: Holds,
-}
-
-/// What to change of a pool.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct PoolChange {
-    /// See [`Pool`].
-    pub default_lease: Option<Duration>,
-    /// See [`Pool`].
-    pub min_lease: Option<Duration>,
-    /// See [`Pool`].
-    pub max_lease: Option<Duration>,
-    /// See [`Pool`].
-    pub paused: Option<bool>,
-    /// See [`Pool`].
-    pub draining: Option<bool>,
-    /// See [`Pool`].
-    pub amount_mismatch: Option<AmountMismatch>,
-    /// See [`Pool`].
-    pub holder_share_percent: Option<i32>,
-    /// See [`Pool`].
-    pub holds: HoldsChange,
-}
+use crate::domain::{id::PoolId, money::Currency, page::Page, pool::PoolChange};
 
 struct PoolRow {
     pool_id: String,
@@ -119,7 +60,7 @@ pub(super) fn read_pool_id(text: &str) -> Result<PoolId, StoreError> {
     PoolId::parse(text).map_err(|_| StoreError::Unreadable("pool_id"))
 }
 
-fn read_pool_ids(ids: &[String]) -> Result<Vec<PoolId>, StoreError> {
+pub(super) fn read_pool_ids(ids: &[String]) -> Result<Vec<PoolId>, StoreError> {
     ids.iter().map(|id| read_pool_id(id)).collect()
 }
 
@@ -128,7 +69,7 @@ impl Store {
     pub async fn insert_pool(&self, new: &NewPool) -> Result<Option<Pool>, StoreError> {
         sqlx::query_file_as!(
             PoolRow,
-            "src/store/sql/insert_pool.sql",
+            "src/store/sql/pool/insert_pool.sql",
             new.pool_id.as_str(),
             new.currency.as_str(),
             interval(new.default_lease),
@@ -152,7 +93,7 @@ impl Store {
     /// Reads a pool.
     pub async fn get_pool(&self, pool_id: &PoolId) -> Result<Option<Pool>, StoreError> {
         let read = || {
-            sqlx::query_file_as!(PoolRow, "src/store/sql/get_pool.sql", pool_id.as_str())
+            sqlx::query_file_as!(PoolRow, "src/store/sql/pool/get_pool.sql", pool_id.as_str())
                 .fetch_optional(&self.db)
         };
         read_patiently(read).await?.map(PoolRow::read).transpose()
@@ -160,9 +101,9 @@ impl Store {
 
     /// Lists the pools after `after` (exclusive), at most `limit`.
     pub async fn list_pools(&self, after: &str, limit: i64) -> Result<Page<Pool>, StoreError> {
-        let rows = sqlx::query_file_as!(PoolRow, "src/store/sql/list_pools.sql", after, limit);
+        let rows = sqlx::query_file_as!(PoolRow, "src/store/sql/pool/list_pools.sql", after, limit);
         // A pool is about 400 bytes long at most: the limit bounds a page well enough.
-        Page::read(rows.fetch_all(&self.rest).await?, limit, |_| false, PoolRow::read)
+        read_page(rows.fetch_all(&self.rest).await?, limit, |_| false, PoolRow::read)
     }
 
     /// Changes a pool; `None` when there is none, or when its lease durations would be out of order.
@@ -173,7 +114,7 @@ impl Store {
     ) -> Result<Option<Pool>, StoreError> {
         let updated = sqlx::query_file_as!(
             PoolRow,
-            "src/store/sql/update_pool.sql",
+            "src/store/sql/pool/update_pool.sql",
             pool_id.as_str(),
             change.default_lease.map(interval),
             change.min_lease.map(interval),
@@ -199,21 +140,7 @@ impl Store {
         within: Option<Duration>,
     ) -> Result<Vec<PoolId>, StoreError> {
         let ids = sqlx::query_file_scalar!(
-            "src/store/sql/pools_with_expired_leases.sql",
-            within.map(interval) as _
-        )
-        .fetch_all(&self.db)
-        .await?;
-        read_pool_ids(&ids)
-    }
-
-    /// The pools that have a redemption to check that became due `within` this time, or at any time.
-    pub async fn pools_with_due_checks(
-        &self,
-        within: Option<Duration>,
-    ) -> Result<Vec<PoolId>, StoreError> {
-        let ids = sqlx::query_file_scalar!(
-            "src/store/sql/pools_with_due_checks.sql",
+            "src/store/sql/account/pools_with_expired_leases.sql",
             within.map(interval) as _
         )
         .fetch_all(&self.db)

@@ -1,153 +1,35 @@
-//! Redemptions: how they are stored and read. What changes them is in
-//! [`super::begin`] and [`super::outcome`].
+//! Redemptions: how they are read. What changes them is in [`begin`], [`outcome`] and `checks`.
+
+pub mod begin;
+mod checks;
+pub mod outcome;
 
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+pub(super) use super::redemption_row::read_resolution;
 use super::{
     Store, StoreError,
-    account::read_plan_id,
-    interval,
-    lane::{at_points, read_patiently},
-    page::{MAX_BYTES, Page},
-    quarantine::{Done, Rows, Statement, count_skipped},
+    page::{MAX_BYTES, read_page},
+    patience::read_patiently,
+    redemption_row::{read_request_id, read_state, redemption_row},
 };
-use crate::{
-    domain::{
-        id::{AccountId, BatchId, FencingToken, Holder, PlanId, PoolId, RedemptionId, RequestId},
-        money::{Currency, Money},
-        redemption::{Failure, RedemptionState},
-    },
-    failpoints::Step,
+pub use crate::domain::redemption::{Redemption, Resolution};
+use crate::domain::{
+    id::{AccountId, BatchId, PoolId, RedemptionId, RequestId},
+    page::Page,
+    redemption::{Living, RedemptionFilter},
 };
-
-/// A redemption, as it is stored. Without its code.
-#[derive(Clone, Debug)]
-pub struct Redemption {
-    /// Its name, and the provider's idempotency key.
-    pub redemption_id: RedemptionId,
-    /// The caller's name for the request.
-    pub request_id: RequestId,
-    /// Its pool.
-    pub pool_id: PoolId,
-    /// The account that the card was redeemed into.
-    pub account_id: AccountId,
-    /// The token of the lease that began it.
-    pub token: FencingToken,
-    /// Who held that lease.
-    pub holder: Holder,
-    /// What is known of its outcome.
-    pub state: RedemptionState,
-    /// The last characters of its code.
-    pub code_last4: String,
-    /// The amount that was expected, in minor units of the pool's currency.
-    pub expected_minor: Option<i64>,
-    /// The provider told that amount before the redemption was begun, and nobody asked for it.
-    pub expected_learned: bool,
-    /// Its lease ends when the outcome is known.
-    pub release_on_completion: bool,
-    /// The plan of its account, and the day, when it began.
-    pub begun_on: Option<(PlanId, i32)>,
-    /// What the provider says that it credited.
-    pub amount: Option<Money>,
-    /// The provider's own name for it.
-    pub provider_ref: Option<String>,
-    /// Why it failed or needs review.
-    pub failure: Option<Failure>,
-    /// Who closed it, and why, if a person did.
-    pub resolution: Option<Resolution>,
-    /// Calls to the provider about it.
-    pub attempts: i32,
-    /// The provider's last answer, while the outcome was not known.
-    pub last_answer: Option<String>,
-    /// When the reconciler checks it next.
-    pub next_check_at: Option<OffsetDateTime>,
-    /// When it was recorded.
-    pub created_at: OffsetDateTime,
-    /// When its outcome was recorded.
-    pub finished_at: Option<OffsetDateTime>,
-}
-
-impl Redemption {
-    /// The amount that the caller named, in minor units: a learned one is no part of the request.
-    pub fn requested_minor(&self) -> Option<i64> {
-        self.expected_minor.filter(|_| !self.expected_learned)
-    }
-
-    /// Whether the provider credited another amount than the one that was expected.
-    pub fn has_amount_mismatch(&self) -> bool {
-        matches!(self.state, RedemptionState::Succeeded | RedemptionState::NeedsReview)
-            && self.expected_minor.is_some_and(|expected| {
-                self.amount.is_some_and(|amount| amount.amount_minor != expected)
-            })
-    }
-}
-
-/// A person's word about a redemption.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Resolution {
-    /// Who.
-    pub resolved_by: String,
-    /// Why.
-    pub reason: String,
-    /// The evidence of that person, where it is named.
-    pub evidence: Option<String>,
-}
-
-/// A redemption that has a code: its outcome is not known, or it is a success.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Living {
-    /// Its name.
-    pub redemption_id: RedemptionId,
-    /// The caller's name for the request.
-    pub request_id: RequestId,
-    /// What is known of its outcome.
-    pub state: RedemptionState,
-}
-
-/// A redemption that is the caller's to check.
-#[derive(Clone, Debug)]
-pub struct DueCheck {
-    /// The redemption.
-    pub redemption: Redemption,
-    /// Its code, encrypted.
-    pub code_ciphertext: Vec<u8>,
-    /// The provider is not to begin after this time.
-    pub not_after: OffsetDateTime,
-    /// Checks so far, this one included.
-    pub checks: i32,
-    /// How many checks before this one, in a row, found the provider without the key.
-    pub not_found_checks: i32,
-    /// The database's time.
-    pub db_now: OffsetDateTime,
-}
-
-/// Which redemptions a list is of.
-#[derive(Clone, Debug, Default)]
-pub struct RedemptionFilter {
-    /// Only of these states; of any when empty.
-    pub states: Vec<RedemptionState>,
-    /// Only into this account.
-    pub account_id: Option<AccountId>,
-    /// Only of this batch.
-    pub batch_id: Option<BatchId>,
-    /// Only recorded at this time or later, by the database's clock.
-    pub created_from: Option<OffsetDateTime>,
-    /// Only recorded before this time.
-    pub created_to: Option<OffsetDateTime>,
-}
 
 /// By how much the clock of a server, which makes the ids, may be off the database's while a list by time still
 /// has all. It is far more than any that is kept.
 const MAX_CLOCK_DIFFERENCE: time::Duration = time::Duration::days(1);
 
-impl RedemptionFilter {
-    /// The ids that a redemption recorded in the filter's time can have: from `.0` to before `.1`.
-    fn ids(&self) -> (Uuid, Uuid) {
-        let from = self.created_from.map(|at| at.saturating_sub(MAX_CLOCK_DIFFERENCE));
-        let to = self.created_to.map(|at| at.saturating_add(MAX_CLOCK_DIFFERENCE));
-        (from.map_or(Uuid::nil(), first_id_at), to.map_or(Uuid::max(), first_id_at))
-    }
+/// The ids that a redemption recorded in the filter's time can have: from `.0` to before `.1`.
+fn ids_of(filter: &RedemptionFilter) -> (Uuid, Uuid) {
+    let from = filter.created_from.map(|at| at.saturating_sub(MAX_CLOCK_DIFFERENCE));
+    let to = filter.created_to.map(|at| at.saturating_add(MAX_CLOCK_DIFFERENCE));
+    (from.map_or(Uuid::nil(), first_id_at), to.map_or(Uuid::max(), first_id_at))
 }
 
 /// Not after any id that is made at this time, and after all that were made a millisecond before.
@@ -156,148 +38,9 @@ fn first_id_at(at: OffsetDateTime) -> Uuid {
     Uuid::from_u128(ms.unsigned_abs() << 80)
 }
 
-/// Declares the row of a statement that answers with redemptions: the columns that all of them
-/// share, and those of its own.
-macro_rules! redemption_row {
-    ($name:ident { $($own:ident: $type:ty),* }) => {
-        pub(super) struct $name {
-            $(pub(super) $own: $type,)*
-            pub(super) redemption_id: uuid::Uuid,
-            pub(super) account_id: String,
-            pub(super) fencing_token: i64,
-            pub(super) request_id: String,
-            pub(super) holder: String,
-            pub(super) state: String,
-            pub(super) code_last4: String,
-            pub(super) expected_minor: Option<i64>,
-            pub(super) expected_learned: bool,
-            pub(super) release_on_completion: bool,
-            pub(super) plan_id: Option<String>,
-            pub(super) plan_day: Option<i32>,
-            pub(super) amount_minor: Option<i64>,
-            pub(super) amount_currency: Option<String>,
-            pub(super) provider_ref: Option<String>,
-            pub(super) failure_reason: Option<String>,
-            pub(super) failure_message: Option<String>,
-            pub(super) code_spent: Option<bool>,
-            pub(super) resolved_by: Option<String>,
-            pub(super) resolution_reason: Option<String>,
-            pub(super) resolution_evidence: Option<String>,
-            pub(super) attempts: i32,
-            pub(super) last_answer: Option<String>,
-            pub(super) next_check_at: Option<time::OffsetDateTime>,
-            pub(super) created_at: time::OffsetDateTime,
-            pub(super) finished_at: Option<time::OffsetDateTime>,
-        }
-
-        impl $name {
-            pub(super) fn redemption(
-                self,
-                pool_id: &$crate::domain::id::PoolId,
-            ) -> Result<$crate::store::redemption::Redemption, $crate::store::StoreError> {
-                use $crate::store::redemption as stored;
-                Ok(stored::Redemption {
-                    redemption_id: $crate::domain::id::RedemptionId(self.redemption_id),
-                    request_id: stored::read_request_id(&self.request_id)?,
-                    pool_id: pool_id.clone(),
-                    account_id: $crate::store::account::read_account_id(&self.account_id)?,
-                    token: $crate::domain::id::FencingToken(self.fencing_token),
-                    holder: stored::read_holder(&self.holder)?,
-                    state: stored::read_state(&self.state)?,
-                    code_last4: self.code_last4,
-                    expected_minor: self.expected_minor,
-                    expected_learned: self.expected_learned,
-                    release_on_completion: self.release_on_completion,
-                    begun_on: $crate::store::redemption::read_begun_on(
-                        self.plan_id.as_deref(),
-                        self.plan_day,
-                    )?,
-                    amount: stored::read_amount(self.amount_minor, self.amount_currency.as_deref())?,
-                    provider_ref: self.provider_ref,
-                    failure: stored::read_failure(
-                        self.failure_reason,
-                        self.failure_message,
-                        self.code_spent,
-                    ),
-                    resolution: stored::read_resolution(
-                        self.resolved_by,
-                        self.resolution_reason,
-                        self.resolution_evidence,
-                    ),
-                    attempts: self.attempts,
-                    last_answer: self.last_answer,
-                    next_check_at: self.next_check_at,
-                    created_at: self.created_at,
-                    finished_at: self.finished_at,
-                })
-            }
-        }
-    };
-}
-pub(super) use redemption_row;
-
 redemption_row!(RedemptionRow {});
 redemption_row!(ListedRow { more: bool });
 redemption_row!(RequestRow { code_fingerprint: Vec<u8> });
-redemption_row!(DueRow {
-    code_ciphertext: Vec<u8>,
-    not_after: OffsetDateTime,
-    checks: i32,
-    not_found_checks: i32,
-    db_now: OffsetDateTime
-});
-
-pub(super) fn read_request_id(text: &str) -> Result<RequestId, StoreError> {
-    RequestId::parse_any(text).map_err(|_| StoreError::Unreadable("redemptions.request_id"))
-}
-
-pub(super) fn read_holder(text: &str) -> Result<Holder, StoreError> {
-    Holder::parse(text).map_err(|_| StoreError::Unreadable("redemptions.holder"))
-}
-
-pub(super) fn read_state(text: &str) -> Result<RedemptionState, StoreError> {
-    RedemptionState::parse(text).ok_or(StoreError::Unreadable("redemptions.state"))
-}
-
-pub(super) fn read_begun_on(
-    plan_id: Option<&str>,
-    day: Option<i32>,
-) -> Result<Option<(PlanId, i32)>, StoreError> {
-    let Some((plan_id, day)) = plan_id.zip(day) else { return Ok(None) };
-    Ok(Some((read_plan_id(plan_id)?, day)))
-}
-
-pub(super) fn read_amount(
-    amount_minor: Option<i64>,
-    currency: Option<&str>,
-) -> Result<Option<Money>, StoreError> {
-    let Some((amount_minor, code)) = amount_minor.zip(currency) else { return Ok(None) };
-    let currency =
-        Currency::parse(code).ok_or(StoreError::Unreadable("redemptions.amount_currency"))?;
-    Ok(Some(Money { amount_minor, currency }))
-}
-
-pub(super) fn read_failure(
-    reason: Option<String>,
-    message: Option<String>,
-    code_spent: Option<bool>,
-) -> Option<Failure> {
-    reason.map(|reason| Failure {
-        reason,
-        message: message.unwrap_or_default(),
-        code_spent: code_spent.unwrap_or(false),
-    })
-}
-
-pub(super) fn read_resolution(
-    resolved_by: Option<String>,
-    reason: Option<String>,
-    evidence: Option<String>,
-) -> Option<Resolution> {
-    let (resolved_by, reason) = resolved_by.zip(reason)?;
-    Some(Resolution { resolved_by, reason, evidence })
-}
-
 impl Store {
     /// Reads a redemption.
     pub async fn get_redemption(
@@ -317,7 +60,7 @@ impl Store {
         let read = || {
             sqlx::query_file_as!(
                 RedemptionRow,
-                "src/store/sql/get_redemptions.sql",
+                "src/store/sql/redemption/get_redemptions.sql",
                 pool_id.as_str(),
                 ids,
             )
@@ -336,7 +79,7 @@ impl Store {
         let read = || {
             sqlx::query_file_as!(
                 RequestRow,
-                "src/store/sql/get_redemptions_by_request.sql",
+                "src/store/sql/redemption/get_redemptions_by_request.sql",
                 pool_id.as_str(),
                 &request_ids,
             )
@@ -359,7 +102,7 @@ impl Store {
     ) -> Result<Option<Living>, StoreError> {
         let read = || {
             sqlx::query_file!(
-                "src/store/sql/get_living_redemption.sql",
+                "src/store/sql/redemption/get_living_redemption.sql",
                 pool_id.as_str(),
                 &code_fingerprint[..],
             )
@@ -380,7 +123,7 @@ impl Store {
         redemption_id: RedemptionId,
     ) -> Result<Option<Vec<u8>>, StoreError> {
         let found = sqlx::query_file_scalar!(
-            "src/store/sql/get_code.sql",
+            "src/store/sql/redemption/get_code.sql",
             pool_id.as_str(),
             redemption_id.0,
         )
@@ -399,10 +142,10 @@ impl Store {
     ) -> Result<Page<Redemption>, StoreError> {
         let states: Vec<_> = filter.states.iter().map(|s| s.as_str().to_owned()).collect();
         let range = filter.batch_id.as_ref().map(RequestId::range_of_batch);
-        let (first, end) = filter.ids();
+        let (first, end) = ids_of(filter);
         let rows = sqlx::query_file_as!(
             ListedRow,
-            "src/store/sql/list_redemptions.sql",
+            "src/store/sql/redemption/list_redemptions.sql",
             pool_id.as_str(),
             before.0.min(end),
             limit,
@@ -416,7 +159,7 @@ impl Store {
             MAX_BYTES,
         );
         let found = rows.fetch_all(&self.rest).await?;
-        Page::read(found, limit, |row| row.more, |row| row.redemption(pool_id))
+        read_page(found, limit, |row| row.more, |row| row.redemption(pool_id))
     }
 
     /// Whether any item of a batch was begun.
@@ -426,69 +169,14 @@ impl Store {
         batch_id: &BatchId,
     ) -> Result<bool, StoreError> {
         let (from, to) = RequestId::range_of_batch(batch_id);
-        Ok(sqlx::query_file_scalar!("src/store/sql/batch_exists.sql", pool_id.as_str(), from, to,)
-            .fetch_one(&self.db)
-            .await?)
-    }
-
-    /// Takes redemptions of a pool whose check became due `within` this time, or at any time, at most
-    /// `limit`, for as long as `hold`. One that cannot be written is left out, and does not hold up the others.
-    pub async fn claim_checks(
-        &self,
-        pool_id: &PoolId,
-        within: Option<std::time::Duration>,
-        limit: i64,
-        hold: std::time::Duration,
-    ) -> Result<Done<DueCheck>, StoreError> {
-        let claim = |rows: Rows| async move {
-            let ids: Vec<_> = rows.ids.iter().filter_map(|id| Uuid::parse_str(id).ok()).collect();
-            let claim = sqlx::query_file_as!(
-                DueRow,
-                "src/store/sql/claim_checks.sql",
-                pool_id.as_str(),
-                limit,
-                interval(hold),
-                within.map(interval) as _,
-                &ids,
-                rows.only,
-            );
-            at_points(Step::Claim, claim.fetch_all(&self.db)).await
-        };
-        let list = |limit: i64| async move {
-            let due = sqlx::query_file_scalar!(
-                "src/store/sql/list_due_checks.sql",
-                pool_id.as_str(),
-                limit,
-            );
-            Ok(due.fetch_all(&self.db).await?.iter().map(Uuid::to_string).collect())
-        };
-        let statement = Statement::ClaimChecks;
-        let claimed = self.quarantine.run(statement, pool_id, limit, claim, list).await?;
-        // One that cannot be read must not keep its neighbours from being checked.
-        let read = |row: DueRow| {
-            let id = row.redemption_id;
-            row.due(pool_id)
-                .inspect_err(|error| {
-                    count_skipped("claim_checks");
-                    tracing::error!(%pool_id, redemption_id = %id, %error, "a redemption in doubt cannot be read");
-                })
-                .ok()
-        };
-        let rows = claimed.rows.into_iter().filter_map(read).collect();
-        Ok(Done { rows, may_be_more: claimed.may_be_more })
-    }
-}
-
-impl DueRow {
-    fn due(mut self, pool_id: &PoolId) -> Result<DueCheck, StoreError> {
-        Ok(DueCheck {
-            code_ciphertext: std::mem::take(&mut self.code_ciphertext),
-            not_after: self.not_after,
-            checks: self.checks,
-            not_found_checks: self.not_found_checks,
-            db_now: self.db_now,
-            redemption: self.redemption(pool_id)?,
-        })
+        Ok(sqlx::query_file_scalar!(
+            "src/store/sql/redemption/batch_exists.sql",
+            pool_id.as_str(),
+            from,
+            to,
+        )
+        .fetch_one(&self.db)
+        .await?)
     }
 }
 
@@ -508,13 +196,13 @@ mod tests {
         let second = time::Duration::SECOND;
         let off = MAX_CLOCK_DIFFERENCE - second * 2;
         for clock in [now, now - off, now + off] {
-            let (first, end) = filter(clock - second, clock + second).ids();
+            let (first, end) = ids_of(&filter(clock - second, clock + second));
             assert!(first <= id && id < end, "{clock}");
         }
         for far in [now - off - second * 6, now + off + second * 6] {
-            let (first, end) = filter(far - second, far + second).ids();
+            let (first, end) = ids_of(&filter(far - second, far + second));
             assert!(id < first || end <= id, "{far}");
         }
-        assert_eq!(RedemptionFilter::default().ids(), (Uuid::nil(), Uuid::max()));
+        assert_eq!(ids_of(&RedemptionFilter::default()), (Uuid::nil(), Uuid::max()));
     }
 }

@@ -69,9 +69,10 @@ impl TermsCache {
         pool_id: &PoolId,
     ) -> Result<Option<Arc<PoolTerms>>, sqlx::Error> {
         let forgotten = self.cached().forgotten;
-        let rows = sqlx::query_file_as!(TermsRow, "src/store/sql/get_terms.sql", pool_id.as_str())
-            .fetch_all(db)
-            .await?;
+        let rows =
+            sqlx::query_file_as!(TermsRow, "src/store/sql/pool/get_terms.sql", pool_id.as_str())
+                .fetch_all(db)
+                .await?;
         let terms = read(rows).map_err(|error| sqlx::Error::Decode(Box::new(error)))?;
         let Some(terms) = terms.map(Arc::new) else { return Ok(None) };
         let mut cached = self.cached();

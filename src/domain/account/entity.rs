@@ -110,6 +110,72 @@ pub struct Lease {
     pub release_requested: bool,
 }
 
+/// An account to create.
+#[derive(Clone, Debug)]
+pub struct NewAccount {
+    /// Its name.
+    pub account_id: AccountId,
+    /// Whether the provider lets it in.
+    pub login_status: LoginStatus,
+    /// What it is to be filled for.
+    pub plan_id: Option<PlanId>,
+    /// ISO 3166-1 alpha-2.
+    pub country_code: Option<String>,
+    /// What is in it already, in minor units.
+    pub balance_minor: i64,
+    /// For selectors.
+    pub labels: Labels,
+}
+
+/// Which accounts a list is of.
+#[derive(Clone, Debug, Default)]
+pub struct AccountFilter {
+    /// Only of this status.
+    pub status: Option<AccountStatus>,
+    /// Only of this login status.
+    pub login_status: Option<LoginStatus>,
+    /// Only of this plan.
+    pub plan_id: Option<PlanId>,
+}
+
+/// A change of an account, as it was kept.
+#[derive(Clone, Debug)]
+pub struct RecordedEvent {
+    /// Rises by one with each change.
+    pub version: i64,
+    /// When.
+    pub happened_at: OffsetDateTime,
+    /// Who.
+    pub actor: String,
+    /// Why.
+    pub reason: String,
+    /// The status before; none for the first event.
+    pub from_status: Option<AccountStatus>,
+    /// The status after.
+    pub to_status: AccountStatus,
+    /// The fencing token after.
+    pub token: FencingToken,
+    /// The redemption concerned.
+    pub redemption_id: Option<RedemptionId>,
+    /// The balance after, in minor units.
+    pub balance_minor: i64,
+    /// When the lease would end after this change.
+    pub lease_expires_at: Option<OffsetDateTime>,
+}
+
+/// What became of a call under a lease.
+#[derive(Clone, Debug)]
+pub enum LeaseAnswer {
+    /// It was done.
+    Done(Account),
+    /// The lease is not the caller's any more. With the account as it is.
+    Lost(LeaseLoss, Account),
+    /// There is no such account.
+    NoAccount,
+    /// There is no such pool.
+    NoPool,
+}
+
 impl Account {
     /// How far it is in its plan.
     pub fn progress(&self) -> Progress {

@@ -380,7 +380,7 @@ impl Dispatcher {
     /// waiting. What was asked for them may have been done, and is found when they are tried again.
     fn failed(&mut self, error: StoreError) {
         let StoreError::Unavailable(_) = error else {
-            return self.refuse_all(&Error::Store(error));
+            return self.refuse_all(&error.into());
         };
         let now = Instant::now();
         let done = self.queue.take(|waiter| {

@@ -4,18 +4,19 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-use super::{BatchItem, BatchOpen, Inner};
+use super::{
+    BatchItem, BatchOpen, Inner,
+    inquiry::{Worth, check_fit},
+};
 use crate::{
     admission::Caller,
-    domain::{id::RequestId, lease::LeaseRef},
+    domain::{id::RequestId, lease::LeaseRef, pool::Pool, selector::Selector},
     service::{
         Error,
         acquire::AcquireCommand,
-        inquiry::{Worth, check_fit},
         pools::check_currencies,
         redeem::{RedeemCommand, Redeemed},
     },
-    store::{acquire::Selector, pool::Pool},
 };
 
 /// How often an item whose account turned out not to be for it gets another.

@@ -2,9 +2,8 @@
 
 use super::RedeemCommand;
 use crate::{
-    domain::account::Refusal,
+    domain::{account::Refusal, redemption::BeginRefusal},
     service::Error,
-    store::{StoreError, begin::BeginRefusal},
 };
 
 pub(super) fn refused(refusal: BeginRefusal, command: &RedeemCommand) -> Error {
@@ -18,7 +17,7 @@ pub(super) fn refused(refusal: BeginRefusal, command: &RedeemCommand) -> Error {
             Error::CodeInUse { redemption_id, request_id, state }
         }
         BeginRefusal::Account(refusal, _) => refused_by_account(refusal, command),
-        BeginRefusal::TryAgain => StoreError::Overloaded.into(),
+        BeginRefusal::TryAgain => Error::Overloaded,
     }
 }
 

@@ -196,7 +196,7 @@ impl Decider {
         }
         let row = sqlx::query_file_as!(
             AccountRow,
-            "src/store/sql/lock_account.sql",
+            "src/store/sql/account/lock_account.sql",
             pool_id.as_str(),
             asked.account_id.as_str(),
         );
@@ -217,11 +217,11 @@ impl Decider {
     ) -> Result<bool, sqlx::Error> {
         let (pool_id, id) = (pool_id.as_str(), outcome.redemption_id.0);
         let state = if waits {
-            sqlx::query_file_scalar!("src/store/sql/lock_redemption.sql", pool_id, id)
+            sqlx::query_file_scalar!("src/store/sql/redemption/lock_redemption.sql", pool_id, id)
                 .fetch_optional(&self.db)
                 .await?
         } else {
-            sqlx::query_file_scalar!("src/store/sql/get_state.sql", pool_id, id)
+            sqlx::query_file_scalar!("src/store/sql/redemption/get_state.sql", pool_id, id)
                 .fetch_optional(&self.db)
                 .await?
         };

@@ -59,7 +59,7 @@ impl ReadySets {
     ) -> Result<Vec<(String, Result<Account, StoreError>)>, sqlx::Error> {
         let rows = sqlx::query_file_as!(
             AccountRow,
-            "src/store/sql/read_accounts.sql",
+            "src/store/sql/account/read_accounts.sql",
             pool_id.as_str(),
             ids,
             requests,
@@ -96,7 +96,7 @@ impl Ready {
         let last = followed.take().filter(|last| last.generation == generation);
         let row = sqlx::query_file_as!(
             FollowRow,
-            "src/store/sql/follow.sql",
+            "src/store/sql/account/follow.sql",
             self.pool_id.as_str(),
             last.as_ref().map(|last| &*last.snapshot),
             self.sets.server_id,
@@ -131,7 +131,7 @@ impl Ready {
             let none: Option<&str> = None;
             let rows = sqlx::query_file_as!(
                 ListedRow,
-                "src/store/sql/list_accounts.sql",
+                "src/store/sql/account/list_accounts.sql",
                 self.pool_id.as_str(),
                 &after,
                 LOAD_ROWS,
@@ -181,14 +181,14 @@ impl Store {
                 while self.forget_some_changes(pool_id, oldest).await? == REMOVE_ROWS {}
             }
         }
-        let oldest = sqlx::query_file_scalar!("src/store/sql/oldest_transaction.sql");
+        let oldest = sqlx::query_file_scalar!("src/store/sql/account/oldest_transaction.sql");
         old.last = Some((oldest.fetch_one(&self.db).await?, Instant::now()));
         Ok(())
     }
 
     async fn forget_some_changes(&self, pool_id: &PoolId, oldest: i64) -> Result<u64, StoreError> {
         let remove = sqlx::query_file!(
-            "src/store/sql/forget_changes.sql",
+            "src/store/sql/account/forget_changes.sql",
             pool_id.as_str(),
             oldest,
             i64::try_from(REMOVE_ROWS).unwrap_or(i64::MAX),

@@ -316,12 +316,7 @@ impl ReadySet {
     }
 
     /// Whether there may be an account for criteria that found nothing when so many had become free.
-    fn may_fit(
-        &self,
-        criteria: &Criteria,
-        searched: Option<&u64>,
-        pool: &PoolTerms,
-    ) -> bool {
+    fn may_fit(&self, criteria: &Criteria, searched: Option<&u64>, pool: &PoolTerms) -> bool {
         let seen = searched.and_then(|searched| searched.checked_sub(self.forgotten));
         let Some(seen) = seen.and_then(|seen| usize::try_from(seen).ok()) else { return true };
         let mut news = self.log.iter().skip(seen).filter_map(|id| self.accounts.get(id));
@@ -339,8 +334,7 @@ impl ReadySet {
     /// The accounts that fit criteria, the best first.
     fn scan<'a>(&'a self, criteria: &'a Criteria, pool: &'a PoolTerms) -> Scan<'a> {
         if let Some(id) = &criteria.selector.account_id {
-            let fits =
-                move |account: &&Arc<Account>| self.is_free_for(account, criteria, pool);
+            let fits = move |account: &&Arc<Account>| self.is_free_for(account, criteria, pool);
             return Box::new(
                 self.accounts.get(id).map(|entry| &entry.account).into_iter().filter(fits),
             );

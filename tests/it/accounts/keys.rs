@@ -160,7 +160,7 @@ async fn apply(db: &mut PgConnection, next: &str) -> i64 {
         sqlx::query_scalar(AssertSqlSafe(change)).fetch_one(&mut *db).await.unwrap();
     let revision = "SELECT revision FROM pools";
     let revision: i64 = sqlx::query_scalar(revision).fetch_one(&mut *db).await.unwrap();
-    let apply = include_str!("../../../src/store/sql/apply.sql");
+    let apply = include_str!("../../../src/store/sql/account/apply.sql");
     let arguments = format!("'{POOL}', {revision}, $change${change}$change$, gen_random_uuid()");
     let ran = run(db, apply, &arguments).await;
     assert_eq!(ran.rows, 1);

@@ -6,22 +6,17 @@ use std::{sync::Arc, time::Duration};
 
 use holdfast::{
     domain::{
-        account::{Account, HoldCause},
+        account::{Account, AccountChange, HoldCause, LeaseAnswer},
         choice::Criteria,
         id::{AccountId, FencingToken, Holder, PlanId, PoolId, RedemptionId, RequestId},
         lease::LeaseRef,
         money::{Currency, Money},
-        redemption::Failure,
+        redemption::{
+            Begun, Failure, LateCredit, NewRedemption, Outcome, SendLimits, Settled, Settlement,
+        },
+        selector::Selector,
     },
-    store::{
-        Store,
-        account::AccountChange,
-        acquire::{Selector, Wanted},
-        apply::Applied,
-        begin::{Begun, NewRedemption, SendLimits},
-        lease::LeaseAnswer,
-        outcome::{LateCredit, Outcome, Settled, Settlement},
-    },
+    store::{Store, acquire::Wanted, apply::Applied},
 };
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};

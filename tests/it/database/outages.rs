@@ -372,7 +372,7 @@ async fn statements_are_planned_anew_while_a_pool_is_filled() {
 async fn it_is_seen_of_a_table_of_any_size_whether_it_has_grown() {
     let database = fresh_database().await;
     let mut db = PgConnection::connect(&database.url).await.unwrap();
-    let sql = include_str!("../../../src/store/sql/grown_tables.sql");
+    let sql = include_str!("../../../src/store/sql/pg/grown_tables.sql");
     // 16 TiB, the largest that a table may be; known to be so large, and known to be empty.
     for (pages, grown) in [(i32::MAX, false), (0, false)] {
         sqlx::query(

@@ -5,11 +5,11 @@ use std::{collections::HashSet, time::Duration};
 use futures_util::future::join_all;
 use holdfast::{
     domain::{
+        account::LeaseAnswer,
         id::{AccountId, FencingToken, PoolId},
         lease::{LeaseLoss, LeaseRef},
     },
     rpc::pb,
-    store::lease::LeaseAnswer,
 };
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, PgConnection, Row as _};
@@ -21,7 +21,7 @@ use crate::support::{
 };
 
 /// As it is sent, but that the changes are given as JSON.
-const APPLY: &str = include_str!("../../../src/store/sql/apply.sql");
+const APPLY: &str = include_str!("../../../src/store/sql/account/apply.sql");
 const CHANGES: &str = "$3::account_change[]";
 const CHANGES_OF_JSON: &str = "ARRAY(SELECT jsonb_populate_record(NULL::account_change, c)
                                      FROM jsonb_array_elements($3::jsonb) AS c)";

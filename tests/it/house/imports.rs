@@ -111,10 +111,6 @@ impl Edges {
         self.0.get_mut(user).map(|all| all.remove(used));
     }
 
-    pub(super) fn has(&self, user: &str, used: &str) -> bool {
-        self.used_by(user).any(|name| name == used)
-    }
-
     fn used_by(&self, user: &str) -> impl Iterator<Item = &str> {
         self.0.get(user).into_iter().flatten().map(String::as_str)
     }

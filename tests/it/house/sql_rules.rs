@@ -7,10 +7,13 @@ use std::{
     path::Path,
 };
 
-use holdfast::store::schema::RIGHTS;
+use holdfast::store::pg::schema::RIGHTS;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _};
 
-use crate::support::{statements::plan_as_the_store, world::fresh_database};
+use crate::support::{
+    statements::{plan_as_the_store, statement, statement_files},
+    world::fresh_database,
+};
 
 /// Statements that are not of one pool, each for a reason that its comment gives.
 const OF_NO_POOL: [&str; 19] = [
@@ -40,13 +43,12 @@ const TABLES: [&str; 7] =
 
 /// The statements, by name, without their comments and with single spaces.
 fn statements() -> BTreeMap<String, String> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/store/sql");
-    let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-    let statements: BTreeMap<_, _> = files
-        .map(|path| {
+    let statements: BTreeMap<_, _> = statement_files()
+        .into_iter()
+        .map(|(name, path)| {
             let text = fs::read_to_string(&path).unwrap();
             assert!(text.starts_with("-- "), "{} has no comment at its head", path.display());
-            (path.file_stem().unwrap().to_str().unwrap().to_owned(), plain(&text))
+            (name, plain(&text))
         })
         .collect();
     assert!(statements.len() > 30, "{:?}", statements.keys());
@@ -263,8 +265,10 @@ fn every_file_of_a_statement_is_used() {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut code = String::new();
     read_sources(&source, &mut code);
-    for name in statements().keys() {
-        assert!(code.contains(&format!("src/store/sql/{name}.sql")), "{name}.sql is not used");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for file in statement_files().values() {
+        let path = file.strip_prefix(root).unwrap().display();
+        assert!(code.contains(&format!("\"{path}\"")), "{path} is not used");
     }
 }
 
@@ -396,10 +400,9 @@ async fn the_indexes_of_polls_serve_nothing_else() {
 /// arguments.
 async fn plans(db: &mut PgConnection) -> Vec<(&'static str, Vec<String>)> {
     plan_as_the_store(db).await;
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/store/sql");
     let mut plans = Vec::new();
     for (name, arguments) in HOT {
-        let sql = fs::read_to_string(folder.join(format!("{name}.sql"))).unwrap();
+        let sql = statement(name);
         let prepare = format!("PREPARE hot AS {sql}");
         sqlx::raw_sql(AssertSqlSafe(prepare)).execute(&mut *db).await.unwrap();
         let arguments = if arguments.is_empty() { String::new() } else { format!("({arguments})") };

@@ -22,7 +22,7 @@ use holdfast::{
     secret::SecretKey,
     service::{
         Error,
-        inquiry::{Inquiry, InquiryLimits},
+        batch::inquiry::{Inquiry, InquiryLimits},
     },
     simulator::faults::{Fault, Faults},
 };

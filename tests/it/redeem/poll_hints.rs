@@ -21,7 +21,7 @@ use holdfast::{
     provider::{Provider, classify::MIN_AFTER},
     rpc::pb::RedemptionState,
     secret::SecretKey,
-    service::inquiry::{Inquiry, InquiryLimits},
+    service::batch::inquiry::{Inquiry, InquiryLimits},
 };
 use tokio_util::sync::CancellationToken;
 

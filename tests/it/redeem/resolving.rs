@@ -4,14 +4,12 @@ use holdfast::{
     domain::{
         id::{PoolId, RedemptionId},
         money::{Currency, Money},
-        redemption::RedemptionState as Seen,
+        redemption::{
+            Outcome, Redemption, RedemptionState as Seen, Resolution, Settled, Settlement,
+        },
     },
     rpc::pb::{self, RedemptionState},
     simulator::faults::{Fault, Faults},
-    store::{
-        outcome::{Outcome, Settled, Settlement},
-        redemption::{Redemption, Resolution},
-    },
 };
 
 use crate::{

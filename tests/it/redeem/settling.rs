@@ -6,14 +6,13 @@ use holdfast::{
     domain::{
         id::{AccountId, FencingToken, PoolId, RedemptionId, RequestId},
         lease::LeaseRef,
-        redemption::CardCode,
+        redemption::{Begun, CardCode, NewRedemption, SendLimits},
     },
     rpc::pb::{self, AccountStatus, LoginStatus, RedemptionState},
     simulator::{
         faults::Fault,
         ledger::{self, State},
     },
-    store::begin::{Begun, NewRedemption, SendLimits},
 };
 use tonic::Code;
 

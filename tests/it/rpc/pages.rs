@@ -1,9 +1,11 @@
 //! Pages of lists whose rows are large: the database cuts them, and the next page goes on exactly there.
 
 use holdfast::{
-    domain::id::{PoolId, RedemptionId},
+    domain::{
+        account::AccountFilter,
+        id::{PoolId, RedemptionId},
+    },
     rpc::pb,
-    store::account::AccountFilter,
 };
 use prost::Message as _;
 

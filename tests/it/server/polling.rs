@@ -1,5 +1,5 @@
 //! Polls for what is due: they read their look-back window, and now and then all that is due.
-//! `service/pace.rs` says how often.
+//! `service/poll.rs` says how often.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use sqlx::{Connection as _, PgConnection};
 
 use crate::support::{
     plans::psql,
-    statements::{plan_as_the_store, run},
+    statements::{plan_as_the_store, run, statement},
     world::fresh_database,
 };
 
@@ -109,8 +109,7 @@ async fn a_poll_reads_as_little_during_a_long_running_transaction() {
         ("pools_with_due_checks", "", ""),
         ("claim_checks", "'p', 100, '1 minute', ", ", '{}', false"),
     ] {
-        let path = format!("{}/src/store/sql/{name}.sql", env!("CARGO_MANIFEST_DIR"));
-        let sql = std::fs::read_to_string(path).unwrap();
+        let sql = statement(name);
         let lately = run(&mut db, &sql, &format!("{before}'30 seconds'{after}")).await;
         let all = run(&mut db, &sql, &format!("{before}NULL{after}")).await;
         assert_eq!((lately.rows, all.rows), (0, 0), "{name}");

@@ -1,8 +1,38 @@
 //! The program's statements, run by a test to see how Postgres executes them.
 
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
+
 use sqlx::{AssertSqlSafe, PgConnection, Row as _};
 
 use super::plans::psql;
+
+/// The files of the statements, by their names. They stand in folders by subject.
+pub(crate) fn statement_files() -> BTreeMap<String, PathBuf> {
+    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src/store/sql")];
+    let mut files = BTreeMap::new();
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
+                let other = files.insert(name, path.clone());
+                assert!(other.is_none(), "two statements have the name of {}", path.display());
+            }
+        }
+    }
+    files
+}
+
+/// The text of a statement.
+pub(crate) fn statement(name: &str) -> String {
+    fs::read_to_string(&statement_files()[name]).unwrap()
+}
 
 /// Lets a connection plan as the store's do: one plan for any arguments.
 pub(crate) async fn plan_as_the_store(db: &mut PgConnection) {

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::*;
 use crate::domain::{
     account::{Hold, HoldCause, Labels, Lease, Version},
-    choice::Considered,
+    choice::{Choice, Considered},
     hold::Holds,
     id::{FencingToken, Holder, PlanId, PoolId},
     plan::{Denominations, Terms},

@@ -21,7 +21,7 @@ pub(super) struct Rules {
     pub(super) reconcilers_climb: bool,
     /// `reconcile.rs`: sent again under the same key.
     pub(super) same_key_again: bool,
-    /// `store/outcome.rs`: what is inferred names the state SUBMITTED. `apply.sql`: `r.state = k.known_state`.
+    /// `Settlement::known_state`: what is inferred names the state SUBMITTED. `apply.sql`: `r.state = k.known_state`.
     pub(super) inference_ends_with_a_takeover: bool,
     /// `domain/account.rs`: it is the account's open redemption. `apply.sql`: `r.finished_at IS NULL`.
     pub(super) settled_once: bool,

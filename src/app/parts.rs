@@ -1,0 +1,164 @@
+//! The parts of a server: its services, wired, and its background tasks.
+
+use std::sync::Arc;
+
+use tokio::{sync::watch, task::JoinSet};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    config::ServeArgs,
+    provider::Provider,
+    rpc::{
+        MAX_ANSWER_BYTES, MAX_REQUEST_BYTES,
+        account::AccountRpc,
+        pb::{
+            account_service_server::AccountServiceServer, pool_service_server::PoolServiceServer,
+            redemption_service_server::RedemptionServiceServer,
+        },
+        pool::PoolRpc,
+        redemption::RedemptionRpc,
+    },
+    secret::SecretKey,
+    service::{
+        acquire::Acquire,
+        admin::{accounts::Accounts, plans::Plans, redemptions::Redemptions},
+        background::{
+            heartbeat,
+            reconcile::{Reconciler, takeover::Takeover},
+            statistics,
+        },
+        batch::{
+            Batch, Services,
+            inquiry::{Inquiry, InquiryLimits},
+        },
+        pools::Pools,
+        redeem::{Redeem, RedeemLimits, Stopping, settle::Settler},
+        release::Leases,
+        sweep,
+    },
+    shutdown::Shutdown,
+    store::Store,
+};
+
+/// The services, wired.
+pub(super) struct Parts {
+    store: Store,
+    pools: Pools,
+    plans: Plans,
+    reconciler: Reconciler,
+    redemption: RedemptionRpc,
+    closing: CancellationToken,
+}
+
+impl Parts {
+    pub(super) fn new(
+        args: &ServeArgs,
+        store: Store,
+        provider: Provider,
+        secret: SecretKey,
+        shutdown: &Shutdown,
+        tasks: &TaskTracker,
+    ) -> Self {
+        let secret = Arc::new(secret);
+        let closing = shutdown.closing.clone();
+        let limits = RedeemLimits {
+            send_window: args.provider.send_window,
+            not_after: args.provider.not_after,
+            call_timeout: args.provider.timeout,
+            provider: args.provider.capabilities(),
+        };
+        let pools = Pools::new(store.clone());
+        let acquire = Acquire::new(store.clone(), pools.clone(), closing.clone());
+        let plans = Plans::new(store.clone(), pools.clone());
+        let leases = Leases::new(store.clone(), pools.clone());
+        let settler = Settler::new(store.clone(), pools.clone());
+        let redeem = Redeem::new(
+            store.clone(),
+            pools.clone(),
+            provider.clone(),
+            Arc::clone(&secret),
+            settler.clone(),
+            limits,
+            Stopping { tasks: tasks.clone(), closing: closing.clone() },
+        );
+        let inquiry_limits = InquiryLimits {
+            inquires: args.provider.inquires,
+            concurrency: usize::from(args.inquiry_concurrency),
+            remember: args.inquiry_cache,
+            patience: args.provider.send_window,
+        };
+        let inquiry =
+            Inquiry::new(provider.clone(), Arc::clone(&secret), inquiry_limits, closing.clone());
+        let services = Services {
+            store: store.clone(),
+            pools: pools.clone(),
+            inquiry,
+            acquire: acquire.clone(),
+            redeem: redeem.clone(),
+            leases: leases.clone(),
+        };
+        let batch = Batch::new(services, tasks.clone(), closing.clone());
+        let reconciler = Reconciler::new(
+            store.clone(),
+            pools.clone(),
+            provider,
+            Arc::clone(&secret),
+            settler.clone(),
+            limits,
+        );
+        let redemptions = Redemptions::new(store.clone(), pools.clone(), secret, settler);
+        let redemption = RedemptionRpc {
+            pools: pools.clone(),
+            acquire: acquire.clone(),
+            leases,
+            redeem,
+            batch,
+            redemptions,
+        };
+        Self { store, pools, plans, reconciler, redemption, closing }
+    }
+
+    /// The background tasks. They end at `stop`, but for the beats: while a server finishes what it has, it lives.
+    pub(super) fn spawn_loops(
+        &self,
+        args: &ServeArgs,
+        stop: &CancellationToken,
+        at_the_end: &CancellationToken,
+    ) -> JoinSet<()> {
+        let mut loops = JoinSet::new();
+        loops.spawn(sweep::run(
+            self.store.clone(),
+            self.pools.clone(),
+            args.sweep_interval,
+            stop.clone(),
+        ));
+        loops.spawn(statistics::run(self.store.clone(), stop.clone()));
+        loops.spawn(self.reconciler.clone().run(args.reconcile_interval, stop.clone()));
+        let (dead, told_dead) = watch::channel(Vec::new());
+        loops.spawn(heartbeat::run(self.store.clone(), dead, at_the_end.clone()));
+        if args.provider.looks_up {
+            let takeover = Takeover::new(self.reconciler.clone(), told_dead);
+            loops.spawn(takeover.run(stop.clone()));
+        }
+        loops
+    }
+
+    pub(super) fn redemption_service(&self) -> RedemptionServiceServer<RedemptionRpc> {
+        RedemptionServiceServer::new(self.redemption.clone())
+            .max_decoding_message_size(MAX_REQUEST_BYTES)
+            .max_encoding_message_size(MAX_ANSWER_BYTES)
+    }
+
+    pub(super) fn account_service(&self) -> AccountServiceServer<AccountRpc> {
+        let accounts = Accounts::new(self.store.clone(), self.pools.clone());
+        AccountServiceServer::new(AccountRpc::new(accounts, self.closing.clone()))
+            .max_decoding_message_size(MAX_REQUEST_BYTES)
+            .max_encoding_message_size(MAX_ANSWER_BYTES)
+    }
+
+    pub(super) fn pool_service(&self) -> PoolServiceServer<PoolRpc> {
+        PoolServiceServer::new(PoolRpc::new(self.pools.clone(), self.plans.clone()))
+            .max_decoding_message_size(MAX_REQUEST_BYTES)
+            .max_encoding_message_size(MAX_ANSWER_BYTES)
+    }
+}

@@ -1,0 +1,108 @@
+//! A redemption, as it is stored.
+
+use time::OffsetDateTime;
+
+use super::{Failure, RedemptionState};
+use crate::domain::{
+    id::{AccountId, BatchId, FencingToken, Holder, PlanId, PoolId, RedemptionId, RequestId},
+    money::Money,
+};
+
+/// A redemption, as it is stored. Without its code.
+#[derive(Clone, Debug)]
+pub struct Redemption {
+    /// Its name, and the provider's idempotency key.
+    pub redemption_id: RedemptionId,
+    /// The caller's name for the request.
+    pub request_id: RequestId,
+    /// Its pool.
+    pub pool_id: PoolId,
+    /// The account that the card was redeemed into.
+    pub account_id: AccountId,
+    /// The token of the lease that began it.
+    pub token: FencingToken,
+    /// Who held that lease.
+    pub holder: Holder,
+    /// What is known of its outcome.
+    pub state: RedemptionState,
+    /// The last characters of its code.
+    pub code_last4: String,
+    /// The amount that was expected, in minor units of the pool's currency.
+    pub expected_minor: Option<i64>,
+    /// The provider told that amount before the redemption was begun, and nobody asked for it.
+    pub expected_learned: bool,
+    /// Its lease ends when the outcome is known.
+    pub release_on_completion: bool,
+    /// The plan of its account, and the day, when it began.
+    pub begun_on: Option<(PlanId, i32)>,
+    /// What the provider says that it credited.
+    pub amount: Option<Money>,
+    /// The provider's own name for it.
+    pub provider_ref: Option<String>,
+    /// Why it failed or needs review.
+    pub failure: Option<Failure>,
+    /// Who closed it, and why, if a person did.
+    pub resolution: Option<Resolution>,
+    /// Calls to the provider about it.
+    pub attempts: i32,
+    /// The provider's last answer, while the outcome was not known.
+    pub last_answer: Option<String>,
+    /// When the reconciler checks it next.
+    pub next_check_at: Option<OffsetDateTime>,
+    /// When it was recorded.
+    pub created_at: OffsetDateTime,
+    /// When its outcome was recorded.
+    pub finished_at: Option<OffsetDateTime>,
+}
+
+impl Redemption {
+    /// The amount that the caller named, in minor units: a learned one is no part of the request.
+    pub fn requested_minor(&self) -> Option<i64> {
+        self.expected_minor.filter(|_| !self.expected_learned)
+    }
+
+    /// Whether the provider credited another amount than the one that was expected.
+    pub fn has_amount_mismatch(&self) -> bool {
+        matches!(self.state, RedemptionState::Succeeded | RedemptionState::NeedsReview)
+            && self.expected_minor.is_some_and(|expected| {
+                self.amount.is_some_and(|amount| amount.amount_minor != expected)
+            })
+    }
+}
+
+/// A person's word about a redemption.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resolution {
+    /// Who.
+    pub resolved_by: String,
+    /// Why.
+    pub reason: String,
+    /// The evidence of that person, where it is named.
+    pub evidence: Option<String>,
+}
+
+/// A redemption that has a code: its outcome is not known, or it is a success.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Living {
+    /// Its name.
+    pub redemption_id: RedemptionId,
+    /// The caller's name for the request.
+    pub request_id: RequestId,
+    /// What is known of its outcome.
+    pub state: RedemptionState,
+}
+
+/// Which redemptions a list is of.
+#[derive(Clone, Debug, Default)]
+pub struct RedemptionFilter {
+    /// Only of these states; of any when empty.
+    pub states: Vec<RedemptionState>,
+    /// Only into this account.
+    pub account_id: Option<AccountId>,
+    /// Only of this batch.
+    pub batch_id: Option<BatchId>,
+    /// Only recorded at this time or later, by the database's clock.
+    pub created_from: Option<OffsetDateTime>,
+    /// Only recorded before this time.
+    pub created_to: Option<OffsetDateTime>,
+}

@@ -1,0 +1,68 @@
+//! Redemptions as messages.
+
+use crate::{
+    domain::{
+        money::Currency,
+        redemption::{Redemption, RedemptionState},
+    },
+    rpc::{
+        convert::{self, timestamp},
+        pb,
+    },
+};
+
+pub(super) fn read_state(state: pb::RedemptionState) -> Option<RedemptionState> {
+    match state {
+        pb::RedemptionState::Unspecified => None,
+        pb::RedemptionState::Submitted => Some(RedemptionState::Submitted),
+        pb::RedemptionState::InDoubt => Some(RedemptionState::InDoubt),
+        pb::RedemptionState::NeedsReview => Some(RedemptionState::NeedsReview),
+        pb::RedemptionState::Succeeded => Some(RedemptionState::Succeeded),
+        pb::RedemptionState::Failed => Some(RedemptionState::Failed),
+    }
+}
+
+fn state_message(state: RedemptionState) -> i32 {
+    match state {
+        RedemptionState::Submitted => pb::RedemptionState::Submitted,
+        RedemptionState::InDoubt => pb::RedemptionState::InDoubt,
+        RedemptionState::NeedsReview => pb::RedemptionState::NeedsReview,
+        RedemptionState::Succeeded => pb::RedemptionState::Succeeded,
+        RedemptionState::Failed => pb::RedemptionState::Failed,
+    }
+    .into()
+}
+
+pub(super) fn redemption_message(redemption: &Redemption, currency: Currency) -> pb::Redemption {
+    let open = redemption.state.is_open();
+    let failed = matches!(redemption.state, RedemptionState::Failed | RedemptionState::NeedsReview);
+    pb::Redemption {
+        redemption_id: redemption.redemption_id.to_string(),
+        request_id: redemption.request_id.to_string(),
+        pool_id: redemption.pool_id.to_string(),
+        account_id: redemption.account_id.to_string(),
+        fencing_token: redemption.token.0,
+        state: state_message(redemption.state),
+        expected: redemption.expected_minor.map(|minor| convert::money(minor, currency)),
+        expected_learned: redemption.expected_learned,
+        amount: redemption.amount.map(|m| convert::money(m.amount_minor, m.currency)),
+        provider_ref: redemption.provider_ref.clone().unwrap_or_default(),
+        code_last4: redemption.code_last4.clone(),
+        failure: redemption.failure.as_ref().filter(|_| failed).map(|failure| pb::Failure {
+            reason: failure.reason.clone(),
+            message: failure.message.clone(),
+            code_spent: failure.code_spent,
+        }),
+        attempts: redemption.attempts,
+        create_time: Some(timestamp(redemption.created_at)),
+        finish_time: redemption.finished_at.map(timestamp),
+        next_check_time: redemption.next_check_at.map(timestamp),
+        amount_mismatch: redemption.has_amount_mismatch(),
+        last_answer: redemption.last_answer.clone().filter(|_| open).unwrap_or_default(),
+        resolution: redemption.resolution.as_ref().map(|resolution| pb::Resolution {
+            resolved_by: resolution.resolved_by.clone(),
+            reason: resolution.reason.clone(),
+            evidence: resolution.evidence.clone().unwrap_or_default(),
+        }),
+    }
+}

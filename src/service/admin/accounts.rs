@@ -1,0 +1,203 @@
+//! Accounts, as people keep them: created, imported, read, listed and changed.
+
+use std::collections::{HashMap, HashSet};
+
+use crate::{
+    admission::Permit,
+    domain::{
+        account::{Account, AccountChange, AccountFilter, NewAccount, RecordedEvent, Refusal},
+        id::{AccountId, PlanId, PoolId},
+        money::Money,
+        page::Page,
+        pool::Pool,
+    },
+    service::{
+        Error,
+        error::Violation,
+        pools::{Pools, check_currencies},
+    },
+    store::{Store, account::Inserted, apply::Applied},
+};
+
+/// An account to create, with the currency that its balance was given in.
+#[derive(Clone, Debug)]
+pub struct CreateCommand {
+    /// The account.
+    pub new: NewAccount,
+    /// Its balance as it was given.
+    pub balance: Option<Money>,
+}
+
+/// The keeping of accounts. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Accounts {
+    store: Store,
+    pools: Pools,
+}
+
+impl Accounts {
+    /// The accounts of a store.
+    pub fn new(store: Store, pools: Pools) -> Self {
+        Self { store, pools }
+    }
+
+    /// Creates an account.
+    pub async fn create(
+        &self,
+        pool_id: &PoolId,
+        command: CreateCommand,
+    ) -> Result<(Pool, Account), Error> {
+        let pool = self.pools.settings(pool_id).await?;
+        let created = self.import(&pool, vec![command]).await?;
+        let account =
+            created.into_iter().next().ok_or(Error::Internal("no answer to an insert"))?;
+        Ok((pool, account?))
+    }
+
+    /// A pool, for an import into it.
+    pub async fn pool(&self, pool_id: &PoolId) -> Result<Pool, Error> {
+        self.pools.settings(pool_id).await
+    }
+
+    /// A permit for the work of one chunk of an import, as soon as there is one for the pool.
+    pub async fn at_work(&self, pool_id: &PoolId) -> Permit {
+        self.store.overload().admit_item(pool_id.as_str()).await
+    }
+
+    /// Creates accounts, and says of each what became of it, in their order.
+    pub async fn import(
+        &self,
+        pool: &Pool,
+        commands: Vec<CreateCommand>,
+    ) -> Result<Vec<Result<Account, Error>>, Error> {
+        let pool_id = &pool.pool_id;
+        let mut seen = HashSet::new();
+        let checked: Vec<Result<NewAccount, Error>> = commands
+            .into_iter()
+            .map(|command| {
+                check_currencies(pool, [("account.balance", command.balance)])?;
+                if seen.insert(command.new.account_id.clone()) {
+                    Ok(command.new)
+                } else {
+                    Err(Error::AccountExists(pool_id.clone(), command.new.account_id))
+                }
+            })
+            .collect();
+        let good: Vec<_> = checked.iter().filter_map(|new| new.as_ref().ok().cloned()).collect();
+        let Inserted { accounts, mut refused } = self.store.insert_accounts(pool_id, &good).await?;
+        let mut inserted: HashMap<AccountId, Account> =
+            accounts.into_iter().map(|account| (account.account_id.clone(), account)).collect();
+        let mut missing_plans: HashMap<PlanId, bool> = HashMap::new();
+        let mut answers = Vec::with_capacity(checked.len());
+        for new in checked {
+            answers.push(match new {
+                Err(error) => Err(error),
+                Ok(new) => match inserted.remove(&new.account_id) {
+                    Some(account) => Ok(account),
+                    None => Err(match refused.remove(&new.account_id) {
+                        Some(error) => error.into(),
+                        None => self.why_not(pool_id, new, &mut missing_plans).await?,
+                    }),
+                },
+            });
+        }
+        Ok(answers)
+    }
+
+    async fn why_not(
+        &self,
+        pool_id: &PoolId,
+        new: NewAccount,
+        missing_plans: &mut HashMap<PlanId, bool>,
+    ) -> Result<Error, Error> {
+        if let Some(plan_id) = new.plan_id {
+            let missing = match missing_plans.get(&plan_id) {
+                Some(missing) => *missing,
+                None => self.store.get_plan(pool_id, &plan_id).await?.is_none(),
+            };
+            missing_plans.insert(plan_id.clone(), missing);
+            if missing {
+                return Ok(Error::PlanNotFound(pool_id.clone(), plan_id));
+            }
+        }
+        Ok(Error::AccountExists(pool_id.clone(), new.account_id))
+    }
+
+    /// Reads an account.
+    pub async fn get(
+        &self,
+        pool_id: &PoolId,
+        account_id: &AccountId,
+    ) -> Result<(Pool, Account), Error> {
+        let not_found = || Error::AccountNotFound(pool_id.clone(), account_id.clone());
+        let account = self.store.get_account(pool_id, account_id).await?.ok_or_else(not_found)?;
+        Ok((self.pools.settings(pool_id).await?, account))
+    }
+
+    /// Lists the accounts of a pool after `after`, at most `limit`.
+    pub async fn list(
+        &self,
+        pool_id: &PoolId,
+        filter: &AccountFilter,
+        after: &str,
+        limit: i64,
+    ) -> Result<(Pool, Page<Account>), Error> {
+        let pool = self.pools.settings(pool_id).await?;
+        Ok((pool, self.store.list_accounts(pool_id, filter, after, limit).await?))
+    }
+
+    /// Changes an account.
+    pub async fn update(
+        &self,
+        pool_id: &PoolId,
+        account_id: &AccountId,
+        change: AccountChange,
+    ) -> Result<(Pool, Account), Error> {
+        let (pool, before) = self.get(pool_id, account_id).await?;
+        let plan_id = change.plan_id.clone().flatten();
+        let account = match self.store.update_account(pool_id, account_id, change).await? {
+            Applied::Done(done) => done.account,
+            Applied::Refused(refusal, _) => {
+                return Err(match (refusal, plan_id) {
+                    (Refusal::NoPlan, Some(plan_id)) => {
+                        Error::PlanNotFound(pool_id.clone(), plan_id)
+                    }
+                    _ => Error::AccountLocked(pool_id.clone(), account_id.clone()),
+                });
+            }
+            Applied::NoPool => return Err(Error::PoolNotFound(pool_id.clone())),
+            Applied::Unreadable(error) => return Err(error.into()),
+            Applied::NoAccount | Applied::Missed | Applied::NotInState => {
+                return Err(Error::AccountNotFound(pool_id.clone(), account_id.clone()));
+            }
+        };
+        tracing::info!(
+            %pool_id, %account_id,
+            login_status = account.login_status.as_str(),
+            login_status_before = before.login_status.as_str(),
+            "account updated"
+        );
+        Ok((pool, account))
+    }
+
+    /// Lists an account's events before the version `before`, newest first, at most `limit`.
+    pub async fn events(
+        &self,
+        pool_id: &PoolId,
+        account_id: &AccountId,
+        before: i64,
+        limit: i64,
+    ) -> Result<(Pool, Page<RecordedEvent>), Error> {
+        let (pool, _) = self.get(pool_id, account_id).await?;
+        let events = self.store.list_account_events(pool_id, account_id, before, limit).await?;
+        Ok((pool, events))
+    }
+}
+
+/// An import's account is of another pool than the stream's first.
+pub fn of_another_pool(pool_id: &PoolId) -> Error {
+    Error::Invalid(vec![Violation::new(
+        "account.pool_id",
+        format!("must be {pool_id}, as in the first account of the stream"),
+    )])
+}

@@ -1,0 +1,9 @@
+//! The services for people: what they keep, read, and resolve.
+
+pub mod accounts;
+pub mod plans;
+mod pools;
+pub mod redemptions;
+
+/// How often a change of a pool or a plan that others change too is tried.
+const MAX_UPDATES: u32 = 5;

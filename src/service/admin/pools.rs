@@ -1,0 +1,82 @@
+//! Pools, as people keep them: created, changed and listed.
+
+use std::time::Duration;
+
+use super::MAX_UPDATES;
+use crate::{
+    domain::{
+        id::PoolId,
+        lease::{MAX_LEASE, MIN_LEASE},
+        page::Page,
+        pool::{NewPool, Pool, PoolChange},
+    },
+    service::{
+        error::{Error, Violation},
+        pools::Pools,
+    },
+};
+
+impl Pools {
+    /// Creates a pool.
+    pub async fn create(&self, new: &NewPool) -> Result<Pool, Error> {
+        check_bounds("pool.", new.min_lease, new.default_lease, new.max_lease)?;
+        let pool = self.store.insert_pool(new).await?;
+        pool.map(|pool| self.remember(pool)).ok_or_else(|| Error::PoolExists(new.pool_id.clone()))
+    }
+
+    /// Changes a pool.
+    pub async fn update(&self, pool_id: &PoolId, change: PoolChange) -> Result<Pool, Error> {
+        // Once more when another change came between the read and this one.
+        for _ in 0..MAX_UPDATES {
+            let now = self.get(pool_id).await?;
+            check_bounds(
+                "pool.",
+                change.min_lease.unwrap_or(now.min_lease),
+                change.default_lease.unwrap_or(now.default_lease),
+                change.max_lease.unwrap_or(now.max_lease),
+            )?;
+            if let Some(pool) = self.store.update_pool(pool_id, change).await? {
+                tracing::info!(
+                    %pool_id, paused = pool.paused, draining = pool.draining, "pool updated"
+                );
+                return Ok(self.remember(pool));
+            }
+        }
+        Err(Error::Overloaded)
+    }
+
+    /// Lists the pools after `after`, at most `limit`.
+    pub async fn list(&self, after: &str, limit: i64) -> Result<Page<Pool>, Error> {
+        Ok(self.store.list_pools(after, limit).await?)
+    }
+}
+
+fn check_bounds(
+    prefix: &str,
+    min: Duration,
+    default: Duration,
+    max: Duration,
+) -> Result<(), Error> {
+    let mut violations = Vec::new();
+    let bounds = MIN_LEASE..=MAX_LEASE;
+    let named = [
+        ("min_lease_duration", min),
+        ("default_lease_duration", default),
+        ("max_lease_duration", max),
+    ];
+    for (name, value) in named {
+        if !bounds.contains(&value) {
+            violations
+                .push(Violation::new(format!("{prefix}{name}"), "must be between 1s and 24h"));
+        }
+    }
+    if min > default {
+        let rule = "must not be longer than default_lease_duration";
+        violations.push(Violation::new(format!("{prefix}min_lease_duration"), rule));
+    }
+    if max < default {
+        let rule = "must not be shorter than default_lease_duration";
+        violations.push(Violation::new(format!("{prefix}max_lease_duration"), rule));
+    }
+    if violations.is_empty() { Ok(()) } else { Err(Error::Invalid(violations)) }
+}

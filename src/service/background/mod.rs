@@ -1,0 +1,5 @@
+//! The background tasks: each runs from the start of a server until it stops.
+
+pub mod heartbeat;
+pub mod reconcile;
+pub mod statistics;

@@ -1,0 +1,100 @@
+//! Joining: callers wait for a redemption that is being sent already, here or by another server.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep},
+};
+
+use super::Inner;
+use crate::{
+    domain::{
+        id::{PoolId, RedemptionId},
+        redemption::{Redemption, RedemptionState},
+    },
+    service::Error,
+    store::StoreError,
+};
+
+/// How often a redemption that another server sends is read, while a caller waits for it.
+const JOIN_POLL: Duration = Duration::from_millis(100);
+/// The redemptions that this server is at work on.
+pub(super) type Sends = Mutex<HashMap<RedemptionId, watch::Receiver<()>>>;
+
+impl Inner {
+    /// Lets callers join until the answer is dropped.
+    pub(super) fn announce(&self, id: RedemptionId) -> SendInProgress<'_> {
+        let (finished, send) = watch::channel(());
+        self.sends.lock().unwrap_or_else(PoisonError::into_inner).insert(id, send);
+        SendInProgress { sends: &self.sends, id, _finished: finished }
+    }
+
+    /// Waits until the redemption is no longer being sent, here or by another server. A server that stops
+    /// waits for what it sends itself, and no longer for what another sends. Then the answer is what is
+    /// known of it.
+    pub(super) async fn join(&self, mut redemption: Redemption) -> Result<Redemption, Error> {
+        let id = redemption.redemption_id;
+        let deadline = Instant::now() + self.limits.take_over();
+        if redemption.state == RedemptionState::Submitted {
+            tracing::debug!(pool_id = %redemption.pool_id, redemption_id = %id, "joined");
+        }
+        while redemption.state == RedemptionState::Submitted && Instant::now() < deadline {
+            let send = self.sends.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned();
+            let read = match send {
+                Some(mut finished) => {
+                    // Ends with an error when the sender is dropped: then it has finished.
+                    let _ = finished.changed().await;
+                    Some(self.read(&redemption.pool_id, id).await)
+                }
+                None => {
+                    let next = async {
+                        sleep(JOIN_POLL).await;
+                        self.read(&redemption.pool_id, id).await
+                    };
+                    self.stopping.closing.run_until_cancelled(next).await
+                }
+            };
+            match read {
+                Some(read) => redemption = read?,
+                None => break,
+            }
+        }
+        Ok(redemption)
+    }
+
+    /// Reads a redemption that is known to be there, waiting for the database if need be.
+    pub(super) async fn read(
+        &self,
+        pool_id: &PoolId,
+        id: RedemptionId,
+    ) -> Result<Redemption, Error> {
+        let deadline = Instant::now() + self.limits.take_over();
+        let found = loop {
+            match self.store.get_redemption(pool_id, id).await {
+                Err(StoreError::Unavailable(_)) if Instant::now() < deadline => {
+                    sleep(JOIN_POLL).await;
+                }
+                answered => break answered?,
+            }
+        };
+        found.ok_or_else(|| Error::RedemptionNotFound(pool_id.clone(), id.to_string()))
+    }
+}
+
+/// A redemption that this server is at work on, until dropped.
+pub(super) struct SendInProgress<'a> {
+    sends: &'a Sends,
+    id: RedemptionId,
+    _finished: watch::Sender<()>,
+}
+
+impl Drop for SendInProgress<'_> {
+    fn drop(&mut self) {
+        self.sends.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
+    }
+}

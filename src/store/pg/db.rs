@@ -1,0 +1,310 @@
+//! The connections to the database: which of them may be used, and how long an answer is waited for.
+//!
+//! A database fails over in ways that its connections do not show. An old primary may live on,
+//! read-only, with every connection to it open. A host may be gone without a word, and a
+//! connection to it waits for ever. So connections belong to a [`Generation`]. When one of them shows that
+//! the server behind it is no longer the one that takes writes, all of its generation are dropped.
+//! The next statement opens a new one, to the server that the database's address names by then.
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex as StdMutex, PoisonError, RwLock},
+    time::Duration,
+};
+
+use futures_util::{
+    StreamExt as _, TryStreamExt as _,
+    future::BoxFuture,
+    stream::{self, BoxStream},
+};
+use sqlx::{
+    Describe, Either, Execute, Executor, PgConnection, Postgres, SqlStr,
+    postgres::{PgConnectOptions, PgQueryResult, PgRow, PgStatement, PgTypeInfo},
+};
+use tokio::{
+    sync::{Mutex, Semaphore},
+    time::{Instant, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    connections::{Connections, Held, check_writable, connect, connect_patiently},
+    error::is_read_only,
+};
+use crate::admission::{Meter, Overload, Queue};
+
+/// Longer than Postgres lets any of our statements run (see [`crate::store::Store::open`]), and than a
+/// connection is waited for. A statement that has no answer by then gets none: it counts as one that
+/// found no database.
+const STATEMENT_LIMIT: Duration = Duration::from_secs(20);
+/// How long a ping may take before it is asked whether only its own connection is dead.
+const PING_LIMIT: Duration = Duration::from_millis(800);
+/// What a ping gets on top when a new connection was answered: both may have waited for the same.
+const PING_GRACE: Duration = Duration::from_millis(150);
+
+/// The connections. Cheap to clone; statements run on it as on one of sqlx's pools.
+#[derive(Clone)]
+pub(in crate::store) struct Db {
+    options: Arc<PgConnectOptions>,
+    size: u32,
+    current: Arc<RwLock<Generation>>,
+    /// How many may be used at once by this clone, when not all.
+    tickets: Option<Arc<Semaphore>>,
+    /// Whether this clone's statements may be cancelled when nobody waits for them.
+    may_cancel: bool,
+    /// How long a connection is waited for.
+    waits: Arc<StdMutex<Meter>>,
+    /// One connection for health alone: a server whose connections are all busy is not unhealthy.
+    health: Arc<Mutex<HealthConnection>>,
+}
+
+/// What health asks over.
+#[derive(Default)]
+struct HealthConnection {
+    /// The connection, and the generation that was in use when it was made.
+    kept: Option<(u64, PgConnection)>,
+    /// A generation whose time it was when a connection gave no answer.
+    silent: Option<u64>,
+}
+
+/// Connections that are dropped together.
+#[derive(Clone)]
+struct Generation {
+    number: u64,
+    connections: Connections,
+    /// Cancelled when no answer is to come over these connections any more.
+    silent: CancellationToken,
+}
+
+/// Why a generation is dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Why {
+    /// The server takes no writes. It still answers what it was asked.
+    ReadOnly,
+    /// One connection got no answer while a new one did.
+    Silent,
+}
+
+impl fmt::Debug for Db {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Db(generation {})", self.current().number)
+    }
+}
+
+impl Db {
+    /// At most `size` connections at a time. Connects when it is first used.
+    pub(in crate::store) fn new(options: PgConnectOptions, size: u32, overload: &Overload) -> Self {
+        let silent = CancellationToken::new();
+        let first = Generation {
+            number: 0,
+            connections: Connections::new(options.clone(), size, silent.clone()),
+            silent,
+        };
+        Self {
+            options: Arc::new(options),
+            size,
+            current: Arc::new(RwLock::new(first)),
+            tickets: None,
+            may_cancel: false,
+            waits: Arc::new(StdMutex::new(overload.meter(Queue::Work))),
+            health: Arc::default(),
+        }
+    }
+
+    /// Rises when connections are dropped.
+    pub(in crate::store) fn generation(&self) -> u64 {
+        self.current().number
+    }
+
+    /// A connection for migrations, which may take long, and wait for each other.
+    pub(in crate::store) async fn connect_to_migrate(&self) -> Result<PgConnection, sqlx::Error> {
+        let patient = [("statement_timeout", "0"), ("lock_timeout", "60s")];
+        connect_patiently(&self.options.as_ref().clone().options(patient)).await
+    }
+
+    /// The same connections for what only reads: half of them at a time. For any load the others are left to those
+    /// who hold a lease.
+    pub(in crate::store) fn for_rest(&self, overload: &Overload) -> Self {
+        let some = usize::try_from(self.size / 2).unwrap_or(1).max(1);
+        Self {
+            tickets: Some(Arc::new(Semaphore::new(some))),
+            may_cancel: true,
+            waits: Arc::new(StdMutex::new(overload.meter(Queue::Rest))),
+            ..self.clone()
+        }
+    }
+
+    /// Closes the connections, after the statements that are running.
+    pub(in crate::store) async fn close(&self) {
+        self.health.lock().await.kept.take();
+        self.current().connections.close().await;
+    }
+
+    /// Whether the database answers, and takes writes.
+    pub(in crate::store) async fn ping(&self) -> Result<(), sqlx::Error> {
+        let mut health = self.health.lock().await;
+        let Some((number, mut kept)) = health.kept.take() else {
+            return self.connect_for_health(&mut health, 2 * PING_LIMIT).await;
+        };
+        let answer = {
+            let asked = check_writable(&mut kept);
+            tokio::pin!(asked);
+            match timeout(PING_LIMIT, &mut asked).await {
+                Ok(answer) => answer,
+                Err(_) => {
+                    // Either the database stands still, or this connection is dead: a new one tells,
+                    // now or when there is one.
+                    health.silent = Some(number);
+                    let new = self.connect_in_time(PING_LIMIT).await?;
+                    if timeout(PING_GRACE, &mut asked).await.is_ok() {
+                        health.silent = None;
+                    }
+                    self.keep_for_health(&mut health, new);
+                    return Ok(());
+                }
+            }
+        };
+        match answer {
+            Ok(()) => {
+                health.kept = Some((number, kept));
+                Ok(())
+            }
+            Err(error) => {
+                if is_read_only(&error) {
+                    self.reopen(number, Why::ReadOnly);
+                }
+                self.connect_for_health(&mut health, PING_LIMIT).await
+            }
+        }
+    }
+
+    async fn connect_for_health(
+        &self,
+        health: &mut HealthConnection,
+        limit: Duration,
+    ) -> Result<(), sqlx::Error> {
+        let new = self.connect_in_time(limit).await?;
+        self.keep_for_health(health, new);
+        Ok(())
+    }
+
+    /// A new connection is answered: those of a generation that fell silent before are dead.
+    fn keep_for_health(&self, health: &mut HealthConnection, new: PgConnection) {
+        if let Some(silent) = health.silent.take() {
+            self.reopen(silent, Why::Silent);
+        }
+        health.kept = Some((self.current().number, new));
+    }
+
+    async fn connect_in_time(&self, limit: Duration) -> Result<PgConnection, sqlx::Error> {
+        timeout(limit, connect(&self.options)).await.unwrap_or_else(|_| Err(no_answer()))
+    }
+
+    fn current(&self) -> Generation {
+        self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Drops a generation for a new one, unless that was done already.
+    fn reopen(&self, number: u64, why: Why) {
+        let old = {
+            let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+            if current.number != number {
+                return;
+            }
+            let silent = CancellationToken::new();
+            let options = self.options.as_ref().clone();
+            let new = Generation {
+                number: number + 1,
+                connections: Connections::new(options, self.size, silent.clone()),
+                silent,
+            };
+            std::mem::replace(&mut *current, new)
+        };
+        tracing::warn!(?why, "the database's connections are dropped, and opened anew");
+        if why == Why::Silent {
+            old.silent.cancel();
+        }
+        // Statements that are running end first, and their connections are closed then.
+        tokio::spawn(async move { timeout(STATEMENT_LIMIT, old.connections.close()).await });
+    }
+
+    /// Runs a statement to its end.
+    async fn run<'q, E: Execute<'q, Postgres> + 'q>(
+        &self,
+        query: E,
+    ) -> Result<Vec<Either<PgQueryResult, PgRow>>, sqlx::Error> {
+        let generation = self.current();
+        let statement = async {
+            let came = Instant::now();
+            let ticket = match &self.tickets {
+                // Never closed.
+                Some(tickets) => Arc::clone(tickets).acquire_owned().await.ok(),
+                None => None,
+            };
+            let held = Held::new(ticket, self.may_cancel);
+            let mut lent = generation.connections.get(held).await?;
+            self.waits.lock().unwrap_or_else(PoisonError::into_inner).waited(came.elapsed());
+            let answer = lent.connection()?.fetch_many(query).try_collect().await;
+            lent.give_back(answer.as_ref().err());
+            answer
+        };
+        let answer = tokio::select! {
+            answer = timeout(STATEMENT_LIMIT, statement) => answer.unwrap_or_else(|_| Err(no_answer())),
+            () = generation.silent.cancelled() => Err(no_answer()),
+        };
+        if answer.as_ref().is_err_and(is_read_only) {
+            self.reopen(generation.number, Why::ReadOnly);
+        }
+        answer
+    }
+}
+
+fn no_answer() -> sqlx::Error {
+    sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())
+}
+
+impl<'c> Executor<'c> for &'c Db {
+    type Database = Postgres;
+
+    fn fetch_many<'e, 'q: 'e, E>(
+        self,
+        query: E,
+    ) -> BoxStream<'e, Result<Either<PgQueryResult, PgRow>, sqlx::Error>>
+    where
+        'c: 'e,
+        E: 'q + Execute<'q, Postgres>,
+    {
+        let rows =
+            async move { Ok::<_, sqlx::Error>(stream::iter(self.run(query).await?).map(Ok)) };
+        stream::once(rows).try_flatten().boxed()
+    }
+
+    fn fetch_optional<'e, 'q: 'e, E>(
+        self,
+        query: E,
+    ) -> BoxFuture<'e, Result<Option<PgRow>, sqlx::Error>>
+    where
+        'c: 'e,
+        E: 'q + Execute<'q, Postgres>,
+    {
+        Box::pin(async move { Ok(self.run(query).await?.into_iter().find_map(Either::right)) })
+    }
+
+    fn prepare_with<'e>(
+        self,
+        sql: SqlStr,
+        parameters: &'e [PgTypeInfo],
+    ) -> BoxFuture<'e, Result<PgStatement, sqlx::Error>>
+    where
+        'c: 'e,
+    {
+        Box::pin(async move { connect(&self.options).await?.prepare_with(sql, parameters).await })
+    }
+
+    fn describe<'e>(self, sql: SqlStr) -> BoxFuture<'e, Result<Describe<Postgres>, sqlx::Error>>
+    where
+        'c: 'e,
+    {
+        Box::pin(async move { connect(&self.options).await?.describe(sql).await })
+    }
+}

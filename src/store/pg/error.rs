@@ -1,0 +1,210 @@
+//! Errors between the program and the database, by what to do about them.
+
+use sqlx::{
+    error::DatabaseError,
+    postgres::{PgDatabaseError, PgSeverity},
+};
+
+use crate::failpoints::{self, Guard};
+
+/// Why the store did not do what it was asked.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The database cannot be reached or takes no writes; the same call may be tried again.
+    #[error("the database is unavailable: {0}")]
+    Unavailable(String),
+    /// There is no room for one more who waits; nothing was done.
+    #[error("too many calls wait for the database")]
+    Overloaded,
+    /// The caller's deadline passed before anything was begun; nothing was done.
+    #[error("the deadline passed before anything was begun")]
+    DeadlinePassed,
+    /// The server is stopping; nothing was done.
+    #[error("the server is shutting down")]
+    ShuttingDown,
+    /// The database refused a statement: a bug, or a schema that is not ours.
+    #[error("the database refused a statement: {0}")]
+    Refused(String),
+    /// The code of a redemption that was to be made a success was redeemed again since, under another request.
+    #[error("the code was redeemed again since, under another request")]
+    CodeRedeemedAgain,
+    /// The request has a lease already, which another server gave it.
+    #[error("the request has a lease already")]
+    RequestHasLease,
+    /// A row holds a value that this program does not know.
+    #[error("the database holds a value that is not known here: {0}")]
+    Unreadable(&'static str),
+    /// The database URL cannot be read.
+    #[error("the database URL cannot be read: {0}")]
+    BadUrl(String),
+    /// The schema could not be brought up to date.
+    #[error("the schema could not be brought up to date: {0}")]
+    Migration(String),
+    /// The schema is not one that this program can serve, or not as this role.
+    #[error("{0}")]
+    Schema(String),
+}
+
+/// What to do about a statement that failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::store) enum Fault {
+    /// It met another statement: run it again, at once.
+    Contention,
+    /// Somebody else holds one of its rows: run its rows separately, so that the others need not wait.
+    Blocked,
+    /// There is no database to run it: run it again, later.
+    Unavailable,
+    /// It will fail again as it is.
+    Refused,
+}
+
+/// Two statements that wait for each other.
+const CONTENTION: [&str; 2] = ["40001", "40P01"];
+/// A lock took longer than it may.
+const LOCKED: &str = "55P03";
+/// A lock, or the statement as a whole, took longer than it may.
+const BLOCKED: [&str; 2] = [LOCKED, "57014"];
+/// Classes of errors that a statement has whatever its rows hold: not supported, no such prepared statement.
+const OF_THE_STATEMENT: [&str; 2] = ["0A", "26"];
+/// A statement that would write, on a server that takes no writes.
+const READ_ONLY: &str = "25006";
+/// Starting, stopping, failing over, cut by an operator, an error of the disk, or unsure itself what
+/// became of the statement: it comes back.
+const UNAVAILABLE: [&str; 8] =
+    ["57P01", "57P02", "57P03", "57P05", "58000", "58030", "40003", READ_ONLY];
+/// The same, whole classes of it: no connection; out of memory, space or connections.
+const UNAVAILABLE_CLASSES: [&str; 2] = ["08", "53"];
+
+/// A server that was connected to and takes no writes: a standby, or a primary that was demoted.
+#[derive(Debug, thiserror::Error)]
+#[error("the database takes no writes: it is a standby, or was made read-only")]
+struct ReadOnlyServer;
+
+pub(in crate::store) fn read_only() -> sqlx::Error {
+    sqlx::Error::AnyDriverError(Box::new(ReadOnlyServer))
+}
+
+/// Whether the server that was asked takes no writes. Its connections are of no use then.
+pub(in crate::store) fn is_read_only(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Database(error) => error.code().as_deref() == Some(READ_ONLY),
+        sqlx::Error::AnyDriverError(error) => error.is::<ReadOnlyServer>(),
+        _ => false,
+    }
+}
+
+pub(in crate::store) fn fault(error: &sqlx::Error) -> Fault {
+    match error {
+        _ if is_read_only(error) => Fault::Unavailable,
+        sqlx::Error::Database(error) => database_fault(error.as_ref()),
+        sqlx::Error::Io(_)
+        | sqlx::Error::Tls(_)
+        | sqlx::Error::Protocol(_)
+        | sqlx::Error::PoolTimedOut
+        | sqlx::Error::PoolClosed
+        | sqlx::Error::WorkerCrashed => Fault::Unavailable,
+        _ => Fault::Refused,
+    }
+}
+
+fn database_fault(error: &dyn DatabaseError) -> Fault {
+    // A server that panicked restarts, whatever it panicked at.
+    let panicked = error
+        .try_downcast_ref::<PgDatabaseError>()
+        .is_some_and(|error| matches!(error.severity(), PgSeverity::Panic));
+    if panicked {
+        return Fault::Unavailable;
+    }
+    match error.code().as_deref() {
+        Some(code) if CONTENTION.contains(&code) => Fault::Contention,
+        Some(code) if BLOCKED.contains(&code) => Fault::Blocked,
+        Some(code) if UNAVAILABLE.contains(&code) => Fault::Unavailable,
+        Some(code) if UNAVAILABLE_CLASSES.iter().any(|class| code.starts_with(class)) => {
+            Fault::Unavailable
+        }
+        _ => Fault::Refused,
+    }
+}
+
+/// Whether the statement may fail for one row, so that it is worth trying the rows separately. The database
+/// refused it, or somebody holds what it waited for. Not where the statement as a whole took too long, or cannot
+/// run whatever the rows hold.
+pub(in crate::store) fn is_of_a_row(error: &sqlx::Error) -> bool {
+    let is_refused = error.as_database_error().is_some_and(|database| {
+        database_fault(database) == Fault::Refused && !is_of_the_statement(database)
+    });
+    (is_refused || is_blocked(error)) && failpoints::holds(Guard::BadRowsAreLeftOut)
+}
+
+/// Whether no row can be the cause.
+fn is_of_the_statement(error: &dyn DatabaseError) -> bool {
+    let code = error.code();
+    code.is_some_and(|code| OF_THE_STATEMENT.iter().any(|class| code.starts_with(class)))
+}
+
+/// Whether somebody else held a row or a table for longer than a lock is waited for.
+pub(in crate::store) fn is_blocked(error: &sqlx::Error) -> bool {
+    error.as_database_error().is_some_and(|error| error.code().as_deref() == Some(LOCKED))
+}
+
+/// Whether a unique index with this name refused the statement. A table that is distributed adds to the names.
+pub(in crate::store) fn is_violation_of(error: &sqlx::Error, index: &str) -> bool {
+    error.as_database_error().is_some_and(|error| {
+        error.is_unique_violation()
+            && error.constraint().is_some_and(|name| name.starts_with(index))
+    })
+}
+
+/// Whether a foreign key refused the statement.
+pub(in crate::store) fn is_foreign_key_violation(error: &sqlx::Error) -> bool {
+    error.as_database_error().is_some_and(DatabaseError::is_foreign_key_violation)
+}
+
+impl StoreError {
+    pub(in crate::store) fn of(error: &sqlx::Error) -> Self {
+        match fault(error) {
+            Fault::Refused if is_violation_of(error, "redemptions_living_code") => {
+                Self::CodeRedeemedAgain
+            }
+            Fault::Refused if is_violation_of(error, "accounts_lease_request") => {
+                Self::RequestHasLease
+            }
+            Fault::Contention | Fault::Blocked | Fault::Unavailable => {
+                Self::Unavailable(error.to_string())
+            }
+            Fault::Refused => Self::Refused(error.to_string()),
+        }
+    }
+}
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::of(&error)
+    }
+}
+
+/// An error of the kind that one row may be the cause of.
+#[cfg(test)]
+pub(in crate::store) fn of_a_row_for_tests() -> sqlx::Error {
+    #[derive(Debug, thiserror::Error)]
+    #[error("a trigger refuses the row")]
+    struct Raised;
+    impl DatabaseError for Raised {
+        fn message(&self) -> &str {
+            "a trigger refuses the row"
+        }
+        fn kind(&self) -> sqlx::error::ErrorKind {
+            sqlx::error::ErrorKind::Other
+        }
+        fn as_error(&self) -> &(dyn std::error::Error + Send + Sync + 'static) {
+            self
+        }
+        fn as_error_mut(&mut self) -> &mut (dyn std::error::Error + Send + Sync + 'static) {
+            self
+        }
+        fn into_error(self: Box<Self>) -> Box<dyn std::error::Error + Send + Sync + 'static> {
+            self
+        }
+    }
+    sqlx::Error::Database(Box::new(Raised))
+}

@@ -1,0 +1,7 @@
+//! Postgres: its connections, its errors, its schema, and its statistics of tables.
+
+mod connections;
+pub(super) mod db;
+pub(super) mod error;
+pub mod schema;
+mod statistics;

@@ -1,0 +1,38 @@
+-- Claim, shape (a): redemptions whose check is due are the caller's to check, until the hold is over. Two
+-- reconcilers never act on one at once. One that was still SUBMITTED has lost its server: it is in doubt.
+-- $1 pool_id, $2 how many at the most, $3 how long the caller may take, $4 that came due no longer ago than this;
+-- null: however long ago; $5 redemption ids, $6 whether only these are meant, or all but these.
+WITH due AS MATERIALIZED (
+    SELECT r.redemption_id
+    FROM redemptions r
+    WHERE r.pool_id = $1
+      AND r.state IN ('SUBMITTED', 'IN_DOUBT')
+      AND r.next_check_at <= now()
+      AND r.next_check_at >= COALESCE(now() - $4::interval, '-infinity')
+      AND (r.redemption_id = ANY ($5::uuid[])) = $6::boolean
+    ORDER BY r.next_check_at
+    LIMIT $2
+    FOR NO KEY UPDATE OF r SKIP LOCKED
+),
+claimed AS (
+    UPDATE redemptions r
+    SET state = 'IN_DOUBT',
+        checks = r.checks + 1,
+        next_check_at = now() + $3::interval,
+        updated_at = now()
+    FROM due d
+    WHERE r.pool_id = $1
+      AND r.redemption_id = d.redemption_id
+      -- Not by the states that are open: one row after the other is looked up by its key.
+      AND r.finished_at IS NULL
+      AND r.next_check_at <= now()
+    RETURNING r.*
+)
+SELECT
+    x.redemption_id, x.account_id, x.fencing_token, x.request_id, x.holder, x.state, x.code_last4,
+    x.expected_minor, x.expected_learned, x.release_on_completion, x.plan_id, x.plan_day, x.amount_minor,
+    x.amount_currency, x.provider_ref, x.failure_reason, x.failure_message, x.code_spent, x.resolved_by,
+    x.resolution_reason, x.resolution_evidence, x.attempts, x.last_answer, x.next_check_at, x.created_at,
+    x.finished_at, x.code_ciphertext AS "code_ciphertext!", x.not_after, x.checks, x.not_found_checks,
+    now() AS "db_now!"
+FROM claimed x
