@@ -76,8 +76,14 @@ CREATE FUNCTION account_changed_by_hand() RETURNS trigger
                 NEW.lease_request_id := NULL;
                 NEW.reserved_minor := NULL;
             END IF;
-            NEW.parked := NEW.status IN ('WAITING', 'PROCESSING')
-                AND COALESCE(GREATEST(NEW.day_due_at, NEW.cooldown_until, NEW.hold_until) > now(), false);
+            PERFORM public.note_change_by_hand(NEW.pool_id, NEW.account_id);
+            IF TG_OP = 'UPDATE' AND OLD.lease_request_id IS NOT NULL THEN
+                DELETE FROM public.leases WHERE pool_id = OLD.pool_id AND request_id = OLD.lease_request_id;
+            END IF;
+            IF NEW.lease_request_id IS NOT NULL THEN
+                INSERT INTO public.leases (pool_id, request_id, account_id, expires_at)
+                VALUES (NEW.pool_id, NEW.lease_request_id, NEW.account_id, NEW.lease_expires_at);
+            END IF;
             NEW.version := CASE WHEN TG_OP = 'UPDATE' THEN OLD.version ELSE 0 END + 1;
             NEW.change_id := gen_random_uuid();
             NEW.updated_at := now();
@@ -125,6 +131,8 @@ BEGIN
         RAISE foreign_key_violation USING
             MESSAGE = format('account %s of pool %s has redemptions', OLD.account_id, OLD.pool_id);
     END IF;
+    DELETE FROM leases WHERE pool_id = OLD.pool_id AND request_id = OLD.lease_request_id;
+    PERFORM note_change_by_hand(OLD.pool_id, OLD.account_id);
     RETURN OLD;
 END
 $$;
@@ -138,49 +146,17 @@ CREATE FUNCTION account_refuse_version() RETURNS trigger
         END
         $$;
 
-CREATE FUNCTION plan_fills(amount bigint, smallest bigint, largest bigint, step bigint, least_steps bigint[]) RETURNS boolean
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN ((amount = 0) OR ((amount >= smallest) AND CASE WHEN (step IS NOT NULL) THEN (((amount % step) = 0) AND ((least_steps)[(1 + ((amount / step) % (cardinality(least_steps))::bigint))] <= (amount / step))) WHEN (largest IS NULL) THEN true ELSE (((((amount + largest) - 1) / largest) * smallest) <= amount) END));
-
-CREATE FUNCTION plan_room(balance bigint, day integer, day_credited bigint, target bigint, day_amounts bigint[], day_tolerance bigint) RETURNS bigint
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN CASE WHEN (day < cardinality(day_amounts)) THEN LEAST((target - balance), (((day_amounts)[day] + day_tolerance) - day_credited)) ELSE (target - balance) END;
-
-CREATE FUNCTION plan_wants(balance bigint, day integer, day_credited bigint, target bigint, day_amounts bigint[], day_tolerance bigint, smallest bigint, largest bigint, step bigint, fixed bigint[], least_steps bigint[]) RETURNS boolean
-    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+CREATE FUNCTION note_change_by_hand(pool text, account text) RETURNS void
+    LANGUAGE plpgsql
     AS $$
-        DECLARE
-            remaining CONSTANT bigint := target - balance;
-            room CONSTANT bigint :=
-                public.plan_room(balance, day, day_credited, target, day_amounts, day_tolerance);
-            most bigint;
         BEGIN
-            IF room < smallest THEN
-                RETURN false;
-            ELSIF fixed IS NOT NULL THEN
-                RETURN EXISTS (
-                    SELECT FROM unnest(fixed) AS f (amount)
-                    WHERE f.amount <= room
-                      AND public.plan_fills(remaining - f.amount, smallest, largest, step, least_steps)
-                );
-            ELSIF step IS NOT NULL THEN
-                RETURN remaining % step = 0;
-            END IF;
-            most := LEAST(room, COALESCE(largest, room));
-            IF remaining <= most THEN
-                RETURN true;
-            END IF;
-            -- After one card of at most `most`, some number of cards must still reach the rest.
-            RETURN (CASE
-                WHEN largest IS NULL THEN 2
-                ELSE 1 + (remaining - most + largest - 1) / largest
-            END) * smallest <= remaining;
+            INSERT INTO public.account_changes AS c (pool_id, by_hand, account_ids)
+            VALUES (pool, true, ARRAY[account])
+            ON CONFLICT (pool_id, xid, by_hand) DO UPDATE
+            SET account_ids = CASE WHEN cardinality(c.account_ids) < 100 THEN c.account_ids || account END
+            WHERE c.account_ids IS NOT NULL;
         END
         $$;
-
-CREATE FUNCTION plan_misfit(amount bigint, balance bigint, day integer, day_credited bigint, target bigint, day_amounts bigint[], day_tolerance bigint, smallest bigint, largest bigint, step bigint, fixed bigint[], least_steps bigint[]) RETURNS text
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN CASE WHEN (balance >= target) THEN 'too_full'::text WHEN (amount IS NULL) THEN CASE WHEN (NOT plan_wants(balance, day, day_credited, target, day_amounts, day_tolerance, smallest, largest, step, fixed, least_steps)) THEN 'remainder'::text ELSE NULL::text END WHEN (amount > (target - balance)) THEN 'too_full'::text WHEN ((amount < smallest) OR (amount > largest) OR ((amount % step) <> 0) OR (NOT (amount = ANY (fixed)))) THEN 'denomination'::text WHEN (NOT plan_fills(((target - balance) - amount), smallest, largest, step, least_steps)) THEN 'remainder'::text WHEN (amount > plan_room(balance, day, day_credited, target, day_amounts, day_tolerance)) THEN 'day_full'::text ELSE NULL::text END;
 
 CREATE FUNCTION plan_raise_revision() RETURNS trigger
     LANGUAGE plpgsql
@@ -267,7 +243,6 @@ CREATE TABLE plans (
     plan_id text NOT NULL COLLATE "C",
     target_minor bigint NOT NULL,
     day_amounts_minor bigint[] DEFAULT '{}'::bigint[] NOT NULL,
-    days_ever integer DEFAULT 1 NOT NULL,
     day_tolerance_minor bigint DEFAULT 0 NOT NULL,
     day_interval interval DEFAULT '24:00:00'::interval NOT NULL,
     redemption_interval interval DEFAULT '00:00:00'::interval NOT NULL,
@@ -275,18 +250,14 @@ CREATE TABLE plans (
     largest_minor bigint,
     step_minor bigint,
     fixed_minor bigint[],
-    least_steps bigint[],
     created_at timestamptz DEFAULT now() NOT NULL,
     updated_at timestamptz DEFAULT now() NOT NULL,
     CONSTRAINT plans_check CHECK ((largest_minor >= smallest_minor)),
     CONSTRAINT plans_day_tolerance_minor_check CHECK ((day_tolerance_minor >= 0)),
-    CONSTRAINT plans_days_ever_check CHECK ((days_ever >= 1)),
     CONSTRAINT plans_fixed_amounts_have_a_step CHECK (((fixed_minor IS NULL) OR (step_minor IS NOT NULL))),
     CONSTRAINT plans_fixed_minor_check CHECK ((cardinality(fixed_minor) > 0)),
-    CONSTRAINT plans_least_steps_check CHECK ((cardinality(least_steps) > 0)),
     CONSTRAINT plans_smallest_minor_check CHECK ((smallest_minor > 0)),
     CONSTRAINT plans_step_minor_check CHECK ((step_minor > 0)),
-    CONSTRAINT plans_steps_are_whole CHECK (((step_minor IS NULL) = (least_steps IS NULL))),
     CONSTRAINT plans_target_minor_check CHECK ((target_minor > 0))
 );
 
@@ -334,15 +305,9 @@ CREATE TABLE accounts (
     hold_count integer DEFAULT 0 NOT NULL,
     paused boolean DEFAULT false NOT NULL,
     draining boolean DEFAULT false NOT NULL,
-    parked boolean DEFAULT false NOT NULL,
     usable_at timestamptz GENERATED ALWAYS AS (GREATEST(day_due_at, cooldown_until, hold_until)) STORED,
-    plan_key text GENERATED ALWAYS AS (COALESCE(plan_id, ''::text)) STORED COLLATE "C",
-    fullness_minor bigint GENERATED ALWAYS AS (
-CASE
-    WHEN (plan_id IS NULL) THEN (0)::bigint
-    ELSE balance_minor
-END) STORED,
     change_id uuid DEFAULT gen_random_uuid() NOT NULL,
+    token_group bigint GENERATED ALWAYS AS ((fencing_token / 16)) STORED NOT NULL,
     CONSTRAINT accounts_balance_minor_check CHECK ((balance_minor >= 0)),
     CONSTRAINT accounts_country_code_check CHECK ((country_code ~ '^[A-Z]{2}$'::text)),
     CONSTRAINT accounts_day_credited_minor_check CHECK ((day_credited_minor >= 0)),
@@ -366,17 +331,9 @@ WITH (fillfactor='70', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_thr
 ALTER TABLE accounts ALTER COLUMN pool_id SET (n_distinct=1);
 
 ALTER TABLE accounts
-    ADD CONSTRAINT accounts_pkey PRIMARY KEY (pool_id, account_id, fencing_token);
+    ADD CONSTRAINT accounts_pkey PRIMARY KEY (pool_id, account_id, token_group);
 
 CREATE INDEX accounts_by_plan ON accounts USING btree (pool_id, plan_id) WHERE (plan_id IS NOT NULL);
-
-CREATE INDEX accounts_free ON accounts USING btree (pool_id, plan_key, status, plan_day, ((- fullness_minor)), idle_since, account_id, day_credited_minor) WHERE ((status = ANY (ARRAY['PROCESSING'::text, 'WAITING'::text])) AND (login_status = 'ACTIVE'::text) AND (NOT paused) AND (NOT draining) AND (NOT parked));
-
-CREATE INDEX accounts_lease_end ON accounts USING btree (lease_expires_at, pool_id) WHERE (lease_request_id >= ''::text);
-
-CREATE UNIQUE INDEX accounts_lease_request ON accounts USING btree (pool_id, lease_request_id) WHERE (lease_request_id IS NOT NULL);
-
-CREATE INDEX accounts_parked ON accounts USING btree (pool_id, usable_at) WHERE parked;
 
 CREATE TRIGGER account_changed_by_hand BEFORE UPDATE OF pool_id, account_id, status, login_status, plan_id, country_code, balance_minor, labels, fencing_token, resume_status, holder, lease_request_id, lease_acquired_at, lease_expires_at, bound_by_lease, release_requested, lease_end, open_redemption_id, idle_since, created_at, updated_at, plan_day, day_credited_minor, reserved_minor, day_due_at, cooldown_until, hold_until, hold_cause, hold_count, paused, draining, change_id ON accounts FOR EACH ROW WHEN ((new.version = old.version)) EXECUTE FUNCTION account_changed_by_hand();
 
@@ -393,6 +350,22 @@ ALTER TABLE accounts
 
 ALTER TABLE accounts
     ADD CONSTRAINT accounts_pool_id_plan_id_fkey FOREIGN KEY (pool_id, plan_id) REFERENCES plans(pool_id, plan_id);
+
+
+-- Table leases
+
+CREATE TABLE leases (
+    pool_id text NOT NULL COLLATE "C",
+    request_id text NOT NULL COLLATE "C",
+    account_id text NOT NULL COLLATE "C",
+    expires_at timestamptz NOT NULL
+)
+WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='5000', autovacuum_vacuum_cost_delay='0');
+
+ALTER TABLE leases
+    ADD CONSTRAINT leases_pkey PRIMARY KEY (pool_id, request_id);
+
+CREATE INDEX leases_end ON leases USING btree (expires_at, pool_id);
 
 
 -- Table account_events
@@ -418,6 +391,22 @@ ALTER TABLE account_events
     ADD CONSTRAINT account_events_pkey PRIMARY KEY (pool_id, account_id, version);
 
 CREATE TRIGGER account_events_append_only BEFORE DELETE OR UPDATE ON account_events FOR EACH ROW EXECUTE FUNCTION refuse_change();
+
+
+-- Table account_changes
+
+CREATE TABLE account_changes (
+    pool_id text NOT NULL COLLATE "C",
+    xid bigint DEFAULT ((pg_current_xact_id())::text)::bigint NOT NULL,
+    by_hand boolean DEFAULT false NOT NULL,
+    server_id uuid,
+    account_ids text[] COLLATE "C",
+    CONSTRAINT account_changes_are_whole CHECK (((by_hand = (server_id IS NULL)) AND (by_hand OR (account_ids IS NOT NULL))))
+)
+WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='5000');
+
+ALTER TABLE account_changes
+    ADD CONSTRAINT account_changes_pkey PRIMARY KEY (pool_id, xid, by_hand);
 
 
 -- Table redemptions

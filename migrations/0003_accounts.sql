@@ -65,10 +65,12 @@ CREATE TABLE accounts (
     -- Which change made the version. Versions may repeat, after a restore or a failover that lost commits; ids do not.
     change_id uuid NOT NULL DEFAULT gen_random_uuid(),
 
-    -- With the token, since every lease leaves two dead versions of its account. During a long-running transaction
-    -- vacuum cannot remove them, and an insert into a unique index, or a search by key, reads all versions of the same
-    -- key. With the token these are at most those of one lease. An id is unique by the account's first event.
-    PRIMARY KEY (pool_id, account_id, fencing_token),
+    -- With a part of the token, since every lease leaves two dead versions of its account. During a long-running
+    -- transaction vacuum cannot remove them, and a search by key reads all versions of the same key: these are at most
+    -- those of sixteen leases. Within these no index changes, so versions stay on the row's page as long as it has
+    -- room (HOT). An id is unique by the account's first event.
+    token_group bigint GENERATED ALWAYS AS (fencing_token / 16) STORED,
+    PRIMARY KEY (pool_id, account_id, token_group),
     FOREIGN KEY (pool_id, plan_id) REFERENCES plans (pool_id, plan_id),
     CONSTRAINT accounts_lock_is_whole CHECK (
         status <> 'LOCKING'
@@ -101,17 +103,24 @@ CREATE TABLE accounts (
 -- Accounts of a plan, for a plan that is to be deleted.
 CREATE INDEX accounts_by_plan ON accounts (pool_id, plan_id) WHERE plan_id IS NOT NULL;
 
--- One living lease a request. By a condition that no other statement implies: with status = 'LOCKING' Postgres took
--- this index for a way to a few accounts, and later read every lease of the pool for each of them.
-CREATE UNIQUE INDEX accounts_lease_request ON accounts (pool_id, lease_request_id)
-    WHERE lease_request_id IS NOT NULL;
+-- Living leases: one a request, and their ends, to find those whose time has passed. Written with the accounts, by the
+-- same statements. Not columns of accounts, because an index on what changes with every lease makes each change of an
+-- account cost an entry in every index.
+CREATE TABLE leases (
+    pool_id text COLLATE "C" NOT NULL,
+    request_id text COLLATE "C" NOT NULL,
+    account_id text COLLATE "C" NOT NULL,
+    expires_at timestamptz NOT NULL,
+    PRIMARY KEY (pool_id, request_id)
+) WITH (
+    autovacuum_vacuum_scale_factor = 0,
+    autovacuum_vacuum_threshold = 5000,
+    autovacuum_vacuum_cost_delay = 0
+);
 
--- Living leases of all pools, by their end: a scan for expired ones reads what ended since the scan before, and not
--- all that was leased and released since the last vacuum. So a renewal is no HOT update. The condition holds for
--- whatever is not null, and only those scans state it. With IS NOT NULL, which a search for a request implies,
--- Postgres could take this smaller index for the request, and read all of it.
-CREATE INDEX accounts_lease_end ON accounts (lease_expires_at, pool_id)
-    WHERE lease_request_id >= '';
+-- By their ends, of all pools: a scan for expired ones reads what ended since the scan before, and not all that was
+-- leased and released since the last vacuum.
+CREATE INDEX leases_end ON leases (expires_at, pool_id);
 
 -- What happened to each account: one event for each change, by the statement that makes the change.
 CREATE TABLE account_events (
@@ -279,6 +288,13 @@ BEGIN
                 NEW.reserved_minor := NULL;
             END IF;
             PERFORM HOME.note_change_by_hand(NEW.pool_id, NEW.account_id);
+            IF TG_OP = 'UPDATE' AND OLD.lease_request_id IS NOT NULL THEN
+                DELETE FROM HOME.leases WHERE pool_id = OLD.pool_id AND request_id = OLD.lease_request_id;
+            END IF;
+            IF NEW.lease_request_id IS NOT NULL THEN
+                INSERT INTO HOME.leases (pool_id, request_id, account_id, expires_at)
+                VALUES (NEW.pool_id, NEW.lease_request_id, NEW.account_id, NEW.lease_expires_at);
+            END IF;
             NEW.version := CASE WHEN TG_OP = 'UPDATE' THEN OLD.version ELSE 0 END + 1;
             NEW.change_id := gen_random_uuid();
             NEW.updated_at := now();

@@ -104,6 +104,7 @@ BEGIN
         RAISE foreign_key_violation USING
             MESSAGE = format('account %s of pool %s has redemptions', OLD.account_id, OLD.pool_id);
     END IF;
+    DELETE FROM leases WHERE pool_id = OLD.pool_id AND request_id = OLD.lease_request_id;
     PERFORM note_change_by_hand(OLD.pool_id, OLD.account_id);
     RETURN OLD;
 END

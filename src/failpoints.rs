@@ -103,8 +103,6 @@ pub enum Guard {
     HandedOutAlive,
     /// A row that cannot be written is left out, so that its neighbours go on.
     BadRowsAreLeftOut,
-    /// Criteria that read much are checked beside the dispatcher's pass.
-    SlowCriteriaLeaveThePass,
     /// A change whose reply was lost is found by its id before anything else is decided.
     LostRepliesAreFound,
     /// A call under a lease names its token.
@@ -131,7 +129,7 @@ pub enum Guard {
 
 impl Guard {
     /// Every guard.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 20] = [
         Self::LateIsNotSent,
         Self::LostIsNoProof,
         Self::FailureByKey,
@@ -141,7 +139,6 @@ impl Guard {
         Self::SameRequest,
         Self::HandedOutAlive,
         Self::BadRowsAreLeftOut,
-        Self::SlowCriteriaLeaveThePass,
         Self::LostRepliesAreFound,
         Self::TokensAreCompared,
         Self::PausedPoolsBeginNothing,
@@ -167,7 +164,6 @@ impl Guard {
             Self::SameRequest => "same_request",
             Self::HandedOutAlive => "handed_out_alive",
             Self::BadRowsAreLeftOut => "bad_rows_are_left_out",
-            Self::SlowCriteriaLeaveThePass => "slow_criteria_leave_the_pass",
             Self::LostRepliesAreFound => "lost_replies_are_found",
             Self::TokensAreCompared => "tokens_are_compared",
             Self::PausedPoolsBeginNothing => "paused_pools_begin_nothing",

@@ -260,7 +260,6 @@ impl From<StoreError> for Error {
             StoreError::Unavailable(cause) => Self::DatabaseUnavailable(cause),
             StoreError::Refused(_)
             | StoreError::CodeRedeemedAgain
-            | StoreError::RequestHasLease
             | StoreError::Unreadable(_)
             | StoreError::BadUrl(_)
             | StoreError::Migration(_)

@@ -111,7 +111,7 @@ impl Store {
                     refusal @ (Refusal::PoolPaused | Refusal::PoolDraining),
                     _,
                 )) => claimed.closed = Some(refusal),
-                Ok(_) | Err(StoreError::RequestHasLease) => lost.push(claim),
+                Ok(_) => lost.push(claim),
                 Err(error) if is_of_a_row(&error) => bad.push((claim, error)),
                 Err(error) => drop(claimed.failed.insert(claim.wanted.request_id, error)),
             }

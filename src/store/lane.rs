@@ -274,6 +274,8 @@ impl<B: Batch> Worker<B> {
             }
             return again;
         }
+        // Postgres tells of an error before it lets go of the rows that the statement has locked.
+        sleep(pause(1)).await;
         stream::iter(inputs.into_iter().zip(callers))
             .for_each_concurrent(MAX_SINGLE, |job| alone(Arc::clone(batch), pool_id.clone(), job))
             .await;
@@ -343,7 +345,7 @@ fn answer<B: Batch>(batch: &Arc<B>, pool_id: &PoolId, caller: Caller<B>, output:
 
 fn refuse<B: Batch>(pool_id: &PoolId, caller: Caller<B>, error: &sqlx::Error) {
     let error = StoreError::of(error);
-    if matches!(error, StoreError::CodeRedeemedAgain | StoreError::RequestHasLease) {
+    if matches!(error, StoreError::CodeRedeemedAgain) {
         let _ = caller.reply.send(Err(error));
         return;
     }

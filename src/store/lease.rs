@@ -99,6 +99,11 @@ impl Store {
         )
         .fetch_all(&self.db)
         .await?;
+        if due.is_empty() && within.is_none() {
+            sqlx::query_file!("src/store/sql/account/remove_leases.sql", pool_id.as_str())
+                .execute(&self.db)
+                .await?;
+        }
         let may_be_more = i64::try_from(due.len()).unwrap_or(i64::MAX) >= limit;
         let event = AccountEvent::Expire { actor: actor.to_owned() };
         let due = self.readable(Statement::Expire, pool_id, &due);

@@ -28,9 +28,6 @@ pub enum StoreError {
     /// The code of a redemption that was to be made a success was redeemed again since, under another request.
     #[error("the code was redeemed again since, under another request")]
     CodeRedeemedAgain,
-    /// The request has a lease already, which another server gave it.
-    #[error("the request has a lease already")]
-    RequestHasLease,
     /// A row holds a value that this program does not know.
     #[error("the database holds a value that is not known here: {0}")]
     Unreadable(&'static str),
@@ -165,9 +162,6 @@ impl StoreError {
         match fault(error) {
             Fault::Refused if is_violation_of(error, "redemptions_living_code") => {
                 Self::CodeRedeemedAgain
-            }
-            Fault::Refused if is_violation_of(error, "accounts_lease_request") => {
-                Self::RequestHasLease
             }
             Fault::Contention | Fault::Blocked | Fault::Unavailable => {
                 Self::Unavailable(error.to_string())

@@ -15,12 +15,13 @@ static MIGRATOR: Migrator = sqlx::migrate!();
 const NOTES: &str = "_sqlx_migrations";
 
 /// What serving does with each table. A test compares it with the statements.
-pub const RIGHTS: [(&str, &[&str]); 8] = [
+pub const RIGHTS: [(&str, &[&str]); 9] = [
     // The first server to start inserts into it, once.
     ("installation", &["SELECT"]),
     ("pools", &["SELECT", "INSERT", "UPDATE"]),
     ("plans", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
     ("accounts", &["SELECT", "INSERT", "UPDATE"]),
+    ("leases", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
     ("account_events", &["SELECT", "INSERT"]),
     ("account_changes", &["SELECT", "INSERT", "DELETE"]),
     ("redemptions", &["SELECT", "INSERT", "UPDATE"]),

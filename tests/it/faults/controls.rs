@@ -127,25 +127,18 @@ const ANY_REVISION: &str = "AND $2::bigint IS NOT NULL";
 /// Where the lease of a request is found when another account is chosen for it.
 const HELD: &[(&str, &str, &str)] = &[
     (
-        "-- Apply:",
-        "AND l.lease_request_id = c.lease_request_id",
-        "AND l.lease_request_id = c.lease_request_id AND false",
-    ),
-    (
         "-- Accounts as they are",
         "AND i.account_id = w.account_id",
         "AND i.account_id = w.account_id AND false",
     ),
     (
         "-- Accounts as they are",
-        "AND r.lease_request_id = w.request_id LIMIT 1",
-        "AND r.lease_request_id = w.request_id AND false LIMIT 1",
+        "WHERE r.lease_request_id = l.request_id",
+        "WHERE r.lease_request_id = l.request_id AND false",
     ),
 ];
 /// Lets a request have a second lease.
-const NO_REQUEST_INDEX: &str = "DROP INDEX accounts_lease_request;
-    CREATE INDEX accounts_lease_request ON accounts (pool_id, lease_request_id)
-        WHERE status = 'LOCKING'";
+const NO_REQUEST_KEY: &str = "ALTER TABLE leases DROP CONSTRAINT leases_pkey";
 /// Nobody ends a lease whose time has passed but those who want the account.
 const NO_SWEEP: &str = "--sweep-interval=1h";
 
@@ -262,11 +255,11 @@ controls! {
         guards_off: "lost_replies_are_found", ..Without::default()
     }, "one call renewed a lease twice", swap::the_reply_to_a_renewal_is_lost;
     a_request_whose_lease_is_not_found: over(WHOLE, &[]), Without {
-        guards_off: "lost_replies_are_found", rewrites: HELD, sql: NO_REQUEST_INDEX,
+        guards_off: "lost_replies_are_found", rewrites: HELD, sql: NO_REQUEST_KEY,
         ..Without::default()
     }, "a request has two leases", swap::the_reply_to_an_acquisition_is_lost;
     a_request_whose_lease_is_not_found_at_the_next_try: over(WHOLE, &[]), Without {
-        rewrites: HELD, sql: NO_REQUEST_INDEX, guards_off: "lost_replies_are_found", ..Without::default()
+        rewrites: HELD, sql: NO_REQUEST_KEY, guards_off: "lost_replies_are_found", ..Without::default()
     }, "a request has two leases", swap::an_acquisition_fails_after_its_commit;
     a_row_that_is_waited_for: over(WHOLE, &[NO_SWEEP]), Without {
         rewrites: &[("-- Apply:", "FOR NO KEY UPDATE OF a SKIP LOCKED", "FOR NO KEY UPDATE OF a")],

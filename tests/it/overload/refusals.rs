@@ -107,7 +107,7 @@ fn assert_out_of_time(error: &Status) {
 async fn overloaded_refuses_lists_before_redemptions_and_never_what_ends_work() {
     let mut stage = Stage::with_accounts(4).await;
     let leases = stage.leases(3).await;
-    let held = stage.hold_up("-- Choose", HELD);
+    let held = stage.hold_up("-- What servers that keep", HELD);
     let mut acquirers = JoinSet::new();
     let overloaded = Arc::new(AtomicUsize::new(0));
     for _ in 0..FAR_TOO_MANY {
@@ -215,7 +215,7 @@ async fn a_crowd_that_waits_for_an_account_keeps_nobody_out() {
 #[tokio::test]
 async fn an_acquisition_whose_deadline_passes_in_the_queue_leaves_no_trace() {
     let mut stage = Stage::with_accounts(3).await;
-    let held = stage.hold_up("-- Choose", Duration::from_secs(2));
+    let held = stage.hold_up("-- What servers that keep", Duration::from_secs(2));
     let mut first = stage.clients.clone();
     let first = tokio::spawn(async move { first.acquire(|_| {}).await });
     eventually(LIMIT, "the first to be at work", async || (held.matched() == 1).then_some(()))
@@ -306,7 +306,7 @@ async fn a_release_is_done_even_when_nobody_waits_for_it_any_more() {
 async fn the_items_of_a_batch_wait_for_a_permit_and_none_is_refused() {
     let mut stage = Stage::with_accounts(40).await;
     // More in flight than there are places, all of which are taken while the first statement is held up.
-    let held = stage.hold_up("-- Choose", Duration::from_secs(2));
+    let held = stage.hold_up("-- What servers that keep", Duration::from_secs(2));
     let items: Vec<_> = (0..900)
         .map(|n| item(&format!("item-{n}"), &stage.world.code(&format!("item-{n}"))))
         .collect();

@@ -70,13 +70,7 @@ pub(super) fn plot(bloat: &Bloat) -> String {
         label: label.to_owned(),
         points: bloat.windows.iter().map(|it| (it.at / 60.0, value(it))).collect(),
     };
-    let sizes = [
-        "accounts_free",
-        "accounts_lease_request",
-        "accounts_lease_end",
-        "accounts_pkey",
-        "redemptions_open",
-    ];
+    let sizes = ["accounts_pkey", "leases_pkey", "leases_end", "redemptions_open"];
     let panels = [
         Panel {
             title: "sizes, MB".to_owned(),

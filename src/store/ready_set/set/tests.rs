@@ -90,7 +90,9 @@ fn account(number: usize, kind: u64) -> Account {
 fn whole(accounts: &[Account]) -> ReadySet {
     let mut set = ReadySet::default();
     set.begin_load();
-    accounts.iter().for_each(|account| drop(set.note(account.clone())));
+    accounts.iter().for_each(|account| {
+        set.note(account.clone());
+    });
     set.end_load();
     set
 }

@@ -17,6 +17,7 @@ cur AS MATERIALIZED (
         c.*,
         a.status AS from_status,
         a.open_redemption_id AS was_open,
+        a.lease_request_id AS was_request_id,
         now() AS at,
         ((now() AT TIME ZONE 'utc') + c.lease_for) AT TIME ZONE 'utc' AS lease_ends_at,
         ((now() AT TIME ZONE 'utc') + c.day_due_in) AT TIME ZONE 'utc' AS next_day_at,
@@ -24,7 +25,7 @@ cur AS MATERIALIZED (
         ((now() AT TIME ZONE 'utc') + c.hold_for) AT TIME ZONE 'utc' AS hold_at
     FROM asked c
     JOIN accounts a
-        ON a.pool_id = $1 AND a.account_id = c.account_id AND a.fencing_token = c.seen_token
+        ON a.pool_id = $1 AND a.account_id = c.account_id AND a.token_group = c.seen_token / 16
     WHERE a.pool_id = $1
       AND a.version = c.version
       AND a.change_id = c.seen
@@ -33,10 +34,6 @@ cur AS MATERIALIZED (
       AND (c.guard <> 'free' OR a.idle_since <= now())
       AND (c.guard <> 'free' OR a.usable_at IS NULL OR a.usable_at <= now())
       AND (c.guard <> 'due' OR a.day_due_at IS NULL OR a.day_due_at <= now())
-      -- A request that has a lease gets no second one.
-      AND (c.lease_request_id IS NULL OR NOT EXISTS (
-          SELECT FROM accounts l WHERE l.pool_id = $1 AND l.lease_request_id = c.lease_request_id
-      ))
     ORDER BY a.account_id
     FOR NO KEY UPDATE OF a SKIP LOCKED
 ),
@@ -77,6 +74,16 @@ settled AS (
         r.redemption_id, r.amount_minor, r.amount_currency, r.provider_ref, r.attempts, r.last_answer,
         r.resolved_by, r.resolution_reason, r.resolution_evidence
 ),
+-- A request that has a lease gets no second one.
+leased AS (
+    INSERT INTO leases (pool_id, request_id, account_id, expires_at)
+    SELECT $1, k.lease_request_id, k.account_id, k.lease_ends_at
+    FROM cur k
+    WHERE k.lease_request_id IS NOT NULL
+    ORDER BY k.lease_request_id
+    ON CONFLICT DO NOTHING
+    RETURNING account_id
+),
 done AS (
     UPDATE accounts a
     SET status = k.status,
@@ -113,15 +120,17 @@ done AS (
         updated_at = now()
     FROM cur k
     LEFT JOIN settled s ON s.redemption_id = k.redemption_id
+    LEFT JOIN leased l ON l.account_id = k.account_id
     WHERE a.pool_id = $1
       AND a.account_id = k.account_id
-      AND a.fencing_token = k.seen_token
+      AND a.token_group = k.seen_token / 16
       AND a.version = k.version
       AND a.change_id = k.seen
       AND (k.redemption_id IS NULL OR s.redemption_id IS NOT NULL)
+      AND (k.lease_request_id IS NULL OR l.account_id IS NOT NULL)
     RETURNING
         a.account_id, a.version, a.change_id, a.updated_at, a.status, a.fencing_token, a.balance_minor,
-        a.lease_expires_at, a.open_redemption_id, k.from_status, k.was_open, k.actor, k.reason, k.redemption_id
+        a.lease_expires_at, a.open_redemption_id, k.from_status, k.was_open, k.was_request_id, k.lease_for, k.actor, k.reason, k.redemption_id
 ),
 event AS (
     INSERT INTO account_events (
@@ -133,6 +142,23 @@ event AS (
         d.fencing_token, COALESCE(d.open_redemption_id, d.was_open), d.balance_minor,
         CASE WHEN d.status = 'LOCKING' THEN d.lease_expires_at END
     FROM done d
+),
+renewed AS (
+    UPDATE leases l
+    SET expires_at = d.lease_expires_at
+    FROM done d
+    WHERE l.pool_id = $1
+      AND l.request_id = d.was_request_id
+      AND d.status = 'LOCKING'
+      AND d.lease_for IS NOT NULL
+),
+ended AS (
+    DELETE FROM leases l
+    USING done d
+    WHERE l.pool_id = $1
+      AND l.request_id = d.was_request_id
+      AND l.account_id = d.account_id
+      AND d.status <> 'LOCKING'
 ),
 -- For the servers that keep the accounts in memory.
 told AS (

@@ -1,7 +1,6 @@
 -- Accounts whose lease has run out, and that have no open redemption. Changes nothing.
 -- $1 pool_id, $2 how many at the most, $3 whose time passed no longer ago than this (null: however long ago),
 -- $4 accounts that cannot be written.
--- lease_request_id >= '' is any that is there: the condition of the index accounts_lease_end.
 SELECT
     a.account_id AS "account_id!",
     a.status AS "status!",
@@ -36,13 +35,15 @@ SELECT
     a.created_at AS "created_at!",
     a.updated_at AS "updated_at!",
     now() AS "db_now!"
-FROM accounts a
-WHERE a.pool_id = $1
-  AND a.lease_request_id >= ''
+FROM leases l
+JOIN accounts a ON a.pool_id = $1 AND a.account_id = l.account_id
+WHERE l.pool_id = $1
+  AND l.expires_at <= now()
+  AND l.expires_at >= COALESCE(now() - $3::interval, '-infinity')
+  AND a.lease_request_id = l.request_id
   AND a.status = 'LOCKING'
   AND a.open_redemption_id IS NULL
   AND a.lease_expires_at <= now()
-  AND a.lease_expires_at >= COALESCE(now() - $3::interval, '-infinity')
   AND a.account_id <> ALL ($4::text[])
 ORDER BY a.account_id
 LIMIT $2

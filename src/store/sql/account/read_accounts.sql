@@ -38,10 +38,9 @@ FROM (
     FROM unnest($2::text[]) AS w (account_id)
     JOIN accounts i ON i.pool_id = $1 AND i.account_id = w.account_id
     UNION ALL
-    -- LIMIT: there is one at the most, and each is read by itself, however few are locked when the plan is made.
-    SELECT l.*
+    SELECT r.*
     FROM unnest($3::text[]) AS w (request_id)
-    CROSS JOIN LATERAL (
-        SELECT r.* FROM accounts r WHERE r.pool_id = $1 AND r.lease_request_id = w.request_id LIMIT 1
-    ) l
+    JOIN leases l ON l.pool_id = $1 AND l.request_id = w.request_id
+    JOIN accounts r ON r.pool_id = $1 AND r.account_id = l.account_id
+    WHERE r.lease_request_id = l.request_id
 ) a

@@ -23,7 +23,8 @@ cur AS MATERIALIZED (
     SELECT
         c.*, a.holder, a.plan_id, CASE WHEN a.plan_id IS NOT NULL THEN a.plan_day END AS plan_day
     FROM asked c
-    JOIN accounts a ON a.pool_id = $1 AND a.account_id = c.account_id AND a.fencing_token = c.token
+    JOIN accounts a ON a.pool_id = $1 AND a.account_id = c.account_id AND a.token_group = c.token / 16
+        AND a.fencing_token = c.token
     WHERE a.pool_id = $1
       AND a.version = c.version
       AND a.change_id = c.seen
@@ -57,6 +58,7 @@ marked AS (
     JOIN cur k ON k.redemption_id = s.redemption_id
     WHERE a.pool_id = $1
       AND a.account_id = k.account_id
+      AND a.token_group = k.token / 16
       AND a.fencing_token = k.token
       AND a.version = k.version
       AND a.change_id = k.seen

@@ -216,6 +216,14 @@ impl Bench {
         .execute(&mut self.db)
         .await
         .unwrap();
+        sqlx::query(
+            "UPDATE leases SET expires_at = expires_at - $2 * interval '1 minute' WHERE pool_id = $1",
+        )
+        .bind(self.pool_id.as_str())
+        .bind(minutes)
+        .execute(&mut self.db)
+        .await
+        .unwrap();
         self.ahead += minutes * MINUTES;
         self.now += minutes * MINUTES;
         self.read_anew().await;

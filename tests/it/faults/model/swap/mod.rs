@@ -30,9 +30,9 @@ struct Rules {
     winners_alone_are_told: bool,
     /// `apply.rs`: a change whose reply was lost is found by its id.
     lost_replies_are_found: bool,
-    /// `choose.sql`: the leases that requests have already.
+    /// `read_accounts.sql`: the leases that requests have already.
     leases_of_requests_are_found: bool,
-    /// `accounts_lease_request`.
+    /// The key of `leases`.
     one_lease_a_request: bool,
     /// `work.rs`: a refusal counts only by what was read since the call came.
     refusals_are_fresh: bool,

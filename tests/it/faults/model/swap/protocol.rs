@@ -128,7 +128,7 @@ impl Protocol {
         }
     }
 
-    /// `choose.sql`.
+    /// The ready set.
     fn choose(&self, world: &mut World, number: usize, account: usize) {
         let row = world.database.rows[account];
         let request = Some(self.requests[number]);
