@@ -6,7 +6,7 @@ use time::OffsetDateTime;
 
 use super::{
     account::{Account, AccountStatus, LoginStatus},
-    plan::Misfit,
+    plan::{Misfit, Terms},
     pool::PoolTerms,
     selector::Selector,
 };
@@ -18,6 +18,21 @@ pub struct Criteria {
     pub selector: Arc<Selector>,
     /// The amount that the account's plan must take now, in minor units; any when not known.
     pub expected_minor: Option<i64>,
+}
+
+impl Criteria {
+    /// The terms by which an account is chosen: its plan's, or those of the plan that it would be bound to.
+    fn terms<'a>(&self, account: &Account, pool: &'a PoolTerms) -> Option<&'a Terms> {
+        let plan_id = account.plan_id.as_ref().or(self.selector.plan_id.as_ref())?;
+        pool.plans.get(plan_id)
+    }
+
+    /// Why an account's plan does not take what is asked; `None` when it does.
+    pub fn misfit(&self, account: &Account, pool: &PoolTerms) -> Option<Misfit> {
+        let least_minor = self.selector.min_headroom_minor;
+        let terms = self.terms(account, pool)?;
+        terms.misfit_for(&account.progress(), self.expected_minor, least_minor)
+    }
 }
 
 /// How many accounts of a pool there are of each choice.
@@ -47,7 +62,7 @@ impl Considered {
         pool: &PoolTerms,
     ) -> Self {
         let selector = &criteria.selector;
-        let (terms, progress) = (pool.of_choice(&account, selector), account.progress());
+        let (terms, progress) = (criteria.terms(&account, pool), account.progress());
         Self {
             choice,
             headroom_minor: terms.map(|terms| terms.headroom(&progress)),
@@ -179,8 +194,8 @@ impl Choice {
         now: OffsetDateTime,
         is_unwritable: bool,
     ) -> Self {
-        let Criteria { selector, expected_minor } = criteria;
-        let misfit = pool.misfit_of(account, selector, *expected_minor);
+        let selector = &criteria.selector;
+        let misfit = criteria.misfit(account, pool);
         let is_ahead = |time: Option<OffsetDateTime>| time.is_some_and(|time| time > now);
         match misfit {
             _ if !selector.allows(account) => Self::NotSelected,

@@ -5,12 +5,10 @@ use std::{collections::HashMap, time::Duration};
 use time::OffsetDateTime;
 
 use super::{
-    account::Account,
     hold::{Holds, HoldsChange},
     id::{PlanId, PoolId},
     money::Currency,
-    plan::{Misfit, Terms},
-    selector::Selector,
+    plan::Terms,
 };
 
 /// What becomes of a redemption that was credited with another amount than expected.
@@ -140,23 +138,4 @@ pub struct PoolTerms {
     pub holds: Holds,
     /// Its plans.
     pub plans: HashMap<PlanId, Terms>,
-}
-
-impl PoolTerms {
-    /// The terms by which an account is chosen: its plan's, or those of the plan that it would be bound to.
-    pub fn of_choice(&self, account: &Account, selector: &Selector) -> Option<&Terms> {
-        let plan_id = account.plan_id.as_ref().or(selector.plan_id.as_ref())?;
-        self.plans.get(plan_id)
-    }
-
-    /// Why an account's plan does not take what is asked; `None` when it does.
-    pub fn misfit_of(
-        &self,
-        account: &Account,
-        selector: &Selector,
-        expected_minor: Option<i64>,
-    ) -> Option<Misfit> {
-        let terms = self.of_choice(account, selector)?;
-        terms.misfit_for(&account.progress(), expected_minor, selector.min_headroom_minor)
-    }
 }

@@ -40,10 +40,11 @@ use crate::{
         id::{Holder, PoolId, RequestId},
         lease::LeaseRef,
         money::Money,
+        selector::Selector,
     },
     store::{
         Store, StoreError,
-        acquire::{Acquired, Selector, Wanted},
+        acquire::{Acquired, Wanted},
         pool::Pool,
     },
 };
@@ -148,6 +149,7 @@ impl Acquire {
             until: now + command.wait,
             caller: command.caller.clone(),
             tried: false,
+            is_claimed: false,
             unanswered: false,
             reply,
         };

@@ -10,11 +10,13 @@ use super::{
     lease::is_of_a_row,
     quarantine::Statement,
 };
-pub use crate::domain::selector::Selector;
-use crate::domain::{
-    account::{self, Account, AccountEvent, AccountStatus, Refusal, Resume},
-    choice::Criteria,
-    id::{Holder, PoolId, RequestId},
+use crate::{
+    domain::{
+        account::{self, Account, AccountEvent, AccountStatus, Refusal, Resume},
+        choice::Criteria,
+        id::{Holder, PoolId, RequestId},
+    },
+    failpoints::{Guard, holds},
 };
 
 /// A lease that is wanted.
@@ -132,7 +134,8 @@ impl Store {
     ) -> Result<HashMap<RequestId, Acquired>, StoreError> {
         let accounts: Vec<_> =
             lost.iter().map(|claim| claim.account.account_id.to_string()).collect();
-        let requests: Vec<_> = lost.iter().map(|claim| claim.wanted.request_id.clone()).collect();
+        let requests = lost.iter().map(|claim| claim.wanted.request_id.clone());
+        let requests: Vec<_> = requests.filter(|_| holds(Guard::LostRepliesAreFound)).collect();
         let ready = self.ready(pool_id);
         let leased = ready.read(&accounts, &requests).await?;
         let leased: HashMap<_, _> = leased.into_iter().filter_map(Acquired::before).collect();

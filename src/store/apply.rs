@@ -5,7 +5,6 @@
 //! the account is read, and the change is decided again. A refusal counts only by an account and terms that were
 //! read after the caller came. A reply that was lost is found by the change's id, at the version that it made.
 
-pub(super) mod controls;
 mod decider;
 mod row;
 mod work;

@@ -7,6 +7,7 @@
 pub mod account;
 pub mod acquire;
 pub mod apply;
+mod controls;
 mod lane;
 pub mod lease;
 mod page;

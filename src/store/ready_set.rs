@@ -24,8 +24,7 @@ use uuid::Uuid;
 use self::{follow::Followed, set::ReadySet};
 pub use self::{follow::OldChanges, set::Chosen};
 use super::{
-    Store, StoreError,
-    apply::controls,
+    Store, StoreError, controls,
     db::Db,
     quarantine::{Quarantine, Statement},
     terms::TermsCache,
@@ -177,7 +176,7 @@ impl Ready {
     }
 
     /// Chooses accounts for those who ask, in their order: for each the best that nobody before it got, at most
-    /// `limit`.
+    /// `limit`. They are not chosen again until [`Ready::conclude`].
     pub fn choose<'a>(
         &self,
         asked: impl IntoIterator<Item = &'a Arc<Criteria>>,
@@ -187,6 +186,11 @@ impl Ready {
         let left_out = self.sets.quarantine.left_out(Statement::Acquire, &self.pool_id);
         let left_out: HashSet<_> = left_out.into_iter().collect();
         self.set().set.choose(asked, &controls::seen(terms), &left_out, limit)
+    }
+
+    /// Notes that accounts which were chosen are leased, or could not be: they may be chosen again when they are free.
+    pub fn conclude(&self, account_ids: &[AccountId]) {
+        self.set().set.conclude(account_ids);
     }
 
     /// Those of the requests that have a lease already, as far as is known.

@@ -2,11 +2,12 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    pin::Pin,
     sync::Arc,
     time::Duration,
 };
 
-use futures_util::future::join_all;
+use futures_util::{FutureExt as _, StreamExt as _, future::join_all, stream::FuturesUnordered};
 use rand::RngExt as _;
 use tokio::{
     sync::mpsc,
@@ -33,7 +34,7 @@ use crate::{
     store::{
         Store, StoreError,
         acquire::{Acquired, Claim, Claimed},
-        ready_set::Ready,
+        ready_set::{Chosen, Ready},
     },
 };
 
@@ -48,11 +49,19 @@ const IDLE_POLL: Duration = Duration::from_secs(15);
 const LEAVE_AFTER: Duration = Duration::from_secs(600);
 /// The most callers that may wait for one pool's accounts. One more is refused as overload.
 pub(super) const MAX_WAITING: usize = 16_384;
+/// The most requests for which accounts are claimed at a time.
+const MAX_CLAIMED: usize = 2 * MAX_ROWS;
 /// The least time between two tries to end leases, after one that ended none.
 const EXPIRE_AT_MOST_EVERY: Duration = Duration::from_millis(100);
 /// How long those who find no database wait for one, at the least: as long as callers of the store's lanes. Their
 /// own time to wait for an account may be shorter.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Claims that have ended.
+struct Concluded {
+    requests: HashSet<RequestId>,
+    result: Result<Claimed, StoreError>,
+}
 
 /// See [the module](self).
 pub(super) struct Dispatcher {
@@ -67,6 +76,9 @@ pub(super) struct Dispatcher {
     used_at: Instant,
     /// There may be more to do now.
     again: bool,
+    /// Leases that are being written, and for how many requests.
+    claiming: FuturesUnordered<Pin<Box<dyn Future<Output = Concluded> + Send>>>,
+    claimed: usize,
     /// When the next try to end leases may be.
     expire_from: Option<Instant>,
     /// The last explanations, for others who ask the same.
@@ -97,6 +109,8 @@ impl Dispatcher {
             followed_at: None,
             used_at: Instant::now(),
             again: false,
+            claiming: FuturesUnordered::new(),
+            claimed: 0,
             expire_from: None,
             recent: Arc::default(),
             closing,
@@ -129,9 +143,13 @@ impl Dispatcher {
                     Some(waiter) => self.queue.push(waiter),
                     None => return false,
                 },
+                Some(concluded) = self.claiming.next() => self.end_claims(concluded),
                 () = self.ready.freed(), if is_waiting => {}
                 () = sleep_until(next) => {}
             }
+        }
+        while let Some(Some(concluded)) = self.claiming.next().now_or_never() {
+            self.end_claims(concluded);
         }
         while self.queue.len() < MAX_WAITING
             && let Ok(waiter) = self.arrivals.try_recv()
@@ -145,6 +163,12 @@ impl Dispatcher {
             self.used_at = Instant::now();
         }
         !self.closing.is_cancelled()
+    }
+
+    fn end_claims(&mut self, concluded: Concluded) {
+        if let Err(error) = self.conclude(concluded) {
+            self.failed(error);
+        }
     }
 
     /// When something is to be done although nobody arrives and nothing becomes free.
@@ -182,7 +206,7 @@ impl Dispatcher {
         Ok(())
     }
 
-    /// Serves those who wait, as many as one statement may, and tells those who wait in vain.
+    /// Serves those who wait, as many as may be claimed at once, and tells those who wait in vain.
     async fn serve(&mut self) -> Result<(), StoreError> {
         let is_due = self.followed_at.is_none_or(|at| at.elapsed() >= POLL);
         if is_due || !self.ready.is_whole() || self.ready.terms().is_none() {
@@ -190,12 +214,17 @@ impl Dispatcher {
         }
         let Some(terms) = self.ready.terms() else { return Ok(()) };
         self.end_leases().await;
-        if self.pass(&terms).await? {
-            self.again = !self.queue.is_empty();
+        if self.pass(&terms) {
+            self.again = true;
+            return Ok(());
+        }
+        // Not everybody could be tried: the next are when something that is being leased is.
+        if self.claimed >= MAX_CLAIMED {
             return Ok(());
         }
         // Those who are left wait for an account, which is no work.
-        self.queue.iter().for_each(|waiter| waiter.caller.step_aside());
+        let left = self.queue.iter().filter(|waiter| !waiter.is_claimed);
+        left.for_each(|waiter| waiter.caller.step_aside());
         if self.is_to_tell(&terms) {
             self.again = true;
             return self.follow().await;
@@ -208,7 +237,7 @@ impl Dispatcher {
     /// Whether somebody is to be told that there is nothing, and it is not known since it came what others changed.
     fn is_to_tell(&self, terms: &PoolTerms) -> bool {
         let now = Instant::now();
-        self.queue.iter().any(|waiter| {
+        self.queue.iter().filter(|waiter| !waiter.is_claimed).any(|waiter| {
             let is_over = waiter.until <= now;
             let is_told = is_over || self.missing(waiter, terms).is_some();
             is_told && self.followed_at.is_none_or(|at| at < waiter.since)
@@ -219,55 +248,57 @@ impl Dispatcher {
         why_none::missing(&self.ready, terms, &waiter.criteria.selector)
     }
 
-    /// Chooses accounts for those who wait, and leases them. False when there was nothing to do.
-    async fn pass(&mut self, terms: &PoolTerms) -> Result<bool, StoreError> {
+    /// Chooses accounts for those who wait, and begins to lease them. Others are chosen meanwhile for those who come.
+    /// False when there was nothing to do.
+    fn pass(&mut self, terms: &PoolTerms) -> bool {
+        let room = MAX_CLAIMED.saturating_sub(self.claimed);
+        if room == 0 {
+            return false;
+        }
         let new = self.queue.iter().filter(|waiter| !waiter.tried);
         let again = self.ready.with_leases(new.map(|waiter| &waiter.wanted.request_id));
         let claims: Vec<_> = {
-            let waiters = self.queue.servable();
+            let mut waiters = self.queue.servable();
+            waiters.retain(|waiter| !again.contains(&waiter.wanted.request_id));
             let asked = waiters.iter().map(|waiter| &waiter.criteria);
-            let chosen = self.ready.choose(asked, terms, MAX_ROWS);
-            let claim = |(waiter, account): (&&Waiter, _)| Claim {
-                wanted: waiter.wanted.clone(),
-                criteria: Arc::clone(&waiter.criteria),
-                account,
+            let chosen = self.ready.choose(asked, terms, room.min(MAX_ROWS));
+            let claim = |chosen: Chosen| {
+                let waiter = waiters.get(chosen.number)?;
+                let criteria = Arc::clone(&waiter.criteria);
+                Some(Claim { wanted: waiter.wanted.clone(), criteria, account: chosen.account })
             };
-            let chosen = chosen.into_iter();
-            let chosen = chosen.filter_map(|one| Some((waiters.get(one.number)?, one.account)));
-            chosen
-                .filter(|(waiter, _)| !again.contains(&waiter.wanted.request_id))
-                .map(claim)
-                .collect()
+            chosen.into_iter().filter_map(claim).collect()
         };
-        let is_full = claims.len() >= MAX_ROWS;
-        let requests: HashSet<_> = claims.iter().map(|claim| &claim.wanted.request_id).collect();
-        let arrived =
-            self.queue.try_now(|waiter| !is_full || requests.contains(&waiter.wanted.request_id));
-        if let Some(arrived) = arrived {
+        let is_full = claims.len() >= room.min(MAX_ROWS);
+        let mut requests: HashSet<_> =
+            claims.iter().map(|claim| claim.wanted.request_id.clone()).collect();
+        requests.extend(again.iter().cloned());
+        if let Some(arrived) = self.queue.try_now(&requests, !is_full) {
             self.meter.begins(arrived);
         }
-        let is_any = !claims.is_empty() || !again.is_empty();
-        let claimed = self.claim(claims, &again).await;
-        if arrived.is_some() {
-            self.meter.ends();
+        if requests.is_empty() {
+            return false;
         }
-        self.conclude(claimed?).await?;
-        Ok(is_any)
+        self.claimed += requests.len();
+        let (store, ready) = (self.store.clone(), self.ready.clone());
+        self.claiming.push(Box::pin(async move {
+            let accounts: Vec<_> =
+                claims.iter().map(|claim| claim.account.account_id.clone()).collect();
+            let result = claim(&store, ready.pool_id(), claims, &again).await;
+            ready.conclude(&accounts);
+            Concluded { requests, result }
+        }));
+        true
     }
 
-    async fn claim(&self, claims: Vec<Claim>, again: &[RequestId]) -> Result<Claimed, StoreError> {
-        let mut claimed = match claims.is_empty() {
-            true => Claimed::default(),
-            false => self.store.claim(&self.pool_id, claims).await?,
-        };
-        if !again.is_empty() {
-            claimed.leased.extend(self.store.leases_of(&self.pool_id, again).await?);
-        }
-        Ok(claimed)
-    }
-
-    /// Hands out what was leased, and refuses those who could not be served.
-    async fn conclude(&mut self, claimed: Claimed) -> Result<(), StoreError> {
+    /// Hands out what was leased, and refuses those who could not be served. Those who lost an account to somebody else
+    /// are tried again.
+    fn conclude(&mut self, Concluded { requests, result }: Concluded) -> Result<(), StoreError> {
+        self.meter.ends();
+        self.claimed = self.claimed.saturating_sub(requests.len());
+        self.queue.claimed(&requests);
+        self.again = true;
+        let claimed = result?;
         self.hand_out(claimed.leased);
         if let Some(refusal) = claimed.closed {
             self.refuse_all(&match refusal {
@@ -397,7 +428,7 @@ impl Dispatcher {
     /// Tells those whose time is over why they got nothing, and what their position was.
     fn dismiss(&mut self, terms: &Arc<PoolTerms>) {
         let now = Instant::now();
-        let is_over = |waiter: &Waiter| waiter.until <= now;
+        let is_over = |waiter: &Waiter| waiter.until <= now && !waiter.is_claimed;
         if !self.queue.iter().any(is_over) {
             return;
         }
@@ -418,4 +449,21 @@ impl Dispatcher {
             });
         }
     }
+}
+
+/// Leases what was chosen. Requests that have leases already get these.
+async fn claim(
+    store: &Store,
+    pool_id: &PoolId,
+    claims: Vec<Claim>,
+    again: &[RequestId],
+) -> Result<Claimed, StoreError> {
+    let mut claimed = match claims.is_empty() {
+        true => Claimed::default(),
+        false => store.claim(pool_id, claims).await?,
+    };
+    if !again.is_empty() {
+        claimed.leased.extend(store.leases_of(pool_id, again).await?);
+    }
+    Ok(claimed)
 }

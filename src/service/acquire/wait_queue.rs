@@ -9,7 +9,10 @@ use tokio::{sync::oneshot, time::Instant};
 
 use crate::{
     admission::Caller,
-    domain::{choice::Criteria, id::Holder},
+    domain::{
+        choice::Criteria,
+        id::{Holder, RequestId},
+    },
     service::Error,
     store::acquire::{Acquired, Wanted},
 };
@@ -37,6 +40,8 @@ pub(super) struct Waiter {
     pub(super) caller: Caller,
     /// It was tried to find an account for it.
     pub(super) tried: bool,
+    /// An account was found, and is being leased.
+    pub(super) is_claimed: bool,
     /// It was tried, and there was no database.
     pub(super) unanswered: bool,
     pub(super) reply: oneshot::Sender<Result<Acquired, Error>>,
@@ -103,14 +108,25 @@ impl WaitQueue {
         untried
     }
 
-    /// Notes who is tried now. Answers when the last of those arrived for whom it is the first time.
-    pub(super) fn try_now(&mut self, is_tried: impl Fn(&Waiter) -> bool) -> Option<Instant> {
-        let new = self.waiting.iter_mut().filter(|waiter| !waiter.tried && is_tried(waiter));
-        let arrived = new.map(|waiter| {
-            waiter.tried = true;
-            waiter.since
-        });
-        arrived.max()
+    /// Notes who is tried now: those with these requests, for whom an account is claimed, and maybe all others. Answers
+    /// when the last of those arrived for whom it is the first time.
+    pub(super) fn try_now(&mut self, claimed: &HashSet<RequestId>, all: bool) -> Option<Instant> {
+        let mut arrived = None;
+        for waiter in &mut self.waiting {
+            let is_claimed = claimed.contains(&waiter.wanted.request_id);
+            waiter.is_claimed |= is_claimed;
+            if (all || is_claimed) && !std::mem::replace(&mut waiter.tried, true) {
+                arrived = arrived.max(Some(waiter.since));
+            }
+        }
+        arrived
+    }
+
+    /// Notes that nothing is claimed for these requests any more.
+    pub(super) fn claimed(&mut self, requests: &HashSet<RequestId>) {
+        for waiter in &mut self.waiting {
+            waiter.is_claimed &= !requests.contains(&waiter.wanted.request_id);
+        }
     }
 
     /// Takes out everybody for whom `take` gives something.
@@ -180,7 +196,7 @@ impl WaitQueue {
     /// the lease of the first.
     pub(super) fn servable(&self) -> Vec<&Waiter> {
         let mut requests = HashSet::new();
-        let waiting = self.in_order().filter(|waiter| !waiter.is_gone());
+        let waiting = self.in_order().filter(|waiter| !waiter.is_gone() && !waiter.is_claimed);
         waiting.filter(|waiter| requests.insert(&waiter.wanted.request_id)).collect()
     }
 }

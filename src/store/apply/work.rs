@@ -2,16 +2,16 @@
 
 use sqlx::types::time::OffsetDateTime;
 
-use super::{
-    Applied, Asked, Done, SettledColumns,
-    controls::{counts, decide},
-};
+use super::{Applied, Asked, Done, SettledColumns};
 use crate::{
     domain::{
         account::{Account, AccountEvent, Change, Guard, Version},
         pool::PoolTerms,
     },
-    store::lane::Ran,
+    store::{
+        controls::{counts, decide},
+        lane::Ran,
+    },
 };
 
 /// What was decided about an input.

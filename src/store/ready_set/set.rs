@@ -46,6 +46,8 @@ pub(super) struct ReadySet {
     /// Leases without an open redemption, by their ends.
     leases: BTreeSet<(OffsetDateTime, AccountId)>,
     requests: HashMap<RequestId, AccountId>,
+    /// Accounts that were chosen, and are being leased.
+    claimed: HashSet<AccountId>,
     /// Accounts that could not be leased although nothing has changed: somebody holds their rows.
     held: HashMap<AccountId, Instant>,
     /// What the database's clock was, and when it told.
@@ -171,6 +173,13 @@ impl ReadySet {
         self.held.insert(account_id.clone(), Instant::now() + HELD);
     }
 
+    /// Notes that accounts which were chosen are leased, or could not be.
+    pub(super) fn conclude(&mut self, account_ids: &[AccountId]) {
+        for id in account_ids {
+            self.claimed.remove(id);
+        }
+    }
+
     /// Begins to load the pool.
     pub(super) fn begin_load(&mut self) {
         self.load += 1;
@@ -290,6 +299,7 @@ impl ReadySet {
                 scan.find(|account| {
                     let id = &account.account_id;
                     let is_open = !this.held.contains_key(id)
+                        && !this.claimed.contains(id)
                         && !left_out.contains(id.as_str())
                         && taken.insert(id);
                     is_any_left |= !is_open;
@@ -308,6 +318,7 @@ impl ReadySet {
         }
         drop(scans);
         self.searched = searched;
+        self.claimed.extend(chosen.iter().map(|one: &Chosen| one.account.account_id.clone()));
         chosen
     }
 
@@ -325,10 +336,9 @@ impl ReadySet {
 
     /// Whether an account is free, and fits criteria.
     fn is_free_for(&self, account: &Account, criteria: &Criteria, pool: &PoolTerms) -> bool {
-        let Criteria { selector, expected_minor } = criteria;
         matches!(self.standing(account), Standing::Free)
-            && selector.allows(account)
-            && pool.misfit_of(account, selector, *expected_minor).is_none()
+            && criteria.selector.allows(account)
+            && criteria.misfit(account, pool).is_none()
     }
 
     /// The accounts that fit criteria, the best first.

@@ -167,10 +167,11 @@ async fn an_account_that_comes_free_goes_to_the_caller_whose_criteria_it_meets()
 /// Nobody who waits is read for while nothing changes: what is read is what others changed, a few times a second.
 #[tokio::test]
 async fn callers_who_wait_in_vain_cost_a_few_small_statements_a_second() {
+    const WAITING: usize = 60;
     let stage = Stage::new().await;
-    let criteria: Vec<_> = (0..200).map(|n| labelled(&format!("none-{n}"))).collect();
+    let criteria: Vec<_> = (0..WAITING).map(|n| labelled(&format!("none-{n}"))).collect();
     let mut waiting = stage.wait_with(&criteria, 600.0);
-    stage.clients.clone().until_waiting(200).await;
+    stage.clients.clone().until_waiting(WAITING).await;
     let (any, followed) = (stage.count("accounts"), stage.count("-- What servers that keep"));
     eventually(LIMIT, "it is read ten times what others changed", async || {
         (followed.matched() >= 10).then_some(())
@@ -178,7 +179,7 @@ async fn callers_who_wait_in_vain_cost_a_few_small_statements_a_second() {
     .await;
     let others = any.matched() - followed.matched();
     // The sweeper and the statistics have some of their own.
-    assert!(others < 20, "{others} other statements for 200 who wait");
+    assert!(others < 20, "{others} other statements for {WAITING} who wait");
     waiting.abort_all();
     while waiting.join_next().await.is_some() {}
 }

@@ -121,22 +121,11 @@ fn careless() -> Setup {
 
 /// The head of the statement that lists leases whose time has passed.
 const DUE_LEASES: &str = "-- Accounts whose lease has run out";
+/// The same of the one that lists their pools.
+const DUE_POOLS: &str = "-- Which pools may have a lease to end";
 /// Where a statement names the pool's revision, and the same for any revision.
 const REVISION: &str = "AND p.revision = $2";
 const ANY_REVISION: &str = "AND $2::bigint IS NOT NULL";
-/// Where the lease of a request is found when another account is chosen for it.
-const HELD: &[(&str, &str, &str)] = &[
-    (
-        "-- Accounts as they are",
-        "AND i.account_id = w.account_id",
-        "AND i.account_id = w.account_id AND false",
-    ),
-    (
-        "-- Accounts as they are",
-        "WHERE r.lease_request_id = l.request_id",
-        "WHERE r.lease_request_id = l.request_id AND false",
-    ),
-];
 /// Lets a request have a second lease.
 const NO_REQUEST_KEY: &str = "ALTER TABLE leases DROP CONSTRAINT leases_pkey";
 /// Nobody ends a lease whose time has passed but those who want the account.
@@ -215,6 +204,8 @@ controls! {
     expire_without_the_lease_s_time: over(WHOLE, &[]), Without {
         guards_off: "leases_last_their_time",
         rewrites: &[
+            (DUE_POOLS, "WHERE l.expires_at <= now()", "WHERE true"),
+            (DUE_LEASES, "AND l.expires_at <= now()", ""),
             (DUE_LEASES, "AND a.lease_expires_at <= now()", ""),
             ("-- Apply:", "AND (c.guard <> 'ended' OR a.lease_expires_at <= now())", ""),
         ], ..Without::default()
@@ -255,11 +246,10 @@ controls! {
         guards_off: "lost_replies_are_found", ..Without::default()
     }, "one call renewed a lease twice", swap::the_reply_to_a_renewal_is_lost;
     a_request_whose_lease_is_not_found: over(WHOLE, &[]), Without {
-        guards_off: "lost_replies_are_found", rewrites: HELD, sql: NO_REQUEST_KEY,
-        ..Without::default()
+        guards_off: "lost_replies_are_found", sql: NO_REQUEST_KEY, ..Without::default()
     }, "a request has two leases", swap::the_reply_to_an_acquisition_is_lost;
     a_request_whose_lease_is_not_found_at_the_next_try: over(WHOLE, &[]), Without {
-        rewrites: HELD, sql: NO_REQUEST_KEY, guards_off: "lost_replies_are_found", ..Without::default()
+        sql: NO_REQUEST_KEY, guards_off: "lost_replies_are_found", ..Without::default()
     }, "a request has two leases", swap::an_acquisition_fails_after_its_commit;
     a_row_that_is_waited_for: over(WHOLE, &[NO_SWEEP]), Without {
         rewrites: &[("-- Apply:", "FOR NO KEY UPDATE OF a SKIP LOCKED", "FOR NO KEY UPDATE OF a")],

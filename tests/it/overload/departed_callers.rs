@@ -96,7 +96,7 @@ async fn come_and_go(
 #[tokio::test]
 async fn explain_acquire_is_refused_while_two_others_are_answered() {
     let (_proxy, world, clients) =
-        slow_world(FOLLOW, "FROM pools p\n", "FROM pools p CROSS JOIN pg_sleep(60)\n").await;
+        slow_world(FOLLOW, "FROM of_pool o", "FROM of_pool o CROSS JOIN pg_sleep(60)").await;
     let mut db = world.sql().await;
     let two = [explain(&clients), explain(&clients)];
     eventually(LIMIT, "one reads", async || (running(&mut db, FOLLOW).await > 0).then_some(()))

@@ -31,11 +31,13 @@ pub(crate) async fn acquire(
         .collect();
     let terms = ready.terms().unwrap();
     let chosen = ready.choose(asked.iter().map(|(_, criteria)| criteria), &terms, asked.len());
+    let accounts: Vec<_> = chosen.iter().map(|one| one.account.account_id.clone()).collect();
     let claims = chosen.into_iter().map(|chosen| {
         let (wanted, criteria) = asked[chosen.number].clone();
         Claim { wanted, criteria, account: chosen.account }
     });
     let claimed = store.claim(pool_id, claims.collect()).await.unwrap();
+    ready.conclude(&accounts);
     assert!(claimed.failed.is_empty(), "{:?}", claimed.failed);
     found.extend(claimed.leased);
     found

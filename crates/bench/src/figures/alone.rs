@@ -106,9 +106,11 @@ pub(super) async fn by_store(store: &Store, criteria: &Arc<Criteria>) -> anyhow:
     let begun = Instant::now();
     let chosen = ready.choose([criteria], &terms, 1).into_iter().next();
     let account = chosen.ok_or_else(|| anyhow::anyhow!("no account was free"))?.account;
+    let account_id = account.account_id.clone();
     let criteria = Arc::clone(criteria);
     let claimed = store.claim(&pool_id, vec![Claim { wanted, criteria, account }]).await?;
     let took = begun.elapsed();
+    ready.conclude(&[account_id]);
     let account = claimed.leased.into_values().next().map(|acquired| acquired.account);
     let account = account.ok_or_else(|| anyhow::anyhow!("the account was not leased"))?;
     let lease = LeaseRef { pool_id, account_id: account.account_id, token: account.token };

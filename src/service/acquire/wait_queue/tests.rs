@@ -37,6 +37,7 @@ fn wait_queue(waiting: &[(&str, &Arc<Criteria>)]) -> WaitQueue {
             until: Instant::now(),
             caller: Caller::default(),
             tried: false,
+            is_claimed: false,
             unanswered: false,
             reply,
         });

@@ -137,6 +137,8 @@ fn one_by_one(accounts: &[Account], criteria: &Criteria) -> Vec<AccountId> {
 
 fn chosen(set: &mut ReadySet, asked: &[Arc<Criteria>], limit: usize) -> Vec<(usize, AccountId)> {
     let chosen = set.choose(asked, &terms(), &HashSet::new(), limit);
+    let ids: Vec<_> = chosen.iter().map(|one| one.account.account_id.clone()).collect();
+    set.conclude(&ids);
     chosen.into_iter().map(|one| (one.number, one.account.account_id)).collect()
 }
 

@@ -13,12 +13,14 @@ WITH changed AS MATERIALIZED (
     FROM pg_snapshot_xip($2::text::pg_snapshot) AS w (xid)
     JOIN account_changes c ON c.pool_id = $1 AND c.xid = w.xid::text::bigint
     WHERE c.server_id IS DISTINCT FROM $3
+),
+of_pool AS MATERIALIZED (
+    SELECT p.revision FROM pools p WHERE p.pool_id = $1
 )
 SELECT
-    p.revision AS "revision!",
+    o.revision AS "revision!",
     now() AS "db_now!",
     pg_current_snapshot()::text AS "snapshot!",
     EXISTS (SELECT FROM changed c WHERE c.account_ids IS NULL) AS "are_many!",
     ARRAY(SELECT DISTINCT unnest(c.account_ids) FROM changed c) AS "account_ids!"
-FROM pools p
-WHERE p.pool_id = $1
+FROM of_pool o

@@ -7,10 +7,11 @@ use holdfast::{
         account::LoginStatus,
         choice::Criteria,
         id::{AccountId, Holder, PlanId, RequestId},
+        selector::Selector,
     },
     store::{
         account::AccountChange,
-        acquire::{Acquired, Selector, Wanted},
+        acquire::{Acquired, Wanted},
         apply::Applied,
     },
 };

@@ -41,9 +41,8 @@ pub(super) async fn begin(stage: &mut Stage, crash_points: &'static str) -> Clie
 
 pub(super) async fn an_account_is_created_twice(stage: &mut Stage) -> Vec<Broken> {
     let mut clients = begin(stage, "").await;
-    // By its whole key it is another then.
-    let used = acquire(&mut clients, 10.0).await;
-    clients.release(&used).await.unwrap();
+    // By its whole key it is another after sixteen leases.
+    psql(&mut stage.sql().await, "UPDATE accounts SET fencing_token = 16").await;
     let account =
         pb::Account { pool_id: POOL.into(), account_id: "a".into(), ..Default::default() };
     let request = pb::CreateAccountRequest { account: Some(account) };
@@ -184,7 +183,8 @@ pub(super) async fn a_redemption_outlasts_its_lease(stage: &mut Stage) -> Vec<Br
     let is_locked = account.status() == pb::AccountStatus::Locking;
     if !is_locked {
         // Otherwise it could not be settled.
-        let lock = "UPDATE accounts SET status = 'LOCKING', lease_request_id = 'again'
+        let lock = "UPDATE accounts SET status = 'LOCKING', lease_request_id = 'again',
+                        lease_expires_at = now() + interval '1 hour'
                     WHERE open_redemption_id IS NOT NULL";
         psql(&mut stage.sql().await, lock).await;
     }
