@@ -7,6 +7,7 @@ BEGIN
     IF NOT EXISTS (SELECT FROM pg_extension WHERE extname = 'citus') THEN
         ALTER TABLE accounts ALTER COLUMN pool_id SET (n_distinct = 1);
         ALTER TABLE redemptions ALTER COLUMN pool_id SET (n_distinct = 1);
+        ALTER TABLE leases ALTER COLUMN pool_id SET (n_distinct = 1);
         ANALYZE accounts, redemptions;
     END IF;
 END

@@ -229,11 +229,13 @@ async fn an_acquisition_whose_deadline_passes_in_the_queue_leaves_no_trace() {
     let error = stage.clients.redemptions.acquire_account(late).await.unwrap_err();
     assert_out_of_time(&error);
     assert_eq!(held.times(), 0, "the first is still at work");
+    let never = statement("-- Apply:").skip(usize::MAX);
+    let applied = stage.proxy.fault(never, Fault::CutBefore);
     first.await.unwrap().unwrap();
     // Behind whoever was in the queue.
     stage.leases(1).await;
     assert_eq!(
-        held.matched(),
+        applied.matched(),
         2,
         "statements for the first and for the last, and none for the late"
     );

@@ -82,7 +82,7 @@ leased AS (
     WHERE k.lease_request_id IS NOT NULL
     ORDER BY k.lease_request_id
     ON CONFLICT DO NOTHING
-    RETURNING account_id
+    RETURNING request_id
 ),
 done AS (
     UPDATE accounts a
@@ -119,15 +119,14 @@ done AS (
         change_id = k.change_id,
         updated_at = now()
     FROM cur k
-    LEFT JOIN settled s ON s.redemption_id = k.redemption_id
-    LEFT JOIN leased l ON l.account_id = k.account_id
     WHERE a.pool_id = $1
       AND a.account_id = k.account_id
       AND a.token_group = k.seen_token / 16
       AND a.version = k.version
       AND a.change_id = k.seen
-      AND (k.redemption_id IS NULL OR s.redemption_id IS NOT NULL)
-      AND (k.lease_request_id IS NULL OR l.account_id IS NOT NULL)
+      -- IN, which Postgres looks up in a table of hashes; a join with a CTE reads all of it for each row.
+      AND (k.redemption_id IS NULL OR k.redemption_id IN (SELECT s.redemption_id FROM settled s))
+      AND (k.lease_request_id IS NULL OR k.lease_request_id IN (SELECT l.request_id FROM leased l))
     RETURNING
         a.account_id, a.version, a.change_id, a.updated_at, a.status, a.fencing_token, a.balance_minor,
         a.lease_expires_at, a.open_redemption_id, k.from_status, k.was_open, k.was_request_id, k.lease_for, k.actor, k.reason, k.redemption_id
@@ -143,22 +142,21 @@ event AS (
         CASE WHEN d.status = 'LOCKING' THEN d.lease_expires_at END
     FROM done d
 ),
+-- By arrays, so that they are looked up by their keys also while Postgres takes the table for empty.
 renewed AS (
     UPDATE leases l
     SET expires_at = d.lease_expires_at
     FROM done d
     WHERE l.pool_id = $1
       AND l.request_id = d.was_request_id
-      AND d.status = 'LOCKING'
-      AND d.lease_for IS NOT NULL
+      AND l.request_id = ANY (ARRAY(
+          SELECT e.was_request_id FROM done e WHERE e.status = 'LOCKING' AND e.lease_for IS NOT NULL
+      ))
 ),
 ended AS (
     DELETE FROM leases l
-    USING done d
     WHERE l.pool_id = $1
-      AND l.request_id = d.was_request_id
-      AND l.account_id = d.account_id
-      AND d.status <> 'LOCKING'
+      AND l.request_id = ANY (ARRAY(SELECT d.was_request_id FROM done d WHERE d.status <> 'LOCKING'))
 ),
 -- For the servers that keep the accounts in memory.
 told AS (

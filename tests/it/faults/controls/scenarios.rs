@@ -42,7 +42,10 @@ pub(super) async fn begin(stage: &mut Stage, crash_points: &'static str) -> Clie
 pub(super) async fn an_account_is_created_twice(stage: &mut Stage) -> Vec<Broken> {
     let mut clients = begin(stage, "").await;
     // By its whole key it is another after sixteen leases.
-    psql(&mut stage.sql().await, "UPDATE accounts SET fencing_token = 16").await;
+    for _ in 0..16 {
+        let used = acquire(&mut clients, 10.0).await;
+        clients.release(&used).await.unwrap();
+    }
     let account =
         pb::Account { pool_id: POOL.into(), account_id: "a".into(), ..Default::default() };
     let request = pb::CreateAccountRequest { account: Some(account) };

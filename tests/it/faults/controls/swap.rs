@@ -10,7 +10,7 @@ use tonic::Status;
 
 use super::{
     Stage,
-    scenarios::{LIMIT, acquire, begin, broken, redeem, stands_still, unless},
+    scenarios::{LIMIT, acquire, begin, broken, redeem, unless},
 };
 use crate::support::{
     checks::Broken,
@@ -43,13 +43,17 @@ pub(super) async fn the_database_is_restored(stage: &mut Stage) -> Vec<Broken> {
 
 /// The server has chosen an account, and remembers the pool as it was.
 pub(super) async fn a_pool_is_paused_after_the_choice(stage: &mut Stage) -> Vec<Broken> {
-    let mut clients = begin(stage, "acquire.before=stop@2").await;
+    let mut clients = begin(stage, "").await;
     let first = acquire(&mut clients, 60.0).await;
     clients.release(&first).await.unwrap();
+    let on_its_way = Fault::DelayRequest(Duration::from_secs(2));
+    let on_its_way = stage.proxy.fault(statement("-- Apply:"), on_its_way);
     let call = tokio::spawn(async move { clients.acquire(|_| {}).await });
-    stands_still(stage).await;
+    eventually(LIMIT, "the statement is on its way", async || {
+        (on_its_way.matched() == 1).then_some(())
+    })
+    .await;
     psql(&mut stage.sql().await, "UPDATE pools SET paused = true").await;
-    stage.fleet.servers[0].go_on();
     let acquired = call.await.unwrap();
     unless(acquired.is_err(), "a paused pool gave out a lease")
 }
