@@ -407,6 +407,11 @@ fn describe(ask: &Ask, http: &HttpAnswer, what: &str, problem: wire::Problem) ->
     }
 }
 
+mod proof;
+
+pub(in crate::provider) use proof::prove;
+pub use proof::{Circumstances, Proof, Secrets, Subject, judge};
+
 #[cfg(test)]
 mod properties;
 #[cfg(test)]

@@ -4,10 +4,12 @@
 //! without judging. [`classify::classify`] is the judge: a pure function from an answer to the next
 //! step. The two are separate, so that every rule can be read and tested by itself.
 
+pub mod check;
 pub mod classify;
 pub mod client;
 mod http;
 mod json;
+pub mod profile;
 mod scrub;
 pub mod wire;
 
