@@ -110,9 +110,7 @@ impl Provider {
         let Ok(body) = wire::redemption_request(ask) else {
             return Answer::NeverSent("the request cannot be written as JSON".to_owned());
         };
-        let request = self.0.http.post("/redemptions", Some(ask.redemption_id), &body);
-        // Not to be kept while the answer is waited for.
-        drop(body);
+        let request = self.0.http.post("/redemptions", Some(ask.redemption_id), body);
         self.call_about(ask.redemption_id, step, request, self.0.sends_alone).await
     }
 
@@ -135,7 +133,7 @@ impl Provider {
 
     /// Asks that the redemption never happens, even if it arrives later.
     pub async fn cancel(&self, id: RedemptionId) -> Answer {
-        let request = self.0.http.post(&format!("/redemptions/{id}/cancel"), None, &[]);
+        let request = self.0.http.post(&format!("/redemptions/{id}/cancel"), None, Vec::new());
         self.call_about(id, Step::Cancel, request, false).await
     }
 
@@ -143,7 +141,7 @@ impl Provider {
     pub async fn inquire(&self, code: &CardCode) -> Result<Option<Card>, CallError> {
         let body = serde_json::to_vec(&wire::InquireRequest { code: code.expose() })
             .map_err(|_| CallError::NeverSent("it cannot be written as JSON".to_owned()))?;
-        let request = self.0.http.post("/cards/inquire", None, &body);
+        let request = self.0.http.post("/cards/inquire", None, body);
         match self.read(request, MAX_BODY_BYTES, None, Card::read).await {
             Ok(card) => Ok(Some(card)),
             Err(CallError::Status(404)) => Ok(None),
