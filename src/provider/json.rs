@@ -120,14 +120,6 @@ impl Object {
         })
     }
 
-    /// An object in it.
-    pub(super) fn object(&self, name: &str) -> Field<Self> {
-        self.get(name).and_then(|value| match value {
-            Json::Object(object) => Field::Is(object.clone()),
-            _ => Field::Wrong("is not an object"),
-        })
-    }
-
     /// A list of objects.
     pub(super) fn objects(&self, name: &str) -> Field<Vec<Self>> {
         self.get(name).and_then(|value| {
@@ -200,8 +192,9 @@ mod tests {
             let wrong = Field::Wrong("is given twice, with different values");
             assert_eq!(read(twice).text("a"), wrong, "{twice}");
         }
-        let nested = read(r#"{"f": {"code": "A", "code": "B"}}"#).object("f");
-        assert!(nested.if_any().is_some_and(|f| matches!(f.text("code"), Field::Wrong(_))));
+        let nested = read(r#"{"f": [{"code": "A", "code": "B"}]}"#).objects("f");
+        let nested = nested.if_any().unwrap_or_default();
+        assert!(matches!(nested[0].text("code"), Field::Wrong(_)));
     }
 
     #[test]

@@ -1,97 +1,9 @@
-//! The provider's HTTP contract, as it is written and read.
-//!
-//! What is read of an answer about a redemption is all optional. Whether it is complete is for `classify` to
-//! decide, which knows what the answer is to. Types that may repeat a card's code have no `Debug`.
+//! What the built-in contract answers to questions that change nothing: what a card is worth, and lists.
 
 use std::time::Duration;
 
-use serde::Serialize;
-
 use super::json::{Field, Object, all_wrong};
-use crate::domain::{
-    money::{Currency, MAX_AMOUNT_MINOR, Money},
-    redemption::Ask,
-};
-
-/// The body of `POST /redemptions`. Fields are written in this order, so that the same redemption
-/// is always the same bytes. The provider answers 422 when a key comes back with other ones.
-#[derive(Serialize)]
-struct RedemptionRequest<'a> {
-    code: &'a str,
-    account_ref: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    expected: Option<Expected<'a>>,
-    not_after: &'a str,
-}
-
-#[derive(Serialize)]
-struct Expected<'a> {
-    amount_minor: i64,
-    currency_code: &'a str,
-}
-
-/// The bytes that ask for a redemption.
-pub(super) fn redemption_request(ask: &Ask) -> serde_json::Result<Vec<u8>> {
-    serde_json::to_vec(&RedemptionRequest {
-        code: ask.code.expose(),
-        account_ref: ask.account_id.as_str(),
-        expected: ask.expected.as_ref().map(|money| Expected {
-            amount_minor: money.amount_minor,
-            currency_code: money.currency.as_str(),
-        }),
-        not_after: &ask.not_after,
-    })
-}
-
-/// The body of `POST /cards/inquire`.
-#[derive(Serialize)]
-pub(super) struct InquireRequest<'a> {
-    /// The card.
-    pub(super) code: &'a str,
-}
-
-/// A redemption, as `POST /redemptions`, `GET /redemptions/{key}` and the cancellation answer it. Each
-/// field says for itself whether it can be used: which of them an answer needs is for `classify` to say.
-pub(super) struct Redemption {
-    pub(super) key: Field<String>,
-    pub(super) provider_ref: Field<String>,
-    pub(super) state: Field<String>,
-    pub(super) amount_minor: Field<i64>,
-    pub(super) currency_code: Field<Currency>,
-    pub(super) account_ref: Field<String>,
-    pub(super) failure: Field<Failure>,
-    pub(super) poll_after: Option<Duration>,
-}
-
-/// Why the provider refused a redemption.
-pub(super) struct Failure {
-    pub(super) code: Field<String>,
-    pub(super) code_spent: Field<bool>,
-    pub(super) message: String,
-}
-
-impl Redemption {
-    /// Reads a body. The error says why it is no JSON object.
-    pub(super) fn read(body: &[u8]) -> Result<Self, &'static str> {
-        let body = Object::read(body)?;
-        Ok(Self {
-            key: body.text("key"),
-            provider_ref: body.text("provider_ref"),
-            state: body.text("state"),
-            amount_minor: body.whole("amount_minor"),
-            currency_code: currency(&body),
-            account_ref: body.text("account_ref"),
-            failure: body.object("failure").and_then(|failure| {
-                Field::Is(Failure {
-                    code: failure.text("code"),
-                    code_spent: failure.truth("code_spent"),
-                    message: failure.text("message").if_any().unwrap_or_default(),
-                })
-            }),
-            poll_after: body.milliseconds("poll_after_ms").if_any(),
-        })
-    }
-}
+use crate::domain::money::{Currency, MAX_AMOUNT_MINOR, Money};
 
 /// Three letters. In lower case they mean the same currency.
 fn currency(body: &Object) -> Field<Currency> {
@@ -101,26 +13,9 @@ fn currency(body: &Object) -> Field<Currency> {
     })
 }
 
-/// What the body of an answer that is not a redemption may say. A field that cannot be used does not
-/// hide the others.
-pub(super) struct Problem {
-    pub(super) key: Field<String>,
-    pub(super) message: Option<String>,
-    pub(super) executed: Option<bool>,
-    pub(super) retry_after: Option<Duration>,
-}
-
-impl Problem {
-    /// Reads whatever is there.
-    pub(super) fn read(body: &[u8]) -> Self {
-        let body = Object::read(body).unwrap_or_default();
-        Self {
-            key: body.text("key"),
-            message: body.text("message").if_any().or(body.text("error").if_any()),
-            executed: body.truth("executed").if_any(),
-            retry_after: body.milliseconds("retry_after_ms").if_any(),
-        }
-    }
+/// How long a body asks to wait.
+pub(super) fn retry_after(body: &[u8]) -> Option<Duration> {
+    Object::read(body).ok()?.milliseconds("retry_after_ms").if_any()
 }
 
 /// What a card is worth, as the provider says without redeeming it.
@@ -171,7 +66,7 @@ fn country(body: &Object) -> Field<String> {
 }
 
 /// An amount that can be one.
-pub(super) fn in_bounds(name: &str, minor: i64, least: i64) -> Result<i64, String> {
+fn in_bounds(name: &str, minor: i64, least: i64) -> Result<i64, String> {
     let is_in_bounds = (least..=MAX_AMOUNT_MINOR).contains(&minor);
     is_in_bounds
         .then_some(minor)
@@ -250,11 +145,6 @@ impl Page {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{
-        id::{AccountId, RedemptionId},
-        money::{Currency, Money},
-        redemption::CardCode,
-    };
 
     fn card(body: &str) -> Result<Card, String> {
         Card::read(body.as_bytes())
@@ -336,29 +226,5 @@ mod tests {
         );
         assert_eq!(page("7").unwrap_err(), "redemptions is not a list of objects");
         assert_eq!(Page::read(b"{}").unwrap_err(), "redemptions is missing");
-    }
-
-    #[test]
-    fn the_same_redemption_is_the_same_bytes() {
-        let currency = Currency::parse("EUR").unwrap();
-        let mut ask = Ask {
-            redemption_id: RedemptionId::new(),
-            code: CardCode::parse("AB\"12").unwrap(),
-            account_id: AccountId::parse("acc-1").unwrap(),
-            expected: Some(Money { amount_minor: 5000, currency }),
-            currency,
-            not_after: "2026-11-01T00:00:00Z".to_owned(),
-        };
-        let bytes = redemption_request(&ask).unwrap();
-        assert_eq!(
-            String::from_utf8(bytes.clone()).unwrap(),
-            r#"{"code":"AB\"12","account_ref":"acc-1","expected":{"amount_minor":5000,"currency_code":"EUR"},"not_after":"2026-11-01T00:00:00Z"}"#
-        );
-        assert_eq!(bytes, redemption_request(&ask.clone()).unwrap());
-        ask.expected = None;
-        assert_eq!(
-            String::from_utf8(redemption_request(&ask).unwrap()).unwrap(),
-            r#"{"code":"AB\"12","account_ref":"acc-1","not_after":"2026-11-01T00:00:00Z"}"#
-        );
     }
 }

@@ -34,7 +34,7 @@ use crate::{
         money::Money,
         redemption::{Action, Ask, Doubtful, Failure, Step, reason},
     },
-    provider::{Call, Doubt, Provider, classify},
+    provider::{Call, Doubt, Provider},
     secret::SecretKey,
     store::{
         Store,
@@ -220,7 +220,7 @@ impl Reconciler {
             Action::Cancel => self.provider.cancel(ask.redemption_id).await,
             _ => self.provider.look_up(ask.redemption_id).await,
         };
-        classify(ask, call, Doubt::InDoubt, &answer)
+        self.provider.judge(ask, call, Doubt::InDoubt, &answer)
     }
 
     /// `not_found`: this check did not find the key, whatever was done about it then.

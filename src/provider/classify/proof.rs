@@ -202,6 +202,9 @@ struct Answer<'a> {
     whose: Whose,
 }
 
+/// The message of what was cancelled, where the provider says none.
+const CANCELLED: &str = "cancelled at the provider before it was executed";
+
 /// How long before a redemption was recorded a find by the code may have happened: clocks differ.
 const CLOCKS_DIFFER: time::Duration = time::Duration::minutes(1);
 
@@ -360,7 +363,7 @@ impl Answer<'_> {
         if self.is_ambiguous() {
             return self.in_doubt("not exactly one of its elements fits");
         }
-        let is_ours = self.whose == Whose::Ours;
+        let is_ours = self.whose == Whose::Ours || !failpoints::holds(Guard::FailureByKey);
         if self.op.kind == OpKind::Send {
             match self.circumstances.doubt {
                 Doubt::FirstSend if !is_ours && !self.is_alone() => {
@@ -389,7 +392,10 @@ impl Answer<'_> {
         if is_anothers_account && !is_ours && !self.is_by_code_alone() {
             return self.in_doubt("the account is not the one that was asked with");
         }
-        let message = self.message();
+        let message = match self.message() {
+            none if none.is_empty() && reason == reason::CANCELLED => CANCELLED.to_owned(),
+            message => message,
+        };
         Proof::Failed { failure: Failure { reason, message, code_spent: spent }, account }
     }
 
@@ -401,7 +407,7 @@ impl Answer<'_> {
             return doubt;
         }
         Proof::Undone(Failure {
-            message: self.text("cancelled at the provider"),
+            message: CANCELLED.to_owned(),
             ..not_spent(reason::CANCELLED, String::new())
         })
     }

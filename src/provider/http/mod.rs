@@ -12,7 +12,6 @@ mod connect;
 
 use std::{
     collections::HashSet,
-    fmt,
     net::SocketAddr,
     sync::{
         Mutex, MutexGuard, PoisonError,
@@ -24,8 +23,8 @@ use std::{
 use anyhow::Context as _;
 use bytes::{Bytes, BytesMut};
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Version,
-    header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, TRANSFER_ENCODING},
+    HeaderName, HeaderValue, Method, Version,
+    header::{CONTENT_LENGTH, RETRY_AFTER, TRANSFER_ENCODING},
 };
 use hyper_util::client::legacy::connect::HttpInfo;
 use reqwest::{Client, Response};
@@ -33,20 +32,14 @@ use rustls::ClientConfig;
 use tokio::time::timeout;
 use url::Url;
 
-use super::{Answer, HttpAnswer};
-use crate::domain::id::RedemptionId;
+use super::{Answer, HttpAnswer, profile::Request};
 use body::{Body, Progress};
 
 /// How long the pool of connections is kept at least, once it was thrown away.
 const MIN_POOL_AGE: Duration = Duration::from_millis(100);
-/// The header of our key.
-const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// A client of one server.
 pub(super) struct Http {
-    /// Without a slash at its end.
-    base: String,
-    common: HeaderMap,
     tls: Option<ClientConfig>,
     limits: Limits,
     /// Every HTTP/1.1 connection of this one carries one request.
@@ -77,95 +70,34 @@ pub(super) struct Limits {
     pub(super) idle: Duration,
 }
 
-/// A request as it is sent: it may hold a code.
-pub(super) struct Written {
-    method: Method,
-    url: String,
-    headers: HeaderMap,
-    body: Option<Bytes>,
-}
-
 /// A call to make.
 pub(super) struct Call {
-    pub(super) request: Written,
+    pub(super) request: Request,
     /// The longest body that is read of its answer.
     pub(super) max_bytes: usize,
-    /// What the answer is to be about, where it can say so.
-    pub(super) about: Option<RedemptionId>,
+    /// The key that the answer should name, where it can.
+    pub(super) about: Option<String>,
     /// Only over a connection that carries no other request before, or over HTTP/2.
     pub(super) alone: bool,
 }
 
-/// The headers may hold a token.
-impl fmt::Debug for Http {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Http").field("base", &self.base).finish_non_exhaustive()
-    }
-}
-
 impl Http {
     /// A client of the server at `base`, which is `http` or `https`. Does not connect.
-    pub(super) fn new(
-        base: &Url,
-        authorization: Option<&HeaderValue>,
-        limits: &Limits,
-    ) -> anyhow::Result<Self> {
+    pub(super) fn new(base: &Url, limits: &Limits) -> anyhow::Result<Self> {
         // Without TLS no certificate is checked, so a machine that has none installed will do.
         let tls = (base.scheme() == "https").then(connect::as_this_machine_trusts).transpose()?;
-        Self::with_tls(base, tls, authorization, limits)
+        Self::with_tls(tls, limits)
     }
 
-    fn with_tls(
-        base: &Url,
-        tls: Option<ClientConfig>,
-        authorization: Option<&HeaderValue>,
-        limits: &Limits,
-    ) -> anyhow::Result<Self> {
-        let mut common = HeaderMap::new();
-        common.insert(ACCEPT, HeaderValue::from_static("application/json"));
-        if let Some(value) = authorization {
-            common.insert(AUTHORIZATION, value.clone());
-        }
+    fn with_tls(tls: Option<ClientConfig>, limits: &Limits) -> anyhow::Result<Self> {
         let make = |reuse| connect::client(limits, tls.as_ref(), reuse).context("no HTTP client");
         Ok(Self {
-            base: base.as_str().trim_end_matches('/').to_owned(),
-            common,
             alone: make(false)?,
             pool: Mutex::new(Pool::new(make(true)?)),
             tls,
             limits: *limits,
             speaks_http2: AtomicBool::new(false),
         })
-    }
-
-    /// A question. `target` follows the base path, encoded as a URL is.
-    pub(super) fn get(&self, target: &str) -> Written {
-        self.written(Method::GET, target, None)
-    }
-
-    /// What may change something.
-    pub(super) fn post(
-        &self,
-        target: &str,
-        idempotency_key: Option<RedemptionId>,
-        body: Vec<u8>,
-    ) -> Written {
-        let mut written = self.written(Method::POST, target, Some(body.into()));
-        written.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        // A UUID's text is always a header's value.
-        if let Some(Ok(key)) = idempotency_key.map(|key| HeaderValue::from_str(&key.to_string())) {
-            written.headers.insert(IDEMPOTENCY_KEY, key);
-        }
-        written
-    }
-
-    fn written(&self, method: Method, target: &str, body: Option<Bytes>) -> Written {
-        Written {
-            method,
-            url: format!("{}{target}", self.base),
-            headers: self.common.clone(),
-            body,
-        }
     }
 
     /// Makes one call and reads its answer to the end.
@@ -184,7 +116,7 @@ impl Http {
         // A server that speaks HTTP/2 keeps answers and requests together by itself.
         let alone = alone && !self.speaks_http2.load(Ordering::Relaxed);
         let client = if alone { self.alone.clone() } else { self.pool().client.clone() };
-        let (request, progress) = request.into_request()?;
+        let (request, progress) = prepared(request)?;
         let response = client.execute(request).await.map_err(NoAnswer::from)?;
         let status = response.status().as_u16();
         let is_http2 = response.version() == Version::HTTP_2;
@@ -201,7 +133,7 @@ impl Http {
             && response.headers().contains_key(CONTENT_LENGTH);
         let retry_after = retry_after(&response);
         let body = read_body(response, max_bytes).await.map_err(but)?;
-        let is_out_of_step = !first_on_connection && about.is_some_and(|id| !names(&body, id));
+        let is_out_of_step = !first_on_connection && about.is_some_and(|key| !names(&body, &key));
         if is_out_of_step || is_ambiguous {
             self.distrust();
         }
@@ -270,18 +202,25 @@ fn reason(error: &(dyn std::error::Error + 'static)) -> String {
     text
 }
 
-impl Written {
-    fn into_request(self) -> Result<(reqwest::Request, Progress), NoAnswer> {
-        let url = Url::parse(&self.url)
-            .ok()
-            .filter(|url| url.as_str() == self.url)
-            .ok_or_else(|| NoAnswer::NeverSent("its URL would be changed on the way".to_owned()))?;
-        let mut request = reqwest::Request::new(self.method, url);
-        *request.headers_mut() = self.headers;
-        let (body, progress) = Body::of(self.body);
-        *request.body_mut() = body.map(reqwest::Body::wrap);
-        Ok((request, progress))
+/// The request as reqwest takes it. What it would change on the way is not sent.
+fn prepared(request: Request) -> Result<(reqwest::Request, Progress), NoAnswer> {
+    let never = |why: &str| NoAnswer::NeverSent(why.to_owned());
+    let text = request.url();
+    let url = Url::parse(&text).ok().filter(|url| url.as_str() == text);
+    let url = url.ok_or_else(|| never("its URL would be changed on the way"))?;
+    let method = Method::from_bytes(request.method.as_bytes());
+    let mut prepared = reqwest::Request::new(method.map_err(|_| never("its method"))?, url);
+    for (name, value) in &request.headers {
+        let name = HeaderName::from_bytes(name.as_bytes());
+        let mut value = HeaderValue::from_bytes(value.as_bytes())
+            .map_err(|_| never("a header has characters that it cannot hold"))?;
+        // Any may be a secret.
+        value.set_sensitive(true);
+        prepared.headers_mut().insert(name.map_err(|_| never("a header's name"))?, value);
     }
+    let (body, progress) = Body::of(request.body.map(Bytes::from));
+    *prepared.body_mut() = body.map(reqwest::Body::wrap);
+    Ok((prepared, progress))
 }
 
 /// reqwest takes any encodings before `chunked`; a body of which it undoes one only is not whole.
@@ -321,9 +260,8 @@ async fn read_body(mut response: Response, max_bytes: usize) -> Result<Bytes, St
     }
 }
 
-/// Whether a body holds the key of a redemption somewhere.
-fn names(body: &[u8], id: RedemptionId) -> bool {
-    let key = id.to_string();
+/// Whether a body holds a key somewhere.
+fn names(body: &[u8], key: &str) -> bool {
     body.windows(key.len()).any(|part| part.eq_ignore_ascii_case(key.as_bytes()))
 }
 

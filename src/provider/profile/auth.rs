@@ -119,6 +119,11 @@ impl Encoding {
 }
 
 impl Auth {
+    /// By a bearer token that is a secret.
+    pub(super) fn bearer(secret: &str) -> Self {
+        Self::Bearer(Template::of_secret(secret))
+    }
+
     fn read(value: &Value<'_>, allow_plain: bool) -> Option<Self> {
         let table = value.table()?;
         let kind = table.need("kind")?;

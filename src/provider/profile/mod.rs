@@ -6,6 +6,7 @@
 mod auth;
 mod case;
 mod checks;
+mod keys;
 mod money;
 mod names;
 mod op;
@@ -22,7 +23,10 @@ mod values;
 mod web;
 mod webhook;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::LazyLock,
+};
 
 use toml::de::DeTable;
 
@@ -37,12 +41,13 @@ use crate::domain::money::Currency;
 
 pub(in crate::provider) use self::{case::Case, op::Op, reading::Reading, rule::Then};
 pub use self::{
+    keys::KeyKind,
     names::OpKind,
     pages::MAX_PAGES,
     reading::Answered,
     request::Request,
     rule::AccountTrouble,
-    settings::{Brake, Dedup, HttpSettings, Identity, KeyKind, Limits, Quota, QuotaUnit, Times},
+    settings::{Brake, Dedup, HttpSettings, Identity, Limits, Quota, QuotaUnit, Times},
     source::Fault,
     template::Unusable,
     values::{AccountValues, Values},
@@ -103,6 +108,22 @@ impl Profile {
             _ if found.is_empty() => fault(1, "it cannot be read"),
             _ => Err(found),
         }
+    }
+
+    /// The built-in profile.
+    pub fn built_in() -> &'static Self {
+        static BUILT_IN_PROFILE: LazyLock<Profile> =
+            LazyLock::new(|| match Profile::parse(BUILT_IN) {
+                Ok(profile) => profile,
+                // A test reads it.
+                Err(faults) => unreachable!("the built-in profile: {faults:?}"),
+            });
+        &BUILT_IN_PROFILE
+    }
+
+    /// Proves who asks by a bearer token, which is the secret of this name.
+    pub(in crate::provider) fn prove_by_bearer(&mut self, secret: &str) {
+        self.auth = vec![Auth::bearer(secret)];
     }
 
     fn read(root: &Table<'_>) -> Option<Self> {

@@ -303,7 +303,7 @@ impl Told {
         Self {
             key: text("key"),
             task: text("task").filled(),
-            reference: text("ref"),
+            reference: text("ref").filled(),
             account: text("account"),
             currency: told_currency,
             amount,

@@ -69,6 +69,12 @@ impl Template {
         Self(vec![Part::Text(text.to_owned())])
     }
 
+    /// The value of a secret.
+    pub(super) fn of_secret(name: &str) -> Self {
+        let name = Name::Secret(name.to_owned());
+        Self(vec![Part::Value(Placeholder { name, optional: false, cast: None })])
+    }
+
     /// Reads a template. The error says what is wrong with it.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         let mut parts = Vec::new();

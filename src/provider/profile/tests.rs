@@ -473,3 +473,43 @@ hmac = { secret = "{{ secret.s }}", over = "{{ request.header.x-time }}.{{ reque
     assert!(hook.hear(&secrets, &[], body, now).is_err());
     assert!(hook.hear(&BTreeMap::new(), &sign("1800000100"), body, now).is_err());
 }
+
+/// As it was before there were profiles, to the byte.
+#[test]
+fn the_built_in_profile_asks_with_the_same_bytes() {
+    use crate::domain::{
+        id::AccountId,
+        redemption::{Ask, CardCode},
+    };
+    let currency = Currency::parse("EUR").unwrap();
+    let mut ask = Ask {
+        redemption_id: RedemptionId::parse("0190163d-8694-739b-aea5-966c26f8ad90").unwrap(),
+        code: CardCode::parse("AB\"12").unwrap(),
+        account_id: AccountId::parse("acc-1").unwrap(),
+        expected: Some(Money { amount_minor: 5000, currency }),
+        currency,
+        not_after: "2026-11-01T00:00:00Z".to_owned(),
+    };
+    let profile = Profile::built_in();
+    let send = |ask: &Ask| {
+        profile.request(OpKind::Send, &Values::of_ask(profile.identity.key, ask)).unwrap()
+    };
+    let request = send(&ask);
+    assert_eq!(
+        request.body.as_deref().unwrap(),
+        r#"{"code":"AB\"12","account_ref":"acc-1","expected":{"amount_minor":5000,"currency_code":"EUR"},"not_after":"2026-11-01T00:00:00Z"}"#
+    );
+    assert_eq!((&*request.method, &*request.path), ("POST", "/redemptions"));
+    let key = ("idempotency-key".to_owned(), ask.redemption_id.to_string());
+    assert!(request.headers.contains(&key));
+    assert!(request == send(&ask.clone()));
+    ask.expected = None;
+    assert_eq!(
+        send(&ask).body.unwrap(),
+        r#"{"code":"AB\"12","account_ref":"acc-1","not_after":"2026-11-01T00:00:00Z"}"#
+    );
+    let cancel =
+        profile.request(OpKind::Cancel, &Values::of_ask(profile.identity.key, &ask)).unwrap();
+    assert_eq!(cancel.path, "/redemptions/0190163d-8694-739b-aea5-966c26f8ad90/cancel");
+    assert_eq!((&*cancel.method, cancel.body), ("POST", None));
+}

@@ -5,8 +5,11 @@ use std::collections::BTreeMap;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use uuid::Uuid;
 
-use super::{money::major, names::Name};
-use crate::domain::money::{Currency, Money};
+use super::{keys::KeyKind, money::major, names::Name};
+use crate::domain::{
+    money::{Currency, Money},
+    redemption::Ask,
+};
 
 /// A value for a name.
 #[derive(Clone, PartialEq, Eq)]
@@ -107,6 +110,17 @@ impl Values {
             signature: None,
             request: None,
         }
+    }
+
+    /// Those of a redemption, for a key that is written so.
+    pub fn of_ask(key: KeyKind, ask: &Ask) -> Self {
+        let mut values = Self::at(OffsetDateTime::now_utc());
+        values.key = Some(key.of(ask.redemption_id));
+        values.code = Some(ask.code.expose().to_owned());
+        values.account.id = Some(ask.account_id.as_str().to_owned());
+        values.expected = ask.expected;
+        values.not_after = Some(ask.not_after.clone());
+        values
     }
 
     /// The value for a name, if there is one.

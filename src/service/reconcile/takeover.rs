@@ -28,7 +28,7 @@ use uuid::Uuid;
 use super::{ACTOR, AT_ONCE, BATCH, Reconciler};
 use crate::{
     domain::{id::PoolId, redemption::Step},
-    provider::{Call, Doubt, classify},
+    provider::{Call, Doubt},
     service::{Error, heartbeat::BEAT, poll::pause_after},
     store::servers::EarlyCheck,
 };
@@ -164,7 +164,7 @@ impl Reconciler {
         let Ok(answer) = timeout(*hold, self.provider.look_up(ask.redemption_id)).await else {
             return Ok(false);
         };
-        match classify(&ask, Call::LookUp, Doubt::InDoubt, &answer) {
+        match self.provider.judge(&ask, Call::LookUp, Doubt::InDoubt, &answer) {
             Step::Settle(verdict) => self.settler.conclude_early(redemption, verdict, ACTOR).await,
             _ => Ok(false),
         }

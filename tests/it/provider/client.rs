@@ -27,7 +27,10 @@ use holdfast::{
         money::{Currency, Money},
         redemption::{Ask, CardCode, Step, reason},
     },
-    provider::{Answer, Call, CallError, Doubt, Provider, classify, client::MAX_BODY_BYTES},
+    provider::{
+        Answer, Call, CallError, Doubt, Provider, classify, client::MAX_BODY_BYTES,
+        profile::Profile,
+    },
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -64,7 +67,7 @@ pub(crate) fn ask(code: &str, account: &str) -> Ask {
 
 /// What the answer to a first send calls for.
 pub(crate) fn first(ask: &Ask, answer: &Answer) -> Step {
-    classify(ask, Call::Send, Doubt::FirstSend, answer)
+    classify(Profile::built_in(), ask, Call::Send, Doubt::FirstSend, answer)
 }
 
 /// Waits until `check` gives something, and fails when it has not after a long time.
