@@ -14,7 +14,7 @@ use std::{
     collections::HashSet,
     net::SocketAddr,
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
@@ -52,11 +52,24 @@ pub(super) struct Http {
 /// Connections that are used again.
 struct Pool {
     client: Client,
-    /// Our ends of the connections that carried a request. One that is another's by now does no harm: its answer is
-    /// believed less.
-    used: HashSet<SocketAddr>,
+    /// Of the connections of this client alone.
+    used: Used,
     /// When the one before was thrown away, if there was one.
     since: Option<Instant>,
+}
+
+/// Our ends of the connections that carried a request. One that is another's by now does no harm: its answer is
+/// believed less.
+#[derive(Clone, Default)]
+struct Used(Arc<Mutex<HashSet<SocketAddr>>>);
+
+impl Used {
+    /// Whether nothing was sent before on the connection that this came on.
+    fn is_first(&self, response: &Response) -> bool {
+        let ours = response.extensions().get::<HttpInfo>().map(HttpInfo::local_addr);
+        let mut used = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        ours.is_some_and(|ours| used.insert(ours))
+    }
 }
 
 /// How long things may take.
@@ -115,13 +128,17 @@ impl Http {
         let Call { request, max_bytes, about, alone } = call;
         // A server that speaks HTTP/2 keeps answers and requests together by itself.
         let alone = alone && !self.speaks_http2.load(Ordering::Relaxed);
-        let client = if alone { self.alone.clone() } else { self.pool().client.clone() };
+        let (client, used) = {
+            let pool = self.pool();
+            let client = if alone { &self.alone } else { &pool.client };
+            (client.clone(), pool.used.clone())
+        };
         let (request, progress) = prepared(request)?;
         let response = client.execute(request).await.map_err(NoAnswer::from)?;
         let status = response.status().as_u16();
         let is_http2 = response.version() == Version::HTTP_2;
         self.speaks_http2.store(is_http2, Ordering::Relaxed);
-        let first_on_connection = alone || is_http2 || self.is_first(&response);
+        let first_on_connection = alone || is_http2 || used.is_first(&response);
         if !progress.is_whole() {
             let why = "the server spoke before it had the whole request";
             return Err(NoAnswer::Lost(why.to_owned()));
@@ -138,12 +155,6 @@ impl Http {
             self.distrust();
         }
         Ok(HttpAnswer { status, retry_after, first_on_connection, body })
-    }
-
-    /// Whether nothing was sent before on the connection that this came on.
-    fn is_first(&self, response: &Response) -> bool {
-        let ours = response.extensions().get::<HttpInfo>().map(HttpInfo::local_addr);
-        ours.is_some_and(|ours| self.pool().used.insert(ours))
     }
 
     /// An answer did not name what it should be about. The next one on its connection could be one answer
@@ -165,7 +176,7 @@ impl Http {
 
 impl Pool {
     fn new(client: Client) -> Self {
-        Self { client, used: HashSet::new(), since: None }
+        Self { client, used: Used::default(), since: None }
     }
 }
 
