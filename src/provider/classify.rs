@@ -29,10 +29,14 @@ use crate::{
     failpoints::{self, Guard},
 };
 
+mod inquiry;
+mod outcome;
 mod proof;
 
+pub(in crate::provider) use inquiry::inquired;
+pub use outcome::{Circumstances, Proof, Secrets, Subject};
+pub use proof::judge;
 pub(in crate::provider) use proof::prove;
-pub use proof::{Circumstances, Proof, Secrets, Subject, judge};
 
 /// The longest failure code, and the longest name of the provider's own, in characters.
 const MAX_NAME_CHARS: usize = 128;

@@ -10,7 +10,7 @@ use time::OffsetDateTime;
 use url::Url;
 
 use super::{
-    Answer, Call, Doubt, classify,
+    Answer, Call, Doubt, HttpAnswer, classify,
     classify::hint,
     http::{Call as HttpCall, Http, Limits},
     profile::{Dedup, OpKind, Profile, Request, Values},
@@ -72,7 +72,7 @@ pub enum CallError {
     Status(u16),
     /// A body that is not the contract's: which fields are wrong, and why. What it says is left out: it
     /// may repeat a code.
-    #[error("the provider answered HTTP 200 with a body that is not the contract's: {0}")]
+    #[error("the provider answered with a body that is not its profile's: {0}")]
     Malformed(String),
 }
 
@@ -154,12 +154,12 @@ impl Provider {
     pub async fn inquire(&self, code: &CardCode) -> Result<Option<Card>, CallError> {
         let mut values = self.values(Values::at(OffsetDateTime::now_utc()));
         values.code = Some(code.expose().to_owned());
-        let request = self.request(OpKind::Inquire, &values);
-        match self.read(request, MAX_BODY_BYTES, None, Card::read).await {
-            Ok(card) => Ok(Some(card)),
-            Err(CallError::Status(404)) => Ok(None),
-            Err(error) => Err(error),
-        }
+        let request = self.request(OpKind::Inquire, &values).map_err(CallError::NeverSent)?;
+        // Nothing in the answer need say what it is to.
+        let alone = self.0.profile.asks_alone(OpKind::Inquire);
+        let call = HttpCall { request, max_bytes: MAX_BODY_BYTES, about: None, alone };
+        let http = answered(self.0.http.call(call).await)?;
+        classify::inquired(&self.0.profile, &values, code, &http)
     }
 
     /// Reads a page of the redemptions that were completed from `from` until before `to`, both
@@ -223,18 +223,24 @@ impl Provider {
         let request = request.map_err(CallError::NeverSent)?;
         let about = about.map(|id| self.0.profile.identity.key.of(id));
         let call = HttpCall { request, max_bytes, about, alone: false };
-        match self.0.http.call(call).await {
-            Answer::NeverSent(why) => Err(CallError::NeverSent(why)),
-            Answer::Lost(why) => Err(CallError::Lost(why)),
-            Answer::Http(http) if http.status == 200 => {
-                read(&http.body).map_err(CallError::Malformed)
-            }
-            Answer::Http(http) if matches!(http.status, 429 | 503) => {
+        let http = answered(self.0.http.call(call).await)?;
+        match http.status {
+            200 => read(&http.body).map_err(CallError::Malformed),
+            429 | 503 => {
                 let after = hint(wire::retry_after(&http.body), &http);
                 Err(CallError::Busy { status: http.status, after })
             }
-            Answer::Http(http) => Err(CallError::Status(http.status)),
+            status => Err(CallError::Status(status)),
         }
+    }
+}
+
+/// The answer to a question that changes nothing, if there is one.
+fn answered(answer: Answer) -> Result<HttpAnswer, CallError> {
+    match answer {
+        Answer::NeverSent(why) => Err(CallError::NeverSent(why)),
+        Answer::Lost(why) => Err(CallError::Lost(why)),
+        Answer::Http(http) => Ok(http),
     }
 }
 

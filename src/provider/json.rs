@@ -88,14 +88,6 @@ impl Object {
         })
     }
 
-    /// True or false.
-    pub(super) fn truth(&self, name: &str) -> Field<bool> {
-        self.get(name).and_then(|value| match value {
-            Json::Bool(truth) => Field::Is(*truth),
-            _ => Field::Wrong("is not true or false"),
-        })
-    }
-
     /// A whole number, however it is written.
     pub(super) fn whole(&self, name: &str) -> Field<i64> {
         self.get(name).and_then(|value| match value {

@@ -2,16 +2,8 @@
 
 use std::time::Duration;
 
-use super::json::{Field, Object, all_wrong};
-use crate::domain::money::{Currency, MAX_AMOUNT_MINOR, Money};
-
-/// Three letters. In lower case they mean the same currency.
-fn currency(body: &Object) -> Field<Currency> {
-    body.text("currency_code").and_then(|code| {
-        Currency::parse(&code.to_ascii_uppercase())
-            .map_or(Field::Wrong("is not a currency's three letters"), Field::Is)
-    })
-}
+use super::json::{Object, all_wrong};
+use crate::domain::money::Money;
 
 /// How long a body asks to wait.
 pub(super) fn retry_after(body: &[u8]) -> Option<Duration> {
@@ -30,47 +22,6 @@ pub enum Card {
     },
     /// It could not, or there is nothing on it.
     NotRedeemable,
-}
-
-impl Card {
-    /// Reads a body. The error names every field that is wrong.
-    pub(super) fn read(body: &[u8]) -> Result<Self, String> {
-        let body = Object::read(body)?;
-        let redeemable = body.truth("redeemable").needed("redeemable");
-        let amount_minor = body.whole("amount_minor").needed("amount_minor");
-        // What cannot be redeemed has no worth that anybody would rely on.
-        if redeemable == Ok(false) || redeemable == Ok(true) && amount_minor == Ok(0) {
-            return Ok(Self::NotRedeemable);
-        }
-        let amount_minor = amount_minor.and_then(|minor| in_bounds("amount_minor", minor, 1));
-        let currency = currency(&body).needed("currency_code");
-        let country_code = country(&body).optional("country_code");
-        match (redeemable, amount_minor, currency, country_code) {
-            (Ok(_), Ok(amount_minor), Ok(currency), Ok(country_code)) => {
-                Ok(Self::Redeemable { amount: Money { amount_minor, currency }, country_code })
-            }
-            (a, b, c, d) => Err(all_wrong([a.err(), b.err(), c.err(), d.err()])),
-        }
-    }
-}
-
-/// Two letters; empty is as good as missing.
-fn country(body: &Object) -> Field<String> {
-    body.text("country_code").and_then(|code| match code.as_bytes() {
-        [] => Field::Missing,
-        [a, b] if a.is_ascii_alphabetic() && b.is_ascii_alphabetic() => {
-            Field::Is(code.to_ascii_uppercase())
-        }
-        _ => Field::Wrong("is not a country's two letters"),
-    })
-}
-
-/// An amount that can be one.
-fn in_bounds(name: &str, minor: i64, least: i64) -> Result<i64, String> {
-    let is_in_bounds = (least..=MAX_AMOUNT_MINOR).contains(&minor);
-    is_in_bounds
-        .then_some(minor)
-        .ok_or_else(|| format!("{name} is not between {least} and {MAX_AMOUNT_MINOR}"))
 }
 
 /// One redemption of a [`Page`]. The text of a failure is left out: it may repeat a code that
@@ -145,68 +96,6 @@ impl Page {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn card(body: &str) -> Result<Card, String> {
-        Card::read(body.as_bytes())
-    }
-
-    #[test]
-    fn a_card_is_read_as_it_is_meant_or_its_wrong_fields_are_named() {
-        let worth = |country: Option<&str>| {
-            let currency = Currency::parse("EUR").unwrap();
-            let amount = Money { amount_minor: 500, currency };
-            Ok(Card::Redeemable { amount, country_code: country.map(str::to_owned) })
-        };
-        for (body, country) in [
-            (r#"{"redeemable":true,"amount_minor":500,"currency_code":"EUR"}"#, None),
-            (r#"{"redeemable":true,"amount_minor":500.0,"currency_code":"eur"}"#, None),
-            ("\u{feff}{\"redeemable\":true,\"amount_minor\":5e2,\"currency_code\":\"EUR\"}", None),
-            (
-                r#"{"redeemable":true,"amount_minor":500,"currency_code":"EUR","country_code":""}"#,
-                None,
-            ),
-            (
-                r#"{"redeemable":true,"amount_minor":500,"currency_code":"EUR","country_code":"de"}"#,
-                Some("DE"),
-            ),
-        ] {
-            assert_eq!(card(body), worth(country), "{body}");
-        }
-        for body in [
-            r#"{"redeemable":false}"#,
-            r#"{"redeemable":false,"amount_minor":"?","currency_code":"?"}"#,
-            r#"{"redeemable":true,"amount_minor":0,"currency_code":"EUR"}"#,
-        ] {
-            assert_eq!(card(body), Ok(Card::NotRedeemable), "{body}");
-        }
-        for (body, wrong) in [
-            (
-                r#"{"redeemable":true,"amount_minor":-1,"currency_code":"EUR"}"#,
-                "amount_minor is not between",
-            ),
-            (
-                r#"{"redeemable":true,"amount_minor":5.5,"currency_code":"EUR"}"#,
-                "amount_minor is not a whole number",
-            ),
-            (
-                r#"{"redeemable":true,"amount_minor":5,"currency_code":"GIFT-1"}"#,
-                "currency_code is not a",
-            ),
-            (
-                r#"{"redeemable":true,"amount_minor":5,"currency_code":"EUR","country_code":"GIFT-1"}"#,
-                "country_code is not a",
-            ),
-            (
-                r#"{"redeemable":"yes","amount_minor":5,"currency_code":"EUR"}"#,
-                "redeemable is not true or false",
-            ),
-            ("{}", "redeemable is missing; amount_minor is missing; currency_code is missing"),
-            ("GIFT-1", "the body is not JSON"),
-        ] {
-            let why = card(body).unwrap_err();
-            assert!(why.starts_with(wrong) && !why.contains("GIFT"), "{body}: {why}");
-        }
-    }
 
     #[test]
     fn a_page_names_the_redemption_and_the_field_that_is_wrong() {

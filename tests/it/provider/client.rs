@@ -275,8 +275,7 @@ async fn a_question_without_a_fitting_answer_is_an_error_without_the_code() {
     let app = Router::new().route("/cards/inquire", any(|body: Bytes| async move { body }));
     let error =
         client(&serve(app).await).inquire(&CardCode::parse(CODE).unwrap()).await.unwrap_err();
-    let missing = "redeemable is missing; amount_minor is missing; currency_code is missing";
-    assert_eq!(error, CallError::Malformed(missing.to_owned()));
+    assert!(matches!(&error, CallError::Malformed(why) if why.contains("does not have here")));
     assert_no_code(&format!("{error} {error:?}"));
 
     let app = Router::new().route("/redemptions", get(|| async { StatusCode::FORBIDDEN }));

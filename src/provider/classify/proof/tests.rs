@@ -6,7 +6,13 @@ use std::time::Duration;
 use time::OffsetDateTime;
 
 use super::*;
-use crate::provider::profile::{Answered, Profile, Values};
+use crate::{
+    domain::{money::Currency, redemption::CardCode},
+    provider::{
+        classify::Secrets,
+        profile::{Answered, Profile, Values},
+    },
+};
 
 pub(super) const KEY: &str = "0190163d-8694-739b-aea5-966c26f8ad90";
 pub(super) const NOW: i64 = 1_800_000_000;
