@@ -7,6 +7,7 @@
 //! | what happened, or is proven | step |
 //! |---|---|
 //! | never sent | send again, in the end `FAILED`; in doubt, or of another call: still in doubt |
+//! | a value is missing, so that nothing can be sent | `FAILED`; in doubt, or of another call: still in doubt |
 //! | lost | in doubt |
 //! | succeeded, failed, undone, to be reviewed | settle |
 //! | at work, or a duplicate | look up |
@@ -21,7 +22,7 @@ use time::OffsetDateTime;
 
 use super::{
     Answer, HttpAnswer,
-    profile::{Answered, OpKind, Profile, Values},
+    profile::{Answered, OpKind, Profile, Unusable, Values},
     scrub::{MAX_MESSAGE_CHARS, clean},
 };
 use crate::{
@@ -81,6 +82,7 @@ pub fn classify(profile: &Profile, ask: &Ask, call: Call, doubt: Doubt, answer: 
         Answer::NeverSent(why) => {
             return never_sent(call, doubt, &clean(&ask.code, why, MAX_MESSAGE_CHARS));
         }
+        Answer::Unsendable(why) => return unsendable(call, doubt, why),
         Answer::Lost(why) if !failpoints::holds(Guard::LostIsNoProof) => {
             return never_sent(call, doubt, why);
         }
@@ -151,6 +153,20 @@ fn never_sent(call: Call, doubt: Doubt, why: &str) -> Step {
             after: None,
         },
         _ => Step::InDoubt { answer: format!("the provider could not be reached: {why}") },
+    }
+}
+
+/// Nothing could be sent, and nothing will: the redemption lacks a value.
+fn unsendable(call: Call, doubt: Doubt, why: &Unusable) -> Step {
+    let reason = match why {
+        Unusable::Missing(_) => reason::VALUE_MISSING,
+        Unusable::Unfit(..) | Unusable::NoOp(_) => reason::VALUE_UNUSABLE,
+    };
+    match (call, doubt) {
+        (Call::Send, Doubt::FirstSend) => {
+            Step::Settle(Verdict::Failed(not_spent(reason, why.to_string())))
+        }
+        _ => Step::InDoubt { answer: why.to_string() },
     }
 }
 

@@ -13,8 +13,8 @@ use super::{
     Answer, Call, Doubt, HttpAnswer, classify,
     classify::hint,
     http::{Call as HttpCall, Http, Limits},
-    profile::{Dedup, OpKind, Profile, Request, Values},
-    wire::{self, Card, Listed, Page},
+    profile::{Dedup, OpKind, Profile, Request, Unusable, Values},
+    wire::{self, CallError, Card, Listed, Page},
 };
 use crate::{
     config::ProviderArgs,
@@ -48,32 +48,6 @@ struct Inner {
     /// Whether every send has a connection of its own. An answer that may be to another request is in doubt. Only
     /// a provider that counts a key once, and tells what became of it, can end that soon.
     sends_alone: bool,
-}
-
-/// Why a question that changes nothing has no answer.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum CallError {
-    /// No request left.
-    #[error("the provider could not be reached: {0}")]
-    NeverSent(String),
-    /// No whole answer came back.
-    #[error("the provider's answer was lost: {0}")]
-    Lost(String),
-    /// The provider takes no questions now: 429 or 503.
-    #[error("the provider answered HTTP {status}")]
-    Busy {
-        /// The status code.
-        status: u16,
-        /// When it wants to be asked again, if it says so.
-        after: Option<Duration>,
-    },
-    /// An answer that the contract does not have for this question.
-    #[error("the provider answered HTTP {0}")]
-    Status(u16),
-    /// A body that is not the contract's: which fields are wrong, and why. What it says is left out: it
-    /// may repeat a code.
-    #[error("the provider answered with a body that is not its profile's: {0}")]
-    Malformed(String),
 }
 
 impl fmt::Debug for Provider {
@@ -124,6 +98,8 @@ impl Provider {
     async fn post_redemption(&self, step: Step, ask: &Ask) -> Answer {
         let values = self.values(Values::of_ask(self.0.profile.identity.key, ask));
         let request = self.request(OpKind::Send, &values);
+        // Not to be kept while the answer is waited for.
+        drop(values);
         self.call_about(ask.redemption_id, step, request, self.0.sends_alone).await
     }
 
@@ -154,7 +130,7 @@ impl Provider {
     pub async fn inquire(&self, code: &CardCode) -> Result<Option<Card>, CallError> {
         let mut values = self.values(Values::at(OffsetDateTime::now_utc()));
         values.code = Some(code.expose().to_owned());
-        let request = self.request(OpKind::Inquire, &values).map_err(CallError::NeverSent)?;
+        let request = self.request(OpKind::Inquire, &values).map_err(unsendable)?;
         // Nothing in the answer need say what it is to.
         let alone = self.0.profile.asks_alone(OpKind::Inquire);
         let call = HttpCall { request, max_bytes: MAX_BODY_BYTES, about: None, alone };
@@ -178,15 +154,15 @@ impl Provider {
     }
 
     /// The request for an op that needs the key alone.
-    fn request_about(&self, kind: OpKind, id: RedemptionId) -> Result<Request, String> {
+    fn request_about(&self, kind: OpKind, id: RedemptionId) -> Result<Request, Unusable> {
         let mut values = self.values(Values::at(OffsetDateTime::now_utc()));
         values.key = Some(self.0.profile.identity.key.of(id));
         self.request(kind, &values)
     }
 
     /// The error says why there is no request: nothing is sent then.
-    fn request(&self, kind: OpKind, values: &Values) -> Result<Request, String> {
-        self.0.profile.request(kind, values).map_err(|why| why.to_string())
+    fn request(&self, kind: OpKind, values: &Values) -> Result<Request, Unusable> {
+        self.0.profile.request(kind, values)
     }
 
     /// Makes one call about a redemption.
@@ -194,12 +170,12 @@ impl Provider {
         &self,
         id: RedemptionId,
         step: Step,
-        request: Result<Request, String>,
+        request: Result<Request, Unusable>,
         alone: bool,
     ) -> Answer {
         let request = match request {
             Ok(request) => request,
-            Err(why) => return Answer::NeverSent(why),
+            Err(why) => return Answer::Unsendable(why),
         };
         if let Err(error) = failpoints::reach(step, Side::Before).await {
             return Answer::NeverSent(error.to_string());
@@ -215,12 +191,12 @@ impl Provider {
 
     async fn read<T>(
         &self,
-        request: Result<Request, String>,
+        request: Result<Request, Unusable>,
         max_bytes: usize,
         about: Option<RedemptionId>,
         read: fn(&[u8]) -> Result<T, String>,
     ) -> Result<T, CallError> {
-        let request = request.map_err(CallError::NeverSent)?;
+        let request = request.map_err(unsendable)?;
         let about = about.map(|id| self.0.profile.identity.key.of(id));
         let call = HttpCall { request, max_bytes, about, alone: false };
         let http = answered(self.0.http.call(call).await)?;
@@ -235,10 +211,15 @@ impl Provider {
     }
 }
 
+fn unsendable(why: Unusable) -> CallError {
+    CallError::NeverSent(why.to_string())
+}
+
 /// The answer to a question that changes nothing, if there is one.
 fn answered(answer: Answer) -> Result<HttpAnswer, CallError> {
     match answer {
         Answer::NeverSent(why) => Err(CallError::NeverSent(why)),
+        Answer::Unsendable(why) => Err(unsendable(why)),
         Answer::Lost(why) => Err(CallError::Lost(why)),
         Answer::Http(http) => Ok(http),
     }

@@ -10,6 +10,32 @@ pub(super) fn retry_after(body: &[u8]) -> Option<Duration> {
     Object::read(body).ok()?.milliseconds("retry_after_ms").if_any()
 }
 
+/// Why a question that changes nothing has no answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CallError {
+    /// No request left.
+    #[error("the provider could not be reached: {0}")]
+    NeverSent(String),
+    /// No whole answer came back.
+    #[error("the provider's answer was lost: {0}")]
+    Lost(String),
+    /// The provider takes no questions now: 429 or 503.
+    #[error("the provider answered HTTP {status}")]
+    Busy {
+        /// The status code.
+        status: u16,
+        /// When it wants to be asked again, if it says so.
+        after: Option<Duration>,
+    },
+    /// An answer that the contract does not have for this question.
+    #[error("the provider answered HTTP {0}")]
+    Status(u16),
+    /// A body that is not the contract's: which fields are wrong, and why. What it says is left out: it
+    /// may repeat a code.
+    #[error("the provider answered with a body that is not its profile's: {0}")]
+    Malformed(String),
+}
+
 /// What a card is worth, as the provider says without redeeming it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Card {

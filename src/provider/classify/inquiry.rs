@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use super::{
     super::{
-        CallError, HttpAnswer,
+        HttpAnswer,
         profile::{Answered, OpKind, Profile, Values},
-        wire::Card,
+        wire::{CallError, Card},
     },
     Doubt,
     outcome::{Circumstances, Proof, Secrets, Subject},

@@ -118,6 +118,24 @@ fn never_sent_is_sent_again_unless_something_was_sent_before() {
 }
 
 #[test]
+fn what_cannot_be_sent_has_failed_unless_something_was_sent_before() {
+    for (why, wanted) in [
+        (Unusable::Missing("account.secret.pin".to_owned()), reason::VALUE_MISSING),
+        (Unusable::Unfit("key".to_owned(), "it is no number"), reason::VALUE_UNUSABLE),
+    ] {
+        let answer = Answer::Unsendable(why);
+        match step(Call::Send, Doubt::FirstSend, &answer) {
+            Step::Settle(Verdict::Failed(failure)) => {
+                assert_eq!((&*failure.reason, failure.code_spent), (wanted, false));
+            }
+            other => panic!("{other:?}"),
+        }
+        assert!(is_in_doubt(&step(Call::Send, Doubt::InDoubt, &answer)));
+        assert!(is_in_doubt(&step(Call::LookUp, Doubt::FirstSend, &answer)));
+    }
+}
+
+#[test]
 fn a_success_as_asked_is_a_success_whoever_asked() {
     let wanted =
         Step::Settle(Verdict::Succeeded { amount: eur(5000), provider_ref: "P-1".to_owned() });
