@@ -4,6 +4,7 @@ mod requests;
 
 use std::collections::BTreeMap;
 
+use proptest::prelude::*;
 use time::OffsetDateTime;
 
 use super::*;
@@ -327,4 +328,34 @@ hmac = { secret = "{{ secret.s }}", over = "{{ request.header.x-time }}.{{ reque
     assert!(hook.hear(&secrets, &twice, body, now).is_err());
     assert!(hook.hear(&secrets, &[], body, now).is_err());
     assert!(hook.hear(&BTreeMap::new(), &sign("1800000100"), body, now).is_err());
+}
+
+proptest! {
+    /// Whatever is done to a file, it is read or refused.
+    #[test]
+    fn no_text_breaks_the_reader(
+        (at, length) in (0_usize..20_000, 0_usize..200),
+        with in "[ -~\\n{}|?\"\\[\\]]{0,20}",
+    ) {
+        let mut text = BUILT_IN.to_owned();
+        let at = text.floor_char_boundary(at.min(text.len()));
+        let end = text.floor_char_boundary((at + length).min(text.len()));
+        text.replace_range(at..end, &with);
+        if let Err(faults) = Profile::parse(&text) {
+            prop_assert!(!faults.is_empty());
+            let lines = text.lines().count() + 1;
+            prop_assert!(faults.iter().all(|fault| (1..=lines).contains(&fault.line)), "{faults:?}");
+        }
+    }
+}
+
+#[test]
+fn a_file_that_is_deep_or_long_is_refused() {
+    for text in [
+        format!("a = {}1{}", "[".repeat(10_000), "]".repeat(10_000)),
+        format!("{} = 1", vec!["a"; 10_000].join(".")),
+        "#".repeat(300 * 1024),
+    ] {
+        assert!(!faults(&text).is_empty());
+    }
 }
