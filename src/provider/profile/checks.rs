@@ -72,15 +72,17 @@ fn check_rules(op: &Op, fault: &dyn Fn(&str), faults: &Faults<'_>) {
 /// Whose answer it is must be clear before anything follows from it.
 fn check_identity(op: &Op, fault: &dyn Fn(&str)) {
     let asks_by_key = op.asks_by_key() || op.asks_by_task();
+    // Some APIs have the key in a header. Of a find that is not enough: there it may only name the request.
+    let names_it = names(op, &Name::Key) || names(op, &Name::Task);
     let tells = op.tells_whose();
     match op.kind {
-        OpKind::LookUp if !asks_by_key && !tells => {
+        OpKind::LookUp if !names_it && !tells => {
             fault("asks neither by key nor by task; by code or a search it is op.find");
         }
         OpKind::Find if !asks_by_key && !tells && !op.asks_by_code() => {
             fault("looks for neither key, task nor code: what it finds could be anybody's");
         }
-        OpKind::Cancel | OpKind::Reverse if !asks_by_key && !tells && !names(op, &Name::Ref) => {
+        OpKind::Cancel | OpKind::Reverse if !names_it && !tells && !names(op, &Name::Ref) => {
             fault("names neither key, task nor ref: it could be about anybody's");
         }
         OpKind::List if !op.take.has("key") => {

@@ -269,7 +269,7 @@ impl Op {
     /// Whether the code is part of the question, or of what is compared.
     pub(in crate::provider) fn asks_by_code(&self) -> bool {
         let compared = self.matches.iter().flat_map(|(_, leaf)| leaf.names());
-        self.asked_with().chain(compared).any(|name| *name == Name::Code)
+        self.request_names().chain(compared).any(|name| *name == Name::Code)
     }
 
     /// Whether the chosen element is ours by this name alone.
@@ -295,12 +295,7 @@ impl Op {
 
     /// Whether it needs the card's code.
     pub(super) fn needs_code(&self) -> bool {
-        self.asks_by_code()
-            || self
-                .headers
-                .iter()
-                .flat_map(|(_, leaf)| leaf.names())
-                .any(|name| *name == Name::Code)
+        self.all_names().any(|name| *name == Name::Code)
     }
 
     /// Every name in its request.

@@ -247,6 +247,9 @@ then = "succeeded"
         let faults = faults(&minimal(more));
         assert!(faults.iter().any(|fault| fault.contains(wanted)), "{wanted}: {more}\n{faults:#?}");
     }
+    let by_header =
+        "[op.look_up]\npath = \"/x\"\nheaders = { x-key = \"{{ key }}\" }\nas = \"send\"";
+    assert_eq!(faults(&minimal(by_header)), [] as [&str; 0]);
     let keyless = minimal("").replace("/r/{{ key }}", "/r");
     assert!(faults(&keyless)[0].contains("never sends {{ key }}"));
     for (base, refused) in [
