@@ -361,6 +361,7 @@ CREATE TABLE leases (
     expires_at timestamptz NOT NULL
 )
 WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='5000', autovacuum_vacuum_cost_delay='0');
+ALTER TABLE leases ALTER COLUMN pool_id SET (n_distinct=1);
 
 ALTER TABLE leases
     ADD CONSTRAINT leases_pkey PRIMARY KEY (pool_id, request_id);

@@ -93,6 +93,14 @@ pub enum Guard {
     FailureByKey,
     /// An answer that names nobody proves nothing on a connection that carried another request before.
     ReusedIsNoProof,
+    /// Once in doubt, a refused send proves something only where the provider answers a key as it did first.
+    RefusedAgainIsNoProof,
+    /// That a redemption is not found proves nothing, unless the provider's profile says that it does.
+    NotFoundIsNoProof,
+    /// Nor does it before the redemption can no longer come.
+    NotFoundIsLate,
+    /// What was found by its code alone may be another's.
+    CodesFindOthers,
     /// What only follows from what one server sent holds only while nobody else has taken over.
     InferredIsNotProof,
     /// Codes are taken out of what a provider says before it is kept.
@@ -129,11 +137,15 @@ pub enum Guard {
 
 impl Guard {
     /// Every guard.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 24] = [
         Self::LateIsNotSent,
         Self::LostIsNoProof,
         Self::FailureByKey,
         Self::ReusedIsNoProof,
+        Self::RefusedAgainIsNoProof,
+        Self::NotFoundIsNoProof,
+        Self::NotFoundIsLate,
+        Self::CodesFindOthers,
         Self::InferredIsNotProof,
         Self::CodesAreTakenOut,
         Self::SameRequest,
@@ -159,6 +171,10 @@ impl Guard {
             Self::LostIsNoProof => "lost_is_no_proof",
             Self::FailureByKey => "failure_by_key",
             Self::ReusedIsNoProof => "reused_is_no_proof",
+            Self::RefusedAgainIsNoProof => "refused_again_is_no_proof",
+            Self::NotFoundIsNoProof => "not_found_is_no_proof",
+            Self::NotFoundIsLate => "not_found_is_late",
+            Self::CodesFindOthers => "codes_find_others",
             Self::InferredIsNotProof => "inferred_is_not_proof",
             Self::CodesAreTakenOut => "codes_are_taken_out",
             Self::SameRequest => "same_request",

@@ -14,6 +14,7 @@ mod demo;
 mod migrate;
 mod plan;
 mod pool;
+mod provider;
 mod redemption;
 mod serve;
 mod shared;
@@ -69,6 +70,9 @@ enum Command {
     /// Redemptions: list them, show one, settle one that only a person can.
     #[command(subcommand)]
     Redemption(redemption::RedemptionCommand),
+    /// Providers: the profiles that say how each is asked, and what its answers mean.
+    #[command(subcommand)]
+    Provider(provider::ProviderCommand),
 }
 
 impl Command {
@@ -119,6 +123,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Account(command) => Box::pin(account::run(command)).await.map(done),
         Command::RedeemBatch(args) => Box::pin(batch::run(args, stop)).await,
         Command::Redemption(command) => Box::pin(redemption::run(command)).await,
+        Command::Provider(command) => provider::run(command),
     }
 }
 

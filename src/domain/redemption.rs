@@ -139,6 +139,14 @@ pub mod reason {
     pub const CURRENCY_MISMATCH: &str = "CURRENCY_MISMATCH";
     /// The provider credited another amount than the one expected, and the pool wants a person to review it.
     pub const AMOUNT_MISMATCH: &str = "AMOUNT_MISMATCH";
+    /// The provider does not have it, asked when it could no longer come to have it.
+    pub const NOT_EXECUTED: &str = "NOT_EXECUTED";
+    /// The code was redeemed before this redemption was recorded: by whom is for a person to find out.
+    pub const REDEEMED_BEFORE: &str = "REDEEMED_BEFORE";
+    /// The provider's profile sends a value that the redemption does not have: nothing was sent.
+    pub const VALUE_MISSING: &str = "VALUE_MISSING";
+    /// The provider's profile sends a value that cannot stand where it is to be sent: nothing was sent.
+    pub const VALUE_UNUSABLE: &str = "VALUE_UNUSABLE";
     /// Nothing that can be asked of the provider tells the outcome. Or the stored code can no longer be read, so
     /// that nothing can be asked.
     pub const UNRESOLVED: &str = "UNRESOLVED";

@@ -3,23 +3,24 @@
 //! Nothing is tried twice here, no redirect is followed and no proxy is asked. Each of those could
 //! send a card's code somewhere, or twice, without anybody having decided it.
 
-use std::{fmt, path::Path, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fmt, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail, ensure};
-use http::HeaderValue;
-use url::{Url, form_urlencoded};
+use time::OffsetDateTime;
+use url::Url;
 
 use super::{
-    Answer,
+    Answer, Call, Doubt, HttpAnswer, classify,
     classify::hint,
-    http::{Call as HttpCall, Http, Limits, Written},
-    wire::{self, Card, Listed, Page},
+    http::{Call as HttpCall, Http, Limits},
+    profile::{Dedup, OpKind, Profile, Request, Unusable, Values},
+    wire::{self, CallError, Card, Listed, Page},
 };
 use crate::{
     config::ProviderArgs,
     domain::{
         id::RedemptionId,
-        redemption::{Ask, CardCode},
+        redemption::{Ask, CardCode, Step as NextStep},
     },
     failpoints::{self, Side, Step},
     secret_file,
@@ -40,59 +41,47 @@ pub struct Provider(Arc<Inner>);
 
 struct Inner {
     http: Http,
-    /// Without a slash at its end.
-    base: String,
+    /// How it is asked, and what its answers mean.
+    profile: Profile,
+    /// The secrets that the profile names.
+    secrets: BTreeMap<String, String>,
     /// Whether every send has a connection of its own. An answer that may be to another request is in doubt. Only
     /// a provider that counts a key once, and tells what became of it, can end that soon.
     sends_alone: bool,
 }
 
-/// Why a question that changes nothing has no answer.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum CallError {
-    /// No request left.
-    #[error("the provider could not be reached: {0}")]
-    NeverSent(String),
-    /// No whole answer came back.
-    #[error("the provider's answer was lost: {0}")]
-    Lost(String),
-    /// The provider takes no questions now: 429 or 503.
-    #[error("the provider answered HTTP {status}")]
-    Busy {
-        /// The status code.
-        status: u16,
-        /// When it wants to be asked again, if it says so.
-        after: Option<Duration>,
-    },
-    /// An answer that the contract does not have for this question.
-    #[error("the provider answered HTTP {0}")]
-    Status(u16),
-    /// A body that is not the contract's: which fields are wrong, and why. What it says is left out: it
-    /// may repeat a code.
-    #[error("the provider answered HTTP 200 with a body that is not the contract's: {0}")]
-    Malformed(String),
-}
-
 impl fmt::Debug for Provider {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Provider").field(&self.0.base).finish()
+        f.debug_tuple("Provider").field(&self.0.profile.http.base.as_str()).finish()
     }
 }
 
 impl Provider {
     /// Reads the settings. Does not connect.
     pub fn new(args: &ProviderArgs) -> anyhow::Result<Self> {
-        let url = base_url(&args.url)?;
+        let mut profile = Profile::built_in().clone();
+        profile.http.base = base_url(&args.url)?;
+        if !args.deduplicates {
+            profile.identity.dedup = Dedup::None;
+        }
+        let mut secrets = BTreeMap::new();
+        if let Some(file) = &args.token_file {
+            profile.prove_by_bearer(TOKEN);
+            secrets.insert(TOKEN.to_owned(), token(file)?);
+        }
         // Fails only where a provider is installed already, which is then the one that is used.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let limits =
             Limits { connect: args.connect_timeout, whole: args.timeout, idle: IDLE_TIMEOUT };
-        let token = args.token_file.as_deref().map(authorization).transpose()?;
-        let http = Http::new(&url, token.as_ref(), &limits)
+        let http = Http::new(&profile.http.base, &limits)
             .context("the provider's HTTP client cannot be made")?;
-        let base = url.as_str().trim_end_matches('/').to_owned();
         let sends_alone = !(args.deduplicates && args.looks_up);
-        Ok(Self(Arc::new(Inner { http, base, sends_alone })))
+        Ok(Self(Arc::new(Inner { http, profile, secrets, sends_alone })))
+    }
+
+    /// Says what an answer calls for.
+    pub fn judge(&self, ask: &Ask, call: Call, doubt: Doubt, answer: &Answer) -> NextStep {
+        classify::classify(&self.0.profile, ask, call, doubt, answer)
     }
 
     /// Asks for the redemption: the call that may spend a card.
@@ -107,24 +96,22 @@ impl Provider {
     }
 
     async fn post_redemption(&self, step: Step, ask: &Ask) -> Answer {
-        let Ok(body) = wire::redemption_request(ask) else {
-            return Answer::NeverSent("the request cannot be written as JSON".to_owned());
-        };
-        let request = self.0.http.post("/redemptions", Some(ask.redemption_id), &body);
+        let values = self.values(Values::of_ask(self.0.profile.identity.key, ask));
+        let request = self.request(OpKind::Send, &values);
         // Not to be kept while the answer is waited for.
-        drop(body);
+        drop(values);
         self.call_about(ask.redemption_id, step, request, self.0.sends_alone).await
     }
 
     /// Asks what became of the redemption.
     pub async fn look_up(&self, id: RedemptionId) -> Answer {
-        let request = self.0.http.get(&format!("/redemptions/{id}"));
+        let request = self.request_about(OpKind::LookUp, id);
         self.call_about(id, Step::LookUp, request, false).await
     }
 
     /// Reads a redemption as a page would list it. `None`: the provider has never seen the key.
     pub async fn find(&self, id: RedemptionId) -> Result<Option<Listed>, CallError> {
-        let request = self.0.http.get(&format!("/redemptions/{id}"));
+        let request = self.request_about(OpKind::LookUp, id);
         match self.read(request, MAX_BODY_BYTES, Some(id), Listed::read).await {
             Ok(listed) if RedemptionId::parse(&listed.key) == Ok(id) => Ok(Some(listed)),
             Ok(_) => Err(CallError::Malformed("key is not the one that was asked with".to_owned())),
@@ -135,32 +122,47 @@ impl Provider {
 
     /// Asks that the redemption never happens, even if it arrives later.
     pub async fn cancel(&self, id: RedemptionId) -> Answer {
-        let request = self.0.http.post(&format!("/redemptions/{id}/cancel"), None, &[]);
+        let request = self.request_about(OpKind::Cancel, id);
         self.call_about(id, Step::Cancel, request, false).await
     }
 
     /// Asks what a card is worth. `None`: the provider does not know it.
     pub async fn inquire(&self, code: &CardCode) -> Result<Option<Card>, CallError> {
-        let body = serde_json::to_vec(&wire::InquireRequest { code: code.expose() })
-            .map_err(|_| CallError::NeverSent("it cannot be written as JSON".to_owned()))?;
-        let request = self.0.http.post("/cards/inquire", None, &body);
-        match self.read(request, MAX_BODY_BYTES, None, Card::read).await {
-            Ok(card) => Ok(Some(card)),
-            Err(CallError::Status(404)) => Ok(None),
-            Err(error) => Err(error),
-        }
+        let mut values = self.values(Values::at(OffsetDateTime::now_utc()));
+        values.code = Some(code.expose().to_owned());
+        let request = self.request(OpKind::Inquire, &values).map_err(unsendable)?;
+        // Nothing in the answer need say what it is to.
+        let alone = self.0.profile.asks_alone(OpKind::Inquire);
+        let call = HttpCall { request, max_bytes: MAX_BODY_BYTES, about: None, alone };
+        let http = answered(self.0.http.call(call).await)?;
+        classify::inquired(&self.0.profile, &values, code, &http)
     }
 
     /// Reads a page of the redemptions that were completed from `from` until before `to`, both
     /// RFC 3339. `page_token` is what the page before gave; empty for the first.
     pub async fn list(&self, from: &str, to: &str, page_token: &str) -> Result<Page, CallError> {
-        let mut query = form_urlencoded::Serializer::new(String::new());
-        query.append_pair("from", from).append_pair("to", to);
-        if !page_token.is_empty() {
-            query.append_pair("page_token", page_token);
-        }
-        let request = self.0.http.get(&format!("/redemptions?{}", query.finish()));
+        let mut values = self.values(Values::at(OffsetDateTime::now_utc()));
+        values.from = Some(from.to_owned());
+        values.to = Some(to.to_owned());
+        values.page = Some(page_token.to_owned()).filter(|token| !token.is_empty());
+        let request = self.request(OpKind::List, &values);
         self.read(request, MAX_PAGE_BYTES, None, Page::read).await
+    }
+
+    fn values(&self, values: Values) -> Values {
+        Values { secrets: self.0.secrets.clone(), ..values }
+    }
+
+    /// The request for an op that needs the key alone.
+    fn request_about(&self, kind: OpKind, id: RedemptionId) -> Result<Request, Unusable> {
+        let mut values = self.values(Values::at(OffsetDateTime::now_utc()));
+        values.key = Some(self.0.profile.identity.key.of(id));
+        self.request(kind, &values)
+    }
+
+    /// The error says why there is no request: nothing is sent then.
+    fn request(&self, kind: OpKind, values: &Values) -> Result<Request, Unusable> {
+        self.0.profile.request(kind, values)
     }
 
     /// Makes one call about a redemption.
@@ -168,13 +170,18 @@ impl Provider {
         &self,
         id: RedemptionId,
         step: Step,
-        request: Written,
+        request: Result<Request, Unusable>,
         alone: bool,
     ) -> Answer {
+        let request = match request {
+            Ok(request) => request,
+            Err(why) => return Answer::Unsendable(why),
+        };
         if let Err(error) = failpoints::reach(step, Side::Before).await {
             return Answer::NeverSent(error.to_string());
         }
-        let call = HttpCall { request, max_bytes: MAX_BODY_BYTES, about: Some(id), alone };
+        let about = Some(self.0.profile.identity.key.of(id));
+        let call = HttpCall { request, max_bytes: MAX_BODY_BYTES, about, alone };
         let answer = self.0.http.call(call).await;
         match failpoints::reach(step, Side::After).await {
             Ok(()) => answer,
@@ -184,24 +191,37 @@ impl Provider {
 
     async fn read<T>(
         &self,
-        request: Written,
+        request: Result<Request, Unusable>,
         max_bytes: usize,
         about: Option<RedemptionId>,
         read: fn(&[u8]) -> Result<T, String>,
     ) -> Result<T, CallError> {
+        let request = request.map_err(unsendable)?;
+        let about = about.map(|id| self.0.profile.identity.key.of(id));
         let call = HttpCall { request, max_bytes, about, alone: false };
-        match self.0.http.call(call).await {
-            Answer::NeverSent(why) => Err(CallError::NeverSent(why)),
-            Answer::Lost(why) => Err(CallError::Lost(why)),
-            Answer::Http(http) if http.status == 200 => {
-                read(&http.body).map_err(CallError::Malformed)
-            }
-            Answer::Http(http) if matches!(http.status, 429 | 503) => {
-                let after = hint(wire::Problem::read(&http.body).retry_after, &http);
+        let http = answered(self.0.http.call(call).await)?;
+        match http.status {
+            200 => read(&http.body).map_err(CallError::Malformed),
+            429 | 503 => {
+                let after = hint(wire::retry_after(&http.body), &http);
                 Err(CallError::Busy { status: http.status, after })
             }
-            Answer::Http(http) => Err(CallError::Status(http.status)),
+            status => Err(CallError::Status(status)),
         }
+    }
+}
+
+fn unsendable(why: Unusable) -> CallError {
+    CallError::NeverSent(why.to_string())
+}
+
+/// The answer to a question that changes nothing, if there is one.
+fn answered(answer: Answer) -> Result<HttpAnswer, CallError> {
+    match answer {
+        Answer::NeverSent(why) => Err(CallError::NeverSent(why)),
+        Answer::Unsendable(why) => Err(unsendable(why)),
+        Answer::Lost(why) => Err(CallError::Lost(why)),
+        Answer::Http(http) => Ok(http),
     }
 }
 
@@ -218,13 +238,15 @@ fn base_url(text: &str) -> anyhow::Result<Url> {
     Ok(url)
 }
 
-/// The header that proves who asks.
-fn authorization(token_file: &Path) -> anyhow::Result<HeaderValue> {
-    let token = secret_file::read(token_file, "the provider's token file")?;
+/// The name of the secret that the token file holds.
+const TOKEN: &str = "token";
+
+/// What proves who asks.
+fn token(file: &Path) -> anyhow::Result<String> {
+    let token = secret_file::read(file, "the provider's token file")?;
     let token = token.trim();
-    ensure!(!token.is_empty(), "the provider's token file {} is empty", token_file.display());
-    let mut value = HeaderValue::from_str(&format!("Bearer {token}"))
-        .context("the provider's token has characters that a header cannot hold")?;
-    value.set_sensitive(true);
-    Ok(value)
+    ensure!(!token.is_empty(), "the provider's token file {} is empty", file.display());
+    let is_sendable = token.bytes().all(|byte| (b' '..=b'~').contains(&byte));
+    ensure!(is_sendable, "the provider's token has characters that a header cannot hold");
+    Ok(token.to_owned())
 }

@@ -4,10 +4,12 @@
 //! without judging. [`classify::classify`] is the judge: a pure function from an answer to the next
 //! step. The two are separate, so that every rule can be read and tested by itself.
 
+pub mod check;
 pub mod classify;
 pub mod client;
 mod http;
 mod json;
+pub mod profile;
 mod scrub;
 pub mod wire;
 
@@ -16,14 +18,18 @@ use std::{fmt, time::Duration};
 use bytes::Bytes;
 
 pub use classify::{Call, Doubt, classify};
-pub use client::{CallError, Provider};
+pub use client::Provider;
+pub use profile::Unusable;
 pub use scrub::holds_code;
+pub use wire::CallError;
 
 /// What happened to one call. Owned and raw: nothing has been concluded from it yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
     /// Proven never to have left: DNS, refused, TLS or connect timeout. Says which.
     NeverSent(String),
+    /// Never to be sent: the profile asks for a value that is not there, or that cannot stand there.
+    Unsendable(Unusable),
     /// It may have arrived, and no whole answer came back: timeout, reset, broken or oversized
     /// body. Says which.
     Lost(String),

@@ -22,6 +22,11 @@ pub(super) fn clean(code: &CardCode, text: &str, max_chars: usize) -> String {
     } else {
         text
     };
+    cut(text, max_chars)
+}
+
+/// At most so many characters of a text.
+fn cut(text: String, max_chars: usize) -> String {
     match text.char_indices().nth(max_chars) {
         None => text,
         Some((end, _)) => {
@@ -29,6 +34,26 @@ pub(super) fn clean(code: &CardCode, text: &str, max_chars: usize) -> String {
             short.push('…');
             short
         }
+    }
+}
+
+/// The shortest secret that is searched for: a shorter one would be found in many a word.
+const MIN_SECRET_CHARS: usize = 3;
+
+/// The same, without secrets too. A code may not be at hand.
+pub(super) fn clean_of(
+    code: Option<&CardCode>,
+    secrets: &[String],
+    text: &str,
+    max_chars: usize,
+) -> String {
+    let mut text: String = text.chars().filter(|c| !c.is_control()).collect();
+    for secret in secrets.iter().filter(|secret| secret.chars().count() >= MIN_SECRET_CHARS) {
+        text = text.replace(secret.as_str(), "…");
+    }
+    match code {
+        Some(code) => clean(code, &text, max_chars),
+        None => cut(text, max_chars),
     }
 }
 

@@ -1,126 +1,39 @@
-//! The provider's HTTP contract, as it is written and read.
-//!
-//! What is read of an answer about a redemption is all optional. Whether it is complete is for `classify` to
-//! decide, which knows what the answer is to. Types that may repeat a card's code have no `Debug`.
+//! What the built-in contract answers to questions that change nothing: what a card is worth, and lists.
 
 use std::time::Duration;
 
-use serde::Serialize;
+use super::json::{Object, all_wrong};
+use crate::domain::money::Money;
 
-use super::json::{Field, Object, all_wrong};
-use crate::domain::{
-    money::{Currency, MAX_AMOUNT_MINOR, Money},
-    redemption::Ask,
-};
-
-/// The body of `POST /redemptions`. Fields are written in this order, so that the same redemption
-/// is always the same bytes. The provider answers 422 when a key comes back with other ones.
-#[derive(Serialize)]
-struct RedemptionRequest<'a> {
-    code: &'a str,
-    account_ref: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    expected: Option<Expected<'a>>,
-    not_after: &'a str,
+/// How long a body asks to wait.
+pub(super) fn retry_after(body: &[u8]) -> Option<Duration> {
+    Object::read(body).ok()?.milliseconds("retry_after_ms").if_any()
 }
 
-#[derive(Serialize)]
-struct Expected<'a> {
-    amount_minor: i64,
-    currency_code: &'a str,
-}
-
-/// The bytes that ask for a redemption.
-pub(super) fn redemption_request(ask: &Ask) -> serde_json::Result<Vec<u8>> {
-    serde_json::to_vec(&RedemptionRequest {
-        code: ask.code.expose(),
-        account_ref: ask.account_id.as_str(),
-        expected: ask.expected.as_ref().map(|money| Expected {
-            amount_minor: money.amount_minor,
-            currency_code: money.currency.as_str(),
-        }),
-        not_after: &ask.not_after,
-    })
-}
-
-/// The body of `POST /cards/inquire`.
-#[derive(Serialize)]
-pub(super) struct InquireRequest<'a> {
-    /// The card.
-    pub(super) code: &'a str,
-}
-
-/// A redemption, as `POST /redemptions`, `GET /redemptions/{key}` and the cancellation answer it. Each
-/// field says for itself whether it can be used: which of them an answer needs is for `classify` to say.
-pub(super) struct Redemption {
-    pub(super) key: Field<String>,
-    pub(super) provider_ref: Field<String>,
-    pub(super) state: Field<String>,
-    pub(super) amount_minor: Field<i64>,
-    pub(super) currency_code: Field<Currency>,
-    pub(super) account_ref: Field<String>,
-    pub(super) failure: Field<Failure>,
-    pub(super) poll_after: Option<Duration>,
-}
-
-/// Why the provider refused a redemption.
-pub(super) struct Failure {
-    pub(super) code: Field<String>,
-    pub(super) code_spent: Field<bool>,
-    pub(super) message: String,
-}
-
-impl Redemption {
-    /// Reads a body. The error says why it is no JSON object.
-    pub(super) fn read(body: &[u8]) -> Result<Self, &'static str> {
-        let body = Object::read(body)?;
-        Ok(Self {
-            key: body.text("key"),
-            provider_ref: body.text("provider_ref"),
-            state: body.text("state"),
-            amount_minor: body.whole("amount_minor"),
-            currency_code: currency(&body),
-            account_ref: body.text("account_ref"),
-            failure: body.object("failure").and_then(|failure| {
-                Field::Is(Failure {
-                    code: failure.text("code"),
-                    code_spent: failure.truth("code_spent"),
-                    message: failure.text("message").if_any().unwrap_or_default(),
-                })
-            }),
-            poll_after: body.milliseconds("poll_after_ms").if_any(),
-        })
-    }
-}
-
-/// Three letters. In lower case they mean the same currency.
-fn currency(body: &Object) -> Field<Currency> {
-    body.text("currency_code").and_then(|code| {
-        Currency::parse(&code.to_ascii_uppercase())
-            .map_or(Field::Wrong("is not a currency's three letters"), Field::Is)
-    })
-}
-
-/// What the body of an answer that is not a redemption may say. A field that cannot be used does not
-/// hide the others.
-pub(super) struct Problem {
-    pub(super) key: Field<String>,
-    pub(super) message: Option<String>,
-    pub(super) executed: Option<bool>,
-    pub(super) retry_after: Option<Duration>,
-}
-
-impl Problem {
-    /// Reads whatever is there.
-    pub(super) fn read(body: &[u8]) -> Self {
-        let body = Object::read(body).unwrap_or_default();
-        Self {
-            key: body.text("key"),
-            message: body.text("message").if_any().or(body.text("error").if_any()),
-            executed: body.truth("executed").if_any(),
-            retry_after: body.milliseconds("retry_after_ms").if_any(),
-        }
-    }
+/// Why a question that changes nothing has no answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CallError {
+    /// No request left.
+    #[error("the provider could not be reached: {0}")]
+    NeverSent(String),
+    /// No whole answer came back.
+    #[error("the provider's answer was lost: {0}")]
+    Lost(String),
+    /// The provider takes no questions now: 429 or 503.
+    #[error("the provider answered HTTP {status}")]
+    Busy {
+        /// The status code.
+        status: u16,
+        /// When it wants to be asked again, if it says so.
+        after: Option<Duration>,
+    },
+    /// An answer that the contract does not have for this question.
+    #[error("the provider answered HTTP {0}")]
+    Status(u16),
+    /// A body that is not the contract's: which fields are wrong, and why. What it says is left out: it
+    /// may repeat a code.
+    #[error("the provider answered with a body that is not its profile's: {0}")]
+    Malformed(String),
 }
 
 /// What a card is worth, as the provider says without redeeming it.
@@ -135,47 +48,6 @@ pub enum Card {
     },
     /// It could not, or there is nothing on it.
     NotRedeemable,
-}
-
-impl Card {
-    /// Reads a body. The error names every field that is wrong.
-    pub(super) fn read(body: &[u8]) -> Result<Self, String> {
-        let body = Object::read(body)?;
-        let redeemable = body.truth("redeemable").needed("redeemable");
-        let amount_minor = body.whole("amount_minor").needed("amount_minor");
-        // What cannot be redeemed has no worth that anybody would rely on.
-        if redeemable == Ok(false) || redeemable == Ok(true) && amount_minor == Ok(0) {
-            return Ok(Self::NotRedeemable);
-        }
-        let amount_minor = amount_minor.and_then(|minor| in_bounds("amount_minor", minor, 1));
-        let currency = currency(&body).needed("currency_code");
-        let country_code = country(&body).optional("country_code");
-        match (redeemable, amount_minor, currency, country_code) {
-            (Ok(_), Ok(amount_minor), Ok(currency), Ok(country_code)) => {
-                Ok(Self::Redeemable { amount: Money { amount_minor, currency }, country_code })
-            }
-            (a, b, c, d) => Err(all_wrong([a.err(), b.err(), c.err(), d.err()])),
-        }
-    }
-}
-
-/// Two letters; empty is as good as missing.
-fn country(body: &Object) -> Field<String> {
-    body.text("country_code").and_then(|code| match code.as_bytes() {
-        [] => Field::Missing,
-        [a, b] if a.is_ascii_alphabetic() && b.is_ascii_alphabetic() => {
-            Field::Is(code.to_ascii_uppercase())
-        }
-        _ => Field::Wrong("is not a country's two letters"),
-    })
-}
-
-/// An amount that can be one.
-pub(super) fn in_bounds(name: &str, minor: i64, least: i64) -> Result<i64, String> {
-    let is_in_bounds = (least..=MAX_AMOUNT_MINOR).contains(&minor);
-    is_in_bounds
-        .then_some(minor)
-        .ok_or_else(|| format!("{name} is not between {least} and {MAX_AMOUNT_MINOR}"))
 }
 
 /// One redemption of a [`Page`]. The text of a failure is left out: it may repeat a code that
@@ -250,73 +122,6 @@ impl Page {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{
-        id::{AccountId, RedemptionId},
-        money::{Currency, Money},
-        redemption::CardCode,
-    };
-
-    fn card(body: &str) -> Result<Card, String> {
-        Card::read(body.as_bytes())
-    }
-
-    #[test]
-    fn a_card_is_read_as_it_is_meant_or_its_wrong_fields_are_named() {
-        let worth = |country: Option<&str>| {
-            let currency = Currency::parse("EUR").unwrap();
-            let amount = Money { amount_minor: 500, currency };
-            Ok(Card::Redeemable { amount, country_code: country.map(str::to_owned) })
-        };
-        for (body, country) in [
-            (r#"{"redeemable":true,"amount_minor":500,"currency_code":"EUR"}"#, None),
-            (r#"{"redeemable":true,"amount_minor":500.0,"currency_code":"eur"}"#, None),
-            ("\u{feff}{\"redeemable\":true,\"amount_minor\":5e2,\"currency_code\":\"EUR\"}", None),
-            (
-                r#"{"redeemable":true,"amount_minor":500,"currency_code":"EUR","country_code":""}"#,
-                None,
-            ),
-            (
-                r#"{"redeemable":true,"amount_minor":500,"currency_code":"EUR","country_code":"de"}"#,
-                Some("DE"),
-            ),
-        ] {
-            assert_eq!(card(body), worth(country), "{body}");
-        }
-        for body in [
-            r#"{"redeemable":false}"#,
-            r#"{"redeemable":false,"amount_minor":"?","currency_code":"?"}"#,
-            r#"{"redeemable":true,"amount_minor":0,"currency_code":"EUR"}"#,
-        ] {
-            assert_eq!(card(body), Ok(Card::NotRedeemable), "{body}");
-        }
-        for (body, wrong) in [
-            (
-                r#"{"redeemable":true,"amount_minor":-1,"currency_code":"EUR"}"#,
-                "amount_minor is not between",
-            ),
-            (
-                r#"{"redeemable":true,"amount_minor":5.5,"currency_code":"EUR"}"#,
-                "amount_minor is not a whole number",
-            ),
-            (
-                r#"{"redeemable":true,"amount_minor":5,"currency_code":"GIFT-1"}"#,
-                "currency_code is not a",
-            ),
-            (
-                r#"{"redeemable":true,"amount_minor":5,"currency_code":"EUR","country_code":"GIFT-1"}"#,
-                "country_code is not a",
-            ),
-            (
-                r#"{"redeemable":"yes","amount_minor":5,"currency_code":"EUR"}"#,
-                "redeemable is not true or false",
-            ),
-            ("{}", "redeemable is missing; amount_minor is missing; currency_code is missing"),
-            ("GIFT-1", "the body is not JSON"),
-        ] {
-            let why = card(body).unwrap_err();
-            assert!(why.starts_with(wrong) && !why.contains("GIFT"), "{body}: {why}");
-        }
-    }
 
     #[test]
     fn a_page_names_the_redemption_and_the_field_that_is_wrong() {
@@ -336,29 +141,5 @@ mod tests {
         );
         assert_eq!(page("7").unwrap_err(), "redemptions is not a list of objects");
         assert_eq!(Page::read(b"{}").unwrap_err(), "redemptions is missing");
-    }
-
-    #[test]
-    fn the_same_redemption_is_the_same_bytes() {
-        let currency = Currency::parse("EUR").unwrap();
-        let mut ask = Ask {
-            redemption_id: RedemptionId::new(),
-            code: CardCode::parse("AB\"12").unwrap(),
-            account_id: AccountId::parse("acc-1").unwrap(),
-            expected: Some(Money { amount_minor: 5000, currency }),
-            currency,
-            not_after: "2026-11-01T00:00:00Z".to_owned(),
-        };
-        let bytes = redemption_request(&ask).unwrap();
-        assert_eq!(
-            String::from_utf8(bytes.clone()).unwrap(),
-            r#"{"code":"AB\"12","account_ref":"acc-1","expected":{"amount_minor":5000,"currency_code":"EUR"},"not_after":"2026-11-01T00:00:00Z"}"#
-        );
-        assert_eq!(bytes, redemption_request(&ask.clone()).unwrap());
-        ask.expected = None;
-        assert_eq!(
-            String::from_utf8(redemption_request(&ask).unwrap()).unwrap(),
-            r#"{"code":"AB\"12","account_ref":"acc-1","not_after":"2026-11-01T00:00:00Z"}"#
-        );
     }
 }

@@ -135,7 +135,7 @@ pub(crate) fn rows() -> Vec<Row> {
             "memory of the server: with 10,000 redemptions waiting on a slow provider; over a stream of \
              1,000,000 items",
             &[
-                ("with 10,000 redemptions waiting on a slow provider", Goal::AtMost(100.0, "MB")),
+                ("with 10,000 redemptions waiting on a slow provider", Goal::AtMost(250.0, "MB")),
                 (
                     "over a stream of 1,000,000 items: last quarter ÷ second quarter",
                     Goal::AtMost(FLAT, ""),

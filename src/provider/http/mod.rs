@@ -1,44 +1,79 @@
-//! HTTP/1.1 for many calls that wait: one request, one answer, and little kept meanwhile.
+//! HTTP to one server, by reqwest: one request, one answer, nothing tried twice, no redirect followed, no proxy asked.
 //!
-//! Thousands of redemptions may wait for a provider that is slow, each on a connection of its own. A general
-//! client keeps 40 KB for each. This one keeps the connection: the request is let go of once it is written, and
-//! room for the answer is made when it comes. It reads heads and chunks with the parser that hyper uses.
+//! HTTP/2 is spoken where the server chooses it, otherwise HTTP/1.1. What matters here is which connection an answer came on.
+//! Over HTTP/2 an answer names its request. Over HTTP/1.1 it only follows it, so that one that nobody asked for could be
+//! taken for the next one's. A call may therefore ask for a connection of its own; and the others are told whether
+//! theirs had carried a request before.
 //!
-//! Nothing is tried twice. A connection is used only while nothing came on it that nobody asked for. So a request
-//! is not written where the provider has hung up already, or speaks unasked. Once the first byte is written, only
-//! a whole answer is an answer. An answer says whether its connection had carried another request. One that does
-//! not name what it is about ends a connection that had. What comes next on it could be one answer behind.
+//! Only a connection that could not be made proves that nothing left. After that, only a whole answer is an answer.
 
+mod body;
 mod connect;
-mod idle;
-mod message;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    collections::HashSet,
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
-use bytes::BytesMut;
-use http::HeaderValue;
+use anyhow::Context as _;
+use bytes::{Bytes, BytesMut};
+use http::{
+    HeaderName, HeaderValue, Method, Version,
+    header::{CONTENT_LENGTH, RETRY_AFTER, TRANSFER_ENCODING},
+};
+use hyper_util::client::legacy::connect::HttpInfo;
+use reqwest::{Client, Response};
 use rustls::ClientConfig;
 use tokio::time::timeout;
-use url::{Position, Url};
+use url::Url;
 
-use super::{Answer, HttpAnswer};
-use crate::domain::id::RedemptionId;
-use connect::{Connection, Connector};
-use idle::Idle;
-use message::{Body, Head, MAX_HEAD_BYTES};
+use super::{Answer, HttpAnswer, profile::Request};
+use body::{Body, Progress};
+
+/// How long the pool of connections is kept at least, once it was thrown away.
+const MIN_POOL_AGE: Duration = Duration::from_millis(100);
 
 /// A client of one server.
 pub(super) struct Http {
-    connector: Connector,
-    idle: Arc<Idle>,
-    /// Without a slash at its end.
-    base_path: String,
-    /// The lines that every request has, the token's with it.
-    common: String,
-    timeout: Duration,
+    tls: Option<ClientConfig>,
+    limits: Limits,
+    /// Every HTTP/1.1 connection of this one carries one request.
+    alone: Client,
+    pool: Mutex<Pool>,
+    /// The server chose HTTP/2 the last time.
+    speaks_http2: AtomicBool,
+}
+
+/// Connections that are used again.
+struct Pool {
+    client: Client,
+    /// Of the connections of this client alone.
+    used: Used,
+    /// When the one before was thrown away, if there was one.
+    since: Option<Instant>,
+}
+
+/// Our ends of the connections that carried a request. One that is another's by now does no harm: its answer is
+/// believed less.
+#[derive(Clone, Default)]
+struct Used(Arc<Mutex<HashSet<SocketAddr>>>);
+
+impl Used {
+    /// Whether nothing was sent before on the connection that this came on.
+    fn is_first(&self, response: &Response) -> bool {
+        let ours = response.extensions().get::<HttpInfo>().map(HttpInfo::local_addr);
+        let mut used = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        ours.is_some_and(|ours| used.insert(ours))
+    }
 }
 
 /// How long things may take.
+#[derive(Clone, Copy)]
 pub(super) struct Limits {
     /// To connect, the handshake of TLS included.
     pub(super) connect: Duration,
@@ -48,191 +83,197 @@ pub(super) struct Limits {
     pub(super) idle: Duration,
 }
 
-/// A request as it is written: it may hold a code.
-pub(super) struct Written(Vec<u8>);
-
 /// A call to make.
 pub(super) struct Call {
-    pub(super) request: Written,
+    pub(super) request: Request,
     /// The longest body that is read of its answer.
     pub(super) max_bytes: usize,
-    /// What the answer is to be about, where it can say so.
-    pub(super) about: Option<RedemptionId>,
-    /// Only over a connection that carries no other request before.
+    /// The key that the answer should name, where it can.
+    pub(super) about: Option<String>,
+    /// Only over a connection that carries no other request before, or over HTTP/2.
     pub(super) alone: bool,
-}
-
-/// The lines may hold a token.
-impl fmt::Debug for Http {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Http").field("base_path", &self.base_path).finish_non_exhaustive()
-    }
 }
 
 impl Http {
     /// A client of the server at `base`, which is `http` or `https`. Does not connect.
-    pub(super) fn new(
-        base: &Url,
-        authorization: Option<&HeaderValue>,
-        limits: &Limits,
-    ) -> anyhow::Result<Self> {
+    pub(super) fn new(base: &Url, limits: &Limits) -> anyhow::Result<Self> {
         // Without TLS no certificate is checked, so a machine that has none installed will do.
         let tls = (base.scheme() == "https").then(connect::as_this_machine_trusts).transpose()?;
-        Self::with_tls(base, tls, authorization, limits)
+        Self::with_tls(tls, limits)
     }
 
-    fn with_tls(
-        base: &Url,
-        tls: Option<ClientConfig>,
-        authorization: Option<&HeaderValue>,
-        limits: &Limits,
-    ) -> anyhow::Result<Self> {
-        let host = &base[Position::BeforeHost..Position::AfterPort];
-        let agent = concat!("holdfast/", env!("CARGO_PKG_VERSION"));
-        let mut common =
-            format!("host: {host}\r\nuser-agent: {agent}\r\naccept: application/json\r\n");
-        if let Some(value) = authorization {
-            common.push_str(&format!("authorization: {}\r\n", value.to_str()?));
-        }
+    fn with_tls(tls: Option<ClientConfig>, limits: &Limits) -> anyhow::Result<Self> {
+        let make = |reuse| connect::client(limits, tls.as_ref(), reuse).context("no HTTP client");
         Ok(Self {
-            connector: Connector::new(base, tls, limits.connect)?,
-            idle: Arc::new(Idle::new(limits.idle)),
-            base_path: base.path().trim_end_matches('/').to_owned(),
-            common,
-            timeout: limits.whole,
+            alone: make(false)?,
+            pool: Mutex::new(Pool::new(make(true)?)),
+            tls,
+            limits: *limits,
+            speaks_http2: AtomicBool::new(false),
         })
-    }
-
-    /// A question. `target` follows the base path, encoded as a URL is.
-    pub(super) fn get(&self, target: &str) -> Written {
-        Written(self.head("GET", target).into_bytes())
-    }
-
-    /// What may change something.
-    pub(super) fn post(
-        &self,
-        target: &str,
-        idempotency_key: Option<RedemptionId>,
-        body: &[u8],
-    ) -> Written {
-        let mut head = self.head("POST", target);
-        head.truncate(head.len() - "\r\n".len());
-        if let Some(key) = idempotency_key {
-            head.push_str(&format!("idempotency-key: {key}\r\n"));
-        }
-        let length = body.len();
-        head.push_str(&format!(
-            "content-type: application/json\r\ncontent-length: {length}\r\n\r\n"
-        ));
-        let mut bytes = head.into_bytes();
-        bytes.extend_from_slice(body);
-        Written(bytes)
-    }
-
-    fn head(&self, method: &str, target: &str) -> String {
-        format!("{method} {}{target} HTTP/1.1\r\n{}\r\n", self.base_path, self.common)
     }
 
     /// Makes one call and reads its answer to the end.
     pub(super) async fn call(&self, call: Call) -> Answer {
-        match timeout(self.timeout, self.exchange(call)).await {
-            Ok(answer) => answer,
+        match timeout(self.limits.whole, Box::pin(self.exchange(call))).await {
+            Ok(Ok(answer)) => Answer::Http(answer),
+            Ok(Err(NoAnswer::NeverSent(why))) => Answer::NeverSent(why),
+            Ok(Err(NoAnswer::Lost(why))) => Answer::Lost(why),
             // Whatever it interrupted: this alone never proves that nothing left.
             Err(_) => Answer::Lost("no answer in time".to_owned()),
         }
     }
 
-    async fn exchange(&self, call: Call) -> Answer {
-        let kept = if call.alone { None } else { self.idle.take() };
-        let connection = match kept {
-            Some(connection) => connection,
-            // In a box of its own: what it needs is not kept while the answer is waited for.
-            None => match Box::pin(self.connect()).await {
-                Ok(connection) => connection,
-                // Only this proves that nothing left.
-                Err(why) => return Answer::NeverSent(why),
-            },
+    async fn exchange(&self, call: Call) -> Result<HttpAnswer, NoAnswer> {
+        let Call { request, max_bytes, about, alone } = call;
+        // A server that speaks HTTP/2 keeps answers and requests together by itself.
+        let alone = alone && !self.speaks_http2.load(Ordering::Relaxed);
+        let (client, used) = {
+            let pool = self.pool();
+            let client = if alone { &self.alone } else { &pool.client };
+            (client.clone(), pool.used.clone())
         };
-        match ask(connection, call).await {
-            Ok((answer, connection)) => {
-                if let Some(connection) = connection {
-                    self.idle.put(connection);
-                }
-                Answer::Http(answer)
-            }
-            Err(why) => Answer::Lost(why),
+        let (request, progress) = prepared(request)?;
+        let response = client.execute(request).await.map_err(NoAnswer::from)?;
+        let status = response.status().as_u16();
+        let is_http2 = response.version() == Version::HTTP_2;
+        self.speaks_http2.store(is_http2, Ordering::Relaxed);
+        let first_on_connection = alone || is_http2 || used.is_first(&response);
+        if !progress.is_whole() {
+            let why = "the server spoke before it had the whole request";
+            return Err(NoAnswer::Lost(why.to_owned()));
+        }
+        let but = |why: String| NoAnswer::Lost(format!("HTTP {status}, but {why}"));
+        check_framing(&response).map_err(but)?;
+        // A length beside the chunks is a sign of somebody in between who reads it otherwise.
+        let is_ambiguous = response.headers().contains_key(TRANSFER_ENCODING)
+            && response.headers().contains_key(CONTENT_LENGTH);
+        let retry_after = retry_after(&response);
+        let body = read_body(response, max_bytes).await.map_err(but)?;
+        let is_out_of_step = !first_on_connection && about.is_some_and(|key| !names(&body, &key));
+        if is_out_of_step || is_ambiguous {
+            self.distrust();
+        }
+        Ok(HttpAnswer { status, retry_after, first_on_connection, body })
+    }
+
+    /// An answer did not name what it should be about. The next one on its connection could be one answer
+    /// behind, and which connection that is reqwest does not tell: none of them is used again.
+    fn distrust(&self) {
+        let mut pool = self.pool();
+        if pool.since.is_some_and(|since| since.elapsed() < MIN_POOL_AGE) {
+            return;
+        }
+        if let Ok(client) = connect::client(&self.limits, self.tls.as_ref(), true) {
+            *pool = Pool { since: Some(Instant::now()), ..Pool::new(client) };
         }
     }
 
-    /// A connection without any bytes yet.
-    async fn connect(&self) -> Result<Connection, String> {
-        let mut connection = self.connector.connect().await?;
-        if connection.is_quiet() {
-            Ok(connection)
+    fn pool(&self) -> MutexGuard<'_, Pool> {
+        self.pool.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Pool {
+    fn new(client: Client) -> Self {
+        Self { client, used: Used::default(), since: None }
+    }
+}
+
+/// Why there is no answer.
+enum NoAnswer {
+    /// Nothing left.
+    NeverSent(String),
+    Lost(String),
+}
+
+impl From<reqwest::Error> for NoAnswer {
+    fn from(error: reqwest::Error) -> Self {
+        let is_connect = error.is_connect();
+        let why = reason(&error.without_url());
+        if is_connect {
+            Self::NeverSent(format!("it cannot be connected: {why}"))
         } else {
-            Err("it hung up or spoke before it was asked anything".to_owned())
+            Self::Lost(why)
         }
     }
 }
 
-/// Writes the request and reads the answer. Gives the connection back when it may be used again.
-async fn ask(
-    mut connection: Connection,
-    call: Call,
-) -> Result<(HttpAnswer, Option<Connection>), String> {
-    let Call { request, max_bytes, about, alone: _ } = call;
-    let first_on_connection = !connection.is_used();
-    connection
-        .write(&request.0)
-        .await
-        .map_err(|error| format!("the request broke off: {error}"))?;
-    drop(request);
-    let mut raw = BytesMut::new();
-    let head = read_head(&mut connection, &mut raw).await?;
-    let status = head.status;
-    let but = |why| format!("HTTP {status}, but its body {why}");
-    let mut body = Body::new(head.framing, max_bytes).map_err(but)?;
-    let mut closed = false;
-    while !body.take(&mut raw).map_err(but)? {
-        match connection.read(&mut raw).await {
-            Ok(0) => {
-                body.close().map_err(but)?;
-                closed = true;
-                break;
-            }
-            Ok(_) => {}
-            Err(error) => return Err(but(format!("broke off: {error}"))),
+/// An error with what caused it. Its URL, which may hold a code, is no part of it.
+fn reason(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
         }
+        cause = error.source();
     }
-    let body = body.into_bytes();
-    let is_in_step = first_on_connection || about.is_none_or(|id| names(&body, id));
-    // What comes after an answer could be taken for the next one's.
-    let again = head.keep_alive && !closed && raw.is_empty() && is_in_step;
-    let answer = HttpAnswer { status, retry_after: head.retry_after, first_on_connection, body };
-    Ok((answer, again.then_some(connection)))
+    text
 }
 
-/// Whether a body holds the key of a redemption somewhere.
-fn names(body: &[u8], id: RedemptionId) -> bool {
-    let key = id.to_string();
-    body.windows(key.len()).any(|part| part.eq_ignore_ascii_case(key.as_bytes()))
+/// The request as reqwest takes it. What it would change on the way is not sent.
+fn prepared(request: Request) -> Result<(reqwest::Request, Progress), NoAnswer> {
+    let never = |why: &str| NoAnswer::NeverSent(why.to_owned());
+    let text = request.url();
+    let url = Url::parse(&text).ok().filter(|url| url.as_str() == text);
+    let url = url.ok_or_else(|| never("its URL would be changed on the way"))?;
+    let method = Method::from_bytes(request.method.as_bytes());
+    let mut prepared = reqwest::Request::new(method.map_err(|_| never("its method"))?, url);
+    for (name, value) in &request.headers {
+        let name = HeaderName::from_bytes(name.as_bytes());
+        let mut value = HeaderValue::from_bytes(value.as_bytes())
+            .map_err(|_| never("a header has characters that it cannot hold"))?;
+        // Any may be a secret.
+        value.set_sensitive(true);
+        prepared.headers_mut().insert(name.map_err(|_| never("a header's name"))?, value);
+    }
+    let (body, progress) = Body::of(request.body.map(Bytes::from));
+    *prepared.body_mut() = body.map(reqwest::Body::wrap);
+    Ok((prepared, progress))
 }
 
-async fn read_head(connection: &mut Connection, raw: &mut BytesMut) -> Result<Head, String> {
-    let mut heard = 0;
+/// reqwest takes any encodings before `chunked`; a body of which it undoes one only is not whole.
+fn check_framing(response: &Response) -> Result<(), String> {
+    let mut encodings = response.headers().get_all(TRANSFER_ENCODING).iter();
+    let is_chunked =
+        |value: &HeaderValue| value.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked");
+    match (encodings.next(), encodings.next()) {
+        (None, _) => Ok(()),
+        (Some(one), None) if is_chunked(one) => Ok(()),
+        _ => Err("its transfer encoding is not understood".to_owned()),
+    }
+}
+
+/// In seconds. A date would need the two clocks to agree.
+fn retry_after(response: &Response) -> Option<Duration> {
+    let value = response.headers().get(RETRY_AFTER)?.to_str().ok()?;
+    value.trim().parse().ok().map(Duration::from_secs)
+}
+
+/// Reads a body of at most so many bytes, whatever length it claims to have.
+async fn read_body(mut response: Response, max_bytes: usize) -> Result<Bytes, String> {
+    let too_long = || format!("its body is longer than {max_bytes} bytes");
+    if response.content_length().is_some_and(|length| length > max_bytes as u64) {
+        return Err(too_long());
+    }
+    let mut body = BytesMut::new();
     loop {
-        if let Some(head) = message::read_head(raw)? {
-            return Ok(head);
+        let chunk = response.chunk().await;
+        match chunk
+            .map_err(|error| format!("its body broke off: {}", reason(&error.without_url())))?
+        {
+            None => return Ok(body.freeze()),
+            Some(chunk) if body.len() + chunk.len() > max_bytes => return Err(too_long()),
+            Some(chunk) => body.extend_from_slice(&chunk),
         }
-        if heard >= MAX_HEAD_BYTES {
-            return Err(format!("the answer's head is longer than {MAX_HEAD_BYTES} bytes"));
-        }
-        heard += match connection.read(raw).await {
-            Ok(0) => return Err("the connection was closed before there was an answer".to_owned()),
-            Ok(bytes) => bytes,
-            Err(error) => return Err(format!("the connection broke off: {error}")),
-        };
     }
+}
+
+/// Whether a body holds a key somewhere.
+fn names(body: &[u8], key: &str) -> bool {
+    body.windows(key.len()).any(|part| part.eq_ignore_ascii_case(key.as_bytes()))
 }
 
 #[cfg(test)]

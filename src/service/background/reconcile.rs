@@ -26,7 +26,7 @@ use crate::{
         money::Money,
         redemption::{Action, Ask, Doubtful, DueCheck, Failure, Next, Redemption, Step, reason},
     },
-    provider::{Call, Doubt, Provider, classify},
+    provider::{Call, Doubt, Provider},
     secret::SecretKey,
     service::{
         Error,
@@ -215,7 +215,7 @@ impl Reconciler {
             Action::Cancel => self.provider.cancel(ask.redemption_id).await,
             _ => self.provider.look_up(ask.redemption_id).await,
         };
-        classify(ask, call, Doubt::InDoubt, &answer)
+        self.provider.judge(ask, call, Doubt::InDoubt, &answer)
     }
 
     /// `not_found`: this check did not find the key, whatever was done about it then.

@@ -6,7 +6,7 @@ use super::Inner;
 use crate::{
     domain::redemption::{Ask, Failure, Next, Redemption, Step, Verdict, reason},
     failpoints::{self, Guard},
-    provider::{Call, Doubt, classify},
+    provider::{Call, Doubt},
     service::{Error, clock::Deadline},
 };
 
@@ -59,7 +59,7 @@ impl Inner {
                     let pause = pause(after, attempts);
                     if window.pause(pause).await {
                         let answer = self.provider.send_again(ask).await;
-                        step = classify(ask, Call::Send, Doubt::InDoubt, &answer);
+                        step = self.provider.judge(ask, Call::Send, Doubt::InDoubt, &answer);
                     } else if !window.has_passed() && self.limits.provider.cancels {
                         (step, call) = (Box::pin(self.call_off(ask, answer)).await, Call::Cancel);
                     } else {
@@ -99,19 +99,19 @@ impl Inner {
 
     async fn send(&self, ask: &Ask) -> Step {
         let answer = self.provider.send(ask).await;
-        classify(ask, Call::Send, Doubt::FirstSend, &answer)
+        self.provider.judge(ask, Call::Send, Doubt::FirstSend, &answer)
     }
 
     async fn look_up(&self, ask: &Ask) -> Step {
         let answer = self.provider.look_up(ask.redemption_id).await;
-        classify(ask, Call::LookUp, Doubt::InDoubt, &answer)
+        self.provider.judge(ask, Call::LookUp, Doubt::InDoubt, &answer)
     }
 
     /// The outcome of a redemption for which the provider was too busy until the time to send was over. Cancelled
     /// by its key it is as if it had never been sent.
     async fn call_off(&self, ask: &Ask, busy: String) -> Step {
         let answer = self.provider.cancel(ask.redemption_id).await;
-        match classify(ask, Call::Cancel, Doubt::InDoubt, &answer) {
+        match self.provider.judge(ask, Call::Cancel, Doubt::InDoubt, &answer) {
             Step::Settle(Verdict::Failed(failure)) if failure.reason == reason::CANCELLED => {
                 let reason = reason::PROVIDER_BUSY.to_owned();
                 let message = format!("{busy}; then {}", failure.message);

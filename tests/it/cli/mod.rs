@@ -5,4 +5,5 @@ mod batch_files;
 mod batch_outcomes;
 mod plan_commands;
 mod program;
+mod provider_commands;
 mod redemption_commands;

@@ -46,8 +46,8 @@ const KNOWN_TO: [(&str, &[&str]); 7] = [
     ("sqlx", &["store"]),
     ("tonic", &["rpc", "health", "listener", "app", "cli"]),
     ("prost", &["rpc", "cli"]),
-    ("httparse", &["provider"]),
-    ("tokio_rustls", &["provider"]),
+    ("reqwest", &["provider"]),
+    ("toml", &["provider"]),
     ("axum", &["admin"]),
     (
         "tokio",

@@ -31,7 +31,7 @@ use crate::{
         id::PoolId,
         redemption::{EarlyCheck, Step},
     },
-    provider::{Call, Doubt, classify},
+    provider::{Call, Doubt},
     service::{Error, background::heartbeat::BEAT, poll::pause_after},
 };
 
@@ -166,7 +166,7 @@ impl Reconciler {
         let Ok(answer) = timeout(*hold, self.provider.look_up(ask.redemption_id)).await else {
             return Ok(false);
         };
-        match classify(&ask, Call::LookUp, Doubt::InDoubt, &answer) {
+        match self.provider.judge(&ask, Call::LookUp, Doubt::InDoubt, &answer) {
             Step::Settle(verdict) => self.settler.conclude_early(redemption, verdict, ACTOR).await,
             _ => Ok(false),
         }

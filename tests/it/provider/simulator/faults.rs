@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use holdfast::{
     domain::redemption::{Ask, Step, reason},
-    provider::{Answer, Call, Doubt, Provider, classify},
+    provider::{Answer, Call, Doubt, Provider, classify, profile::Profile},
     simulator::faults::{Fault, Faults},
 };
 
@@ -83,7 +83,7 @@ async fn a_slow_redemption_can_be_cancelled_and_gives_its_card_back() {
     world.fault("CODE", Fault::Slow202);
     world.provider.send(&slow).await;
     let answer = world.provider.cancel(slow.redemption_id).await;
-    let step = classify(&slow, Call::Cancel, Doubt::InDoubt, &answer);
+    let step = classify(Profile::built_in(), &slow, Call::Cancel, Doubt::InDoubt, &answer);
     assert_eq!(failure(&step).reason, reason::CANCELLED);
     assert_eq!(status(&world.provider.send(&next).await), 201);
 }

@@ -13,7 +13,7 @@ use holdfast::{
         money::{Currency, Money},
         redemption::{Ask, CardCode, Failure, Step, Verdict, reason},
     },
-    provider::{Answer, Call, Doubt, Provider, classify, wire::Card},
+    provider::{Answer, Call, Doubt, Provider, classify, profile::Profile, wire::Card},
     simulator::{
         Simulator, SimulatorArgs,
         faults::{Fault, Faults},
@@ -65,7 +65,7 @@ impl World {
 
     async fn look_up(&self, ask: &Ask) -> Step {
         let answer = self.provider.look_up(ask.redemption_id).await;
-        classify(ask, Call::LookUp, Doubt::InDoubt, &answer)
+        classify(Profile::built_in(), ask, Call::LookUp, Doubt::InDoubt, &answer)
     }
 }
 
@@ -156,14 +156,14 @@ async fn a_tombstone_refuses_a_later_arrival() {
     assert_eq!(world.look_up(&ask).await, Step::NotFound);
     for _ in 0..2 {
         let answer = world.provider.cancel(ask.redemption_id).await;
-        let step = classify(&ask, Call::Cancel, Doubt::InDoubt, &answer);
+        let step = classify(Profile::built_in(), &ask, Call::Cancel, Doubt::InDoubt, &answer);
         assert_eq!(failure(&step).reason, reason::CANCELLED);
     }
     let world = world.killed().await;
     let answer = world.provider.send(&ask).await;
     assert_eq!(status(&answer), 410);
     for doubt in [Doubt::FirstSend, Doubt::InDoubt] {
-        let step = classify(&ask, Call::Send, doubt, &answer);
+        let step = classify(Profile::built_in(), &ask, Call::Send, doubt, &answer);
         assert_eq!(
             (&*failure(&step).reason, failure(&step).code_spent),
             (reason::CANCELLED, false)
@@ -180,13 +180,13 @@ async fn a_cancel_that_comes_too_late_changes_nothing() {
     world.provider.send(&won).await;
     let answer = world.provider.cancel(won.redemption_id).await;
     assert_eq!(status(&answer), 409);
-    let step = classify(&won, Call::Cancel, Doubt::InDoubt, &answer);
+    let step = classify(Profile::built_in(), &won, Call::Cancel, Doubt::InDoubt, &answer);
     assert!(matches!(step, Step::LookUp { .. }), "{step:?}");
     assert_eq!(credited(&world.look_up(&won).await), 1000);
 
     world.provider.send(&lost).await;
     let answer = world.provider.cancel(lost.redemption_id).await;
-    let step = classify(&lost, Call::Cancel, Doubt::InDoubt, &answer);
+    let step = classify(Profile::built_in(), &lost, Call::Cancel, Doubt::InDoubt, &answer);
     assert_eq!(failure(&step).reason, "CODE_USED");
 }
 
@@ -215,7 +215,7 @@ async fn refusals_say_why_and_whether_the_code_is_spent() {
         for doubt in [Doubt::FirstSend, Doubt::InDoubt] {
             let answer = world.provider.send(&ask).await;
             assert_eq!(status(&answer), 402);
-            let step = classify(&ask, Call::Send, doubt, &answer);
+            let step = classify(Profile::built_in(), &ask, Call::Send, doubt, &answer);
             assert_eq!((&*failure(&step).reason, failure(&step).code_spent), (wanted, spent));
         }
     }

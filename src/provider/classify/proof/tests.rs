@@ -1,0 +1,344 @@
+//! What answers prove, by profiles that were made to be weak. The rules that lost or doubled cards when they were
+//! left out are switched off at the end, each by its guard, and their tests must fail then.
+
+use std::time::Duration;
+
+use time::OffsetDateTime;
+
+use super::*;
+use crate::{
+    domain::{money::Currency, redemption::CardCode},
+    provider::{
+        classify::Secrets,
+        profile::{Answered, Profile, Values},
+    },
+};
+
+pub(super) const KEY: &str = "0190163d-8694-739b-aea5-966c26f8ad90";
+pub(super) const NOW: i64 = 1_800_000_000;
+
+/// A profile with every op, which takes what `take` says and has this deduplication.
+pub(super) fn profile(dedup: &str, take: &str, ends_doubt: bool) -> Profile {
+    let text = format!(
+        r#"id = "p"
+version = 1
+[http]
+base = "https://provider.test"
+[identity]
+key = "uuid"
+dedup = "{dedup}"
+window = "24h"
+[times]
+visibility = "5s"
+max_processing = "2m"
+[op.send]
+path = "/r/{{{{ key }}}}"
+body = {{ code = "{{{{ code }}}}" }}
+as = "look_up"
+[op.look_up]
+path = "/r/{{{{ key }}}}"
+take = {{ amount = {{ at = "/amount", unit = "minor" }}, task = "/task", {take} }}
+ends_doubt = {ends_doubt}
+[[op.look_up.rule]]
+when = {{ eq = {{ "/state" = "ok" }} }}
+then = "succeeded"
+[[op.look_up.rule]]
+when = {{ eq = {{ "/state" = "no" }} }}
+then = {{ failed = {{ spent = false, reason = "NO" }} }}
+[[op.look_up.rule]]
+when = {{ eq = {{ "/state" = "busy" }} }}
+then = "not_executed"
+[[op.look_up.rule]]
+when = {{ eq = {{ "/state" = "working" }} }}
+then = "processing"
+[[op.look_up.rule]]
+when = {{ status = [404] }}
+then = "not_found"
+[op.find]
+path = "/cards/{{{{ code }}}}"
+take = {{ amount = {{ at = "/amount", unit = "minor" }}, account = "/user", time = {{ at = "/at", unit = "epoch" }}, task = "/task" }}
+ends_doubt = {ends_doubt}
+[[op.find.rule]]
+when = {{ eq = {{ "/state" = "used" }} }}
+then = "succeeded"
+[[op.find.rule]]
+when = {{ eq = {{ "/state" = "working" }} }}
+then = "processing"
+[[op.find.rule]]
+when = {{ eq = {{ "/state" = "by_another" }} }}
+then = {{ failed = {{ spent = true, reason = "SPENT" }} }}
+[[op.find.rule]]
+when = {{ eq = {{ "/state" = "unknown" }} }}
+then = {{ failed = {{ spent = false, reason = "UNKNOWN" }} }}
+"#
+    );
+    Profile::parse(&text).unwrap_or_else(|faults| panic!("{faults:#?}"))
+}
+
+pub(super) fn subject() -> Subject {
+    Subject {
+        key: KEY.to_owned(),
+        task: None,
+        account: "acc-1".to_owned(),
+        currency: Currency::parse("USD").unwrap(),
+        code: CardCode::parse("SECRET-1234").ok(),
+        recorded_at: OffsetDateTime::from_unix_timestamp(NOW).unwrap(),
+        secrets: Secrets(vec!["hunter2".to_owned()]),
+    }
+}
+
+pub(super) fn circumstances(doubt: Doubt) -> Circumstances {
+    Circumstances {
+        doubt,
+        in_window: true,
+        is_alone: true,
+        since_recorded: Duration::from_secs(1),
+        since_last_send: Some(Duration::from_secs(1)),
+    }
+}
+
+fn values() -> Values {
+    let mut values = Values::at(OffsetDateTime::from_unix_timestamp(NOW).unwrap());
+    values.key = Some(KEY.to_owned());
+    values.code = Some("SECRET-1234".to_owned());
+    values
+}
+
+fn proof(
+    profile: &Profile,
+    kind: OpKind,
+    circumstances: Circumstances,
+    status: u16,
+    body: &str,
+) -> Proof {
+    let answered = Answered { status, body: body.as_bytes(), retry_after: None };
+    judge(profile, kind, &values(), &subject(), &circumstances, (&[answered], true))
+}
+
+fn with_key(body: &str) -> String {
+    format!("{{\"key\": \"{}\", {body}}}", KEY.to_uppercase())
+}
+
+#[test]
+fn a_refused_send_that_is_not_the_first_proves_something_only_where_keys_are_replayed() {
+    let ours = with_key(r#""state": "no""#);
+    for (dedup, in_window, body, word) in [
+        ("replay", true, ours.as_str(), "failed"),
+        ("replay", false, &ours, "in_doubt"),
+        ("replay", true, r#"{"state": "no"}"#, "in_doubt"),
+        ("reject", true, &ours, "in_doubt"),
+        ("none", true, &ours, "in_doubt"),
+    ] {
+        let profile = profile(dedup, r#"key = "/key""#, false);
+        let circumstances = Circumstances { in_window, ..circumstances(Doubt::InDoubt) };
+        let proof = proof(&profile, OpKind::Send, circumstances, 402, body);
+        assert_eq!(proof.word(), word, "{dedup} {in_window} {body}");
+    }
+    let first = proof(
+        &profile("none", "", false),
+        OpKind::Send,
+        circumstances(Doubt::FirstSend),
+        402,
+        r#"{"state": "no"}"#,
+    );
+    assert_eq!(first.word(), "failed");
+}
+
+#[test]
+fn without_our_key_an_answer_is_definite_only_alone() {
+    let profile = profile("replay", "", false);
+    for (state, kind, word) in [
+        ("ok", OpKind::Send, "succeeded"),
+        ("no", OpKind::Send, "failed"),
+        ("busy", OpKind::Send, "not_executed"),
+        ("ok", OpKind::LookUp, "succeeded"),
+        ("no", OpKind::LookUp, "failed"),
+    ] {
+        let body = format!("{{\"state\": \"{state}\", \"amount\": 5}}");
+        let alone = circumstances(Doubt::FirstSend);
+        assert_eq!(proof(&profile, kind, alone, 200, &body).word(), word);
+        let shared = Circumstances { is_alone: false, ..alone };
+        let shared = proof(&profile, kind, shared, 200, &body);
+        assert!(
+            !shared.is_definite() && !matches!(shared, Proof::NotExecuted { .. }),
+            "{state}: {shared:?}"
+        );
+    }
+    // Nor is the task that it tells.
+    let shared = Circumstances { is_alone: false, ..circumstances(Doubt::FirstSend) };
+    let working =
+        proof(&profile, OpKind::Send, shared, 200, r#"{"state": "working", "task": "t"}"#);
+    assert_eq!(working.word(), "in_doubt");
+    for kind in [OpKind::Send, OpKind::LookUp, OpKind::Find] {
+        assert!(profile.asks_alone(kind), "{kind:?}");
+    }
+}
+
+#[test]
+fn what_the_code_alone_found_needs_our_account_and_a_time_since_it_was_recorded() {
+    let profile = profile("replay", r#"key = "/key""#, true);
+    let find = |body: &str| proof(&profile, OpKind::Find, circumstances(Doubt::InDoubt), 200, body);
+    let used = |account: &str, at: i64| {
+        find(&format!(r#"{{"state": "used", "amount": 5, "user": "{account}", "at": {at}}}"#))
+    };
+    assert_eq!(used("acc-1", NOW - 59).word(), "succeeded");
+    assert_eq!(used("acc-1", NOW - 61).word(), "review");
+    assert_eq!(used("acc-2", NOW).word(), "review");
+    assert_eq!(find(r#"{"state": "used", "amount": 5, "at": 1800000000}"#).word(), "in_doubt");
+    assert_eq!(find(r#"{"state": "used", "amount": 5, "user": "acc-1"}"#).word(), "in_doubt");
+    let task = |account: &str| {
+        find(&format!(r#"{{"state": "working", "task": "t", "user": "{account}", "at": {NOW}}}"#))
+    };
+    assert!(matches!(task("acc-1"), Proof::Processing { task: Some(_), .. }));
+    assert!(matches!(task("acc-2"), Proof::Processing { task: None, .. }));
+    assert_eq!(find(r#"{"state": "by_another"}"#).word(), "failed");
+    assert_eq!(find(r#"{"state": "unknown"}"#).word(), "not_found");
+}
+
+#[test]
+fn that_it_is_not_found_proves_nothing_unless_the_profile_says_so() {
+    let late = Circumstances {
+        since_last_send: Some(Duration::from_secs(126)),
+        ..circumstances(Doubt::InDoubt)
+    };
+    let profile = profile("replay", "", false);
+    assert_eq!(proof(&profile, OpKind::LookUp, late, 404, "{}").word(), "not_found");
+}
+
+#[test]
+fn that_it_is_not_found_proves_something_only_when_it_can_no_longer_come() {
+    let profile = profile("replay", "", true);
+    let at = |since_last_send, since_recorded, body: &str| {
+        let circumstances = Circumstances {
+            since_last_send: Some(since_last_send)
+                .filter(|since| *since > 0)
+                .map(Duration::from_secs),
+            since_recorded: Duration::from_secs(since_recorded),
+            ..circumstances(Doubt::InDoubt)
+        };
+        proof(&profile, OpKind::LookUp, circumstances, 404, body)
+    };
+    match at(126, 200, "{}") {
+        Proof::Failed { failure, .. } => {
+            assert_eq!((&*failure.reason, failure.code_spent), (reason::NOT_EXECUTED, false));
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(at(125, 200, "{}").word(), "not_found", "the last of its time");
+    assert_eq!(at(0, 156, "{}").word(), "failed", "counted from the end of the send window");
+    assert_eq!(at(0, 155, "{}").word(), "not_found");
+    assert_eq!(at(500, 500, "<html>").word(), "not_found", "only JSON proves it");
+}
+
+#[test]
+fn another_key_or_task_settles_nothing() {
+    let profile = profile("replay", r#"key = "/key""#, false);
+    for state in ["ok", "no", "busy"] {
+        let body = format!(
+            r#"{{"key": "0190163d-8694-739b-aea5-966c26f8ad91", "state": "{state}", "amount": 5}}"#
+        );
+        for kind in [OpKind::Send, OpKind::LookUp] {
+            let proof = proof(&profile, kind, circumstances(Doubt::FirstSend), 200, &body);
+            assert_eq!(proof.word(), "in_doubt", "{state}");
+        }
+    }
+    let mut known = subject();
+    known.task = Some("t-1".to_owned());
+    for (task, word) in [("t-1", "succeeded"), ("t-2", "in_doubt")] {
+        let body = with_key(&format!(r#""state": "ok", "amount": 5, "task": "{task}""#));
+        let answered = Answered { status: 200, body: body.as_bytes(), retry_after: None };
+        let circumstances = circumstances(Doubt::InDoubt);
+        let proof =
+            judge(&profile, OpKind::LookUp, &values(), &known, &circumstances, (&[answered], true));
+        assert_eq!(proof.word(), word, "{task}");
+    }
+}
+
+#[test]
+fn a_success_names_what_it_lacks() {
+    let profile = profile("replay", r#"key = "/key", account = "/user", currency = "/cur""#, false);
+    let send = |body: &str| {
+        proof(&profile, OpKind::Send, circumstances(Doubt::FirstSend), 200, &with_key(body))
+    };
+    for (body, wanted) in [
+        (r#""state": "ok", "user": "acc-1", "cur": "USD""#, "amount is missing"),
+        (r#""state": "ok", "user": "acc-1", "cur": "USD", "amount": 1e400"#, "amount is no amount"),
+        (r#""state": "ok", "amount": 5, "cur": "USD""#, "account is missing"),
+        (
+            r#""state": "ok", "amount": 5, "user": "acc-1", "cur": "$""#,
+            "currency is not a currency's three letters",
+        ),
+        (
+            r#""state": "ok", "amount": 5, "amount": 6, "user": "acc-1", "cur": "USD""#,
+            "given twice",
+        ),
+        (
+            r#""state": "ok", "state": "no", "amount": 5, "user": "acc-1", "cur": "USD""#,
+            "given twice",
+        ),
+    ] {
+        match send(body) {
+            Proof::InDoubt { answer } => assert!(answer.contains(wanted), "{answer}"),
+            other => panic!("{body}: {other:?}"),
+        }
+    }
+    assert_eq!(
+        send(r#""state": "ok", "amount": 5, "user": "acc-1", "cur": "usd""#).word(),
+        "succeeded"
+    );
+    assert_eq!(
+        send(r#""state": "ok", "amount": 5, "user": "acc-2", "cur": "USD""#).word(),
+        "review"
+    );
+    assert_eq!(
+        send(r#""state": "ok", "amount": 5, "user": "acc-1", "cur": "EUR""#).word(),
+        "review"
+    );
+}
+
+#[test]
+fn codes_and_credentials_are_in_no_text() {
+    let profile = profile("replay", r#"message = "/m", ref = "/ref""#, false);
+    for state in ["ok", "no", "busy", "working", "odd"] {
+        let body = format!(
+            r#"{{"state": "{state}", "amount": 5, "m": "secret 1234 hunter2", "ref": "hunter2"}}"#
+        );
+        let proof = proof(&profile, OpKind::Send, circumstances(Doubt::FirstSend), 200, &body);
+        let text = format!("{proof:?} {:?}", subject()).to_lowercase();
+        assert!(!text.contains("1234") && !text.contains("hunter2"), "{text}");
+    }
+}
+
+/// Runs one of these tests in a process of its own, with a guard switched off: it must fail.
+#[test]
+fn each_rule_is_missed_when_it_is_left_out() {
+    for (guard, test) in [
+        (
+            "refused_again_is_no_proof",
+            "a_refused_send_that_is_not_the_first_proves_something_only_where_keys_are_replayed",
+        ),
+        ("reused_is_no_proof", "without_our_key_an_answer_is_definite_only_alone"),
+        (
+            "codes_find_others",
+            "what_the_code_alone_found_needs_our_account_and_a_time_since_it_was_recorded",
+        ),
+        ("not_found_is_no_proof", "that_it_is_not_found_proves_nothing_unless_the_profile_says_so"),
+        (
+            "not_found_is_late",
+            "that_it_is_not_found_proves_something_only_when_it_can_no_longer_come",
+        ),
+    ] {
+        let run = |guards: &str| {
+            let output = std::process::Command::new(std::env::current_exe().unwrap())
+                .args(["--exact", &format!("provider::classify::proof::tests::{test}")])
+                .env("HOLDFAST_GUARDS_OFF", guards)
+                .output()
+                .unwrap();
+            let said = String::from_utf8_lossy(&output.stdout).into_owned();
+            assert!(said.contains("running 1 test"), "{said}");
+            output.status.success()
+        };
+        assert!(run(""), "{test} fails by itself");
+        assert!(!run(guard), "{test} does not notice that {guard} is off");
+    }
+}

@@ -1,0 +1,50 @@
+//! How a redemption is named to a provider.
+
+use uuid::Uuid;
+
+use crate::domain::id::RedemptionId;
+
+/// How a redemption's id is written as a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyKind {
+    /// As it is.
+    Uuid,
+    /// Its last hex digits, so many.
+    Hex(usize),
+    /// As a decimal number, its last digits, so many.
+    Digits(usize),
+}
+
+impl KeyKind {
+    /// The key of a redemption.
+    pub fn of(self, id: RedemptionId) -> String {
+        let RedemptionId(id) = id;
+        match self {
+            Self::Uuid => id.to_string(),
+            Self::Hex(length) => {
+                let hex = id.simple().to_string();
+                hex[hex.len() - length..].to_owned()
+            }
+            Self::Digits(length) => {
+                let power =
+                    u32::try_from(length).ok().and_then(|length| 10_u128.checked_pow(length));
+                let number = power.map_or(id.as_u128(), |power| id.as_u128() % power);
+                format!("{number:0length$}")
+            }
+        }
+    }
+
+    /// Whether a key that was told is this one: in whatever case, and digits also as a number.
+    pub(in crate::provider) fn is_same(self, ours: &str, told: &str) -> bool {
+        let zeros = |key: &'_ str| key.trim_start_matches('0').to_owned();
+        match self {
+            Self::Digits(_) => zeros(ours) == zeros(told),
+            Self::Uuid | Self::Hex(_) => ours.eq_ignore_ascii_case(told),
+        }
+    }
+
+    /// A key for examples.
+    pub(in crate::provider) fn sample(self) -> String {
+        self.of(RedemptionId(Uuid::from_u128(0x0190_163d_8694_739b_aea5_966c_26f8_ad90)))
+    }
+}
