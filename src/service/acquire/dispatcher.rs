@@ -398,10 +398,14 @@ impl Dispatcher {
         }
     }
 
-    /// Refuses those who wait for something that is not there, or that is paused: waiting is no use.
+    /// Refuses those who wait for something that is not there, or that is paused: waiting is no use. Not those for
+    /// whom an account is being leased: they have it, or come back.
     fn refuse_missing(&mut self, terms: &PoolTerms) {
         let ready = self.ready.clone();
-        let missing = |waiter: &Waiter| why_none::missing(&ready, terms, &waiter.criteria.selector);
+        let missing = |waiter: &Waiter| match waiter.is_claimed {
+            true => None,
+            false => why_none::missing(&ready, terms, &waiter.criteria.selector),
+        };
         for (waiter, error) in self.queue.take(missing) {
             let _ = waiter.reply.send(Err(error));
         }
