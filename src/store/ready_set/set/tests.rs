@@ -149,7 +149,8 @@ proptest! {
         criteria in criteria(),
     ) {
         let accounts: Vec<_> = kinds.iter().enumerate().map(|(n, kind)| account(n, *kind)).collect();
-        let asked = vec![Arc::new(criteria); accounts.len() + 1];
+        let criteria = Arc::new(criteria);
+        let asked: Vec<_> = (0..=accounts.len()).map(|_| Arc::clone(&criteria)).collect();
         let found: Vec<_> = chosen(&mut whole(&accounts), &asked, usize::MAX)
             .into_iter()
             .map(|(_, id)| id)
