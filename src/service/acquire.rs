@@ -150,6 +150,7 @@ impl Acquire {
             caller: command.caller.clone(),
             tried: false,
             is_claimed: false,
+            lookups: 0,
             unanswered: false,
             reply,
         };

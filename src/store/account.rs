@@ -306,7 +306,8 @@ impl Store {
                 &balances,
                 &labels,
                 API_ACTOR,
-                self.server_id,
+                // Of no server: this one, too, reads by following what a call created that nobody waited for.
+                Uuid::nil(),
             )
             .fetch_all(&self.rest)
         };

@@ -121,7 +121,13 @@ impl Store {
         let is_of_all = claimed.leased.is_empty() && bad.len() > 1;
         claimed.failed.extend(self.leave_out(pool_id, bad, is_of_all));
         if !lost.is_empty() {
-            claimed.leased.extend(self.read_lost(pool_id, &lost).await?);
+            match self.read_lost(pool_id, &lost).await {
+                Ok(leased) => claimed.leased.extend(leased),
+                Err(error) => {
+                    let requests = lost.into_iter().map(|claim| claim.wanted.request_id);
+                    claimed.failed.extend(requests.map(|request_id| (request_id, error.clone())));
+                }
+            }
         }
         Ok(claimed)
     }

@@ -110,8 +110,9 @@ impl ReadySets {
         }
     }
 
-    pub(super) fn forget(&self, pool_id: &PoolId, account_id: &AccountId) {
-        self.of(pool_id).set(&self.db).set.forget(account_id);
+    /// Notes that what is known of an account is not so any more.
+    pub(super) fn doubt(&self, pool_id: &PoolId, account_id: &AccountId) {
+        self.of(pool_id).set(&self.db).set.doubt(account_id);
     }
 }
 
@@ -201,7 +202,7 @@ impl Ready {
 
     /// Whether the pool has this account, as far as is known.
     pub fn has_account(&self, account_id: &AccountId) -> bool {
-        self.set().set.get(account_id).is_some()
+        self.set().set.has(account_id)
     }
 
     /// Notes that an account could not be leased. Where it is what it was, somebody holds its row.
@@ -296,7 +297,13 @@ impl Ready {
         requests: &[RequestId],
     ) -> Result<Vec<Account>, StoreError> {
         let request_ids: Vec<_> = requests.iter().map(RequestId::to_string).collect();
-        let read = self.sets.read_accounts(&self.pool_id, ids, &request_ids).await?;
+        let mut ids = ids.to_vec();
+        {
+            // What is known of their leases may be old.
+            let memory = self.set();
+            ids.extend(requests.iter().filter_map(|request| memory.set.leased_to(request)));
+        }
+        let read = self.sets.read_accounts(&self.pool_id, &ids, &request_ids).await?;
         let found: HashSet<_> = read.iter().map(|(id, _)| id.as_str()).collect();
         {
             let mut memory = self.set();

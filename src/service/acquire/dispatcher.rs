@@ -51,6 +51,8 @@ const LEAVE_AFTER: Duration = Duration::from_secs(600);
 pub(super) const MAX_WAITING: usize = 16_384;
 /// The most requests for which accounts are claimed at a time.
 const MAX_CLAIMED: usize = 2 * MAX_ROWS;
+/// How often it is read for somebody whose time is over whether the request has a lease already.
+const MAX_LOOKUPS: u8 = 3;
 /// The least time between two tries to end leases, after one that ended none.
 const EXPIRE_AT_MOST_EVERY: Duration = Duration::from_millis(100);
 /// How long those who find no database wait for one, at the least: as long as callers of the store's lanes. Their
@@ -255,8 +257,12 @@ impl Dispatcher {
         if room == 0 {
             return false;
         }
-        let new = self.queue.iter().filter(|waiter| !waiter.tried);
-        let again = self.ready.with_leases(new.map(|waiter| &waiter.wanted.request_id));
+        let now = Instant::now();
+        let may_ask = |waiter: &&Waiter| {
+            !waiter.is_claimed && (waiter.lookups < MAX_LOOKUPS || waiter.until > now)
+        };
+        let asked = self.queue.iter().filter(may_ask).map(|waiter| &waiter.wanted.request_id);
+        let again = self.ready.with_leases(asked);
         let claims: Vec<_> = {
             let mut waiters = self.queue.servable();
             waiters.retain(|waiter| !again.contains(&waiter.wanted.request_id));
@@ -273,7 +279,7 @@ impl Dispatcher {
         let mut requests: HashSet<_> =
             claims.iter().map(|claim| claim.wanted.request_id.clone()).collect();
         requests.extend(again.iter().cloned());
-        if let Some(arrived) = self.queue.try_now(&requests, !is_full) {
+        if let Some(arrived) = self.queue.try_now(&requests, &again, !is_full) {
             self.meter.begins(arrived);
         }
         if requests.is_empty() {
@@ -317,14 +323,16 @@ impl Dispatcher {
         Ok(())
     }
 
-    /// Gives each lease to the first who waits for it.
-    fn hand_out(&mut self, mut found: HashMap<RequestId, Acquired>) {
-        let mut unwanted = Vec::new();
-        for (waiter, acquired) in self.queue.take(|waiter| found.remove(&waiter.wanted.request_id))
+    /// Gives each lease to those who wait for it: all have sent the same request. It is new for the first of them.
+    fn hand_out(&mut self, found: HashMap<RequestId, Acquired>) {
+        let mut taken = HashSet::new();
+        for (waiter, mut acquired) in
+            self.queue.take(|waiter| found.get(&waiter.wanted.request_id).cloned())
         {
             let lease = self.lease_of(&acquired);
             let over = acquired.account.lease_remaining().is_zero()
                 && failpoints::holds(Guard::HandedOutAlive);
+            acquired.fresh &= !taken.contains(&waiter.wanted.request_id);
             if acquired.account.lease.as_ref().is_some_and(|lease| lease.release_requested) {
                 let loss = LeaseLoss::Released;
                 let _ = waiter.reply.send(Err(Error::LeaseLost { lease, loss }));
@@ -332,22 +340,24 @@ impl Dispatcher {
                 let loss = LeaseLoss::Expired;
                 let _ = waiter.reply.send(Err(Error::LeaseLost { lease, loss }));
             } else if over {
-                // The request's last lease has run out and is not ended yet: it is ended first.
-                self.expire_from = None;
+                // The request's last lease has run out and is not ended yet: it is ended first. Where it just could
+                // not be, that is tried again later.
+                self.again = self.expire_from.is_none_or(|from| from <= Instant::now());
                 self.queue.put_back(waiter);
             } else {
-                let fresh = acquired.fresh;
-                if fresh {
+                if acquired.fresh {
                     self.queue.given(&waiter.wanted.holder);
                 }
-                if waiter.reply.send(Ok(acquired)).is_err() && fresh {
-                    unwanted.push(lease);
+                if waiter.reply.send(Ok(acquired)).is_ok() {
+                    taken.insert(waiter.wanted.request_id);
                 }
             }
         }
         // Those who asked for these have left.
-        let left = found.values().filter(|acquired| acquired.fresh);
-        unwanted.extend(left.map(|acquired| self.lease_of(acquired)));
+        let left = found
+            .iter()
+            .filter(|(request_id, acquired)| acquired.fresh && !taken.contains(*request_id));
+        let unwanted: Vec<_> = left.map(|(_, acquired)| self.lease_of(acquired)).collect();
         if !unwanted.is_empty() {
             // Under load they are many, and those who wait for an account are not to wait for each of these.
             let store = self.store.clone();

@@ -42,6 +42,8 @@ pub(super) struct Waiter {
     pub(super) tried: bool,
     /// An account was found, and is being leased.
     pub(super) is_claimed: bool,
+    /// How often it was read whether the request has a lease already.
+    pub(super) lookups: u8,
     /// It was tried, and there was no database.
     pub(super) unanswered: bool,
     pub(super) reply: oneshot::Sender<Result<Acquired, Error>>,
@@ -61,6 +63,8 @@ pub(super) struct WaitQueue {
     waiting: VecDeque<Waiter>,
     /// What they ask for, each once.
     criteria: HashSet<Arc<Criteria>>,
+    /// The requests for which accounts are being leased. Whoever comes with one of them gets the same lease.
+    claimed: HashSet<RequestId>,
     /// To whom the last leases went.
     given: VecDeque<Holder>,
     share_percent: usize,
@@ -77,6 +81,7 @@ impl WaitQueue {
             }
             self.criteria.insert(Arc::clone(&waiter.criteria));
         }
+        waiter.is_claimed = self.claimed.contains(&waiter.wanted.request_id);
         self.waiting.push_back(waiter);
     }
 
@@ -108,13 +113,21 @@ impl WaitQueue {
         untried
     }
 
-    /// Notes who is tried now: those with these requests, for whom an account is claimed, and maybe all others. Answers
-    /// when the last of those arrived for whom it is the first time.
-    pub(super) fn try_now(&mut self, claimed: &HashSet<RequestId>, all: bool) -> Option<Instant> {
+    /// Notes who is tried now: those with these requests, for whom an account is claimed or who may have a lease
+    /// already, and maybe all others. Answers when the last of those arrived for whom it is the first time.
+    pub(super) fn try_now(
+        &mut self,
+        claimed: &HashSet<RequestId>,
+        again: &[RequestId],
+        all: bool,
+    ) -> Option<Instant> {
         let mut arrived = None;
+        self.claimed.extend(claimed.iter().cloned());
         for waiter in &mut self.waiting {
             let is_claimed = claimed.contains(&waiter.wanted.request_id);
             waiter.is_claimed |= is_claimed;
+            let is_again = again.contains(&waiter.wanted.request_id);
+            waiter.lookups = waiter.lookups.saturating_add(u8::from(is_again));
             if (all || is_claimed) && !std::mem::replace(&mut waiter.tried, true) {
                 arrived = arrived.max(Some(waiter.since));
             }
@@ -124,6 +137,7 @@ impl WaitQueue {
 
     /// Notes that nothing is claimed for these requests any more.
     pub(super) fn claimed(&mut self, requests: &HashSet<RequestId>) {
+        self.claimed.retain(|request_id| !requests.contains(request_id));
         for waiter in &mut self.waiting {
             waiter.is_claimed &= !requests.contains(&waiter.wanted.request_id);
         }

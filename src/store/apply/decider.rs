@@ -118,7 +118,7 @@ impl Decider {
         change: &Change,
         lost: Lost,
     ) {
-        self.ready.forget(pool_id, &work.inputs[place].account_id);
+        self.ready.doubt(pool_id, &work.inputs[place].account_id);
         if lost.is_all {
             self.terms.forget(pool_id);
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use time::OffsetDateTime;
 use tokio::time::Instant;
 
-use super::{Ready, ReadySets};
+use super::{Ready, ReadySet, ReadySets};
 use crate::{
     domain::{account::Account, id::PoolId},
     store::{
@@ -18,6 +18,8 @@ use crate::{
 /// How many accounts one statement loads, and how many bytes these have at the most.
 const LOAD_ROWS: i64 = 20_000;
 const LOAD_BYTES: i64 = 16 * 1024 * 1024;
+/// How many accounts are read by their ids. Where others changed more, the whole pool is read.
+const READ_ROWS: usize = 20_000;
 /// How long what a server does not follow is kept for it. A server that was away for longer loads the pool anew.
 const FOLLOW_WITHIN: Duration = Duration::from_secs(45);
 /// How old a snapshot is by which old rows are removed.
@@ -32,11 +34,14 @@ pub(super) struct Followed {
     snapshot: String,
     /// The database's time of the snapshot.
     told: OffsetDateTime,
+    /// When the database was started.
+    started: OffsetDateTime,
 }
 
 struct FollowRow {
     revision: i64,
     db_now: OffsetDateTime,
+    started: OffsetDateTime,
     snapshot: String,
     are_many: bool,
     account_ids: Vec<String>,
@@ -93,6 +98,7 @@ impl Ready {
     pub async fn follow(&self) -> Result<bool, StoreError> {
         let mut followed = self.pool.followed.lock().await;
         let generation = self.sets.db.generation();
+        let begun = Instant::now();
         let last = followed.take().filter(|last| last.generation == generation);
         let row = sqlx::query_file_as!(
             FollowRow,
@@ -107,24 +113,39 @@ impl Ready {
             self.sets.terms.forget(&self.pool_id);
             return Ok(false);
         };
+        // Another one, or the same one after a crash, may have lost what the last one told.
+        if last.as_ref().is_some_and(|last| last.started != row.started) {
+            self.set().set = ReadySet::default();
+        }
         let has_all = last.is_some_and(|last| row.db_now - last.told < FOLLOW_WITHIN);
-        if !has_all || row.are_many || !self.is_whole() {
+        let mut ids = row.account_ids;
+        ids.extend(self.set().set.doubted());
+        if !has_all || row.are_many || !self.is_whole() || ids.len() > READ_ROWS {
             self.load().await?;
-        } else if !row.account_ids.is_empty() {
-            self.read(&row.account_ids, &[]).await?;
+        } else if !ids.is_empty() {
+            self.read(&ids, &[]).await?;
         }
         if self.terms().is_none_or(|terms| terms.revision != row.revision) {
             self.sets.terms.read(&self.sets.db, &self.pool_id).await?;
         }
-        self.set().set.set_clock(row.db_now);
-        *followed = Some(Followed { generation, snapshot: row.snapshot, told: row.db_now });
+        {
+            let mut memory = self.set();
+            memory.set.set_clock(row.db_now);
+            memory.set.correct_clock(row.db_now, begun.elapsed());
+        }
+        let (snapshot, told, started) = (row.snapshot, row.db_now, row.started);
+        *followed = Some(Followed { generation, snapshot, told, started });
         Ok(true)
     }
 
     /// Reads all accounts of the pool.
     async fn load(&self) -> Result<(), StoreError> {
         let begun = Instant::now();
-        self.set().set.begin_load();
+        let generation = {
+            let mut memory = self.set();
+            memory.set.begin_load();
+            memory.generation
+        };
         let mut after = String::new();
         let mut count = 0;
         loop {
@@ -158,7 +179,14 @@ impl Ready {
                 break;
             }
         }
-        self.set().set.end_load();
+        {
+            let mut memory = self.set();
+            if memory.generation != generation {
+                let why = "connections were given up while accounts were read".to_owned();
+                return Err(StoreError::Unavailable(why));
+            }
+            memory.set.end_load();
+        }
         tracing::debug!(pool_id = %self.pool_id, accounts = count, took = ?begun.elapsed(), "pool loaded");
         metrics::histogram!("holdfast_ready_set_load_seconds").record(begun.elapsed());
         Ok(())

@@ -36,6 +36,10 @@ pub(super) struct ReadySet {
     /// All accounts of the pool are here. Otherwise those that are under leases of this server, to decide from.
     pub(super) is_whole: bool,
     accounts: HashMap<AccountId, Entry>,
+    /// All of them are being read.
+    is_loading: bool,
+    /// Accounts that are not what they are taken for, as a change that was lost has shown. They are to be read.
+    doubted: HashSet<AccountId>,
     /// Rows that could not be read.
     unreadable: HashSet<String>,
     /// Counts the times that the pool was loaded.
@@ -98,8 +102,40 @@ impl ReadySet {
         }
     }
 
+    /// Corrects the clock where it is ahead of what was told within this time.
+    pub(super) fn correct_clock(&mut self, now: OffsetDateTime, within: Duration) {
+        if self.now().is_some_and(|known| known > now + within) {
+            self.clock = Some((now, Instant::now()));
+        }
+    }
+
+    /// What is known of an account, unless it is doubted.
     pub(super) fn get(&self, account_id: &AccountId) -> Option<Arc<Account>> {
-        self.accounts.get(account_id).map(|entry| Arc::clone(&entry.account))
+        let entry = self.accounts.get(account_id).filter(|_| !self.doubted.contains(account_id))?;
+        Some(Arc::clone(&entry.account))
+    }
+
+    pub(super) fn has(&self, account_id: &AccountId) -> bool {
+        self.accounts.contains_key(account_id)
+    }
+
+    /// Notes that an account is not what it is taken for.
+    pub(super) fn doubt(&mut self, account_id: &AccountId) {
+        if !self.is_whole && !self.is_loading {
+            self.forget(account_id);
+        } else if self.accounts.contains_key(account_id) {
+            self.doubted.insert(account_id.clone());
+        }
+    }
+
+    /// The accounts that are to be read.
+    pub(super) fn doubted(&self) -> Vec<String> {
+        self.doubted.iter().map(AccountId::to_string).collect()
+    }
+
+    /// The account that is under a lease of this request.
+    pub(super) fn leased_to(&self, request_id: &RequestId) -> Option<String> {
+        self.requests.get(request_id).map(AccountId::to_string)
     }
 
     /// Whether an account is under a lease of this request.
@@ -120,17 +156,16 @@ impl ReadySet {
         self.set_clock(account.as_of);
         let id = account.account_id.clone();
         let load = self.load;
+        let is_doubted = self.doubted.contains(&id);
         if let Some(entry) = self.accounts.get_mut(&id) {
             entry.load = load;
-            if entry.account.version.number > account.version.number {
-                return false;
-            }
-            if entry.account.version == account.version {
+            let (known, told) = (entry.account.version, account.version);
+            if !is_doubted && (known.number > told.number || known == told) {
                 return false;
             }
         }
         self.forget(&id);
-        if !self.is_whole {
+        if !self.is_whole && !self.is_loading {
             if account.status != AccountStatus::Locking {
                 return false;
             }
@@ -156,6 +191,7 @@ impl ReadySet {
     /// Forgets what is known of an account.
     pub(super) fn forget(&mut self, account_id: &AccountId) {
         self.held.remove(account_id);
+        self.doubted.remove(account_id);
         self.unreadable.remove(account_id.as_str());
         let Some(Entry { account, .. }) = self.accounts.remove(account_id) else { return };
         if let Some(lease) = &account.lease {
@@ -177,18 +213,25 @@ impl ReadySet {
     pub(super) fn conclude(&mut self, account_ids: &[AccountId]) {
         for id in account_ids {
             self.claimed.remove(id);
+            // Others may have been told meanwhile that there is none.
+            let is_free = |account: Arc<Account>| matches!(self.standing(&account), Standing::Free);
+            if self.get(id).is_some_and(is_free) {
+                self.log(id.clone());
+            }
         }
     }
 
     /// Begins to load the pool.
     pub(super) fn begin_load(&mut self) {
         self.load += 1;
-        self.is_whole = true;
+        self.is_loading = true;
         self.unreadable.clear();
     }
 
     /// Forgets the accounts that a load did not find.
     pub(super) fn end_load(&mut self) {
+        self.is_loading = false;
+        self.is_whole = true;
         let gone = self.accounts.iter().filter(|(_, entry)| entry.load != self.load);
         for id in gone.map(|(id, _)| id.clone()).collect::<Vec<_>>() {
             self.forget(&id);
@@ -285,6 +328,8 @@ impl ReadySet {
         let mut taken = HashSet::new();
         // By their addresses: those who wait share theirs, and to hash one takes longer than to choose.
         let mut scans: HashMap<*const Criteria, Option<Scan<'_>>> = HashMap::new();
+        // Whose scans have met accounts that could not be had just now.
+        let mut left = HashSet::new();
         let mut chosen = Vec::new();
         for (number, criteria) in asked.into_iter().enumerate() {
             if chosen.len() >= limit {
@@ -300,17 +345,23 @@ impl ReadySet {
                     let id = &account.account_id;
                     let is_open = !this.held.contains_key(id)
                         && !this.claimed.contains(id)
+                        && !this.doubted.contains(id)
                         && !left_out.contains(id.as_str())
                         && taken.insert(id);
                     is_any_left |= !is_open;
                     is_open
                 })
             });
+            if is_any_left {
+                left.insert(Arc::as_ptr(criteria));
+            }
             match found {
                 Some(account) => chosen.push(Chosen { number, account: as_of(account, now) }),
                 None => {
+                    *scan = None;
                     // One that was left now may be had the next time.
-                    if scan.take().is_some() && !is_any_left {
+                    let is_new = searched.get(&**criteria) != Some(&this.logged());
+                    if is_new && !left.contains(&Arc::as_ptr(criteria)) {
                         searched.insert(Criteria::clone(criteria), this.logged());
                     }
                 }

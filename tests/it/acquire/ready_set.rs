@@ -195,3 +195,24 @@ async fn one_who_waits_gets_what_another_server_gives_back() {
         clients.release(&held).await.unwrap();
     }
 }
+
+/// A request that has a lease gets that, also where no other account is free.
+#[tokio::test]
+async fn one_request_asked_many_times_gets_the_only_account_each_time() {
+    let world = World::start().await;
+    let mut clients = world.clients(0).await;
+    clients.create_account("a", |_| {}).await;
+    for round in 0..20 {
+        let mut calls = tokio::task::JoinSet::new();
+        for _ in 0..8 {
+            let mut clients = clients.clone();
+            calls.spawn(async move {
+                let acquired = clients.acquire(|r| r.request_id = format!("once-{round}")).await;
+                lease(&acquired.unwrap())
+            });
+        }
+        let leases = calls.join_all().await;
+        assert!(leases.iter().all(|other| *other == leases[0]), "{leases:?}");
+        clients.release(&leases[0]).await.unwrap();
+    }
+}

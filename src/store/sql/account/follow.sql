@@ -20,6 +20,7 @@ of_pool AS MATERIALIZED (
 SELECT
     o.revision AS "revision!",
     now() AS "db_now!",
+    pg_postmaster_start_time() AS "started!",
     pg_current_snapshot()::text AS "snapshot!",
     EXISTS (SELECT FROM changed c WHERE c.account_ids IS NULL) AS "are_many!",
     ARRAY(SELECT DISTINCT unnest(c.account_ids) FROM changed c) AS "account_ids!"
