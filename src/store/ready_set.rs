@@ -29,11 +29,14 @@ use super::{
     quarantine::{Quarantine, Statement},
     terms::TermsCache,
 };
-use crate::domain::{
-    account::{Account, AccountEvent},
-    choice::{Choice, Considered, Counts, Criteria},
-    id::{AccountId, PoolId, RequestId},
-    pool::PoolTerms,
+use crate::{
+    domain::{
+        account::{Account, AccountEvent},
+        choice::{Choice, Considered, Counts, Criteria},
+        id::{AccountId, PoolId, RequestId},
+        pool::PoolTerms,
+    },
+    failpoints::{Guard, holds},
 };
 
 /// The ready sets of all pools. Cheap to clone.
@@ -197,7 +200,10 @@ impl Ready {
     /// Those of the requests that have a lease already, as far as is known.
     pub fn with_leases<'a>(&self, requests: impl Iterator<Item = &'a RequestId>) -> Vec<RequestId> {
         let memory = self.set();
-        requests.filter(|request_id| memory.set.has_lease(request_id)).cloned().collect()
+        let is_leased = |request_id: &&RequestId| {
+            memory.set.has_lease(request_id) && holds(Guard::LostRepliesAreFound)
+        };
+        requests.filter(is_leased).cloned().collect()
     }
 
     /// Whether the pool has this account, as far as is known.
