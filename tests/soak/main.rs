@@ -60,7 +60,7 @@ const ACCOUNTS: usize = 96;
 const MAX_PROCESSING: Duration = Duration::from_secs(5);
 
 /// Where a process listens, and what goes wrong.
-const QUIET: &str = "--log=warn,holdfast::app=info,holdfast::simulator=info";
+const QUIET: &str = "--log=warn,holdfast::app=info,holdfast::cli::simulate=info";
 
 fn main() -> ExitCode {
     // `cargo test NAME` asks for other tests.
