@@ -39,8 +39,6 @@ pub(super) enum Statement {
     Acquire,
     /// Ends leases whose time has passed.
     Expire,
-    /// Puts accounts whose time has come back into the index.
-    Promote,
     /// Lets accounts go on to their next day.
     AdvanceDays,
     /// Claims redemptions that are due for a check.
@@ -50,13 +48,12 @@ pub(super) enum Statement {
 }
 
 impl Statement {
-    const OF_ACCOUNTS: [Self; 4] = [Self::Acquire, Self::Expire, Self::Promote, Self::AdvanceDays];
+    const OF_ACCOUNTS: [Self; 3] = [Self::Acquire, Self::Expire, Self::AdvanceDays];
 
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Acquire => "acquire",
             Self::Expire => "expire",
-            Self::Promote => "promote",
             Self::AdvanceDays => "advance_days",
             Self::ClaimChecks => "claim_checks",
             Self::ClaimEarlyChecks => "claim_early_checks",
