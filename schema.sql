@@ -224,6 +224,7 @@ CREATE TABLE pools (
     revision bigint DEFAULT 1 NOT NULL,
     created_at timestamptz DEFAULT now() NOT NULL,
     updated_at timestamptz DEFAULT now() NOT NULL,
+    provider_id text DEFAULT 'holdfast'::text NOT NULL COLLATE "C",
     CONSTRAINT pools_amount_mismatch_check CHECK ((amount_mismatch = ANY (ARRAY['ACCEPT'::text, 'NEEDS_REVIEW'::text]))),
     CONSTRAINT pools_currency_code_check CHECK ((currency_code ~ '^[A-Z]{3}$'::text)),
     CONSTRAINT pools_holder_share_percent_check CHECK (((holder_share_percent >= 1) AND (holder_share_percent <= 100))),
@@ -448,6 +449,10 @@ CREATE TABLE redemptions (
     created_at timestamptz DEFAULT now() NOT NULL,
     updated_at timestamptz DEFAULT now() NOT NULL,
     finished_at timestamptz,
+    provider_id text DEFAULT 'holdfast'::text NOT NULL COLLATE "C",
+    provider_version integer DEFAULT 1 NOT NULL,
+    provider_task text,
+    sent_again_at timestamptz,
     CONSTRAINT redemptions_amount_minor_check CHECK ((amount_minor >= 0)),
     CONSTRAINT redemptions_code_is_wiped CHECK ((((state = ANY (ARRAY['SUCCEEDED'::text, 'FAILED'::text])) = (finished_at IS NOT NULL)) AND ((finished_at IS NULL) = (code_ciphertext IS NOT NULL)))),
     CONSTRAINT redemptions_expected_minor_check CHECK ((expected_minor > 0)),
@@ -482,3 +487,31 @@ WITH (fillfactor='10', autovacuum_vacuum_threshold='1000', autovacuum_vacuum_sca
 
 ALTER TABLE servers
     ADD CONSTRAINT servers_pkey PRIMARY KEY (server_id);
+
+
+-- Table providers
+
+CREATE TABLE providers (
+    provider_id text NOT NULL COLLATE "C",
+    version integer NOT NULL,
+    profile text NOT NULL,
+    applied_at timestamptz DEFAULT now() NOT NULL,
+    CONSTRAINT providers_version_check CHECK ((version > 0))
+);
+
+ALTER TABLE providers
+    ADD CONSTRAINT providers_pkey PRIMARY KEY (provider_id, version);
+
+CREATE TRIGGER providers_append_only BEFORE DELETE OR UPDATE ON providers FOR EACH ROW EXECUTE FUNCTION refuse_change();
+
+
+-- Table provider_keys
+
+CREATE TABLE provider_keys (
+    provider_id text NOT NULL COLLATE "C",
+    key text NOT NULL COLLATE "C",
+    redemption_id uuid NOT NULL
+);
+
+ALTER TABLE provider_keys
+    ADD CONSTRAINT provider_keys_pkey PRIMARY KEY (provider_id, key);

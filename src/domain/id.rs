@@ -94,11 +94,24 @@ fn check_request(text: &str) -> Result<(), InvalidId> {
     Ok(())
 }
 
+fn check_provider(text: &str) -> Result<(), InvalidId> {
+    let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    if (1..=64).contains(&text.len()) && text.chars().all(fits) {
+        Ok(())
+    } else {
+        Err(InvalidId("must be 1 to 64 of a-z, 0-9 and '-'"))
+    }
+}
+
 const BATCH_PREFIX: &str = "batch:";
 
 text_id!(
     /// A pool.
     PoolId, check_slug
+);
+text_id!(
+    /// A provider: the id of its profile.
+    ProviderId, check_provider
 );
 text_id!(
     /// A plan; unique in its pool.
@@ -124,6 +137,18 @@ text_id!(
     /// An item; unique in its batch.
     ItemId, check_item
 );
+
+impl ProviderId {
+    /// The built-in profile.
+    pub fn built_in() -> Self {
+        Self("holdfast".into())
+    }
+
+    /// Whether it is the built-in profile.
+    pub fn is_built_in(&self) -> bool {
+        &*self.0 == "holdfast"
+    }
+}
 
 impl RequestId {
     /// A name that nobody else has, for a caller who gave none.

@@ -11,5 +11,6 @@ pub mod money;
 pub mod page;
 pub mod plan;
 pub mod pool;
+pub mod provider;
 pub mod redemption;
 pub mod selector;

@@ -26,6 +26,8 @@ pub const RIGHTS: [(&str, &[&str]); 9] = [
     ("account_changes", &["SELECT", "INSERT", "DELETE"]),
     ("redemptions", &["SELECT", "INSERT", "UPDATE"]),
     ("servers", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
+    ("providers", &["SELECT", "INSERT"]),
+    ("provider_keys", &["SELECT", "INSERT"]),
 ];
 
 /// How far the database is, and what the role may do about it.

@@ -1,0 +1,21 @@
+//! Providers: which profile a redemption is pinned to.
+
+use std::fmt;
+
+use super::id::ProviderId;
+
+/// A version of a provider's profile. Redemptions are pinned to one, because what was sent under it is looked up and
+/// sent again under it too.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ProfileVersion {
+    /// The provider.
+    pub provider_id: ProviderId,
+    /// The profile's version.
+    pub version: i32,
+}
+
+impl fmt::Display for ProfileVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.provider_id, self.version)
+    }
+}
