@@ -15,7 +15,7 @@ static MIGRATOR: Migrator = sqlx::migrate!();
 const NOTES: &str = "_sqlx_migrations";
 
 /// What serving does with each table. A test compares it with the statements.
-pub const RIGHTS: [(&str, &[&str]); 9] = [
+pub const RIGHTS: [(&str, &[&str]); 11] = [
     // The first server to start inserts into it, once.
     ("installation", &["SELECT"]),
     ("pools", &["SELECT", "INSERT", "UPDATE"]),
