@@ -80,7 +80,7 @@ impl App {
             "the secret key is not the one that this database's codes are encrypted with; \
              give the right one with HOLDFAST_SECRET_KEY_FILE"
         );
-        let provider = Provider::new(&args.provider)?;
+        let provider = Provider::built_in(&args.provider)?;
         // Before anything can be begun: the redemptions of a server without a row are taken for a dead one's.
         store.beat().await.context("the server's first beat cannot be written")?;
 

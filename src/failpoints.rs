@@ -33,13 +33,21 @@ pub enum Step {
     LookUp,
     /// The same request once more, for a redemption in doubt.
     SendAgain,
+    /// The search for what became of a redemption.
+    Find,
     /// The request that nothing happens under a key any more.
     Cancel,
+    /// The request that takes back what was done.
+    Reverse,
+    /// The statement that keeps the provider's id of its work.
+    RecordTask,
+    /// The statement that notes that a redemption is sent again.
+    NoteSend,
 }
 
 impl Step {
     /// Every step.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 16] = [
         Self::Acquire,
         Self::Renew,
         Self::Begin,
@@ -51,7 +59,11 @@ impl Step {
         Self::Claim,
         Self::LookUp,
         Self::SendAgain,
+        Self::Find,
         Self::Cancel,
+        Self::Reverse,
+        Self::RecordTask,
+        Self::NoteSend,
     ];
 
     /// The word for it, in metrics, logs and the variable.
@@ -68,7 +80,11 @@ impl Step {
             Self::Claim => "claim",
             Self::LookUp => "look_up",
             Self::SendAgain => "send_again",
+            Self::Find => "find",
             Self::Cancel => "cancel",
+            Self::Reverse => "reverse",
+            Self::RecordTask => "record_task",
+            Self::NoteSend => "note_send",
         }
     }
 }

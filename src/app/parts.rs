@@ -32,7 +32,8 @@ use crate::{
             inquiry::{Inquiry, InquiryLimits},
         },
         pools::Pools,
-        redeem::{Redeem, RedeemLimits, Stopping, settle::Settler},
+        providers::Providers,
+        redeem::{Redeem, Stopping, settle::Settler},
         release::Leases,
         sweep,
     },
@@ -61,13 +62,8 @@ impl Parts {
     ) -> Self {
         let secret = Arc::new(secret);
         let closing = shutdown.closing.clone();
-        let limits = RedeemLimits {
-            send_window: args.provider.send_window,
-            not_after: args.provider.not_after,
-            call_timeout: args.provider.timeout,
-            provider: args.provider.capabilities(),
-        };
         let pools = Pools::new(store.clone());
+        let providers = Providers::new(store.clone(), provider);
         let acquire = Acquire::new(store.clone(), pools.clone(), closing.clone());
         let plans = Plans::new(store.clone(), pools.clone());
         let leases = Leases::new(store.clone(), pools.clone());
@@ -75,23 +71,20 @@ impl Parts {
         let redeem = Redeem::new(
             store.clone(),
             pools.clone(),
-            provider.clone(),
+            providers.clone(),
             Arc::clone(&secret),
             settler.clone(),
-            limits,
             Stopping { tasks: tasks.clone(), closing: closing.clone() },
         );
         let inquiry_limits = InquiryLimits {
-            inquires: args.provider.inquires,
             concurrency: usize::from(args.inquiry_concurrency),
             remember: args.inquiry_cache,
-            patience: args.provider.send_window,
         };
-        let inquiry =
-            Inquiry::new(provider.clone(), Arc::clone(&secret), inquiry_limits, closing.clone());
+        let inquiry = Inquiry::new(Arc::clone(&secret), inquiry_limits, closing.clone());
         let services = Services {
             store: store.clone(),
             pools: pools.clone(),
+            providers: providers.clone(),
             inquiry,
             acquire: acquire.clone(),
             redeem: redeem.clone(),
@@ -101,10 +94,9 @@ impl Parts {
         let reconciler = Reconciler::new(
             store.clone(),
             pools.clone(),
-            provider,
+            providers,
             Arc::clone(&secret),
             settler.clone(),
-            limits,
         );
         let redemptions = Redemptions::new(store.clone(), pools.clone(), secret, settler);
         let redemption = RedemptionRpc {
@@ -136,10 +128,7 @@ impl Parts {
         loops.spawn(self.reconciler.clone().run(args.reconcile_interval, stop.clone()));
         let (dead, told_dead) = watch::channel(Vec::new());
         loops.spawn(heartbeat::run(self.store.clone(), dead, at_the_end.clone()));
-        if args.provider.looks_up {
-            let takeover = Takeover::new(self.reconciler.clone(), told_dead);
-            loops.spawn(takeover.run(stop.clone()));
-        }
+        loops.spawn(Takeover::new(self.reconciler.clone(), told_dead).run(stop.clone()));
         loops
     }
 

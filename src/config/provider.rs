@@ -5,7 +5,6 @@ use std::{path::PathBuf, time::Duration};
 use clap::{ArgAction, ArgMatches, Args, Command, FromArgMatches};
 
 use super::{MAX_SETTING, parse_duration};
-use crate::domain::redemption::Capabilities;
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -83,8 +82,8 @@ struct Given {
           env = "HOLDFAST_PROVIDER_SEND_WINDOW", value_parser = parse_duration)]
     send_window: Option<Duration>,
 
-    /// How long after a redemption was recorded the provider may still begin it. 15m when not given, or what fits
-    /// between the send window and the key retention.
+    /// How long after a redemption was recorded the provider may still begin it. 15m when not given, or what is
+    /// longer than the send window.
     #[arg(id = "provider_not_after", long = "provider-not-after",
           env = "HOLDFAST_PROVIDER_NOT_AFTER", value_parser = parse_duration)]
     not_after: Option<Duration>,
@@ -112,8 +111,8 @@ struct Given {
           env = "HOLDFAST_PROVIDER_INQUIRES", default_value_t = true, action = ArgAction::Set)]
     inquires: bool,
 
-    /// How long after it was first seen the provider counts a key once. Longer than a redemption may
-    /// be begun, and than the provider is at work on one. Follows from no other setting: wrongly long, it loses money.
+    /// How long after it was first seen the provider counts a key once. A redemption in doubt is sent again only
+    /// within it. Follows from no other setting: wrongly long, it loses money.
     #[arg(id = "provider_key_retention", long = "provider-key-retention",
           env = "HOLDFAST_PROVIDER_KEY_RETENTION", default_value = "24h", value_parser = parse_duration)]
     key_retention: Duration,
@@ -125,8 +124,7 @@ struct Given {
     visibility_horizon: Option<Duration>,
 
     /// The longest that the provider is at work on a redemption. One that takes longer is cancelled,
-    /// or in the end left to a person. 2m when not given, or what fits between the visibility horizon and the key
-    /// retention.
+    /// or in the end left to a person. 2m when not given, or what is longer than the visibility horizon.
     #[arg(id = "provider_max_processing_time", long = "provider-max-processing-time",
           env = "HOLDFAST_PROVIDER_MAX_PROCESSING_TIME", value_parser = parse_duration)]
     max_processing_time: Option<Duration>,
@@ -135,12 +133,11 @@ struct Given {
 impl Given {
     /// Gives a default to what is not set, in order: each fits what is set, and the defaults before it.
     fn complete(self) -> ProviderArgs {
-        let remembered = if self.deduplicates { self.key_retention } else { Duration::MAX };
         let until = |limits: [Option<Duration>; 2]| {
             limits
                 .into_iter()
                 .flatten()
-                .chain([remembered, MAX_SETTING])
+                .chain([MAX_SETTING])
                 .min()
                 .unwrap_or(MAX_SETTING)
         };
@@ -222,7 +219,7 @@ impl ProviderArgs {
             wrong.push(contradiction(connect, "must not be longer than", timeout));
         }
         // Each shorter than all that come after it.
-        let mut sending = vec![
+        let sending = vec![
             timeout,
             ("HOLDFAST_PROVIDER_SEND_WINDOW", self.send_window),
             ("HOLDFAST_PROVIDER_NOT_AFTER", self.not_after),
@@ -230,12 +227,6 @@ impl ProviderArgs {
         let mut at_work = vec![("HOLDFAST_PROVIDER_MAX_PROCESSING_TIME", self.max_processing_time)];
         if self.looks_up {
             at_work.insert(0, ("HOLDFAST_PROVIDER_VISIBILITY_HORIZON", self.visibility_horizon));
-        }
-        if self.deduplicates {
-            // A request that arrives late, or is done late, must still meet its own key.
-            let retention = ("HOLDFAST_PROVIDER_KEY_RETENTION", self.key_retention);
-            sending.push(retention);
-            at_work.push(retention);
         }
         for chain in [sending, at_work] {
             for (index, short) in chain.iter().enumerate() {
@@ -246,18 +237,6 @@ impl ProviderArgs {
             }
         }
         wrong
-    }
-
-    /// What the provider can do for a redemption in doubt.
-    pub fn capabilities(&self) -> Capabilities {
-        Capabilities {
-            deduplicates: self.deduplicates,
-            looks_up: self.looks_up,
-            cancels: self.cancels,
-            key_retention: self.key_retention,
-            visibility_horizon: self.visibility_horizon,
-            max_processing_time: self.max_processing_time,
-        }
     }
 }
 
@@ -322,12 +301,13 @@ mod tests {
     }
 
     #[test]
-    fn the_key_retention_never_follows() {
-        let args = parse(&["--provider-not-after=48h"]);
-        assert_eq!(args.key_retention, Duration::from_secs(86_400));
-        assert_eq!(args.contradictions().len(), 1, "{:?}", args.contradictions());
-        let forgets = parse(&["--provider-not-after=48h", "--provider-deduplicates=false"]);
-        assert_eq!(forgets.contradictions(), [""; 0]);
+    fn the_key_retention_never_follows_and_may_be_shorter_than_anything() {
+        for flags in [&["--provider-not-after=48h"][..], &["--provider-key-retention=5m"]] {
+            let args = parse(flags);
+            assert_eq!(args.contradictions(), [""; 0], "{flags:?}");
+            let is_given = flags[0].contains("retention");
+            assert_eq!(args.key_retention.as_secs(), if is_given { 300 } else { 86_400 });
+        }
     }
 
     #[test]
@@ -345,7 +325,6 @@ mod tests {
             [
                 "HOLDFAST_PROVIDER_CONNECT_TIMEOUT (2m) must not be longer than HOLDFAST_PROVIDER_TIMEOUT (1m)",
                 "HOLDFAST_PROVIDER_TIMEOUT (1m) must be shorter than HOLDFAST_PROVIDER_SEND_WINDOW (30s)",
-                "HOLDFAST_PROVIDER_NOT_AFTER (2days) must be shorter than HOLDFAST_PROVIDER_KEY_RETENTION (1day)",
                 "HOLDFAST_PROVIDER_VISIBILITY_HORIZON (1s) must be shorter than \
                  HOLDFAST_PROVIDER_MAX_PROCESSING_TIME (1s)",
             ]

@@ -6,7 +6,7 @@ use time::OffsetDateTime;
 
 use super::{
     hold::{Holds, HoldsChange},
-    id::{PlanId, PoolId},
+    id::{PlanId, PoolId, ProviderId},
     money::Currency,
     plan::Terms,
 };
@@ -40,6 +40,8 @@ impl AmountMismatch {
 pub struct Pool {
     /// Its name.
     pub pool_id: PoolId,
+    /// Its provider, which never changes.
+    pub provider_id: ProviderId,
     /// Its one currency.
     pub currency: Currency,
     /// The lease of an acquisition that asks for none.

@@ -15,19 +15,24 @@ mod check;
 mod code;
 mod entity;
 mod in_doubt;
+mod limits;
 mod outcome;
 
-use std::time::Duration;
+use std::{collections::BTreeMap, fmt, time::Duration};
+
+use time::OffsetDateTime;
 
 pub use self::{
     begin::{BeginRefusal, Begun, NewRedemption, SendLimits},
     check::{DueCheck, EarlyCheck},
     code::CardCode,
     entity::{Living, Redemption, RedemptionFilter, Resolution},
-    in_doubt::{Action, Capabilities, Doubtful},
+    in_doubt::{Action, Capabilities, Dedup, Doubtful, LookUp, Told},
+    limits::RedeemLimits,
     outcome::{Deferral, LateCredit, Next, Outcome, Settled, Settlement},
 };
 use super::{
+    hold::HoldCause,
     id::{AccountId, RedemptionId},
     money::{Currency, Money},
 };
@@ -89,6 +94,55 @@ pub struct Ask {
     pub currency: Currency,
     /// The provider is not to begin after this time: RFC 3339, by the database's clock.
     pub not_after: String,
+    /// What else of the account the provider's profile names, as it was when the redemption was recorded.
+    pub account: AccountFacts,
+    /// What is known by now.
+    pub known: Known,
+}
+
+/// What of an account a provider may be told beside its id.
+#[derive(Clone, Default)]
+pub struct AccountFacts {
+    /// ISO 3166-1 alpha-2.
+    pub country: Option<String>,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// Its credentials.
+    pub credentials: BTreeMap<String, String>,
+}
+
+/// Credentials are never shown.
+impl fmt::Debug for AccountFacts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("AccountFacts(…)")
+    }
+}
+
+/// What is known of a redemption when a call about it is made.
+#[derive(Clone, Debug)]
+pub struct Known {
+    /// The provider's id of its work, once it is told and committed.
+    pub task: Option<String>,
+    /// When it was recorded, by the database's clock.
+    pub recorded_at: OffsetDateTime,
+    /// Since then.
+    pub age: Duration,
+    /// Since the last send after the send window began; `None` when there was none.
+    pub since_sent_again: Option<Duration>,
+}
+
+impl Known {
+    /// Of a redemption that was just recorded.
+    pub fn at_first(recorded_at: OffsetDateTime) -> Self {
+        Self { task: None, recorded_at, age: Duration::ZERO, since_sent_again: None }
+    }
+}
+
+impl Verdict {
+    /// A failure of the card, or of the provider.
+    pub fn failed(failure: Failure) -> Self {
+        Self::Failed { failure, hold: None }
+    }
 }
 
 /// Definite knowledge about a redemption: what settling it records.
@@ -102,7 +156,12 @@ pub enum Verdict {
         provider_ref: String,
     },
     /// The provider did not credit the card, and will not.
-    Failed(Failure),
+    Failed {
+        /// Why.
+        failure: Failure,
+        /// What is wrong with the account, where that is why.
+        hold: Option<HoldCause>,
+    },
     /// The provider acted, but not as it was asked: a person decides.
     NeedsReview {
         /// What does not fit.
@@ -133,6 +192,8 @@ pub mod reason {
     pub const PROVIDER_BUSY: &str = "PROVIDER_BUSY";
     /// Cancelled by its key at the provider, before it was executed.
     pub const CANCELLED: &str = "CANCELLED";
+    /// Taken back at the provider: the card has its value again.
+    pub const REVERSED: &str = "REVERSED";
     /// The provider credited another account than the one asked for.
     pub const ACCOUNT_MISMATCH: &str = "ACCOUNT_MISMATCH";
     /// The provider credited in another currency than the one asked for.
@@ -166,8 +227,10 @@ pub enum Step {
         /// How long the provider asked to wait.
         after: Option<Duration>,
     },
-    /// The provider is at work on it: look it up by its key, after a while.
+    /// The provider is at work on it, or has seen its key: ask what became of it, after a while.
     LookUp {
+        /// The provider's id of its work, where that is proven.
+        task: Option<String>,
         /// How long the provider asked to wait.
         after: Option<Duration>,
         /// What was answered, for people.
@@ -192,5 +255,8 @@ pub enum Step {
     InDoubt {
         /// What was answered, for people. Never contains the card's code.
         answer: String,
+        /// A whole answer said this, which was not the provider's own failure. Asked again it may say the same for
+        /// ever.
+        is_answer: bool,
     },
 }

@@ -16,13 +16,11 @@
 //! | not found | not found, which proves nothing; to another call than a look-up: in doubt |
 //! | the first send's answer that may be to another request | unproven: looked up at once |
 
-use std::time::Duration;
-
-use time::OffsetDateTime;
+use std::{collections::BTreeMap, time::Duration};
 
 use super::{
     Answer, HttpAnswer,
-    profile::{Answered, OpKind, Profile, Unusable, Values},
+    profile::{OpKind, Profile, Unusable, Values},
     scrub::{MAX_MESSAGE_CHARS, clean},
 };
 use crate::{
@@ -53,16 +51,22 @@ pub enum Call {
     Send,
     /// A look-up by the key.
     LookUp,
+    /// A look-up by a search.
+    Find,
     /// A cancellation by the key.
     Cancel,
+    /// A reversal.
+    Reverse,
 }
 
 impl Call {
-    fn op(self) -> OpKind {
+    pub(super) fn op(self) -> OpKind {
         match self {
             Self::Send => OpKind::Send,
             Self::LookUp => OpKind::LookUp,
+            Self::Find => OpKind::Find,
             Self::Cancel => OpKind::Cancel,
+            Self::Reverse => OpKind::Reverse,
         }
     }
 }
@@ -76,69 +80,96 @@ pub enum Doubt {
     InDoubt,
 }
 
-/// Says what the answer to a call calls for, by a profile.
-pub fn classify(profile: &Profile, ask: &Ask, call: Call, doubt: Doubt, answer: &Answer) -> Step {
-    let http = match answer {
+/// Says what the answer to a call calls for, by a profile. `secrets` are those that it names.
+pub fn classify(
+    profile: &Profile,
+    secrets: &BTreeMap<String, String>,
+    ask: &Ask,
+    call: Call,
+    doubt: Doubt,
+    answer: &Answer,
+) -> Step {
+    match proven(profile, secrets, ask, call, doubt, answer) {
+        Ok(proof) => step(call, answer, proof),
+        Err(step) => step,
+    }
+}
+
+/// What the answer to a call proves. The error is the step where there was no answer.
+pub(in crate::provider) fn proven(
+    profile: &Profile,
+    secrets: &BTreeMap<String, String>,
+    ask: &Ask,
+    call: Call,
+    doubt: Doubt,
+    answer: &Answer,
+) -> Result<Proof, Step> {
+    let (pages, is_whole) = match answer {
         Answer::NeverSent(why) => {
-            return never_sent(call, doubt, &clean(&ask.code, why, MAX_MESSAGE_CHARS));
+            return Err(never_sent(call, doubt, &clean(&ask.code, why, MAX_MESSAGE_CHARS)));
         }
-        Answer::Unsendable(why) => return unsendable(call, doubt, why),
+        Answer::Unsendable(why) => return Err(unsendable(call, doubt, why)),
         Answer::Lost(why) if !failpoints::holds(Guard::LostIsNoProof) => {
-            return never_sent(call, doubt, why);
+            return Err(never_sent(call, doubt, why));
         }
         Answer::Lost(why) => {
-            return Step::InDoubt { answer: clean(&ask.code, why, MAX_MESSAGE_CHARS) };
+            return Err(no_answer(clean(&ask.code, why, MAX_MESSAGE_CHARS)));
         }
-        Answer::Http(http) => http,
+        Answer::Http(http) => (std::slice::from_ref(http), true),
+        Answer::Pages { pages, is_whole } => (&pages[..], *is_whole),
     };
     let mut values = Values::of_ask(profile.identity.key, ask);
-    values.now = OffsetDateTime::now_utc();
+    values.secrets.clone_from(secrets);
+    let hidden = secrets.values().chain(ask.account.credentials.values());
     let subject = Subject {
         key: profile.identity.key.of(ask.redemption_id),
-        task: None,
+        task: ask.known.task.clone(),
         account: ask.account_id.as_str().to_owned(),
         currency: ask.currency,
         code: Some(ask.code.clone()),
-        recorded_at: values.now,
-        secrets: Secrets::default(),
+        recorded_at: ask.known.recorded_at,
+        secrets: Secrets(hidden.cloned().collect()),
     };
     let circumstances = Circumstances {
         doubt: if call == Call::Send { doubt } else { Doubt::InDoubt },
-        // A send is repeated only while keys are remembered: `domain::redemption::Capabilities`.
-        in_window: true,
-        is_alone: http.first_on_connection,
-        since_recorded: Duration::ZERO,
-        since_last_send: None,
+        in_window: ask.known.age < profile.identity.window,
+        is_alone: pages.iter().all(|page| page.first_on_connection),
+        since_recorded: ask.known.age,
+        since_last_send: ask.known.since_sent_again,
     };
-    let answered =
-        Answered { status: http.status, body: &http.body, retry_after: http.retry_after };
-    let pages = (&[answered][..], true);
-    step(call, judge(profile, call.op(), &values, &subject, &circumstances, pages))
+    let answered: Vec<_> = pages.iter().map(HttpAnswer::as_answered).collect();
+    Ok(judge(profile, call.op(), &values, &subject, &circumstances, (&answered, is_whole)))
 }
 
 /// The step that a proof calls for.
-fn step(call: Call, proof: Proof) -> Step {
+pub(in crate::provider) fn step(call: Call, answer: &Answer, proof: Proof) -> Step {
     match proof {
         Proof::Succeeded { amount, provider_ref, country: _ } => {
             // Whether another amount than the expected one is good enough is the pool's to say.
             Step::Settle(Verdict::Succeeded { amount, provider_ref })
         }
-        Proof::Failed { failure, account: _ } | Proof::Undone(failure) => {
-            Step::Settle(Verdict::Failed(failure))
-        }
+        Proof::Failed { failure, hold } => Step::Settle(Verdict::Failed { failure, hold }),
+        Proof::Undone(failure) => Step::Settle(Verdict::failed(failure)),
         Proof::Review { failure, amount, provider_ref } => {
             Step::Settle(Verdict::NeedsReview { failure, amount, provider_ref })
         }
-        Proof::Processing { task: _, after, answer } => Step::LookUp { after, answer },
-        Proof::Duplicate { answer } => Step::LookUp { after: None, answer },
+        Proof::Processing { task, after, answer } => Step::LookUp { task, after, answer },
+        Proof::Duplicate { answer } => Step::LookUp { task: None, after: None, answer },
         Proof::NotExecuted { after, answer, unauthorized: _ } => {
             Step::SendAgain { failure: not_spent(reason::PROVIDER_BUSY, answer), after }
         }
         Proof::Busy { after, answer, unauthorized: _ } => Step::Busy { after, answer },
-        Proof::NotFound { .. } if call == Call::LookUp => Step::NotFound,
+        Proof::NotFound { .. } if matches!(call, Call::LookUp | Call::Find) => Step::NotFound,
         Proof::Unproven { answer } => Step::Unproven { answer },
-        Proof::NotFound { answer } | Proof::InDoubt { answer } => Step::InDoubt { answer },
+        Proof::NotFound { answer: text } | Proof::InDoubt { answer: text } => {
+            Step::InDoubt { answer: text, is_answer: !answer.is_own_failure() }
+        }
     }
+}
+
+/// No whole answer came: asked again there may be one.
+fn no_answer(answer: String) -> Step {
+    Step::InDoubt { answer, is_answer: false }
 }
 
 /// Nothing left. On a first send that is the whole truth; of a look-up, or once in doubt, it says
@@ -152,7 +183,7 @@ fn never_sent(call: Call, doubt: Doubt, why: &str) -> Step {
             ),
             after: None,
         },
-        _ => Step::InDoubt { answer: format!("the provider could not be reached: {why}") },
+        _ => no_answer(format!("the provider could not be reached: {why}")),
     }
 }
 
@@ -164,9 +195,10 @@ fn unsendable(call: Call, doubt: Doubt, why: &Unusable) -> Step {
     };
     match (call, doubt) {
         (Call::Send, Doubt::FirstSend) => {
-            Step::Settle(Verdict::Failed(not_spent(reason, why.to_string())))
+            Step::Settle(Verdict::failed(not_spent(reason, why.to_string())))
         }
-        _ => Step::InDoubt { answer: why.to_string() },
+        // It will not have the value the next time either.
+        _ => Step::InDoubt { answer: why.to_string(), is_answer: true },
     }
 }
 

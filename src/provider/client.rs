@@ -1,26 +1,30 @@
-//! The provider's client: one HTTP call at a time, and what happened to it.
+//! The provider's client: the calls of one profile, and what happened to each.
 //!
 //! Nothing is tried twice here, no redirect is followed and no proxy is asked. Each of those could
-//! send a card's code somewhere, or twice, without anybody having decided it.
+//! send a card's code somewhere, or twice, without anybody having decided it. The one exception is a call that the
+//! provider refused for its token: that is made once more with a new one.
 
 use std::{collections::BTreeMap, fmt, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail, ensure};
 use time::OffsetDateTime;
+use tokio::time::timeout;
 use url::Url;
 
 use super::{
-    Answer, Call, Doubt, HttpAnswer, classify,
-    classify::hint,
-    http::{Call as HttpCall, Http, Limits},
-    profile::{Dedup, OpKind, Profile, Request, Unusable, Values},
+    Answer, Call, Doubt, HttpAnswer,
+    classify::{self, Proof, hint},
+    http::{Call as HttpCall, Http, IDLE_TIMEOUT, Limits},
+    profile::{MAX_PAGES, OpKind, Profile, Request, Unusable, Values},
+    tokens::Tokens,
     wire::{self, CallError, Card, Listed, Page},
 };
 use crate::{
     config::ProviderArgs,
     domain::{
         id::RedemptionId,
-        redemption::{Ask, CardCode, Step as NextStep},
+        provider::ProfileVersion,
+        redemption::{Ask, CardCode, Dedup, RedeemLimits, Step as NextStep},
     },
     failpoints::{self, Side, Step},
     secret_file,
@@ -31,11 +35,7 @@ pub const MAX_BODY_BYTES: usize = 64 * 1024;
 /// The longest body that is read of a page of redemptions, in bytes.
 pub const MAX_PAGE_BYTES: usize = 8 * 1024 * 1024;
 
-/// How long a connection may be idle and still be used. Below the 5 s after which common servers
-/// close theirs: a request that meets the close on its way is in doubt.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(4);
-
-/// The provider. Cheap to clone; clones share their connections.
+/// A provider, by one version of its profile. Cheap to clone; clones share their connections.
 #[derive(Clone)]
 pub struct Provider(Arc<Inner>);
 
@@ -43,70 +43,233 @@ struct Inner {
     http: Http,
     /// How it is asked, and what its answers mean.
     profile: Profile,
+    version: ProfileVersion,
+    limits: RedeemLimits,
     /// The secrets that the profile names.
     secrets: BTreeMap<String, String>,
-    /// Whether every send has a connection of its own. An answer that may be to another request is in doubt. Only
-    /// a provider that counts a key once, and tells what became of it, can end that soon.
-    sends_alone: bool,
+    tokens: Tokens,
 }
 
 impl fmt::Debug for Provider {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Provider").field(&self.0.profile.http.base.as_str()).finish()
+        f.debug_tuple("Provider").field(&self.0.version).finish()
     }
 }
 
 impl Provider {
-    /// Reads the settings. Does not connect.
-    pub fn new(args: &ProviderArgs) -> anyhow::Result<Self> {
+    /// The built-in profile, with the settings that stand before what it says. Does not connect.
+    pub fn built_in(args: &ProviderArgs) -> anyhow::Result<Self> {
         let mut profile = Profile::built_in().clone();
         profile.http.base = base_url(&args.url)?;
+        profile.http.timeout = args.timeout;
+        profile.http.connect_timeout = args.connect_timeout;
+        profile.identity.window = args.key_retention;
+        profile.times.visibility = args.visibility_horizon;
+        profile.times.max_processing = args.max_processing_time;
+        profile.times.send_window = args.send_window;
         if !args.deduplicates {
             profile.identity.dedup = Dedup::None;
+        }
+        let without = [
+            (args.looks_up, OpKind::LookUp),
+            (args.cancels, OpKind::Cancel),
+            (args.inquires, OpKind::Inquire),
+        ];
+        for (_, kind) in without.into_iter().filter(|(has, _)| !has) {
+            profile.remove(kind);
         }
         let mut secrets = BTreeMap::new();
         if let Some(file) = &args.token_file {
             profile.prove_by_bearer(TOKEN);
             secrets.insert(TOKEN.to_owned(), token(file)?);
         }
+        Self::new(profile, secrets, Some(args.not_after))
+    }
+
+    /// The provider of a profile, with the values of the secrets that it names. Does not connect.
+    pub fn new(
+        profile: Profile,
+        secrets: BTreeMap<String, String>,
+        not_after: Option<Duration>,
+    ) -> anyhow::Result<Self> {
         // Fails only where a provider is installed already, which is then the one that is used.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let limits =
-            Limits { connect: args.connect_timeout, whole: args.timeout, idle: IDLE_TIMEOUT };
-        let http = Http::new(&profile.http.base, &limits)
+        let limits = Limits {
+            connect: profile.http.connect_timeout,
+            whole: profile.http.timeout,
+            idle: IDLE_TIMEOUT,
+        };
+        let http = Http::new(&profile.http, &limits)
             .context("the provider's HTTP client cannot be made")?;
-        let sends_alone = !(args.deduplicates && args.looks_up);
-        Ok(Self(Arc::new(Inner { http, profile, secrets, sends_alone })))
+        Ok(Self(Arc::new(Inner {
+            http,
+            version: profile.pinned(),
+            limits: profile.limits(not_after),
+            profile,
+            secrets,
+            tokens: Tokens::default(),
+        })))
+    }
+
+    /// The version of the profile.
+    pub fn version(&self) -> &ProfileVersion {
+        &self.0.version
+    }
+
+    /// The profile.
+    pub fn profile(&self) -> &Profile {
+        &self.0.profile
+    }
+
+    /// How long redemptions may be sent, and what it can do for those in doubt.
+    pub fn limits(&self) -> &RedeemLimits {
+        &self.0.limits
+    }
+
+    /// Makes a call about a redemption, and says what its answer calls for. A send counts as sent again when it is in
+    /// doubt.
+    pub async fn ask(&self, call: Call, doubt: Doubt, ask: &Ask) -> NextStep {
+        let token = match self.token(None).await {
+            Ok(token) => token,
+            Err(why) => return self.judge(ask, call, doubt, &Answer::NeverSent(why)),
+        };
+        let answer = Box::pin(self.call_with(call, doubt, ask, token.clone())).await;
+        let proven = self.proven(ask, call, doubt, &answer);
+        let is_refused = matches!(
+            &proven,
+            Ok(Proof::NotExecuted { unauthorized: true, .. } | Proof::Busy { unauthorized: true, .. })
+        );
+        if is_refused
+            && let Some(refused) = &token
+            && let Ok(new) = self.token(Some(refused)).await
+        {
+            let answer = Box::pin(self.call_with(call, doubt, ask, new)).await;
+            return self.judge(ask, call, doubt, &answer);
+        }
+        match proven {
+            Ok(proof) => classify::step(call, &answer, proof),
+            Err(step) => step,
+        }
+    }
+
+    /// Makes a call about a redemption.
+    pub async fn call(&self, call: Call, doubt: Doubt, ask: &Ask) -> Answer {
+        match self.token(None).await {
+            Ok(token) => self.call_with(call, doubt, ask, token).await,
+            Err(why) => Answer::NeverSent(why),
+        }
     }
 
     /// Says what an answer calls for.
     pub fn judge(&self, ask: &Ask, call: Call, doubt: Doubt, answer: &Answer) -> NextStep {
-        classify::classify(&self.0.profile, ask, call, doubt, answer)
+        classify::classify(&self.0.profile, &self.0.secrets, ask, call, doubt, answer)
     }
 
-    /// Asks for the redemption: the call that may spend a card.
-    pub async fn send(&self, ask: &Ask) -> Answer {
-        self.post_redemption(Step::Send, ask).await
+    fn proven(
+        &self,
+        ask: &Ask,
+        call: Call,
+        doubt: Doubt,
+        answer: &Answer,
+    ) -> Result<Proof, NextStep> {
+        classify::proven(&self.0.profile, &self.0.secrets, ask, call, doubt, answer)
     }
 
-    /// The same request once more, to the byte, for a redemption in doubt. For providers that count a
-    /// key once.
-    pub async fn send_again(&self, ask: &Ask) -> Answer {
-        self.post_redemption(Step::SendAgain, ask).await
+    async fn call_with(
+        &self,
+        call: Call,
+        doubt: Doubt,
+        ask: &Ask,
+        token: Option<String>,
+    ) -> Answer {
+        let kind = call.op();
+        let mut values = self.values(Values::of_ask(self.0.profile.identity.key, ask));
+        values.token = token;
+        if call == Call::Reverse {
+            values.amount = ask.expected;
+        }
+        let request = match self.request(kind, &values) {
+            Ok(request) => request,
+            Err(why) => return Answer::Unsendable(why),
+        };
+        // Not to be kept while the answer is waited for, unless there may be more to ask with them.
+        let values = self.0.profile.has_pages(kind).then_some(values);
+        let step = step_of(call, doubt);
+        if let Err(error) = failpoints::reach(step, Side::Before).await {
+            return Answer::NeverSent(error.to_string());
+        }
+        let about = Some(self.0.profile.identity.key.of(ask.redemption_id));
+        let alone = self.0.profile.asks_alone(kind);
+        let call = HttpCall { request, max_bytes: MAX_BODY_BYTES, about, alone };
+        let first = self.0.http.call(call).await;
+        let answer = match values {
+            Some(values) => self.other_pages(kind, ask, values, first).await,
+            None => first,
+        };
+        match failpoints::reach(step, Side::After).await {
+            Ok(()) => answer,
+            Err(error) => Answer::Lost(error.to_string()),
+        }
     }
 
-    async fn post_redemption(&self, step: Step, ask: &Ask) -> Answer {
-        let values = self.values(Values::of_ask(self.0.profile.identity.key, ask));
-        let request = self.request(OpKind::Send, &values);
-        // Not to be kept while the answer is waited for.
-        drop(values);
-        self.call_about(ask.redemption_id, step, request, self.0.sends_alone).await
+    /// Asks for the pages after the first, in the time that the question has as a whole.
+    async fn other_pages(
+        &self,
+        kind: OpKind,
+        ask: &Ask,
+        mut values: Values,
+        first: Answer,
+    ) -> Answer {
+        let mut pages = match first {
+            Answer::Http(first) => vec![first],
+            none => return none,
+        };
+        let read = async {
+            loop {
+                let last = pages.last().map_or(&[][..], |page| &page.body);
+                match self.0.profile.next_page(kind, last) {
+                    Ok(None) => return true,
+                    Ok(Some(page)) if pages.len() < MAX_PAGES => values.page = Some(page),
+                    _ => return false,
+                }
+                let Ok(request) = self.request(kind, &values) else { return false };
+                let about = Some(self.0.profile.identity.key.of(ask.redemption_id));
+                let alone = self.0.profile.asks_alone(kind);
+                let call = HttpCall { request, max_bytes: MAX_BODY_BYTES, about, alone };
+                match self.0.http.call(call).await {
+                    Answer::Http(page) => pages.push(page),
+                    _ => return false,
+                }
+            }
+        };
+        let rest = self.0.limits.call_timeout.saturating_sub(self.0.profile.http.timeout);
+        let is_whole = timeout(rest, read).await.unwrap_or(false);
+        match (pages.len(), is_whole) {
+            (1, true) => pages.pop().map_or(Answer::Lost("no page".to_owned()), Answer::Http),
+            _ => Answer::Pages { pages, is_whole },
+        }
     }
 
-    /// Asks what became of the redemption.
-    pub async fn look_up(&self, id: RedemptionId) -> Answer {
-        let request = self.request_about(OpKind::LookUp, id);
-        self.call_about(id, Step::LookUp, request, false).await
+    /// The token that calls are made with, where the profile fetches one.
+    async fn token(&self, refused: Option<&str>) -> Result<Option<String>, String> {
+        if !self.0.profile.fetches_token() {
+            return Ok(None);
+        }
+        let fetch = || async {
+            let values = self.values(Values::at(OffsetDateTime::now_utc()));
+            let request = match self.0.profile.token_request(&values) {
+                Some(request) => request.map_err(|why| format!("no token can be asked for: {why}"))?,
+                None => return Err("the profile fetches no token".to_owned()),
+            };
+            let call = HttpCall { request, max_bytes: MAX_BODY_BYTES, about: None, alone: true };
+            let http = answered(self.0.http.call(call).await)
+                .map_err(|why| format!("no token was given: {why}"))?;
+            self.0
+                .profile
+                .read_token(http.status, &http.body)
+                .map_err(|why| format!("no token was given: {why}"))
+        };
+        self.0.tokens.get(refused, fetch).await.map(Some)
     }
 
     /// Reads a redemption as a page would list it. `None`: the provider has never seen the key.
@@ -120,16 +283,11 @@ impl Provider {
         }
     }
 
-    /// Asks that the redemption never happens, even if it arrives later.
-    pub async fn cancel(&self, id: RedemptionId) -> Answer {
-        let request = self.request_about(OpKind::Cancel, id);
-        self.call_about(id, Step::Cancel, request, false).await
-    }
-
     /// Asks what a card is worth. `None`: the provider does not know it.
     pub async fn inquire(&self, code: &CardCode) -> Result<Option<Card>, CallError> {
         let mut values = self.values(Values::at(OffsetDateTime::now_utc()));
         values.code = Some(code.expose().to_owned());
+        values.token = self.token(None).await.map_err(CallError::NeverSent)?;
         let request = self.request(OpKind::Inquire, &values).map_err(unsendable)?;
         // Nothing in the answer need say what it is to.
         let alone = self.0.profile.asks_alone(OpKind::Inquire);
@@ -165,30 +323,6 @@ impl Provider {
         self.0.profile.request(kind, values)
     }
 
-    /// Makes one call about a redemption.
-    async fn call_about(
-        &self,
-        id: RedemptionId,
-        step: Step,
-        request: Result<Request, Unusable>,
-        alone: bool,
-    ) -> Answer {
-        let request = match request {
-            Ok(request) => request,
-            Err(why) => return Answer::Unsendable(why),
-        };
-        if let Err(error) = failpoints::reach(step, Side::Before).await {
-            return Answer::NeverSent(error.to_string());
-        }
-        let about = Some(self.0.profile.identity.key.of(id));
-        let call = HttpCall { request, max_bytes: MAX_BODY_BYTES, about, alone };
-        let answer = self.0.http.call(call).await;
-        match failpoints::reach(step, Side::After).await {
-            Ok(()) => answer,
-            Err(error) => Answer::Lost(error.to_string()),
-        }
-    }
-
     async fn read<T>(
         &self,
         request: Result<Request, Unusable>,
@@ -211,6 +345,18 @@ impl Provider {
     }
 }
 
+/// The step of the protocol that a call is.
+fn step_of(call: Call, doubt: Doubt) -> Step {
+    match (call, doubt) {
+        (Call::Send, Doubt::FirstSend) => Step::Send,
+        (Call::Send, Doubt::InDoubt) => Step::SendAgain,
+        (Call::LookUp, _) => Step::LookUp,
+        (Call::Find, _) => Step::Find,
+        (Call::Cancel, _) => Step::Cancel,
+        (Call::Reverse, _) => Step::Reverse,
+    }
+}
+
 fn unsendable(why: Unusable) -> CallError {
     CallError::NeverSent(why.to_string())
 }
@@ -222,6 +368,7 @@ fn answered(answer: Answer) -> Result<HttpAnswer, CallError> {
         Answer::Unsendable(why) => Err(unsendable(why)),
         Answer::Lost(why) => Err(CallError::Lost(why)),
         Answer::Http(http) => Ok(http),
+        Answer::Pages { .. } => Err(CallError::Lost("it came in pages".to_owned())),
     }
 }
 

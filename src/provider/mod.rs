@@ -11,6 +11,7 @@ mod http;
 mod json;
 pub mod profile;
 mod scrub;
+mod tokens;
 pub mod wire;
 
 use std::{fmt, time::Duration};
@@ -35,6 +36,25 @@ pub enum Answer {
     Lost(String),
     /// A whole answer.
     Http(HttpAnswer),
+    /// An answer that came in pages.
+    Pages {
+        /// The pages, the first first.
+        pages: Vec<HttpAnswer>,
+        /// Whether these are all of them.
+        is_whole: bool,
+    },
+}
+
+impl Answer {
+    /// Whether it is the provider's own failure, or that of somebody in between: asked later it may answer otherwise.
+    fn is_own_failure(&self) -> bool {
+        let status = match self {
+            Self::Http(http) => Some(http.status),
+            Self::Pages { pages, .. } => pages.last().map(|page| page.status),
+            _ => None,
+        };
+        status.is_none_or(|status| status >= 500)
+    }
 }
 
 /// A whole HTTP answer.
@@ -48,6 +68,12 @@ pub struct HttpAnswer {
     pub first_on_connection: bool,
     /// The body, at most [`client::MAX_BODY_BYTES`] long. It may repeat the card's code.
     pub body: Bytes,
+}
+
+impl HttpAnswer {
+    fn as_answered(&self) -> profile::Answered<'_> {
+        profile::Answered { status: self.status, body: &self.body, retry_after: self.retry_after }
+    }
 }
 
 /// The body may hold a code, so only its length is shown.

@@ -21,6 +21,7 @@ use super::{
     Error,
     acquire::Acquire,
     pools::{Pools, check_currencies},
+    providers::Providers,
     redeem::{Redeem, Redeemed},
     release::Leases,
 };
@@ -147,6 +148,8 @@ pub struct Services {
     pub store: Store,
     /// For the pool's settings.
     pub pools: Pools,
+    /// The providers.
+    pub providers: Providers,
     /// For items that say no amount.
     pub inquiry: Inquiry,
     /// For each item's account.

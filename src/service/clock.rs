@@ -35,6 +35,11 @@ impl Deadline {
         Self { at: clock() + time, clock }
     }
 
+    /// How long until then.
+    pub(super) fn left(&self) -> Duration {
+        self.at.saturating_sub((self.clock)())
+    }
+
     /// Whether it has passed.
     pub(super) fn has_passed(&self) -> bool {
         (self.clock)() >= self.at

@@ -14,6 +14,7 @@ pub mod error;
 mod expiry;
 mod poll;
 pub mod pools;
+pub mod providers;
 pub mod redeem;
 pub mod release;
 pub mod sweep;

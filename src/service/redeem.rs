@@ -5,7 +5,7 @@
 
 mod join;
 mod refusal;
-mod send;
+pub(in crate::service) mod send;
 pub mod settle;
 
 use std::{sync::Arc, time::Duration};
@@ -19,16 +19,17 @@ use super::{
     Error,
     clock::Deadline,
     pools::{Pools, check_currencies},
+    providers::{Providers, fingerprint_name},
 };
 use crate::{
     admission::{self, Caller},
     domain::{
         id::{PoolId, RedemptionId, RequestId},
         lease::LeaseRef,
-        money::{Currency, Money},
+        money::Money,
+        pool::Pool,
         redemption::{
-            Ask, BeginRefusal, Begun, Capabilities, CardCode, Living, NewRedemption, Redemption,
-            SendLimits,
+            AccountFacts, Ask, BeginRefusal, Begun, CardCode, Known, Living, NewRedemption, Redemption,
         },
     },
     failpoints::{self, Guard},
@@ -37,50 +38,12 @@ use crate::{
     store::Store,
 };
 
+/// How many ids are drawn for one whose key no other redemption has.
+const MAX_KEYS: u32 = 10;
 /// How often a begin whose obstacle has gone is tried again.
 const MAX_BEGINS: u32 = 5;
 /// The pause before that.
 const RETRY: Duration = Duration::from_millis(10);
-/// What the provider is called in a code's fingerprint. One provider serves an installation.
-pub(super) const PROVIDER_NAME: &str = "default";
-
-/// How long redemptions may be sent, and who takes over then.
-#[derive(Clone, Copy, Debug)]
-pub struct RedeemLimits {
-    /// How long a redemption may be sent, sent again and polled before it is left in doubt.
-    pub send_window: Duration,
-    /// How long after it was recorded the provider may begin.
-    pub not_after: Duration,
-    /// The longest that one call to the provider takes.
-    pub call_timeout: Duration,
-    /// What the provider can do for a redemption in doubt.
-    pub provider: Capabilities,
-}
-
-impl RedeemLimits {
-    fn send(&self) -> SendLimits {
-        SendLimits { not_after: self.not_after, take_over: self.take_over() }
-    }
-
-    /// When nobody who is alive can still be at work on it: the last call has ended, and what it told
-    /// has been recorded.
-    fn take_over(&self) -> Duration {
-        self.send_window + self.call_timeout + self.recording()
-    }
-
-    /// How long recording what a call told may take: as long as the call, and a second at least.
-    fn recording(&self) -> Duration {
-        self.call_timeout.max(Duration::from_secs(1))
-    }
-
-    /// How long the reconciler may begin calls about a redemption that it has claimed, and how long its claim
-    /// lasts. That is two calls (the second begins in that time) and a record.
-    pub(super) fn hold(&self) -> (Duration, Duration) {
-        let act = self.call_timeout * 2;
-        (act, act + self.call_timeout + self.recording())
-    }
-}
-
 /// How a server that stops has to do with what is under way.
 #[derive(Clone, Debug)]
 pub struct Stopping {
@@ -132,33 +95,30 @@ pub struct Redeem(Arc<Inner>);
 struct Inner {
     store: Store,
     pools: Pools,
-    provider: Provider,
+    providers: Providers,
     secret: Arc<SecretKey>,
     settler: Settler,
-    limits: RedeemLimits,
     stopping: Stopping,
     /// The redemptions that this server is at work on, for callers who join.
     sends: Sends,
 }
 
 impl Redeem {
-    /// Redeems over `provider`.
+    /// Redeems over `providers`.
     pub fn new(
         store: Store,
         pools: Pools,
-        provider: Provider,
+        providers: Providers,
         secret: Arc<SecretKey>,
         settler: Settler,
-        limits: RedeemLimits,
         stopping: Stopping,
     ) -> Self {
         Self(Arc::new(Inner {
             store,
             pools,
-            provider,
+            providers,
             secret,
             settler,
-            limits,
             stopping,
             sends: Sends::default(),
         }))
@@ -191,15 +151,17 @@ impl Redeem {
     ) -> Result<Option<Redeemed>, Error> {
         let found = self.0.store.get_redemption_by_request(pool_id, request_id).await?;
         let Some((redemption, fingerprint)) = found else { return Ok(None) };
-        let same_code = fingerprint == self.0.secret.fingerprint(PROVIDER_NAME, code);
+        let name = fingerprint_name(&redemption.profile.provider_id);
+        let same_code = fingerprint == self.0.secret.fingerprint(name, code);
         check_same_request(&redemption, same_code, expected)?;
         Ok(Some(Redeemed { redemption: self.0.join(redemption).await?, replayed: true }))
     }
 
     /// Why the code cannot be redeemed in the pool, if it is being redeemed there, or was.
     pub async fn in_use(&self, pool_id: &PoolId, code: &CardCode) -> Result<Option<Error>, Error> {
-        let fingerprint = self.0.secret.fingerprint(PROVIDER_NAME, code);
-        let living = self.0.store.get_living_redemption(pool_id, &fingerprint).await?;
+        let pool = self.0.pools.settings(pool_id).await?;
+        let fingerprint = self.0.secret.fingerprint(fingerprint_name(&pool.provider_id), code);
+        let living = self.0.store.get_living_redemption(&pool.pool_id, &fingerprint).await?;
         Ok(living.map(|Living { redemption_id, request_id, state }| Error::CodeInUse {
             redemption_id,
             request_id,
@@ -240,24 +202,24 @@ pub(super) fn rfc3339(at: OffsetDateTime) -> Result<String, Error> {
 
 impl Inner {
     async fn run(&self, command: RedeemCommand) -> Result<Redeemed, Error> {
-        // From before it is recorded: the server that takes over counts from then.
-        let window = Deadline::after(self.limits.send_window);
         if command.caller.is_over() {
             admission::note_dropped("redeem");
             return Err(Error::DeadlinePassed);
         }
         let pool = self.pools.settings(&command.lease.pool_id).await?;
         check_currencies(&pool, [("expected", command.expected_or_learned())])?;
-        let new = self.record_of(&command);
-        let id = new.redemption_id;
+        let provider = self.providers.of_pool(&pool).await?;
+        // From before it is recorded: the server that takes over counts from then.
+        let window = Deadline::after(provider.limits().send_window);
+        let new = self.record_of(&command, &provider).await?;
         // What it takes is given back before the provider is waited for.
-        let began = Box::pin(self.begin(new, &command)).await?;
+        let began = Box::pin(self.begin(new, &command, &provider)).await?;
         // What is waited for from here on is the provider.
         command.caller.step_aside();
         match began {
             Began::Now(redemption, not_after) => {
-                let ask = ask(&command, id, pool.currency, not_after)?;
-                let redemption = self.send_and_settle(&ask, &redemption, window).await?;
+                let ask = ask(&command, &redemption, &pool, not_after)?;
+                let redemption = self.send_and_settle(&provider, ask, &redemption, window).await?;
                 Ok(Redeemed { redemption, replayed: false })
             }
             Began::Before(redemption) => {
@@ -267,28 +229,55 @@ impl Inner {
         }
     }
 
-    fn record_of(&self, command: &RedeemCommand) -> NewRedemption {
-        let redemption_id = RedemptionId::new();
+    /// The redemption as it is to be recorded. Its key is no other redemption's.
+    async fn record_of(
+        &self,
+        command: &RedeemCommand,
+        provider: &Provider,
+    ) -> Result<NewRedemption, Error> {
+        let redemption_id = self.new_id(provider).await?;
         let context = code_context(&command.lease.pool_id, redemption_id);
-        NewRedemption {
+        let name = fingerprint_name(&provider.version().provider_id);
+        Ok(NewRedemption {
             redemption_id,
             lease: command.lease.clone(),
             request_id: command.request_id.clone(),
             release_on_completion: command.release_on_completion,
-            code_fingerprint: self.secret.fingerprint(PROVIDER_NAME, &command.code),
+            code_fingerprint: self.secret.fingerprint(name, &command.code),
             code_ciphertext: self.secret.encrypt(&context, &command.code),
             code_last4: command.code.last4().to_owned(),
             expected_minor: command.expected_or_learned().map(|money| money.amount_minor),
             expected_learned: command.expected.is_none() && command.learned.is_some(),
+            profile: provider.version().clone(),
+        })
+    }
+
+    /// A new id. One of which the provider's key has only a part is drawn until no other redemption has that key.
+    async fn new_id(&self, provider: &Provider) -> Result<RedemptionId, Error> {
+        let kind = provider.profile().identity.key;
+        for _ in 0..MAX_KEYS {
+            let id = RedemptionId::new();
+            if kind.is_whole()
+                || self.store.reserve_key(&provider.version().provider_id, &kind.of(id), id).await?
+            {
+                return Ok(id);
+            }
         }
+        Err(Error::Internal("no free key was found for the provider"))
     }
 
     /// Records the redemption, or finds the one that stands for the request already.
-    async fn begin(&self, new: NewRedemption, command: &RedeemCommand) -> Result<Began, Error> {
+    async fn begin(
+        &self,
+        new: NewRedemption,
+        command: &RedeemCommand,
+        provider: &Provider,
+    ) -> Result<Began, Error> {
         let id = new.redemption_id;
+        let limits = provider.limits();
         let pool_id = &command.lease.pool_id;
         for _ in 0..MAX_BEGINS {
-            match self.store.begin_for(&command.caller, new.clone(), self.limits.send()).await? {
+            match self.store.begin_for(&command.caller, new.clone(), limits.send()).await? {
                 Begun::Recorded { redemption, not_after } => {
                     return Ok(Began::Now(redemption, not_after));
                 }
@@ -296,7 +285,7 @@ impl Inner {
                     let redemption = Box::pin(self.read(pool_id, redemption_id)).await?;
                     if redemption_id == id {
                         // Recorded by a statement whose reply was lost: it is this call's to send.
-                        let not_after = redemption.created_at + self.limits.not_after;
+                        let not_after = redemption.created_at + limits.not_after;
                         return Ok(Began::Now(Box::new(redemption), not_after));
                     }
                     check_same_request(&redemption, same_code, command.expected)?;
@@ -319,17 +308,19 @@ enum Began {
 
 fn ask(
     command: &RedeemCommand,
-    redemption_id: RedemptionId,
-    currency: Currency,
+    redemption: &Redemption,
+    pool: &Pool,
     not_after: OffsetDateTime,
 ) -> Result<Ask, Error> {
     Ok(Ask {
-        redemption_id,
+        redemption_id: redemption.redemption_id,
         code: command.code.clone(),
         account_id: command.lease.account_id.clone(),
         expected: command.expected_or_learned(),
-        currency,
+        currency: pool.currency,
         not_after: rfc3339(not_after)?,
+        account: AccountFacts::default(),
+        known: Known::at_first(redemption.created_at),
     })
 }
 

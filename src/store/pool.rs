@@ -34,6 +34,7 @@ impl PoolRow {
     fn read(self) -> Result<Pool, StoreError> {
         Ok(Pool {
             pool_id: read_pool_id(&self.pool_id)?,
+            provider_id: crate::domain::id::ProviderId::built_in(),
             currency: Currency::parse(&self.currency_code)
                 .ok_or(StoreError::Unreadable("pools.currency_code"))?,
             default_lease: duration(&self.default_lease),

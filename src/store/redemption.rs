@@ -3,6 +3,7 @@
 pub mod begin;
 mod checks;
 pub mod outcome;
+mod progress;
 
 use time::OffsetDateTime;
 use uuid::Uuid;

@@ -2,8 +2,9 @@
 
 use super::{StoreError, account::read_plan_id};
 use crate::domain::{
-    id::{Holder, PlanId, RequestId},
+    id::{Holder, PlanId, ProviderId, RequestId},
     money::{Currency, Money},
+    provider::ProfileVersion,
     redemption::{Failure, RedemptionState, Resolution},
 };
 
@@ -28,6 +29,9 @@ macro_rules! redemption_row {
             pub(super) amount_minor: Option<i64>,
             pub(super) amount_currency: Option<String>,
             pub(super) provider_ref: Option<String>,
+            pub(super) provider_id: String,
+            pub(super) provider_version: i32,
+            pub(super) provider_task: Option<String>,
             pub(super) failure_reason: Option<String>,
             pub(super) failure_message: Option<String>,
             pub(super) code_spent: Option<bool>,
@@ -65,6 +69,8 @@ macro_rules! redemption_row {
                     )?,
                     amount: stored::read_amount(self.amount_minor, self.amount_currency.as_deref())?,
                     provider_ref: self.provider_ref,
+                    profile: stored::read_profile(&self.provider_id, self.provider_version)?,
+                    provider_task: self.provider_task,
                     failure: stored::read_failure(
                         self.failure_reason,
                         self.failure_message,
@@ -89,6 +95,12 @@ pub(super) use redemption_row;
 
 pub(super) fn read_request_id(text: &str) -> Result<RequestId, StoreError> {
     RequestId::parse_any(text).map_err(|_| StoreError::Unreadable("redemptions.request_id"))
+}
+
+pub(super) fn read_profile(provider_id: &str, version: i32) -> Result<ProfileVersion, StoreError> {
+    let provider_id = ProviderId::parse(provider_id)
+        .map_err(|_| StoreError::Unreadable("redemptions.provider_id"))?;
+    Ok(ProfileVersion { provider_id, version })
 }
 
 pub(super) fn read_holder(text: &str) -> Result<Holder, StoreError> {

@@ -72,7 +72,7 @@ fn client(base_url: &str) -> anyhow::Result<Provider> {
     let settings = ProviderArgs::augment_args(Command::new("provider"))
         .mut_args(|argument| argument.env(None::<&str>));
     let given = settings.try_get_matches_from(["provider", "--provider-url", base_url])?;
-    Provider::new(&ProviderArgs::from_arg_matches(&given)?)
+    Provider::built_in(&ProviderArgs::from_arg_matches(&given)?)
 }
 
 #[cfg(test)]

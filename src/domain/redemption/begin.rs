@@ -9,6 +9,7 @@ use crate::domain::{
     account::{Account, Refusal},
     id::{RedemptionId, RequestId},
     lease::LeaseRef,
+    provider::ProfileVersion,
 };
 
 /// A redemption to record before it is sent.
@@ -32,6 +33,8 @@ pub struct NewRedemption {
     pub expected_minor: Option<i64>,
     /// The provider told that amount, and nobody asked for it.
     pub expected_learned: bool,
+    /// The version of the provider's profile that it is sent under.
+    pub profile: ProfileVersion,
 }
 
 /// What became of a redemption that was to be recorded.

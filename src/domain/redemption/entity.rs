@@ -6,6 +6,7 @@ use super::{Failure, RedemptionState};
 use crate::domain::{
     id::{AccountId, BatchId, FencingToken, Holder, PlanId, PoolId, RedemptionId, RequestId},
     money::Money,
+    provider::ProfileVersion,
 };
 
 /// A redemption, as it is stored. Without its code.
@@ -39,6 +40,10 @@ pub struct Redemption {
     pub amount: Option<Money>,
     /// The provider's own name for it.
     pub provider_ref: Option<String>,
+    /// The version of the provider's profile that it was begun under.
+    pub profile: ProfileVersion,
+    /// The provider's id of its work, where it tells one.
+    pub provider_task: Option<String>,
     /// Why it failed or needs review.
     pub failure: Option<Failure>,
     /// Who closed it, and why, if a person did.

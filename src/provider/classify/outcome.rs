@@ -5,12 +5,10 @@ use std::time::Duration;
 use time::OffsetDateTime;
 
 use super::Doubt;
-use crate::{
-    domain::{
-        money::{Currency, Money},
-        redemption::{CardCode, Failure},
-    },
-    provider::profile::AccountTrouble,
+use crate::domain::{
+    hold::HoldCause,
+    money::{Currency, Money},
+    redemption::{CardCode, Failure},
 };
 
 /// Whom a call is about.
@@ -73,8 +71,8 @@ pub enum Proof {
     Failed {
         /// Why.
         failure: Failure,
-        /// What it says of the account.
-        account: Option<AccountTrouble>,
+        /// What is wrong with the account, where that is why.
+        hold: Option<HoldCause>,
     },
     /// The provider acted, but not as it was asked.
     Review {

@@ -27,13 +27,14 @@ use super::{
 };
 use crate::{
     domain::{
+        hold::HoldCause,
         money::Money,
-        redemption::{Failure, reason},
+        redemption::{Dedup, Failure, reason},
     },
     failpoints::{self, Guard},
     provider::{
         json::Field,
-        profile::{AccountTrouble, Answered, Dedup, Op, OpKind, Profile, Reading, Then, Values},
+        profile::{Answered, Op, OpKind, Profile, Reading, Then, Values},
         scrub::{MAX_MESSAGE_CHARS, clean_of},
     },
 };
@@ -58,6 +59,9 @@ struct Answer<'a> {
 
 /// The message of what was cancelled, where the provider says none.
 const CANCELLED: &str = "cancelled at the provider before it was executed";
+
+/// The message of what was reversed.
+const REVERSED: &str = "reversed at the provider";
 
 /// How long before a redemption was recorded a find by the code may have happened: clocks differ.
 const CLOCKS_DIFFER: time::Duration = time::Duration::minutes(1);
@@ -204,7 +208,7 @@ impl Answer<'_> {
         }
     }
 
-    fn failed(&self, spent: bool, reason: Option<&str>, account: Option<AccountTrouble>) -> Proof {
+    fn failed(&self, spent: bool, reason: Option<&str>, hold: Option<HoldCause>) -> Proof {
         let reason = match (reason, &self.reading.told.failure) {
             (Some(reason), _) => reason.to_owned(),
             (None, Field::Is(told)) => self.clean(told, MAX_NAME_CHARS),
@@ -250,7 +254,9 @@ impl Answer<'_> {
             none if none.is_empty() && reason == reason::CANCELLED => CANCELLED.to_owned(),
             message => message,
         };
-        Proof::Failed { failure: Failure { reason, message, code_spent: spent }, account }
+        // The codes of the built-in contract that begin with ACCOUNT_ say it by themselves.
+        let hold = hold.or_else(|| HoldCause::of_failure(&reason));
+        Proof::Failed { failure: Failure { reason, message, code_spent: spent }, hold }
     }
 
     fn undone(&self) -> Proof {
@@ -260,10 +266,11 @@ impl Answer<'_> {
         if let Some(doubt) = self.not_told_to_a_question(self.whose == Whose::Ours) {
             return doubt;
         }
-        Proof::Undone(Failure {
-            message: CANCELLED.to_owned(),
-            ..not_spent(reason::CANCELLED, String::new())
-        })
+        let (reason, message) = match self.op.kind {
+            OpKind::Reverse => (reason::REVERSED, REVERSED),
+            _ => (reason::CANCELLED, CANCELLED),
+        };
+        Proof::Undone(not_spent(reason, message.to_owned()))
     }
 
     fn review(&self) -> Proof {
@@ -350,7 +357,7 @@ impl Answer<'_> {
                 self.text("the provider does not have it, after all the time that it could take");
             return Proof::Failed {
                 failure: not_spent(reason::NOT_EXECUTED, message),
-                account: None,
+                hold: None,
             };
         }
         if self.op.kind == OpKind::Send {

@@ -1,12 +1,13 @@
 //! The built-in contract, by its profile: every answer that it has, on a first send and in doubt.
 
 use serde_json::{Value, json};
+use time::OffsetDateTime;
 
 use super::*;
 use crate::domain::{
     id::{AccountId, RedemptionId},
     money::{Currency, MAX_AMOUNT_MINOR, Money},
-    redemption::CardCode,
+    redemption::{AccountFacts, CardCode, Known},
 };
 
 pub(super) const ID: &str = "0190163d-8694-739b-aea5-966c26f8ad90";
@@ -24,6 +25,8 @@ fn ask() -> Ask {
         expected: Some(Money { amount_minor: 5000, currency }),
         currency,
         not_after: "2026-11-01T00:00:00Z".to_owned(),
+        account: AccountFacts::default(),
+        known: Known::at_first(OffsetDateTime::now_utc()),
     }
 }
 
@@ -70,7 +73,7 @@ fn refusal(changes: Value) -> Value {
 }
 
 pub(super) fn step(call: Call, doubt: Doubt, answer: &Answer) -> Step {
-    classify(Profile::built_in(), &ask(), call, doubt, answer)
+    classify(Profile::built_in(), &BTreeMap::new(), &ask(), call, doubt, answer)
 }
 
 fn eur(amount_minor: i64) -> Money {
@@ -78,7 +81,7 @@ fn eur(amount_minor: i64) -> Money {
 }
 
 fn used() -> Step {
-    Step::Settle(Verdict::Failed(Failure {
+    Step::Settle(Verdict::failed(Failure {
         reason: "CODE_USED".to_owned(),
         message: "used before".to_owned(),
         code_spent: true,
@@ -125,7 +128,7 @@ fn what_cannot_be_sent_has_failed_unless_something_was_sent_before() {
     ] {
         let answer = Answer::Unsendable(why);
         match step(Call::Send, Doubt::FirstSend, &answer) {
-            Step::Settle(Verdict::Failed(failure)) => {
+            Step::Settle(Verdict::Failed { failure, .. }) => {
                 assert_eq!((&*failure.reason, failure.code_spent), (wanted, false));
             }
             other => panic!("{other:?}"),
@@ -274,7 +277,7 @@ fn the_wait_that_is_asked_for_is_bounded() {
 #[test]
 fn a_cancelled_key_is_a_failure_that_spent_nothing() {
     let is_cancelled = |step: &Step| match step {
-        Step::Settle(Verdict::Failed(failure)) => {
+        Step::Settle(Verdict::Failed { failure, .. }) => {
             failure.reason == reason::CANCELLED && !failure.code_spent
         }
         _ => false,
@@ -382,7 +385,7 @@ fn an_answer_without_our_key_is_definite_only_on_a_connection_of_its_own() {
         ] {
             let answer = answered(status, &body.to_string(), first);
             let found = match step(Call::Send, Doubt::FirstSend, &answer) {
-                Step::Settle(Verdict::Failed(_)) => "settled",
+                Step::Settle(Verdict::Failed { .. }) => "settled",
                 Step::Unproven { .. } => "unproven",
                 other => panic!("{status} {body}: {other:?}"),
             };
@@ -431,7 +434,7 @@ fn what_loses_nothing_is_taken_as_it_is_meant() {
     let mut refused = refusal(json!({}));
     refused["failure"]["message"] = json!({"not": "a text"});
     let step = step(Call::Send, Doubt::FirstSend, &http(402, refused));
-    assert!(matches!(step, Step::Settle(Verdict::Failed(failure)) if failure.message.is_empty()));
+    assert!(matches!(step, Step::Settle(Verdict::Failed { failure, .. }) if failure.message.is_empty()));
 }
 
 #[test]
@@ -458,7 +461,7 @@ fn a_field_that_is_given_twice_with_different_values_settles_nothing() {
 #[test]
 fn what_is_wrong_is_named_by_its_field_and_not_by_what_it_says() {
     let told = |status, body: &str| match step(Call::Send, Doubt::FirstSend, &raw(status, body)) {
-        Step::InDoubt { answer } => answer,
+        Step::InDoubt { answer, .. } => answer,
         other => panic!("{body}: {other:?}"),
     };
     let of_success = |change| told(201, &success(change).to_string());
@@ -477,7 +480,7 @@ fn what_is_wrong_is_named_by_its_field_and_not_by_what_it_says() {
     let bounds = of_success(json!({"amount_minor": MAX_AMOUNT_MINOR + 1}));
     assert_eq!(bounds, "HTTP 201, but amount is no amount");
     let keyless = step(Call::LookUp, Doubt::InDoubt, &http(200, success(json!({"key": null}))));
-    assert_eq!(keyless, Step::InDoubt { answer: "HTTP 200, but key is missing".to_owned() });
+    assert_eq!(keyless, Step::InDoubt { answer: "HTTP 200, but key is missing".to_owned(), is_answer: true });
     assert_eq!(told(402, "<html>"), "HTTP 402, but the body is not JSON but begins like HTML");
     assert_eq!(told(200, ""), "HTTP 200, but the body is empty");
     assert_eq!(

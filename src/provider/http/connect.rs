@@ -1,13 +1,16 @@
 //! Clients as they are set up: what they may not do by themselves, and how long things may take.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use reqwest::{Client, redirect, retry};
-use rustls::{ClientConfig, RootCertStore};
-use rustls_platform_verifier::ConfigVerifierExt as _;
+use rustls::{
+    ClientConfig, RootCertStore,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
+};
+use rustls_platform_verifier::BuilderVerifierExt as _;
 
-use super::Limits;
+use super::{super::profile::HttpSettings, Limits};
 
 /// Connections that are kept while idle: as many as the redemptions that one batch may have in progress.
 const MAX_IDLE: usize = 1024;
@@ -69,8 +72,37 @@ fn trusting_nobody() -> anyhow::Result<ClientConfig> {
     Ok(config.with_root_certificates(RootCertStore::empty()).with_no_client_auth())
 }
 
-/// TLS with the certificates that this machine trusts.
-pub(super) fn as_this_machine_trusts() -> anyhow::Result<ClientConfig> {
-    ClientConfig::with_platform_verifier()
-        .context("the certificates that this machine trusts cannot be read")
+/// TLS as a profile says: with the certificates that it names, or those that this machine trusts; and with our own
+/// certificate, where it names one.
+pub(super) fn tls_of(settings: &HttpSettings) -> anyhow::Result<ClientConfig> {
+    let builder = ClientConfig::builder();
+    let builder = match &settings.ca_file {
+        None => builder
+            .with_platform_verifier()
+            .context("the certificates that this machine trusts cannot be read")?,
+        Some(file) => {
+            let mut roots = RootCertStore::empty();
+            for certificate in certificates(file)? {
+                roots.add(certificate).with_context(|| {
+                    format!("{} holds a certificate that cannot be used", file.display())
+                })?;
+            }
+            builder.with_root_certificates(roots)
+        }
+    };
+    let Some((chain, key)) = &settings.client_cert else { return Ok(builder.with_no_client_auth()) };
+    let key = PrivateKeyDer::from_pem_file(key)
+        .with_context(|| format!("{} holds no private key in PEM", key.display()))?;
+    builder
+        .with_client_auth_cert(certificates(chain)?, key)
+        .context("the client's certificate and its key do not fit each other")
+}
+
+/// The certificates in a PEM file, at least one.
+fn certificates(file: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
+    let read = || CertificateDer::pem_file_iter(file)?.collect::<Result<Vec<_>, _>>();
+    let found =
+        read().with_context(|| format!("{} cannot be read as certificates", file.display()))?;
+    ensure!(!found.is_empty(), "{} holds no certificate in PEM", file.display());
+    Ok(found)
 }

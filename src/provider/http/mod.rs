@@ -32,8 +32,15 @@ use rustls::ClientConfig;
 use tokio::time::timeout;
 use url::Url;
 
-use super::{Answer, HttpAnswer, profile::Request};
+use super::{
+    Answer, HttpAnswer,
+    profile::{HttpSettings, Request},
+};
 use body::{Body, Progress};
+
+/// How long a connection may be idle and still be used. Below the 5 s after which common servers
+/// close theirs: a request that meets the close on its way is in doubt.
+pub(super) const IDLE_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// How long the pool of connections is kept at least, once it was thrown away.
 const MIN_POOL_AGE: Duration = Duration::from_millis(100);
@@ -95,10 +102,11 @@ pub(super) struct Call {
 }
 
 impl Http {
-    /// A client of the server at `base`, which is `http` or `https`. Does not connect.
-    pub(super) fn new(base: &Url, limits: &Limits) -> anyhow::Result<Self> {
+    /// A client of the server that a profile names, which is `http` or `https`. Does not connect.
+    pub(super) fn new(settings: &HttpSettings, limits: &Limits) -> anyhow::Result<Self> {
         // Without TLS no certificate is checked, so a machine that has none installed will do.
-        let tls = (base.scheme() == "https").then(connect::as_this_machine_trusts).transpose()?;
+        let is_tls = settings.base.scheme() == "https";
+        let tls = is_tls.then(|| connect::tls_of(settings)).transpose()?;
         Self::with_tls(tls, limits)
     }
 

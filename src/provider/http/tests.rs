@@ -14,6 +14,7 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 
 use super::*;
+use crate::provider::profile::Profile;
 
 /// A longer head than any answer needs.
 const MAX_HEAD_BYTES: usize = 64 * 1024;
@@ -56,9 +57,16 @@ fn client(url: &str) -> Site {
     idling(url, IDLE)
 }
 
+/// The built-in profile's, for another server.
+fn settings(url: &str) -> HttpSettings {
+    let mut settings = Profile::built_in().http.clone();
+    settings.base = Url::parse(url).unwrap();
+    settings
+}
+
 fn idling(url: &str, idle: Duration) -> Site {
     let limits = Limits { connect: Duration::from_secs(10), whole: Duration::from_secs(20), idle };
-    Site::new(url, Http::new(&Url::parse(url).unwrap(), &limits).unwrap())
+    Site::new(url, Http::new(&settings(url), &limits).unwrap())
 }
 
 /// A server that answers each request with the next of `answers`, cut in pieces, and closes after the last
@@ -334,7 +342,7 @@ async fn an_answer_of_a_byte_at_a_time_ends_with_the_call() {
     let url = format!("http://{}", listener.local_addr().unwrap());
     let limits =
         Limits { connect: Duration::from_secs(10), whole: Duration::from_millis(300), idle: IDLE };
-    let http = Site::new(&url, Http::new(&Url::parse(&url).unwrap(), &limits).unwrap());
+    let http = Site::new(&url, Http::new(&settings(&url), &limits).unwrap());
     tokio::spawn(async move {
         let (mut tcp, _) = listener.accept().await.unwrap();
         let _ = tcp.read(&mut [0; 4096]).await.unwrap();

@@ -6,9 +6,9 @@ use super::{
     names::{Name, OpKind},
     op::Op,
     rule::Then,
-    settings::Dedup,
     source::Faults,
 };
+use crate::domain::redemption::Dedup;
 
 /// Faults all of it.
 pub(super) fn check(profile: &Profile, faults: &Faults<'_>) {

@@ -16,6 +16,16 @@ pub enum KeyKind {
 }
 
 impl KeyKind {
+    /// Whether different ids have different keys.
+    pub fn is_whole(self) -> bool {
+        match self {
+            Self::Uuid => true,
+            Self::Hex(length) => length >= 32,
+            // Ids that differ by ten to this power are made thousands of years apart.
+            Self::Digits(length) => length >= 38,
+        }
+    }
+
     /// The key of a redemption.
     pub fn of(self, id: RedemptionId) -> String {
         let RedemptionId(id) = id;

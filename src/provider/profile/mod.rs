@@ -4,6 +4,7 @@
 //! `classify` to say, and no profile can weaken that. The format is described in `docs/providers.md`.
 
 mod auth;
+mod capabilities;
 mod case;
 mod checks;
 mod keys;
@@ -37,7 +38,9 @@ use self::{
     op::read_ops,
     source::{Faults, Table},
 };
-use crate::domain::money::Currency;
+use crate::domain::{
+    id::ProviderId, money::Currency, provider::ProfileVersion, redemption::Dedup,
+};
 
 pub(in crate::provider) use self::{case::Case, op::Op, reading::Reading, rule::Then};
 pub use self::{
@@ -46,8 +49,7 @@ pub use self::{
     pages::MAX_PAGES,
     reading::Answered,
     request::Request,
-    rule::AccountTrouble,
-    settings::{Brake, Dedup, HttpSettings, Identity, Limits, Quota, QuotaUnit, Times},
+    settings::{Brake, HttpSettings, Identity, Limits, Quota, QuotaUnit, Times},
     source::Fault,
     template::Unusable,
     values::{AccountValues, Values},
@@ -64,9 +66,9 @@ const MAX_BYTES: usize = 256 * 1024;
 #[derive(Clone, Debug)]
 pub struct Profile {
     /// What pools name.
-    pub id: String,
+    pub id: ProviderId,
     /// A changed profile is a new version.
-    pub version: i64,
+    pub version: i32,
     /// Which currencies pools may have; empty is any.
     pub currencies: Vec<Currency>,
     /// Where and how requests are sent.
@@ -126,18 +128,22 @@ impl Profile {
         self.auth = vec![Auth::bearer(secret)];
     }
 
+    /// Leaves an op out: the provider does not have it.
+    pub(in crate::provider) fn remove(&mut self, kind: OpKind) {
+        self.ops.remove(&kind);
+    }
+
     fn read(root: &Table<'_>) -> Option<Self> {
         let id = root.need("id").and_then(|id| {
-            let text = id.text()?;
-            let is_id = (1..=64).contains(&text.len())
-                && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
-            if !is_id {
-                id.fault("must be 1 to 64 of a-z, 0-9 and '-'");
+            let parsed = ProviderId::parse(id.text()?);
+            if let Err(rule) = &parsed {
+                id.fault(rule.0);
             }
-            is_id.then(|| text.to_owned())
+            parsed.ok()
         });
         let version =
             root.need("version").and_then(|version| version.whole(1, i64::from(i32::MAX)));
+        let version = version.and_then(|version| i32::try_from(version).ok());
         let currencies = root.get("currencies").map_or(Some(Vec::new()), |currencies| {
             let currencies: Vec<_> = currencies.list()?.iter().map(read_currency).collect();
             currencies.into_iter().collect()
@@ -168,6 +174,11 @@ impl Profile {
         };
         checks::check(&profile, root.faults);
         Some(profile)
+    }
+
+    /// What redemptions are pinned to.
+    pub fn pinned(&self) -> ProfileVersion {
+        ProfileVersion { provider_id: self.id.clone(), version: self.version }
     }
 
     pub(in crate::provider) fn op(&self, kind: OpKind) -> Option<&Op> {

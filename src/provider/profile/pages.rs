@@ -12,6 +12,11 @@ use super::{
 pub const MAX_PAGES: usize = 100;
 
 impl Profile {
+    /// Whether the answers of an op come in pages.
+    pub fn has_pages(&self, kind: OpKind) -> bool {
+        self.op(kind).is_some_and(|op| op.pages.is_some())
+    }
+
     /// What the page after this one is asked with; `None` where it is the last. The error says why that
     /// cannot be told.
     pub fn next_page(&self, kind: OpKind, body: &[u8]) -> Result<Option<String>, &'static str> {

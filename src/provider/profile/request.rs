@@ -115,6 +115,11 @@ impl Profile {
         Ok((text, lasts))
     }
 
+    /// Whether its requests are made with a token that is fetched.
+    pub fn fetches_token(&self) -> bool {
+        self.token().is_some()
+    }
+
     fn token(&self) -> Option<&Token> {
         self.auth.iter().find_map(|auth| match auth {
             Auth::Token(token) => Some(&**token),

@@ -9,6 +9,7 @@ use super::{
     tree::Leaf,
     values::Values,
 };
+use crate::domain::hold::HoldCause;
 
 /// A rule of an op.
 #[derive(Clone, Debug)]
@@ -22,7 +23,7 @@ pub(in crate::provider) struct Rule {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::provider) enum Then {
     Succeeded,
-    Failed { spent: bool, reason: Option<String>, account: Option<AccountTrouble> },
+    Failed { spent: bool, reason: Option<String>, account: Option<HoldCause> },
     Undone,
     Processing,
     NotExecuted,
@@ -31,17 +32,6 @@ pub(in crate::provider) enum Then {
     NotFound,
     Review,
     InDoubt,
-}
-
-/// What a failure says of the account.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AccountTrouble {
-    /// Its login is refused.
-    LoginInvalid,
-    /// It takes no more for now.
-    LimitReached,
-    /// It was used too often.
-    Throttled,
 }
 
 /// What must hold, all of it.
@@ -106,9 +96,9 @@ impl Then {
         let reason = failed.get("reason").map(|reason| reason.filled().map(str::to_owned));
         let account = failed.get("account").map(|account| {
             account.word(&[
-                ("login_invalid", AccountTrouble::LoginInvalid),
-                ("limit_reached", AccountTrouble::LimitReached),
-                ("throttled", AccountTrouble::Throttled),
+                ("login_invalid", HoldCause::LoginInvalid),
+                ("limit_reached", HoldCause::LimitReached),
+                ("throttled", HoldCause::Throttled),
             ])
         });
         failed.finish();

@@ -11,6 +11,7 @@ use super::{
     tree::Pairs,
     web::{read_header_name, read_headers, read_url},
 };
+use crate::domain::redemption::Dedup;
 
 /// Where and how requests are sent.
 #[derive(Clone, Debug)]
@@ -39,17 +40,6 @@ pub struct Identity {
     pub dedup: Dedup,
     /// For how long it does so.
     pub window: Duration,
-}
-
-/// What a provider does with a key that it has seen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Dedup {
-    /// Answers what it answered first.
-    Replay,
-    /// Says that it is a duplicate.
-    Reject,
-    /// Nothing: it counts again.
-    None,
 }
 
 /// How long things take at the provider.

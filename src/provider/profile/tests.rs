@@ -59,7 +59,7 @@ fn the_profiles_of_the_tree_mean_what_their_cases_say() {
         match crate::provider::check::check(&text) {
             Ok(profile) => {
                 assert!(profile.case_count() >= 10, "{name} has {} cases", profile.case_count());
-                assert_eq!(profile.id, name);
+                assert_eq!(profile.id.as_str(), name);
                 assert!(
                     name == "holdfast" || text.contains("untried against the live service"),
                     "{name}"

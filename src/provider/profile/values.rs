@@ -117,7 +117,13 @@ impl Values {
         let mut values = Self::at(OffsetDateTime::now_utc());
         values.key = Some(key.of(ask.redemption_id));
         values.code = Some(ask.code.expose().to_owned());
-        values.account.id = Some(ask.account_id.as_str().to_owned());
+        values.account = AccountValues {
+            id: Some(ask.account_id.as_str().to_owned()),
+            country: ask.account.country.clone(),
+            labels: ask.account.labels.clone(),
+            secrets: ask.account.credentials.clone(),
+        };
+        values.task.clone_from(&ask.known.task);
         values.expected = ask.expected;
         values.not_after = Some(ask.not_after.clone());
         values

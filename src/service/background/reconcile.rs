@@ -1,10 +1,9 @@
 //! The reconciler: settles redemptions whose outcome is not known.
 //!
-//! It takes recovery actions, which [`Capabilities`](crate::domain::redemption::Capabilities) chooses. First each
-//! redemption is looked up at the provider by its key. A key that is not found is not proof that nothing happened.
-//! So the same bytes are sent again under the same key while the provider remembers keys. After that the key is
-//! cancelled, which makes sure that nothing can happen any more. What the provider cannot do is left out. Checks go on
-//! while they can find out more; then a person has to review. Age alone never makes a failure.
+//! It takes recovery actions, which [`Capabilities`] chooses. First the provider is asked what became of the
+//! redemption. Not being found is not proof that nothing happened. So the same bytes are sent again while the provider
+//! counts a key once. After that the key is cancelled, or what was done is taken back. What the provider cannot do is
+//! left out. Checks go on while they can find out more; then a person has to review. Age alone never makes a failure.
 //!
 //! The rows have when their check is due, so any server may check them.
 
@@ -24,16 +23,20 @@ use crate::{
     domain::{
         id::PoolId,
         money::Money,
-        redemption::{Action, Ask, Doubtful, DueCheck, Failure, Next, Redemption, Step, reason},
+        redemption::{
+            AccountFacts, Action, Ask, Capabilities, Doubtful, DueCheck, Failure, Known, LookUp, Next,
+            RedeemLimits, Redemption, Step, Told, reason,
+        },
     },
-    provider::{Call, Doubt, Provider},
+    provider::{Call, Doubt},
     secret::SecretKey,
     service::{
         Error,
         clock::Deadline,
         poll::PollWindow,
         pools::Pools,
-        redeem::{RedeemLimits, code_context, rfc3339, settle::Settler},
+        providers::Providers,
+        redeem::{code_context, rfc3339, send::keep_task, settle::Settler},
     },
     store::Store,
 };
@@ -50,26 +53,24 @@ const AT_ONCE: usize = 128;
 pub struct Reconciler {
     store: Store,
     pools: Pools,
-    provider: Provider,
+    providers: Providers,
     secret: Arc<SecretKey>,
     settler: Settler,
-    limits: RedeemLimits,
     /// One permit for each check at a time.
     checking: Arc<Semaphore>,
 }
 
 impl Reconciler {
-    /// Settles what is in doubt in `store` by asking `provider`.
+    /// Settles what is in doubt in `store` by asking `providers`.
     pub fn new(
         store: Store,
         pools: Pools,
-        provider: Provider,
+        providers: Providers,
         secret: Arc<SecretKey>,
         settler: Settler,
-        limits: RedeemLimits,
     ) -> Self {
         let checking = Arc::new(Semaphore::new(AT_ONCE));
-        Self { store, pools, provider, secret, settler, limits, checking }
+        Self { store, pools, providers, secret, settler, checking }
     }
 
     /// Polls every `interval`, until `stop`.
@@ -121,8 +122,9 @@ impl Reconciler {
     /// Begins to check a batch of them.
     async fn check_some(self: &Arc<Self>, pool_id: &PoolId, within: Option<Duration>) -> Claimed {
         // Nobody else checks them meanwhile.
-        let (act, hold) = self.limits.hold();
-        let act_until = Deadline::after(act);
+        let Ok(pool) = self.pools.settings(pool_id).await else { return Claimed::NotAll };
+        let hold = self.providers.longest_hold(&pool.provider_id);
+        let claimed_until = Deadline::after(hold);
         // A record that waits for a row that somebody else holds delays its own check, and no other.
         let free = BATCH.min(self.checking.available_permits());
         if free == 0 {
@@ -138,7 +140,7 @@ impl Reconciler {
         };
         let count = claimed.rows.len();
         for due in claimed.rows {
-            let check = Check { due, lead_time: hold, act_until };
+            let check = Check { due, lead_time: hold, claimed_until };
             // There is one: nobody else takes any.
             let permit = Arc::clone(&self.checking).try_acquire_owned();
             let this = Arc::clone(self);
@@ -165,63 +167,74 @@ impl Reconciler {
 
     async fn check(&self, check: &Check) -> Result<(), Error> {
         let DueCheck { redemption, code_ciphertext, not_after, .. } = &check.due;
-        let Some(ask) = self.ask(redemption, code_ciphertext, *not_after).await? else {
+        let provider = self.providers.pinned(&redemption.profile).await?;
+        if provider.limits().hold() > check.lead_time {
+            // Claimed for less time than its calls may take, before its profile was loaded.
+            return Ok(());
+        }
+        let Some(mut ask) = self.ask(redemption, code_ciphertext, *not_after).await? else {
             return Err(self.unreadable(&check.due).await);
         };
-        let doubtful = check.doubtful();
-        let mut action = self.limits.provider.first_action(&doubtful);
+        let mut doubtful = check.doubtful(provider.limits());
+        ask.known.age = doubtful.age;
+        ask.known.since_sent_again = check.since_sent_again();
+        let capabilities = provider.limits().provider;
+        let mut action = capabilities.first_action(&doubtful);
         let mut calls = 0;
         let mut found_missing = false;
         while let Some(call) = call_of(action) {
             // A server that stood still for longer than its hold leaves the redemption to the next.
-            if check.act_until.has_passed() {
+            let is_late = check.claimed_until.left() < provider.limits().last_call();
+            if is_late || !self.may_act(check, action).await? {
                 return Ok(());
             }
-            let step = self.call(&ask, call, action).await;
+            let step = provider.ask(call, Doubt::InDoubt, &ask).await;
             calls += 1;
-            action = match (action, &step) {
-                (Action::LookUp, Step::NotFound) => {
-                    found_missing = true;
-                    self.limits.provider.action_after_not_found(&doubtful)
+            if matches!(call, Call::LookUp | Call::Find) {
+                found_missing = step == Step::NotFound;
+            }
+            if let Step::LookUp { task: Some(task), .. } = &step
+                && !doubtful.has_task
+            {
+                ask.known.task = keep_task(&self.store, redemption, task).await?;
+                doubtful.has_task = ask.known.task.is_some();
+                if capabilities.looks_up == Some(LookUp::ByTask) && doubtful.has_task {
+                    action = Action::LookUp;
+                    continue;
                 }
-                // It has only just begun with it, when the last check did not find it.
-                (Action::LookUp, Step::LookUp { .. }) if check.due.not_found_checks == 0 => {
-                    self.limits.provider.action_after_processing(&doubtful)
-                }
-                // Sending again is how such a provider is asked.
-                (Action::SendAgain, Step::LookUp { .. }) if !self.limits.provider.looks_up => {
-                    self.limits.provider.action_after_processing(&doubtful)
-                }
-                (Action::Cancel, Step::LookUp { .. }) => {
-                    self.limits.provider.action_after_vain_cancel(&doubtful)
-                }
-                _ => Action::Wait,
+            }
+            action = match told(&step) {
+                Some(told) => capabilities.next_action(action, told, &doubtful),
+                None => Action::Wait,
             };
             match action {
-                Action::Wait => return self.record(check, calls, step, found_missing).await,
+                Action::Wait => {
+                    return self.record(check, &capabilities, calls, step, found_missing).await;
+                }
                 Action::Review => return self.review(check, calls, answer_of(step).0).await,
-                Action::LookUp | Action::SendAgain | Action::Cancel => {}
+                _ => {}
             }
         }
         self.review(check, calls, "the provider cannot be asked about it".to_owned()).await
     }
 
-    async fn call(&self, ask: &Ask, call: Call, action: Action) -> Step {
-        if action != Action::LookUp {
-            tracing::info!(redemption_id = %ask.redemption_id, ?action, "a redemption in doubt: a recovery action is taken");
+    /// Notes an action that changes something before it is taken. False: it is not to be.
+    async fn may_act(&self, check: &Check, action: Action) -> Result<bool, Error> {
+        let Redemption { pool_id, redemption_id, .. } = &check.due.redemption;
+        if !matches!(action, Action::LookUp | Action::Find) {
+            tracing::info!(%pool_id, %redemption_id, ?action, "a redemption in doubt: a recovery action is taken");
         }
-        let answer = match action {
-            Action::SendAgain => self.provider.send_again(ask).await,
-            Action::Cancel => self.provider.cancel(ask.redemption_id).await,
-            _ => self.provider.look_up(ask.redemption_id).await,
-        };
-        self.provider.judge(ask, call, Doubt::InDoubt, &answer)
+        if action != Action::SendAgain {
+            return Ok(true);
+        }
+        Ok(self.store.note_send(pool_id, *redemption_id, check.due.checks).await?)
     }
 
     /// `not_found`: this check did not find the key, whatever was done about it then.
     async fn record(
         &self,
         check: &Check,
+        capabilities: &Capabilities,
         calls: i32,
         step: Step,
         not_found: bool,
@@ -234,7 +247,7 @@ impl Reconciler {
         let (answer, after) = answer_of(step);
         // A provider that asks to wait for longer does not know how long it takes at the most. One that
         // keeps asking for little is asked ever more rarely all the same.
-        let longest = self.limits.provider.max_processing_time / 2;
+        let longest = capabilities.max_processing / 2;
         let after = backoff(check.due.checks, longest).max(after.unwrap_or_default()).min(longest);
         let next = Next::Check { after, not_found, checks: check.due.checks };
         self.settler.defer(redemption, answer, calls, next).await?;
@@ -272,6 +285,11 @@ impl Reconciler {
                 .map(|amount_minor| Money { amount_minor, currency }),
             currency,
             not_after: rfc3339(not_after)?,
+            account: AccountFacts::default(),
+            known: Known {
+                task: redemption.provider_task.clone(),
+                ..Known::at_first(redemption.created_at)
+            },
         }))
     }
 
@@ -308,16 +326,26 @@ struct Check {
     /// How long what is decided now may take to be done.
     lead_time: Duration,
     /// By the program's own clock: after this somebody else may check it.
-    act_until: Deadline,
+    claimed_until: Deadline,
 }
 
 impl Check {
-    fn doubtful(&self) -> Doubtful {
+    fn since_sent_again(&self) -> Option<Duration> {
+        let sent_again_at = self.due.sent_again_at?;
+        Some((self.due.db_now - sent_again_at).try_into().unwrap_or_default())
+    }
+
+    fn doubtful(&self, limits: &RedeemLimits) -> Doubtful {
         let age = self.due.db_now - self.due.redemption.created_at;
+        let age: Duration = age.try_into().unwrap_or_default();
         Doubtful {
-            age: age.try_into().unwrap_or_default(),
+            age,
+            since_last_send: self
+                .since_sent_again()
+                .unwrap_or(age.saturating_sub(limits.send_window)),
             lead_time: self.lead_time,
             not_found: self.due.not_found_checks + 1,
+            has_task: self.due.redemption.provider_task.is_some(),
             not_after_passed: self.due.db_now >= self.due.not_after,
         }
     }
@@ -327,9 +355,25 @@ impl Check {
 fn call_of(action: Action) -> Option<Call> {
     match action {
         Action::LookUp => Some(Call::LookUp),
+        Action::Find => Some(Call::Find),
         Action::SendAgain => Some(Call::Send),
         Action::Cancel => Some(Call::Cancel),
+        Action::Reverse => Some(Call::Reverse),
         Action::Wait | Action::Review => None,
+    }
+}
+
+/// What a step that settles nothing tells of a redemption. `None`: it settles it.
+fn told(step: &Step) -> Option<Told> {
+    match step {
+        Step::Settle(_) => None,
+        Step::NotFound => Some(Told::NotFound),
+        Step::LookUp { .. } => Some(Told::AtWork),
+        Step::InDoubt { is_answer: true, .. } => Some(Told::Odd),
+        Step::SendAgain { .. }
+        | Step::Busy { .. }
+        | Step::Unproven { .. }
+        | Step::InDoubt { is_answer: false, .. } => Some(Told::Nothing),
     }
 }
 
@@ -337,9 +381,9 @@ fn call_of(action: Action) -> Option<Call> {
 fn answer_of(step: Step) -> (String, Option<Duration>) {
     match step {
         Step::SendAgain { failure, after } => (failure.message, after),
-        Step::LookUp { after, answer } | Step::Busy { after, answer } => (answer, after),
-        Step::NotFound => ("the provider does not know the key".to_owned(), None),
-        Step::Unproven { answer } | Step::InDoubt { answer } => (answer, None),
+        Step::LookUp { after, answer, .. } | Step::Busy { after, answer } => (answer, after),
+        Step::NotFound => ("the provider does not find it".to_owned(), None),
+        Step::Unproven { answer } | Step::InDoubt { answer, .. } => (answer, None),
         Step::Settle(_) => ("the outcome is known".to_owned(), None),
     }
 }

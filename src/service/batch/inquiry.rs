@@ -17,9 +17,9 @@ use crate::{
         money::{Currency, Money},
         redemption::CardCode,
     },
-    provider::{CallError, Provider, wire::Card},
+    provider::{CallError, Provider, profile::OpKind, wire::Card},
     secret::SecretKey,
-    service::{Error, redeem::PROVIDER_NAME},
+    service::{Error, providers::fingerprint_name},
 };
 
 /// How often the provider is asked about a card before the item is refused.
@@ -32,14 +32,10 @@ const MAX_REMEMBERED: u64 = 10_000;
 /// How the provider may be asked.
 #[derive(Clone, Copy, Debug)]
 pub struct InquiryLimits {
-    /// Whether the provider can be asked at all.
-    pub inquires: bool,
     /// How many cards this server asks about at once.
     pub concurrency: usize,
     /// How long an answer is remembered; zero: not at all.
     pub remember: Duration,
-    /// How long after the first question about a card none is asked again.
-    pub patience: Duration,
 }
 
 /// What a card is worth.
@@ -67,7 +63,6 @@ enum Reply {
 pub struct Inquiry(Arc<Inner>);
 
 struct Inner {
-    provider: Provider,
     secret: Arc<SecretKey>,
     limits: InquiryLimits,
     /// Fair among pools: one pool's cards do not stand before all others'.
@@ -85,9 +80,8 @@ impl fmt::Debug for Inquiry {
 }
 
 impl Inquiry {
-    /// Asks `provider`. When `closing` is cancelled, those who wait are told so.
+    /// When `closing` is cancelled, those who wait are told so.
     pub fn new(
-        provider: Provider,
         secret: Arc<SecretKey>,
         limits: InquiryLimits,
         closing: CancellationToken,
@@ -96,17 +90,22 @@ impl Inquiry {
             Cache::builder().max_capacity(MAX_REMEMBERED).time_to_live(limits.remember).build()
         });
         let permits = FairPermits::for_work(limits.concurrency);
-        Self(Arc::new(Inner { provider, secret, limits, permits, cache, closing }))
+        Self(Arc::new(Inner { secret, limits, permits, cache, closing }))
     }
 
     /// What the card is worth; `None` when the provider cannot be asked. A card that cannot be redeemed
     /// is an error. When this is dropped no more is asked.
-    pub async fn ask(&self, pool_id: &PoolId, code: &CardCode) -> Result<Option<Worth>, Error> {
-        if !self.0.limits.inquires {
+    pub async fn ask(
+        &self,
+        provider: &Provider,
+        pool_id: &PoolId,
+        code: &CardCode,
+    ) -> Result<Option<Worth>, Error> {
+        if !provider.profile().has(OpKind::Inquire) {
             return Ok(None);
         }
         let reply = tokio::select! {
-            reply = self.0.remembered(pool_id, code) => reply?,
+            reply = self.0.remembered(provider, pool_id, code) => reply?,
             () = self.0.closing.cancelled() => return Err(Error::ShuttingDown),
         };
         match reply {
@@ -118,13 +117,19 @@ impl Inquiry {
 }
 
 impl Inner {
-    async fn remembered(&self, pool_id: &PoolId, code: &CardCode) -> Result<Reply, Error> {
-        let Some(cache) = &self.cache else { return self.patiently(pool_id, code).await };
-        let key = self.secret.fingerprint(PROVIDER_NAME, code);
+    async fn remembered(
+        &self,
+        provider: &Provider,
+        pool_id: &PoolId,
+        code: &CardCode,
+    ) -> Result<Reply, Error> {
+        let Some(cache) = &self.cache else { return self.patiently(provider, pool_id, code).await };
+        let name = fingerprint_name(&provider.version().provider_id);
+        let key = self.secret.fingerprint(name, code);
         // Errors are told to all who wait for the same card now, and not remembered.
         let entry = cache
             .entry(key)
-            .or_try_insert_with(self.patiently(pool_id, code))
+            .or_try_insert_with(self.patiently(provider, pool_id, code))
             .await
             .map_err(|error| Error::clone(&error))?;
         if !entry.is_fresh() {
@@ -134,15 +139,22 @@ impl Inner {
     }
 
     /// Asks until there is an answer, a few times, unless asking again is no use.
-    async fn patiently(&self, pool_id: &PoolId, code: &CardCode) -> Result<Reply, Error> {
+    async fn patiently(
+        &self,
+        provider: &Provider,
+        pool_id: &PoolId,
+        code: &CardCode,
+    ) -> Result<Reply, Error> {
+        // How long after the first question none is asked again.
+        let patience = provider.limits().send_window;
         let mut deadline = None;
         let mut tries = 1;
         loop {
             let answer = {
                 let _permit = self.permits.acquire(pool_id.as_str()).await;
                 // Not from when it got in line: a provider that is only slow refuses nobody.
-                deadline.get_or_insert_with(|| Instant::now() + self.limits.patience);
-                self.provider.inquire(code).await.map(Reply::from)
+                deadline.get_or_insert_with(|| Instant::now() + patience);
+                provider.inquire(code).await.map(Reply::from)
             };
             count(&answer);
             let error = match answer {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    BatchItem, BatchOpen, Inner,
+    BatchItem, BatchOpen, Inner, Services,
     inquiry::{Worth, check_fit},
 };
 use crate::{
@@ -98,8 +98,10 @@ impl Item {
     /// What the card is worth, of an item that does not say, where the provider can be asked. No account
     /// is locked meanwhile, and nobody asks on when the client goes away.
     async fn inquire(&self) -> Result<Option<Worth>, Error> {
+        let Services { providers, inquiry, .. } = &self.batch.services;
+        let provider = providers.of_pool(&self.pool).await?;
         let worth = tokio::select! {
-            worth = self.batch.services.inquiry.ask(&self.open.pool_id, &self.item.code) => worth?,
+            worth = inquiry.ask(&provider, &self.open.pool_id, &self.item.code) => worth?,
             () = self.client_gone.cancelled() => return Err(Error::Internal("the client has gone")),
         };
         if let Some(worth) = &worth {

@@ -23,6 +23,8 @@ use crate::{
 
 /// How often a redemption that another server sends is read, while a caller waits for it.
 const JOIN_POLL: Duration = Duration::from_millis(100);
+/// How long a redemption that is there is tried to be read while there is no database.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// The redemptions that this server is at work on.
 pub(super) type Sends = Mutex<HashMap<RedemptionId, watch::Receiver<()>>>;
 
@@ -39,7 +41,9 @@ impl Inner {
     /// known of it.
     pub(super) async fn join(&self, mut redemption: Redemption) -> Result<Redemption, Error> {
         let id = redemption.redemption_id;
-        let deadline = Instant::now() + self.limits.take_over();
+        let provider = self.providers.pinned(&redemption.profile).await;
+        let longest = provider.map_or(PATIENCE, |provider| provider.limits().take_over());
+        let deadline = Instant::now() + longest;
         if redemption.state == RedemptionState::Submitted {
             tracing::debug!(pool_id = %redemption.pool_id, redemption_id = %id, "joined");
         }
@@ -73,7 +77,7 @@ impl Inner {
         pool_id: &PoolId,
         id: RedemptionId,
     ) -> Result<Redemption, Error> {
-        let deadline = Instant::now() + self.limits.take_over();
+        let deadline = Instant::now() + PATIENCE;
         let found = loop {
             match self.store.get_redemption(pool_id, id).await {
                 Err(StoreError::Unavailable(_)) if Instant::now() < deadline => {

@@ -2,12 +2,15 @@
 
 use std::time::Duration;
 
+use tokio::time::sleep;
+
 use super::Inner;
 use crate::{
-    domain::redemption::{Ask, Failure, Next, Redemption, Step, Verdict, reason},
+    domain::redemption::{Action, Ask, Dedup, Failure, Next, Redemption, Step, Verdict, reason},
     failpoints::{self, Guard},
-    provider::{Call, Doubt},
+    provider::{Call, Doubt, Provider},
     service::{Error, clock::Deadline},
+    store::{Store, StoreError},
 };
 
 /// How often a request that never left is sent again before the redemption fails.
@@ -16,26 +19,34 @@ const MAX_UNREACHABLE: i32 = 4;
 const FIRST_CHECK: Duration = Duration::from_millis(500);
 /// The longest back-off beside what a provider asks for that is at work on a redemption.
 const MAX_POLL_BACKOFF: Duration = Duration::from_secs(1);
+/// How long to wait before the provider's id of its work is recorded again while there is no database. Nothing else has
+/// it.
+const RETRY: Duration = Duration::from_millis(250);
+
 impl Inner {
     /// Asks the provider until the outcome is known, or the time to ask is over. Thousands may wait for
     /// an answer here, so what comes after it is in boxes.
     pub(super) async fn send_and_settle(
         &self,
-        ask: &Ask,
+        provider: &Provider,
+        mut ask: Ask,
         redemption: &Redemption,
         window: Deadline,
     ) -> Result<Redemption, Error> {
         let _send = self.announce(ask.redemption_id);
         let holder = redemption.holder.as_str();
+        let limits = provider.limits();
         let mut attempts = 1;
         let mut call = Call::Send;
         let mut step = if !window.has_passed() || !failpoints::holds(Guard::LateIsNotSent) {
-            self.send(ask).await
+            provider.ask(Call::Send, Doubt::FirstSend, &ask).await
         } else {
             attempts = 0;
-            Step::InDoubt { answer: "the server stood still before it could be sent".to_owned() }
+            let answer = "the server stood still before it could be sent".to_owned();
+            Step::InDoubt { answer, is_answer: false }
         };
         loop {
+            ask.known.age = limits.send_window.saturating_sub(window.left());
             match step {
                 Step::Settle(verdict) => {
                     let conclude = self.settler.conclude(redemption, verdict, attempts, holder);
@@ -50,45 +61,73 @@ impl Inner {
                             self.settler.fail_unsent(redemption, failure, attempts, holder);
                         return Box::pin(settled).await;
                     }
-                    step = self.send(ask).await;
+                    step = provider.ask(Call::Send, Doubt::FirstSend, &ask).await;
                 }
                 // Busy, as far as can be told: what it counts once may be sent again.
                 Step::Busy { after, answer }
-                    if call == Call::Send && self.limits.provider.deduplicates =>
+                    if call == Call::Send && limits.provider.dedup == Dedup::Replay =>
                 {
                     let pause = pause(after, attempts);
-                    if window.pause(pause).await {
-                        let answer = self.provider.send_again(ask).await;
-                        step = self.provider.judge(ask, Call::Send, Doubt::InDoubt, &answer);
-                    } else if !window.has_passed() && self.limits.provider.cancels {
-                        (step, call) = (Box::pin(self.call_off(ask, answer)).await, Call::Cancel);
+                    let is_remembered = limits.provider.may_send_again(ask.known.age, pause);
+                    if is_remembered && window.pause(pause).await {
+                        step = provider.ask(Call::Send, Doubt::InDoubt, &ask).await;
+                    } else if !window.has_passed() && limits.provider.cancels {
+                        let call_off = Box::pin(call_off(provider, &ask, answer));
+                        (step, call) = (call_off.await, Call::Cancel);
                     } else {
                         // By now somebody else may be at work on it.
-                        step = Step::InDoubt { answer };
+                        step = Step::InDoubt { answer, is_answer: false };
                         continue;
                     }
                 }
-                Step::LookUp { after, answer } | Step::Busy { after, answer } => {
-                    let pause = poll_pause(after, attempts);
-                    if !self.limits.provider.looks_up || !window.pause(pause).await {
-                        step = Step::InDoubt { answer };
+                Step::LookUp { task, after, answer } => {
+                    if let Some(task) = task
+                        && ask.known.task.is_none()
+                    {
+                        let kept = Box::pin(keep_task(&self.store, redemption, &task)).await?;
+                        ask.known.task = kept.or(Some(task));
+                    }
+                    let question = question(provider, &ask);
+                    let Some(question) = question.filter(|_| !window.has_passed()) else {
+                        step = Step::InDoubt { answer, is_answer: false };
+                        continue;
+                    };
+                    if !window.pause(poll_pause(after, attempts)).await {
+                        step = Step::InDoubt { answer, is_answer: false };
                         continue;
                     }
-                    (step, call) = (self.look_up(ask).await, Call::LookUp);
+                    (step, call) =
+                        (provider.ask(question, Doubt::InDoubt, &ask).await, question);
                 }
-                Step::Unproven { answer } => {
-                    if window.has_passed() || !self.limits.provider.looks_up {
-                        step = Step::InDoubt { answer };
+                Step::Busy { after, answer } => {
+                    let question = question(provider, &ask);
+                    match question {
+                        Some(question) if window.pause(poll_pause(after, attempts)).await => {
+                            (step, call) =
+                                (provider.ask(question, Doubt::InDoubt, &ask).await, question);
+                        }
+                        _ => {
+                            step = Step::InDoubt { answer, is_answer: false };
+                            continue;
+                        }
+                    }
+                }
+                Step::Unproven { answer } => match question(provider, &ask) {
+                    Some(question) if !window.has_passed() => {
+                        (step, call) =
+                            (provider.ask(question, Doubt::InDoubt, &ask).await, question);
+                    }
+                    _ => {
+                        step = Step::InDoubt { answer, is_answer: false };
                         continue;
                     }
-                    (step, call) = (self.look_up(ask).await, Call::LookUp);
-                }
+                },
                 Step::NotFound => {
-                    let answer = "the provider does not know the key that it answered to before";
-                    step = Step::InDoubt { answer: answer.to_owned() };
+                    let answer = "the provider does not find what it answered to before".to_owned();
+                    step = Step::InDoubt { answer, is_answer: false };
                     continue;
                 }
-                Step::InDoubt { answer } => {
+                Step::InDoubt { answer, .. } => {
                     let next = Next::Check { after: FIRST_CHECK, not_found: false, checks: 0 };
                     return Box::pin(self.settler.defer(redemption, answer, attempts, next)).await;
                 }
@@ -96,30 +135,51 @@ impl Inner {
             attempts += 1;
         }
     }
+}
 
-    async fn send(&self, ask: &Ask) -> Step {
-        let answer = self.provider.send(ask).await;
-        self.provider.judge(ask, Call::Send, Doubt::FirstSend, &answer)
+/// The call that asks what became of a redemption, if one can be made.
+pub(in crate::service) fn question(provider: &Provider, ask: &Ask) -> Option<Call> {
+    match provider.limits().provider.question(ask.known.task.is_some())? {
+        Action::Find => Some(Call::Find),
+        _ => Some(Call::LookUp),
     }
+}
 
-    async fn look_up(&self, ask: &Ask) -> Step {
-        let answer = self.provider.look_up(ask.redemption_id).await;
-        self.provider.judge(ask, Call::LookUp, Doubt::InDoubt, &answer)
-    }
-
-    /// The outcome of a redemption for which the provider was too busy until the time to send was over. Cancelled
-    /// by its key it is as if it had never been sent.
-    async fn call_off(&self, ask: &Ask, busy: String) -> Step {
-        let answer = self.provider.cancel(ask.redemption_id).await;
-        match self.provider.judge(ask, Call::Cancel, Doubt::InDoubt, &answer) {
-            Step::Settle(Verdict::Failed(failure)) if failure.reason == reason::CANCELLED => {
-                let reason = reason::PROVIDER_BUSY.to_owned();
-                let message = format!("{busy}; then {}", failure.message);
-                Step::Settle(Verdict::Failed(Failure { reason, message, code_spent: false }))
+/// Commits the provider's id of its work, before anything is asked by it. `None`: the redemption is settled.
+pub(in crate::service) async fn keep_task(
+    store: &Store,
+    redemption: &Redemption,
+    task: &str,
+) -> Result<Option<String>, Error> {
+    let Redemption { pool_id, redemption_id, .. } = redemption;
+    loop {
+        match store.record_task(pool_id, *redemption_id, task).await {
+            Err(StoreError::Unavailable(_) | StoreError::Overloaded) => sleep(RETRY).await,
+            kept => {
+                let kept = kept?;
+                if kept.as_deref().is_some_and(|kept| kept != task) {
+                    tracing::error!(
+                        %pool_id, %redemption_id,
+                        "the provider tells another id of its work than before: the first one is kept"
+                    );
+                }
+                return Ok(kept);
             }
-            settle @ Step::Settle(_) => settle,
-            _ => Step::InDoubt { answer: busy },
         }
+    }
+}
+
+/// The outcome of a redemption for which the provider was too busy until the time to send was over. Cancelled
+/// by its key it is as if it had never been sent.
+async fn call_off(provider: &Provider, ask: &Ask, busy: String) -> Step {
+    match provider.ask(Call::Cancel, Doubt::InDoubt, ask).await {
+        Step::Settle(Verdict::Failed { failure, .. }) if failure.reason == reason::CANCELLED => {
+            let reason = reason::PROVIDER_BUSY.to_owned();
+            let message = format!("{busy}; then {}", failure.message);
+            Step::Settle(Verdict::failed(Failure { reason, message, code_spent: false }))
+        }
+        settle @ Step::Settle(_) => settle,
+        _ => Step::InDoubt { answer: busy, is_answer: false },
     }
 }
 

@@ -5,7 +5,7 @@ use std::{fmt, time::Duration};
 
 use crate::{
     domain::{
-        account::{Account, HoldCause},
+        account::Account,
         id::{PoolId, RedemptionId},
         money::Money,
         pool::{AmountMismatch, Pool},
@@ -77,10 +77,7 @@ impl Settler {
             Verdict::Succeeded { amount, provider_ref } => {
                 (Outcome::Succeeded { amount, provider_ref: Some(provider_ref) }, None)
             }
-            Verdict::Failed(failure) => {
-                let hold = HoldCause::of_failure(&failure.reason);
-                (Outcome::Failed(failure), hold)
-            }
+            Verdict::Failed { failure, hold } => (Outcome::Failed(failure), hold),
             Verdict::NeedsReview { failure, amount, provider_ref } => {
                 let answer = format!("{}: {}", failure.reason, failure.message);
                 let evidence = answer.clone();

@@ -221,10 +221,11 @@ impl Records<'_> {
         work: &Work<'_>,
         changes: &[(usize, Change)],
     ) -> Result<Vec<BegunRow>, sqlx::Error> {
-        let Some(limits) = changes.first().map(|(place, _)| self.inputs[*place].limits) else {
+        if changes.is_empty() {
             return Ok(Vec::new());
-        };
+        }
         let new = || changes.iter().map(|(place, _)| &self.inputs[*place].new);
+        let limits = || changes.iter().map(|(place, _)| self.inputs[*place].limits);
         sqlx::query_file_as!(
             BegunRow,
             "src/store/sql/redemption/begin.sql",
@@ -245,8 +246,10 @@ impl Records<'_> {
             &new().map(|n| n.expected_learned).collect::<Vec<_>>(),
             &changes.iter().map(|(_, change)| change.next.reserved_minor).collect::<Vec<_>>()
                 as &[Option<i64>],
-            interval(limits.not_after),
-            interval(limits.take_over),
+            &limits().map(|limits| interval(limits.not_after)).collect::<Vec<_>>(),
+            &limits().map(|limits| interval(limits.take_over)).collect::<Vec<_>>(),
+            &new().map(|n| n.profile.provider_id.to_string()).collect::<Vec<_>>(),
+            &new().map(|n| n.profile.version).collect::<Vec<_>>(),
             self.decider.server_id,
         )
         .fetch_all(&self.decider.db)

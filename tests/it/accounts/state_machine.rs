@@ -293,6 +293,7 @@ impl Bench {
             code_last4: String::new(),
             expected_minor: None,
             expected_learned: false,
+            profile: holdfast::provider::profile::Profile::built_in().pinned(),
         };
         let minute = Duration::from_secs(60);
         let limits = SendLimits { not_after: minute, take_over: minute };

@@ -145,6 +145,7 @@ async fn many_begins_under_one_lease_are_one_and_the_others_are_told_of_it() {
             code_last4: String::new(),
             expected_minor: None,
             expected_learned: false,
+            profile: holdfast::provider::profile::Profile::built_in().pinned(),
         };
         let moment = Duration::from_millis(1);
         store.begin(new, SendLimits { not_after: moment, take_over: moment })

@@ -14,7 +14,7 @@ use sqlx::{Connection as _, Executor as _, PgConnection};
 use tokio::{net::TcpListener, time::timeout};
 
 use crate::{
-    provider::client::{ask, client},
+    provider::client::{Calls as _, ask, client},
     support::{
         cluster::TestDatabase,
         proxy::{
@@ -260,7 +260,7 @@ impl Provided {
         let ask = ask(code, "account");
         let answer = self.provider.send(&ask).await;
         let direct = client(&self.simulator.url());
-        let known = match direct.look_up(ask.redemption_id).await {
+        let known = match direct.look_up(&ask).await {
             Answer::Http(http) => http.status == 200,
             other => panic!("{other:?}"),
         };

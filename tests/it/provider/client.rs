@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::{
+    collections::BTreeMap,
     future::Future,
     path::Path,
     sync::{
@@ -25,7 +26,7 @@ use holdfast::{
     domain::{
         id::{AccountId, RedemptionId},
         money::{Currency, Money},
-        redemption::{Ask, CardCode, Step, reason},
+        redemption::{AccountFacts, Ask, CardCode, Known, Step, reason},
     },
     provider::{
         Answer, Call, CallError, Doubt, Provider, classify, client::MAX_BODY_BYTES,
@@ -50,7 +51,7 @@ pub(crate) fn args(url: &str) -> ProviderArgs {
 }
 
 pub(crate) fn client(url: &str) -> Provider {
-    Provider::new(&args(url)).unwrap()
+    Provider::built_in(&args(url)).unwrap()
 }
 
 pub(crate) fn ask(code: &str, account: &str) -> Ask {
@@ -62,12 +63,40 @@ pub(crate) fn ask(code: &str, account: &str) -> Ask {
         expected: Some(Money { amount_minor: 1000, currency }),
         currency,
         not_after: "2099-01-01T00:00:00Z".to_owned(),
+        account: AccountFacts::default(),
+        known: Known::at_first(time::OffsetDateTime::now_utc()),
+    }
+}
+
+/// The calls that tests make, without what follows from their answers.
+pub(crate) trait Calls {
+    async fn send(&self, ask: &Ask) -> Answer;
+    async fn send_again(&self, ask: &Ask) -> Answer;
+    async fn look_up(&self, ask: &Ask) -> Answer;
+    async fn cancel(&self, ask: &Ask) -> Answer;
+}
+
+impl Calls for Provider {
+    async fn send(&self, ask: &Ask) -> Answer {
+        self.call(Call::Send, Doubt::FirstSend, ask).await
+    }
+
+    async fn send_again(&self, ask: &Ask) -> Answer {
+        self.call(Call::Send, Doubt::InDoubt, ask).await
+    }
+
+    async fn look_up(&self, ask: &Ask) -> Answer {
+        self.call(Call::LookUp, Doubt::InDoubt, ask).await
+    }
+
+    async fn cancel(&self, ask: &Ask) -> Answer {
+        self.call(Call::Cancel, Doubt::InDoubt, ask).await
     }
 }
 
 /// What the answer to a first send calls for.
 pub(crate) fn first(ask: &Ask, answer: &Answer) -> Step {
-    classify(Profile::built_in(), ask, Call::Send, Doubt::FirstSend, answer)
+    classify(Profile::built_in(), &BTreeMap::new(), ask, Call::Send, Doubt::FirstSend, answer)
 }
 
 /// Waits until `check` gives something, and fails when it has not after a long time.
@@ -149,7 +178,7 @@ async fn tls_that_fails_or_hangs_was_never_sent() {
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mut args = args(&format!("https://{}", silent.local_addr().unwrap()));
     args.connect_timeout = Duration::from_millis(100);
-    let answer = Provider::new(&args).unwrap().send(&ask(CODE, "acc")).await;
+    let answer = Provider::built_in(&args).unwrap().send(&ask(CODE, "acc")).await;
     assert!(matches!(answer, Answer::NeverSent(_)), "{answer:?}");
 }
 
@@ -158,7 +187,7 @@ async fn a_slow_provider_is_in_doubt() {
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mut args = args(&format!("http://{}", silent.local_addr().unwrap()));
     args.timeout = Duration::from_millis(100);
-    let provider = Provider::new(&args).unwrap();
+    let provider = Provider::built_in(&args).unwrap();
     let ask = ask(CODE, "acc");
     let answer = provider.send(&ask).await;
     assert!(matches!(answer, Answer::Lost(_)), "{answer:?}");
@@ -260,7 +289,7 @@ async fn the_token_key_and_wait_go_over_the_wire() {
     let mut args = args(&format!("{}/base/", serve(app).await));
     args.token_file = Some(file);
     let ask = ask(CODE, "acc");
-    match Provider::new(&args).unwrap().send(&ask).await {
+    match Provider::built_in(&args).unwrap().send(&ask).await {
         Answer::Http(http) => {
             let wanted = format!("Bearer s3cret|{}|application/json", ask.redemption_id);
             assert_eq!(String::from_utf8(http.body.to_vec()).unwrap(), wanted);
@@ -286,7 +315,7 @@ async fn a_question_without_a_fitting_answer_is_an_error_without_the_code() {
 #[test]
 fn settings_that_cannot_work_are_refused_at_the_start() {
     for url in ["", "localhost", "ftp://x", "http://u:p@x", "http://x/?a", "http://x/#a"] {
-        assert!(Provider::new(&args(url)).is_err(), "{url}");
+        assert!(Provider::built_in(&args(url)).is_err(), "{url}");
     }
     let dir = tempfile::tempdir().unwrap();
     let empty = dir.path().join("empty");
@@ -294,6 +323,6 @@ fn settings_that_cannot_work_are_refused_at_the_start() {
     for file in [empty.as_path(), Path::new("/no/such/file")] {
         let mut args = args("http://x");
         args.token_file = Some(file.to_owned());
-        assert!(Provider::new(&args).is_err(), "{}", file.display());
+        assert!(Provider::built_in(&args).is_err(), "{}", file.display());
     }
 }

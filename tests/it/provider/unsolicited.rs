@@ -17,7 +17,7 @@ use holdfast::{
 };
 
 use crate::{
-    provider::client::{args, ask, client, first, serve},
+    provider::client::{Calls as _, args, ask, client, first, serve},
     support::{
         batch::{item, opening, run},
         proxy::{
@@ -160,7 +160,7 @@ async fn a_provider_that_cannot_be_asked_again_gets_each_send_on_a_fresh_connect
     {
         let mut args = args(&url);
         (args.deduplicates, args.looks_up) = (deduplicates, looks_up);
-        let provider = Provider::new(&args).unwrap();
+        let provider = Provider::built_in(&args).unwrap();
         for is_first in [true, false] {
             let ask = ask("PLAIN-1234", "acc");
             let answer = provider.send(&ask).await;

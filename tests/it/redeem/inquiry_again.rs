@@ -132,15 +132,25 @@ async fn a_card_whose_value_changed_since_it_was_asked_about_is_marked() {
 }
 
 /// Asks about cards at `url`, for at most so long.
-fn inquiry(url: &str, patience: Duration) -> Inquiry {
-    let limits = InquiryLimits {
-        inquires: true,
-        concurrency: 4,
-        remember: Duration::from_secs(30),
-        patience,
-    };
+fn inquiry(url: &str, patience: Duration) -> Asking {
+    let limits = InquiryLimits { concurrency: 4, remember: Duration::from_secs(30) };
     let secret = Arc::new(SecretKey::ephemeral());
-    Inquiry::new(Provider::new(&args(url)).unwrap(), secret, limits, CancellationToken::new())
+    let args = holdfast::config::ProviderArgs { send_window: patience, ..args(url) };
+    Asking {
+        provider: Provider::built_in(&args).unwrap(),
+        inquiry: Inquiry::new(secret, limits, CancellationToken::new()),
+    }
+}
+
+struct Asking {
+    provider: Provider,
+    inquiry: Inquiry,
+}
+
+impl Asking {
+    async fn ask(&self, pool: &PoolId, code: &CardCode) -> Result<Option<holdfast::service::batch::inquiry::Worth>, Error> {
+        self.inquiry.ask(&self.provider, pool, code).await
+    }
 }
 
 /// A provider that says no to so many questions, and counts them.

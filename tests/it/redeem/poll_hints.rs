@@ -154,16 +154,11 @@ async fn a_card_is_not_asked_about_again_at_once_whatever_the_provider_says() {
     let folder = tempfile::tempdir().unwrap();
     let _ = SecretKey::create_beside(folder.path()).unwrap();
     let secret = SecretKey::from_file(&folder.path().join(holdfast::secret::FILE_NAME)).unwrap();
-    let limits = InquiryLimits {
-        inquires: true,
-        concurrency: 1,
-        remember: Duration::ZERO,
-        patience: Duration::from_secs(30),
-    };
-    let provider = Provider::new(&args(&url)).unwrap();
-    let inquiry = Inquiry::new(provider, Arc::new(secret), limits, CancellationToken::new());
+    let limits = InquiryLimits { concurrency: 1, remember: Duration::ZERO };
+    let provider = Provider::built_in(&args(&url)).unwrap();
+    let inquiry = Inquiry::new(Arc::new(secret), limits, CancellationToken::new());
     let pool = PoolId::parse("p").unwrap();
-    inquiry.ask(&pool, &CardCode::parse("ASKED-1234").unwrap()).await.unwrap_err();
+    inquiry.ask(&provider, &pool, &CardCode::parse("ASKED-1234").unwrap()).await.unwrap_err();
     let asked = asked.lock().unwrap();
     assert_eq!(asked.len(), 6, "as often as any card is asked about");
     for two in asked.windows(2) {

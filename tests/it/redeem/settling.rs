@@ -419,6 +419,7 @@ async fn what_a_server_that_died_had_recorded_is_found_and_settled() {
         code_last4: String::new(),
         expected_minor: None,
         expected_learned: false,
+        profile: holdfast::provider::profile::Profile::built_in().pinned(),
     };
     let limits =
         SendLimits { not_after: Duration::from_secs(60), take_over: Duration::from_millis(100) };

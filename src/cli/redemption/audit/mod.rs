@@ -169,7 +169,7 @@ impl Audit {
                 (ledger.theirs, LookUps::Nowhere(ledger.end))
             }
             None => {
-                let provider = Provider::new(&args.provider)?;
+                let provider = Provider::built_in(&args.provider)?;
                 let theirs = read_list(&provider, window, names, progress).await?;
                 // One that tells nothing of a key would seem to miss all that its list lacks.
                 let look_ups = if args.provider.looks_up {

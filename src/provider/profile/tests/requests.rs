@@ -158,7 +158,7 @@ fn keys_are_made_of_the_redemptions_id() {
 fn the_built_in_profile_asks_with_the_same_bytes() {
     use crate::domain::{
         id::AccountId,
-        redemption::{Ask, CardCode},
+        redemption::{AccountFacts, Ask, CardCode, Known},
     };
     let currency = Currency::parse("EUR").unwrap();
     let mut ask = Ask {
@@ -168,6 +168,8 @@ fn the_built_in_profile_asks_with_the_same_bytes() {
         expected: Some(Money { amount_minor: 5000, currency }),
         currency,
         not_after: "2026-11-01T00:00:00Z".to_owned(),
+        account: AccountFacts::default(),
+        known: Known::at_first(OffsetDateTime::UNIX_EPOCH),
     };
     let profile = Profile::built_in();
     let send = |ask: &Ask| {

@@ -31,8 +31,8 @@ use crate::{
         id::PoolId,
         redemption::{EarlyCheck, Step},
     },
-    provider::{Call, Doubt},
-    service::{Error, background::heartbeat::BEAT, poll::pause_after},
+    provider::Doubt,
+    service::{Error, background::heartbeat::BEAT, poll::pause_after, redeem::send::question},
 };
 
 /// The poll interval while no server is known to be dead. There may be redemptions of servers whose row is gone.
@@ -50,7 +50,7 @@ pub struct Takeover {
 }
 
 impl Takeover {
-    /// For the servers that `dead` tells of, by the means of `reconciler`, whose provider looks up.
+    /// For the servers that `dead` tells of, by the means of `reconciler`.
     pub fn new(reconciler: Reconciler, dead: watch::Receiver<Vec<Uuid>>) -> Self {
         Self { reconciler, dead, at_once: Arc::new(Semaphore::new(AT_ONCE)) }
     }
@@ -163,10 +163,12 @@ impl Reconciler {
             return Ok(false);
         };
         // When the hold is over another server may ask.
-        let Ok(answer) = timeout(*hold, self.provider.look_up(ask.redemption_id)).await else {
+        let provider = self.providers.pinned(&redemption.profile).await?;
+        let Some(question) = question(&provider, &ask) else { return Ok(false) };
+        let Ok(step) = timeout(*hold, provider.ask(question, Doubt::InDoubt, &ask)).await else {
             return Ok(false);
         };
-        match self.provider.judge(&ask, Call::LookUp, Doubt::InDoubt, &answer) {
+        match step {
             Step::Settle(verdict) => self.settler.conclude_early(redemption, verdict, ACTOR).await,
             _ => Ok(false),
         }

@@ -8,8 +8,8 @@ WITH found AS (
         r.*,
         -- 256: what the columns have that are not named here.
         octet_length(concat(
-            r.account_id, r.request_id, r.holder, r.provider_ref, r.failure_reason, r.failure_message,
-            r.resolved_by, r.resolution_reason, r.resolution_evidence, r.last_answer
+            r.account_id, r.request_id, r.holder, r.provider_ref, r.provider_id, r.provider_task, r.failure_reason,
+            r.failure_message, r.resolved_by, r.resolution_reason, r.resolution_evidence, r.last_answer
         )) + 256 AS bytes
     FROM redemptions r
     WHERE r.pool_id = $1
@@ -32,12 +32,11 @@ measured AS (
     WINDOW page AS (ORDER BY f.redemption_id DESC)
 )
 SELECT
-    m.redemption_id, m.account_id, m.fencing_token, m.request_id, m.holder, m.state, m.code_last4,
-    m.expected_minor, m.expected_learned, m.release_on_completion, m.plan_id, m.plan_day, m.amount_minor,
-    m.amount_currency, m.provider_ref, m.failure_reason, m.failure_message, m.code_spent, m.resolved_by,
-    m.resolution_reason, m.resolution_evidence, m.attempts, m.last_answer, m.next_check_at, m.created_at,
-    m.finished_at,
-    m.more AS "more!"
+    m.redemption_id, m.account_id, m.fencing_token, m.request_id, m.holder, m.state, m.code_last4, m.expected_minor,
+    m.expected_learned, m.release_on_completion, m.plan_id, m.plan_day, m.amount_minor, m.amount_currency,
+    m.provider_ref, m.provider_id, m.provider_version, m.provider_task, m.failure_reason, m.failure_message,
+    m.code_spent, m.resolved_by, m.resolution_reason, m.resolution_evidence, m.attempts, m.last_answer,
+    m.next_check_at, m.created_at, m.finished_at, m.more AS "more!"
 FROM measured m
 WHERE m.bytes_before < $11::bigint
 ORDER BY m.redemption_id DESC

@@ -74,6 +74,7 @@ impl Bench {
             code_last4: String::new(),
             expected_minor: card,
             expected_learned: false,
+            profile: holdfast::provider::profile::Profile::built_in().pinned(),
         };
         let hour = Duration::from_secs(3600);
         let limits = SendLimits { not_after: hour, take_over: hour };

@@ -1,5 +1,7 @@
 //! Faults of the simulator: how each reaches the client, and how they are set.
 
+use std::collections::BTreeMap;
+
 use std::time::Duration;
 
 use holdfast::{
@@ -9,7 +11,7 @@ use holdfast::{
 };
 
 use super::{World, credited, failure, status, successes};
-use crate::provider::client::{args, ask, eventually, first};
+use crate::provider::client::{Calls as _, args, ask, eventually, first};
 
 #[tokio::test]
 async fn every_fault_after_the_execution_is_in_doubt_and_found_by_its_key() {
@@ -82,8 +84,8 @@ async fn a_slow_redemption_can_be_cancelled_and_gives_its_card_back() {
     let (slow, next) = (ask("CODE-1", "acc"), ask("CODE-1", "acc"));
     world.fault("CODE", Fault::Slow202);
     world.provider.send(&slow).await;
-    let answer = world.provider.cancel(slow.redemption_id).await;
-    let step = classify(Profile::built_in(), &slow, Call::Cancel, Doubt::InDoubt, &answer);
+    let answer = world.provider.cancel(&slow).await;
+    let step = classify(Profile::built_in(), &BTreeMap::new(), &slow, Call::Cancel, Doubt::InDoubt, &answer);
     assert_eq!(failure(&step).reason, reason::CANCELLED);
     assert_eq!(status(&world.provider.send(&next).await), 201);
 }
@@ -109,7 +111,7 @@ async fn a_caller_that_gives_up_does_not_stop_the_execution() {
         let ask = ask("CODE-1", "acc");
         let mut impatient = args(&world.simulator.url());
         impatient.timeout = Duration::from_millis(100);
-        let answer = Provider::new(&impatient).unwrap().send(&ask).await;
+        let answer = Provider::built_in(&impatient).unwrap().send(&ask).await;
         assert!(matches!(answer, Answer::Lost(_)), "{answer:?}");
         let step = eventually(|| async {
             let step = world.look_up(&ask).await;
@@ -138,7 +140,7 @@ async fn faults_are_shown_and_changed_over_http() {
     }
     let ask = ask("CODE-1", "acc");
     assert_eq!(status(&world.provider.send(&ask).await), 503);
-    assert_eq!(status(&world.provider.look_up(ask.redemption_id).await), 500);
+    assert_eq!(status(&world.provider.look_up(&ask).await), 500);
     let health = http.get(format!("{}/healthz", world.simulator.url())).send().await.unwrap();
     assert_eq!(health.status(), 200);
 }

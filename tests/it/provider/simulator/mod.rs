@@ -5,6 +5,8 @@
 
 mod faults;
 
+use std::collections::BTreeMap;
+
 use std::{collections::HashSet, io::Write as _, path::PathBuf};
 
 use futures_util::future::join_all;
@@ -21,7 +23,7 @@ use holdfast::{
     },
 };
 
-use crate::provider::client::{ask, client, first};
+use crate::provider::client::{Calls as _, ask, client, first};
 
 /// A simulator, its client, and its files.
 struct World {
@@ -64,8 +66,8 @@ impl World {
     }
 
     async fn look_up(&self, ask: &Ask) -> Step {
-        let answer = self.provider.look_up(ask.redemption_id).await;
-        classify(Profile::built_in(), ask, Call::LookUp, Doubt::InDoubt, &answer)
+        let answer = self.provider.look_up(ask).await;
+        classify(Profile::built_in(), &BTreeMap::new(), ask, Call::LookUp, Doubt::InDoubt, &answer)
     }
 }
 
@@ -90,7 +92,7 @@ fn credited(step: &Step) -> i64 {
 #[track_caller]
 fn failure(step: &Step) -> &Failure {
     match step {
-        Step::Settle(Verdict::Failed(failure)) => failure,
+        Step::Settle(Verdict::Failed { failure, .. }) => failure,
         other => panic!("{other:?}"),
     }
 }
@@ -155,15 +157,15 @@ async fn a_tombstone_refuses_a_later_arrival() {
     let ask = ask("CODE-1", "acc");
     assert_eq!(world.look_up(&ask).await, Step::NotFound);
     for _ in 0..2 {
-        let answer = world.provider.cancel(ask.redemption_id).await;
-        let step = classify(Profile::built_in(), &ask, Call::Cancel, Doubt::InDoubt, &answer);
+        let answer = world.provider.cancel(&ask).await;
+        let step = classify(Profile::built_in(), &BTreeMap::new(), &ask, Call::Cancel, Doubt::InDoubt, &answer);
         assert_eq!(failure(&step).reason, reason::CANCELLED);
     }
     let world = world.killed().await;
     let answer = world.provider.send(&ask).await;
     assert_eq!(status(&answer), 410);
     for doubt in [Doubt::FirstSend, Doubt::InDoubt] {
-        let step = classify(Profile::built_in(), &ask, Call::Send, doubt, &answer);
+        let step = classify(Profile::built_in(), &BTreeMap::new(), &ask, Call::Send, doubt, &answer);
         assert_eq!(
             (&*failure(&step).reason, failure(&step).code_spent),
             (reason::CANCELLED, false)
@@ -178,15 +180,15 @@ async fn a_cancel_that_comes_too_late_changes_nothing() {
     let world = World::new().await;
     let (won, lost) = (ask("CODE-1", "acc"), ask("CODE-1", "acc"));
     world.provider.send(&won).await;
-    let answer = world.provider.cancel(won.redemption_id).await;
+    let answer = world.provider.cancel(&won).await;
     assert_eq!(status(&answer), 409);
-    let step = classify(Profile::built_in(), &won, Call::Cancel, Doubt::InDoubt, &answer);
+    let step = classify(Profile::built_in(), &BTreeMap::new(), &won, Call::Cancel, Doubt::InDoubt, &answer);
     assert!(matches!(step, Step::LookUp { .. }), "{step:?}");
     assert_eq!(credited(&world.look_up(&won).await), 1000);
 
     world.provider.send(&lost).await;
-    let answer = world.provider.cancel(lost.redemption_id).await;
-    let step = classify(Profile::built_in(), &lost, Call::Cancel, Doubt::InDoubt, &answer);
+    let answer = world.provider.cancel(&lost).await;
+    let step = classify(Profile::built_in(), &BTreeMap::new(), &lost, Call::Cancel, Doubt::InDoubt, &answer);
     assert_eq!(failure(&step).reason, "CODE_USED");
 }
 
@@ -215,7 +217,7 @@ async fn refusals_say_why_and_whether_the_code_is_spent() {
         for doubt in [Doubt::FirstSend, Doubt::InDoubt] {
             let answer = world.provider.send(&ask).await;
             assert_eq!(status(&answer), 402);
-            let step = classify(Profile::built_in(), &ask, Call::Send, doubt, &answer);
+            let step = classify(Profile::built_in(), &BTreeMap::new(), &ask, Call::Send, doubt, &answer);
             assert_eq!((&*failure(&step).reason, failure(&step).code_spent), (wanted, spent));
         }
     }

@@ -1,0 +1,70 @@
+//! What a provider can do for a redemption in doubt, as its profile says.
+
+use std::time::Duration;
+
+use super::{
+    Profile,
+    names::{Name, OpKind},
+    op::Op,
+    rule::Then,
+};
+use crate::domain::redemption::{Capabilities, LookUp, RedeemLimits};
+
+/// Calls that one step may make where a token is fetched: for it, the call, and both once more when the token is
+/// refused.
+const CALLS_WITH_A_TOKEN: u32 = 4;
+/// How many times as long as one call an answer in pages may take.
+const CALLS_OF_PAGES: u32 = 3;
+
+impl Profile {
+    /// What the provider can do.
+    pub fn capabilities(&self) -> Capabilities {
+        let questions = [OpKind::LookUp, OpKind::Find].into_iter().filter_map(|kind| self.op(kind));
+        Capabilities {
+            dedup: self.identity.dedup,
+            looks_up: self.op(OpKind::LookUp).map(|op| {
+                let needs_task = op.asks_by_task() && !op.asks_by_key();
+                if needs_task { LookUp::ByTask } else { LookUp::ByKey }
+            }),
+            finds: self.has(OpKind::Find),
+            not_found_ends_doubt: questions.into_iter().any(|op| op.ends_doubt),
+            cancels: self.has(OpKind::Cancel),
+            reverses: self.op(OpKind::Reverse).is_some_and(Op::reverses_by_itself),
+            refuses_late: self.op(OpKind::Send).is_some_and(|op| op.sends(&Name::NotAfter)),
+            window: self.identity.window,
+            visibility: self.times.visibility,
+            max_processing: self.times.max_processing,
+        }
+    }
+
+    /// How long its redemptions may be sent, and what it can do for those in doubt. Without `not_after`, the provider
+    /// may begin for as long as it may be at work.
+    pub fn limits(&self, not_after: Option<Duration>) -> RedeemLimits {
+        let longest = self.times.max_processing.max(self.times.send_window);
+        RedeemLimits {
+            send_window: self.times.send_window,
+            not_after: not_after.unwrap_or(longest),
+            call_timeout: self.longest_call(),
+            provider: self.capabilities(),
+        }
+    }
+
+    /// The longest that one step may take, however many calls it makes.
+    pub fn longest_call(&self) -> Duration {
+        let has_pages = self.ops.values().any(|op| op.kind != OpKind::List && op.pages.is_some());
+        let of_pages = if has_pages { CALLS_OF_PAGES } else { 1 };
+        let of_token = if self.fetches_token() { CALLS_WITH_A_TOKEN } else { 1 };
+        self.http.timeout * of_pages.max(of_token)
+    }
+}
+
+impl Op {
+    fn sends(&self, name: &Name) -> bool {
+        self.request_names().any(|other| other == name)
+    }
+
+    /// Whether it ends doubt without a person. The provider's name for what it did is not known then.
+    fn reverses_by_itself(&self) -> bool {
+        self.ends_doubt && self.says(|then| *then == Then::Undone) && !self.sends(&Name::Ref)
+    }
+}
