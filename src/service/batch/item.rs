@@ -99,7 +99,7 @@ impl Item {
     /// is locked meanwhile, and nobody asks on when the client goes away.
     async fn inquire(&self) -> Result<Option<Worth>, Error> {
         let Services { providers, inquiry, .. } = &self.batch.services;
-        let provider = providers.of_pool(&self.pool).await?;
+        let provider = Box::pin(providers.of_pool(&self.pool)).await?;
         let worth = tokio::select! {
             worth = inquiry.ask(&provider, &self.open.pool_id, &self.item.code) => worth?,
             () = self.client_gone.cancelled() => return Err(Error::Internal("the client has gone")),
