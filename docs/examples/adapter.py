@@ -85,8 +85,8 @@ class Contract(BaseHTTPRequestHandler):
         if len(parts) == 3 and parts[0] == "redemptions" and parts[2] == "cancel":
             key = unquote(parts[1])
             begin(key, None, None, "cancelled")  # a key that was never seen is refused from now on
-            known = row(key)  # what is under way cannot be cancelled: it is looked up
-            return self.give(409 if known["state"] in ("processing", "succeeded") else 200, redemption(known))
+            record = row(key)  # what is under way cannot be cancelled: it is looked up
+            return self.give(409 if record["state"] in ("processing", "succeeded") else 200, redemption(record))
         if parts != ["redemptions"]:
             return self.give(501, {"error": "NOT_IMPLEMENTED"})
         request, key, payload = json.loads(body), self.headers["idempotency-key"], hashlib.sha256(body).hexdigest()
@@ -97,21 +97,21 @@ class Contract(BaseHTTPRequestHandler):
         if is_new:  # once, whoever asks at the same time
             is_late = time.time() > not_after
             settle(key, lambda: {"state": "cancelled"} if is_late else redeem(key, request["code"], account))
-        known = row(key)
-        if known["payload"] not in (payload, None):
+        record = row(key)
+        if record["payload"] not in (payload, None):
             return self.give(422, {"error": "KEY_REUSED"})
-        status = {"succeeded": 201 if is_new else 200, "processing": 202, "failed": 402, "cancelled": 410}[known["state"]]
-        self.give(status, redemption(known))
+        status = {"succeeded": 201 if is_new else 200, "processing": 202, "failed": 402, "cancelled": 410}[record["state"]]
+        self.give(status, redemption(record))
 
     def do_GET(self):
         url = urlsplit(self.path)
         if url.path == "/redemptions":
             return self.list(parse_qs(url.query))
         key = unquote(url.path.removeprefix("/redemptions/"))
-        known = row(key)
-        if known is None:
+        record = row(key)
+        if record is None:
             return self.give(404, {"error": "NOT_FOUND"})
-        if known["state"] == "processing":
+        if record["state"] == "processing":
             settle(key, lambda: find(key))
         self.give(200, redemption(row(key)))
 

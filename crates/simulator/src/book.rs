@@ -120,7 +120,7 @@ pub(super) struct Book {
     taken: HashMap<String, Vec<Taken>>,
     balances: HashMap<String, i64>,
     completed: BTreeMap<Position, String>,
-    /// The key of each execution, and its place among those of the key, by the number of its first row.
+    /// The key of each execution, and its index among those of the key, by the number of its first row.
     begun: BTreeMap<u64, (String, usize)>,
     rows: u64,
     /// The time of the last row. Times never go back, so that pages stay in order.
@@ -289,7 +289,7 @@ impl Book {
         wanted: impl Fn(&Entry) -> bool,
     ) -> Vec<(u64, Entry)> {
         let all = self.begun.range(..before.unwrap_or(u64::MAX)).rev();
-        all.filter_map(|(number, (key, place))| Some((*number, self.all(key).get(*place)?.clone())))
+        all.filter_map(|(number, (key, index))| Some((*number, self.all(key).get(*index)?.clone())))
             .filter(|(_, entry)| wanted(entry))
             .take(limit)
             .collect()
@@ -399,10 +399,10 @@ impl Book {
         let all = self.entries.entry(row.key.clone()).or_default();
         let since = all.first().map_or(row.at, |first| first.since);
         let mut entry = Entry { begun: row.at, since, number: self.rows, row };
-        match all.iter_mut().find(|known| known.row.provider_ref == entry.row.provider_ref) {
-            Some(known) => {
-                entry.begun = known.begun;
-                known.clone_from(&entry);
+        match all.iter_mut().find(|before| before.row.provider_ref == entry.row.provider_ref) {
+            Some(before) => {
+                entry.begun = before.begun;
+                before.clone_from(&entry);
             }
             None => {
                 self.begun.insert(self.rows, (entry.row.key.clone(), all.len()));

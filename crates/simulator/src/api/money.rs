@@ -22,8 +22,8 @@ pub(super) fn symbol(minor: i64, currency_code: &str) -> String {
     let (whole, part) = (minor.unsigned_abs() / unit, minor.unsigned_abs() % unit);
     let digits = whole.to_string();
     let mut text = if minor < 0 { format!("-{symbol}") } else { symbol.to_owned() };
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);

@@ -94,10 +94,10 @@ async fn create(
 async fn begin(shared: Arc<Shared>, task: Task, how: How) -> Result<Response, NotDurable> {
     let task_id = new_name("t-");
     let mut begun = Vec::new();
-    for (place, item) in task.list.into_iter().enumerate() {
+    for (index, item) in task.list.into_iter().enumerate() {
         let is_login = shared.logins.accept(&item.username, &item.password);
         let refused = if is_login { how.refused } else { Some("ACCOUNT_LOGIN_INVALID") };
-        let asked = asked(&shared, item_key(&task_id, place), item);
+        let asked = asked(&shared, item_key(&task_id, index), item);
         // No key was there before.
         if let Submitted::New(entry) = lock(&shared.book).submit(asked, How { refused, ..how }) {
             begun.push(entry);
@@ -111,8 +111,8 @@ async fn begin(shared: Arc<Shared>, task: Task, how: How) -> Result<Response, No
 }
 
 /// The key of a task's item.
-fn item_key(task_id: &str, place: usize) -> String {
-    if place == 0 { task_id.to_owned() } else { format!("{task_id}.{place}") }
+fn item_key(task_id: &str, index: usize) -> String {
+    if index == 0 { task_id.to_owned() } else { format!("{task_id}.{index}") }
 }
 
 fn asked(shared: &Shared, key: String, item: Item) -> Asked {
@@ -148,7 +148,7 @@ async fn status(
     }
     let items: Vec<Entry> = {
         let book = lock(&shared.book);
-        (0..MAX_ITEMS).map_while(|place| book.get(&item_key(&task_id, place))).collect()
+        (0..MAX_ITEMS).map_while(|index| book.get(&item_key(&task_id, index))).collect()
     };
     if let Err(failed) = shared.durable(&items).await {
         return Reply::from(failed).give(&connection).await;
