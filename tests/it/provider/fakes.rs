@@ -224,5 +224,5 @@ fn each_profile_of_the_tree_is_right_and_has_ten_cases_of_its_answers() {
         assert!(profile.case_count() >= 10, "{}", path.display());
         count += 1;
     }
-    assert_eq!(count, 8);
+    assert!(count >= 8);
 }
