@@ -9,11 +9,15 @@ use std::{
 use clap::{ArgAction, Args};
 use humantime::parse_duration;
 
-use super::faults::Faults;
+use super::{api::Api, faults::Faults};
 
 /// Settings of `holdfast simulate-provider`.
 #[derive(Args, Clone, Debug)]
 pub struct SimulatorArgs {
+    /// The API that is served: Holdfast's own contract, or a fake of a real one.
+    #[arg(long, env = "HOLDFAST_SIMULATOR_API", value_enum, default_value_t = Api::Holdfast)]
+    pub api: Api,
+
     /// The address that the provider's contract is served on, over HTTP.
     #[arg(long, env = "HOLDFAST_SIMULATOR_LISTEN", default_value = "127.0.0.1:50080")]
     pub listen: SocketAddr,
@@ -45,6 +49,24 @@ pub struct SimulatorArgs {
     /// Accounts whose login is refused.
     #[arg(long, env = "HOLDFAST_SIMULATOR_INVALID_ACCOUNTS", value_delimiter = ',')]
     pub invalid_accounts: Vec<String>,
+
+    /// The caller's key: x-api-key of the task API, Square's bearer token, api-key of Fiserv. Without
+    /// one, none is checked.
+    #[arg(long, env = "HOLDFAST_SIMULATOR_API_KEY", hide_env_values = true)]
+    pub api_key: Option<String>,
+
+    /// What Fiserv's requests are signed with. Without it, no signature and no time is checked.
+    #[arg(long, env = "HOLDFAST_SIMULATOR_API_SECRET", hide_env_values = true)]
+    pub api_secret: Option<String>,
+
+    /// A CSV file of the logins that the task API accepts: username,password. Without it, it
+    /// accepts every login.
+    #[arg(long, env = "HOLDFAST_SIMULATOR_ACCOUNTS")]
+    pub accounts: Option<PathBuf>,
+
+    /// How long Fiserv's API refuses a transaction id that it has seen.
+    #[arg(long, env = "HOLDFAST_SIMULATOR_DUPLICATE_WINDOW", default_value = "5m", value_parser = parse_duration)]
+    pub duplicate_window: Duration,
 
     /// Whether a key counts once. Otherwise each request for it is executed anew, as careless
     /// providers do.
@@ -80,6 +102,7 @@ impl SimulatorArgs {
     /// A simulator on a free local port, where every code is good and nothing goes wrong.
     pub fn new(ledger: impl Into<PathBuf>) -> Self {
         Self {
+            api: Api::Holdfast,
             listen: (Ipv4Addr::LOCALHOST, 0).into(),
             ledger: ledger.into(),
             cards: None,
@@ -87,6 +110,10 @@ impl SimulatorArgs {
             currency: "EUR".to_owned(),
             country: "DE".to_owned(),
             invalid_accounts: Vec::new(),
+            api_key: None,
+            api_secret: None,
+            accounts: None,
+            duplicate_window: Duration::from_secs(5 * 60),
             deduplicates: true,
             looks_up: true,
             cancels: true,

@@ -5,6 +5,7 @@
 //! file holds after a failed sync is not known.
 
 use std::{
+    collections::BTreeMap,
     fs::{self, File, OpenOptions},
     io::{Read as _, Seek as _, Write as _},
     path::Path,
@@ -31,7 +32,7 @@ pub enum State {
     Succeeded,
     /// Refused.
     Failed,
-    /// Cancelled by its key, perhaps before it arrived: a tombstone.
+    /// Cancelled by its key, perhaps before it arrived: a tombstone. Or reversed, after it succeeded.
     Cancelled,
 }
 
@@ -61,6 +62,9 @@ pub struct Row {
     pub balance_minor: Option<i64>,
     /// Why it was refused.
     pub failure: Option<Failure>,
+    /// What an API tells again of it besides, by name. Codes are sealed.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub extra: BTreeMap<String, String>,
 }
 
 /// Why a redemption was refused.
@@ -265,6 +269,7 @@ mod tests {
             currency_code: "EUR".to_owned(),
             balance_minor: None,
             failure: None,
+            extra: BTreeMap::new(),
         }
     }
 

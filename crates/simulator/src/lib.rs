@@ -1,29 +1,32 @@
-//! A provider for demonstrations, tests and load: the contract that Holdfast calls, served over real
-//! HTTP by an independent implementation, with a durable ledger and faults on demand.
+//! A provider for demonstrations, tests and load, served over real HTTP: the contract that Holdfast calls, or a fake of
+//! a real API, with a durable ledger and faults on demand.
 //!
 //! It shares no code with Holdfast, so that a mistake in one shows as a difference to the other.
 //!
 //! | file | what |
 //! |---|---|
-//! | `http` | the contract's paths |
-//! | `redeem` | the path that redeems, and where a fault strikes |
+//! | `api` | the paths, and the bodies and logins of each API |
+//! | `request` | how a request for a redemption is executed, and where a fault strikes |
 //! | `reply`, `shared` | what is answered, and what all requests share |
 //! | `book` | what was asked, and what came of it: the provider's rules |
 //! | `ledger` | the book on disk: synced before anything is answered |
-//! | `cards` | which codes are worth what |
+//! | `cards`, `logins` | which codes are worth what, and who may log in |
+//! | `vault` | codes in the ledger, for APIs that tell them again |
 //! | `faults` | what goes wrong, how often |
 //! | `cut` | connections that can be cut off |
 
+mod api;
 mod args;
 mod book;
 mod cards;
 mod cut;
 pub mod faults;
-mod http;
 pub mod ledger;
-mod redeem;
+mod logins;
 mod reply;
+mod request;
 mod shared;
+mod vault;
 
 use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -35,6 +38,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+pub use api::Api;
 pub use args::SimulatorArgs;
 use shared::Shared;
 
@@ -64,8 +68,8 @@ impl Simulator {
             .with_context(|| format!("the simulator cannot listen on {}", args.listen))?;
         let addr = listener.local_addr().context("the simulator's address cannot be read")?;
         let (stopping, cut) = (CancellationToken::new(), CancellationToken::new());
-        let service =
-            http::router(shared.clone()).into_make_service_with_connect_info::<cut::Connection>();
+        let service = api::router(shared.clone(), args.api)
+            .into_make_service_with_connect_info::<cut::Connection>();
         let served = axum::serve(cut::Listener::new(listener, cut.clone()), service)
             .with_graceful_shutdown(stopping.clone().cancelled_owned());
         let server = tokio::spawn(async move {

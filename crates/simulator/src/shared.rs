@@ -8,14 +8,21 @@ use std::{
     time::Duration,
 };
 
+use time::OffsetDateTime;
 use tokio::time::sleep;
 
 use super::{
     SimulatorArgs,
-    book::Book,
+    api::Api,
+    book::{Book, Entry},
     faults::{Faults, Injector},
-    ledger::Ledger,
+    ledger::{Failure, Ledger, NotDurable, Row},
+    logins::Logins,
+    vault::Vault,
 };
+
+/// The name of the code in [`Row::extra`].
+const SEALED: &str = "sealed_code";
 
 /// What all requests share.
 pub(super) struct Shared {
@@ -23,10 +30,17 @@ pub(super) struct Shared {
     pub(super) book: Mutex<Book>,
     pub(super) injector: Mutex<Injector>,
     inquiries: AtomicU64,
-    pub(super) looks_up: bool,
+    /// The caller's key, where one is checked.
+    pub(super) api_key: Option<String>,
+    /// What requests are signed with, where that is checked.
+    pub(super) api_secret: Option<String>,
+    pub(super) logins: Logins,
+    /// Where the API tells codes again.
+    pub(super) vault: Option<Vault>,
+    looks_up: bool,
     pub(super) cancels: bool,
-    pub(super) visibility_lag: Duration,
-    pub(super) tells_codes: bool,
+    visibility_lag: Duration,
+    tells_codes: bool,
 }
 
 impl Shared {
@@ -36,19 +50,27 @@ impl Shared {
         let (ledger, rows) = Ledger::open(&args.ledger)?;
         let ledger = Arc::new(ledger);
         let book = Book::open(args, ledger.clone(), rows)?;
+        let vault = match args.api {
+            Api::Task | Api::Square => Some(Vault::open(&args.ledger)?),
+            Api::Holdfast | Api::Fiserv => None,
+        };
         let under_way = book.processing();
         let shared = Arc::new(Self {
             ledger,
             book: Mutex::new(book),
             injector: Mutex::new(injector),
             inquiries: AtomicU64::new(0),
+            api_key: args.api_key.clone(),
+            api_secret: args.api_secret.clone(),
+            logins: Logins::open(args.accounts.as_deref())?,
+            vault,
             looks_up: args.looks_up,
             cancels: args.cancels,
             visibility_lag: args.visibility_lag,
             tells_codes: args.tells_codes,
         });
-        for key in under_way {
-            shared.clone().finish_later(key);
+        for row in under_way {
+            shared.clone().finish_later(row);
         }
         Ok(shared)
     }
@@ -66,12 +88,46 @@ impl Shared {
         self.inquiries.load(Ordering::Relaxed)
     }
 
-    pub(super) fn finish_later(self: Arc<Self>, key: String) {
-        let time = lock(&self.injector).faults().processing_time;
+    pub(super) fn finish_later(self: Arc<Self>, row: Row) {
+        let time = self.processing_time();
         tokio::spawn(async move {
             sleep(time).await;
-            lock(&self.book).finish(&key);
+            lock(&self.book).finish(&row.key, &row.provider_ref);
         });
+    }
+
+    pub(super) fn processing_time(&self) -> Duration {
+        lock(&self.injector).faults().processing_time
+    }
+
+    /// Whether a look-up finds it.
+    pub(super) fn is_visible(&self, entry: &Entry) -> bool {
+        self.looks_up && OffsetDateTime::now_utc() >= entry.since + self.visibility_lag
+    }
+
+    /// Waits until the entries are on disk.
+    pub(super) async fn durable(&self, entries: &[Entry]) -> Result<(), NotDurable> {
+        let last = entries.iter().map(|entry| entry.number).max().unwrap_or(0);
+        self.ledger.durable(last).await
+    }
+
+    /// The message of a refusal, as the caller gets it.
+    pub(super) fn message(&self, failure: &Failure, code: &str) -> String {
+        if self.tells_codes {
+            format!("{}: {code}", failure.message)
+        } else {
+            failure.message.clone()
+        }
+    }
+
+    /// Notes the code in the row's extra, for the APIs that tell it again.
+    pub(super) fn seal(&self, code: &str) -> Option<(String, String)> {
+        self.vault.as_ref().map(|vault| (SEALED.to_owned(), vault.seal(code)))
+    }
+
+    /// The code that was noted so.
+    pub(super) fn code_of(&self, row: &Row) -> Option<String> {
+        self.vault.as_ref()?.open_sealed(row.extra.get(SEALED)?)
     }
 }
 

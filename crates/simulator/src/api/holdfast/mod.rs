@@ -1,11 +1,13 @@
-//! The contract's paths, but for the one that redeems: see `redeem`.
+//! Holdfast's own contract: its paths, but for the one that redeems, which is in `redeem`.
+
+mod redeem;
 
 use std::{sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
     body::Bytes,
-    extract::{ConnectInfo, DefaultBodyLimit, Path, Query, State as Shares},
+    extract::{ConnectInfo, Path, Query, State as Shares},
     response::{IntoResponse as _, Response},
     routing::{get, post},
 };
@@ -15,32 +17,54 @@ use serde_json::{Value, json};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio::time::sleep;
 
-use super::{
-    book::{Entry, Position},
+use crate::{
+    book::{Entry, Position, Standing},
     cards::code_sha256,
     cut::Connection,
-    ledger::{NotDurable, State},
-    redeem,
-    reply::{Reply, problem, redemption},
+    ledger::{NotDurable, Row, State},
+    reply::Reply,
     shared::{Shared, lock},
 };
 
-/// The longest request that is read, in bytes.
-const MAX_REQUEST_BYTES: usize = 64 * 1024;
 /// Redemptions on a page.
 const PAGE: usize = 1000;
 
 /// The paths.
-pub(super) fn router(shared: Arc<Shared>) -> Router {
+pub(super) fn router() -> Router<Arc<Shared>> {
     Router::new()
         .route("/redemptions", post(redeem::redeem).get(list))
         .route("/redemptions/{key}", get(look_up))
         .route("/redemptions/{key}/cancel", post(cancel))
         .route("/cards/inquire", post(inquire))
-        .route("/healthz", get(health))
-        .route("/faults", get(show_faults).put(put_faults))
-        .layer(DefaultBodyLimit::max(MAX_REQUEST_BYTES))
-        .with_state(shared)
+}
+
+/// A redemption as the contract has it.
+fn redemption(shared: &Shared, row: &Row) -> Value {
+    let mut body = json!({
+        "key": row.key,
+        "provider_ref": row.provider_ref,
+        "state": row.state,
+        "amount_minor": row.amount_minor,
+        "currency_code": row.currency_code,
+        "account_ref": row.account_ref,
+    });
+    if let Some(balance) = row.balance_minor {
+        body["balance_minor"] = balance.into();
+    }
+    if let Some(failure) = &row.failure {
+        body["failure"] = json!(failure);
+    }
+    if row.state == State::Processing {
+        let time = shared.processing_time();
+        let poll = (time / 3).clamp(Duration::from_millis(10), Duration::from_secs(1));
+        body["poll_after_ms"] = json!(poll.as_millis() as u64);
+    }
+    body
+}
+
+/// An error as the contract has it.
+pub(super) fn problem(status: StatusCode, error: &str, message: &str) -> Response {
+    (status, Json(json!({"error": error, "message": message}))).into_response()
 }
 
 /// What is known of a key, once it is on disk.
@@ -60,11 +84,8 @@ async fn look_up(
     if lock(&shared.injector).of_lookup() {
         return problem(StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL", "a fault");
     }
-    let is_visible = |entry: &Entry| {
-        shared.looks_up && OffsetDateTime::now_utc() >= entry.since + shared.visibility_lag
-    };
     match recorded(&shared, &key).await {
-        Ok(Some(entry)) if !is_visible(&entry) => {
+        Ok(Some(entry)) if !shared.is_visible(&entry) => {
             problem(StatusCode::NOT_FOUND, "NOT_FOUND", "the key is not to be seen")
         }
         Ok(Some(entry)) => Json(redemption(&shared, &entry.row)).into_response(),
@@ -114,11 +135,11 @@ async fn inquire(Shares(shared): Shares<Arc<Shared>>, body: Bytes) -> Response {
     let found = lock(&shared.book).inquire(&code_sha256(&request.code));
     match found {
         None => problem(StatusCode::NOT_FOUND, "CODE_UNKNOWN", "there is no such card"),
-        Some((card, redeemable)) => Json(json!({
+        Some(Standing { card, is_whole, .. }) => Json(json!({
             "amount_minor": card.amount_minor,
             "currency_code": card.currency_code,
             "country_code": card.country_code,
-            "redeemable": redeemable,
+            "redeemable": is_whole,
         }))
         .into_response(),
     }
@@ -182,22 +203,4 @@ fn read_token(token: &str) -> Option<Position> {
     let (at, number) = token.split_once('.')?;
     let at = OffsetDateTime::from_unix_timestamp_nanos(at.parse().ok()?).ok()?;
     Some((at, number.parse().ok()?))
-}
-
-async fn health(Shares(shared): Shares<Arc<Shared>>) -> StatusCode {
-    if shared.ledger.is_open() { StatusCode::OK } else { StatusCode::INTERNAL_SERVER_ERROR }
-}
-
-async fn show_faults(Shares(shared): Shares<Arc<Shared>>) -> Response {
-    Json(lock(&shared.injector).faults()).into_response()
-}
-
-async fn put_faults(Shares(shared): Shares<Arc<Shared>>, body: Bytes) -> Response {
-    let set = serde_json::from_slice(&body)
-        .map_err(anyhow::Error::from)
-        .and_then(|faults| shared.set_faults(faults));
-    match set {
-        Ok(()) => show_faults(Shares(shared)).await,
-        Err(error) => problem(StatusCode::BAD_REQUEST, "BAD_REQUEST", &error.to_string()),
-    }
 }
