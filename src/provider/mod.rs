@@ -11,6 +11,7 @@ mod http;
 mod json;
 pub mod profile;
 mod scrub;
+pub mod secrets;
 pub mod wire;
 
 use std::{fmt, time::Duration};
