@@ -6,7 +6,7 @@ use time::OffsetDateTime;
 
 use super::{
     hold::{Holds, HoldsChange},
-    id::{PlanId, PoolId},
+    id::{PlanId, PoolId, ProviderId},
     money::Currency,
     plan::Terms,
 };
@@ -40,6 +40,8 @@ impl AmountMismatch {
 pub struct Pool {
     /// Its name.
     pub pool_id: PoolId,
+    /// The provider that redeems its cards. Never changes.
+    pub provider_id: ProviderId,
     /// Its one currency.
     pub currency: Currency,
     /// The lease of an acquisition that asks for none.
@@ -69,6 +71,8 @@ pub struct Pool {
 pub struct NewPool {
     /// See [`Pool`].
     pub pool_id: PoolId,
+    /// See [`Pool`].
+    pub provider_id: ProviderId,
     /// See [`Pool`].
     pub currency: Currency,
     /// See [`Pool`].

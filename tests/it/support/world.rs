@@ -312,6 +312,7 @@ fn serve_args(url: &str, folder: &TempDir, provider_url: String) -> ServeArgs {
         data_dir: folder.path().join("data"),
         postgres_bin: None,
         secret_key_file: Some(folder.path().join(holdfast::secret::FILE_NAME)),
+        secrets_dir: Some(folder.path().join("secrets")),
         listen: ([127, 0, 0, 1], 0).into(),
         admin_listen: ([127, 0, 0, 1], 0).into(),
         provider: provider_args(provider_url),
