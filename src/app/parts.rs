@@ -23,9 +23,7 @@ use crate::{
     secret::SecretKey,
     service::{
         acquire::Acquire,
-        admin::{
-            accounts::Accounts, plans::Plans, providers::Providers, redemptions::Redemptions,
-        },
+        admin::{accounts::Accounts, plans::Plans, providers::Providers, redemptions::Redemptions},
         background::{
             heartbeat,
             reconcile::{Reconciler, takeover::Takeover},

@@ -175,8 +175,7 @@ fn read_new_pool(request: pb::CreatePoolRequest) -> Result<NewPool, Error> {
     let read = pool.and_then(|pool| {
         let pool_id = fields.id("pool.pool_id", &pool.pool_id, PoolId::parse);
         let currency = fields.currency("pool.currency_code", &pool.currency_code);
-        let provider =
-            fields.optional_id("pool.provider_id", &pool.provider_id, ProviderId::parse);
+        let provider = fields.optional_id("pool.provider_id", &pool.provider_id, ProviderId::parse);
         let [min, default, max] = read_leases(&mut fields, &pool);
         let amount_mismatch = read_policy(&mut fields, &pool);
         let share = read_share(&mut fields, &pool);

@@ -154,11 +154,7 @@ impl Providers {
     }
 
     /// A version below the newest one would never be used.
-    async fn outdated(
-        &self,
-        version: &ProfileVersion,
-        text: &str,
-    ) -> Result<Option<Fault>, Error> {
+    async fn outdated(&self, version: &ProfileVersion, text: &str) -> Result<Option<Fault>, Error> {
         let newest = self.store.get_newest_profile(&version.provider_id).await?;
         let newest = newest.map_or(0, |newest| newest.version.version);
         Ok((version.version < newest).then(|| Fault {
@@ -245,8 +241,9 @@ fn judge(text: &str, secrets_dir: Option<PathBuf>) -> Result<Profile, Vec<Fault>
     match ProviderId::parse(&profile.id) {
         Ok(id) if id.is_built_in() => faults.push(Fault {
             line: line_of_key(text, "id"),
-            message: "holdfast is the profile that ships with the program: give this one another id"
-                .to_owned(),
+            message:
+                "holdfast is the profile that ships with the program: give this one another id"
+                    .to_owned(),
         }),
         Ok(id) => faults.extend(missing_secrets(&profile, &Secrets::new(secrets_dir, &id), text)),
         Err(why) => {
