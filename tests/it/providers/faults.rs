@@ -115,9 +115,7 @@ async fn a_check_tells_more_faults_than_an_error_has_room_for() {
     assert!((4..5000).contains(&named), "{named}");
     assert!(error.message().contains("more"), "{error:?}");
     // More than a page's bytes: they are counted.
-    let unknown: String = (0..36_000).map(|n| format!("{n:x}=1\n")).collect();
-    let text = profile("shop", 1).replacen("[http]", &format!("{unknown}[http]"), 1);
-    let told = check(&mut clients, &text).await;
-    assert_eq!(told.fault_count, 36_000);
-    assert!((1000..36_000).contains(&told.faults.len()), "{}", told.faults.len());
+    let told = check(&mut clients, &"=\n".repeat(40_000)).await;
+    assert!(told.fault_count >= 40_000, "{}", told.fault_count);
+    assert!((1000..40_000).contains(&told.faults.len()), "{}", told.faults.len());
 }
