@@ -102,3 +102,19 @@ async fn a_pools_provider_never_changes() {
     assert_eq!((paused.paused, &*paused.provider_id), (Some(true), "shop"));
     assert_eq!(get(&mut clients, "eu").await.unwrap().provider_id, "shop");
 }
+
+#[tokio::test]
+async fn a_profile_that_this_program_cannot_read_is_still_told_and_gets_no_pools() {
+    let (world, mut clients) = world_with(&[]).await;
+    let insert =
+        "INSERT INTO providers (provider_id, version, profile) VALUES ('later', 1, 'new = 1')";
+    sqlx::raw_sql(insert).execute(&mut world.sql().await).await.unwrap();
+    let told = super::get(&mut clients, "later", 0).await.unwrap();
+    assert_eq!((&*told.profile, told.case_count), ("new = 1", 0));
+    let listed = clients.providers.list_providers(pb::ListProvidersRequest::default()).await;
+    let listed = listed.unwrap().into_inner().providers;
+    let listed: Vec<_> = listed.iter().map(|it| &*it.provider_id).collect();
+    assert_eq!(listed, ["holdfast", "later"]);
+    let error = create(&mut clients, pool("p", "later", "EUR")).await.unwrap_err();
+    assert_eq!(bad_fields(&error), ["pool.provider_id"]);
+}
