@@ -41,7 +41,9 @@ impl Faults {
     }
 
     pub(super) fn add_at_line(&self, line: usize, message: impl Into<String>) {
-        self.found.borrow_mut().insert(Fault { line, message: message.into() });
+        // Keys may have control characters; a fault is one line.
+        let message = message.into().replace(char::is_control, "\u{fffd}");
+        self.found.borrow_mut().insert(Fault { line, message });
     }
 
     pub(super) fn line(&self, at: &Range<usize>) -> usize {

@@ -27,8 +27,9 @@ async fn is_refused(clients: &mut Clients, text: &str, faults: &[(usize, &str)])
     let violations = &violations.bad_request().unwrap().field_violations;
     for (line, part) in faults {
         let start = format!("line {line}: ");
-        let is_it =
-            |text: &str| text.starts_with(&start) && text.contains(&part[..part.len().min(20)]);
+        let is_it = |text: &str| {
+            text.starts_with(&start) && text.contains(&part[..part.floor_char_boundary(20)])
+        };
         assert!(violations.iter().any(|it| is_it(&it.description)), "{line}: {part}: {error:?}");
     }
     assert_eq!(get(clients, "shop", 0).await.unwrap_err().code(), Code::NotFound);
@@ -55,6 +56,9 @@ async fn all_faults_of_a_profile_are_told_at_once_each_with_its_line() {
         ],
     )
     .await;
+    let text = profile("shop", 1).replacen("[http]", "[http]\n\"a\\nb\\u001b[0m\" = 1", 1);
+    let line = line_of(&text, "\"a");
+    is_refused(&mut clients, &text, &[(line, "unknown key a\u{fffd}b\u{fffd}[0m in http")]).await;
     let text = "id = \"shop\"\nversion =\n[http\n";
     is_refused(&mut clients, text, &[(2, "not TOML"), (3, "not TOML")]).await;
     is_refused(&mut clients, "", &[(1, "id is missing"), (1, "op is missing")]).await;
