@@ -7,10 +7,11 @@ use protox::Compiler;
 
 type AnyError = Box<dyn std::error::Error>;
 
-const PROTOS: [&str; 4] = [
+const PROTOS: [&str; 5] = [
     "holdfast/v1/common.proto",
     "holdfast/v1/account.proto",
     "holdfast/v1/pool.proto",
+    "holdfast/v1/provider.proto",
     "holdfast/v1/redemption.proto",
 ];
 

@@ -125,6 +125,7 @@ impl App {
             .add_service(parts.redemption_service())
             .add_service(parts.account_service())
             .add_service(parts.pool_service())
+            .add_service(parts.provider_service())
             .serve_with_incoming_shutdown(
                 Accepts::new(listener, limit).into_http2(),
                 shutdown.closing.clone().cancelled_owned(),

@@ -53,6 +53,10 @@ pub struct ServeArgs {
     #[arg(long, env = "HOLDFAST_SECRET_KEY_FILE")]
     pub secret_key_file: Option<PathBuf>,
 
+    /// The folder of providers' secrets: `secret.NAME` in the profile of provider ID is the file ID/NAME in it.
+    #[arg(long, env = "HOLDFAST_SECRETS_DIR")]
+    pub secrets_dir: Option<PathBuf>,
+
     /// The address that gRPC is served on.
     #[arg(long, env = "HOLDFAST_LISTEN", default_value = "127.0.0.1:50051", value_parser = parse_address)]
     pub listen: SocketAddr,

@@ -27,33 +27,48 @@ enum Verdict {
 }
 
 /// Reads a file that holds a secret; `what` names it in errors, as in "the secret key file". The text is wiped when it
-/// is dropped, and never in an error.
+/// is dropped, and never in an error. Warns where it is more open than it should be.
 ///
 /// # Errors
 /// When it cannot be read, is not text, is longer than any secret, or others can write it.
 pub fn read(path: &Path, what: &str) -> anyhow::Result<Zeroizing<String>> {
+    let (text, warning) = read_quietly(path, what)?;
+    if let Some(why) = warning {
+        warn(path, what, why);
+    }
+    Ok(text)
+}
+
+/// As [`read`], without the warning, which is answered beside the text.
+pub fn read_quietly(
+    path: &Path,
+    what: &str,
+) -> anyhow::Result<(Zeroizing<String>, Option<&'static str>)> {
     let cannot_read = || format!("cannot read {what} {}", path.display());
     let file = fs::File::open(path).with_context(cannot_read)?;
     // Of what was opened: a link may lead elsewhere.
     let mode = file.metadata().with_context(cannot_read)?.permissions().mode();
-    match judge(mode, is_open_to_all(folder_of(path))) {
-        Verdict::Fine => {}
-        Verdict::Warn(why) => {
-            tracing::warn!(file = %path.display(), "{what} should be for its owner alone: {why}");
-        }
+    let warning = match judge(mode, is_open_to_all(folder_of(path))) {
+        Verdict::Fine => None,
+        Verdict::Warn(why) => Some(why),
         Verdict::Refuse(why) => {
             bail!(
                 "{what} {} is refused: {why}. `chmod o-w` it, and see that it still holds your secret",
                 path.display()
             )
         }
-    }
+    };
     let mut text = Zeroizing::new(String::new());
     file.take(MAX_BYTES + 1).read_to_string(&mut text).with_context(cannot_read)?;
     if text.len() as u64 > MAX_BYTES {
         bail!("{what} {} is longer than {MAX_BYTES} bytes", path.display());
     }
-    Ok(text)
+    Ok((text, warning))
+}
+
+/// Warns of a file that is more open than it should be.
+pub fn warn(path: &Path, what: &str, why: &str) {
+    tracing::warn!(file = %path.display(), "{what} should be for its owner alone: {why}");
 }
 
 /// The folder that the path names its file in.

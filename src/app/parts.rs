@@ -13,15 +13,17 @@ use crate::{
         account::AccountRpc,
         pb::{
             account_service_server::AccountServiceServer, pool_service_server::PoolServiceServer,
+            provider_service_server::ProviderServiceServer,
             redemption_service_server::RedemptionServiceServer,
         },
         pool::PoolRpc,
+        provider::ProviderRpc,
         redemption::RedemptionRpc,
     },
     secret::SecretKey,
     service::{
         acquire::Acquire,
-        admin::{accounts::Accounts, plans::Plans, redemptions::Redemptions},
+        admin::{accounts::Accounts, plans::Plans, providers::Providers, redemptions::Redemptions},
         background::{
             heartbeat,
             reconcile::{Reconciler, takeover::Takeover},
@@ -46,6 +48,7 @@ pub(super) struct Parts {
     store: Store,
     pools: Pools,
     plans: Plans,
+    providers: Providers,
     reconciler: Reconciler,
     redemption: RedemptionRpc,
     closing: CancellationToken,
@@ -66,6 +69,7 @@ impl Parts {
         let providers = Providers::new(store.clone(), provider);
         let acquire = Acquire::new(store.clone(), pools.clone(), closing.clone());
         let plans = Plans::new(store.clone(), pools.clone());
+        let providers = Providers::new(store.clone(), args.secrets_dir.clone());
         let leases = Leases::new(store.clone(), pools.clone());
         let settler = Settler::new(store.clone(), pools.clone());
         let redeem = Redeem::new(
@@ -107,7 +111,7 @@ impl Parts {
             batch,
             redemptions,
         };
-        Self { store, pools, plans, reconciler, redemption, closing }
+        Self { store, pools, plans, providers, reconciler, redemption, closing }
     }
 
     /// The background tasks. They end at `stop`, but for the beats: while a server finishes what it has, it lives.
@@ -141,6 +145,12 @@ impl Parts {
     pub(super) fn account_service(&self) -> AccountServiceServer<AccountRpc> {
         let accounts = Accounts::new(self.store.clone(), self.pools.clone());
         AccountServiceServer::new(AccountRpc::new(accounts, self.closing.clone()))
+            .max_decoding_message_size(MAX_REQUEST_BYTES)
+            .max_encoding_message_size(MAX_ANSWER_BYTES)
+    }
+
+    pub(super) fn provider_service(&self) -> ProviderServiceServer<ProviderRpc> {
+        ProviderServiceServer::new(ProviderRpc::new(self.providers.clone()))
             .max_decoding_message_size(MAX_REQUEST_BYTES)
             .max_encoding_message_size(MAX_ANSWER_BYTES)
     }

@@ -123,7 +123,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Account(command) => Box::pin(account::run(command)).await.map(done),
         Command::RedeemBatch(args) => Box::pin(batch::run(args, stop)).await,
         Command::Redemption(command) => Box::pin(redemption::run(command)).await,
-        Command::Provider(command) => provider::run(command),
+        Command::Provider(command) => Box::pin(provider::run(command)).await,
     }
 }
 

@@ -40,7 +40,7 @@ impl AmountMismatch {
 pub struct Pool {
     /// Its name.
     pub pool_id: PoolId,
-    /// Its provider, which never changes.
+    /// The provider that redeems its cards. Never changes.
     pub provider_id: ProviderId,
     /// Its one currency.
     pub currency: Currency,
@@ -71,6 +71,8 @@ pub struct Pool {
 pub struct NewPool {
     /// See [`Pool`].
     pub pool_id: PoolId,
+    /// See [`Pool`].
+    pub provider_id: ProviderId,
     /// See [`Pool`].
     pub currency: Currency,
     /// See [`Pool`].

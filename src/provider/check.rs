@@ -21,8 +21,13 @@ const EXPECTED_MINOR: i64 = 1000;
 /// Reads a profile and runs its cases. The errors are all that is wrong.
 pub fn check(text: &str) -> Result<Profile, Vec<Fault>> {
     let profile = Profile::parse(text)?;
-    let faults: Vec<_> = profile.cases.iter().filter_map(|case| run(&profile, case)).collect();
+    let faults = run_cases(&profile);
     if faults.is_empty() { Ok(profile) } else { Err(faults) }
+}
+
+/// Runs the cases of a profile, and answers with those that mean something else.
+pub fn run_cases(profile: &Profile) -> Vec<Fault> {
+    profile.cases.iter().filter_map(|case| run(profile, case)).collect()
 }
 
 /// What is wrong with a case, if anything.

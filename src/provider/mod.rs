@@ -11,6 +11,7 @@ mod http;
 mod json;
 pub mod profile;
 mod scrub;
+pub mod secrets;
 mod tokens;
 pub mod wire;
 

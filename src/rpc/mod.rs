@@ -12,6 +12,7 @@ mod methods;
 mod page;
 mod plan;
 pub mod pool;
+pub mod provider;
 mod redacted;
 pub mod redemption;
 pub mod reflection;

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     domain::{
         hold::{Holds, HoldsChange},
-        id::{PlanId, PoolId},
+        id::{PlanId, PoolId, ProviderId},
         lease::{MAX_LEASE, MIN_LEASE},
         plan::MAX_INTERVAL,
         pool::{AmountMismatch, NewPool, Pool, PoolChange},
@@ -92,16 +92,11 @@ impl pb::pool_service_server::PoolService for PoolRpc {
         &self,
         request: Request<pb::UpdatePoolRequest>,
     ) -> Result<Response<pb::UpdatePoolResponse>, Status> {
-        let (pool_id, currency, change) =
+        let (pool_id, fixed, change) =
             read_pool_change(request.into_inner()).map_err(|e| status(&e))?;
-        if !currency.is_empty() {
+        if fixed.is_given() {
             let pool = self.pools.get(&pool_id).await.map_err(|e| status(&e))?;
-            let mut fields = Fields::default();
-            if currency != pool.currency.as_str() {
-                let rule = format!("must be empty or {}: it never changes", pool.currency);
-                fields.refuse("pool.currency_code", rule);
-            }
-            fields.finish(Some(())).map_err(|e| status(&e))?;
+            fixed.check(&pool).map_err(|e| status(&e))?;
         }
         let pool = self.pools.update(&pool_id, change).await.map_err(|e| status(&e))?;
         Ok(Response::new(pb::UpdatePoolResponse { pool: Some(pool_message(&pool)) }))
@@ -180,6 +175,7 @@ fn read_new_pool(request: pb::CreatePoolRequest) -> Result<NewPool, Error> {
     let read = pool.and_then(|pool| {
         let pool_id = fields.id("pool.pool_id", &pool.pool_id, PoolId::parse);
         let currency = fields.currency("pool.currency_code", &pool.currency_code);
+        let provider = fields.optional_id("pool.provider_id", &pool.provider_id, ProviderId::parse);
         let [min, default, max] = read_leases(&mut fields, &pool);
         let amount_mismatch = read_policy(&mut fields, &pool);
         let share = read_share(&mut fields, &pool);
@@ -190,6 +186,7 @@ fn read_new_pool(request: pb::CreatePoolRequest) -> Result<NewPool, Error> {
         Some(NewPool {
             pool_id: pool_id?,
             currency: currency?,
+            provider_id: provider.unwrap_or_else(ProviderId::built_in),
             default_lease,
             min_lease,
             max_lease: max.unwrap_or(DEFAULT_MAX_LEASE.max(default_lease)),
@@ -255,7 +252,33 @@ fn with_default_holds(given: HoldsChange) -> Holds {
     }
 }
 
-fn read_pool_change(request: pb::UpdatePoolRequest) -> Result<(PoolId, String, PoolChange), Error> {
+/// What of a pool never changes, as an update gave it. Empty where it gave none.
+struct Fixed {
+    currency: String,
+    provider_id: String,
+}
+
+impl Fixed {
+    fn is_given(&self) -> bool {
+        !self.currency.is_empty() || !self.provider_id.is_empty()
+    }
+
+    /// Refuses what is another than the pool's own.
+    fn check(&self, pool: &Pool) -> Result<(), Error> {
+        let mut fields = Fields::default();
+        for (field, given, own) in [
+            ("pool.currency_code", &self.currency, pool.currency.as_str()),
+            ("pool.provider_id", &self.provider_id, pool.provider_id.as_str()),
+        ] {
+            if !given.is_empty() && given != own {
+                fields.refuse(field, format!("must be empty or {own}: it never changes"));
+            }
+        }
+        fields.finish(Some(()))
+    }
+}
+
+fn read_pool_change(request: pb::UpdatePoolRequest) -> Result<(PoolId, Fixed, PoolChange), Error> {
     const CHANGEABLE: [&str; 8] = [
         "default_lease_duration",
         "min_lease_duration",
@@ -274,6 +297,7 @@ fn read_pool_change(request: pb::UpdatePoolRequest) -> Result<(PoolId, String, P
         if !pool.currency_code.is_empty() {
             fields.currency("pool.currency_code", &pool.currency_code);
         }
+        fields.optional_id("pool.provider_id", &pool.provider_id, ProviderId::parse);
         let [min, default, max] = read_leases(&mut fields, &pool);
         let amount_mismatch = read_policy(&mut fields, &pool);
         let share = read_share(&mut fields, &pool);
@@ -302,7 +326,8 @@ fn read_pool_change(request: pb::UpdatePoolRequest) -> Result<(PoolId, String, P
             holder_share_percent: share.filter(|_| mask.allows("holder_share_percent")),
             holds: if mask.allows("hold_durations") { holds } else { HoldsChange::default() },
         };
-        Some((pool_id?, pool.currency_code, change))
+        let fixed = Fixed { currency: pool.currency_code, provider_id: pool.provider_id };
+        Some((pool_id?, fixed, change))
     });
     fields.finish(read)
 }
@@ -311,6 +336,7 @@ fn pool_message(pool: &Pool) -> pb::Pool {
     pb::Pool {
         pool_id: pool.pool_id.to_string(),
         currency_code: pool.currency.to_string(),
+        provider_id: pool.provider_id.to_string(),
         default_lease_duration: Some(convert::duration(pool.default_lease)),
         max_lease_duration: Some(convert::duration(pool.max_lease)),
         paused: Some(pool.paused),

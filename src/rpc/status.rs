@@ -42,6 +42,21 @@ pub(crate) fn status(error: &Error) -> Status {
             not_found("REDEMPTION_NOT_FOUND", text, "redemption", id)
         }
 
+        Error::ProviderNotFound { provider_id, .. } => {
+            not_found("PROVIDER_NOT_FOUND", text, "provider", provider_id.as_str())
+        }
+
+        Error::ProviderVersionExists(version) => {
+            let mut details = reason(
+                "PROVIDER_VERSION_EXISTS",
+                [
+                    ("provider_id", version.provider_id.to_string()),
+                    ("version", version.version.to_string()),
+                ],
+            );
+            details.set_resource_info("provider", version.provider_id.as_str(), "", &text);
+            fit(Code::AlreadyExists, &text, details)
+        }
         Error::PoolExists(id) => exists("POOL_ALREADY_EXISTS", text, "pool", id.as_str()),
         Error::PlanExists(_, id) => exists("PLAN_ALREADY_EXISTS", text, "plan", id.as_str()),
         Error::AccountExists(_, id) => {

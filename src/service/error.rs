@@ -6,10 +6,11 @@ use crate::{
     domain::{
         account::Rest,
         choice::{Choice, Counts},
-        id::{AccountId, PlanId, PoolId, RedemptionId, RequestId},
+        id::{AccountId, PlanId, PoolId, ProviderId, RedemptionId, RequestId},
         lease::{LeaseLoss, LeaseRef},
         money::Currency,
         plan::Misfit,
+        provider::ProfileVersion,
         redemption::RedemptionState,
     },
     store::StoreError,
@@ -49,6 +50,20 @@ pub enum Error {
     /// There is no such redemption.
     #[error("there is no redemption {1} in pool {0}")]
     RedemptionNotFound(PoolId, String),
+    /// No profile of such a provider was applied, or not this version.
+    #[error("{}", no_provider(.provider_id, *.version))]
+    ProviderNotFound {
+        /// The provider.
+        provider_id: ProviderId,
+        /// The version that was asked for, if one was.
+        version: Option<i32>,
+    },
+    /// The version of the profile is there already, with another text.
+    #[error(
+        "version {} of provider {} was applied before with another text, and never changes: give the changed \
+         profile a higher version", .0.version, .0.provider_id
+    )]
+    ProviderVersionExists(ProfileVersion),
     /// The pool is there already.
     #[error("pool {0} exists already")]
     PoolExists(PoolId),
@@ -318,6 +333,13 @@ fn does_not_fit(misfit: Misfit) -> &'static str {
         Misfit::Denomination => "it does not take this amount",
         Misfit::Remainder => "what is left could not be filled with the amounts that it takes",
         Misfit::DayFull => "that is more than its day still takes",
+    }
+}
+
+fn no_provider(provider_id: &ProviderId, version: Option<i32>) -> String {
+    match version {
+        None => format!("there is no provider {provider_id}: no profile of it was applied"),
+        Some(version) => format!("there is no version {version} of provider {provider_id}"),
     }
 }
 

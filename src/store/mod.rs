@@ -16,6 +16,7 @@ pub mod pg;
 pub mod plan;
 mod points;
 pub mod pool;
+pub mod provider;
 mod quarantine;
 pub mod ready_set;
 pub mod redemption;

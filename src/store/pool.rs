@@ -10,10 +10,16 @@ pub use crate::domain::{
     hold::Holds,
     pool::{AmountMismatch, NewPool, Pool},
 };
-use crate::domain::{id::PoolId, money::Currency, page::Page, pool::PoolChange};
+use crate::domain::{
+    id::{PoolId, ProviderId},
+    money::Currency,
+    page::Page,
+    pool::PoolChange,
+};
 
 struct PoolRow {
     pool_id: String,
+    provider_id: String,
     currency_code: String,
     default_lease: PgInterval,
     min_lease: PgInterval,
@@ -34,7 +40,8 @@ impl PoolRow {
     fn read(self) -> Result<Pool, StoreError> {
         Ok(Pool {
             pool_id: read_pool_id(&self.pool_id)?,
-            provider_id: crate::domain::id::ProviderId::built_in(),
+            provider_id: ProviderId::parse(&self.provider_id)
+                .map_err(|_| StoreError::Unreadable("pools.provider_id"))?,
             currency: Currency::parse(&self.currency_code)
                 .ok_or(StoreError::Unreadable("pools.currency_code"))?,
             default_lease: duration(&self.default_lease),
@@ -84,6 +91,7 @@ impl Store {
             interval(new.holds.limit_reached),
             interval(new.holds.throttled),
             interval(new.holds.longest),
+            new.provider_id.as_str(),
         )
         .fetch_optional(&self.db)
         .await?

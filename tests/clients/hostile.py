@@ -5,17 +5,22 @@ Each case is an RPC, a request, and the fields that the answer's BadRequest has 
 
 import grpc
 from reflected import Refusal
-from run import ACCOUNTS, HOLDER, POOLS, REDEMPTIONS, SERVICES, print_refusal
+from run import ACCOUNTS, HOLDER, POOLS, PROVIDERS, REDEMPTIONS, SERVICES, print_refusal
 
 MIB = 1024 * 1024
 NO_ID = "01890a5d-ac96-774b-bcce-b302099a8057"
 LISTS = {
     POOLS + "ListPools": {},
+    PROVIDERS + "ListProviders": {},
     POOLS + "ListPlans": {},
     ACCOUNTS + "ListAccounts": {},
     ACCOUNTS + "ListAccountEvents": {"account_id": "single"},
     REDEMPTIONS + "ListRedemptions": {},
 }
+# Of no pool.
+LISTS_OF_ALL = {POOLS + "ListPools", PROVIDERS + "ListProviders"}
+# Nothing has to be in their requests. That a profile is empty is a fault, which is no error.
+UNASKING = LISTS_OF_ALL | {PROVIDERS + "CheckProvider"}
 STREAMS = {REDEMPTIONS + "BatchRedeem", ACCOUNTS + "ImportAccounts"}
 
 
@@ -54,7 +59,7 @@ class Hostile:
         for service in SERVICES:
             for method in sorted(self.server.methods(service)):
                 rpc = f"{service}/{method}"
-                if rpc not in STREAMS and method != "ListPools":
+                if rpc not in STREAMS | UNASKING:
                     self.refused(rpc, {})
         self.refused(REDEMPTIONS + "BatchRedeem", [], "open")
         self.refused(REDEMPTIONS + "BatchRedeem", [{}], "open")
@@ -299,7 +304,7 @@ class Hostile:
 
     def pages(self):
         for rpc, request in LISTS.items():
-            if rpc != POOLS + "ListPools":
+            if rpc not in LISTS_OF_ALL:
                 request = {"pool_id": self.pool, **request}
             for size in (-1, 1001, -(2**31), 2**31 - 1):
                 self.refused(rpc, {**request, "page_size": size}, "page_size")

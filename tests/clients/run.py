@@ -8,7 +8,8 @@ from reflected import Refusal
 POOLS = "holdfast.v1.PoolService/"
 ACCOUNTS = "holdfast.v1.AccountService/"
 REDEMPTIONS = "holdfast.v1.RedemptionService/"
-SERVICES = [name.rstrip("/") for name in (POOLS, ACCOUNTS, REDEMPTIONS)]
+PROVIDERS = "holdfast.v1.ProviderService/"
+SERVICES = [name.rstrip("/") for name in (POOLS, ACCOUNTS, REDEMPTIONS, PROVIDERS)]
 
 HOLDER = "check.py"
 

@@ -21,6 +21,7 @@ mod house;
 mod overload;
 mod plans;
 mod provider;
+mod providers;
 mod redeem;
 mod rpc;
 mod server;

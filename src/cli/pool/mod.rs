@@ -18,7 +18,10 @@ use super::shared::{
 };
 use crate::{
     config::parse_duration,
-    domain::{id::PoolId, money::Currency},
+    domain::{
+        id::{PoolId, ProviderId},
+        money::Currency,
+    },
     rpc::pb,
 };
 
@@ -46,6 +49,10 @@ pub(super) struct CreateArgs {
     /// The pool's one currency (ISO 4217), such as EUR. Never changes.
     #[arg(long, value_parser = parse::currency)]
     currency: Currency,
+    /// The provider that redeems its cards: one whose profile was applied. The built-in profile,
+    /// holdfast, when not given. Never changes.
+    #[arg(long, value_parser = parse::provider, value_name = "ID")]
+    provider: Option<ProviderId>,
     #[command(flatten)]
     settings: SettingsArgs,
     #[command(flatten)]
@@ -177,7 +184,11 @@ pub(super) async fn run(
 
 async fn create(args: CreateArgs) -> anyhow::Result<()> {
     let settings = args.settings.of(args.pool.to_string())?;
-    let pool = pb::Pool { currency_code: args.currency.to_string(), ..settings };
+    let pool = pb::Pool {
+        currency_code: args.currency.to_string(),
+        provider_id: args.provider.map(|id| id.to_string()).unwrap_or_default(),
+        ..settings
+    };
     let request = unary(pb::CreatePoolRequest { pool: Some(pool) });
     let reply = args.server.connect().await?.pools().create_pool(request).await;
     print_changed(args.format, reply.map_err(RpcError)?.into_inner().pool)

@@ -1,18 +1,34 @@
-//! `holdfast provider`: profiles of providers.
+//! `holdfast provider`: check, apply, list and show the profiles of providers.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{fmt::Display, fs, path::PathBuf, process::ExitCode};
 
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
+use tonic::Code;
 
-use super::shared::output::{Sink, note, printable};
-use crate::provider::check::check;
+use super::shared::{
+    client::{PAGE_SIZE, RpcError, Server, ServerArgs, every_page, required, unary},
+    output::{
+        Format, FormatArgs, Rows, Sink, after_change, note, printable, printable_lines, record,
+        while_read,
+    },
+    parse, view,
+};
+use crate::{domain::id::ProviderId, provider::check::check, rpc::pb};
 
 /// What to do about providers.
 #[derive(Debug, Subcommand)]
 pub(super) enum ProviderCommand {
     /// Read a profile, and run its cases. Needs no server.
     Check(CheckArgs),
+    /// Apply a profile: redemptions that are begun from now on are begun under it. The same file
+    /// again is fine.
+    Apply(ApplyArgs),
+    /// List the providers, each with its newest version.
+    List(ListArgs),
+    /// Show a provider's profile, and what it says.
+    #[command(disable_version_flag = true)]
+    Show(ShowArgs),
 }
 
 /// Which file to check.
@@ -22,18 +38,70 @@ pub(super) struct CheckArgs {
     file: PathBuf,
 }
 
-pub(super) fn run(command: ProviderCommand) -> anyhow::Result<ExitCode> {
+#[derive(Args, Debug)]
+pub(super) struct ApplyArgs {
+    /// The profile.
+    file: PathBuf,
+    /// Let the server check the profile, its cases and its secrets; apply nothing.
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    format: FormatArgs,
+    #[command(flatten)]
+    server: ServerArgs,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct ListArgs {
+    #[command(flatten)]
+    format: FormatArgs,
+    #[command(flatten)]
+    server: ServerArgs,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct ShowArgs {
+    /// The provider.
+    #[arg(value_parser = parse::provider)]
+    provider: ProviderId,
+    /// This version; the newest when not given.
+    #[arg(long, value_parser = clap::value_parser!(i32).range(1..))]
+    version: Option<i32>,
+    /// Print the file alone, as it was applied.
+    #[arg(long, conflicts_with = "format")]
+    file_only: bool,
+    #[command(flatten)]
+    format: FormatArgs,
+    #[command(flatten)]
+    server: ServerArgs,
+}
+
+/// Runs one of the commands.
+pub(super) async fn run(command: ProviderCommand) -> anyhow::Result<ExitCode> {
+    let done = |()| ExitCode::SUCCESS;
     match command {
         ProviderCommand::Check(args) => check_file(&args),
+        ProviderCommand::Apply(args) => apply(args).await.map(done),
+        ProviderCommand::List(args) => while_read(list(args)).await.map(done),
+        ProviderCommand::Show(args) => while_read(show(args)).await.map(done),
     }
 }
 
-/// Prints each fault as `FILE:LINE: …`, as compilers do.
-fn check_file(args: &CheckArgs) -> anyhow::Result<ExitCode> {
-    let name = args.file.display().to_string();
-    let name = printable(&name);
-    let bytes = std::fs::read(&args.file).with_context(|| format!("{name} cannot be read"))?;
+/// Reads a file, and says how it is called.
+fn read(file: &PathBuf) -> anyhow::Result<(String, String)> {
+    let name = printable(&file.display().to_string());
+    let bytes = fs::read(file).with_context(|| format!("{name} cannot be read"))?;
     let text = String::from_utf8(bytes).ok().with_context(|| format!("{name} is not UTF-8"))?;
+    Ok((name, text))
+}
+
+/// A fault as compilers write it.
+fn fault_line(file: &str, line: impl Display, message: &str) -> String {
+    format!("{file}:{line}: {}", printable(message))
+}
+
+fn check_file(args: &CheckArgs) -> anyhow::Result<ExitCode> {
+    let (name, text) = read(&args.file)?;
     let mut out = Sink::stdout();
     match check(&text) {
         Ok(profile) => {
@@ -47,11 +115,91 @@ fn check_file(args: &CheckArgs) -> anyhow::Result<ExitCode> {
         }
         Err(faults) => {
             for fault in &faults {
-                out.line(format!("{name}:{}: {}", fault.line, printable(&fault.message)))?;
+                out.line(fault_line(&name, fault.line, &fault.message))?;
             }
             out.flush()?;
             note(format!("{} faults", faults.len()));
             Ok(ExitCode::FAILURE)
         }
     }
+}
+
+async fn apply(args: ApplyArgs) -> anyhow::Result<()> {
+    let (name, profile) = read(&args.file)?;
+    let server = args.server.connect().await?;
+    if args.dry_run {
+        let provider = checked(&server, &name, profile).await?;
+        return print_facts(args.format, provider);
+    }
+    let request = unary(pb::ApplyProviderRequest { profile: profile.clone() });
+    match server.providers().apply_provider(request).await {
+        Ok(reply) => after_change(print_facts(args.format, reply.into_inner().provider)),
+        // An error has no room for many faults.
+        Err(error) if error.code() == Code::InvalidArgument => {
+            checked(&server, &name, profile).await?;
+            Err(RpcError(error).into())
+        }
+        Err(error) => Err(RpcError(error).into()),
+    }
+}
+
+/// Lets the server check a profile. All that is wrong is printed, and is an error.
+async fn checked(
+    server: &Server,
+    name: &str,
+    profile: String,
+) -> anyhow::Result<Option<pb::Provider>> {
+    let request = unary(pb::CheckProviderRequest { profile });
+    let reply = server.providers().check_provider(request).await.map_err(RpcError)?.into_inner();
+    for fault in &reply.faults {
+        note(fault_line(name, fault.line, &fault.message));
+    }
+    let faults = reply.fault_count;
+    anyhow::ensure!(faults == 0, "the profile has {faults} faults, and was not applied");
+    Ok(reply.provider)
+}
+
+async fn list(args: ListArgs) -> anyhow::Result<()> {
+    let mut providers = args.server.connect().await?.providers();
+    let mut rows = Rows::new(args.format.for_stdout(), view::PROVIDER, Sink::stdout());
+    every_page(
+        async |page_token| {
+            let request = pb::ListProvidersRequest { page_size: PAGE_SIZE, page_token };
+            let page = providers.list_providers(unary(request)).await?.into_inner();
+            Ok((page.providers, page.next_page_token))
+        },
+        |provider| rows.push(&view::provider(&provider)),
+    )
+    .await?;
+    rows.finish()?;
+    Ok(())
+}
+
+async fn show(args: ShowArgs) -> anyhow::Result<()> {
+    let provider_id = args.provider.to_string();
+    let version = args.version.unwrap_or(0);
+    let request = unary(pb::GetProviderRequest { provider_id, version });
+    let reply = args.server.connect().await?.providers().get_provider(request).await;
+    let provider = required(reply.map_err(RpcError)?.into_inner().provider, "provider")?;
+    if args.file_only {
+        let mut out = Sink::stdout();
+        out.text(&provider.profile)?;
+        return out.flush();
+    }
+    let format = args.format.for_stdout();
+    let mut row = view::provider(&provider);
+    if format == Format::Table {
+        let mut out = record(format, view::PROVIDER, &row, Sink::stdout())?;
+        out.text(&printable_lines(&provider.profile))?;
+        return out.flush();
+    }
+    row.push(provider.profile.into());
+    record(format, view::PROVIDER_WITH_FILE, &row, Sink::stdout())?;
+    Ok(())
+}
+
+fn print_facts(format: FormatArgs, provider: Option<pb::Provider>) -> anyhow::Result<()> {
+    let row = view::provider(&required(provider, "provider")?);
+    record(format.for_stdout(), view::PROVIDER, &row, Sink::stdout())?;
+    Ok(())
 }

@@ -16,6 +16,7 @@ use crate::rpc::{
     CONNECTION_WINDOW, STREAM_WINDOW,
     pb::{
         account_service_client::AccountServiceClient, pool_service_client::PoolServiceClient,
+        provider_service_client::ProviderServiceClient,
         redemption_service_client::RedemptionServiceClient,
     },
 };
@@ -61,6 +62,11 @@ impl Server {
     /// Pools and plans.
     pub(crate) fn pools(&self) -> PoolServiceClient<Channel> {
         PoolServiceClient::new(self.0.clone())
+    }
+
+    /// Providers.
+    pub(crate) fn providers(&self) -> ProviderServiceClient<Channel> {
+        ProviderServiceClient::new(self.0.clone())
     }
 
     /// Accounts.
@@ -195,6 +201,13 @@ fn next_step(code: Code, details: &ErrorDetails) -> Option<String> {
         }
         "PLAN_NOT_FOUND" => {
             "`holdfast plan list` shows the pool's plans, `holdfast plan create` makes one"
+        }
+        "PROVIDER_NOT_FOUND" => {
+            "`holdfast provider list` shows the providers, `holdfast provider apply` adds one"
+        }
+        "PROVIDER_VERSION_EXISTS" => {
+            "`holdfast provider show --version` shows what was applied; give the changed file a \
+             higher version"
         }
         "ACCOUNT_NOT_FOUND" => "`holdfast account list` shows the pool's accounts",
         "REDEMPTION_NOT_FOUND" => "`holdfast redemption list` shows the pool's redemptions",

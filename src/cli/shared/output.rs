@@ -95,6 +95,11 @@ impl Sink {
         self.done(|out| out.write_all(line.as_bytes()))
     }
 
+    /// Writes text as it is.
+    pub(crate) fn text(&mut self, text: &str) -> anyhow::Result<()> {
+        self.done(|out| out.write_all(text.as_bytes()))
+    }
+
     /// Writes what is buffered.
     pub(crate) fn flush(&mut self) -> anyhow::Result<()> {
         self.done(|out| out.flush())
@@ -300,6 +305,12 @@ fn text(value: &Value) -> String {
 /// Text for a terminal: what others wrote (a provider's message) must not move the cursor.
 pub(crate) fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
+
+/// The same of text that has lines.
+pub(crate) fn printable_lines(text: &str) -> String {
+    let is_fine = |c: char| !c.is_control() || matches!(c, '\n' | '\t');
+    text.replace("\r\n", "\n").chars().map(|c| if is_fine(c) { c } else { '\u{fffd}' }).collect()
 }
 
 fn csv_line<'a>(fields: impl Iterator<Item = &'a str>) -> anyhow::Result<String> {

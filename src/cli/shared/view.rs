@@ -2,6 +2,7 @@
 
 mod considered;
 mod plan;
+mod provider;
 
 use prost_types::{Duration, Timestamp};
 use serde_json::{Map, Value};
@@ -10,6 +11,7 @@ use time::OffsetDateTime;
 pub(crate) use self::{
     considered::{CONSIDERED, VERDICT, considered, verdict},
     plan::{PLAN, PLAN_AT_A_GLANCE, PLAN_FOR_PEOPLE, plan},
+    provider::{PROVIDER, PROVIDER_WITH_FILE, provider},
 };
 use crate::rpc::pb;
 
@@ -17,6 +19,7 @@ use crate::rpc::pb;
 pub(crate) const POOL: &[&str] = &[
     "pool_id",
     "currency_code",
+    "provider_id",
     "paused",
     "draining",
     "default_lease",
@@ -38,6 +41,7 @@ pub(crate) fn pool(pool: &pb::Pool) -> Vec<Value> {
     vec![
         text(&pool.pool_id),
         text(&pool.currency_code),
+        text(&pool.provider_id),
         pool.paused().into(),
         pool.draining().into(),
         span(pool.default_lease_duration.as_ref()),

@@ -11,7 +11,7 @@ use super::{
 use crate::domain::redemption::Dedup;
 
 /// Faults all of it.
-pub(super) fn check(profile: &Profile, faults: &Faults<'_>) {
+pub(super) fn check(profile: &Profile, faults: &Faults) {
     match profile.op(OpKind::Send) {
         None => faults.add_at_line(1, "op.send is missing"),
         Some(send) => check_send(profile, send, faults),
@@ -34,7 +34,7 @@ pub(super) fn check(profile: &Profile, faults: &Faults<'_>) {
     }
 }
 
-fn check_send(profile: &Profile, send: &Op, faults: &Faults<'_>) {
+fn check_send(profile: &Profile, send: &Op, faults: &Faults) {
     let names = send.request_names();
     let every = profile.http.headers.iter().flat_map(|(_, leaf)| leaf.names());
     let auth = profile.auth.iter().flat_map(Auth::names);
@@ -45,7 +45,7 @@ fn check_send(profile: &Profile, send: &Op, faults: &Faults<'_>) {
     }
 }
 
-fn check_rules(op: &Op, fault: &dyn Fn(&str), faults: &Faults<'_>) {
+fn check_rules(op: &Op, fault: &dyn Fn(&str), faults: &Faults) {
     if op.rules.is_empty() {
         fault("has no rule: every answer would be in doubt");
     }

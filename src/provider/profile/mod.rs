@@ -201,6 +201,11 @@ impl Profile {
         self.cases.len()
     }
 
+    /// What it can ask the provider for, by its name in the file.
+    pub fn operations(&self) -> Vec<&'static str> {
+        self.ops.keys().map(|kind| kind.name()).collect()
+    }
+
     /// Whether it can ask the provider for this.
     pub fn has(&self, kind: OpKind) -> bool {
         self.ops.contains_key(&kind)

@@ -23,14 +23,16 @@ impl fmt::Display for Fault {
 }
 
 /// The faults of a file, as they are found.
-pub(super) struct Faults<'a> {
-    text: &'a str,
+pub(super) struct Faults {
+    /// Where its lines end.
+    ends: Vec<usize>,
     found: RefCell<BTreeSet<Fault>>,
 }
 
-impl<'a> Faults<'a> {
-    pub(super) fn new(text: &'a str) -> Self {
-        Self { text, found: RefCell::default() }
+impl Faults {
+    pub(super) fn new(text: &str) -> Self {
+        let ends = text.match_indices('\n').map(|(at, _)| at).collect();
+        Self { ends, found: RefCell::default() }
     }
 
     /// Notes a fault at a place in the text.
@@ -39,12 +41,13 @@ impl<'a> Faults<'a> {
     }
 
     pub(super) fn add_at_line(&self, line: usize, message: impl Into<String>) {
-        self.found.borrow_mut().insert(Fault { line, message: message.into() });
+        // Keys may have control characters; a fault is one line.
+        let message = message.into().replace(char::is_control, "\u{fffd}");
+        self.found.borrow_mut().insert(Fault { line, message });
     }
 
     pub(super) fn line(&self, at: &Range<usize>) -> usize {
-        let before = self.text.as_bytes().iter().take(at.start);
-        1 + before.filter(|byte| **byte == b'\n').count()
+        1 + self.ends.partition_point(|end| *end < at.start)
     }
 
     /// All that were found, in the order of the file.
@@ -55,7 +58,7 @@ impl<'a> Faults<'a> {
 
 /// A table of the file.
 pub(super) struct Table<'a> {
-    pub(super) faults: &'a Faults<'a>,
+    pub(super) faults: &'a Faults,
     /// As people write it: `op.send`. Empty for the file itself.
     pub(super) name: String,
     pub(super) at: Range<usize>,
@@ -66,14 +69,14 @@ pub(super) struct Table<'a> {
 /// A value of the file, under its key.
 #[derive(Clone)]
 pub(super) struct Value<'a> {
-    faults: &'a Faults<'a>,
+    faults: &'a Faults,
     pub(super) name: String,
     pub(super) at: Range<usize>,
     node: &'a DeValue<'a>,
 }
 
 impl<'a> Table<'a> {
-    pub(super) fn root(faults: &'a Faults<'a>, map: &'a DeTable<'a>) -> Self {
+    pub(super) fn root(faults: &'a Faults, map: &'a DeTable<'a>) -> Self {
         Self { faults, name: String::new(), at: 0..0, map, asked: RefCell::default() }
     }
 

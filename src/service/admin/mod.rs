@@ -3,6 +3,7 @@
 pub mod accounts;
 pub mod plans;
 mod pools;
+pub mod providers;
 pub mod redemptions;
 
 /// How often a change of a pool or a plan that others change too is tried.

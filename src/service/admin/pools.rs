@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::MAX_UPDATES;
+use super::{MAX_UPDATES, providers::currencies};
 use crate::{
     domain::{
         id::PoolId,
@@ -11,7 +11,7 @@ use crate::{
         pool::{NewPool, Pool, PoolChange},
     },
     service::{
-        error::{Error, Violation},
+        error::{Error, Violation, all},
         pools::Pools,
     },
 };
@@ -19,9 +19,27 @@ use crate::{
 impl Pools {
     /// Creates a pool.
     pub async fn create(&self, new: &NewPool) -> Result<Pool, Error> {
-        check_bounds("pool.", new.min_lease, new.default_lease, new.max_lease)?;
+        all([
+            check_bounds("pool.", new.min_lease, new.default_lease, new.max_lease),
+            self.check_provider(new).await,
+        ])?;
         let pool = self.store.insert_pool(new).await?;
         pool.map(|pool| self.remember(pool)).ok_or_else(|| Error::PoolExists(new.pool_id.clone()))
+    }
+
+    /// Refuses a provider that is not there, and a currency that it does not take.
+    async fn check_provider(&self, new: &NewPool) -> Result<(), Error> {
+        let takes = currencies(&self.store, &new.provider_id).await?;
+        if takes.is_empty() || takes.contains(&new.currency) {
+            return Ok(());
+        }
+        let takes: Vec<_> = takes.iter().map(ToString::to_string).collect();
+        let rule = format!(
+            "must be one of {}, which provider {} takes",
+            takes.join(", "),
+            new.provider_id
+        );
+        Err(Error::Invalid(vec![Violation::new("pool.currency_code", rule)]))
     }
 
     /// Changes a pool.

@@ -4,20 +4,13 @@ use std::collections::HashMap;
 
 use holdfast::rpc::pb::{self, AccountStatus, AmountMismatchPolicy, LoginStatus};
 use tonic::{Code, Status};
-use tonic_types::StatusExt as _;
 
-use crate::support::world::{Clients, POOL, World, bad_fields, eur, lease, reason, seconds};
+use crate::support::world::{
+    Clients, POOL, World, bad_fields, check_names, eur, lease, reason, seconds,
+};
 
 fn mask(paths: &[&str]) -> Option<prost_types::FieldMask> {
     Some(prost_types::FieldMask { paths: paths.iter().map(|path| (*path).to_owned()).collect() })
-}
-
-/// The error says `code` and `why`, and names the thing.
-fn check_names(error: &Status, code: Code, why: &str, kind: &str, name: &str) {
-    assert_eq!((error.code(), &*reason(error)), (code, why));
-    let details = error.get_error_details();
-    let named = details.resource_info().unwrap();
-    assert_eq!((&*named.resource_type, &*named.resource_name), (kind, name));
 }
 
 async fn update_pool(

@@ -16,16 +16,20 @@ use crate::support::{
 };
 
 /// Statements that are not of one pool, each for a reason that its comment gives.
-const OF_NO_POOL: [&str; 20] = [
+const OF_NO_POOL: [&str; 24] = [
     "analyze",
     "backend",
     "beat",
     "cancel_backend",
     "get_key_check",
+    "get_newest_profile",
+    "get_profile",
     "grown_tables",
     "insert_key_check",
+    "insert_profile",
     "list_beats",
     "list_pools",
+    "list_profiles",
     "may_count_rows",
     "missing_rights",
     "oldest_transaction",
@@ -39,7 +43,7 @@ const OF_NO_POOL: [&str; 20] = [
     "schema_state",
 ];
 
-const TABLES: [&str; 9] = [
+const TABLES: [&str; 11] = [
     "pools",
     "plans",
     "accounts",
@@ -49,6 +53,8 @@ const TABLES: [&str; 9] = [
     "account_changes",
     "installation",
     "servers",
+    "providers",
+    "provider_keys",
 ];
 
 /// The statements, by name, without their comments and with single spaces.

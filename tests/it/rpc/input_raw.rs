@@ -64,7 +64,7 @@ async fn call(channel: &Channel, path: &'static str, message: &[u8]) -> Result<B
 }
 
 /// Every RPC, streams included: a stream of one message looks like a single one.
-const RPCS: [&str; 22] = [
+const RPCS: [&str; 26] = [
     "/holdfast.v1.RedemptionService/AcquireAccount",
     "/holdfast.v1.RedemptionService/RenewLease",
     "/holdfast.v1.RedemptionService/Redeem",
@@ -87,6 +87,10 @@ const RPCS: [&str; 22] = [
     "/holdfast.v1.PoolService/GetPlan",
     "/holdfast.v1.PoolService/ListPlans",
     "/holdfast.v1.PoolService/UpdatePlan",
+    "/holdfast.v1.ProviderService/ApplyProvider",
+    "/holdfast.v1.ProviderService/CheckProvider",
+    "/holdfast.v1.ProviderService/GetProvider",
+    "/holdfast.v1.ProviderService/ListProviders",
 ];
 
 #[tokio::test]

@@ -18,8 +18,13 @@ use crate::support::{
     world::{World, lease, reason},
 };
 
-const SERVICES: [&str; 4] =
-    ["", "holdfast.v1.RedemptionService", "holdfast.v1.AccountService", "holdfast.v1.PoolService"];
+const SERVICES: [&str; 5] = [
+    "",
+    "holdfast.v1.RedemptionService",
+    "holdfast.v1.AccountService",
+    "holdfast.v1.PoolService",
+    "holdfast.v1.ProviderService",
+];
 
 async fn health_client(url: &str) -> HealthClient<Channel> {
     HealthClient::new(Channel::from_shared(url.to_owned()).unwrap().connect().await.unwrap())

@@ -12,6 +12,7 @@ use holdfast::{
     config::{ProviderArgs, ServeArgs},
     rpc::pb::{
         self, account_service_client::AccountServiceClient, pool_service_client::PoolServiceClient,
+        provider_service_client::ProviderServiceClient,
         redemption_service_client::RedemptionServiceClient,
     },
     secret::SecretKey,
@@ -64,6 +65,7 @@ pub(crate) struct Clients {
     pub(crate) redemptions: RedemptionServiceClient<Channel>,
     pub(crate) accounts: AccountServiceClient<Channel>,
     pub(crate) pools: PoolServiceClient<Channel>,
+    pub(crate) providers: ProviderServiceClient<Channel>,
     journal: Journal,
 }
 
@@ -312,6 +314,7 @@ fn serve_args(url: &str, folder: &TempDir, provider_url: String) -> ServeArgs {
         data_dir: folder.path().join("data"),
         postgres_bin: None,
         secret_key_file: Some(folder.path().join(holdfast::secret::FILE_NAME)),
+        secrets_dir: Some(folder.path().join("secrets")),
         listen: ([127, 0, 0, 1], 0).into(),
         admin_listen: ([127, 0, 0, 1], 0).into(),
         provider: provider_args(provider_url),
@@ -336,7 +339,8 @@ impl Clients {
         Self {
             redemptions: RedemptionServiceClient::new(channel.clone()),
             accounts: AccountServiceClient::new(channel.clone()),
-            pools: PoolServiceClient::new(channel),
+            pools: PoolServiceClient::new(channel.clone()),
+            providers: ProviderServiceClient::new(channel),
             journal,
         }
     }
@@ -504,6 +508,14 @@ pub(crate) fn reason(status: &Status) -> String {
     let info = details.error_info().unwrap_or_else(|| panic!("no ErrorInfo in {status:?}"));
     assert_eq!(info.domain, "holdfast");
     info.reason.clone()
+}
+
+/// The error says `code` and `why`, and names the thing.
+pub(crate) fn check_names(error: &Status, code: tonic::Code, why: &str, kind: &str, name: &str) {
+    assert_eq!((error.code(), &*reason(error)), (code, why));
+    let details = error.get_error_details();
+    let named = details.resource_info().unwrap();
+    assert_eq!((&*named.resource_type, &*named.resource_name), (kind, name));
 }
 
 /// What an error's `ErrorInfo` says of `key`.

@@ -17,6 +17,6 @@ WHERE p.pool_id = $1
   AND COALESCE($3::interval, p.min_lease) <= COALESCE($2::interval, p.default_lease)
   AND COALESCE($2::interval, p.default_lease) <= COALESCE($4::interval, p.max_lease)
 RETURNING
-    p.pool_id, p.currency_code, p.default_lease, p.min_lease, p.max_lease, p.paused, p.draining,
+    p.pool_id, p.provider_id, p.currency_code, p.default_lease, p.min_lease, p.max_lease, p.paused, p.draining,
     p.holder_share_percent, p.hold_login_invalid, p.hold_limit_reached, p.hold_throttled, p.hold_longest,
     p.amount_mismatch, p.created_at, p.updated_at

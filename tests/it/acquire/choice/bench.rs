@@ -9,7 +9,7 @@ use std::{
 use holdfast::{
     domain::{
         account::LoginStatus,
-        id::{AccountId, PlanId, PoolId},
+        id::{AccountId, PlanId, PoolId, ProviderId},
         money::Currency,
         plan::{Denominations, Terms},
     },
@@ -99,6 +99,7 @@ impl Bench {
     async fn create(&mut self) {
         let pool = NewPool {
             pool_id: self.pool_id.clone(),
+            provider_id: ProviderId::built_in(),
             currency: Currency::parse("EUR").unwrap(),
             default_lease: Duration::from_secs(3600),
             min_lease: Duration::from_secs(1),

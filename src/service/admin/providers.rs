@@ -1,0 +1,390 @@
+//! Providers: their profiles, applied, checked and read.
+//!
+//! The built-in profile ships with the program. It is read and listed like the others, and cannot be applied.
+
+use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
+
+use time::OffsetDateTime;
+
+use crate::{
+    domain::{
+        id::ProviderId,
+        money::Currency,
+        page::Page,
+        provider::{AppliedProfile, ProfileVersion},
+    },
+    provider::{
+        check::run_cases,
+        profile::{BUILT_IN, Fault, Profile},
+        secrets::Secrets,
+    },
+    service::error::{Error, Violation},
+    store::Store,
+};
+
+/// The keeping of providers. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Providers {
+    store: Store,
+    secrets_dir: Option<PathBuf>,
+}
+
+/// A version of a provider's profile.
+#[derive(Clone, Debug)]
+pub struct Provider {
+    /// Which one.
+    pub version: ProfileVersion,
+    /// The file.
+    pub text: Arc<str>,
+    /// When it was first applied; `None` for the built-in profile, and for one that is only checked.
+    pub applied_at: Option<OffsetDateTime>,
+    /// What the file says. Nothing where this program cannot read it, because another version of it applied it.
+    pub facts: Facts,
+}
+
+/// What a profile says of itself.
+#[derive(Clone, Debug, Default)]
+pub struct Facts {
+    /// Which currencies pools may have; empty is any.
+    pub currencies: Vec<Currency>,
+    /// What can be asked of the provider, by its name in the file.
+    pub operations: Vec<&'static str>,
+    /// The secrets that it names.
+    pub secrets: BTreeSet<String>,
+    /// How many recorded answers it has.
+    pub cases: usize,
+}
+
+/// What came of a check.
+#[derive(Clone, Debug)]
+pub struct Checked {
+    /// All that is wrong; nothing when it can be applied.
+    pub faults: Vec<Fault>,
+    /// The profile, where nothing is wrong with it.
+    pub provider: Option<Provider>,
+}
+
+impl Providers {
+    /// The providers of a store, whose secrets are files in this folder.
+    pub fn new(store: Store, secrets_dir: Option<PathBuf>) -> Self {
+        Self { store, secrets_dir }
+    }
+
+    /// Applies a profile: its redemptions from now on are begun under it. The same text again is fine.
+    pub async fn apply(&self, text: &str) -> Result<Provider, Error> {
+        let profile = self.judge(text).await?.map_err(|faults| invalid(&faults))?;
+        let version = version_of(&profile)?;
+        if let Some(before) = self.store.get_profile(&version).await? {
+            return same_text(before, text);
+        }
+        if let Some(fault) = self.outdated(&version, text).await? {
+            return Err(invalid(&[fault]));
+        }
+        match self.store.insert_profile(&version, text).await? {
+            Some(applied) => {
+                tracing::info!(
+                    provider_id = %version.provider_id, version = version.version, "profile applied"
+                );
+                Ok(Provider::read(applied))
+            }
+            // Somebody else applied that version just now, or this call did, and a reply was lost.
+            None => {
+                let before = self.store.get_profile(&version).await?;
+                same_text(before.ok_or(Error::Internal("a profile that is there is not"))?, text)
+            }
+        }
+    }
+
+    /// Says what [`Providers::apply`] would refuse, and changes nothing.
+    pub async fn check(&self, text: &str) -> Result<Checked, Error> {
+        let profile = match self.judge(text).await? {
+            Ok(profile) => profile,
+            Err(faults) => return Ok(Checked { faults, provider: None }),
+        };
+        let version = version_of(&profile)?;
+        let fault = match self.store.get_profile(&version).await? {
+            Some(before) => same_text(before, text).err().map(|error| Fault {
+                line: line_of_key(text, "version"),
+                message: error.to_string(),
+            }),
+            None => self.outdated(&version, text).await?,
+        };
+        let faults: Vec<_> = fault.into_iter().collect();
+        let facts = Facts::of(&profile);
+        let provider = Provider { version, text: text.into(), applied_at: None, facts };
+        Ok(Checked { provider: faults.is_empty().then_some(provider), faults })
+    }
+
+    /// Reads a version of a profile; the newest when none is named.
+    pub async fn get(
+        &self,
+        provider_id: &ProviderId,
+        version: Option<i32>,
+    ) -> Result<Provider, Error> {
+        let not_found = || Error::ProviderNotFound { provider_id: provider_id.clone(), version };
+        if provider_id.is_built_in() {
+            let built_in = Provider::built_in();
+            let is_asked = version.is_none_or(|version| version == built_in.version.version);
+            return is_asked.then_some(built_in).ok_or_else(not_found);
+        }
+        let applied = match version {
+            None => self.store.get_newest_profile(provider_id).await?,
+            Some(version) => {
+                let provider_id = provider_id.clone();
+                self.store.get_profile(&ProfileVersion { provider_id, version }).await?
+            }
+        };
+        applied.map(Provider::read).ok_or_else(not_found)
+    }
+
+    /// Lists the newest version of each provider after `after`, at most `limit`.
+    pub async fn list(&self, after: &str, limit: i64) -> Result<Page<Provider>, Error> {
+        let page = self.store.list_profiles(after, limit).await?;
+        let read = move || Page {
+            rows: page.rows.into_iter().map(Provider::read).collect(),
+            more: page.more,
+        };
+        Ok(with_built_in(on_a_thread(read).await?, after, limit))
+    }
+
+    /// What is wrong with a profile by itself, on this server.
+    async fn judge(&self, text: &str) -> Result<Result<Profile, Vec<Fault>>, Error> {
+        let (text, secrets_dir) = (text.to_owned(), self.secrets_dir.clone());
+        on_a_thread(move || judge(&text, secrets_dir)).await
+    }
+
+    /// A version below the newest one would never be used.
+    async fn outdated(&self, version: &ProfileVersion, text: &str) -> Result<Option<Fault>, Error> {
+        let newest = self.store.get_newest_profile(&version.provider_id).await?;
+        let newest = newest.map_or(0, |newest| newest.version.version);
+        Ok((version.version < newest).then(|| Fault {
+            line: line_of_key(text, "version"),
+            message: format!(
+                "version {} would never be used, because version {newest} of provider {} was applied: give it a \
+                 higher one",
+                version.version, version.provider_id
+            ),
+        }))
+    }
+}
+
+impl Provider {
+    fn built_in() -> Self {
+        let profile = Profile::built_in();
+        let version = i32::try_from(profile.version).unwrap_or(i32::MAX);
+        Self {
+            version: ProfileVersion { provider_id: ProviderId::built_in(), version },
+            text: BUILT_IN.into(),
+            applied_at: None,
+            facts: Facts::of(profile),
+        }
+    }
+
+    fn read(applied: AppliedProfile) -> Self {
+        let facts = Profile::parse(&applied.text).map(|profile| Facts::of(&profile));
+        let facts = facts.unwrap_or_else(|_| {
+            let ProfileVersion { provider_id, version } = &applied.version;
+            tracing::warn!(%provider_id, version, "a profile cannot be read by this program");
+            Facts::default()
+        });
+        Self {
+            version: applied.version,
+            text: applied.text.into(),
+            applied_at: Some(applied.applied_at),
+            facts,
+        }
+    }
+}
+
+impl Facts {
+    fn of(profile: &Profile) -> Self {
+        Self {
+            currencies: profile.currencies.clone(),
+            operations: profile.operations(),
+            secrets: profile.secrets(),
+            cases: profile.case_count(),
+        }
+    }
+}
+
+/// Which currencies a provider's pools may have, by its newest profile; empty is any.
+pub(super) async fn currencies(
+    store: &Store,
+    provider_id: &ProviderId,
+) -> Result<Vec<Currency>, Error> {
+    if provider_id.is_built_in() {
+        return Ok(Profile::built_in().currencies.clone());
+    }
+    let newest = store.get_newest_profile(provider_id).await?;
+    let newest = newest.ok_or_else(|| Error::ProviderNotFound {
+        provider_id: provider_id.clone(),
+        version: None,
+    })?;
+    let profile = on_a_thread(move || Profile::parse(&newest.text)).await?;
+    profile.map(|profile| profile.currencies).map_err(|_| {
+        let rule = format!("has a profile that this server cannot read: {provider_id}");
+        Error::Invalid(vec![Violation::new("pool.provider_id", rule)])
+    })
+}
+
+/// To read a long profile takes a while, in which other calls go on.
+async fn on_a_thread<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Error> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|_| Error::Internal("the reading of a profile panicked"))
+}
+
+fn judge(text: &str, secrets_dir: Option<PathBuf>) -> Result<Profile, Vec<Fault>> {
+    let profile = Profile::parse(text)?;
+    let mut faults = Vec::new();
+    match ProviderId::parse(&profile.id) {
+        Ok(id) if id.is_built_in() => faults.push(Fault {
+            line: line_of_key(text, "id"),
+            message:
+                "holdfast is the profile that ships with the program: give this one another id"
+                    .to_owned(),
+        }),
+        Ok(id) => faults.extend(missing_secrets(&profile, &Secrets::new(secrets_dir, &id), text)),
+        Err(why) => {
+            faults.push(Fault { line: line_of_key(text, "id"), message: format!("id {}", why.0) });
+        }
+    }
+    faults.extend(run_cases(&profile));
+    faults.sort();
+    if faults.is_empty() { Ok(profile) } else { Err(faults) }
+}
+
+/// Each secret that this server does not have, at the line that first names it.
+fn missing_secrets(profile: &Profile, secrets: &Secrets, text: &str) -> Vec<Fault> {
+    let faults = profile.secrets().into_iter().filter_map(|name| {
+        let line = line_of_secret(text, &name);
+        let why = secrets.read(&BTreeSet::from([name])).err()?;
+        Some(Fault { line, message: why.concat() })
+    });
+    faults.collect()
+}
+
+/// The first line that names `secret.NAME`, and not `account.secret.NAME` or a longer name.
+fn line_of_secret(text: &str, name: &str) -> usize {
+    let named = format!("secret.{name}");
+    let is_of_name = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    let names = |line: &str| {
+        line.match_indices(&named).any(|(at, _)| {
+            !line[..at].ends_with(is_of_name) && !line[at + named.len()..].starts_with(is_of_name)
+        })
+    };
+    text.lines().position(names).map_or(1, |line| line + 1)
+}
+
+/// The line of a key that stands before all tables.
+fn line_of_key(text: &str, key: &str) -> usize {
+    let head = text.lines().take_while(|line| !line.trim_start().starts_with('['));
+    let is_it = |line: &str| {
+        let after = line.trim_start().strip_prefix(key);
+        after.is_some_and(|after| after.trim_start().starts_with('='))
+    };
+    head.enumerate().find(|(_, line)| is_it(line)).map_or(1, |(line, _)| line + 1)
+}
+
+/// The profile as it was applied before, if it is the same file, byte by byte.
+fn same_text(before: AppliedProfile, text: &str) -> Result<Provider, Error> {
+    if before.text == text {
+        Ok(Provider::read(before))
+    } else {
+        Err(Error::ProviderVersionExists(before.version))
+    }
+}
+
+fn version_of(profile: &Profile) -> Result<ProfileVersion, Error> {
+    let provider_id = ProviderId::parse(&profile.id);
+    let provider_id = provider_id.map_err(|_| Error::Internal("a profile's id is none"))?;
+    let version = i32::try_from(profile.version);
+    let version = version.map_err(|_| Error::Internal("a profile's version is none"))?;
+    Ok(ProfileVersion { provider_id, version })
+}
+
+fn invalid(faults: &[Fault]) -> Error {
+    let violation = |fault: &Fault| Violation::new("profile", fault.to_string());
+    Error::Invalid(faults.iter().map(violation).collect())
+}
+
+/// Puts the built-in profile at its place of the list.
+fn with_built_in(mut page: Page<Provider>, after: &str, limit: i64) -> Page<Provider> {
+    let built_in = Provider::built_in();
+    let id = built_in.version.provider_id.clone();
+    let place = page.rows.partition_point(|row| row.version.provider_id < id);
+    // Behind the last row it is the next page's, where there is one.
+    if id.as_str() <= after || page.more && place == page.rows.len() {
+        return page;
+    }
+    page.rows.insert(place, built_in);
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    page.more |= page.rows.len() > limit;
+    page.rows.truncate(limit);
+    page
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn provider(id: &str) -> Provider {
+        let provider_id = ProviderId::parse(id).unwrap();
+        let version = ProfileVersion { provider_id, version: 1 };
+        Provider { version, text: "".into(), applied_at: None, facts: Facts::default() }
+    }
+
+    /// All ids of a list, page by page.
+    fn listed(stored: &[&str], limit: usize) -> Vec<String> {
+        let mut all = Vec::new();
+        let mut after = String::new();
+        loop {
+            let rows: Vec<_> = stored.iter().filter(|id| ***id > *after).collect();
+            let rows: Vec<_> = rows.into_iter().take(limit).map(|id| provider(id)).collect();
+            let more = rows.len() == limit;
+            let page = with_built_in(Page { rows, more }, &after, i64::try_from(limit).unwrap());
+            assert!(page.rows.len() <= limit);
+            all.extend(page.rows.iter().map(|row| row.version.provider_id.to_string()));
+            match page.rows.last() {
+                Some(last) if page.more => after = last.version.provider_id.to_string(),
+                _ => return all,
+            }
+        }
+    }
+
+    #[test]
+    fn the_built_in_profile_is_listed_once_at_its_place() {
+        for stored in [
+            &[][..],
+            &["a"],
+            &["z"],
+            &["a", "b", "x", "z"],
+            &["a", "b", "c"],
+            &["i", "j", "k"],
+            &["a", "b", "c", "d", "e", "x"],
+        ] {
+            let mut wanted = [stored, &["holdfast"]].concat();
+            wanted.sort_unstable();
+            for limit in 1..8 {
+                assert_eq!(listed(stored, limit), wanted, "pages of {limit}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_secret_is_faulted_where_it_is_named_first() {
+        let text = "a = \"{{ account.secret.token }}\"\nb = \"{{ secret.token2 }}\"\n\
+                    c = \"x{{secret.token}}\"\nd = \"{{ secret.token }}\"\n";
+        assert_eq!(line_of_secret(text, "token"), 3);
+        assert_eq!(line_of_secret(text, "token2"), 2);
+        assert_eq!(line_of_secret(text, "none"), 1);
+    }
+
+    #[test]
+    fn keys_are_found_before_all_tables() {
+        let text = "# version = 0\nid = \"x\"\n version=2\n[http]\nbase = \"x\"\nidentity = 1\n";
+        assert_eq!((line_of_key(text, "id"), line_of_key(text, "version")), (2, 3));
+        assert_eq!(line_of_key(text, "base"), 1);
+    }
+}

@@ -1,0 +1,119 @@
+//! Profiles of providers, as they were applied. The built-in one has no row: it ships with the program.
+
+use time::OffsetDateTime;
+
+use super::{
+    Store, StoreError,
+    page::{MAX_BYTES, read_page},
+    patience::read_patiently,
+};
+use crate::domain::{
+    id::ProviderId,
+    page::Page,
+    provider::{AppliedProfile, ProfileVersion},
+};
+
+struct ProfileRow {
+    provider_id: String,
+    version: i32,
+    profile: String,
+    applied_at: OffsetDateTime,
+}
+
+struct ListedRow {
+    provider_id: String,
+    version: i32,
+    profile: String,
+    applied_at: OffsetDateTime,
+    more: bool,
+}
+
+impl ProfileRow {
+    fn read(self) -> Result<AppliedProfile, StoreError> {
+        let provider_id = ProviderId::parse(&self.provider_id)
+            .map_err(|_| StoreError::Unreadable("providers.provider_id"))?;
+        Ok(AppliedProfile {
+            version: ProfileVersion { provider_id, version: self.version },
+            text: self.profile,
+            applied_at: self.applied_at,
+        })
+    }
+}
+
+impl ListedRow {
+    fn read(self) -> Result<AppliedProfile, StoreError> {
+        let Self { provider_id, version, profile, applied_at, .. } = self;
+        ProfileRow { provider_id, version, profile, applied_at }.read()
+    }
+}
+
+impl Store {
+    /// Keeps a version of a profile; `None` when that version is there already. When the reply to it was lost and it is
+    /// run again, it is there: whoever asks compares the texts, and finds them the same.
+    pub async fn insert_profile(
+        &self,
+        id: &ProfileVersion,
+        text: &str,
+    ) -> Result<Option<AppliedProfile>, StoreError> {
+        sqlx::query_file_as!(
+            ProfileRow,
+            "src/store/sql/provider/insert_profile.sql",
+            id.provider_id.as_str(),
+            id.version,
+            text,
+        )
+        .fetch_optional(&self.db)
+        .await?
+        .map(ProfileRow::read)
+        .transpose()
+    }
+
+    /// Reads a version of a profile.
+    pub async fn get_profile(
+        &self,
+        id: &ProfileVersion,
+    ) -> Result<Option<AppliedProfile>, StoreError> {
+        let read = || {
+            sqlx::query_file_as!(
+                ProfileRow,
+                "src/store/sql/provider/get_profile.sql",
+                id.provider_id.as_str(),
+                id.version,
+            )
+            .fetch_optional(&self.db)
+        };
+        read_patiently(read).await?.map(ProfileRow::read).transpose()
+    }
+
+    /// Reads the newest version of a provider's profile.
+    pub async fn get_newest_profile(
+        &self,
+        provider_id: &ProviderId,
+    ) -> Result<Option<AppliedProfile>, StoreError> {
+        let read = || {
+            sqlx::query_file_as!(
+                ProfileRow,
+                "src/store/sql/provider/get_newest_profile.sql",
+                provider_id.as_str(),
+            )
+            .fetch_optional(&self.db)
+        };
+        read_patiently(read).await?.map(ProfileRow::read).transpose()
+    }
+
+    /// Lists the newest version of each provider after `after` (exclusive), at most `limit`.
+    pub async fn list_profiles(
+        &self,
+        after: &str,
+        limit: i64,
+    ) -> Result<Page<AppliedProfile>, StoreError> {
+        let rows = sqlx::query_file_as!(
+            ListedRow,
+            "src/store/sql/provider/list_profiles.sql",
+            after,
+            limit,
+            MAX_BYTES,
+        );
+        read_page(rows.fetch_all(&self.rest).await?, limit, |row| row.more, ListedRow::read)
+    }
+}
