@@ -45,6 +45,7 @@ pub(super) struct Parts {
     store: Store,
     pools: Pools,
     plans: Plans,
+    accounts: Accounts,
     reconciler: Reconciler,
     redemption: RedemptionRpc,
     closing: CancellationToken,
@@ -106,6 +107,7 @@ impl Parts {
             settler.clone(),
             limits,
         );
+        let accounts = Accounts::new(store.clone(), pools.clone(), Arc::clone(&secret));
         let redemptions = Redemptions::new(store.clone(), pools.clone(), secret, settler);
         let redemption = RedemptionRpc {
             pools: pools.clone(),
@@ -115,7 +117,7 @@ impl Parts {
             batch,
             redemptions,
         };
-        Self { store, pools, plans, reconciler, redemption, closing }
+        Self { store, pools, plans, accounts, reconciler, redemption, closing }
     }
 
     /// The background tasks. They end at `stop`, but for the beats: while a server finishes what it has, it lives.
@@ -150,8 +152,7 @@ impl Parts {
     }
 
     pub(super) fn account_service(&self) -> AccountServiceServer<AccountRpc> {
-        let accounts = Accounts::new(self.store.clone(), self.pools.clone());
-        AccountServiceServer::new(AccountRpc::new(accounts, self.closing.clone()))
+        AccountServiceServer::new(AccountRpc::new(self.accounts.clone(), self.closing.clone()))
             .max_decoding_message_size(MAX_REQUEST_BYTES)
             .max_encoding_message_size(MAX_ANSWER_BYTES)
     }

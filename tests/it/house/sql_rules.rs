@@ -39,7 +39,7 @@ const OF_NO_POOL: [&str; 20] = [
     "schema_state",
 ];
 
-const TABLES: [&str; 9] = [
+const TABLES: [&str; 10] = [
     "pools",
     "plans",
     "accounts",
@@ -47,6 +47,7 @@ const TABLES: [&str; 9] = [
     "redemptions",
     "account_events",
     "account_changes",
+    "account_credentials",
     "installation",
     "servers",
 ];
@@ -178,7 +179,8 @@ fn every_statement_is_one_and_leaves_nothing_open() {
     }
 }
 
-/// Statements that insert beside what they change: what they insert is the event of the change, or its redemption.
+/// Statements that insert beside what they change: what they insert is the event of the change, its redemption, or a new
+/// account's credentials.
 const INSERT_BESIDE: [&str; 3] = ["apply", "begin", "insert_accounts"];
 
 #[test]
