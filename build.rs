@@ -33,8 +33,8 @@ fn main() -> Result<(), AnyError> {
     tonic_prost_build::configure()
         .codec_path("crate::rpc::codec::Codec")
         .extern_path(".google.rpc.Status", "::tonic_types::Status")
-        // They hold codes: `src/rpc/redacted.rs` has their Debug.
-        .skip_debug(["holdfast.v1.RedeemRequest", "holdfast.v1.BatchItem"])
+        // They hold codes or credentials: `src/rpc/redacted.rs` has their Debug.
+        .skip_debug(["holdfast.v1.RedeemRequest", "holdfast.v1.BatchItem", "holdfast.v1.Account"])
         .compile_fds(descriptors)?;
     Ok(())
 }

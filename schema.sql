@@ -132,6 +132,7 @@ BEGIN
             MESSAGE = format('account %s of pool %s has redemptions', OLD.account_id, OLD.pool_id);
     END IF;
     DELETE FROM leases WHERE pool_id = OLD.pool_id AND request_id = OLD.lease_request_id;
+    DELETE FROM account_credentials WHERE pool_id = OLD.pool_id AND account_id = OLD.account_id;
     PERFORM note_change_by_hand(OLD.pool_id, OLD.account_id);
     RETURN OLD;
 END
@@ -409,6 +410,19 @@ WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='5000');
 
 ALTER TABLE account_changes
     ADD CONSTRAINT account_changes_pkey PRIMARY KEY (pool_id, xid, by_hand);
+
+
+-- Table account_credentials
+
+CREATE TABLE account_credentials (
+    pool_id text NOT NULL COLLATE "C",
+    account_id text NOT NULL COLLATE "C",
+    credentials bytea NOT NULL,
+    updated_at timestamptz DEFAULT now() NOT NULL
+);
+
+ALTER TABLE account_credentials
+    ADD CONSTRAINT account_credentials_pkey PRIMARY KEY (pool_id, account_id);
 
 
 -- Table redemptions

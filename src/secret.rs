@@ -1,8 +1,8 @@
 //! The master secret, and what is derived from it: fingerprints of card codes, and the key that
-//! they are stored under.
+//! codes and accounts' credentials are stored under.
 //!
 //! Changing anything here orphans what is stored: fingerprints no longer find duplicates, and codes
-//! can no longer be read. The tests pin the values; a new scheme gets a new version byte and new
+//! and credentials can no longer be read. The tests pin the values; a new scheme gets a new version byte and new
 //! labels beside the old ones.
 
 use std::{
@@ -24,13 +24,22 @@ use hmac::{Hmac, Mac as _};
 use secrecy::{ExposeSecret as _, SecretBox, SecretString, zeroize::Zeroize as _};
 use sha2::Sha256;
 
-use crate::{domain::redemption::CardCode, secret_file};
+use crate::{
+    domain::{
+        credentials::Credentials,
+        redemption::{AccountFacts, CardCode},
+    },
+    secret_file,
+};
 
 /// The name of the file that [`SecretKey::create_beside`] makes.
 pub const FILE_NAME: &str = "secret.key";
 
-/// The first byte of everything that [`SecretKey::encrypt`] makes.
+/// The first byte of everything that is encrypted.
 const VERSION: u8 = 1;
+
+/// What stands before a code that is stored with other values. No code has it.
+const WITH_FACTS: char = '\u{1}';
 
 const KEY_BYTES: usize = 32;
 const NONCE_BYTES: usize = 24;
@@ -45,10 +54,10 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// A stored code that this key does not open: it was made with another key or for another purpose,
+/// Something stored that this key does not open: it was made with another key or for another purpose,
 /// or it was damaged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a stored card code cannot be decrypted: wrong key or purpose, or damaged")]
+#[error("what is stored cannot be decrypted: wrong key or purpose, or damaged")]
 pub struct Undecryptable;
 
 /// The keys derived from the master secret. Never printed, and wiped from memory when dropped.
@@ -118,17 +127,9 @@ impl SecretKey {
     }
 
     /// Encrypts a code for storage. `aad` names what it belongs to, and has to be given again to decrypt it. So a
-    /// stored code cannot be moved to another row.
-    ///
-    /// The answer is a version byte, a random nonce of 24 bytes, and the code with a tag of 16
-    /// bytes, by XChaCha20-Poly1305. It has at most 169 bytes.
+    /// stored code cannot be moved to another row. The answer has at most 169 bytes.
     pub fn encrypt(&self, aad: &[u8], code: &CardCode) -> Vec<u8> {
-        let nonce = XNonce::generate();
-        let payload = Payload { msg: code.expose().as_bytes(), aad };
-        let sealed = self.cipher().encrypt(&nonce, payload);
-        // It fails beyond 256 GiB alone; a code has 128 bytes at most.
-        let sealed = sealed.expect("a card code is short enough to be encrypted");
-        [&[VERSION], nonce.as_slice(), &sealed].concat()
+        self.seal(aad, code.expose())
     }
 
     /// Decrypts what [`Self::encrypt`] made with the same key and the same `aad`.
@@ -136,6 +137,82 @@ impl SecretKey {
     /// # Errors
     /// When it was made with another key or another `aad`, or was damaged.
     pub fn decrypt(&self, aad: &[u8], stored: &[u8]) -> Result<CardCode, Undecryptable> {
+        Ok(self.decrypt_with(aad, stored)?.0)
+    }
+
+    /// Encrypts a code for storage with what else is to be sent with it, so that it can be sent again as it was.
+    pub fn encrypt_with(&self, aad: &[u8], code: &CardCode, facts: &AccountFacts) -> Vec<u8> {
+        if facts.is_empty() {
+            return self.encrypt(aad, code);
+        }
+        let text = SecretString::from(format!(
+            "{WITH_FACTS}{}",
+            serde_json::json!({
+                "code": code.expose(),
+                "country": facts.country,
+                "labels": facts.labels,
+                "credentials": facts.credentials,
+            })
+        ));
+        self.seal(aad, text.expose_secret())
+    }
+
+    /// Decrypts what [`Self::encrypt_with`] or [`Self::encrypt`] made with the same key and the same `aad`.
+    ///
+    /// # Errors
+    /// When it was made with another key or another `aad`, or was damaged.
+    pub fn decrypt_with(
+        &self,
+        aad: &[u8],
+        stored: &[u8],
+    ) -> Result<(CardCode, AccountFacts), Undecryptable> {
+        let text = self.open(aad, stored)?;
+        let Some(json) = text.expose_secret().strip_prefix(WITH_FACTS) else {
+            let code = CardCode::parse(text.expose_secret()).map_err(|_| Undecryptable)?;
+            return Ok((code, AccountFacts::default()));
+        };
+        let whole: serde_json::Value = serde_json::from_str(json).map_err(|_| Undecryptable)?;
+        let texts = |name: &str| {
+            let map = whole[name].as_object().into_iter().flatten();
+            map.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect()
+        };
+        let code = CardCode::parse(whole["code"].as_str().ok_or(Undecryptable)?);
+        let facts = AccountFacts {
+            country: whole["country"].as_str().map(str::to_owned),
+            labels: texts("labels"),
+            credentials: texts("credentials"),
+        };
+        Ok((code.map_err(|_| Undecryptable)?, facts))
+    }
+
+    /// Encrypts an account's credentials for storage, as [`Self::encrypt`] does a code.
+    pub fn encrypt_credentials(&self, aad: &[u8], credentials: &Credentials) -> Vec<u8> {
+        self.seal(aad, credentials.to_text().expose_secret())
+    }
+
+    /// Decrypts what [`Self::encrypt_credentials`] made with the same key and the same `aad`.
+    ///
+    /// # Errors
+    /// When it was made with another key or another `aad`, or was damaged.
+    pub fn decrypt_credentials(
+        &self,
+        aad: &[u8],
+        stored: &[u8],
+    ) -> Result<Credentials, Undecryptable> {
+        let text = self.open(aad, stored)?;
+        Credentials::from_text(text.expose_secret()).ok_or(Undecryptable)
+    }
+
+    /// Encrypts by XChaCha20-Poly1305: a version byte, a random nonce of 24 bytes, and the text with a tag of 16 bytes.
+    fn seal(&self, aad: &[u8], text: &str) -> Vec<u8> {
+        let nonce = XNonce::generate();
+        let sealed = self.cipher().encrypt(&nonce, Payload { msg: text.as_bytes(), aad });
+        // It fails beyond 256 GiB alone.
+        let sealed = sealed.expect("codes and credentials are short enough to be encrypted");
+        [&[VERSION], nonce.as_slice(), &sealed].concat()
+    }
+
+    fn open(&self, aad: &[u8], stored: &[u8]) -> Result<SecretString, Undecryptable> {
         let (version, rest) = stored.split_first().ok_or(Undecryptable)?;
         let (nonce, sealed) = rest.split_at_checked(NONCE_BYTES).ok_or(Undecryptable)?;
         if *version != VERSION {
@@ -144,8 +221,7 @@ impl SecretKey {
         let nonce = XNonce::try_from(nonce).map_err(|_| Undecryptable)?;
         let opened = self.cipher().decrypt(&nonce, Payload { msg: sealed, aad });
         let text = String::from_utf8(opened.map_err(|_| Undecryptable)?);
-        let text = SecretString::from(text.map_err(|_| Undecryptable)?);
-        CardCode::parse(text.expose_secret()).map_err(|_| Undecryptable)
+        Ok(SecretString::from(text.map_err(|_| Undecryptable)?))
     }
 
     /// Tells this key from another without giving anything of it away. It is stored in the
@@ -249,6 +325,20 @@ mod tests {
             assert!(key(1).decrypt(b"aad", &damaged).is_err(), "byte {at}");
             assert!(key(1).decrypt(b"aad", &stored[..at]).is_err(), "cut at {at}");
         }
+    }
+
+    #[test]
+    fn credentials_are_decrypted_by_their_key_for_their_account_alone() {
+        let given = [("login".to_owned(), "S3CRET".into()), ("pin".to_owned(), "12".into())];
+        let credentials = Credentials::new(given.into()).unwrap();
+        let stored = key(1).encrypt_credentials(b"pool/a", &credentials);
+        assert!(!stored.windows(4).any(|part| part == b"S3CR" || part == b"logi"));
+        let opened = key(1).decrypt_credentials(b"pool/a", &stored).unwrap();
+        assert_eq!(opened.expose().collect::<Vec<_>>(), [("login", "S3CRET"), ("pin", "12")]);
+        assert_eq!(key(1).decrypt_credentials(b"pool/b", &stored).unwrap_err(), Undecryptable);
+        assert_eq!(key(2).decrypt_credentials(b"pool/a", &stored).unwrap_err(), Undecryptable);
+        let code = key(1).encrypt(b"pool/a", &code("AB12-cd34"));
+        assert_eq!(key(1).decrypt_credentials(b"pool/a", &code).unwrap_err(), Undecryptable);
     }
 
     #[test]

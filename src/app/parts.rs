@@ -23,7 +23,7 @@ use crate::{
     secret::SecretKey,
     service::{
         acquire::Acquire,
-        admin::{accounts::Accounts, plans::Plans, providers::Providers, redemptions::Redemptions},
+        admin::{self, accounts::Accounts, plans::Plans, redemptions::Redemptions},
         background::{
             heartbeat,
             reconcile::{Reconciler, takeover::Takeover},
@@ -48,7 +48,8 @@ pub(super) struct Parts {
     store: Store,
     pools: Pools,
     plans: Plans,
-    providers: Providers,
+    providers: admin::providers::Providers,
+    accounts: Accounts,
     reconciler: Reconciler,
     redemption: RedemptionRpc,
     closing: CancellationToken,
@@ -66,10 +67,11 @@ impl Parts {
         let secret = Arc::new(secret);
         let closing = shutdown.closing.clone();
         let pools = Pools::new(store.clone());
-        let providers = Providers::new(store.clone(), provider);
+        let secrets_dir = args.secrets_dir.clone();
+        let providers = Providers::new(store.clone(), provider, secrets_dir.clone());
+        let profiles = admin::providers::Providers::new(store.clone(), secrets_dir);
         let acquire = Acquire::new(store.clone(), pools.clone(), closing.clone());
         let plans = Plans::new(store.clone(), pools.clone());
-        let providers = Providers::new(store.clone(), args.secrets_dir.clone());
         let leases = Leases::new(store.clone(), pools.clone());
         let settler = Settler::new(store.clone(), pools.clone());
         let redeem = Redeem::new(
@@ -102,6 +104,7 @@ impl Parts {
             Arc::clone(&secret),
             settler.clone(),
         );
+        let accounts = Accounts::new(store.clone(), pools.clone(), Arc::clone(&secret));
         let redemptions = Redemptions::new(store.clone(), pools.clone(), secret, settler);
         let redemption = RedemptionRpc {
             pools: pools.clone(),
@@ -111,7 +114,7 @@ impl Parts {
             batch,
             redemptions,
         };
-        Self { store, pools, plans, providers, reconciler, redemption, closing }
+        Self { store, pools, plans, providers: profiles, accounts, reconciler, redemption, closing }
     }
 
     /// The background tasks. They end at `stop`, but for the beats: while a server finishes what it has, it lives.
@@ -143,8 +146,7 @@ impl Parts {
     }
 
     pub(super) fn account_service(&self) -> AccountServiceServer<AccountRpc> {
-        let accounts = Accounts::new(self.store.clone(), self.pools.clone());
-        AccountServiceServer::new(AccountRpc::new(accounts, self.closing.clone()))
+        AccountServiceServer::new(AccountRpc::new(self.accounts.clone(), self.closing.clone()))
             .max_decoding_message_size(MAX_REQUEST_BYTES)
             .max_encoding_message_size(MAX_ANSWER_BYTES)
     }

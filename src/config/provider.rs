@@ -134,12 +134,7 @@ impl Given {
     /// Gives a default to what is not set, in order: each fits what is set, and the defaults before it.
     fn complete(self) -> ProviderArgs {
         let until = |limits: [Option<Duration>; 2]| {
-            limits
-                .into_iter()
-                .flatten()
-                .chain([MAX_SETTING])
-                .min()
-                .unwrap_or(MAX_SETTING)
+            limits.into_iter().flatten().chain([MAX_SETTING]).min().unwrap_or(MAX_SETTING)
         };
         let timeout = self.timeout.unwrap_or_else(|| {
             let connect = self.connect_timeout.unwrap_or_default();

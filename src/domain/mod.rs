@@ -3,6 +3,7 @@
 
 pub mod account;
 pub mod choice;
+pub mod credentials;
 pub mod failure;
 pub mod hold;
 pub mod id;

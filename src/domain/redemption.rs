@@ -111,6 +111,13 @@ pub struct AccountFacts {
     pub credentials: BTreeMap<String, String>,
 }
 
+impl AccountFacts {
+    /// Whether there is nothing in it.
+    pub fn is_empty(&self) -> bool {
+        self.country.is_none() && self.labels.is_empty() && self.credentials.is_empty()
+    }
+}
+
 /// Credentials are never shown.
 impl fmt::Debug for AccountFacts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -16,6 +16,7 @@ use super::{
     classify::{self, Proof, hint},
     http::{Call as HttpCall, Http, IDLE_TIMEOUT, Limits},
     profile::{MAX_PAGES, OpKind, Profile, Request, Unusable, Values},
+    secrets::Secrets,
     tokens::Tokens,
     wire::{self, CallError, Card, Listed, Page},
 };
@@ -45,9 +46,16 @@ struct Inner {
     profile: Profile,
     version: ProfileVersion,
     limits: RedeemLimits,
-    /// The secrets that the profile names.
-    secrets: BTreeMap<String, String>,
+    secrets: SecretValues,
     tokens: Tokens,
+}
+
+/// Where the values of the secrets that a profile names come from.
+pub enum SecretValues {
+    /// These, for good.
+    Fixed(BTreeMap<String, String>),
+    /// Files, as they are when a request is made.
+    Files(Secrets),
 }
 
 impl fmt::Debug for Provider {
@@ -83,13 +91,13 @@ impl Provider {
             profile.prove_by_bearer(TOKEN);
             secrets.insert(TOKEN.to_owned(), token(file)?);
         }
-        Self::new(profile, secrets, Some(args.not_after))
+        Self::new(profile, SecretValues::Fixed(secrets), Some(args.not_after))
     }
 
     /// The provider of a profile, with the values of the secrets that it names. Does not connect.
     pub fn new(
         profile: Profile,
-        secrets: BTreeMap<String, String>,
+        secrets: SecretValues,
         not_after: Option<Duration>,
     ) -> anyhow::Result<Self> {
         // Fails only where a provider is installed already, which is then the one that is used.
@@ -126,6 +134,14 @@ impl Provider {
         &self.0.limits
     }
 
+    /// The secrets that it names. The error says what is wrong with each that cannot be used.
+    pub fn secrets(&self) -> Result<BTreeMap<String, String>, Vec<String>> {
+        match &self.0.secrets {
+            SecretValues::Fixed(secrets) => Ok(secrets.clone()),
+            SecretValues::Files(files) => files.read(&self.0.profile.secrets()),
+        }
+    }
+
     /// Makes a call about a redemption, and says what its answer calls for. A send counts as sent again when it is in
     /// doubt.
     pub async fn ask(&self, call: Call, doubt: Doubt, ask: &Ask) -> NextStep {
@@ -137,7 +153,8 @@ impl Provider {
         let proven = self.proven(ask, call, doubt, &answer);
         let is_refused = matches!(
             &proven,
-            Ok(Proof::NotExecuted { unauthorized: true, .. } | Proof::Busy { unauthorized: true, .. })
+            Ok(Proof::NotExecuted { unauthorized: true, .. }
+                | Proof::Busy { unauthorized: true, .. })
         );
         if is_refused
             && let Some(refused) = &token
@@ -162,7 +179,8 @@ impl Provider {
 
     /// Says what an answer calls for.
     pub fn judge(&self, ask: &Ask, call: Call, doubt: Doubt, answer: &Answer) -> NextStep {
-        classify::classify(&self.0.profile, &self.0.secrets, ask, call, doubt, answer)
+        let secrets = self.secrets().unwrap_or_default();
+        classify::classify(&self.0.profile, &secrets, ask, call, doubt, answer)
     }
 
     fn proven(
@@ -172,7 +190,8 @@ impl Provider {
         doubt: Doubt,
         answer: &Answer,
     ) -> Result<Proof, NextStep> {
-        classify::proven(&self.0.profile, &self.0.secrets, ask, call, doubt, answer)
+        let secrets = self.secrets().unwrap_or_default();
+        classify::proven(&self.0.profile, &secrets, ask, call, doubt, answer)
     }
 
     async fn call_with(
@@ -183,7 +202,10 @@ impl Provider {
         token: Option<String>,
     ) -> Answer {
         let kind = call.op();
-        let mut values = self.values(Values::of_ask(self.0.profile.identity.key, ask));
+        let mut values = match self.values(Values::of_ask(self.0.profile.identity.key, ask)) {
+            Ok(values) => values,
+            Err(why) => return Answer::NeverSent(why),
+        };
         values.token = token;
         if call == Call::Reverse {
             values.amount = ask.expected;
@@ -256,9 +278,11 @@ impl Provider {
             return Ok(None);
         }
         let fetch = || async {
-            let values = self.values(Values::at(OffsetDateTime::now_utc()));
+            let values = self.values(Values::at(OffsetDateTime::now_utc()))?;
             let request = match self.0.profile.token_request(&values) {
-                Some(request) => request.map_err(|why| format!("no token can be asked for: {why}"))?,
+                Some(request) => {
+                    request.map_err(|why| format!("no token can be asked for: {why}"))?
+                }
                 None => return Err("the profile fetches no token".to_owned()),
             };
             let call = HttpCall { request, max_bytes: MAX_BODY_BYTES, about: None, alone: true };
@@ -285,7 +309,7 @@ impl Provider {
 
     /// Asks what a card is worth. `None`: the provider does not know it.
     pub async fn inquire(&self, code: &CardCode) -> Result<Option<Card>, CallError> {
-        let mut values = self.values(Values::at(OffsetDateTime::now_utc()));
+        let mut values = self.plain_values()?;
         values.code = Some(code.expose().to_owned());
         values.token = self.token(None).await.map_err(CallError::NeverSent)?;
         let request = self.request(OpKind::Inquire, &values).map_err(unsendable)?;
@@ -299,23 +323,30 @@ impl Provider {
     /// Reads a page of the redemptions that were completed from `from` until before `to`, both
     /// RFC 3339. `page_token` is what the page before gave; empty for the first.
     pub async fn list(&self, from: &str, to: &str, page_token: &str) -> Result<Page, CallError> {
-        let mut values = self.values(Values::at(OffsetDateTime::now_utc()));
+        let mut values = self.plain_values()?;
         values.from = Some(from.to_owned());
         values.to = Some(to.to_owned());
         values.page = Some(page_token.to_owned()).filter(|token| !token.is_empty());
-        let request = self.request(OpKind::List, &values);
+        let request = self.request(OpKind::List, &values).map_err(unsendable);
         self.read(request, MAX_PAGE_BYTES, None, Page::read).await
     }
 
-    fn values(&self, values: Values) -> Values {
-        Values { secrets: self.0.secrets.clone(), ..values }
+    /// With the secrets. The error says which are missing.
+    fn values(&self, values: Values) -> Result<Values, String> {
+        let secrets = self.secrets().map_err(|missing| missing.join("; "))?;
+        Ok(Values { secrets, ..values })
+    }
+
+    /// The secrets and the time alone.
+    fn plain_values(&self) -> Result<Values, CallError> {
+        self.values(Values::at(OffsetDateTime::now_utc())).map_err(CallError::NeverSent)
     }
 
     /// The request for an op that needs the key alone.
-    fn request_about(&self, kind: OpKind, id: RedemptionId) -> Result<Request, Unusable> {
-        let mut values = self.values(Values::at(OffsetDateTime::now_utc()));
+    fn request_about(&self, kind: OpKind, id: RedemptionId) -> Result<Request, CallError> {
+        let mut values = self.plain_values()?;
         values.key = Some(self.0.profile.identity.key.of(id));
-        self.request(kind, &values)
+        self.request(kind, &values).map_err(unsendable)
     }
 
     /// The error says why there is no request: nothing is sent then.
@@ -325,12 +356,12 @@ impl Provider {
 
     async fn read<T>(
         &self,
-        request: Result<Request, Unusable>,
+        request: Result<Request, CallError>,
         max_bytes: usize,
         about: Option<RedemptionId>,
         read: fn(&[u8]) -> Result<T, String>,
     ) -> Result<T, CallError> {
-        let request = request.map_err(unsendable)?;
+        let request = request?;
         let about = about.map(|id| self.0.profile.identity.key.of(id));
         let call = HttpCall { request, max_bytes, about, alone: false };
         let http = answered(self.0.http.call(call).await)?;

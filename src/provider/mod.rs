@@ -20,7 +20,7 @@ use std::{fmt, time::Duration};
 use bytes::Bytes;
 
 pub use classify::{Call, Doubt, classify};
-pub use client::Provider;
+pub use client::{Provider, SecretValues};
 pub use profile::Unusable;
 pub use scrub::holds_code;
 pub use wire::CallError;

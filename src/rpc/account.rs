@@ -27,7 +27,7 @@ use crate::{
     },
     service::{
         Error,
-        admin::accounts::{Accounts, CreateCommand},
+        admin::accounts::{Accounts, CreateCommand, UpdateCommand},
     },
 };
 
@@ -129,10 +129,10 @@ impl pb::account_service_server::AccountService for AccountRpc {
         &self,
         request: Request<pb::UpdateAccountRequest>,
     ) -> Result<Response<pb::UpdateAccountResponse>, Status> {
-        let (pool_id, account_id, change) =
+        let (pool_id, account_id, command) =
             read_change(request.into_inner()).map_err(|e| status(&e))?;
         let (pool, account) =
-            self.accounts.update(&pool_id, &account_id, change).await.map_err(|e| status(&e))?;
+            self.accounts.update(&pool_id, &account_id, command).await.map_err(|e| status(&e))?;
         let account = account_message(&account, pool.currency);
         Ok(Response::new(pb::UpdateAccountResponse { account: Some(account) }))
     }
@@ -182,6 +182,7 @@ fn read_new_account(account: Option<pb::Account>) -> Result<(PoolId, CreateComma
         let country_code = fields.country("account.country_code", &account.country_code);
         let balance = fields.money("account.balance", account.balance, 0);
         let labels = fields.labels("account.labels", account.labels);
+        let credentials = fields.credentials("account.credentials", account.credentials);
         if account.status != 0 {
             fields.refuse("account.status", "must not be set: leases and redemptions keep it");
         }
@@ -216,16 +217,24 @@ fn read_new_account(account: Option<pb::Account>) -> Result<(PoolId, CreateComma
             balance_minor: balance.map_or(0, |balance| balance.amount_minor),
             labels,
         };
-        Some((pool_id?, CreateCommand { new, balance }))
+        Some((pool_id?, CreateCommand { new, balance, credentials: credentials? }))
     });
     fields.finish(read)
 }
 
 fn read_change(
     request: pb::UpdateAccountRequest,
-) -> Result<(PoolId, AccountId, AccountChange), Error> {
-    const CHANGEABLE: [&str; 7] =
-        ["login_status", "plan_id", "country_code", "labels", "paused", "draining", "hold"];
+) -> Result<(PoolId, AccountId, UpdateCommand), Error> {
+    const CHANGEABLE: [&str; 8] = [
+        "login_status",
+        "plan_id",
+        "country_code",
+        "labels",
+        "paused",
+        "draining",
+        "hold",
+        "credentials",
+    ];
     let mut fields = Fields::default();
     let mask = Mask::read(&mut fields, request.update_mask, &CHANGEABLE);
     let account = fields.required("account", request.account);
@@ -240,6 +249,7 @@ fn read_change(
         }
         let country_code = fields.country("account.country_code", &account.country_code);
         let labels = fields.labels("account.labels", account.labels);
+        let credentials = fields.credentials("account.credentials", account.credentials);
         if account.hold.is_some() {
             let rule = "must not be set: to lift it, leave it out and name it in update_mask";
             fields.refuse("account.hold", rule);
@@ -256,7 +266,9 @@ fn read_change(
             // An account that is let in again is to be tried at once.
             lift_hold: mask.names("hold") || login_status == Some(LoginStatus::Active),
         };
-        Some((pool_id?, account_id?, change))
+        let credentials = credentials?;
+        let credentials = set("credentials", !credentials.is_empty()).then_some(credentials);
+        Some((pool_id?, account_id?, UpdateCommand { change, credentials }))
     });
     fields.finish(read)
 }

@@ -10,6 +10,7 @@ use super::pb;
 use crate::{
     domain::{
         account::Labels,
+        credentials::{Credentials, Fault},
         id::InvalidId,
         money::{Currency, MAX_AMOUNT_MINOR, Money},
     },
@@ -231,6 +232,29 @@ impl Fields {
             }
         }
         labels
+    }
+
+    /// Credentials. Neither a value nor a name that is none is repeated.
+    pub(super) fn credentials(
+        &mut self,
+        field: &str,
+        given: std::collections::HashMap<String, String>,
+    ) -> Option<Credentials> {
+        let secret = |(name, value): (String, String)| (name, value.into());
+        let faults = match Credentials::new(given.into_iter().map(secret).collect()) {
+            Ok(credentials) => return Some(credentials),
+            Err(faults) => faults,
+        };
+        let (of_one, of_all): (Vec<_>, Vec<_>) =
+            faults.into_iter().partition(|fault| fault.name.is_some());
+        if !of_all.is_empty() {
+            let rules: Vec<_> = of_all.iter().map(|fault| fault.rule).collect();
+            self.refuse(field, rules.join("; "));
+        }
+        for Fault { name, rule } in of_one {
+            self.refuse(&format!("{field}[{}]", name.unwrap_or_default()), rule);
+        }
+        None
     }
 
     /// How many a page is to hold.

@@ -1,4 +1,4 @@
-//! The `Debug` of messages that hold a card's code: without it.
+//! The `Debug` of messages that hold a card's code or an account's credentials: without them.
 
 use std::fmt;
 
@@ -25,15 +25,71 @@ impl fmt::Debug for pb::BatchItem {
     }
 }
 
+impl fmt::Debug for pb::Account {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            pool_id,
+            account_id,
+            status: _,
+            login_status: _,
+            plan_id,
+            country_code,
+            balance,
+            labels,
+            lease,
+            open_redemption_id,
+            create_time,
+            update_time,
+            plan_day,
+            day_credited,
+            reserved,
+            available_time,
+            hold,
+            paused,
+            draining,
+            credentials: _,
+        } = self;
+        f.debug_struct("Account")
+            .field("pool_id", pool_id)
+            .field("account_id", account_id)
+            .field("status", &self.status())
+            .field("login_status", &self.login_status())
+            .field("plan_id", plan_id)
+            .field("country_code", country_code)
+            .field("balance", balance)
+            .field("labels", labels)
+            .field("lease", lease)
+            .field("open_redemption_id", open_redemption_id)
+            .field("create_time", create_time)
+            .field("update_time", update_time)
+            .field("plan_day", plan_day)
+            .field("day_credited", day_credited)
+            .field("reserved", reserved)
+            .field("available_time", available_time)
+            .field("hold", hold)
+            .field("paused", paused)
+            .field("draining", draining)
+            .finish_non_exhaustive()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_message_never_prints_its_code() {
+    fn a_message_never_prints_its_secrets() {
         let code = || "SECRET-CODE".to_owned();
         let request = pb::RedeemRequest { code: code(), ..Default::default() };
         let item = pb::BatchItem { code: code(), ..Default::default() };
-        assert!(!format!("{request:?} {item:?}").contains("SECRET"));
+        let credentials = [("login".to_owned(), code())].into();
+        let account = Some(pb::Account { credentials, ..Default::default() });
+        let messages = (
+            pb::CreateAccountRequest { account: account.clone() },
+            pb::ImportAccountsRequest { account: account.clone() },
+            pb::UpdateAccountRequest { account, update_mask: None },
+        );
+        let printed = format!("{request:?} {item:?} {messages:?}");
+        assert!(printed.contains("draining") && !printed.contains("SECRET"), "{printed}");
     }
 }

@@ -50,6 +50,16 @@ pub enum Error {
     /// There is no such redemption.
     #[error("there is no redemption {1} in pool {0}")]
     RedemptionNotFound(PoolId, String),
+    /// Nothing can be begun with the provider now.
+    #[error(
+        "provider {provider_id} cannot be used by this server now, and nothing was begun: {why}"
+    )]
+    ProviderUnavailable {
+        /// The provider.
+        provider_id: ProviderId,
+        /// What is missing, or wrong.
+        why: String,
+    },
     /// No profile of such a provider was applied, or not this version.
     #[error("{}", no_provider(.provider_id, *.version))]
     ProviderNotFound {

@@ -4,6 +4,7 @@
 //! `acquire`, `release`, `redeem` and `batch` are what callers do, `admin` is what people do, and `background` what
 //! the server does by itself. The other files are shared by these.
 
+pub mod account_values;
 pub mod acquire;
 pub mod admin;
 pub mod background;

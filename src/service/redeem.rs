@@ -17,6 +17,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use self::{join::Sends, refusal::refused, settle::Settler};
 use super::{
     Error,
+    account_values::{NoValues, account_values},
     clock::Deadline,
     pools::{Pools, check_currencies},
     providers::{Providers, fingerprint_name},
@@ -29,7 +30,8 @@ use crate::{
         money::Money,
         pool::Pool,
         redemption::{
-            AccountFacts, Ask, BeginRefusal, Begun, CardCode, Known, Living, NewRedemption, Redemption,
+            AccountFacts, Ask, BeginRefusal, Begun, CardCode, Known, Living, NewRedemption,
+            Redemption,
         },
     },
     failpoints::{self, Guard},
@@ -211,14 +213,15 @@ impl Inner {
         let provider = self.providers.of_pool(&pool).await?;
         // From before it is recorded: the server that takes over counts from then.
         let window = Deadline::after(provider.limits().send_window);
-        let new = self.record_of(&command, &provider).await?;
+        let facts = Box::pin(self.account_facts(&command.lease, &provider)).await?;
+        let new = Box::pin(self.record_of(&command, &facts, &provider)).await?;
         // What it takes is given back before the provider is waited for.
         let began = Box::pin(self.begin(new, &command, &provider)).await?;
         // What is waited for from here on is the provider.
         command.caller.step_aside();
         match began {
             Began::Now(redemption, not_after) => {
-                let ask = ask(&command, &redemption, &pool, not_after)?;
+                let ask = ask(&command, &redemption, &pool, facts, not_after)?;
                 let redemption = self.send_and_settle(&provider, ask, &redemption, window).await?;
                 Ok(Redeemed { redemption, replayed: false })
             }
@@ -233,6 +236,7 @@ impl Inner {
     async fn record_of(
         &self,
         command: &RedeemCommand,
+        facts: &AccountFacts,
         provider: &Provider,
     ) -> Result<NewRedemption, Error> {
         let redemption_id = self.new_id(provider).await?;
@@ -244,12 +248,34 @@ impl Inner {
             request_id: command.request_id.clone(),
             release_on_completion: command.release_on_completion,
             code_fingerprint: self.secret.fingerprint(name, &command.code),
-            code_ciphertext: self.secret.encrypt(&context, &command.code),
+            code_ciphertext: self.secret.encrypt_with(&context, &command.code, facts),
             code_last4: command.code.last4().to_owned(),
             expected_minor: command.expected_or_learned().map(|money| money.amount_minor),
             expected_learned: command.expected.is_none() && command.learned.is_some(),
             profile: provider.version().clone(),
         })
+    }
+
+    /// What of the account the provider's profile names, beside its id.
+    async fn account_facts(
+        &self,
+        lease: &LeaseRef,
+        provider: &Provider,
+    ) -> Result<AccountFacts, Error> {
+        if !provider.profile().names_account_facts() {
+            return Ok(AccountFacts::default());
+        }
+        let LeaseRef { pool_id, account_id, .. } = lease;
+        match account_values(&self.store, &self.secret, pool_id, account_id).await {
+            Ok(facts) => Ok(facts),
+            Err(NoValues::Store(error)) => Err(error.into()),
+            Err(NoValues::NoAccount) => {
+                Err(Error::AccountNotFound(pool_id.clone(), account_id.clone()))
+            }
+            Err(NoValues::Undecryptable) => {
+                Err(Error::Internal("an account's stored credentials cannot be decrypted"))
+            }
+        }
     }
 
     /// A new id. One of which the provider's key has only a part is drawn until no other redemption has that key.
@@ -310,6 +336,7 @@ fn ask(
     command: &RedeemCommand,
     redemption: &Redemption,
     pool: &Pool,
+    account: AccountFacts,
     not_after: OffsetDateTime,
 ) -> Result<Ask, Error> {
     Ok(Ask {
@@ -319,7 +346,7 @@ fn ask(
         expected: command.expected_or_learned(),
         currency: pool.currency,
         not_after: rfc3339(not_after)?,
-        account: AccountFacts::default(),
+        account,
         known: Known::at_first(redemption.created_at),
     })
 }

@@ -23,6 +23,15 @@ use crate::domain::{
     page::Page,
 };
 
+/// An account to create, and its credentials as they are stored.
+#[derive(Clone, Debug)]
+pub struct Creation {
+    /// The account.
+    pub account: NewAccount,
+    /// Encrypted; `None` when it has none.
+    pub credentials: Option<Vec<u8>>,
+}
+
 /// What became of accounts that were to be created.
 #[derive(Debug)]
 pub struct Inserted {
@@ -254,7 +263,7 @@ impl Store {
     pub async fn insert_accounts(
         &self,
         pool_id: &PoolId,
-        new: &[NewAccount],
+        new: &[Creation],
     ) -> Result<Inserted, StoreError> {
         let all: Vec<_> = new.iter().collect();
         let (rows, bad) = match self.insert_rows(pool_id, &all).await {
@@ -274,9 +283,9 @@ impl Store {
                 .inspect_err(|error| skip_unreadable("import", pool_id, &row.account_id, error))
                 .ok()
         };
-        let refused = |(new, error): (&NewAccount, sqlx::Error)| {
+        let refused = |(new, error): (&Creation, sqlx::Error)| {
             count_skipped("import");
-            (new.account_id.clone(), StoreError::from(error))
+            (new.account.account_id.clone(), StoreError::from(error))
         };
         let accounts: Vec<_> = rows.iter().filter_map(read).collect();
         accounts.iter().for_each(|account| self.ready.note(account));
@@ -286,8 +295,10 @@ impl Store {
     async fn insert_rows(
         &self,
         pool_id: &PoolId,
-        new: &[&NewAccount],
+        new: &[&Creation],
     ) -> Result<Vec<AccountRow>, sqlx::Error> {
+        let credentials: Vec<_> = new.iter().map(|n| n.credentials.clone()).collect();
+        let new: Vec<_> = new.iter().map(|n| &n.account).collect();
         let ids: Vec<_> = new.iter().map(|n| n.account_id.to_string()).collect();
         let logins: Vec<_> = new.iter().map(|n| n.login_status.as_str().to_owned()).collect();
         let plans: Vec<_> = new.iter().map(|n| n.plan_id.as_ref().map(PlanId::to_string)).collect();
@@ -308,6 +319,7 @@ impl Store {
                 API_ACTOR,
                 // Of no server: this one, too, reads by following what a call created that nobody waited for.
                 Uuid::nil(),
+                &credentials as &[Option<Vec<u8>>],
             )
             .fetch_all(&self.rest)
         };

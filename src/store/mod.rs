@@ -8,6 +8,7 @@ pub mod account;
 pub mod acquire;
 pub mod apply;
 mod controls;
+pub mod credentials;
 mod lane;
 pub mod lease;
 mod page;

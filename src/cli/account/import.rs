@@ -1,6 +1,9 @@
 //! `holdfast account import`: streams the accounts of a file to the server.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+};
 
 use anyhow::Context as _;
 use clap::Args;
@@ -14,7 +17,7 @@ use crate::{
         pools::pool_currency,
         upload::{Upload, upload},
     },
-    domain::{account::LoginStatus, id::PoolId},
+    domain::{account::LoginStatus, credentials::Credentials, id::PoolId},
     rpc::pb,
 };
 
@@ -26,7 +29,8 @@ const ALREADY_THERE: &str = "ACCOUNT_ALREADY_EXISTS";
 #[derive(Args, Debug)]
 pub(in crate::cli) struct ImportArgs {
     /// The file: CSV with a header, columns account_id (required), country_code, plan_id,
-    /// balance_minor, login_status, labels (k=v;k=v), pool_id (rows of other pools are skipped).
+    /// balance_minor, login_status, labels (k=v;k=v), credential.NAME (one for each credential),
+    /// pool_id (rows of other pools are skipped).
     file: PathBuf,
     /// The pool that the accounts are for.
     #[arg(long, value_parser = parse::pool)]
@@ -185,8 +189,14 @@ fn message(row: AccountRow, pool: &PoolId, currency: &str) -> pb::Account {
             currency_code: currency.to_owned(),
         }),
         labels: row.labels,
+        credentials: credentials_message(&row.credentials),
         ..Default::default()
     }
+}
+
+/// Credentials as a request has them.
+pub(super) fn credentials_message(credentials: &Credentials) -> HashMap<String, String> {
+    credentials.expose().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }
 
 #[cfg(test)]
@@ -201,7 +211,11 @@ mod tests {
         let fake = Fake::default();
         let server = serve(fake.clone()).await;
         let mut file = tempfile::NamedTempFile::new().unwrap();
-        writeln!(file, "account_id,balance_minor,pool_id\na,5,\nb,-1,\nc,,p\nd,,q\ne,,").unwrap();
+        writeln!(
+            file,
+            "account_id,balance_minor,pool_id,credential.pin\na,5,,12\nb,-1,,\nc,,p,\nd,,q,\ne,,,"
+        )
+        .unwrap();
         let pool = PoolId::parse("p").unwrap();
         let done = import(&server, file.path(), &pool).await.unwrap();
         assert_eq!(done, Imported { created: 2, failed: 1, bad_rows: 1, skipped: 1 });
@@ -211,6 +225,8 @@ mod tests {
         assert_eq!(names, ["a", "c", "e"]);
         let balance = imported[0].balance.as_ref().unwrap();
         assert_eq!((balance.amount_minor, balance.currency_code.as_str()), (5, "EUR"));
+        assert_eq!(imported[0].credentials, HashMap::from([("pin".to_owned(), "12".to_owned())]));
+        assert!(imported[1].credentials.is_empty());
     }
 
     #[tokio::test]

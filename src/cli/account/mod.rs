@@ -3,6 +3,7 @@
 mod change;
 mod explain;
 pub(super) mod import;
+mod update;
 
 use clap::{Args, Subcommand, ValueEnum};
 
@@ -38,6 +39,8 @@ pub(super) enum AccountCommand {
     LiftHold(ChangeArgs),
     /// Say that the provider lets an account in (again). Lifts its hold too.
     Activate(ChangeArgs),
+    /// Change an account's credentials.
+    Update(update::UpdateArgs),
 }
 
 #[derive(Args, Debug)]
@@ -125,6 +128,7 @@ pub(super) async fn run(command: AccountCommand) -> anyhow::Result<()> {
         AccountCommand::Resume(args) => change::run(args, Change::Resume).await,
         AccountCommand::LiftHold(args) => change::run(args, Change::LiftHold).await,
         AccountCommand::Activate(args) => change::run(args, Change::Activate).await,
+        AccountCommand::Update(args) => update::run(args).await,
     }
 }
 

@@ -355,10 +355,7 @@ impl Answer<'_> {
         if is_proof {
             let message =
                 self.text("the provider does not have it, after all the time that it could take");
-            return Proof::Failed {
-                failure: not_spent(reason::NOT_EXECUTED, message),
-                hold: None,
-            };
+            return Proof::Failed { failure: not_spent(reason::NOT_EXECUTED, message), hold: None };
         }
         if self.op.kind == OpKind::Send {
             return self.in_doubt("it does not know what it was sent");

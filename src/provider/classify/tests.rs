@@ -434,7 +434,9 @@ fn what_loses_nothing_is_taken_as_it_is_meant() {
     let mut refused = refusal(json!({}));
     refused["failure"]["message"] = json!({"not": "a text"});
     let step = step(Call::Send, Doubt::FirstSend, &http(402, refused));
-    assert!(matches!(step, Step::Settle(Verdict::Failed { failure, .. }) if failure.message.is_empty()));
+    assert!(
+        matches!(step, Step::Settle(Verdict::Failed { failure, .. }) if failure.message.is_empty())
+    );
 }
 
 #[test]
@@ -480,7 +482,10 @@ fn what_is_wrong_is_named_by_its_field_and_not_by_what_it_says() {
     let bounds = of_success(json!({"amount_minor": MAX_AMOUNT_MINOR + 1}));
     assert_eq!(bounds, "HTTP 201, but amount is no amount");
     let keyless = step(Call::LookUp, Doubt::InDoubt, &http(200, success(json!({"key": null}))));
-    assert_eq!(keyless, Step::InDoubt { answer: "HTTP 200, but key is missing".to_owned(), is_answer: true });
+    assert_eq!(
+        keyless,
+        Step::InDoubt { answer: "HTTP 200, but key is missing".to_owned(), is_answer: true }
+    );
     assert_eq!(told(402, "<html>"), "HTTP 402, but the body is not JSON but begins like HTML");
     assert_eq!(told(200, ""), "HTTP 200, but the body is empty");
     assert_eq!(

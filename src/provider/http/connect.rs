@@ -90,7 +90,9 @@ pub(super) fn tls_of(settings: &HttpSettings) -> anyhow::Result<ClientConfig> {
             builder.with_root_certificates(roots)
         }
     };
-    let Some((chain, key)) = &settings.client_cert else { return Ok(builder.with_no_client_auth()) };
+    let Some((chain, key)) = &settings.client_cert else {
+        return Ok(builder.with_no_client_auth());
+    };
     let key = PrivateKeyDer::from_pem_file(key)
         .with_context(|| format!("{} holds no private key in PEM", key.display()))?;
     builder

@@ -38,9 +38,7 @@ use self::{
     op::read_ops,
     source::{Faults, Table},
 };
-use crate::domain::{
-    id::ProviderId, money::Currency, provider::ProfileVersion, redemption::Dedup,
-};
+use crate::domain::{id::ProviderId, money::Currency, provider::ProfileVersion, redemption::Dedup};
 
 pub(in crate::provider) use self::{case::Case, op::Op, reading::Reading, rule::Then};
 pub use self::{
@@ -194,6 +192,13 @@ impl Profile {
         let named =
             names.filter(|name| matches!(name, Name::AccountLabel(_) | Name::AccountSecret(_)));
         named.map(Name::text).collect()
+    }
+
+    /// Whether its requests or rules name anything of an account beside its id.
+    pub fn names_account_facts(&self) -> bool {
+        let ops = self.ops.values().flat_map(Op::all_names);
+        let auth = self.auth.iter().flat_map(Auth::names);
+        ops.chain(auth).any(Name::is_account_fact)
     }
 
     /// How many recorded answers it has.

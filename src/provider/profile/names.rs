@@ -1,5 +1,7 @@
 //! What templates can name, and where.
 
+use crate::domain::credentials::is_name;
+
 /// A name in a template.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::provider) enum Name {
@@ -39,10 +41,7 @@ impl Name {
     pub(super) fn parse(text: &str) -> Option<Self> {
         let named = |prefix: &str| {
             let name = text.strip_prefix(prefix)?;
-            let is_name = (1..=128).contains(&name.len())
-                && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
-                && !name.starts_with('.');
-            is_name.then(|| name.to_owned())
+            is_name(name).then(|| name.to_owned())
         };
         Some(match text {
             "key" => Self::Key,
@@ -83,6 +82,11 @@ impl Name {
                 .next();
             }
         })
+    }
+
+    /// Whether it is something of an account beside its id.
+    pub(super) fn is_account_fact(&self) -> bool {
+        matches!(self, Self::AccountCountry | Self::AccountLabel(_) | Self::AccountSecret(_))
     }
 
     /// As templates write it.

@@ -1,5 +1,7 @@
 //! Accounts, leases and events as messages.
 
+use std::collections::HashMap;
+
 use crate::{
     domain::{
         account::{Account, AccountStatus, Hold, HoldCause, Lease, LoginStatus, RecordedEvent},
@@ -72,6 +74,8 @@ pub(in crate::rpc) fn account_message(account: &Account, currency: Currency) -> 
         hold: account.hold.as_ref().map(hold_message),
         paused: Some(account.paused),
         draining: Some(account.draining),
+        // Write only.
+        credentials: HashMap::new(),
     }
 }
 

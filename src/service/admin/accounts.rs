@@ -1,22 +1,35 @@
 //! Accounts, as people keep them: created, imported, read, listed and changed.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use crate::{
     admission::Permit,
     domain::{
-        account::{Account, AccountChange, AccountFilter, NewAccount, RecordedEvent, Refusal},
+        account::{
+            Account, AccountChange, AccountFilter, AccountStatus, NewAccount, RecordedEvent,
+            Refusal,
+        },
+        credentials::Credentials,
         id::{AccountId, PlanId, PoolId},
         money::Money,
         page::Page,
         pool::Pool,
     },
+    secret::SecretKey,
     service::{
         Error,
+        account_values::encrypted,
         error::Violation,
         pools::{Pools, check_currencies},
     },
-    store::{Store, account::Inserted, apply::Applied},
+    store::{
+        Store,
+        account::{Creation, Inserted},
+        apply::Applied,
+    },
 };
 
 /// An account to create, with the currency that its balance was given in.
@@ -26,6 +39,17 @@ pub struct CreateCommand {
     pub new: NewAccount,
     /// Its balance as it was given.
     pub balance: Option<Money>,
+    /// Its credentials.
+    pub credentials: Credentials,
+}
+
+/// What a person changes of an account.
+#[derive(Clone, Debug)]
+pub struct UpdateCommand {
+    /// Its row.
+    pub change: AccountChange,
+    /// Its credentials, in the place of those that are there; none of them: removes them.
+    pub credentials: Option<Credentials>,
 }
 
 /// The keeping of accounts. Cheap to clone.
@@ -33,12 +57,13 @@ pub struct CreateCommand {
 pub struct Accounts {
     store: Store,
     pools: Pools,
+    secret: Arc<SecretKey>,
 }
 
 impl Accounts {
-    /// The accounts of a store.
-    pub fn new(store: Store, pools: Pools) -> Self {
-        Self { store, pools }
+    /// The accounts of a store, whose credentials are encrypted with the key.
+    pub fn new(store: Store, pools: Pools, secret: Arc<SecretKey>) -> Self {
+        Self { store, pools, secret }
     }
 
     /// Creates an account.
@@ -71,19 +96,20 @@ impl Accounts {
         commands: Vec<CreateCommand>,
     ) -> Result<Vec<Result<Account, Error>>, Error> {
         let pool_id = &pool.pool_id;
-        let mut seen = HashSet::new();
+        let (mut seen, mut good) = (HashSet::new(), Vec::new());
         let checked: Vec<Result<NewAccount, Error>> = commands
             .into_iter()
             .map(|command| {
                 check_currencies(pool, [("account.balance", command.balance)])?;
                 if seen.insert(command.new.account_id.clone()) {
+                    let credentials = self.encrypted(pool_id, &command);
+                    good.push(Creation { account: command.new.clone(), credentials });
                     Ok(command.new)
                 } else {
                     Err(Error::AccountExists(pool_id.clone(), command.new.account_id))
                 }
             })
             .collect();
-        let good: Vec<_> = checked.iter().filter_map(|new| new.as_ref().ok().cloned()).collect();
         let Inserted { accounts, mut refused } = self.store.insert_accounts(pool_id, &good).await?;
         let mut inserted: HashMap<AccountId, Account> =
             accounts.into_iter().map(|account| (account.account_id.clone(), account)).collect();
@@ -102,6 +128,10 @@ impl Accounts {
             });
         }
         Ok(answers)
+    }
+
+    fn encrypted(&self, pool_id: &PoolId, command: &CreateCommand) -> Option<Vec<u8>> {
+        encrypted(&self.secret, pool_id, &command.new.account_id, &command.credentials)
     }
 
     async fn why_not(
@@ -151,9 +181,13 @@ impl Accounts {
         &self,
         pool_id: &PoolId,
         account_id: &AccountId,
-        change: AccountChange,
+        command: UpdateCommand,
     ) -> Result<(Pool, Account), Error> {
+        let UpdateCommand { change, credentials } = command;
         let (pool, before) = self.get(pool_id, account_id).await?;
+        if let Some(credentials) = credentials {
+            self.set_credentials(&before, &change, &credentials).await?;
+        }
         let plan_id = change.plan_id.clone().flatten();
         let account = match self.store.update_account(pool_id, account_id, change).await? {
             Applied::Done(done) => done.account,
@@ -178,6 +212,31 @@ impl Accounts {
             "account updated"
         );
         Ok((pool, account))
+    }
+
+    /// Keeps an account's credentials, before its row is changed: an account that is let in again, or resumed, must not be
+    /// used with the old ones, also where this server ends in between. The caller has no answer then, and asks again.
+    async fn set_credentials(
+        &self,
+        account: &Account,
+        change: &AccountChange,
+        credentials: &Credentials,
+    ) -> Result<(), Error> {
+        let (pool_id, account_id) = (&account.pool_id, &account.account_id);
+        // What the row's change would be refused for, so that the credentials are not changed then either. They are where
+        // the account is leased, or the plan deleted, at this very moment.
+        if let Some(plan_id) = &change.plan_id {
+            if account.status == AccountStatus::Locking {
+                return Err(Error::AccountLocked(pool_id.clone(), account_id.clone()));
+            }
+            if let Some(plan_id) = plan_id
+                && self.store.get_plan(pool_id, plan_id).await?.is_none()
+            {
+                return Err(Error::PlanNotFound(pool_id.clone(), plan_id.clone()));
+            }
+        }
+        let stored = encrypted(&self.secret, pool_id, account_id, credentials);
+        Ok(self.store.set_credentials(pool_id, account_id, stored.as_deref()).await?)
     }
 
     /// Lists an account's events before the version `before`, newest first, at most `limit`.

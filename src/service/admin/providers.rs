@@ -14,7 +14,9 @@ use crate::{
         provider::{AppliedProfile, ProfileVersion},
     },
     provider::{
+        SecretValues,
         check::run_cases,
+        client,
         profile::{BUILT_IN, Fault, Profile},
         secrets::Secrets,
     },
@@ -73,7 +75,7 @@ impl Providers {
     /// Applies a profile: its redemptions from now on are begun under it. The same text again is fine.
     pub async fn apply(&self, text: &str) -> Result<Provider, Error> {
         let profile = self.judge(text).await?.map_err(|faults| invalid(&faults))?;
-        let version = version_of(&profile)?;
+        let version = profile.pinned();
         if let Some(before) = self.store.get_profile(&version).await? {
             return same_text(before, text);
         }
@@ -101,7 +103,7 @@ impl Providers {
             Ok(profile) => profile,
             Err(faults) => return Ok(Checked { faults, provider: None }),
         };
-        let version = version_of(&profile)?;
+        let version = profile.pinned();
         let fault = match self.store.get_profile(&version).await? {
             Some(before) => same_text(before, text).err().map(|error| Fault {
                 line: line_of_key(text, "version"),
@@ -238,16 +240,20 @@ async fn on_a_thread<T: Send + 'static>(
 fn judge(text: &str, secrets_dir: Option<PathBuf>) -> Result<Profile, Vec<Fault>> {
     let profile = Profile::parse(text)?;
     let mut faults = Vec::new();
-    match ProviderId::parse(&profile.id) {
-        Ok(id) if id.is_built_in() => faults.push(Fault {
+    if profile.id.is_built_in() {
+        faults.push(Fault {
             line: line_of_key(text, "id"),
             message:
                 "holdfast is the profile that ships with the program: give this one another id"
                     .to_owned(),
-        }),
-        Ok(id) => faults.extend(missing_secrets(&profile, &Secrets::new(secrets_dir, &id), text)),
-        Err(why) => {
-            faults.push(Fault { line: line_of_key(text, "id"), message: format!("id {}", why.0) });
+        });
+    } else {
+        let secrets = Secrets::new(secrets_dir, &profile.id);
+        faults.extend(missing_secrets(&profile, &secrets, text));
+        // Its certificates are files too.
+        if let Err(why) = client::Provider::new(profile.clone(), SecretValues::Files(secrets), None)
+        {
+            faults.push(Fault { line: 1, message: format!("{why:#}") });
         }
     }
     faults.extend(run_cases(&profile));
@@ -294,14 +300,6 @@ fn same_text(before: AppliedProfile, text: &str) -> Result<Provider, Error> {
     } else {
         Err(Error::ProviderVersionExists(before.version))
     }
-}
-
-fn version_of(profile: &Profile) -> Result<ProfileVersion, Error> {
-    let provider_id = ProviderId::parse(&profile.id);
-    let provider_id = provider_id.map_err(|_| Error::Internal("a profile's id is none"))?;
-    let version = i32::try_from(profile.version);
-    let version = version.map_err(|_| Error::Internal("a profile's version is none"))?;
-    Ok(ProfileVersion { provider_id, version })
 }
 
 fn invalid(faults: &[Fault]) -> Error {

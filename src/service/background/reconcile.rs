@@ -24,7 +24,7 @@ use crate::{
         id::PoolId,
         money::Money,
         redemption::{
-            AccountFacts, Action, Ask, Capabilities, Doubtful, DueCheck, Failure, Known, LookUp, Next,
+            Action, Ask, Capabilities, Doubtful, DueCheck, Failure, Known, LookUp, Next,
             RedeemLimits, Redemption, Step, Told, reason,
         },
     },
@@ -274,7 +274,9 @@ impl Reconciler {
         not_after: OffsetDateTime,
     ) -> Result<Option<Ask>, Error> {
         let context = code_context(&redemption.pool_id, redemption.redemption_id);
-        let Ok(code) = self.secret.decrypt(&context, code_ciphertext) else { return Ok(None) };
+        let Ok((code, account)) = self.secret.decrypt_with(&context, code_ciphertext) else {
+            return Ok(None);
+        };
         let currency = self.pools.settings(&redemption.pool_id).await?.currency;
         Ok(Some(Ask {
             redemption_id: redemption.redemption_id,
@@ -285,7 +287,7 @@ impl Reconciler {
                 .map(|amount_minor| Money { amount_minor, currency }),
             currency,
             not_after: rfc3339(not_after)?,
-            account: AccountFacts::default(),
+            account,
             known: Known {
                 task: redemption.provider_task.clone(),
                 ..Known::at_first(redemption.created_at)

@@ -81,11 +81,7 @@ impl fmt::Debug for Inquiry {
 
 impl Inquiry {
     /// When `closing` is cancelled, those who wait are told so.
-    pub fn new(
-        secret: Arc<SecretKey>,
-        limits: InquiryLimits,
-        closing: CancellationToken,
-    ) -> Self {
+    pub fn new(secret: Arc<SecretKey>, limits: InquiryLimits, closing: CancellationToken) -> Self {
         let cache = (!limits.remember.is_zero()).then(|| {
             Cache::builder().max_capacity(MAX_REMEMBERED).time_to_live(limits.remember).build()
         });

@@ -96,8 +96,7 @@ impl Inner {
                         step = Step::InDoubt { answer, is_answer: false };
                         continue;
                     }
-                    (step, call) =
-                        (provider.ask(question, Doubt::InDoubt, &ask).await, question);
+                    (step, call) = (provider.ask(question, Doubt::InDoubt, &ask).await, question);
                 }
                 Step::Busy { after, answer } => {
                     let question = question(provider, &ask);

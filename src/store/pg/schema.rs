@@ -15,7 +15,7 @@ static MIGRATOR: Migrator = sqlx::migrate!();
 const NOTES: &str = "_sqlx_migrations";
 
 /// What serving does with each table. A test compares it with the statements.
-pub const RIGHTS: [(&str, &[&str]); 11] = [
+pub const RIGHTS: [(&str, &[&str]); 12] = [
     // The first server to start inserts into it, once.
     ("installation", &["SELECT"]),
     ("pools", &["SELECT", "INSERT", "UPDATE"]),
@@ -24,6 +24,7 @@ pub const RIGHTS: [(&str, &[&str]); 11] = [
     ("leases", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
     ("account_events", &["SELECT", "INSERT"]),
     ("account_changes", &["SELECT", "INSERT", "DELETE"]),
+    ("account_credentials", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
     ("redemptions", &["SELECT", "INSERT", "UPDATE"]),
     ("servers", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
     ("providers", &["SELECT", "INSERT"]),

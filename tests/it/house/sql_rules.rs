@@ -43,7 +43,7 @@ const OF_NO_POOL: [&str; 24] = [
     "schema_state",
 ];
 
-const TABLES: [&str; 11] = [
+const TABLES: [&str; 12] = [
     "pools",
     "plans",
     "accounts",
@@ -51,6 +51,7 @@ const TABLES: [&str; 11] = [
     "redemptions",
     "account_events",
     "account_changes",
+    "account_credentials",
     "installation",
     "servers",
     "providers",
@@ -184,7 +185,8 @@ fn every_statement_is_one_and_leaves_nothing_open() {
     }
 }
 
-/// Statements that insert beside what they change: what they insert is the event of the change, or its redemption.
+/// Statements that insert beside what they change: what they insert is the event of the change, its redemption, or a new
+/// account's credentials.
 const INSERT_BESIDE: [&str; 3] = ["apply", "begin", "insert_accounts"];
 
 #[test]

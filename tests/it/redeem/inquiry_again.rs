@@ -148,7 +148,11 @@ struct Asking {
 }
 
 impl Asking {
-    async fn ask(&self, pool: &PoolId, code: &CardCode) -> Result<Option<holdfast::service::batch::inquiry::Worth>, Error> {
+    async fn ask(
+        &self,
+        pool: &PoolId,
+        code: &CardCode,
+    ) -> Result<Option<holdfast::service::batch::inquiry::Worth>, Error> {
         self.inquiry.ask(&self.provider, pool, code).await
     }
 }

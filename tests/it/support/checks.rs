@@ -22,6 +22,9 @@ use super::{
 /// How long what is in doubt may take to be settled once the provider behaves.
 const SETTLE: Duration = Duration::from_secs(40);
 
+/// What every credential holds that a test gives an account: nothing that is stored or logged may hold it.
+pub(crate) const CREDENTIAL_MARK: &str = "HFCRED";
+
 /// A promise that was broken, for people.
 pub(crate) type Broken = String;
 
@@ -83,7 +86,7 @@ pub(crate) async fn broken_promises(scene: &Scene<'_>) -> Vec<Broken> {
     let mut broken = ledger_agrees(&mut db, scene.ledger).await;
     broken.extend(sql_finds_nothing(&mut db).await);
     broken.extend(nothing_told_is_undone(&mut db, scene.journal).await);
-    broken.extend(no_code_is_in_clear(&mut db, scene).await);
+    broken.extend(no_secret_is_in_clear(&mut db, scene).await);
     broken
 }
 
@@ -286,29 +289,31 @@ async fn nothing_told_is_undone(db: &mut PgConnection, journal: &Journal) -> Vec
     undone.map(|told| format!("a caller was told {told:?}, which is not so any more")).collect()
 }
 
-/// 8: no column of any table, and no line that was logged, holds a code.
-async fn no_code_is_in_clear(db: &mut PgConnection, scene: &Scene<'_>) -> Vec<Broken> {
+/// 8: no column of any table, and no line that was logged, holds a code or a credential, in clear or in hex.
+async fn no_secret_is_in_clear(db: &mut PgConnection, scene: &Scene<'_>) -> Vec<Broken> {
     let mut broken = Vec::new();
     let tables = "SELECT relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace
                   WHERE relkind = 'r' AND nspname = 'public'";
     let tables: Vec<String> = sqlx::query_scalar(tables).fetch_all(&mut *db).await.unwrap();
-    for table in tables {
-        let count = format!("SELECT count(*) FROM {table} t WHERE t::text LIKE $1");
-        let found: i64 = sqlx::query_scalar(AssertSqlSafe(count))
-            .bind(format!("%{}%", scene.code_prefix))
-            .fetch_one(&mut *db)
-            .await
-            .unwrap();
-        if found > 0 {
-            broken.push(format!("codes stand in clear in {table}, in {found} rows"));
+    for (what, mark) in [("code", scene.code_prefix), ("credential", CREDENTIAL_MARK)] {
+        for table in &tables {
+            let count = format!("SELECT count(*) FROM {table} t WHERE t::text LIKE ANY ($1)");
+            let found: i64 = sqlx::query_scalar(AssertSqlSafe(count))
+                .bind([format!("%{mark}%"), format!("%{}%", hex::encode(mark))])
+                .fetch_one(&mut *db)
+                .await
+                .unwrap();
+            if found > 0 {
+                broken.push(format!("{what}s stand in clear in {table}, in {found} rows"));
+            }
         }
-    }
-    let logged = logs::lines_with(scene.code_prefix);
-    broken.extend(logged.iter().map(|line| format!("a code was logged: {line}")));
-    for log in scene.logs {
-        let text = fs::read(log).unwrap_or_default();
-        if String::from_utf8_lossy(&text).contains(scene.code_prefix) {
-            broken.push(format!("a code stands in the log {}", log.display()));
+        let logged = logs::lines_with(mark);
+        broken.extend(logged.iter().map(|line| format!("a {what} was logged: {line}")));
+        for log in scene.logs {
+            let text = fs::read(log).unwrap_or_default();
+            if String::from_utf8_lossy(&text).contains(mark) {
+                broken.push(format!("a {what} stands in the log {}", log.display()));
+            }
         }
     }
     broken

@@ -1,5 +1,5 @@
-//! Account files: `account_id,country_code,plan_id,balance_minor,login_status,labels`.
-//! Only `account_id` is required.
+//! Account files: `account_id,country_code,plan_id,balance_minor,login_status,labels`, and a column
+//! `credential.NAME` for each credential. Only `account_id` is required.
 
 use std::collections::HashMap;
 
@@ -8,6 +8,7 @@ use crate::{
     cli::shared::parse::country,
     domain::{
         account::LoginStatus,
+        credentials::{Credentials, Fault},
         id::{AccountId, PlanId, PoolId},
     },
 };
@@ -38,11 +39,14 @@ pub(crate) struct AccountRow {
     pub(crate) login_status: LoginStatus,
     /// Free for selectors.
     pub(crate) labels: HashMap<String, String>,
+    /// What the provider asks of it.
+    pub(crate) credentials: Credentials,
 }
 
 impl Row for AccountRow {
     const COLUMNS: &'static [&'static str] =
         &["account_id", "country_code", "plan_id", "balance_minor", "login_status", "labels"];
+    const PREFIX: Option<&'static str> = Some("credential.");
     const REQUIRED: &'static str = "account_id";
 
     fn read(fields: &mut Fields<'_>, seen: &mut Seen) -> Option<Self> {
@@ -62,6 +66,7 @@ impl Row for AccountRow {
             LoginStatus::parse(text).ok_or("must be ACTIVE, INACTIVE or INVALID")
         });
         let labels = fields.optional("labels", labels);
+        let credentials = credentials(fields);
         Some(Self {
             line: fields.line(),
             pool_id: fields.pool_id().cloned(),
@@ -71,6 +76,7 @@ impl Row for AccountRow {
             balance_minor: balance_minor.unwrap_or(0),
             login_status: login_status.unwrap_or(LoginStatus::Active),
             labels: labels.unwrap_or_default(),
+            credentials: credentials?,
         })
     }
 }
@@ -97,9 +103,33 @@ fn labels(text: &str) -> Result<HashMap<String, String>, String> {
     Ok(labels)
 }
 
+/// Reads the columns of credentials. An empty field is none.
+fn credentials(fields: &mut Fields<'_>) -> Option<Credentials> {
+    let given = fields.named(|name, text| {
+        damage::check_code(text).map_err(|damage| damage.to_string())?;
+        if text.trim() != text {
+            return Err("begins or ends with a space: take it out, or set the credential with \
+                `holdfast account update`"
+                .to_owned());
+        }
+        // Each by itself, so that its column is named.
+        let alone = Credentials::new([(name.to_owned(), text.into())].into());
+        alone.map(|_| text.into()).map_err(|faults| rules(&faults))
+    });
+    let all = Credentials::new(given.into_iter().collect());
+    all.map_err(|faults| fields.complain(None, format!("credentials {}", rules(&faults)))).ok()
+}
+
+fn rules(faults: &[Fault]) -> String {
+    faults.iter().map(|fault| fault.rule).collect::<Vec<_>>().join("; ")
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{super::read_all, *};
+    use super::{
+        super::{CsvFile, read_all},
+        *,
+    };
 
     const ALL: &str = "account_id,country_code,plan_id,balance_minor,login_status,labels";
 
@@ -147,6 +177,76 @@ mod tests {
         let many: Vec<String> = (0..33).map(|n| format!("k{n}=v")).collect();
         assert!(one(&format!("a,,,,,{}", many.join(";"))).unwrap_err().contains("at most 32"));
         assert!(one(&format!("a,,,,,k={}", "v".repeat(257))).unwrap_err().contains("at most 256"));
+    }
+
+    fn credentials_of(row: &AccountRow) -> Vec<(&str, &str)> {
+        row.credentials.expose().collect()
+    }
+
+    #[test]
+    fn columns_of_credentials_are_read_as_they_are_written() {
+        let text =
+            "credential.pin,account_id,credential.User-1\n0012,a,\"x,\"\"y=;\"\n,b,\nZ,c,ü z\n";
+        let rows: Vec<_> = read_all::<AccountRow>(text).into_iter().map(Result::unwrap).collect();
+        assert_eq!(credentials_of(&rows[0]), [("User-1", "x,\"y=;"), ("pin", "0012")]);
+        assert_eq!(credentials_of(&rows[1]), []);
+        assert_eq!(credentials_of(&rows[2]), [("User-1", "ü z"), ("pin", "Z")]);
+        assert!(!format!("{rows:?}").contains("0012"));
+    }
+
+    #[test]
+    fn credentials_that_cannot_be_right_are_named_by_column_and_never_repeated() {
+        let long = format!("S3C{}", "x".repeat(4096));
+        for (value, rule) in [
+            (" S3C", "begins or ends with a space"),
+            ("S3C\u{a0}", "begins or ends with a space"),
+            ("  ", "begins or ends with a space"),
+            ("S3C\u{7f}", "has a control character"),
+            (&long, "must be 1 to 4096 bytes"),
+            ("1.23457E+15", "is a number that a spreadsheet shortened"),
+            ("=S3C", "is a formula"),
+            ("'S3C", "begins with an apostrophe"),
+        ] {
+            let text = format!("account_id,credential.a,credential.b\n,{value},{value}\n");
+            let error = read_all::<AccountRow>(text).remove(0).unwrap_err();
+            for column in ["account_id is required", "credential.a", "credential.b"] {
+                assert!(error.contains(column), "{error}");
+            }
+            assert_eq!(error.matches(rule).count(), 2, "{error}");
+            assert!(!error.contains("S3C") && !error.contains("1.23457E+15:"), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_account_has_at_most_32_credentials() {
+        let columns = (0..33).map(|n| format!(",credential.c{n}")).collect::<String>();
+        let text = format!("account_id{columns}\na{}\nb{}x\n", ",x".repeat(33), ",".repeat(33));
+        let rows = read_all::<AccountRow>(text);
+        assert_eq!(rows[0].as_ref().unwrap_err(), "line 2: credentials must be at most 32");
+        assert!(rows[1].is_ok());
+    }
+
+    #[test]
+    fn headers_with_credentials_are_told_from_others() {
+        let error = |header: &[u8]| match CsvFile::<_, AccountRow>::new(header) {
+            Ok(_) => panic!("a header was expected to be refused"),
+            Err(error) => format!("{error:#}"),
+        };
+        let why = error(b"account_id,credential.,credential.a b,Credential.c\n");
+        assert!(why.contains("unknown columns \"credential.\", \"credential.a b\", \"C"), "{why}");
+        assert!(why.contains("labels, credential.NAME, pool_id"), "{why}");
+        assert!(error(b"account_id,credential.a,credential.a\n").contains("twice"));
+        assert!(error(b"credential.a\n").contains("no column \"account_id\""));
+        for (again, why) in [
+            ("ACCOUNT_ID,CREDENTIAL.PIN", "repeats the header"),
+            ("account_id,credential.other", "is a second header"),
+        ] {
+            let text = format!("account_id,credential.pin\na,x\n{again}\n");
+            let rows = read_all::<AccountRow>(text);
+            assert!(rows[1].as_ref().unwrap_err().contains(why), "{:?}", rows[1]);
+        }
+        let text = "account_id,credential.pin\na,xaccount_id,credential.pin\n";
+        assert!(read_all::<AccountRow>(text)[0].as_ref().unwrap_err().contains("joined"));
     }
 
     #[test]

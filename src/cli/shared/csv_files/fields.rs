@@ -1,16 +1,17 @@
 //! A row's fields, and what is wrong with them.
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
-use super::{BadRow, POOL_COLUMN, Problem};
-use crate::domain::{id::PoolId, money::MAX_AMOUNT_MINOR};
+use super::{BadRow, POOL_COLUMN, Problem, Row};
+use crate::domain::{credentials, id::PoolId, money::MAX_AMOUNT_MINOR};
 
 /// The columns that a file has.
 pub(super) struct Layout {
     /// In the file's order.
-    columns: Vec<&'static str>,
-    /// All that a file may have, but for [`POOL_COLUMN`].
+    columns: Vec<Cow<'static, str>>,
+    /// See [`Row`].
     allowed: &'static [&'static str],
+    prefix: Option<&'static str>,
     required: &'static str,
 }
 
@@ -25,63 +26,90 @@ enum Header {
 
 impl Layout {
     /// Reads the header.
-    pub(super) fn read(
-        header: &[u8],
-        allowed: &'static [&'static str],
-        required: &'static str,
-    ) -> anyhow::Result<Self> {
+    pub(super) fn read<T: Row>(header: &[u8]) -> anyhow::Result<Self> {
         anyhow::ensure!(
             !header.contains(&0),
             "it has NUL bytes: it is not text, or UTF-16; save it as CSV UTF-8"
         );
-        let mut columns = Vec::new();
+        let mut layout = Self {
+            columns: Vec::new(),
+            allowed: T::COLUMNS,
+            prefix: T::PREFIX,
+            required: T::REQUIRED,
+        };
         let mut unknown = Vec::new();
         for field in &split(header) {
             let name = std::str::from_utf8(field.trim_ascii())
                 .map_err(|_| anyhow::anyhow!("a column's name is not UTF-8"))?;
-            match allowed.iter().chain([&POOL_COLUMN]).find(|column| **column == name) {
-                Some(column) if columns.contains(column) => {
+            match layout.column(name).filter(|column| column == name) {
+                Some(column) if layout.columns.contains(&column) => {
                     anyhow::bail!("the column \"{column}\" is there twice")
                 }
-                Some(column) => columns.push(*column),
+                Some(column) => layout.columns.push(column),
                 None => unknown.push(quoted(name)),
             }
         }
-        let names = allowed.join(", ");
+        layout.check(header, &unknown)?;
+        Ok(layout)
+    }
+
+    fn check(&self, header: &[u8], unknown: &[String]) -> anyhow::Result<()> {
+        let Self { columns, required, .. } = self;
+        let of_prefix = self.prefix.map(|prefix| format!("{prefix}NAME"));
+        let names: Vec<_> =
+            self.allowed.iter().copied().chain(of_prefix.as_deref()).chain([POOL_COLUMN]).collect();
+        let names = names.join(", ");
         let has_other_marks = header.contains(&b';') || header.contains(&b'\t');
         anyhow::ensure!(
             !columns.is_empty() || header.contains(&b',') || !has_other_marks,
-            "columns must be separated by commas; the columns are {names}, {POOL_COLUMN}"
+            "columns must be separated by commas; the columns are {names}"
         );
         anyhow::ensure!(
-            columns.contains(&required) || !unknown.is_empty() && columns.is_empty(),
-            "there is no column \"{required}\"; the columns are {names}, {POOL_COLUMN}"
+            columns.iter().any(|column| column == required)
+                || !unknown.is_empty() && columns.is_empty(),
+            "there is no column \"{required}\"; the columns are {names}"
         );
         // Not one column of the file format: most likely there is no header, and these are data.
         anyhow::ensure!(
             !columns.is_empty(),
-            "it names none of the columns; the columns are {names}, {POOL_COLUMN}"
+            "it names none of the columns; the columns are {names}"
         );
         anyhow::ensure!(
             unknown.is_empty(),
-            "unknown columns {}; the columns are {names}, {POOL_COLUMN}",
+            "unknown columns {}; the columns are {names}",
             unknown.join(", ")
         );
-        Ok(Self { columns, allowed, required })
+        Ok(())
+    }
+
+    /// The column of a name, in any case.
+    fn column(&self, name: &str) -> Option<Cow<'static, str>> {
+        let fixed = self.allowed.iter().chain([&POOL_COLUMN]);
+        let fixed = fixed.copied().find(|column| column.eq_ignore_ascii_case(name));
+        let of_prefix = || {
+            let (begin, rest) = name.split_at_checked(self.prefix?.len())?;
+            let fits = begin.eq_ignore_ascii_case(self.prefix?) && credentials::is_name(rest);
+            fits.then(|| format!("{}{rest}", self.prefix.unwrap_or_default()).into())
+        };
+        fixed.map(Cow::Borrowed).or_else(of_prefix)
+    }
+
+    /// The name of a column with the prefix, without it.
+    fn named<'c>(&self, column: &'c str) -> Option<&'c str> {
+        column.strip_prefix(self.prefix?)
     }
 
     /// What a row is if it is a header: each of its fields names a column, in any case.
     fn header(&self, record: &csv::ByteRecord) -> Option<Header> {
-        let allowed = || self.allowed.iter().chain([&POOL_COLUMN]);
-        let named = |field: &[u8]| {
-            allowed().find(|name| name.as_bytes().eq_ignore_ascii_case(field.trim_ascii())).copied()
-        };
-        let names: Vec<&str> = record.iter().map(named).collect::<Option<_>>()?;
-        if names == self.columns {
+        let named = |field: &[u8]| self.column(std::str::from_utf8(field.trim_ascii()).ok()?);
+        let names: Vec<_> = record.iter().map(named).collect::<Option<_>>()?;
+        let is_same = names.len() == self.columns.len()
+            && names.iter().zip(&self.columns).all(|(name, own)| name.eq_ignore_ascii_case(own));
+        if is_same {
             Some(Header::Same)
         } else {
             // Of one column only the required one can be a header: others may be values.
-            names.contains(&self.required).then_some(Header::Other)
+            names.iter().any(|name| name == self.required).then_some(Header::Other)
         }
     }
 
@@ -243,9 +271,9 @@ impl<'a> Fields<'a> {
         fields
     }
 
-    fn value(&mut self, column: &'static str, field: &[u8]) -> Value {
+    fn value(&mut self, column: &Cow<'static, str>, field: &[u8]) -> Value {
         let Ok(text) = std::str::from_utf8(field) else {
-            self.complain(Some(column), "is not UTF-8");
+            self.complain_of(column, "is not UTF-8");
             return Value::Bad;
         };
         let rule = if text.contains('\0') {
@@ -254,10 +282,13 @@ impl<'a> Fields<'a> {
             "has a control character"
         } else if text.contains('\u{feff}') {
             "has a byte order mark in it: were two files joined?"
+        } else if self.layout.named(column).is_some() {
+            // Spaces may be part of it.
+            return Value::Text(text.to_owned());
         } else {
             return Value::Text(text.trim_matches(' ').to_owned());
         };
-        self.complain(Some(column), rule);
+        self.complain_of(column, rule);
         Value::Bad
     }
 
@@ -278,7 +309,32 @@ impl<'a> Fields<'a> {
 
     /// Notes what is wrong.
     pub(crate) fn complain(&mut self, column: Option<&'static str>, rule: impl Into<String>) {
-        self.problems.push(Problem { column, rule: rule.into() });
+        self.problems.push(Problem { column: column.map(Cow::Borrowed), rule: rule.into() });
+    }
+
+    fn complain_of(&mut self, column: &Cow<'static, str>, rule: impl Into<String>) {
+        self.problems.push(Problem { column: Some(column.clone()), rule: rule.into() });
+    }
+
+    /// Reads what is not empty of the columns with the prefix, by their names without it.
+    pub(crate) fn named<T, E: fmt::Display>(
+        &mut self,
+        parse: impl Fn(&str, &str) -> Result<T, E>,
+    ) -> Vec<(String, T)> {
+        let mut read = Vec::new();
+        let mut problems = Vec::new();
+        for (column, value) in self.layout.columns.iter().zip(&self.values) {
+            let Some(name) = self.layout.named(column) else { continue };
+            match value {
+                Value::Text(text) if !text.is_empty() => match parse(name, text) {
+                    Ok(value) => read.push((name.to_owned(), value)),
+                    Err(rule) => problems.push((column, rule.to_string())),
+                },
+                Value::Text(_) | Value::Bad => {}
+            }
+        }
+        problems.into_iter().for_each(|(column, rule)| self.complain_of(column, rule));
+        read
     }
 
     /// Reads a field that may be empty.
@@ -287,7 +343,7 @@ impl<'a> Fields<'a> {
         column: &'static str,
         parse: impl FnOnce(&str) -> Result<T, E>,
     ) -> Option<T> {
-        let at = self.layout.columns.iter().position(|name| *name == column)?;
+        let at = self.layout.columns.iter().position(|name| name == column)?;
         let parsed = match self.values.get(at)? {
             Value::Text(text) if !text.is_empty() => parse(text),
             _ => return None,
@@ -310,7 +366,7 @@ impl<'a> Fields<'a> {
 
     /// Whether a field is empty, or its column is not there.
     pub(crate) fn is_empty(&self, column: &str) -> bool {
-        let at = self.layout.columns.iter().position(|name| *name == column);
+        let at = self.layout.columns.iter().position(|name| name == column);
         match at.and_then(|at| self.values.get(at)) {
             Some(Value::Text(text)) => text.is_empty(),
             Some(Value::Bad) => false,

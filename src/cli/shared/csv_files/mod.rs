@@ -12,7 +12,8 @@ mod fields;
 mod lines;
 
 use std::{
-    collections::HashMap, fmt, fs::File, io, io::BufReader, marker::PhantomData, path::Path,
+    borrow::Cow, collections::HashMap, fmt, fs::File, io, io::BufReader, marker::PhantomData,
+    path::Path,
 };
 
 use anyhow::Context as _;
@@ -31,6 +32,8 @@ const POOL_COLUMN: &str = "pool_id";
 pub(crate) trait Row: Sized {
     /// Its columns, besides [`POOL_COLUMN`].
     const COLUMNS: &'static [&'static str];
+    /// How further columns begin, if there may be any: the rest is the name of a credential.
+    const PREFIX: Option<&'static str> = None;
     /// The one that a file must have.
     const REQUIRED: &'static str;
 
@@ -53,7 +56,7 @@ pub(crate) struct BadRow {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Problem {
     /// The column; `None` when it is the row as a whole.
-    pub(crate) column: Option<&'static str>,
+    pub(crate) column: Option<Cow<'static, str>>,
     /// The rule that is broken.
     pub(crate) rule: String,
 }
@@ -63,7 +66,7 @@ impl fmt::Display for BadRow {
         write!(f, "line {}: ", self.line)?;
         for (n, problem) in self.problems.iter().enumerate() {
             let gap = if n == 0 { "" } else { "; " };
-            match problem.column {
+            match &problem.column {
                 Some(column) => write!(f, "{gap}{column} {}", problem.rule)?,
                 None => write!(f, "{gap}{}", problem.rule)?,
             }
@@ -96,7 +99,7 @@ impl<R: io::BufRead, T: Row> CsvFile<R, T> {
     pub(crate) fn new(input: R) -> anyhow::Result<Self> {
         let mut lines = Lines::new(input);
         let layout = match lines.next_line()? {
-            Some(Line::Whole(number, bytes)) => Layout::read(bytes, T::COLUMNS, T::REQUIRED)
+            Some(Line::Whole(number, bytes)) => Layout::read::<T>(bytes)
                 .with_context(|| format!("line {number} is not the header"))?,
             Some(Line::TooLong(_)) => anyhow::bail!("the first line is too long to be a header"),
             None => anyhow::bail!("it is empty; the first line must name the columns"),
@@ -276,7 +279,7 @@ mod tests {
         let bad = file.next().unwrap().unwrap().unwrap_err();
         assert_eq!(bad.pool_id.map(|pool| pool.to_string()), Some("p".to_owned()));
         let bad = file.next().unwrap().unwrap().unwrap_err();
-        assert_eq!((bad.pool_id, bad.problems[0].column), (None, Some("pool_id")));
+        assert_eq!((bad.pool_id, bad.problems[0].column.as_deref()), (None, Some("pool_id")));
     }
 
     #[test]

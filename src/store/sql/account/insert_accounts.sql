@@ -3,14 +3,14 @@
 -- an id its account's own. Events are keyed by account and version, are never taken away, and the first has
 -- version 1.
 -- $1 pool_id; one element for each account: $2 account ids, $3 login statuses, $4 plan ids, $5 country codes, $6
--- balances in minor units, $7 labels; $8 who creates them, $9 the server.
+-- balances in minor units, $7 labels, $10 encrypted credentials or null; $8 who creates them, $9 the server.
 WITH new AS MATERIALIZED (
     SELECT
         w.*,
         gen_random_uuid() AS change_id,
         CASE WHEN w.balance_minor >= n.target_minor THEN 'COMPLETED' ELSE 'WAITING' END AS status
-    FROM unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::bigint[], $7::jsonb[])
-        AS w (account_id, login_status, plan_id, country_code, balance_minor, labels)
+    FROM unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::bigint[], $7::jsonb[], $10::bytea[])
+        AS w (account_id, login_status, plan_id, country_code, balance_minor, labels, credentials)
     LEFT JOIN plans n ON n.pool_id = $1 AND n.plan_id = w.plan_id
     WHERE w.plan_id IS NULL OR n.plan_id IS NOT NULL
     ORDER BY w.account_id
@@ -34,6 +34,13 @@ created AS (
     FROM new n
     JOIN event e ON e.account_id = n.account_id
     RETURNING a.*
+),
+kept AS (
+    INSERT INTO account_credentials (pool_id, account_id, credentials)
+    SELECT $1, n.account_id, n.credentials
+    FROM new n
+    JOIN created c ON c.account_id = n.account_id
+    WHERE n.credentials IS NOT NULL
 ),
 -- For the servers that keep the accounts in memory.
 told AS (

@@ -15,7 +15,7 @@ use holdfast::{
     },
     store::{
         Store,
-        account::{Account as Stored, NewAccount},
+        account::{Account as Stored, Creation, NewAccount},
         pool::{AmountMismatch, Holds as PoolHolds, NewPool},
     },
 };
@@ -362,15 +362,16 @@ fn pool_holds(holds: &Holds) -> PoolHolds {
     }
 }
 
-fn new_account(account: &Account) -> NewAccount {
-    NewAccount {
+fn new_account(account: &Account) -> Creation {
+    let account = NewAccount {
         account_id: AccountId::parse(&account.id).unwrap(),
         login_status: LoginStatus::Active,
         plan_id: account.plan.as_ref().map(|plan| PlanId::parse(plan).unwrap()),
         country_code: account.country.clone(),
         balance_minor: account.balance,
         labels: account.labels.clone(),
-    }
+    };
+    Creation { account, credentials: None }
 }
 
 /// A plan as the program is told of it.

@@ -85,7 +85,14 @@ async fn a_slow_redemption_can_be_cancelled_and_gives_its_card_back() {
     world.fault("CODE", Fault::Slow202);
     world.provider.send(&slow).await;
     let answer = world.provider.cancel(&slow).await;
-    let step = classify(Profile::built_in(), &BTreeMap::new(), &slow, Call::Cancel, Doubt::InDoubt, &answer);
+    let step = classify(
+        Profile::built_in(),
+        &BTreeMap::new(),
+        &slow,
+        Call::Cancel,
+        Doubt::InDoubt,
+        &answer,
+    );
     assert_eq!(failure(&step).reason, reason::CANCELLED);
     assert_eq!(status(&world.provider.send(&next).await), 201);
 }

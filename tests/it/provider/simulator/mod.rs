@@ -158,14 +158,22 @@ async fn a_tombstone_refuses_a_later_arrival() {
     assert_eq!(world.look_up(&ask).await, Step::NotFound);
     for _ in 0..2 {
         let answer = world.provider.cancel(&ask).await;
-        let step = classify(Profile::built_in(), &BTreeMap::new(), &ask, Call::Cancel, Doubt::InDoubt, &answer);
+        let step = classify(
+            Profile::built_in(),
+            &BTreeMap::new(),
+            &ask,
+            Call::Cancel,
+            Doubt::InDoubt,
+            &answer,
+        );
         assert_eq!(failure(&step).reason, reason::CANCELLED);
     }
     let world = world.killed().await;
     let answer = world.provider.send(&ask).await;
     assert_eq!(status(&answer), 410);
     for doubt in [Doubt::FirstSend, Doubt::InDoubt] {
-        let step = classify(Profile::built_in(), &BTreeMap::new(), &ask, Call::Send, doubt, &answer);
+        let step =
+            classify(Profile::built_in(), &BTreeMap::new(), &ask, Call::Send, doubt, &answer);
         assert_eq!(
             (&*failure(&step).reason, failure(&step).code_spent),
             (reason::CANCELLED, false)
@@ -182,13 +190,27 @@ async fn a_cancel_that_comes_too_late_changes_nothing() {
     world.provider.send(&won).await;
     let answer = world.provider.cancel(&won).await;
     assert_eq!(status(&answer), 409);
-    let step = classify(Profile::built_in(), &BTreeMap::new(), &won, Call::Cancel, Doubt::InDoubt, &answer);
+    let step = classify(
+        Profile::built_in(),
+        &BTreeMap::new(),
+        &won,
+        Call::Cancel,
+        Doubt::InDoubt,
+        &answer,
+    );
     assert!(matches!(step, Step::LookUp { .. }), "{step:?}");
     assert_eq!(credited(&world.look_up(&won).await), 1000);
 
     world.provider.send(&lost).await;
     let answer = world.provider.cancel(&lost).await;
-    let step = classify(Profile::built_in(), &BTreeMap::new(), &lost, Call::Cancel, Doubt::InDoubt, &answer);
+    let step = classify(
+        Profile::built_in(),
+        &BTreeMap::new(),
+        &lost,
+        Call::Cancel,
+        Doubt::InDoubt,
+        &answer,
+    );
     assert_eq!(failure(&step).reason, "CODE_USED");
 }
 
@@ -217,7 +239,8 @@ async fn refusals_say_why_and_whether_the_code_is_spent() {
         for doubt in [Doubt::FirstSend, Doubt::InDoubt] {
             let answer = world.provider.send(&ask).await;
             assert_eq!(status(&answer), 402);
-            let step = classify(Profile::built_in(), &BTreeMap::new(), &ask, Call::Send, doubt, &answer);
+            let step =
+                classify(Profile::built_in(), &BTreeMap::new(), &ask, Call::Send, doubt, &answer);
             assert_eq!((&*failure(&step).reason, failure(&step).code_spent), (wanted, spent));
         }
     }
