@@ -47,7 +47,7 @@ pub(super) fn redemption_message(redemption: &Redemption, currency: Currency) ->
         expected_learned: redemption.expected_learned,
         provider_id: redemption.profile.provider_id.to_string(),
         provider_version: redemption.profile.version,
-        provider_task: redemption.provider_task.unwrap_or_default(),
+        provider_task: redemption.provider_task.clone().unwrap_or_default(),
         amount: redemption.amount.map(|m| convert::money(m.amount_minor, m.currency)),
         provider_ref: redemption.provider_ref.clone().unwrap_or_default(),
         code_last4: redemption.code_last4.clone(),
