@@ -338,8 +338,8 @@ fn ask(
     pool: &Pool,
     account: AccountFacts,
     not_after: OffsetDateTime,
-) -> Result<Ask, Error> {
-    Ok(Ask {
+) -> Result<Box<Ask>, Error> {
+    Ok(Box::new(Ask {
         redemption_id: redemption.redemption_id,
         code: command.code.clone(),
         account_id: command.lease.account_id.clone(),
@@ -348,7 +348,7 @@ fn ask(
         not_after: rfc3339(not_after)?,
         account,
         known: Known::at_first(redemption.created_at),
-    })
+    }))
 }
 
 #[cfg(test)]

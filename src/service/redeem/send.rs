@@ -29,7 +29,7 @@ impl Inner {
     pub(super) async fn send_and_settle(
         &self,
         provider: &Provider,
-        mut ask: Ask,
+        mut ask: Box<Ask>,
         redemption: &Redemption,
         window: Deadline,
     ) -> Result<Redemption, Error> {

@@ -71,7 +71,6 @@ pub(crate) fn ask(code: &str, account: &str) -> Ask {
 /// The calls that tests make, without what follows from their answers.
 pub(crate) trait Calls {
     async fn send(&self, ask: &Ask) -> Answer;
-    async fn send_again(&self, ask: &Ask) -> Answer;
     async fn look_up(&self, ask: &Ask) -> Answer;
     async fn cancel(&self, ask: &Ask) -> Answer;
 }
@@ -79,10 +78,6 @@ pub(crate) trait Calls {
 impl Calls for Provider {
     async fn send(&self, ask: &Ask) -> Answer {
         self.call(Call::Send, Doubt::FirstSend, ask).await
-    }
-
-    async fn send_again(&self, ask: &Ask) -> Answer {
-        self.call(Call::Send, Doubt::InDoubt, ask).await
     }
 
     async fn look_up(&self, ask: &Ask) -> Answer {

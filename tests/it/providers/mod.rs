@@ -4,6 +4,7 @@ mod applied;
 mod commands;
 mod faults;
 mod pools;
+mod redeeming;
 
 use std::fs;
 

@@ -107,7 +107,10 @@ async fn ledger_agrees(db: &mut PgConnection, ledger: &Path) -> Vec<Broken> {
         }
         theirs.insert(key, (row.account_ref.unwrap_or_default(), row.amount_minor));
     }
-    let rows = sqlx::query("SELECT * FROM redemptions").fetch_all(db).await.unwrap();
+    let rows = sqlx::query("SELECT * FROM redemptions WHERE provider_id = 'holdfast'")
+        .fetch_all(db)
+        .await
+        .unwrap();
     for row in rows {
         let id: Uuid = row.get("redemption_id");
         let state: String = row.get("state");
