@@ -173,9 +173,8 @@ impl Providers {
 impl Provider {
     fn built_in() -> Self {
         let profile = Profile::built_in();
-        let version = i32::try_from(profile.version).unwrap_or(i32::MAX);
         Self {
-            version: ProfileVersion { provider_id: ProviderId::built_in(), version },
+            version: profile.pinned(),
             text: BUILT_IN.into(),
             applied_at: None,
             facts: Facts::of(profile),

@@ -311,9 +311,9 @@ async fn account_files_and_update_set_credentials_and_print_none() {
     let mut clients = world.clients(0).await;
     let folder = tempfile::tempdir().unwrap();
     let rows = [
-        format!("a,\"{}\",0012", value("login", "")),
+        format!("a,\"{}\",0012", value("login", "a")),
         "b,,".to_owned(),
-        format!("c,\"{} \",{CREDENTIAL_MARK}\u{1b}", value("login", "")),
+        format!("c,\"{} \",{CREDENTIAL_MARK}\u{1b}", value("login", "a")),
         format!("d,={CREDENTIAL_MARK},"),
     ];
     let file = folder.path().join("accounts.csv");
@@ -332,7 +332,7 @@ async fn account_files_and_update_set_credentials_and_print_none() {
     );
     assert!(!format!("{done:?}").contains(CREDENTIAL_MARK), "{done:?}");
     let pin = ("pin".to_owned(), "0012".to_owned());
-    let both = [("login".to_owned(), value("login", "")), pin.clone()];
+    let both = [("login".to_owned(), value("login", "a")), pin.clone()];
     assert_eq!(stored(&world, "a").await, HashMap::from(both));
     assert!(stored(&world, "b").await.is_empty());
 
@@ -352,7 +352,7 @@ async fn account_files_and_update_set_credentials_and_print_none() {
     std::fs::write(&file, format!("{CREDENTIAL_MARK}\nlogin={CREDENTIAL_MARK}\u{1b}\n")).unwrap();
     run(&set).await.says(1, &["line 1 must be written as NAME=VALUE", "the credential login must"]);
     assert!(stored(&world, "b").await.is_empty());
-    let padded = format!(" {} ", value("login", ""));
+    let padded = format!(" {} ", value("login", "a"));
     std::fs::write(&file, format!("login={padded}\npin=0012\n")).unwrap();
     let done = run(&set).await;
     done.says(0, &[]);

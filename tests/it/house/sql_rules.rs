@@ -16,7 +16,7 @@ use crate::support::{
 };
 
 /// Statements that are not of one pool, each for a reason that its comment gives.
-const OF_NO_POOL: [&str; 24] = [
+const OF_NO_POOL: [&str; 25] = [
     "analyze",
     "backend",
     "beat",
@@ -40,6 +40,7 @@ const OF_NO_POOL: [&str; 24] = [
     "pools_with_expired_leases",
     "remove_server",
     "remove_servers",
+    "reserve_key",
     "schema_state",
 ];
 
@@ -321,7 +322,7 @@ const HOT: [(&str, &str); 15] = [
         "begin",
         "'p', 1, ARRAY[gen_random_uuid()], '{a-00001}', '{1}', '{1}', ARRAY[gen_random_uuid()], \
          ARRAY[gen_random_uuid()], '{q}', '{f}', '{\"\\\\x01\"}', '{\"\\\\x01\"}', '{x}', '{5}', '{f}', '{5}', \
-         '1 min', '1 min', gen_random_uuid()",
+         '{1 min}', '{1 min}', '{holdfast}', '{1}', gen_random_uuid()",
     ),
     ("get_living_redemption", "'p', '\\x01'"),
     (
