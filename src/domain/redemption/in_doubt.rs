@@ -49,6 +49,8 @@ pub struct Capabilities {
     pub refuses_late: bool,
     /// How long after a key was first seen it still counts once.
     pub window: Duration,
+    /// How long after it was recorded a request that was slow may still arrive, and have its effect.
+    pub latest_effect: Duration,
     /// How long after a request arrived it may still not be found.
     pub visibility: Duration,
     /// After a send began, the longest until it has had its effect or never will.
@@ -119,7 +121,7 @@ impl Capabilities {
     pub fn may_send_again(&self, age: Duration, lead_time: Duration) -> bool {
         self.dedup != Dedup::None
             && age + lead_time < self.window
-            && age + self.window > self.max_processing
+            && age + self.window > self.latest_effect
     }
 
     /// The action to begin with.

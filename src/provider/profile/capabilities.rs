@@ -17,8 +17,8 @@ const CALLS_WITH_A_TOKEN: u32 = 4;
 const CALLS_OF_PAGES: u32 = 3;
 
 impl Profile {
-    /// What the provider can do.
-    pub fn capabilities(&self) -> Capabilities {
+    /// What the provider can do. `not_after`: until how long after it was recorded it takes a request.
+    pub fn capabilities(&self, not_after: Option<Duration>) -> Capabilities {
         let questions = [OpKind::LookUp, OpKind::Find].into_iter().filter_map(|kind| self.op(kind));
         Capabilities {
             dedup: self.identity.dedup,
@@ -32,6 +32,7 @@ impl Profile {
             reverses: self.op(OpKind::Reverse).is_some_and(Op::reverses_by_itself),
             refuses_late: self.op(OpKind::Send).is_some_and(|op| op.sends(&Name::NotAfter)),
             window: self.identity.window,
+            latest_effect: self.times.max_processing.max(not_after.unwrap_or_default()),
             visibility: self.times.visibility,
             max_processing: self.times.max_processing,
         }
@@ -45,7 +46,7 @@ impl Profile {
             send_window: self.times.send_window,
             not_after: not_after.unwrap_or(longest),
             call_timeout: self.longest_call(),
-            provider: self.capabilities(),
+            provider: self.capabilities(not_after),
         }
     }
 

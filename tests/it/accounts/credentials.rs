@@ -206,11 +206,18 @@ async fn stored_credentials_are_bound_to_their_account_and_key() {
     create(&mut clients, account("a", credentials(&["pin"], ""))).await.unwrap();
     create(&mut clients, account("b", HashMap::new())).await.unwrap();
     let mut db = world.sql().await;
-    let copy =
-        "INSERT INTO account_credentials SELECT pool_id, 'b', credentials FROM account_credentials";
+    create(&mut clients, pb::Account { pool_id: "pool2".into(), ..account("a", HashMap::new()) })
+        .await
+        .unwrap();
+    let copy = "INSERT INTO account_credentials
+                SELECT w.pool_id, w.account_id, credentials
+                FROM account_credentials, (VALUES ('pool', 'b'), ('pool2', 'a')) w (pool_id, account_id)";
     run_sql(&mut db, copy).await;
     let secret = world.secret();
     let error = read(&world, &secret, "b").await.unwrap_err();
+    assert!(matches!(error, NoValues::Undecryptable), "{error}");
+    let (pool_id, account_id) = (PoolId::parse("pool2").unwrap(), AccountId::parse("a").unwrap());
+    let error = account_values(&world.store(), &secret, &pool_id, &account_id).await.err().unwrap();
     assert!(matches!(error, NoValues::Undecryptable), "{error}");
     let error = read(&world, &SecretKey::ephemeral(), "a").await.unwrap_err();
     assert!(matches!(error, NoValues::Undecryptable), "{error}");

@@ -152,7 +152,7 @@ async fn a_role_that_may_not_migrate_is_told_what_is_missing_and_what_to_do() {
         "lacks the migrations 6 (",
         &format!("the role {:?} may not apply them", stage.role),
         "may not make anything in the schema \"public\"",
-        "does not own account_changes, account_events, accounts,",
+        "does not own account_changes, account_credentials, account_events, accounts,",
         "Run `holdfast migrate` as a role that may",
     ] {
         assert!(printed.contains(part), "{part} is not in {printed}");

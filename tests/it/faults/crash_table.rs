@@ -78,7 +78,7 @@ impl Cell {
     fn way(self) -> Way {
         match self.step {
             Step::Defer | Step::Claim | Step::LookUp => Way::AnswerLost,
-            Step::SendAgain => Way::RequestLost,
+            Step::SendAgain | Step::NoteSend => Way::RequestLost,
             Step::Cancel => Way::Forgotten,
             Step::Expire => Way::Abandoned,
             _ => Way::Plain,
@@ -89,8 +89,10 @@ impl Cell {
     fn is_reached(self) -> bool {
         match self.step {
             Step::LookUp => self.able.looks_up,
-            Step::SendAgain => self.able.deduplicates,
+            Step::SendAgain | Step::NoteSend => self.able.deduplicates,
             Step::Cancel => self.able.cancels,
+            // The built-in contract has no tasks, no search and no reversal.
+            Step::RecordTask | Step::Find | Step::Reverse => false,
             _ => true,
         }
     }
@@ -105,7 +107,7 @@ impl Cell {
         };
         match (step, side, action) {
             (Step::Cancel, ..) => End::Cancelled,
-            (Step::SendAgain | Step::LookUp, ..) => End::Credited,
+            (Step::SendAgain | Step::NoteSend | Step::LookUp, ..) => End::Credited,
             (Step::Defer | Step::Claim, ..) => asked(true),
             // Recorded, and never sent: one that was stopped knows that it is too late.
             (Step::Begin, Side::After, Action::Kill | Action::Stop) => asked(false),

@@ -14,6 +14,7 @@ fn unable() -> Capabilities {
         reverses: false,
         refuses_late: true,
         window: SECOND * 1000,
+        latest_effect: SECOND * 60,
         visibility: SECOND * 5,
         max_processing: SECOND * 60,
     }
@@ -71,6 +72,11 @@ fn nothing_is_sent_again_while_the_first_request_may_arrive_after_the_key_is_for
         assert_eq!(not_found(&very_short, age, 9), Action::Wait, "{age}");
     }
     assert_eq!(not_found(&very_short, 120, 9), Action::Review);
+    // A provider that takes requests until their not_after may take the first one until then.
+    let until_not_after = Capabilities { latest_effect: SECOND * 900, ..short };
+    for age in 0..120 {
+        assert_ne!(not_found(&until_not_after, age, 9), Action::SendAgain, "{age}");
+    }
 }
 
 #[test]
