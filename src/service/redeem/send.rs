@@ -68,7 +68,8 @@ impl Inner {
                     if call == Call::Send && limits.provider.dedup == Dedup::Replay =>
                 {
                     let pause = pause(after, attempts);
-                    let is_remembered = limits.provider.may_send_again(ask.known.age, pause);
+                    let lead_time = pause + limits.call_timeout;
+                    let is_remembered = limits.provider.may_send_again(ask.known.age, lead_time);
                     if is_remembered && window.pause(pause).await {
                         step = provider.ask(Call::Send, Doubt::InDoubt, &ask).await;
                     } else if !window.has_passed() && limits.provider.cancels {

@@ -102,8 +102,19 @@ impl Takeover {
         pools
     }
 
+    /// Whether the pool's provider can be asked what became of a redemption. Otherwise a claim would be in vain.
+    async fn can_be_asked(&self, pool_id: &PoolId) -> bool {
+        let Reconciler { pools, providers, .. } = &self.reconciler;
+        let Ok(pool) = pools.settings(pool_id).await else { return false };
+        let provider = providers.of_pool(&pool).await;
+        provider.is_ok_and(|provider| provider.limits().provider.question(true).is_some())
+    }
+
     /// Begins to look up all that is due in a pool, as many at once as may be.
     async fn check_pool(&self, pool_id: &PoolId, servers: &[Uuid]) {
+        if !self.can_be_asked(pool_id).await {
+            return;
+        }
         // Never closed.
         while let Ok(first) = Arc::clone(&self.at_once).acquire_owned().await {
             let limit = BATCH.min(1 + self.at_once.available_permits());
