@@ -529,3 +529,35 @@ CREATE TABLE provider_keys (
 
 ALTER TABLE provider_keys
     ADD CONSTRAINT provider_keys_pkey PRIMARY KEY (provider_id, key);
+
+
+-- Table provider_limits
+
+CREATE TABLE provider_limits (
+    provider_id text NOT NULL COLLATE "C",
+    next_call_at timestamptz DEFAULT '-infinity'::timestamptz NOT NULL,
+    held_until timestamptz DEFAULT '-infinity'::timestamptz NOT NULL,
+    failing boolean DEFAULT false NOT NULL,
+    retry_at timestamptz DEFAULT '-infinity'::timestamptz NOT NULL,
+    failed_tries integer DEFAULT 0 NOT NULL
+);
+
+ALTER TABLE provider_limits
+    ADD CONSTRAINT provider_limits_pkey PRIMARY KEY (provider_id);
+
+
+-- Table provider_slots
+
+CREATE TABLE provider_slots (
+    provider_id text NOT NULL COLLATE "C",
+    kind text NOT NULL COLLATE "C",
+    slot integer NOT NULL,
+    taken bigint DEFAULT 0 NOT NULL,
+    free_at timestamptz DEFAULT '-infinity'::timestamptz NOT NULL,
+    answer_by timestamptz DEFAULT '-infinity'::timestamptz NOT NULL,
+    CONSTRAINT provider_slots_kind_check CHECK ((kind = ANY (ARRAY['call'::text, 'brake'::text]))),
+    CONSTRAINT provider_slots_slot_check CHECK ((slot >= 0))
+);
+
+ALTER TABLE provider_slots
+    ADD CONSTRAINT provider_slots_pkey PRIMARY KEY (provider_id, kind, slot);

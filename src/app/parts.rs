@@ -48,7 +48,8 @@ pub(super) struct Parts {
     store: Store,
     pools: Pools,
     plans: Plans,
-    providers: admin::providers::Providers,
+    providers: Providers,
+    profiles: admin::providers::Providers,
     accounts: Accounts,
     reconciler: Reconciler,
     redemption: RedemptionRpc,
@@ -70,7 +71,8 @@ impl Parts {
         let secrets_dir = args.secrets_dir.clone();
         let providers = Providers::new(store.clone(), provider, secrets_dir.clone());
         let profiles = admin::providers::Providers::new(store.clone(), secrets_dir);
-        let acquire = Acquire::new(store.clone(), pools.clone(), closing.clone());
+        let acquire =
+            Acquire::new(store.clone(), pools.clone(), providers.clone(), closing.clone());
         let plans = Plans::new(store.clone(), pools.clone());
         let leases = Leases::new(store.clone(), pools.clone());
         let settler = Settler::new(store.clone(), pools.clone());
@@ -100,7 +102,7 @@ impl Parts {
         let reconciler = Reconciler::new(
             store.clone(),
             pools.clone(),
-            providers,
+            providers.clone(),
             Arc::clone(&secret),
             settler.clone(),
         );
@@ -114,7 +116,7 @@ impl Parts {
             batch,
             redemptions,
         };
-        Self { store, pools, plans, providers: profiles, accounts, reconciler, redemption, closing }
+        Self { store, pools, plans, providers, profiles, accounts, reconciler, redemption, closing }
     }
 
     /// The background tasks. They end at `stop`, but for the beats: while a server finishes what it has, it lives.
@@ -131,6 +133,7 @@ impl Parts {
             args.sweep_interval,
             stop.clone(),
         ));
+        loops.spawn(self.providers.clone().follow(stop.clone()));
         loops.spawn(statistics::run(self.store.clone(), stop.clone()));
         loops.spawn(self.reconciler.clone().run(args.reconcile_interval, stop.clone()));
         let (dead, told_dead) = watch::channel(Vec::new());
@@ -152,7 +155,7 @@ impl Parts {
     }
 
     pub(super) fn provider_service(&self) -> ProviderServiceServer<ProviderRpc> {
-        ProviderServiceServer::new(ProviderRpc::new(self.providers.clone()))
+        ProviderServiceServer::new(ProviderRpc::new(self.profiles.clone()))
             .max_decoding_message_size(MAX_REQUEST_BYTES)
             .max_encoding_message_size(MAX_ANSWER_BYTES)
     }

@@ -11,6 +11,9 @@ pub const MAX_AMOUNT_MINOR: i64 = 1_000_000_000_000_000;
 pub struct Currency([u8; 3]);
 
 impl Currency {
+    /// No currency, by ISO 4217.
+    pub const NONE: Self = Self(*b"XXX");
+
     /// Reads a code; `None` unless it is three upper-case ASCII letters.
     pub fn parse(code: &str) -> Option<Self> {
         let bytes: [u8; 3] = code.as_bytes().try_into().ok()?;

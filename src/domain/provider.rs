@@ -1,6 +1,6 @@
-//! Providers: which profile a redemption is pinned to.
+//! Providers: which profile a redemption is pinned to, and whether a provider works.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use time::OffsetDateTime;
 
@@ -31,4 +31,47 @@ pub struct AppliedProfile {
     pub text: String,
     /// When it was first applied.
     pub applied_at: OffsetDateTime,
+}
+
+/// What a call shows of the provider as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Condition {
+    /// Whether it works.
+    pub health: Health,
+    /// For how long it wants no calls, where it says so.
+    pub hold: Option<Duration>,
+}
+
+/// Whether a provider works.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// It answers.
+    Working,
+    /// A call that would fail like all others: no whole answer, an error of its own, our credentials refused.
+    Failing,
+    /// The call does not show it.
+    Unknown,
+}
+
+/// How many calls in a row must fail on a server before the provider counts as failing as a whole.
+pub const FAILURES_IN_A_ROW: u32 = 10;
+/// Until a provider that has begun to fail is tried again.
+const FIRST_TRY: Duration = Duration::from_secs(1);
+/// The longest between two tries.
+const LONGEST_TRY: Duration = Duration::from_secs(60);
+
+/// In how long a provider that fails is tried again: twice as long after each try that failed.
+pub fn next_try(failed_tries: u32) -> Duration {
+    FIRST_TRY.saturating_mul(1 << failed_tries.min(16)).min(LONGEST_TRY)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tries_become_rarer_up_to_a_minute() {
+        let seconds = [0, 1, 2, 5, 6, 7, u32::MAX].map(|tries| next_try(tries).as_secs());
+        assert_eq!(seconds, [1, 2, 4, 32, 60, 60, 60]);
+    }
 }

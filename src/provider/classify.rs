@@ -28,10 +28,13 @@ use crate::{
     failpoints::{self, Guard},
 };
 
+mod condition;
 mod inquiry;
 mod outcome;
 mod proof;
 
+pub(in crate::provider) use condition::condition;
+pub use inquiry::Inquired;
 pub(in crate::provider) use inquiry::inquired;
 pub use outcome::{Circumstances, Proof, Secrets, Subject};
 pub use proof::judge;

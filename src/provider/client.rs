@@ -12,19 +12,19 @@ use tokio::time::timeout;
 use url::Url;
 
 use super::{
-    Answer, Call, Doubt, HttpAnswer,
+    Answer, Call, Doubt, HttpAnswer, Inquired,
     classify::{self, Proof, hint},
     http::{Call as HttpCall, Http, IDLE_TIMEOUT, Limits},
     profile::{MAX_PAGES, OpKind, Profile, Request, Unusable, Values},
     secrets::Secrets,
     tokens::Tokens,
-    wire::{self, CallError, Card, Listed, Page},
+    wire::{self, CallError, Listed, Page},
 };
 use crate::{
     config::ProviderArgs,
     domain::{
         id::RedemptionId,
-        provider::ProfileVersion,
+        provider::{Condition, ProfileVersion},
         redemption::{Ask, CardCode, Dedup, RedeemLimits, Step as NextStep},
     },
     failpoints::{self, Side, Step},
@@ -56,6 +56,15 @@ pub enum SecretValues {
     Fixed(BTreeMap<String, String>),
     /// Files, as they are when a request is made.
     Files(Secrets),
+}
+
+/// What a call about a redemption brought.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    /// What it calls for.
+    pub step: NextStep,
+    /// What it shows of the provider.
+    pub condition: Condition,
 }
 
 impl fmt::Debug for Provider {
@@ -108,7 +117,8 @@ impl Provider {
             idle: IDLE_TIMEOUT,
         };
         let http = Http::new(&profile.http, &limits)
-            .context("the provider's HTTP client cannot be made")?;
+            .context("the provider's HTTP client cannot be made")?
+            .with_quota(profile.limits.quota.clone());
         Ok(Self(Arc::new(Inner {
             http,
             version: profile.pinned(),
@@ -144,10 +154,10 @@ impl Provider {
 
     /// Makes a call about a redemption, and says what its answer calls for. A send counts as sent again when it is in
     /// doubt.
-    pub async fn ask(&self, call: Call, doubt: Doubt, ask: &Ask) -> NextStep {
-        let token = match self.token(None).await {
+    pub async fn ask(&self, call: Call, doubt: Doubt, ask: &Ask) -> Asked {
+        let token = match Box::pin(self.token(None)).await {
             Ok(token) => token,
-            Err(why) => return self.judge(ask, call, doubt, &Answer::NeverSent(why)),
+            Err(why) => return self.asked(ask, call, doubt, &Answer::NeverSent(why)),
         };
         let answer = Box::pin(self.call_with(call, doubt, ask, token.clone())).await;
         let proven = self.proven(ask, call, doubt, &answer);
@@ -158,15 +168,16 @@ impl Provider {
         );
         if is_refused
             && let Some(refused) = &token
-            && let Ok(new) = self.token(Some(refused)).await
+            && let Ok(new) = Box::pin(self.token(Some(refused))).await
         {
             let answer = Box::pin(self.call_with(call, doubt, ask, new)).await;
-            return self.judge(ask, call, doubt, &answer);
+            return self.asked(ask, call, doubt, &answer);
         }
-        match proven {
-            Ok(proof) => classify::step(call, &answer, proof),
-            Err(step) => step,
-        }
+        asked(call, &answer, proven)
+    }
+
+    fn asked(&self, ask: &Ask, call: Call, doubt: Doubt, answer: &Answer) -> Asked {
+        asked(call, answer, self.proven(ask, call, doubt, answer))
     }
 
     /// Makes a call about a redemption.
@@ -308,16 +319,29 @@ impl Provider {
     }
 
     /// Asks what a card is worth. `None`: the provider does not know it.
-    pub async fn inquire(&self, code: &CardCode) -> Result<Option<Card>, CallError> {
-        let mut values = self.plain_values()?;
-        values.code = Some(code.expose().to_owned());
-        values.token = self.token(None).await.map_err(CallError::NeverSent)?;
-        let request = self.request(OpKind::Inquire, &values).map_err(unsendable)?;
+    pub async fn inquire(&self, code: &CardCode) -> Inquired {
+        let (values, request) = match self.inquiry(code).await {
+            Ok(prepared) => prepared,
+            Err(why) => return Inquired::unanswered(&why, error_of(&why)),
+        };
         // Nothing in the answer need say what it is to.
         let alone = self.0.profile.asks_alone(OpKind::Inquire);
         let call = HttpCall { request, max_bytes: MAX_BODY_BYTES, about: None, alone };
-        let http = answered(self.0.http.call(call).await)?;
-        classify::inquired(&self.0.profile, &values, code, &http)
+        let answer = self.0.http.call(call).await;
+        match &answer {
+            Answer::Http(http) => classify::inquired(&self.0.profile, &values, code, http),
+            _ => Inquired::unanswered(&answer, error_of(&answer)),
+        }
+    }
+
+    /// The request of an inquiry, and what it was made of. The error: why nothing is sent.
+    async fn inquiry(&self, code: &CardCode) -> Result<(Values, Request), Answer> {
+        let values = self.values(Values::at(OffsetDateTime::now_utc()));
+        let mut values = values.map_err(Answer::NeverSent)?;
+        values.code = Some(code.expose().to_owned());
+        values.token = self.token(None).await.map_err(Answer::NeverSent)?;
+        let request = self.request(OpKind::Inquire, &values).map_err(Answer::Unsendable)?;
+        Ok((values, request))
     }
 
     /// Reads a page of the redemptions that were completed from `from` until before `to`, both
@@ -327,7 +351,7 @@ impl Provider {
         values.from = Some(from.to_owned());
         values.to = Some(to.to_owned());
         values.page = Some(page_token.to_owned()).filter(|token| !token.is_empty());
-        let request = self.request(OpKind::List, &values).map_err(unsendable);
+        let request = self.request(OpKind::List, &values).map_err(|why| unsendable(&why));
         self.read(request, MAX_PAGE_BYTES, None, Page::read).await
     }
 
@@ -346,7 +370,7 @@ impl Provider {
     fn request_about(&self, kind: OpKind, id: RedemptionId) -> Result<Request, CallError> {
         let mut values = self.plain_values()?;
         values.key = Some(self.0.profile.identity.key.of(id));
-        self.request(kind, &values).map_err(unsendable)
+        self.request(kind, &values).map_err(|why| unsendable(&why))
     }
 
     /// The error says why there is no request: nothing is sent then.
@@ -388,19 +412,35 @@ fn step_of(call: Call, doubt: Doubt) -> Step {
     }
 }
 
-fn unsendable(why: Unusable) -> CallError {
+fn unsendable(why: &Unusable) -> CallError {
     CallError::NeverSent(why.to_string())
 }
 
 /// The answer to a question that changes nothing, if there is one.
 fn answered(answer: Answer) -> Result<HttpAnswer, CallError> {
     match answer {
-        Answer::NeverSent(why) => Err(CallError::NeverSent(why)),
-        Answer::Unsendable(why) => Err(unsendable(why)),
-        Answer::Lost(why) => Err(CallError::Lost(why)),
         Answer::Http(http) => Ok(http),
-        Answer::Pages { .. } => Err(CallError::Lost("it came in pages".to_owned())),
+        none => Err(error_of(&none)),
     }
+}
+
+/// Why such a question has no single answer.
+fn error_of(answer: &Answer) -> CallError {
+    match answer {
+        Answer::NeverSent(why) => CallError::NeverSent(why.clone()),
+        Answer::Unsendable(why) => unsendable(why),
+        Answer::Lost(why) => CallError::Lost(why.clone()),
+        Answer::Http(_) | Answer::Pages { .. } => CallError::Lost("it came in pages".to_owned()),
+    }
+}
+
+fn asked(call: Call, answer: &Answer, proven: Result<Proof, NextStep>) -> Asked {
+    let condition = classify::condition(answer, proven.as_ref().ok());
+    let step = match proven {
+        Ok(proof) => classify::step(call, answer, proof),
+        Err(step) => step,
+    };
+    Asked { step, condition }
 }
 
 fn base_url(text: &str) -> anyhow::Result<Url> {

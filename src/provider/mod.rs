@@ -19,8 +19,8 @@ use std::{fmt, time::Duration};
 
 use bytes::Bytes;
 
-pub use classify::{Call, Doubt, classify};
-pub use client::{Provider, SecretValues};
+pub use classify::{Call, Doubt, Inquired, classify};
+pub use client::{Asked, Provider, SecretValues};
 pub use profile::Unusable;
 pub use scrub::holds_code;
 pub use wire::CallError;
@@ -65,6 +65,8 @@ pub struct HttpAnswer {
     pub status: u16,
     /// The `Retry-After` header, where it is given in seconds.
     pub retry_after: Option<Duration>,
+    /// In how long there are more calls, where its headers say that none is left.
+    pub quota_used_up: Option<Duration>,
     /// Whether its connection had carried no other request: then it can be an answer to no other.
     pub first_on_connection: bool,
     /// The body, at most [`client::MAX_BODY_BYTES`] long. It may repeat the card's code.
@@ -83,6 +85,7 @@ impl fmt::Debug for HttpAnswer {
         f.debug_struct("HttpAnswer")
             .field("status", &self.status)
             .field("retry_after", &self.retry_after)
+            .field("quota_used_up", &self.quota_used_up)
             .field("first_on_connection", &self.first_on_connection)
             .field("body_bytes", &self.body.len())
             .finish()

@@ -219,8 +219,9 @@ pub(crate) fn status(error: &Error) -> Status {
                     .to_owned();
             retry(Code::Unavailable, "DATABASE_UNAVAILABLE", text, RETRY_OUTAGE)
         }
-        Error::ProviderUnavailable { .. } => {
-            retry(Code::Unavailable, "PROVIDER_UNAVAILABLE", text, RETRY_OUTAGE)
+        Error::ProviderUnavailable { retry_after, .. } => {
+            let after = retry_after.unwrap_or(RETRY_OUTAGE);
+            retry(Code::Unavailable, "PROVIDER_UNAVAILABLE", text, after)
         }
         Error::Database(_) | Error::Internal(_) => {
             tracing::error!(error = %text, "a call met a bug");

@@ -32,6 +32,7 @@ use self::{
 use super::{
     error::{Error, all},
     pools::{Pools, check_currencies, lease_duration},
+    providers::Providers,
 };
 use crate::{
     admission::Caller,
@@ -101,10 +102,11 @@ pub struct Explained {
 }
 
 /// The acquiring of accounts. Cheap to clone.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Acquire {
     store: Store,
     pools: Pools,
+    providers: Providers,
     queues: Arc<Mutex<HashMap<PoolId, mpsc::Sender<Waiter>>>>,
     /// The permits to go through a whole pool.
     explaining: Arc<Mutex<HashMap<PoolId, Arc<Semaphore>>>>,
@@ -113,8 +115,14 @@ pub struct Acquire {
 
 impl Acquire {
     /// Acquires from `store`. When `closing` is cancelled, those who wait are told so.
-    pub fn new(store: Store, pools: Pools, closing: CancellationToken) -> Self {
-        Self { store, pools, queues: Arc::default(), explaining: Arc::default(), closing }
+    pub fn new(
+        store: Store,
+        pools: Pools,
+        providers: Providers,
+        closing: CancellationToken,
+    ) -> Self {
+        let (queues, explaining) = (Arc::default(), Arc::default());
+        Self { store, pools, providers, queues, explaining, closing }
     }
 
     /// Leases an account, waiting for one up to `command.wait`.
@@ -130,6 +138,7 @@ impl Acquire {
         );
         all([ttl.clone().map(drop), currencies])?;
         let ttl = ttl?;
+        self.providers.check_available(&pool)?;
         let (reply, answer) = oneshot::channel();
         let mut answer =
             Answer { answer, store: self.store.clone(), pool_id: command.pool_id.clone() };

@@ -323,7 +323,7 @@ impl Driver {
                     client_gone: self.client_gone.clone(),
                     item,
                 };
-                let task = self.running.spawn(work.run());
+                let task = self.running.spawn(async move { work.run().await });
                 if let Some(room) = room.take() {
                     self.open_items.insert(task.id(), OpenItem { name, bytes, room });
                 }

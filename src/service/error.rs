@@ -59,6 +59,8 @@ pub enum Error {
         provider_id: ProviderId,
         /// What is missing, or wrong.
         why: String,
+        /// When it may be tried again, where that is known.
+        retry_after: Option<Duration>,
     },
     /// No profile of such a provider was applied, or not this version.
     #[error("{}", no_provider(.provider_id, *.version))]

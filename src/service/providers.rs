@@ -10,21 +10,40 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
 
+mod limited;
+mod shared;
+mod state;
+
+use self::shared::Shared;
+pub use self::{
+    limited::{LimitedProvider, SendPermit, brake_outcome, free},
+    shared::Permit,
+};
 use super::Error;
 use crate::{
     domain::{
-        id::ProviderId,
+        id::{PoolId, ProviderId},
         pool::Pool,
         provider::{AppliedProfile, ProfileVersion},
+        redemption::Redemption,
     },
-    provider::{Provider, SecretValues, profile::Profile, secrets::Secrets},
-    store::Store,
+    provider::{
+        Provider, SecretValues,
+        profile::{Limits, Profile},
+        secrets::Secrets,
+    },
+    store::{Store, provider_limits::SharedState},
 };
 
 /// How long the newest version is taken as read. A profile that was applied is used by all servers within it.
 const FRESH: Duration = Duration::from_secs(2);
+/// How often it is read what holds for all servers together.
+const FOLLOW: Duration = Duration::from_secs(1);
+/// How long an account may be kept under a lease until its card can be sent.
+const LEASED_PATIENCE: Duration = Duration::from_secs(5);
 
 /// The providers of this installation. Cheap to clone.
 #[derive(Clone)]
@@ -35,6 +54,7 @@ struct Inner {
     built_in: Provider,
     secrets_dir: Option<PathBuf>,
     loaded: Mutex<Loaded>,
+    shared: Mutex<HashMap<ProviderId, Arc<Shared>>>,
 }
 
 #[derive(Default)]
@@ -47,20 +67,92 @@ impl Providers {
     /// The built-in provider, and those whose profiles `store` has. Their secrets are files in `secrets_dir`.
     pub fn new(store: Store, built_in: Provider, secrets_dir: Option<PathBuf>) -> Self {
         let loaded = Mutex::default();
-        Self(Arc::new(Inner { store, built_in, secrets_dir, loaded }))
+        let shared = Mutex::default();
+        Self(Arc::new(Inner { store, built_in, secrets_dir, loaded, shared }))
     }
 
     /// The provider that a pool's new redemptions are sent to, by the newest version of its profile. It can be asked:
     /// no secret is missing.
-    pub async fn of_pool(&self, pool: &Pool) -> Result<Provider, Error> {
+    pub async fn of_pool(&self, pool: &Pool) -> Result<LimitedProvider, Error> {
         if pool.provider_id.is_built_in() {
-            return Ok(self.0.built_in.clone());
+            return Ok(self.built_in(&pool.pool_id));
         }
         let provider = self.newest(&pool.provider_id).await?;
-        match provider.secrets() {
-            Ok(_) => Ok(provider),
-            Err(missing) => Err(unusable(&pool.provider_id, missing.join("; "))),
+        if let Err(missing) = provider.secrets() {
+            return Err(unusable(&pool.provider_id, missing.join("; ")));
         }
+        let shared = self.shared(&pool.provider_id, &provider);
+        shared.set_limits(&provider.profile().limits);
+        Ok(LimitedProvider::new(provider, shared, pool.pool_id.clone()))
+    }
+
+    /// The built-in provider, for a pool.
+    pub fn built_in(&self, pool_id: &PoolId) -> LimitedProvider {
+        let provider = self.0.built_in.clone();
+        let shared = self.shared(&provider.version().provider_id, &provider);
+        LimitedProvider::new(provider, shared, pool_id.clone())
+    }
+
+    /// Why the pool's accounts are not given out now: its provider fails as a whole, or wants no calls.
+    pub fn check_available(&self, pool: &Pool) -> Result<(), Error> {
+        let shared = {
+            let all = self.0.shared.lock().unwrap_or_else(PoisonError::into_inner);
+            let Some(shared) = all.get(&pool.provider_id) else { return Ok(()) };
+            Arc::clone(shared)
+        };
+        let held = shared.state().held_for_acquisitions(Instant::now(), LEASED_PATIENCE);
+        held.map_or(Ok(()), |held| {
+            Err(Error::ProviderUnavailable {
+                provider_id: pool.provider_id.clone(),
+                why: held.why,
+                retry_after: Some(held.retry_after),
+            })
+        })
+    }
+
+    /// Whether calls about redemptions of the pool may be made now. A provider that fails may be tried when it is due.
+    pub fn may_be_asked(&self, pool: &Pool) -> bool {
+        let all = self.0.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        let shared = all.get(&pool.provider_id);
+        let held = |shared: &Arc<Shared>| shared.state().held(Instant::now(), Duration::ZERO);
+        shared.and_then(held).is_none()
+    }
+
+    /// Reads every second what holds for all servers together, until `stop`.
+    pub async fn follow(self, stop: CancellationToken) {
+        while stop.run_until_cancelled(sleep(FOLLOW)).await.is_some() {
+            match self.0.store.list_limits().await {
+                Ok(all) => all.iter().for_each(|shared| self.read(shared)),
+                Err(error) => {
+                    tracing::debug!(%error, "cannot read what holds back the calls to providers");
+                }
+            }
+        }
+    }
+
+    fn read(&self, read: &SharedState) {
+        let shared = {
+            let mut all = self.0.shared.lock().unwrap_or_else(PoisonError::into_inner);
+            let shared = all.entry(read.provider_id.clone());
+            Arc::clone(
+                shared.or_insert_with(|| self.new_shared(&read.provider_id, Limits::default())),
+            )
+        };
+        shared.read(read);
+    }
+
+    fn shared(&self, provider_id: &ProviderId, provider: &Provider) -> Arc<Shared> {
+        let mut all = self.0.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(shared) = all.get(provider_id) {
+            return Arc::clone(shared);
+        }
+        let shared = self.new_shared(provider_id, provider.profile().limits.clone());
+        all.insert(provider_id.clone(), Arc::clone(&shared));
+        shared
+    }
+
+    fn new_shared(&self, provider_id: &ProviderId, limits: Limits) -> Arc<Shared> {
+        Arc::new(Shared::new(self.0.store.clone(), provider_id.clone(), limits))
     }
 
     async fn newest(&self, provider_id: &ProviderId) -> Result<Provider, Error> {
@@ -81,7 +173,13 @@ impl Providers {
     }
 
     /// The provider that a redemption is pinned to.
-    pub async fn pinned(&self, version: &ProfileVersion) -> Result<Provider, Error> {
+    pub async fn pinned(&self, redemption: &Redemption) -> Result<LimitedProvider, Error> {
+        let provider = self.version(&redemption.profile).await?;
+        let shared = self.shared(&redemption.profile.provider_id, &provider);
+        Ok(LimitedProvider::new(provider, shared, redemption.pool_id.clone()))
+    }
+
+    async fn version(&self, version: &ProfileVersion) -> Result<Provider, Error> {
         if version.provider_id.is_built_in() {
             return Ok(self.0.built_in.clone());
         }
@@ -129,7 +227,7 @@ impl Providers {
 
 /// Nothing can be begun with this provider on this server.
 fn unusable(provider_id: &ProviderId, why: String) -> Error {
-    Error::ProviderUnavailable { provider_id: provider_id.clone(), why }
+    Error::ProviderUnavailable { provider_id: provider_id.clone(), why, retry_after: None }
 }
 
 /// What a provider is called in a code's fingerprint.

@@ -20,7 +20,7 @@ use super::{
     account_values::{NoValues, account_values},
     clock::Deadline,
     pools::{Pools, check_currencies},
-    providers::{Providers, fingerprint_name},
+    providers::{LimitedProvider, Providers, SendPermit, brake_outcome, fingerprint_name, free},
 };
 use crate::{
     admission::{self, Caller},
@@ -35,7 +35,6 @@ use crate::{
         },
     },
     failpoints::{self, Guard},
-    provider::Provider,
     secret::SecretKey,
     store::Store,
 };
@@ -151,12 +150,7 @@ impl Redeem {
         code: &CardCode,
         expected: Option<Money>,
     ) -> Result<Option<Redeemed>, Error> {
-        let found = self.0.store.get_redemption_by_request(pool_id, request_id).await?;
-        let Some((redemption, fingerprint)) = found else { return Ok(None) };
-        let name = fingerprint_name(&redemption.profile.provider_id);
-        let same_code = fingerprint == self.0.secret.fingerprint(name, code);
-        check_same_request(&redemption, same_code, expected)?;
-        Ok(Some(Redeemed { redemption: self.0.join(redemption).await?, replayed: true }))
+        self.0.find(pool_id, request_id, code, expected).await
     }
 
     /// Why the code cannot be redeemed in the pool, if it is being redeemed there, or was.
@@ -211,25 +205,95 @@ impl Inner {
         let pool = self.pools.settings(&command.lease.pool_id).await?;
         check_currencies(&pool, [("expected", command.expected_or_learned())])?;
         let provider = self.providers.of_pool(&pool).await?;
+        let SendPermit { call: permit, brake } =
+            match Box::pin(self.admitted(&provider, &command)).await? {
+                Admitted::Now(permit) => permit,
+                Admitted::Before(redeemed) => return Ok(*redeemed),
+            };
         // From before it is recorded: the server that takes over counts from then.
         let window = Deadline::after(provider.limits().send_window);
-        let facts = Box::pin(self.account_facts(&command.lease, &provider)).await?;
-        let new = Box::pin(self.record_of(&command, &facts, &provider)).await?;
+        let recorded = async {
+            let facts = self.account_facts(&command.lease, &provider).await?;
+            let new = self.record_of(&command, &facts, &provider).await?;
+            Ok::<_, Error>((self.begin(new, &command, &provider).await?, facts))
+        };
         // What it takes is given back before the provider is waited for.
-        let began = Box::pin(self.begin(new, &command, &provider)).await?;
+        let (began, facts) = match Box::pin(recorded).await {
+            Ok(began) => began,
+            Err(error) => {
+                free(brake);
+                return Err(error);
+            }
+        };
         // What is waited for from here on is the provider.
         command.caller.step_aside();
         match began {
             Began::Now(redemption, not_after) => {
                 let ask = ask(&command, &redemption, &pool, facts, not_after)?;
-                let redemption = self.send_and_settle(&provider, ask, &redemption, window).await?;
+                let sent = self.send_and_settle(&provider, permit, ask, &redemption, window);
+                let redemption = sent.await?;
+                if let Some(brake) = brake {
+                    let outcome = brake_outcome(&brake, &redemption);
+                    brake.conclude(outcome);
+                }
                 Ok(Redeemed { redemption, replayed: false })
             }
             Began::Before(redemption) => {
+                drop(permit);
+                free(brake);
                 let redemption = Box::pin(self.join(*redemption)).await?;
                 Ok(Redeemed { redemption, replayed: true })
             }
         }
+    }
+
+    /// Waits until the redemption may be sent. What was begun before is told also while the provider wants no calls.
+    async fn admitted(
+        &self,
+        provider: &LimitedProvider,
+        command: &RedeemCommand,
+    ) -> Result<Admitted, Error> {
+        let now = Box::pin(provider.admit(Duration::ZERO)).await;
+        let held = match now {
+            Ok(permit) => return Ok(Admitted::Now(permit)),
+            Err(held @ Error::ProviderUnavailable { .. }) => held,
+            Err(error) => return Err(error),
+        };
+        let RedeemCommand { request_id, code, expected, lease, .. } = command;
+        if let Some(found) = self.find(&lease.pool_id, request_id, code, *expected).await? {
+            return Ok(Admitted::Before(Box::new(found)));
+        }
+        // Others may work meanwhile.
+        command.caller.step_aside();
+        match held {
+            Error::ProviderUnavailable { retry_after: Some(after), .. }
+                if after <= provider.limits().send_window =>
+            {
+                let permit = Box::pin(provider.admit(provider.limits().send_window)).await?;
+                if command.caller.is_over() {
+                    free(permit.brake);
+                    admission::note_dropped("redeem");
+                    return Err(Error::DeadlinePassed);
+                }
+                Ok(Admitted::Now(SendPermit { call: permit.call, brake: permit.brake }))
+            }
+            held => Err(held),
+        }
+    }
+
+    async fn find(
+        &self,
+        pool_id: &PoolId,
+        request_id: &RequestId,
+        code: &CardCode,
+        expected: Option<Money>,
+    ) -> Result<Option<Redeemed>, Error> {
+        let found = self.store.get_redemption_by_request(pool_id, request_id).await?;
+        let Some((redemption, fingerprint)) = found else { return Ok(None) };
+        let name = fingerprint_name(&redemption.profile.provider_id);
+        let same_code = fingerprint == self.secret.fingerprint(name, code);
+        check_same_request(&redemption, same_code, expected)?;
+        Ok(Some(Redeemed { redemption: self.join(redemption).await?, replayed: true }))
     }
 
     /// The redemption as it is to be recorded. Its key is no other redemption's.
@@ -237,7 +301,7 @@ impl Inner {
         &self,
         command: &RedeemCommand,
         facts: &AccountFacts,
-        provider: &Provider,
+        provider: &LimitedProvider,
     ) -> Result<NewRedemption, Error> {
         let redemption_id = self.new_id(provider).await?;
         let context = code_context(&command.lease.pool_id, redemption_id);
@@ -260,7 +324,7 @@ impl Inner {
     async fn account_facts(
         &self,
         lease: &LeaseRef,
-        provider: &Provider,
+        provider: &LimitedProvider,
     ) -> Result<AccountFacts, Error> {
         if !provider.profile().names_account_facts() {
             return Ok(AccountFacts::default());
@@ -279,7 +343,7 @@ impl Inner {
     }
 
     /// A new id. One of which the provider's key has only a part is drawn until no other redemption has that key.
-    async fn new_id(&self, provider: &Provider) -> Result<RedemptionId, Error> {
+    async fn new_id(&self, provider: &LimitedProvider) -> Result<RedemptionId, Error> {
         let kind = provider.profile().identity.key;
         for _ in 0..MAX_KEYS {
             let id = RedemptionId::new();
@@ -297,7 +361,7 @@ impl Inner {
         &self,
         new: NewRedemption,
         command: &RedeemCommand,
-        provider: &Provider,
+        provider: &LimitedProvider,
     ) -> Result<Began, Error> {
         let id = new.redemption_id;
         let limits = provider.limits();
@@ -323,6 +387,14 @@ impl Inner {
         }
         Err(Error::Overloaded)
     }
+}
+
+/// Whether a redemption may be sent.
+enum Admitted {
+    /// Now.
+    Now(SendPermit),
+    /// It was begun by an earlier call.
+    Before(Box<Redeemed>),
 }
 
 enum Began {

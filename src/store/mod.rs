@@ -18,6 +18,7 @@ pub mod plan;
 mod points;
 pub mod pool;
 pub mod provider;
+pub mod provider_limits;
 mod quarantine;
 pub mod ready_set;
 pub mod redemption;

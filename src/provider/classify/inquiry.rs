@@ -4,33 +4,58 @@ use std::time::Duration;
 
 use super::{
     super::{
-        HttpAnswer,
+        Answer, HttpAnswer,
         profile::{Answered, OpKind, Profile, Values},
         wire::{CallError, Card},
     },
     Doubt,
+    condition::condition,
     outcome::{Circumstances, Proof, Secrets, Subject},
     proof::judge,
 };
-use crate::domain::{money::Currency, redemption::CardCode};
+use crate::domain::{money::Currency, provider::Condition, redemption::CardCode};
 
-/// ISO 4217 for no currency: an inquiry is about no pool.
-const NO_CURRENCY: &str = "XXX";
+/// What the answer to an inquiry brought.
+#[derive(Clone, Debug)]
+pub struct Inquired {
+    /// What the card is worth. `None`: the provider does not know it.
+    pub card: Result<Option<Card>, CallError>,
+    /// The provider's reason where the card cannot be redeemed, if it tells one.
+    pub failure: Option<String>,
+    /// What the call shows of the provider.
+    pub condition: Condition,
+}
 
-/// Says what a card is worth, by a profile. `None`: the provider does not know it.
+impl Inquired {
+    /// Nothing came back.
+    pub(in crate::provider) fn unanswered(answer: &Answer, why: CallError) -> Self {
+        Self { card: Err(why), failure: None, condition: condition(answer, None) }
+    }
+}
+
+/// Says what a card is worth, by a profile.
 pub(in crate::provider) fn inquired(
     profile: &Profile,
     values: &Values,
     code: &CardCode,
     http: &HttpAnswer,
-) -> Result<Option<Card>, CallError> {
-    let malformed = |why: &str| Err(CallError::Malformed(why.to_owned()));
-    let Some(currency) = Currency::parse(NO_CURRENCY) else { return malformed("no currency") };
+) -> Inquired {
+    let proof = proven(profile, values, code, http);
+    let failure = match &proof {
+        Proof::Failed { failure, .. } => Some(failure.reason.clone()),
+        _ => None,
+    };
+    let condition = condition(&Answer::Http(http.clone()), Some(&proof));
+    Inquired { card: card(proof, http), failure, condition }
+}
+
+fn proven(profile: &Profile, values: &Values, code: &CardCode, http: &HttpAnswer) -> Proof {
     let subject = Subject {
         key: String::new(),
         task: None,
         account: String::new(),
-        currency,
+        // It is about no pool.
+        currency: Currency::NONE,
         code: Some(code.clone()),
         recorded_at: values.now,
         secrets: Secrets(values.secrets.values().cloned().collect()),
@@ -45,8 +70,13 @@ pub(in crate::provider) fn inquired(
     let answered =
         Answered { status: http.status, body: &http.body, retry_after: http.retry_after };
     let pages = (&[answered][..], true);
-    match judge(profile, OpKind::Inquire, values, &subject, &circumstances, pages) {
-        Proof::Succeeded { amount, .. } if amount.currency == currency => {
+    judge(profile, OpKind::Inquire, values, &subject, &circumstances, pages)
+}
+
+fn card(proof: Proof, http: &HttpAnswer) -> Result<Option<Card>, CallError> {
+    let malformed = |why: &str| Err(CallError::Malformed(why.to_owned()));
+    match proof {
+        Proof::Succeeded { amount, .. } if amount.currency == Currency::NONE => {
             malformed("currency is missing")
         }
         Proof::Succeeded { amount, country, .. } => match country.as_deref().map(country_code) {
@@ -86,10 +116,16 @@ mod tests {
 
     fn card(status: u16, body: &str) -> Result<Option<Card>, CallError> {
         let body = body.to_owned().into();
-        let http = HttpAnswer { status, retry_after: None, first_on_connection: true, body };
+        let http = HttpAnswer {
+            status,
+            retry_after: None,
+            quota_used_up: None,
+            first_on_connection: true,
+            body,
+        };
         let code = CardCode::parse("GIFT-1234").unwrap();
         let values = Values::at(OffsetDateTime::UNIX_EPOCH);
-        inquired(Profile::built_in(), &values, &code, &http)
+        inquired(Profile::built_in(), &values, &code, &http).card
     }
 
     #[test]

@@ -45,7 +45,13 @@ pub(super) fn reused(status: u16, body: &Value) -> Answer {
 
 fn answered(status: u16, body: &str, first_on_connection: bool) -> Answer {
     let body = body.to_owned().into();
-    Answer::Http(HttpAnswer { status, retry_after: None, first_on_connection, body })
+    Answer::Http(HttpAnswer {
+        status,
+        retry_after: None,
+        quota_used_up: None,
+        first_on_connection,
+        body,
+    })
 }
 
 /// A well-formed success, with some fields replaced.
@@ -264,6 +270,7 @@ fn the_wait_that_is_asked_for_is_bounded() {
         let answer = Answer::Http(HttpAnswer {
             status: 503,
             retry_after: Some(Duration::from_secs(retry_after)),
+            quota_used_up: None,
             first_on_connection: true,
             body: r#"{"executed":false}"#.into(),
         });

@@ -9,6 +9,7 @@
 
 mod body;
 mod connect;
+mod quota;
 
 use std::{
     collections::HashSet,
@@ -34,7 +35,7 @@ use url::Url;
 
 use super::{
     Answer, HttpAnswer,
-    profile::{HttpSettings, Request},
+    profile::{HttpSettings, Quota, Request},
 };
 use body::{Body, Progress};
 
@@ -49,6 +50,7 @@ const MIN_POOL_AGE: Duration = Duration::from_millis(100);
 pub(super) struct Http {
     tls: Option<ClientConfig>,
     limits: Limits,
+    quota: Option<Quota>,
     /// Every HTTP/1.1 connection of this one carries one request.
     alone: Client,
     pool: Mutex<Pool>,
@@ -110,6 +112,11 @@ impl Http {
         Self::with_tls(tls, limits)
     }
 
+    /// Reads these headers of each answer.
+    pub(super) fn with_quota(self, quota: Option<Quota>) -> Self {
+        Self { quota, ..self }
+    }
+
     fn with_tls(tls: Option<ClientConfig>, limits: &Limits) -> anyhow::Result<Self> {
         let make = |reuse| connect::client(limits, tls.as_ref(), reuse).context("no HTTP client");
         Ok(Self {
@@ -117,6 +124,7 @@ impl Http {
             pool: Mutex::new(Pool::new(make(true)?)),
             tls,
             limits: *limits,
+            quota: None,
             speaks_http2: AtomicBool::new(false),
         })
     }
@@ -157,12 +165,14 @@ impl Http {
         let is_ambiguous = response.headers().contains_key(TRANSFER_ENCODING)
             && response.headers().contains_key(CONTENT_LENGTH);
         let retry_after = retry_after(&response);
+        let quota = self.quota.as_ref();
+        let quota_used_up = quota.and_then(|quota| quota::used_up(quota, response.headers()));
         let body = read_body(response, max_bytes).await.map_err(but)?;
         let is_out_of_step = !first_on_connection && about.is_some_and(|key| !names(&body, &key));
         if is_out_of_step || is_ambiguous {
             self.distrust();
         }
-        Ok(HttpAnswer { status, retry_after, first_on_connection, body })
+        Ok(HttpAnswer { status, retry_after, quota_used_up, first_on_connection, body })
     }
 
     /// An answer did not name what it should be about. The next one on its connection could be one answer

@@ -119,7 +119,13 @@ fn later(status: u16, body: &'static str) -> Answer {
 }
 
 fn answer_of(status: u16, body: &'static str, first_on_connection: bool) -> Answer {
-    Answer::Http(HttpAnswer { status, retry_after: None, first_on_connection, body: body.into() })
+    Answer::Http(HttpAnswer {
+        status,
+        retry_after: None,
+        quota_used_up: None,
+        first_on_connection,
+        body: body.into(),
+    })
 }
 
 #[tokio::test]

@@ -123,6 +123,10 @@ impl Reconciler {
     async fn check_some(self: &Arc<Self>, pool_id: &PoolId, within: Option<Duration>) -> Claimed {
         // Nobody else checks them meanwhile.
         let Ok(pool) = self.pools.settings(pool_id).await else { return Claimed::NotAll };
+        if !self.providers.may_be_asked(&pool) {
+            // Checks that tell nothing would only be counted.
+            return Claimed::NotAll;
+        }
         let hold = self.providers.longest_hold(&pool.provider_id);
         let claimed_until = Deadline::after(hold);
         // A record that waits for a row that somebody else holds delays its own check, and no other.
@@ -167,7 +171,7 @@ impl Reconciler {
 
     async fn check(&self, check: &Check) -> Result<(), Error> {
         let DueCheck { redemption, code_ciphertext, not_after, .. } = &check.due;
-        let provider = self.providers.pinned(&redemption.profile).await?;
+        let provider = self.providers.pinned(redemption).await?;
         if provider.limits().hold() > check.lead_time {
             // Claimed for less time than its calls may take, before its profile was loaded.
             return Ok(());
@@ -188,7 +192,11 @@ impl Reconciler {
             if is_late || !self.may_act(check, action).await? {
                 return Ok(());
             }
-            let step = provider.ask(call, Doubt::InDoubt, &ask).await;
+            let patience = check.claimed_until.left().saturating_sub(provider.limits().last_call());
+            let step = match call {
+                Call::Send => provider.send_again(&ask, patience).await,
+                _ => provider.ask(call, Doubt::InDoubt, &ask, patience).await,
+            };
             calls += 1;
             if matches!(call, Call::LookUp | Call::Find) {
                 found_missing = step == Step::NotFound;

@@ -17,9 +17,12 @@ use crate::{
         money::{Currency, Money},
         redemption::CardCode,
     },
-    provider::{CallError, Provider, profile::OpKind, wire::Card},
+    provider::{CallError, profile::OpKind, wire::Card},
     secret::SecretKey,
-    service::{Error, providers::fingerprint_name},
+    service::{
+        Error,
+        providers::{LimitedProvider, fingerprint_name},
+    },
 };
 
 /// How often the provider is asked about a card before the item is refused.
@@ -93,7 +96,7 @@ impl Inquiry {
     /// is an error. When this is dropped no more is asked.
     pub async fn ask(
         &self,
-        provider: &Provider,
+        provider: &LimitedProvider,
         pool_id: &PoolId,
         code: &CardCode,
     ) -> Result<Option<Worth>, Error> {
@@ -115,7 +118,7 @@ impl Inquiry {
 impl Inner {
     async fn remembered(
         &self,
-        provider: &Provider,
+        provider: &LimitedProvider,
         pool_id: &PoolId,
         code: &CardCode,
     ) -> Result<Reply, Error> {
@@ -137,7 +140,7 @@ impl Inner {
     /// Asks until there is an answer, a few times, unless asking again is no use.
     async fn patiently(
         &self,
-        provider: &Provider,
+        provider: &LimitedProvider,
         pool_id: &PoolId,
         code: &CardCode,
     ) -> Result<Reply, Error> {
@@ -150,7 +153,7 @@ impl Inner {
                 let _permit = self.permits.acquire(pool_id.as_str()).await;
                 // Not from when it got in line: a provider that is only slow refuses nobody.
                 deadline.get_or_insert_with(|| Instant::now() + patience);
-                provider.inquire(code).await.map(Reply::from)
+                provider.inquire(code, patience).await?.map(Reply::from)
             };
             count(&answer);
             let error = match answer {

@@ -1,7 +1,9 @@
 //! One item of a batch: its card's worth, an account for it, and its redemption.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
+use rand::RngExt as _;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -21,6 +23,8 @@ use crate::{
 
 /// How often an item whose account turned out not to be for it gets another.
 const MAX_LEASES: u32 = 3;
+/// The longest pause until it is seen again whether the provider takes calls.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// One item under way. Thousands may be, so what few of them need is in a box, and let go of after it.
 pub(super) struct Item {
@@ -32,8 +36,16 @@ pub(super) struct Item {
     pub(super) item: BatchItem,
 }
 
+/// How often an item was tried.
+#[derive(Default)]
+struct Tries {
+    leases: u32,
+    /// When its provider is no longer waited for.
+    until: Option<Instant>,
+}
+
 impl Item {
-    pub(super) async fn run(self) -> Result<Redeemed, Error> {
+    pub(super) async fn run(&self) -> Result<Redeemed, Error> {
         let item = &self.item;
         check_currencies(
             &self.pool,
@@ -49,43 +61,94 @@ impl Item {
         {
             return Ok(found);
         }
-        let worth = if item.expected.is_some() {
-            None
-        } else {
-            match Box::pin(self.inquire()).await {
-                Err(error) if !self.client_gone.is_cancelled() => {
-                    return Box::pin(self.refused(&request_id, error)).await;
-                }
-                worth => worth?,
+        let mut tries = Tries::default();
+        let worth = match Box::pin(self.worth(&mut tries)).await {
+            Err(error) if !self.client_gone.is_cancelled() => {
+                return Box::pin(self.refused(&request_id, error)).await;
             }
+            worth => worth?,
         };
-        let mut leases = 1;
         loop {
-            // Waits for a permit: an item is not refused for want of one, it slows its stream.
-            let admit = self.batch.services.store.overload().admit_item(self.open.pool_id.as_str());
-            let admitted = self.batch.closing.run_until_cancelled(admit).await;
-            let caller = Caller::new(admitted.ok_or(Error::ShuttingDown)?, None);
-            let lease = match self.acquire(&caller, worth.as_ref()).await {
-                // It may have been sent twice, and the first one was begun.
-                Err(
-                    error @ (Error::NoAccountAvailable { .. }
-                    | Error::PoolPaused(_)
-                    | Error::PoolDraining(_)),
-                ) => {
-                    return Box::pin(self.find(&request_id)).await?.ok_or(error);
-                }
-                lease => lease?,
+            let outcome = self.attempt(&request_id, worth.as_ref()).await;
+            let pause = match &outcome {
+                Err(error) => self.pause_before_next(error, &mut tries),
+                Ok(_) => None,
             };
-            match self.redeem(&caller, &request_id, lease, worth.as_ref()).await {
-                // What was chosen is not what it was: a lease that ran out, a plan that was changed.
-                Err(
-                    Error::LeaseLost { .. }
-                    | Error::AmountDoesNotFit { .. }
-                    | Error::AccountNotReady { .. }
-                    | Error::AccountPaused(..),
-                ) if leases < MAX_LEASES => leases += 1,
-                outcome => return outcome,
+            let Some(pause) = pause else { return outcome };
+            drop(outcome);
+            self.pause(pause).await?;
+        }
+    }
+
+    /// What the card is worth, of an item that does not say, where the provider can be asked.
+    async fn worth(&self, tries: &mut Tries) -> Result<Option<Worth>, Error> {
+        if self.item.expected.is_some() {
+            return Ok(None);
+        }
+        loop {
+            let error = match self.inquire().await {
+                Err(error) => error,
+                worth => return worth,
+            };
+            let Some(pause) = self.pause_before_next(&error, tries) else { return Err(error) };
+            self.pause(pause).await?;
+        }
+    }
+
+    /// Locks an account, and redeems the card under it.
+    async fn attempt(
+        &self,
+        request_id: &RequestId,
+        worth: Option<&Worth>,
+    ) -> Result<Redeemed, Error> {
+        // Waits for a permit: an item is not refused for want of one, it slows its stream.
+        let admit = self.batch.services.store.overload().admit_item(self.open.pool_id.as_str());
+        let admitted = self.batch.closing.run_until_cancelled(admit).await;
+        let caller = Caller::new(admitted.ok_or(Error::ShuttingDown)?, None);
+        match self.acquire(&caller, worth).await {
+            // It may have been sent twice, and the first one was begun.
+            Err(
+                error @ (Error::NoAccountAvailable { .. }
+                | Error::PoolPaused(_)
+                | Error::PoolDraining(_)
+                | Error::ProviderUnavailable { .. }),
+            ) => Box::pin(self.find(request_id)).await?.ok_or(error),
+            lease => self.redeem(&caller, request_id, lease?, worth).await,
+        }
+    }
+
+    /// How long to wait until the item is tried again; `None`: it is not.
+    fn pause_before_next(&self, error: &Error, tries: &mut Tries) -> Option<Duration> {
+        match error {
+            // What was chosen is not what it was: a lease that ran out, a plan that was changed.
+            Error::LeaseLost { .. }
+            | Error::AmountDoesNotFit { .. }
+            | Error::AccountNotReady { .. }
+            | Error::AccountPaused(..) => {
+                tries.leases += 1;
+                (tries.leases < MAX_LEASES).then_some(Duration::ZERO)
             }
+            // The provider takes no calls now: that is waited for as long in all as an account is.
+            Error::ProviderUnavailable { retry_after: Some(after), .. } => {
+                let now = Instant::now();
+                let until = tries.until.get_or_insert(now + self.open.item_timeout);
+                // Those who wait for the same are not to come back together.
+                let pause = (*after).min(LONGEST_PAUSE);
+                let pause = pause.mul_f64(rand::rng().random_range(1.0..1.5));
+                (now < *until && !self.client_gone.is_cancelled()).then_some(pause)
+            }
+            _ => None,
+        }
+    }
+
+    async fn pause(&self, pause: Duration) -> Result<(), Error> {
+        if pause.is_zero() {
+            return Ok(());
+        }
+        tokio::select! {
+            () = sleep(pause) => Ok(()),
+            () = self.client_gone.cancelled() => Err(Error::Internal("the client has gone")),
+            () = self.batch.closing.cancelled() => Err(Error::ShuttingDown),
         }
     }
 
@@ -95,8 +158,7 @@ impl Item {
         batch.services.redeem.find(&open.pool_id, request_id, &item.code, item.expected).await
     }
 
-    /// What the card is worth, of an item that does not say, where the provider can be asked. No account
-    /// is locked meanwhile, and nobody asks on when the client goes away.
+    /// Asks what the card is worth. No account is locked meanwhile, and nobody asks on when the client goes away.
     async fn inquire(&self) -> Result<Option<Worth>, Error> {
         let Services { providers, inquiry, .. } = &self.batch.services;
         let provider = Box::pin(providers.of_pool(&self.pool)).await?;
@@ -227,7 +289,7 @@ mod tests {
     /// `docs/adr/0029-waiting-calls-use-little-memory.md`.
     #[test]
     fn an_item_that_waits_is_small() {
-        let bytes = size(Item::run);
+        let bytes = size_of::<Item>() + size(Item::run);
         assert!(bytes <= 4096, "{bytes} bytes");
     }
 }

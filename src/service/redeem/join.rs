@@ -41,7 +41,7 @@ impl Inner {
     /// known of it.
     pub(super) async fn join(&self, mut redemption: Redemption) -> Result<Redemption, Error> {
         let id = redemption.redemption_id;
-        let provider = self.providers.pinned(&redemption.profile).await;
+        let provider = self.providers.pinned(&redemption).await;
         let longest = provider.map_or(PATIENCE, |provider| provider.limits().take_over());
         let deadline = Instant::now() + longest;
         if redemption.state == RedemptionState::Submitted {

@@ -8,8 +8,12 @@ use super::Inner;
 use crate::{
     domain::redemption::{Action, Ask, Dedup, Failure, Next, Redemption, Step, Verdict, reason},
     failpoints::{self, Guard},
-    provider::{Call, Doubt, Provider},
-    service::{Error, clock::Deadline},
+    provider::{Call, Doubt},
+    service::{
+        Error,
+        clock::Deadline,
+        providers::{LimitedProvider, Permit},
+    },
     store::{Store, StoreError},
 };
 
@@ -28,7 +32,8 @@ impl Inner {
     /// an answer here, so what comes after it is in boxes.
     pub(super) async fn send_and_settle(
         &self,
-        provider: &Provider,
+        provider: &LimitedProvider,
+        permit: Permit,
         mut ask: Box<Ask>,
         redemption: &Redemption,
         window: Deadline,
@@ -39,7 +44,7 @@ impl Inner {
         let mut attempts = 1;
         let mut call = Call::Send;
         let mut step = if !window.has_passed() || !failpoints::holds(Guard::LateIsNotSent) {
-            provider.ask(Call::Send, Doubt::FirstSend, &ask).await
+            provider.send(permit, Doubt::FirstSend, &ask).await
         } else {
             attempts = 0;
             let answer = "the server stood still before it could be sent".to_owned();
@@ -61,7 +66,7 @@ impl Inner {
                             self.settler.fail_unsent(redemption, failure, attempts, holder);
                         return Box::pin(settled).await;
                     }
-                    step = provider.ask(Call::Send, Doubt::FirstSend, &ask).await;
+                    step = provider.ask(Call::Send, Doubt::FirstSend, &ask, window.left()).await;
                 }
                 // Busy, as far as can be told: what it counts once may be sent again.
                 Step::Busy { after, answer }
@@ -71,9 +76,9 @@ impl Inner {
                     let lead_time = pause + limits.call_timeout;
                     let is_remembered = limits.provider.may_send_again(ask.known.age, lead_time);
                     if is_remembered && window.pause(pause).await {
-                        step = provider.ask(Call::Send, Doubt::InDoubt, &ask).await;
+                        step = provider.ask(Call::Send, Doubt::InDoubt, &ask, window.left()).await;
                     } else if !window.has_passed() && limits.provider.cancels {
-                        let call_off = Box::pin(call_off(provider, &ask, answer));
+                        let call_off = Box::pin(call_off(provider, &ask, answer, window.left()));
                         (step, call) = (call_off.await, Call::Cancel);
                     } else {
                         // By now somebody else may be at work on it.
@@ -97,14 +102,15 @@ impl Inner {
                         step = Step::InDoubt { answer, is_answer: false };
                         continue;
                     }
-                    (step, call) = (provider.ask(question, Doubt::InDoubt, &ask).await, question);
+                    let asked = provider.ask(question, Doubt::InDoubt, &ask, window.left());
+                    (step, call) = (asked.await, question);
                 }
                 Step::Busy { after, answer } => {
                     let question = question(provider, &ask);
                     match question {
                         Some(question) if window.pause(poll_pause(after, attempts)).await => {
-                            (step, call) =
-                                (provider.ask(question, Doubt::InDoubt, &ask).await, question);
+                            let asked = provider.ask(question, Doubt::InDoubt, &ask, window.left());
+                            (step, call) = (asked.await, question);
                         }
                         _ => {
                             step = Step::InDoubt { answer, is_answer: false };
@@ -114,8 +120,8 @@ impl Inner {
                 }
                 Step::Unproven { answer } => match question(provider, &ask) {
                     Some(question) if !window.has_passed() => {
-                        (step, call) =
-                            (provider.ask(question, Doubt::InDoubt, &ask).await, question);
+                        let asked = provider.ask(question, Doubt::InDoubt, &ask, window.left());
+                        (step, call) = (asked.await, question);
                     }
                     _ => {
                         step = Step::InDoubt { answer, is_answer: false };
@@ -138,7 +144,7 @@ impl Inner {
 }
 
 /// The call that asks what became of a redemption, if one can be made.
-pub(in crate::service) fn question(provider: &Provider, ask: &Ask) -> Option<Call> {
+pub(in crate::service) fn question(provider: &LimitedProvider, ask: &Ask) -> Option<Call> {
     match provider.limits().provider.question(ask.known.task.is_some())? {
         Action::Find => Some(Call::Find),
         _ => Some(Call::LookUp),
@@ -171,8 +177,8 @@ pub(in crate::service) async fn keep_task(
 
 /// The outcome of a redemption for which the provider was too busy until the time to send was over. Cancelled
 /// by its key it is as if it had never been sent.
-async fn call_off(provider: &Provider, ask: &Ask, busy: String) -> Step {
-    match provider.ask(Call::Cancel, Doubt::InDoubt, ask).await {
+async fn call_off(provider: &LimitedProvider, ask: &Ask, busy: String, patience: Duration) -> Step {
+    match provider.ask(Call::Cancel, Doubt::InDoubt, ask, patience).await {
         Step::Settle(Verdict::Failed { failure, .. }) if failure.reason == reason::CANCELLED => {
             let reason = reason::PROVIDER_BUSY.to_owned();
             let message = format!("{busy}; then {}", failure.message);

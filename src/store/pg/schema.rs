@@ -15,7 +15,7 @@ static MIGRATOR: Migrator = sqlx::migrate!();
 const NOTES: &str = "_sqlx_migrations";
 
 /// What serving does with each table. A test compares it with the statements.
-pub const RIGHTS: [(&str, &[&str]); 12] = [
+pub const RIGHTS: [(&str, &[&str]); 14] = [
     // The first server to start inserts into it, once.
     ("installation", &["SELECT"]),
     ("pools", &["SELECT", "INSERT", "UPDATE"]),
@@ -29,6 +29,8 @@ pub const RIGHTS: [(&str, &[&str]); 12] = [
     ("servers", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
     ("providers", &["SELECT", "INSERT"]),
     ("provider_keys", &["SELECT", "INSERT"]),
+    ("provider_limits", &["SELECT", "INSERT", "UPDATE"]),
+    ("provider_slots", &["SELECT", "INSERT", "UPDATE"]),
 ];
 
 /// How far the database is, and what the role may do about it.

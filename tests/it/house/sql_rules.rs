@@ -16,22 +16,32 @@ use crate::support::{
 };
 
 /// Statements that are not of one pool, each for a reason that its comment gives.
-const OF_NO_POOL: [&str; 25] = [
+const OF_NO_POOL: [&str; 37] = [
     "analyze",
     "backend",
     "beat",
     "cancel_backend",
+    "claim_try",
+    "end_slot",
+    "ensure_limits",
+    "ensure_slots",
+    "extend_brake",
     "get_key_check",
     "get_newest_profile",
     "get_profile",
     "grown_tables",
+    "hold_calls",
     "insert_key_check",
     "insert_profile",
     "list_beats",
+    "list_limits",
     "list_pools",
     "list_profiles",
     "may_count_rows",
     "missing_rights",
+    "next_slot",
+    "note_failing",
+    "note_working",
     "oldest_transaction",
     "ping",
     "plans_with_days",
@@ -40,11 +50,13 @@ const OF_NO_POOL: [&str; 25] = [
     "pools_with_expired_leases",
     "remove_server",
     "remove_servers",
+    "reserve_call",
     "reserve_key",
     "schema_state",
+    "take_slot",
 ];
 
-const TABLES: [&str; 12] = [
+const TABLES: [&str; 14] = [
     "pools",
     "plans",
     "accounts",
@@ -57,6 +69,8 @@ const TABLES: [&str; 12] = [
     "servers",
     "providers",
     "provider_keys",
+    "provider_limits",
+    "provider_slots",
 ];
 
 /// The statements, by name, without their comments and with single spaces.

@@ -298,7 +298,7 @@ async fn the_token_key_and_wait_go_over_the_wire() {
 async fn a_question_without_a_fitting_answer_is_an_error_without_the_code() {
     let app = Router::new().route("/cards/inquire", any(|body: Bytes| async move { body }));
     let error =
-        client(&serve(app).await).inquire(&CardCode::parse(CODE).unwrap()).await.unwrap_err();
+        client(&serve(app).await).inquire(&CardCode::parse(CODE).unwrap()).await.card.unwrap_err();
     assert!(matches!(&error, CallError::Malformed(why) if why.contains("does not have here")));
     assert_no_code(&format!("{error} {error:?}"));
 

@@ -3,6 +3,7 @@
 mod applied;
 mod commands;
 mod faults;
+mod limits;
 mod pools;
 mod redeeming;
 

@@ -29,6 +29,7 @@ use holdfast::{
 use tokio_util::sync::CancellationToken;
 use tonic::Code;
 
+use super::limited;
 use crate::{
     provider::client::{args, closed_port, serve},
     redeem::inquiry::locks,
@@ -153,7 +154,7 @@ impl Asking {
         pool: &PoolId,
         code: &CardCode,
     ) -> Result<Option<holdfast::service::batch::inquiry::Worth>, Error> {
-        self.inquiry.ask(&self.provider, pool, code).await
+        self.inquiry.ask(&limited(&self.provider, pool), pool, code).await
     }
 }
 

@@ -8,3 +8,17 @@ mod recovery;
 mod resolving;
 pub(crate) mod review;
 mod settling;
+
+use holdfast::{
+    domain::id::PoolId,
+    provider::Provider,
+    service::providers::{LimitedProvider, Providers},
+    store::Store,
+};
+
+/// The built-in provider as services ask it, without a database: no limit needs one.
+fn limited(provider: &Provider, pool_id: &PoolId) -> LimitedProvider {
+    let nowhere = "postgres://holdfast@127.0.0.1:1/none".to_owned();
+    let store = Store::open(&nowhere.into(), 1).unwrap();
+    Providers::new(store, provider.clone(), None).built_in(pool_id)
+}

@@ -25,6 +25,7 @@ use holdfast::{
 };
 use tokio_util::sync::CancellationToken;
 
+use super::limited;
 use crate::{
     provider::client::{args, serve},
     support::{
@@ -158,6 +159,7 @@ async fn a_card_is_not_asked_about_again_at_once_whatever_the_provider_says() {
     let provider = Provider::built_in(&args(&url)).unwrap();
     let inquiry = Inquiry::new(Arc::new(secret), limits, CancellationToken::new());
     let pool = PoolId::parse("p").unwrap();
+    let provider = limited(&provider, &pool);
     inquiry.ask(&provider, &pool, &CardCode::parse("ASKED-1234").unwrap()).await.unwrap_err();
     let asked = asked.lock().unwrap();
     assert_eq!(asked.len(), 6, "as often as any card is asked about");

@@ -106,6 +106,9 @@ impl Takeover {
     async fn can_be_asked(&self, pool_id: &PoolId) -> bool {
         let Reconciler { pools, providers, .. } = &self.reconciler;
         let Ok(pool) = pools.settings(pool_id).await else { return false };
+        if !providers.may_be_asked(&pool) {
+            return false;
+        }
         let provider = providers.of_pool(&pool).await;
         provider.is_ok_and(|provider| provider.limits().provider.question(true).is_some())
     }
@@ -174,9 +177,10 @@ impl Reconciler {
             return Ok(false);
         };
         // When the hold is over another server may ask.
-        let provider = self.providers.pinned(&redemption.profile).await?;
+        let provider = self.providers.pinned(redemption).await?;
         let Some(question) = question(&provider, &ask) else { return Ok(false) };
-        let Ok(step) = timeout(*hold, provider.ask(question, Doubt::InDoubt, &ask)).await else {
+        let ask = provider.ask(question, Doubt::InDoubt, &ask, *hold);
+        let Ok(step) = timeout(*hold, ask).await else {
             return Ok(false);
         };
         match step {

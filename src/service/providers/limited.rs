@@ -1,0 +1,170 @@
+//! A provider as the services ask it: within its limits, and not while it fails as a whole.
+
+use std::{sync::Arc, time::Duration};
+
+use super::shared::{BrakeOutcome, BrakePermit, NoPermit, Permit, Shared};
+use crate::{
+    domain::{
+        id::PoolId,
+        provider::ProfileVersion,
+        redemption::{Ask, CardCode, RedeemLimits, Redemption, RedemptionState, Step, Verdict},
+    },
+    provider::{Answer, Call, CallError, Doubt, Provider, profile::Profile, wire::Card},
+    service::Error,
+};
+
+/// A provider, asked for one pool. Cheap to clone.
+#[derive(Clone)]
+pub struct LimitedProvider {
+    provider: Provider,
+    shared: Arc<Shared>,
+    pool_id: PoolId,
+}
+
+/// What a send needs before it is recorded.
+pub struct SendPermit {
+    /// For the call.
+    pub call: Permit,
+    /// For what may become of it.
+    pub brake: Option<BrakePermit>,
+}
+
+impl LimitedProvider {
+    pub(super) fn new(provider: Provider, shared: Arc<Shared>, pool_id: PoolId) -> Self {
+        Self { provider, shared, pool_id }
+    }
+
+    /// The version of the profile.
+    pub fn version(&self) -> &ProfileVersion {
+        self.provider.version()
+    }
+
+    /// The profile.
+    pub fn profile(&self) -> &Profile {
+        self.provider.profile()
+    }
+
+    /// How long redemptions may be sent, and what it can do for those in doubt.
+    pub fn limits(&self) -> &RedeemLimits {
+        self.provider.limits()
+    }
+
+    /// Waits until a redemption may be sent: before it is recorded, so that one that waits was certainly not sent.
+    pub async fn admit(&self, patience: Duration) -> Result<SendPermit, Error> {
+        let answer_by = self.limits().take_over();
+        let brake = Box::pin(self.shared.brake(answer_by, patience)).await;
+        let brake = brake.map_err(|why| self.refused(why))?;
+        match Box::pin(self.permit(patience)).await {
+            Ok(call) => Ok(SendPermit { call, brake }),
+            Err(why) => {
+                free(brake);
+                Err(self.refused(why))
+            }
+        }
+    }
+
+    /// Makes the call that was admitted, and says what its answer calls for.
+    pub async fn send(&self, permit: Permit, doubt: Doubt, ask: &Ask) -> Step {
+        self.call(&permit, Call::Send, doubt, ask).await
+    }
+
+    /// Makes a call about a redemption when it may be made, and says what its answer calls for.
+    pub async fn ask(&self, call: Call, doubt: Doubt, ask: &Ask, patience: Duration) -> Step {
+        match Box::pin(self.permit(patience)).await {
+            Ok(permit) => self.call(&permit, call, doubt, ask).await,
+            Err(why) => {
+                let why = Answer::NeverSent(self.refused(why).to_string());
+                self.provider.judge(ask, call, doubt, &why)
+            }
+        }
+    }
+
+    /// Sends again what is in doubt.
+    pub async fn send_again(&self, ask: &Ask, patience: Duration) -> Step {
+        let brake = match Box::pin(self.shared.brake(self.limits().hold(), patience)).await {
+            Ok(brake) => brake,
+            Err(why) => {
+                let answer = self.refused(why).to_string();
+                return Step::InDoubt { answer, is_answer: false };
+            }
+        };
+        let step = self.ask(Call::Send, Doubt::InDoubt, ask, patience).await;
+        if let Some(brake) = brake {
+            let outcome = match &step {
+                Step::Settle(Verdict::Failed { failure, .. }) => brake.outcome_of(&failure.reason),
+                Step::Settle(_) => BrakeOutcome::Free,
+                _ => BrakeOutcome::Unknown,
+            };
+            brake.conclude(outcome);
+        }
+        step
+    }
+
+    /// Asks what a card is worth. `None`: the provider does not know it.
+    pub async fn inquire(
+        &self,
+        code: &CardCode,
+        patience: Duration,
+    ) -> Result<Result<Option<Card>, CallError>, Error> {
+        let answer_by = self.limits().call_timeout * 2;
+        let brake = Box::pin(self.shared.brake(answer_by, patience)).await;
+        let brake = brake.map_err(|why| self.refused(why))?;
+        let permit = match Box::pin(self.permit(patience)).await {
+            Ok(permit) => permit,
+            Err(why) => {
+                free(brake);
+                return Err(self.refused(why));
+            }
+        };
+        let inquired = self.provider.inquire(code).await;
+        permit.note(inquired.condition);
+        if let Some(brake) = brake {
+            let outcome = match (&inquired.card, &inquired.failure) {
+                (_, Some(reason)) => brake.outcome_of(reason),
+                // A code that it does not know, in no words of its own.
+                (Ok(None), None) => BrakeOutcome::Failed,
+                (Ok(Some(_)) | Err(CallError::NeverSent(_)), None) => BrakeOutcome::Free,
+                (Err(_), None) => BrakeOutcome::Unknown,
+            };
+            brake.conclude(outcome);
+        }
+        Ok(inquired.card)
+    }
+
+    async fn permit(&self, patience: Duration) -> Result<Permit, NoPermit> {
+        self.shared.permit(&self.pool_id, self.limits().call_timeout, patience).await
+    }
+
+    async fn call(&self, permit: &Permit, call: Call, doubt: Doubt, ask: &Ask) -> Step {
+        let asked = self.provider.ask(call, doubt, ask).await;
+        permit.note(asked.condition);
+        asked.step
+    }
+
+    fn refused(&self, why: NoPermit) -> Error {
+        match why {
+            NoPermit::Store(error) => error.into(),
+            NoPermit::Held(held) => Error::ProviderUnavailable {
+                provider_id: self.version().provider_id.clone(),
+                why: held.why,
+                retry_after: Some(held.retry_after),
+            },
+        }
+    }
+}
+
+/// What became of a send that a brake counts.
+pub fn brake_outcome(brake: &BrakePermit, redemption: &Redemption) -> BrakeOutcome {
+    match (redemption.state, &redemption.failure) {
+        (RedemptionState::Failed, Some(failure)) => brake.outcome_of(&failure.reason),
+        (RedemptionState::Succeeded, _) => BrakeOutcome::Free,
+        _ => BrakeOutcome::Unknown,
+    }
+}
+
+/// Nothing was sent.
+pub fn free(brake: Option<BrakePermit>) {
+    if let Some(brake) = brake {
+        brake.conclude(BrakeOutcome::Free);
+    }
+}

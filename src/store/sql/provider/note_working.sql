@@ -1,0 +1,7 @@
+-- Of no pool: the provider works again.
+-- $1 the provider. Answers nothing.
+UPDATE provider_limits l
+SET failing = false,
+    retry_at = '-infinity',
+    failed_tries = 0
+WHERE l.provider_id = $1 AND l.failing
