@@ -487,6 +487,8 @@ CREATE UNIQUE INDEX redemptions_living_code ON redemptions USING btree (pool_id,
 
 CREATE UNIQUE INDEX redemptions_open ON redemptions USING btree (pool_id, account_id) WHERE (state = ANY (ARRAY['SUBMITTED'::text, 'IN_DOUBT'::text, 'NEEDS_REVIEW'::text]));
 
+CREATE INDEX redemptions_open_tasks ON redemptions USING btree (provider_id, provider_task) WHERE ((provider_task IS NOT NULL) AND (state = ANY (ARRAY['SUBMITTED'::text, 'IN_DOUBT'::text])));
+
 CREATE UNIQUE INDEX redemptions_request ON redemptions USING btree (pool_id, request_id);
 
 

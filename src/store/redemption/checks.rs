@@ -162,6 +162,25 @@ impl Store {
         let rows = claimed.rows.into_iter().filter_map(read).collect();
         Ok(Done { rows, may_be_more: claimed.may_be_more })
     }
+
+    /// Takes a redemption of a pool whose outcome is not known, for an early look-up within `hold`. `None`: it was
+    /// taken for one within the hold before, or its outcome is known. Nothing else of it changes.
+    pub async fn claim_early_check(
+        &self,
+        pool_id: &PoolId,
+        redemption_id: RedemptionId,
+        hold: Duration,
+    ) -> Result<Option<EarlyCheck>, StoreError> {
+        let claim = sqlx::query_file_as!(
+            EarlyRow,
+            "src/store/sql/redemption/claim_early_check.sql",
+            pool_id.as_str(),
+            redemption_id.0,
+            interval(hold),
+        );
+        let claimed = at_points(Step::Claim, claim.fetch_optional(&self.db)).await?;
+        claimed.map(|row| row.early_check(pool_id)).transpose()
+    }
 }
 
 impl DueRow {

@@ -16,11 +16,14 @@ use crate::support::{
 };
 
 /// Statements that are not of one pool, each for a reason that its comment gives.
-const OF_NO_POOL: [&str; 25] = [
+const OF_NO_POOL: [&str; 29] = [
     "analyze",
     "backend",
     "beat",
     "cancel_backend",
+    "find_open_by_id",
+    "find_open_by_task",
+    "get_id_of_key",
     "get_key_check",
     "get_newest_profile",
     "get_profile",
@@ -29,6 +32,7 @@ const OF_NO_POOL: [&str; 25] = [
     "insert_profile",
     "list_beats",
     "list_pools",
+    "list_profile_versions",
     "list_profiles",
     "may_count_rows",
     "missing_rights",
@@ -304,7 +308,7 @@ fn read_sources(folder: &Path, code: &mut String) {
 
 /// The hot statements, with arguments as a lane gives them, and a day of a pool's history, which is
 /// read page by page.
-const HOT: [(&str, &str); 15] = [
+const HOT: [(&str, &str); 18] = [
     (
         "apply",
         "'p', 1, ARRAY[jsonb_populate_record(NULL::account_change, '{\"account_id\": \"a-00001\"}')], gen_random_uuid()",
@@ -318,6 +322,9 @@ const HOT: [(&str, &str); 15] = [
     ("pools_with_due_checks", "'30 s'"),
     ("claim_early_checks", "'p', 32, ARRAY[gen_random_uuid()], '1 s', '10 s', '{}', false"),
     ("pools_of_dead_servers", "ARRAY[gen_random_uuid()]"),
+    ("find_open_by_id", "'holdfast', gen_random_uuid()"),
+    ("find_open_by_task", "'holdfast', 't-1'"),
+    ("claim_early_check", "'p', gen_random_uuid(), '5 s'"),
     (
         "begin",
         "'p', 1, ARRAY[gen_random_uuid()], '{a-00001}', '{1}', '{1}', ARRAY[gen_random_uuid()], \
