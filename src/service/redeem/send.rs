@@ -102,7 +102,9 @@ impl Inner {
                 Step::Busy { after, answer } => {
                     let question = question(provider, &ask);
                     match question {
-                        Some(question) if send.pause(&window, poll_pause(after, attempts)).await => {
+                        Some(question)
+                            if send.pause(&window, poll_pause(after, attempts)).await =>
+                        {
                             (step, call) =
                                 (provider.ask(question, Doubt::InDoubt, &ask).await, question);
                         }

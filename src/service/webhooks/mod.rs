@@ -17,11 +17,11 @@ use time::OffsetDateTime;
 use tokio::{sync::Semaphore, time::sleep};
 use tokio_util::sync::CancellationToken;
 
+pub use self::routes::{Hook, NotReady};
 use self::{
     heard::{About, By, Heard, Noted, Round},
     routes::Routes,
 };
-pub use self::routes::{Hook, NotReady};
 use super::{Error, background::reconcile::Reconciler, redeem::Redeem};
 use crate::{
     provider::profile::KeyOf,
