@@ -467,6 +467,7 @@ CREATE TABLE redemptions (
     provider_version integer DEFAULT 1 NOT NULL,
     provider_task text,
     sent_again_at timestamptz,
+    checked_until timestamptz,
     CONSTRAINT redemptions_amount_minor_check CHECK ((amount_minor >= 0)),
     CONSTRAINT redemptions_code_is_wiped CHECK ((((state = ANY (ARRAY['SUCCEEDED'::text, 'FAILED'::text])) = (finished_at IS NOT NULL)) AND ((finished_at IS NULL) = (code_ciphertext IS NOT NULL)))),
     CONSTRAINT redemptions_expected_minor_check CHECK ((expected_minor > 0)),

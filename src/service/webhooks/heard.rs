@@ -72,6 +72,13 @@ impl Round {
         &self.about
     }
 
+    /// Acts once more, as if another call had come.
+    pub(super) fn repeat(&self) {
+        if let Some(again) = self.heard.lock().get_mut(&self.about) {
+            *again = true;
+        }
+    }
+
     /// Whether to act once more, because a call came meanwhile. If not, the round has ended.
     pub(super) fn goes_on(&mut self) -> bool {
         let mut heard = self.heard.lock();
@@ -109,6 +116,8 @@ mod tests {
         for _ in 0..1000 {
             assert!(matches!(heard.note(&about("t")), Noted::Again));
         }
+        assert!(round.goes_on());
+        round.repeat();
         assert!(round.goes_on());
         assert!(!round.goes_on());
         let Noted::First(other) = heard.note(&about("t")) else { panic!() };

@@ -188,8 +188,10 @@ impl Inner {
     /// Looks up what a call is about, and once more after the hold for all calls that came meanwhile.
     async fn follow(&self, mut round: Round, mut open: Option<OpenRedemption>) {
         loop {
-            if let Some(open) = &open {
-                self.look_up(open).await;
+            if let Some(open) = &open
+                && !self.look_up(open).await
+            {
+                round.repeat();
             }
             sleep(HOLD).await;
             if !round.goes_on() {
@@ -202,30 +204,30 @@ impl Inner {
         }
     }
 
-    async fn look_up(&self, open: &OpenRedemption) {
-        let OpenRedemption { pool_id, redemption_id, early_check_in } = open;
-        // Until a look-up may come that another server, or another name of it, took.
-        sleep(*early_check_in).await;
+    /// Looks a redemption up. False: a server asks about it now, and it is to be looked up after that.
+    async fn look_up(&self, open: &OpenRedemption) -> bool {
+        let OpenRedemption { pool_id, redemption_id, is_held } = open;
         let outcome = match self.look_up_now(open).await {
             Ok(Some(outcome)) => outcome,
-            Ok(None) => return,
+            Ok(None) => return !is_held,
             Err(error) => {
                 tracing::warn!(%pool_id, %redemption_id, %error, "a redemption that its provider called about could not be looked up; its check comes when it is due");
                 "failed"
             }
         };
         metrics::counter!("holdfast_webhook_look_ups_total", "outcome" => outcome).increment(1);
+        true
     }
 
-    /// `None`: there is nothing to look up by now, or somebody else does.
+    /// `None`: it is not this server's to look up.
     async fn look_up_now(&self, open: &OpenRedemption) -> Result<Option<&'static str>, Error> {
         let OpenRedemption { pool_id, redemption_id, .. } = open;
-        let _permit = self.look_ups.acquire().await.map_err(|_| Error::Overloaded)?;
-        let claimed = self.store.claim_early_check(pool_id, *redemption_id, HOLD).await?;
-        let Some(early) = claimed else { return Ok(None) };
         if self.redeem.poll_now(*redemption_id) {
             return Ok(Some("polled"));
         }
+        let _permit = self.look_ups.acquire().await.map_err(|_| Error::Overloaded)?;
+        let claimed = self.store.claim_early_check(pool_id, *redemption_id, HOLD).await?;
+        let Some(early) = claimed else { return Ok(None) };
         let is_settled = self.reconciler.check_early(&early).await?;
         if is_settled {
             tracing::info!(%pool_id, %redemption_id, "looked up because its provider called: the outcome is known");

@@ -1,13 +1,10 @@
 //! Wake: which open redemption a provider's call is about.
 
-use std::time::Duration;
-
-use sqlx::postgres::types::PgInterval;
 use uuid::Uuid;
 
 use crate::{
     domain::id::{PoolId, ProviderId, RedemptionId},
-    store::{Store, StoreError, duration},
+    store::{Store, StoreError},
 };
 
 /// A redemption whose outcome is not known.
@@ -17,26 +14,22 @@ pub struct OpenRedemption {
     pub pool_id: PoolId,
     /// Its id.
     pub redemption_id: RedemptionId,
-    /// Until it may be looked up early.
-    pub early_check_in: Duration,
+    /// Whether a server asks about it now.
+    pub is_held: bool,
 }
 
 struct OpenRow {
     pool_id: String,
     redemption_id: Uuid,
-    early_check_in: Option<PgInterval>,
+    is_held: Option<bool>,
 }
 
 impl OpenRow {
     fn read(self) -> Result<OpenRedemption, StoreError> {
         let pool_id = PoolId::parse(&self.pool_id)
             .map_err(|_| StoreError::Unreadable("redemptions.pool_id"))?;
-        let early_check_in = self.early_check_in.as_ref().map(duration).unwrap_or_default();
-        Ok(OpenRedemption {
-            pool_id,
-            redemption_id: RedemptionId(self.redemption_id),
-            early_check_in,
-        })
+        let redemption_id = RedemptionId(self.redemption_id);
+        Ok(OpenRedemption { pool_id, redemption_id, is_held: self.is_held.unwrap_or(false) })
     }
 }
 

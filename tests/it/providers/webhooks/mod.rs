@@ -209,8 +209,9 @@ async fn a_server_that_polls_does_so_at_once_when_its_provider_calls() {
     assert!(LIMIT.as_secs() < WAIT / 4);
 }
 
+/// What another server sends is left to it: it may be about to do something else about it.
 #[tokio::test]
-async fn another_server_than_the_one_that_polls_looks_up() {
+async fn a_server_that_does_not_send_it_leaves_what_is_sent_alone() {
     let mut world = world_of(&["slow"]).await;
     world.start_server().await;
     let shop = Shop::open().await;
@@ -219,9 +220,38 @@ async fn another_server_than_the_one_that_polls_looks_up() {
     let redeeming = tokio::spawn(redeem(clients, "slow".to_owned(), world.code("slow")));
     let key = eventually(LIMIT, "the card is sent", async || shop.key_of("account-slow")).await;
     shop.finish();
-    assert_eq!(served(&world, 1, &Call::about_key("slow", &key)).await, StatusCode::NO_CONTENT);
-    succeeds(&world, "slow").await;
-    // Its sender hears of it when it polls.
-    assert_eq!(served(&world, 0, &Call::about_key("slow", &key)).await, StatusCode::NO_CONTENT);
-    redeeming.abort();
+    let call = Call::about_key("slow", &key);
+    assert_eq!(served(&world, 1, &call).await, StatusCode::NO_CONTENT);
+    let checks = checks_of(&mut world.sql().await, "slow").await;
+    assert_eq!((&*checks.state, checks.was_claimed), ("SUBMITTED", false));
+    assert_eq!(served(&world, 0, &call).await, StatusCode::NO_CONTENT);
+    let redeemed = tokio::time::timeout(LIMIT, redeeming).await.unwrap().unwrap();
+    assert_eq!(redeemed.state(), RedemptionState::Succeeded);
+    assert_eq!(shop.look_ups(&key), 1);
+}
+
+/// A check may do more than to ask. While one is under way a call waits for it.
+#[tokio::test]
+async fn a_call_during_a_check_is_followed_by_a_look_up_after_it() {
+    let world = world_of(&["shop"]).await;
+    let shop = Shop::open().await;
+    let mut clients = world.clients(0).await;
+    open_pool(&mut clients, &shop.profile("shop", 1, UUID, "1s")).await;
+    doubt(&world, &clients, "shop").await;
+    let key = shop.key_of("account-shop").unwrap();
+    let mut db = world.sql().await;
+    let other_checks = "UPDATE redemptions SET checked_until = now() + interval '1 hour'";
+    sqlx::query(other_checks).execute(&mut db).await.unwrap();
+    shop.finish();
+    let asked = shop.look_ups(&key);
+    let call = Call::about_key("shop", &key);
+    assert_eq!(served(&world, 0, &call).await, StatusCode::NO_CONTENT);
+    // The same server has acted upon it when it has read it for another call.
+    let again = Call::about_task("shop", &format!("task-{key}"));
+    assert_eq!(again.make(&world, 0).await, StatusCode::NO_CONTENT);
+    assert!(!checks_of(&mut db, "shop").await.was_claimed);
+    assert_eq!(shop.look_ups(&key), asked);
+    let it_ends = "UPDATE redemptions SET checked_until = NULL";
+    sqlx::query(it_ends).execute(&mut db).await.unwrap();
+    succeeds(&world, "shop").await;
 }
