@@ -15,7 +15,10 @@ use reqwest::StatusCode;
 use serde_json::{Value, json};
 use sha2::Sha256;
 use time::OffsetDateTime;
-use tokio::net::TcpListener;
+use tokio::{
+    net::TcpListener,
+    sync::{OwnedRwLockWriteGuard, RwLock},
+};
 
 use crate::support::world::World;
 
@@ -24,7 +27,7 @@ pub(super) const WAIT: u64 = 240;
 
 /// See the module.
 #[derive(Clone, Default)]
-pub(super) struct Shop(Arc<Mutex<Book>>);
+pub(super) struct Shop(Arc<Mutex<Book>>, Arc<RwLock<()>>);
 
 #[derive(Default)]
 struct Book {
@@ -46,6 +49,11 @@ impl Shop {
             .with_state(shop.clone());
         tokio::spawn(async move { axum::serve(listener, router).await });
         shop
+    }
+
+    /// Lets look-ups that come from now on wait with their answers, which are made before, until this is dropped.
+    pub(super) async fn stall(&self) -> OwnedRwLockWriteGuard<()> {
+        Arc::clone(&self.1).write_owned().await
     }
 
     /// Ends all work that is under way.
@@ -72,7 +80,7 @@ impl Shop {
 version = {version}
 [http]
 base = "{url}"
-timeout = "2s"
+timeout = "15s"
 [auth]
 kind = "none"
 [identity]
@@ -129,9 +137,13 @@ async fn send(State(shop): State<Shop>, Json(body): Json<Value>) -> Json<Value> 
 }
 
 async fn look_up(State(shop): State<Shop>, Path(key): Path<String>) -> Json<Value> {
-    let mut book = shop.0.lock().unwrap();
-    *book.look_ups.entry(key.clone()).or_default() += 1;
-    answer(&book, &key)
+    let answer = {
+        let mut book = shop.0.lock().unwrap();
+        *book.look_ups.entry(key.clone()).or_default() += 1;
+        answer(&book, &key)
+    };
+    let _may_answer = shop.1.read().await;
+    answer
 }
 
 /// A call to be made.
