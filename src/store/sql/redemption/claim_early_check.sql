@@ -7,7 +7,10 @@ UPDATE redemptions r
 SET early_check_at = now() + $3::interval
 WHERE r.pool_id = $1
   AND r.redemption_id = $2
-  AND r.state = 'IN_DOUBT'
+  -- In doubt, but not by the state: one row is looked up by its key.
+  AND r.finished_at IS NULL
+  AND r.state <> 'SUBMITTED'
+  AND r.state <> 'NEEDS_REVIEW'
   AND r.next_check_at > now() + $3::interval
   AND (r.checked_until IS NULL OR r.checked_until <= now())
   AND (r.early_check_at IS NULL OR r.early_check_at <= now())
