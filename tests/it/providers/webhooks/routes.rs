@@ -112,7 +112,7 @@ async fn the_calls_of_the_task_api_are_heard() {
     let faults = Faults {
         slow_202: 100.0,
         webhook_lost: 20.0,
-        webhook_repeated: 50.0,
+        webhook_repeated: 100.0,
         processing_time: Duration::from_secs(3),
         ..Faults::default()
     };
