@@ -467,6 +467,7 @@ CREATE TABLE redemptions (
     provider_version integer DEFAULT 1 NOT NULL,
     provider_task text,
     sent_again_at timestamptz,
+    checked_until timestamptz,
     CONSTRAINT redemptions_amount_minor_check CHECK ((amount_minor >= 0)),
     CONSTRAINT redemptions_code_is_wiped CHECK ((((state = ANY (ARRAY['SUCCEEDED'::text, 'FAILED'::text])) = (finished_at IS NOT NULL)) AND ((finished_at IS NULL) = (code_ciphertext IS NOT NULL)))),
     CONSTRAINT redemptions_expected_minor_check CHECK ((expected_minor > 0)),
@@ -486,6 +487,8 @@ CREATE INDEX redemptions_due ON redemptions USING btree (next_check_at, pool_id)
 CREATE UNIQUE INDEX redemptions_living_code ON redemptions USING btree (pool_id, code_fingerprint) WHERE (state = ANY (ARRAY['SUBMITTED'::text, 'IN_DOUBT'::text, 'NEEDS_REVIEW'::text, 'SUCCEEDED'::text]));
 
 CREATE UNIQUE INDEX redemptions_open ON redemptions USING btree (pool_id, account_id) WHERE (state = ANY (ARRAY['SUBMITTED'::text, 'IN_DOUBT'::text, 'NEEDS_REVIEW'::text]));
+
+CREATE INDEX redemptions_open_tasks ON redemptions USING btree (provider_id, provider_task) WHERE ((provider_task IS NOT NULL) AND (state = ANY (ARRAY['SUBMITTED'::text, 'IN_DOUBT'::text])));
 
 CREATE UNIQUE INDEX redemptions_request ON redemptions USING btree (pool_id, request_id);
 

@@ -27,7 +27,7 @@ use crate::{
     secret::SecretKey,
     shutdown::{Patience, Shutdown},
     store::Store,
-    telemetry,
+    telemetry, webhook,
 };
 
 /// The most calls of one connection at once, for which the server keeps at most 128 MiB: see the record of
@@ -57,6 +57,7 @@ const OPERATORS_CAN: &str = "read the metrics, which name the pools";
 pub struct App {
     addr: SocketAddr,
     admin_addr: SocketAddr,
+    webhook_addr: Option<SocketAddr>,
     shutdown: Shutdown,
     running: JoinHandle<anyhow::Result<()>>,
 }
@@ -86,7 +87,12 @@ impl App {
 
         let listener = listen(args.listen, "HOLDFAST_LISTEN").await?;
         let admin_listener = listen(args.admin_listen, "HOLDFAST_ADMIN_LISTEN").await?;
+        let webhook_listener = match args.webhook_listen {
+            Some(addr) => Some(listen(addr, "HOLDFAST_WEBHOOK_LISTEN").await?),
+            None => None,
+        };
         let (addr, admin_addr) = (listener.local_addr()?, admin_listener.local_addr()?);
+        let webhook_addr = webhook_listener.as_ref().map(TcpListener::local_addr).transpose()?;
         warn_when_reachable(addr, "gRPC", "HOLDFAST_LISTEN", CALLERS_CAN);
         warn_when_reachable(
             admin_addr,
@@ -105,6 +111,11 @@ impl App {
         loops.spawn(health.clone().watch(store.clone(), shutdown.closing.clone()));
         loops.spawn(telemetry::sum_up(metrics, shutdown.closing.clone()));
         tokio::spawn(admin::serve(admin_listener, health.clone(), metrics, at_the_end.clone()));
+        if let Some(listener) = webhook_listener {
+            let webhooks = parts.webhooks();
+            loops.spawn(webhooks.clone().run(args.secrets_dir.clone()));
+            tokio::spawn(webhook::serve(listener, webhooks, shutdown.closing.clone()));
+        }
 
         let limit = ConnectionLimit::of_open_files("grpc");
         tracing::debug!(connections = limit.size(), "as many connections may be open");
@@ -156,8 +167,9 @@ impl App {
                 None => ended,
             }
         });
-        tracing::info!(%addr, %admin_addr, "listening");
-        Ok(Self { addr, admin_addr, shutdown, running })
+        let webhooks_at = webhook_addr.map(tracing::field::display);
+        tracing::info!(%addr, %admin_addr, webhook_addr = webhooks_at, "listening");
+        Ok(Self { addr, admin_addr, webhook_addr, shutdown, running })
     }
 
     /// The address that gRPC is served on.
@@ -168,6 +180,11 @@ impl App {
     /// The address that metrics and liveness are served on.
     pub fn admin_addr(&self) -> SocketAddr {
         self.admin_addr
+    }
+
+    /// The address that webhooks are served on, if they are.
+    pub fn webhook_addr(&self) -> Option<SocketAddr> {
+        self.webhook_addr
     }
 
     /// Cancelled, it asks the server to stop; [`App::stopped`] waits until it has.

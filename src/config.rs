@@ -65,6 +65,11 @@ pub struct ServeArgs {
     #[arg(long, env = "HOLDFAST_ADMIN_LISTEN", default_value = "127.0.0.1:50052", value_parser = parse_address)]
     pub admin_listen: SocketAddr,
 
+    /// The address that providers' webhooks are served on, over plain HTTP: on loopback, or behind a proxy that ends
+    /// TLS. Without one, none are served.
+    #[arg(long, env = "HOLDFAST_WEBHOOK_LISTEN", value_parser = parse_address)]
+    pub webhook_listen: Option<SocketAddr>,
+
     /// The provider's settings.
     #[command(flatten)]
     pub provider: ProviderArgs,

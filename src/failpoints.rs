@@ -149,11 +149,13 @@ pub enum Guard {
     OutcomesAreRecordedOnce,
     /// A refusal counts only by what was read since the caller came.
     RefusalsAreFresh,
+    /// A provider's call counts only with its signature.
+    WebhooksAreSigned,
 }
 
 impl Guard {
     /// Every guard.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::LateIsNotSent,
         Self::LostIsNoProof,
         Self::FailureByKey,
@@ -178,6 +180,7 @@ impl Guard {
         Self::LeasesLastTheirTime,
         Self::OutcomesAreRecordedOnce,
         Self::RefusalsAreFresh,
+        Self::WebhooksAreSigned,
     ];
 
     /// The word for it in the variable.
@@ -207,6 +210,7 @@ impl Guard {
             Self::LeasesLastTheirTime => "leases_last_their_time",
             Self::OutcomesAreRecordedOnce => "outcomes_are_recorded_once",
             Self::RefusalsAreFresh => "refusals_are_fresh",
+            Self::WebhooksAreSigned => "webhooks_are_signed",
         }
     }
 }

@@ -25,6 +25,7 @@ pub mod telemetry;
 
 pub mod admin;
 pub mod shutdown;
+pub mod webhook;
 
 pub mod app;
 

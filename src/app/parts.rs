@@ -38,6 +38,7 @@ use crate::{
         redeem::{Redeem, Stopping, settle::Settler},
         release::Leases,
         sweep,
+        webhooks::Webhooks,
     },
     shutdown::Shutdown,
     store::Store,
@@ -140,6 +141,12 @@ impl Parts {
         loops.spawn(heartbeat::run(self.store.clone(), dead, at_the_end.clone()));
         loops.spawn(Takeover::new(self.reconciler.clone(), told_dead).run(stop.clone()));
         loops
+    }
+
+    /// The webhooks of this server.
+    pub(super) fn webhooks(&self) -> Webhooks {
+        let (redeem, reconciler) = (self.redemption.redeem.clone(), self.reconciler.clone());
+        Webhooks::new(self.store.clone(), redeem, reconciler, self.closing.clone())
     }
 
     pub(super) fn redemption_service(&self) -> RedemptionServiceServer<RedemptionRpc> {

@@ -55,7 +55,7 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Serve the provider's contract with cards, a ledger and faults of its own, to try things on.
     #[command(mut_arg("listen", |arg| arg.value_parser(parse_address)))]
-    SimulateProvider(holdfast_simulator::SimulatorArgs),
+    SimulateProvider(Box<holdfast_simulator::SimulatorArgs>),
     /// Pools: sets of interchangeable accounts of one provider.
     #[command(subcommand)]
     Pool(pool::PoolCommand),

@@ -9,7 +9,7 @@ use crate::listener::address::warn_when_reachable;
 const ANYONE_CAN: &str = "redeem and cancel cards, read the ledger, and change which faults it has";
 
 /// Serves until told to stop.
-pub(super) async fn run(args: SimulatorArgs, mut stop: Stop) -> anyhow::Result<()> {
+pub(super) async fn run(args: Box<SimulatorArgs>, mut stop: Stop) -> anyhow::Result<()> {
     let simulator = Simulator::start(&args).await?;
     let addr = simulator.addr();
     warn_when_reachable(addr, "the simulated provider", "HOLDFAST_SIMULATOR_LISTEN", ANYONE_CAN);

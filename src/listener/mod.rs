@@ -6,6 +6,7 @@
 pub mod address;
 mod frames;
 mod guarded;
+pub mod http1;
 
 use std::{
     sync::Arc,

@@ -1,8 +1,8 @@
 //! The services: what Holdfast does, one use case a file, named after its RPC. Decides; the store and the provider
 //! act.
 //!
-//! `acquire`, `release`, `redeem` and `batch` are what callers do, `admin` is what people do, and `background` what
-//! the server does by itself. The other files are shared by these.
+//! `acquire`, `release`, `redeem` and `batch` are what callers do, `admin` is what people do, `webhooks` what providers
+//! do, and `background` what the server does by itself. The other files are shared by these.
 
 pub mod account_values;
 pub mod acquire;
@@ -19,5 +19,6 @@ pub mod providers;
 pub mod redeem;
 pub mod release;
 pub mod sweep;
+pub mod webhooks;
 
 pub use error::Error;

@@ -141,6 +141,11 @@ impl Redeem {
         self.0.run(command).await
     }
 
+    /// Polls a redemption that this server sends at once, where it waits to poll. False: this server does not send it.
+    pub(super) fn poll_now(&self, redemption_id: RedemptionId) -> bool {
+        self.0.poll_now(redemption_id)
+    }
+
     /// The redemption that stands for a request, once it is no longer being sent; `None` when the
     /// request was never begun.
     pub async fn find(

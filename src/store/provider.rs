@@ -20,6 +20,12 @@ struct ProfileRow {
     applied_at: OffsetDateTime,
 }
 
+struct VersionRow {
+    provider_id: String,
+    version: i32,
+    applied_at: OffsetDateTime,
+}
+
 struct ListedRow {
     provider_id: String,
     version: i32,
@@ -99,6 +105,20 @@ impl Store {
             .fetch_optional(&self.db)
         };
         read_patiently(read).await?.map(ProfileRow::read).transpose()
+    }
+
+    /// Lists every version that was applied, and when.
+    pub async fn list_profile_versions(
+        &self,
+    ) -> Result<Vec<(ProfileVersion, OffsetDateTime)>, StoreError> {
+        let rows =
+            sqlx::query_file_as!(VersionRow, "src/store/sql/provider/list_profile_versions.sql");
+        let read = |VersionRow { provider_id, version, applied_at }| {
+            let provider_id = ProviderId::parse(&provider_id)
+                .map_err(|_| StoreError::Unreadable("providers.provider_id"))?;
+            Ok((ProfileVersion { provider_id, version }, applied_at))
+        };
+        rows.fetch_all(&self.rest).await?.into_iter().map(read).collect()
     }
 
     /// Lists the newest version of each provider after `after` (exclusive), at most `limit`.

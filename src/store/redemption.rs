@@ -4,6 +4,7 @@ pub mod begin;
 mod checks;
 pub mod outcome;
 mod progress;
+pub mod wake;
 
 use time::OffsetDateTime;
 use uuid::Uuid;

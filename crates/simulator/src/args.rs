@@ -64,6 +64,14 @@ pub struct SimulatorArgs {
     #[arg(long, env = "HOLDFAST_SIMULATOR_ACCOUNTS")]
     pub accounts: Option<PathBuf>,
 
+    /// Where the task API sends a webhook when a task has ended. Without it, it sends none.
+    #[arg(long, env = "HOLDFAST_SIMULATOR_WEBHOOK_URL")]
+    pub webhook_url: Option<String>,
+
+    /// What webhooks are signed with.
+    #[arg(long, env = "HOLDFAST_SIMULATOR_WEBHOOK_SECRET", hide_env_values = true)]
+    pub webhook_secret: Option<String>,
+
     /// How long Fiserv's API refuses a transaction id that it has seen.
     #[arg(long, env = "HOLDFAST_SIMULATOR_DUPLICATE_WINDOW", default_value = "5m", value_parser = parse_duration)]
     pub duplicate_window: Duration,
@@ -113,6 +121,8 @@ impl SimulatorArgs {
             api_key: None,
             api_secret: None,
             accounts: None,
+            webhook_url: None,
+            webhook_secret: None,
             duplicate_window: Duration::from_secs(5 * 60),
             deduplicates: true,
             looks_up: true,

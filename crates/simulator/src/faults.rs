@@ -76,6 +76,16 @@ pub struct Faults {
           env = "HOLDFAST_SIMULATOR_FAULT_INQUIRE_ERROR", default_value_t = 0.0, value_parser = parse_percent)]
     pub inquire_error: f64,
 
+    /// Percent of webhooks that are never sent.
+    #[arg(id = "fault_webhook_lost", long = "fault-webhook-lost", value_name = "PERCENT",
+          env = "HOLDFAST_SIMULATOR_FAULT_WEBHOOK_LOST", default_value_t = 0.0, value_parser = parse_percent)]
+    pub webhook_lost: f64,
+
+    /// Percent of webhooks that are sent twice.
+    #[arg(id = "fault_webhook_repeated", long = "fault-webhook-repeated", value_name = "PERCENT",
+          env = "HOLDFAST_SIMULATOR_FAULT_WEBHOOK_REPEATED", default_value_t = 0.0, value_parser = parse_percent)]
+    pub webhook_repeated: f64,
+
     /// How long a redemption takes that is answered with HTTP 202.
     #[arg(id = "processing_time", long = "processing-time", env = "HOLDFAST_SIMULATOR_PROCESSING_TIME",
           default_value = "300ms", value_parser = parse_duration)]
@@ -154,6 +164,8 @@ impl Default for Faults {
             lookup_error: 0.0,
             inquire_latency: Latency::default(),
             inquire_error: 0.0,
+            webhook_lost: 0.0,
+            webhook_repeated: 0.0,
             processing_time: Duration::from_millis(300),
             rules: Vec::new(),
         }
@@ -183,8 +195,10 @@ impl Faults {
     fn check(&self) -> anyhow::Result<()> {
         let percentages = self.percentages().map(|(_, percent)| percent);
         let valid = |percent: &f64| (0.0..=100.0).contains(percent);
+        let alone =
+            [self.lookup_error, self.inquire_error, self.webhook_lost, self.webhook_repeated];
         anyhow::ensure!(
-            percentages.iter().chain([&self.lookup_error, &self.inquire_error]).all(valid),
+            percentages.iter().chain(&alone).all(valid),
             "a fault's percentage must be 0 to 100"
         );
         anyhow::ensure!(
@@ -299,6 +313,18 @@ impl Injector {
     pub(super) fn of_inquiry(&mut self) -> (Duration, bool) {
         let latency = self.wait(self.faults.inquire_latency);
         (latency, self.faults.inquire_error > 0.0 && self.throw() < self.faults.inquire_error)
+    }
+
+    /// How often a webhook is sent.
+    pub(super) fn of_webhook(&mut self) -> usize {
+        let Faults { webhook_lost, webhook_repeated, .. } = self.faults;
+        if webhook_lost > 0.0 && self.throw() < webhook_lost {
+            0
+        } else if webhook_repeated > 0.0 && self.throw() < webhook_repeated {
+            2
+        } else {
+            1
+        }
     }
 
     fn wait(&mut self, Latency { min, max }: Latency) -> Duration {

@@ -13,6 +13,7 @@
 //! | `cards`, `logins` | which codes are worth what, and who may log in |
 //! | `vault` | codes in the ledger, for APIs that tell them again |
 //! | `faults` | what goes wrong, how often |
+//! | `webhooks` | calls that tell the customer what has ended |
 //! | `cut` | connections that can be cut off |
 
 mod api;
@@ -27,6 +28,7 @@ mod reply;
 mod request;
 mod shared;
 mod vault;
+mod webhooks;
 
 use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 

@@ -13,12 +13,13 @@ use tokio::time::sleep;
 
 use super::{
     SimulatorArgs,
-    api::Api,
+    api::{self, Api},
     book::{Book, Entry},
     faults::{Faults, Injector},
     ledger::{Failure, Ledger, NotDurable, Row},
     logins::Logins,
     vault::Vault,
+    webhooks::Webhooks,
 };
 
 /// The name of the code in [`Row::extra`].
@@ -37,6 +38,7 @@ pub(super) struct Shared {
     pub(super) logins: Logins,
     /// Where the API tells codes again.
     pub(super) vault: Option<Vault>,
+    webhooks: Option<Webhooks>,
     looks_up: bool,
     pub(super) cancels: bool,
     visibility_lag: Duration,
@@ -54,6 +56,10 @@ impl Shared {
             Api::Task | Api::Square => Some(Vault::open(&args.ledger)?),
             Api::Holdfast | Api::Fiserv => None,
         };
+        let webhooks = match (args.api, &args.webhook_url) {
+            (Api::Task, Some(url)) => Some(Webhooks::new(url, args.webhook_secret.as_deref())?),
+            _ => None,
+        };
         let under_way = book.processing();
         let shared = Arc::new(Self {
             ledger,
@@ -64,6 +70,7 @@ impl Shared {
             api_secret: args.api_secret.clone(),
             logins: Logins::open(args.accounts.as_deref())?,
             vault,
+            webhooks,
             looks_up: args.looks_up,
             cancels: args.cancels,
             visibility_lag: args.visibility_lag,
@@ -93,7 +100,18 @@ impl Shared {
         tokio::spawn(async move {
             sleep(time).await;
             lock(&self.book).finish(&row.key, &row.provider_ref);
+            self.tell_ended(&row.key).await;
         });
+    }
+
+    /// Calls the customer about what has ended, once the ledger has it.
+    pub(super) async fn tell_ended(&self, key: &str) {
+        let Some(webhooks) = &self.webhooks else { return };
+        let Some(body) = api::ended_task(self, key).await else { return };
+        let times = lock(&self.injector).of_webhook();
+        for _ in 0..times {
+            webhooks.send(&body).await;
+        }
     }
 
     pub(super) fn processing_time(&self) -> Duration {

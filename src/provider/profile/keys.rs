@@ -4,6 +4,15 @@ use uuid::Uuid;
 
 use crate::domain::id::RedemptionId;
 
+/// Whose key it is, as far as the key itself tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeyOf {
+    /// The redemption with this id.
+    Redemption(RedemptionId),
+    /// The one that has this key, in the form in which keys are recorded.
+    Holder(String),
+}
+
 /// How a redemption's id is written as a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeyKind {
@@ -53,8 +62,67 @@ impl KeyKind {
         }
     }
 
+    /// Whose a key is that was told. `None`: nobody's, as it is no key of this kind.
+    pub fn read(self, told: &str) -> Option<KeyOf> {
+        let whole = |id: Uuid| Some(KeyOf::Redemption(RedemptionId(id)));
+        match self {
+            Self::Uuid => Uuid::try_parse(told).ok().and_then(whole),
+            Self::Hex(length) => {
+                let is_hex = told.len() == length && told.bytes().all(|b| b.is_ascii_hexdigit());
+                match is_hex {
+                    false => None,
+                    true if self.is_whole() => Uuid::try_parse(told).ok().and_then(whole),
+                    true => Some(KeyOf::Holder(told.to_ascii_lowercase())),
+                }
+            }
+            Self::Digits(length) => {
+                let digits = told.trim_start_matches('0');
+                let is_key = told.bytes().all(|b| b.is_ascii_digit()) && digits.len() <= length;
+                match is_key {
+                    false => None,
+                    true if self.is_whole() => {
+                        digits.parse().ok().map(Uuid::from_u128).and_then(whole)
+                    }
+                    true => Some(KeyOf::Holder(format!("{digits:0>length$}"))),
+                }
+            }
+        }
+    }
+
     /// A key for examples.
     pub(in crate::provider) fn sample(self) -> String {
         self.of(RedemptionId(Uuid::from_u128(0x0190_163d_8694_739b_aea5_966c_26f8_ad90)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_that_is_told_leads_back_to_its_redemption() {
+        let id = RedemptionId(Uuid::from_u128(0x0190_163d_8694_739b_aea5_966c_26f8_ad90));
+        for kind in [KeyKind::Uuid, KeyKind::Hex(32), KeyKind::Digits(38), KeyKind::Digits(39)] {
+            let key = kind.of(id);
+            let wanted = Some(KeyOf::Redemption(id));
+            assert_eq!(kind.read(&key), wanted, "{kind:?}");
+            assert_eq!(kind.read(&key.to_uppercase()), wanted, "{kind:?}");
+        }
+        for kind in [KeyKind::Hex(16), KeyKind::Digits(16)] {
+            let key = kind.of(id);
+            assert_eq!(kind.read(&key.to_uppercase()), Some(KeyOf::Holder(key)), "{kind:?}");
+        }
+        let kind = KeyKind::Digits(16);
+        assert_eq!(kind.read("42"), Some(KeyOf::Holder("0000000000000042".to_owned())));
+        for (kind, odd) in [
+            (KeyKind::Uuid, "x"),
+            (KeyKind::Hex(16), "0"),
+            (KeyKind::Hex(32), "g0000000000000000000000000000000"),
+            (KeyKind::Digits(16), "12345678901234567"),
+            (KeyKind::Digits(16), "-1"),
+            (KeyKind::Digits(39), "999999999999999999999999999999999999999"),
+        ] {
+            assert_eq!(kind.read(odd), None, "{kind:?}: {odd}");
+        }
     }
 }

@@ -42,7 +42,7 @@ use crate::domain::{id::ProviderId, money::Currency, provider::ProfileVersion, r
 
 pub(in crate::provider) use self::{case::Case, op::Op, reading::Reading, rule::Then};
 pub use self::{
-    keys::KeyKind,
+    keys::{KeyKind, KeyOf},
     names::OpKind,
     pages::MAX_PAGES,
     reading::Answered,
@@ -221,14 +221,12 @@ impl Profile {
         let ops = self.ops.values().flat_map(Op::all_names);
         let auth = self.auth.iter().flat_map(Auth::names);
         let every = self.http.headers.iter().flat_map(|(_, leaf)| leaf.names());
-        let hook = self.webhook.iter().flat_map(|hook| hook.hmac.secret.names());
-        let names = ops.chain(auth).chain(every).chain(hook);
-        names
-            .filter_map(|name| match name {
-                Name::Secret(name) => Some(name.clone()),
-                _ => None,
-            })
-            .collect()
+        let hook = self.webhook.iter().flat_map(Webhook::secrets);
+        let names = ops.chain(auth).chain(every).filter_map(|name| match name {
+            Name::Secret(name) => Some(name.clone()),
+            _ => None,
+        });
+        names.chain(hook).collect()
     }
 
     /// Whether a person can ask for an op: without the card's code, which is wiped by then.

@@ -20,7 +20,10 @@ use crate::{
         profile::{BUILT_IN, Fault, Profile},
         secrets::Secrets,
     },
-    service::error::{Error, Violation},
+    service::{
+        error::{Error, Violation},
+        webhooks::paths,
+    },
     store::Store,
 };
 
@@ -79,8 +82,9 @@ impl Providers {
         if let Some(before) = self.store.get_profile(&version).await? {
             return same_text(before, text);
         }
-        if let Some(fault) = self.outdated(&version, text).await? {
-            return Err(invalid(&[fault]));
+        let faults = self.contradictions(&profile, text).await?;
+        if !faults.is_empty() {
+            return Err(invalid(&faults));
         }
         match self.store.insert_profile(&version, text).await? {
             Some(applied) => {
@@ -104,14 +108,15 @@ impl Providers {
             Err(faults) => return Ok(Checked { faults, provider: None }),
         };
         let version = profile.pinned();
-        let fault = match self.store.get_profile(&version).await? {
-            Some(before) => same_text(before, text).err().map(|error| Fault {
-                line: line_of_key(text, "version"),
-                message: error.to_string(),
-            }),
-            None => self.outdated(&version, text).await?,
+        let faults = match self.store.get_profile(&version).await? {
+            Some(before) => {
+                let line = line_of_key(text, "version");
+                let fault = same_text(before, text).err();
+                let fault = fault.map(|error| Fault { line, message: error.to_string() });
+                fault.into_iter().collect()
+            }
+            None => self.contradictions(&profile, text).await?,
         };
-        let faults: Vec<_> = fault.into_iter().collect();
         let facts = Facts::of(&profile);
         let provider = Provider { version, text: text.into(), applied_at: None, facts };
         Ok(Checked { provider: faults.is_empty().then_some(provider), faults })
@@ -153,6 +158,26 @@ impl Providers {
     async fn judge(&self, text: &str) -> Result<Result<Profile, Vec<Fault>>, Error> {
         let (text, secrets_dir) = (text.to_owned(), self.secrets_dir.clone());
         on_a_thread(move || judge(&text, secrets_dir)).await
+    }
+
+    /// What about a profile does not go with those that were applied before.
+    async fn contradictions(&self, profile: &Profile, text: &str) -> Result<Vec<Fault>, Error> {
+        let outdated = self.outdated(&profile.pinned(), text).await?;
+        let taken = self.taken_path(profile).await?;
+        Ok(outdated.into_iter().chain(taken).collect())
+    }
+
+    /// A webhook's path that another provider has would never be served.
+    async fn taken_path(&self, profile: &Profile) -> Result<Option<Fault>, Error> {
+        let Some(webhook) = &profile.webhook else { return Ok(None) };
+        let owner = paths::owner(&self.store, &webhook.path).await?;
+        Ok(owner.filter(|owner| *owner != profile.id).map(|owner| Fault {
+            line: webhook.path_line,
+            message: format!(
+                "webhook.path {} is that of provider {owner}: give this one another",
+                webhook.path
+            ),
+        }))
     }
 
     /// A version below the newest one would never be used.

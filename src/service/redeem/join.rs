@@ -2,12 +2,12 @@
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use tokio::{
-    sync::watch,
+    sync::{Notify, watch},
     time::{Instant, sleep},
 };
 
@@ -17,7 +17,7 @@ use crate::{
         id::{PoolId, RedemptionId},
         redemption::{Redemption, RedemptionState},
     },
-    service::Error,
+    service::{Error, clock::Deadline},
     store::StoreError,
 };
 
@@ -26,14 +26,35 @@ const JOIN_POLL: Duration = Duration::from_millis(100);
 /// How long a redemption that is there is tried to be read while there is no database.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// The redemptions that this server is at work on.
-pub(super) type Sends = Mutex<HashMap<RedemptionId, watch::Receiver<()>>>;
+pub(super) type Sends = Mutex<HashMap<RedemptionId, Sending>>;
+
+/// A redemption that this server is at work on, for others.
+pub(super) struct Sending {
+    finished: watch::Receiver<()>,
+    /// Ends the pause before its next poll.
+    poll_now: Arc<Notify>,
+}
 
 impl Inner {
     /// Lets callers join until the answer is dropped.
     pub(super) fn announce(&self, id: RedemptionId) -> SendInProgress<'_> {
-        let (finished, send) = watch::channel(());
+        let (finished, told_finished) = watch::channel(());
+        let poll_now = Arc::new(Notify::new());
+        let send = Sending { finished: told_finished, poll_now: Arc::clone(&poll_now) };
         self.sends.lock().unwrap_or_else(PoisonError::into_inner).insert(id, send);
-        SendInProgress { sends: &self.sends, id, _finished: finished }
+        SendInProgress { sends: &self.sends, id, poll_now, _finished: finished }
+    }
+
+    /// Ends the pause before the next poll of a redemption that this server sends. False: it does not.
+    pub(super) fn poll_now(&self, id: RedemptionId) -> bool {
+        let sends = self.sends.lock().unwrap_or_else(PoisonError::into_inner);
+        sends.get(&id).inspect(|send| send.poll_now.notify_one()).is_some()
+    }
+
+    /// Ends when a redemption that this server sends is sent no longer. `None`: this server does not send it.
+    fn finished(&self, id: RedemptionId) -> Option<watch::Receiver<()>> {
+        let sends = self.sends.lock().unwrap_or_else(PoisonError::into_inner);
+        sends.get(&id).map(|send| send.finished.clone())
     }
 
     /// Waits until the redemption is no longer being sent, here or by another server. A server that stops
@@ -48,8 +69,7 @@ impl Inner {
             tracing::debug!(pool_id = %redemption.pool_id, redemption_id = %id, "joined");
         }
         while redemption.state == RedemptionState::Submitted && Instant::now() < deadline {
-            let send = self.sends.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned();
-            let read = match send {
+            let read = match self.finished(id) {
                 Some(mut finished) => {
                     // Ends with an error when the sender is dropped: then it has finished.
                     let _ = finished.changed().await;
@@ -94,7 +114,19 @@ impl Inner {
 pub(super) struct SendInProgress<'a> {
     sends: &'a Sends,
     id: RedemptionId,
+    poll_now: Arc<Notify>,
     _finished: watch::Sender<()>,
+}
+
+impl SendInProgress<'_> {
+    /// Waits for `pause`, or until a poll is to be made at once, and answers whether one may still be made then.
+    pub(super) async fn pause(&self, window: &Deadline, pause: Duration) -> bool {
+        tokio::select! {
+            biased;
+            in_time = window.pause(pause) => in_time,
+            () = self.poll_now.notified() => !window.has_passed(),
+        }
+    }
 }
 
 impl Drop for SendInProgress<'_> {

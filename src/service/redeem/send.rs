@@ -38,7 +38,7 @@ impl Inner {
         redemption: &Redemption,
         window: Deadline,
     ) -> Result<Redemption, Error> {
-        let _send = self.announce(ask.redemption_id);
+        let send = self.announce(ask.redemption_id);
         let holder = redemption.holder.as_str();
         let limits = provider.limits();
         let mut attempts = 1;
@@ -98,7 +98,7 @@ impl Inner {
                         step = Step::InDoubt { answer, is_answer: false };
                         continue;
                     };
-                    if !window.pause(poll_pause(after, attempts)).await {
+                    if !send.pause(&window, poll_pause(after, attempts)).await {
                         step = Step::InDoubt { answer, is_answer: false };
                         continue;
                     }
@@ -108,7 +108,9 @@ impl Inner {
                 Step::Busy { after, answer } => {
                     let question = question(provider, &ask);
                     match question {
-                        Some(question) if window.pause(poll_pause(after, attempts)).await => {
+                        Some(question)
+                            if send.pause(&window, poll_pause(after, attempts)).await =>
+                        {
                             let asked = provider.ask(question, Doubt::InDoubt, &ask, window.left());
                             (step, call) = (asked.await, question);
                         }

@@ -162,6 +162,25 @@ impl Store {
         let rows = claimed.rows.into_iter().filter_map(read).collect();
         Ok(Done { rows, may_be_more: claimed.may_be_more })
     }
+
+    /// Takes a redemption in doubt for an early look-up within `hold`. `None`: it is not the caller's, because a server
+    /// asks about it now, its check comes due meanwhile, or it is not in doubt. Nothing else of it changes.
+    pub async fn claim_early_check(
+        &self,
+        pool_id: &PoolId,
+        redemption_id: RedemptionId,
+        hold: Duration,
+    ) -> Result<Option<EarlyCheck>, StoreError> {
+        let claim = sqlx::query_file_as!(
+            EarlyRow,
+            "src/store/sql/redemption/claim_early_check.sql",
+            pool_id.as_str(),
+            redemption_id.0,
+            interval(hold),
+        );
+        let claimed = at_points(Step::Claim, claim.fetch_optional(&self.db)).await?;
+        claimed.map(|row| row.early_check(pool_id)).transpose()
+    }
 }
 
 impl DueRow {

@@ -9,6 +9,7 @@
 mod plans;
 mod scenarios;
 mod swap;
+mod webhooks;
 
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
@@ -330,6 +331,10 @@ controls! {
     a_row_that_cannot_be_written_among_others: over(WHOLE, &[NO_SWEEP]), Without {
         guards_off: "bad_rows_are_left_out", ..Without::default()
     }, "an account beside a bad one was not leased", scenarios::an_account_cannot_be_written;
+
+    a_webhook_that_anyone_may_send: over(WHOLE, &[]), Without {
+        guards_off: "webhooks_are_signed", ..Without::default()
+    }, "a forged webhook was heard", webhooks::a_forged_webhook_comes;
 
     // Settings that are not true.
     a_provider_that_is_said_to_count_keys_once: over(NEITHER, &[]), Without {

@@ -3,7 +3,7 @@
 use super::imports::{Edges, Modules};
 
 /// Each module, and those that it may use.
-const MAY_USE: [(&str, &[&str]); 18] = [
+const MAY_USE: [(&str, &[&str]); 19] = [
     ("domain", &[]),
     ("config", &["domain", "listener", "secret_file"]),
     ("failpoints", &[]),
@@ -18,6 +18,7 @@ const MAY_USE: [(&str, &[&str]); 18] = [
     ("health", &["store"]),
     ("listener", &[]),
     ("admin", &["health", "listener"]),
+    ("webhook", &["listener", "service"]),
     ("shutdown", &["health", "rpc"]),
     ("telemetry", &[]),
     (
@@ -36,6 +37,7 @@ const MAY_USE: [(&str, &[&str]); 18] = [
             "shutdown",
             "store",
             "telemetry",
+            "webhook",
         ],
     ),
     ("cli", &["app", "config", "domain", "embedded", "listener", "provider", "rpc", "telemetry"]),
@@ -48,7 +50,7 @@ const KNOWN_TO: [(&str, &[&str]); 7] = [
     ("prost", &["rpc", "cli"]),
     ("reqwest", &["provider"]),
     ("toml", &["provider"]),
-    ("axum", &["admin"]),
+    ("axum", &["admin", "webhook"]),
     (
         "tokio",
         &[
@@ -66,6 +68,7 @@ const KNOWN_TO: [(&str, &[&str]); 7] = [
             "shutdown",
             "store",
             "telemetry",
+            "webhook",
         ],
     ),
 ];

@@ -16,7 +16,7 @@ use crate::support::{
 };
 
 /// Statements that are not of one pool, each for a reason that its comment gives.
-const OF_NO_POOL: [&str; 37] = [
+const OF_NO_POOL: [&str; 41] = [
     "analyze",
     "backend",
     "beat",
@@ -26,6 +26,9 @@ const OF_NO_POOL: [&str; 37] = [
     "ensure_limits",
     "ensure_slots",
     "extend_brake",
+    "find_open_by_id",
+    "find_open_by_task",
+    "get_id_of_key",
     "get_key_check",
     "get_newest_profile",
     "get_profile",
@@ -36,6 +39,7 @@ const OF_NO_POOL: [&str; 37] = [
     "list_beats",
     "list_limits",
     "list_pools",
+    "list_profile_versions",
     "list_profiles",
     "may_count_rows",
     "missing_rights",
@@ -318,7 +322,7 @@ fn read_sources(folder: &Path, code: &mut String) {
 
 /// The hot statements, with arguments as a lane gives them, and a day of a pool's history, which is
 /// read page by page.
-const HOT: [(&str, &str); 15] = [
+const HOT: [(&str, &str); 18] = [
     (
         "apply",
         "'p', 1, ARRAY[jsonb_populate_record(NULL::account_change, '{\"account_id\": \"a-00001\"}')], gen_random_uuid()",
@@ -332,6 +336,9 @@ const HOT: [(&str, &str); 15] = [
     ("pools_with_due_checks", "'30 s'"),
     ("claim_early_checks", "'p', 32, ARRAY[gen_random_uuid()], '1 s', '10 s', '{}', false"),
     ("pools_of_dead_servers", "ARRAY[gen_random_uuid()]"),
+    ("find_open_by_id", "'holdfast', gen_random_uuid()"),
+    ("find_open_by_task", "'holdfast', 't-1'"),
+    ("claim_early_check", "'p', gen_random_uuid(), '5 s'"),
     (
         "begin",
         "'p', 1, ARRAY[gen_random_uuid()], '{a-00001}', '{1}', '{1}', ARRAY[gen_random_uuid()], \

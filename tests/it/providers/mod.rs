@@ -6,6 +6,7 @@ mod faults;
 mod limits;
 mod pools;
 mod redeeming;
+mod webhooks;
 
 use std::fs;
 

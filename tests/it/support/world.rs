@@ -317,6 +317,7 @@ fn serve_args(url: &str, folder: &TempDir, provider_url: String) -> ServeArgs {
         secrets_dir: Some(folder.path().join("secrets")),
         listen: ([127, 0, 0, 1], 0).into(),
         admin_listen: ([127, 0, 0, 1], 0).into(),
+        webhook_listen: None,
         provider: provider_args(provider_url),
         inquiry_concurrency: 16,
         inquiry_cache: Duration::from_secs(30),

@@ -21,6 +21,8 @@ use sha2::{Digest as _, Sha256};
 
 use super::shared::{Shared, lock};
 
+pub(super) use task::ended as ended_task;
+
 /// The longest request that is read, in bytes.
 const MAX_REQUEST_BYTES: usize = 64 * 1024;
 

@@ -104,6 +104,9 @@ async fn begin(shared: Arc<Shared>, task: Task, how: How) -> Result<Response, No
         }
     }
     shared.durable(&begun).await?;
+    let told = shared.clone();
+    let task = task_id.clone();
+    tokio::spawn(async move { told.tell_ended(&task).await });
     for entry in begun.into_iter().filter(|entry| entry.row.state == State::Processing) {
         shared.clone().finish_later(entry.row);
     }
@@ -146,10 +149,7 @@ async fn status(
     if lock(&shared.injector).of_lookup() {
         return (MANNERS.broken)();
     }
-    let items: Vec<Entry> = {
-        let book = lock(&shared.book);
-        (0..MAX_ITEMS).map_while(|index| book.get(&item_key(&task_id, index))).collect()
-    };
+    let items = items(&shared, &task_id);
     if let Err(failed) = shared.durable(&items).await {
         return Reply::from(failed).give(&connection).await;
     }
@@ -159,6 +159,23 @@ async fn status(
     let list: Vec<Value> = items.iter().map(|entry| item(&shared, &entry.row)).collect();
     let data = json!({"task_id": task_id, "status": state(&shared, &items), "list": list});
     Json(json!({"code": 0, "msg": "ok", "data": data})).into_response()
+}
+
+/// What the customer is called about when an item has ended: its task, if that was the last one of it.
+pub(in super::super) async fn ended(shared: &Shared, key: &str) -> Option<String> {
+    let task_id = key.split('.').next()?;
+    let items = items(shared, task_id);
+    if items.is_empty() || items.iter().any(|entry| entry.row.state == State::Processing) {
+        return None;
+    }
+    shared.durable(&items).await.ok()?;
+    Some(json!({"task_id": task_id, "status": state(shared, &items)}).to_string())
+}
+
+/// The items of a task.
+fn items(shared: &Shared, task_id: &str) -> Vec<Entry> {
+    let book = lock(&shared.book);
+    (0..MAX_ITEMS).map_while(|index| book.get(&item_key(task_id, index))).collect()
 }
 
 /// How the task stands: completed once all of it has ended and something succeeded.

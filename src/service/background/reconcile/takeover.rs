@@ -170,7 +170,7 @@ async fn check(reconciler: Reconciler, early: EarlyCheck, _permit: Option<OwnedS
 
 impl Reconciler {
     /// Looks a redemption up once, and records its outcome if the provider tells one. True when it does.
-    async fn check_early(&self, early: &EarlyCheck) -> Result<bool, Error> {
+    pub(in crate::service) async fn check_early(&self, early: &EarlyCheck) -> Result<bool, Error> {
         let EarlyCheck { redemption, code_ciphertext, not_after, hold, .. } = early;
         // One whose code cannot be read is a person's, when its time has come.
         let Some(ask) = self.ask(redemption, code_ciphertext, *not_after).await? else {

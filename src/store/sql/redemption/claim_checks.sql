@@ -19,6 +19,7 @@ claimed AS (
     SET state = 'IN_DOUBT',
         checks = r.checks + 1,
         next_check_at = now() + $3::interval,
+        checked_until = now() + $3::interval,
         updated_at = now()
     FROM due d
     WHERE r.pool_id = $1

@@ -37,6 +37,7 @@ deferred AS (
     SET state = d.state,
         last_answer = d.answer,
         next_check_at = ((now() AT TIME ZONE 'utc') + d.next_check) AT TIME ZONE 'utc',
+        checked_until = NULL,
         attempts = r.attempts + d.attempts,
         not_found_checks = CASE WHEN d.not_found THEN r.not_found_checks + 1 ELSE 0 END,
         amount_minor = COALESCE(d.amount_minor, r.amount_minor),
