@@ -82,19 +82,6 @@ fn judge(profile: &Profile, case: &Case) -> Result<Vec<Proof>, String> {
     Ok(readings.iter().map(prove_one).collect())
 }
 
-impl Subject {
-    /// Takes the identity that an element of a list tells.
-    fn own(&mut self, reading: &Reading) {
-        if let super::json::Field::Is(key) = &reading.told.key {
-            self.key.clone_from(key);
-        }
-        if let super::json::Field::Is(account) = &reading.told.account {
-            self.account.clone_from(account);
-        }
-        self.task = None;
-    }
-}
-
 fn samples(profile: &Profile, case: &Case, currency: Currency, now: OffsetDateTime) -> Values {
     let money = |amount_minor| Money { amount_minor, currency };
     let mut values = Values::at(now);

@@ -4,6 +4,8 @@
 //! send a card's code somewhere, or twice, without anybody having decided it. The one exception is a call that the
 //! provider refused for its token: that is made once more with a new one.
 
+mod trial;
+
 use std::{collections::BTreeMap, fmt, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail, ensure};
@@ -30,6 +32,8 @@ use crate::{
     failpoints::{self, Side, Step},
     secret_file,
 };
+
+pub use trial::{Exchange, Heard, Judged, Trial, Tried};
 
 /// The longest body that is read of an answer about one redemption or card, in bytes.
 pub const MAX_BODY_BYTES: usize = 64 * 1024;
