@@ -1,5 +1,6 @@
 //! Both sides' records of the redemptions, for all time.
 
+use anyhow::Context as _;
 use clap::{Args as _, Command, FromArgMatches as _};
 use time::{Duration, OffsetDateTime};
 
@@ -16,6 +17,7 @@ use crate::{
         shared::client::Server,
     },
     config::ProviderArgs,
+    domain::money::Currency,
     provider::Provider,
     rpc::pb,
 };
@@ -57,13 +59,15 @@ pub(super) async fn provider(base_url: &str) -> anyhow::Result<Ledger> {
     let to = OffsetDateTime::now_utc() + Duration::DAY;
     let always = Window { from: OffsetDateTime::UNIX_EPOCH, to };
     let (provider, progress) = (client(base_url)?, &mut Progress::hidden());
-    read_list(&provider, always, &mut Names::default(), progress).await?.plain()
+    let euro = Currency::parse("EUR").context("no currency")?;
+    read_list(&provider, always, euro, &mut Names::default(), progress).await?.plain()
 }
 
 /// Whether the provider answers.
 pub(super) async fn provider_answers(base_url: &str) -> bool {
     let Ok(provider) = client(base_url) else { return false };
-    provider.list("", "", "").await.is_ok()
+    let Some(euro) = Currency::parse("EUR") else { return false };
+    provider.list(("", ""), None, euro).await.is_ok()
 }
 
 /// Asks the demo's own provider, with the settings that `serve` has by default. The variables that

@@ -250,7 +250,7 @@ mod tests {
             provider_ref: None,
         };
         let provider = Record { amount_minor: Some(credited_minor), ..record.clone() };
-        let ours = Ours { key: Uuid::nil(), pool_id: "steam-eu".into(), known_at: None, record };
+        let ours = Ours::of(Uuid::nil(), "steam-eu", record);
         Report {
             runs: Vec::new(),
             before: accounts(100),

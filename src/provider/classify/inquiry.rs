@@ -6,10 +6,10 @@ use super::{
     super::{
         HttpAnswer,
         profile::{Answered, OpKind, Profile, Values},
-        wire::{CallError, Card},
+        question::{CallError, Card},
     },
     Doubt,
-    outcome::{Circumstances, Proof, Secrets, Subject},
+    outcome::{Circumstances, Proof, Subject},
     proof::judge,
 };
 use crate::domain::{money::Currency, redemption::CardCode};
@@ -26,15 +26,7 @@ pub(in crate::provider) fn inquired(
 ) -> Result<Option<Card>, CallError> {
     let malformed = |why: &str| Err(CallError::Malformed(why.to_owned()));
     let Some(currency) = Currency::parse(NO_CURRENCY) else { return malformed("no currency") };
-    let subject = Subject {
-        key: String::new(),
-        task: None,
-        account: String::new(),
-        currency,
-        code: Some(code.clone()),
-        recorded_at: values.now,
-        secrets: Secrets(values.secrets.values().cloned().collect()),
-    };
+    let subject = Subject { code: Some(code.clone()), ..Subject::nobodys(values, currency) };
     let circumstances = Circumstances {
         doubt: Doubt::InDoubt,
         in_window: true,

@@ -196,15 +196,15 @@ impl Provider {
             .map(|(status, body)| Answered { status: *status, body, retry_after: None })
             .collect();
         if op.kind == OpKind::List {
-            match Reading::of_each(op, &values, trial.currency, answered[0]) {
+            let readings = match Reading::of_each(op, &values, trial.currency, answered[0]) {
                 Ok(readings) => {
-                    let count = readings.len();
-                    tried.notes.push(format!("the page has {count} elements"));
-                    let shown = readings.iter().take(MAX_ELEMENTS);
-                    tried.judged.extend(shown.map(|it| self.judged(op, it, trial, &values)));
+                    tried.notes.push(format!("the page has {} elements", readings.len()));
+                    readings
                 }
-                Err(why) => tried.notes.push(format!("the list cannot be read: {why}")),
-            }
+                Err(whole) => vec![whole],
+            };
+            let shown = readings.iter().take(MAX_ELEMENTS);
+            tried.judged.extend(shown.map(|it| self.judged(op, it, trial, &values)));
         } else {
             let reading = Reading::of(op, &values, trial.currency, &answered, is_whole);
             tried.judged.push(self.judged(op, &reading, trial, &values));

@@ -53,6 +53,31 @@ impl KeyKind {
         }
     }
 
+    /// A key that was told, as [`Self::of`] would write it but for what [`Self::is_same`] passes over.
+    /// `None`: no redemption of ours has it.
+    pub fn normal(self, told: &str) -> Option<String> {
+        match self {
+            Self::Uuid => Uuid::try_parse(told).ok().map(|id| id.to_string()),
+            Self::Hex(length) => {
+                let is_key = told.len() == length && told.bytes().all(|b| b.is_ascii_hexdigit());
+                is_key.then(|| told.to_ascii_lowercase())
+            }
+            Self::Digits(length) => {
+                let digits = told.trim_start_matches('0');
+                let is_key = !told.is_empty()
+                    && digits.len() <= length
+                    && digits.bytes().all(|b| b.is_ascii_digit());
+                is_key.then(|| digits.to_owned())
+            }
+        }
+    }
+
+    /// The redemption of a key, where a key tells it.
+    pub fn id_of(self, key: &str) -> Option<RedemptionId> {
+        let is_all = matches!(self, Self::Uuid | Self::Hex(32..));
+        is_all.then(|| Uuid::try_parse(key).ok().map(RedemptionId)).flatten()
+    }
+
     /// A key for examples.
     pub(in crate::provider) fn sample(self) -> String {
         self.of(RedemptionId(Uuid::from_u128(0x0190_163d_8694_739b_aea5_966c_26f8_ad90)))

@@ -213,6 +213,14 @@ impl Profile {
         self.ops.keys().map(|kind| kind.name()).collect()
     }
 
+    /// Whether its list tells what was credited, also where pools of several currencies share it.
+    pub fn lists_amounts(&self, in_several_currencies: bool) -> bool {
+        self.op(OpKind::List).is_some_and(|op| {
+            let is_told = !matches!(op.take.amount, Some(op::Amount::Expected));
+            is_told && (!in_several_currencies || op.take.has("currency"))
+        })
+    }
+
     /// The op of this name in a file, where the profile has it.
     pub fn op_named(&self, name: &str) -> Option<OpKind> {
         self.ops.keys().find(|kind| kind.name() == name).copied()

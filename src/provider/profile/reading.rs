@@ -94,33 +94,43 @@ impl Reading {
         Self::judge(op, values, currency, *first, bodies.first().copied(), element, found)
     }
 
-    /// Reads each element of a list by itself.
+    /// Reads each element of a page of a list by itself. The error is the page as a whole, where it has no elements.
     pub(in crate::provider) fn of_each(
         op: &Op,
         values: &Values,
         currency: Currency,
         page: Answered<'_>,
-    ) -> Result<Vec<Self>, &'static str> {
-        let mut body = Json::read(page.body)?;
+    ) -> Result<Vec<Self>, Self> {
+        let whole = |body: Result<&Json, &'static str>| {
+            Err(Self::judge(op, values, currency, page, Some(body), None, None))
+        };
+        let mut body = match Json::read(page.body) {
+            Ok(body) => body,
+            Err(why) => return whole(Err(why)),
+        };
         if !parse_within(op, &mut body, false) {
-            return Err("a text in it is not the JSON that it should be");
+            return whole(Err("a text in it is not the JSON that it should be"));
         }
         let items = op.items.as_ref().map(|items| items.get(&body, None));
-        let Some(Ok(Some(Json::List(items)))) = items else {
-            return Err("its items are not there");
-        };
-        let each = items.iter().map(|element| {
-            Self::judge(
-                op,
-                values,
-                currency,
-                page,
-                Some(Ok(&body)),
-                Some(element.clone()),
-                Some(true),
-            )
-        });
-        Ok(each.collect())
+        let Some(Ok(Some(Json::List(items)))) = items else { return whole(Ok(&body)) };
+        if !(200..300).contains(&page.status) {
+            return whole(Ok(&body));
+        }
+        let each = items.iter();
+        Ok(each.map(|it| Self::of_element(op, values, currency, page, &body, it)).collect())
+    }
+
+    /// Reads one element of a list.
+    pub(in crate::provider) fn of_element(
+        op: &Op,
+        values: &Values,
+        currency: Currency,
+        page: Answered<'_>,
+        body: &Json,
+        element: &Json,
+    ) -> Self {
+        let element = Some(element.clone());
+        Self::judge(op, values, currency, page, Some(Ok(body)), element, Some(true))
     }
 
     fn judge(

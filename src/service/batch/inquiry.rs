@@ -17,7 +17,7 @@ use crate::{
         money::{Currency, Money},
         redemption::CardCode,
     },
-    provider::{CallError, Provider, profile::OpKind, wire::Card},
+    provider::{CallError, Provider, profile::OpKind, question::Card},
     secret::SecretKey,
     service::{Error, providers::fingerprint_name},
 };

@@ -148,8 +148,8 @@ async fn an_inquiry_is_shown_with_its_answer_and_how_it_was_judged() {
 #[tokio::test]
 async fn all_that_is_wrong_is_told_at_once_and_nothing_is_sent() {
     let it = fake(Api::Square, "square").await;
-    let none = tried(&[&it.file, "--op", "list"], "").await;
-    none.says(1, &["square has no op list: it has send, find, inquire"]);
+    let none = tried(&[&it.file, "--op", "cancel"], "").await;
+    none.says(1, &["square has no op cancel: it has send, find, inquire, list"]);
     let token = tried(&[&it.file, "--op", "token"], "").await;
     token.says(1, &["square has no op token"]);
     let without = tried(&[&it.file, "--op", "send"], "").await;

@@ -303,7 +303,8 @@ async fn a_question_without_a_fitting_answer_is_an_error_without_the_code() {
     assert_no_code(&format!("{error} {error:?}"));
 
     let app = Router::new().route("/redemptions", get(|| async { StatusCode::FORBIDDEN }));
-    let error = client(&serve(app).await).list("a", "b", "c").await.unwrap_err();
+    let euro = Currency::parse("EUR").unwrap();
+    let error = client(&serve(app).await).list(("a", "b"), Some("c"), euro).await.unwrap_err();
     assert_eq!(error, CallError::Status(403));
 }
 

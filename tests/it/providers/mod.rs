@@ -1,6 +1,7 @@
 //! Providers: profiles that are applied, and the pools that name them.
 
 mod applied;
+mod audits;
 mod commands;
 mod faults;
 mod pools;
