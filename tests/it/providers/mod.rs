@@ -1,5 +1,6 @@
 //! Providers: profiles that are applied, and the pools that name them.
 
+mod adapter;
 mod applied;
 mod audits;
 mod commands;
