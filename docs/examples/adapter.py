@@ -40,7 +40,7 @@ class Contract(BaseHTTPRequestHandler):
     def do_POST(self):
         body, key = self.rfile.read(int(self.headers["content-length"] or 0)), self.headers["idempotency-key"]
         if self.path != "/redemptions" or not key:
-            return self.give(501, {"error": "NOT_IMPLEMENTED"})
+            return self.give(405, {"error": "NOT_ALLOWED"})  # not 5xx: that would be asked again for ever
         request, payload = json.loads(body), hashlib.sha256(body).hexdigest()  # half a request is no JSON
         is_late = datetime.now(timezone.utc) > datetime.fromisoformat(request["not_after"])
         begun = json.dumps({"key": key, "account_ref": request["account_ref"], "state": "cancelled" if is_late else "processing"})

@@ -1,6 +1,6 @@
 //! `holdfast provider try`: one call by a profile, shown with what came back and how that was judged.
 
-use std::{io::Read as _, path::PathBuf, process::ExitCode};
+use std::{fs::File, io::Read as _, path::PathBuf, process::ExitCode};
 
 use anyhow::Context as _;
 use clap::Args;
@@ -29,7 +29,6 @@ use crate::{
         secrets::Secrets,
     },
     rpc::pb,
-    secret_file,
 };
 
 /// The exit code when the answer leaves it open what happened.
@@ -38,6 +37,8 @@ const IN_DOUBT: u8 = 3;
 const NO_CURRENCY: &str = "XXX";
 /// What fetches a token alone.
 const TOKEN: &str = "token";
+/// The longest file of a code that is read.
+const MAX_CODE_FILE_BYTES: u64 = 4096;
 /// How long after now a send may still be begun.
 const NOT_AFTER: time::Duration = time::Duration::minutes(15);
 
@@ -289,13 +290,14 @@ impl ValueArgs {
 
     fn code(&self) -> anyhow::Result<Option<String>> {
         let Some(file) = &self.code_file else { return Ok(self.code.clone()) };
-        let text = if file.as_os_str() == "-" {
-            let mut text = String::new();
-            std::io::stdin().read_to_string(&mut text).context("the code cannot be read")?;
-            text
+        let mut text = String::new();
+        let read = if file.as_os_str() == "-" {
+            std::io::stdin().take(MAX_CODE_FILE_BYTES).read_to_string(&mut text)
         } else {
-            secret_file::read(file, "the code's file")?.to_string()
+            let file = File::open(file);
+            file.and_then(|file| file.take(MAX_CODE_FILE_BYTES).read_to_string(&mut text))
         };
+        read.with_context(|| format!("the code cannot be read from {}", file.display()))?;
         let code = text.trim();
         anyhow::ensure!(!code.is_empty(), "the code's file is empty");
         anyhow::ensure!(code.lines().count() == 1, "the code's file has more than one line");

@@ -148,8 +148,6 @@ impl Provider {
                     return tried;
                 }
             }
-            // The token's own answer repeats it.
-            self.hide_in_answers(&values, &mut tried);
         }
         if values.code.is_none() && trial.kind.is_some() {
             let note = "no code was given, so one that the answer holds is shown";
@@ -239,11 +237,15 @@ impl Provider {
         let clean = |text: &str| clean_of(code(values).as_ref(), &hidden, text, MAX_SHOWN_CHARS);
         let (answer, whole) = match answer {
             Answer::Http(http) => {
+                let text = match kind {
+                    None if (200..300).contains(&http.status) => without_texts(&http.body),
+                    _ => String::from_utf8_lossy(&http.body).into_owned(),
+                };
                 let heard = Heard {
                     version: head.as_ref().map_or("HTTP", |head| version(head.version)),
                     status: http.status,
                     headers: head.map(|head| self.headers(&head, &clean)).unwrap_or_default(),
-                    body: clean(&String::from_utf8_lossy(&http.body)),
+                    body: clean(&text),
                     body_bytes: http.body.len(),
                 };
                 (Ok(heard), Some((http.status, http.body)))
@@ -272,14 +274,6 @@ impl Provider {
                 (name.to_string(), clean(&String::from_utf8_lossy(value.as_bytes())))
             })
             .collect()
-    }
-
-    /// Takes out of the answers so far what is known to be secret by now.
-    fn hide_in_answers(&self, values: &Values, tried: &mut Tried) {
-        let hidden = hidden(values);
-        for heard in tried.exchanges.iter_mut().filter_map(|it| it.answer.as_mut().ok()) {
-            heard.body = clean_of(code(values).as_ref(), &hidden, &heard.body, MAX_SHOWN_CHARS);
-        }
     }
 
     fn judged(&self, op: &Op, reading: &Reading, trial: &Trial, values: &Values) -> Judged {
@@ -337,6 +331,30 @@ fn hidden(values: &Values) -> Vec<String> {
     // The longest first: one may be a part of another.
     hidden.sort_by_key(|text| std::cmp::Reverse(text.len()));
     hidden
+}
+
+/// The longest text of a token's answer that is shown: `Bearer` is no secret.
+const MAX_PLAIN_CHARS: usize = 8;
+
+/// The answer with a token, without its longer texts: the pointer to the token may be wrong, and there may be others.
+fn without_texts(body: &[u8]) -> String {
+    fn blank(value: &mut serde_json::Value) {
+        match value {
+            serde_json::Value::String(text) if text.chars().count() > MAX_PLAIN_CHARS => {
+                "…".clone_into(text);
+            }
+            serde_json::Value::Array(list) => list.iter_mut().for_each(blank),
+            serde_json::Value::Object(map) => map.values_mut().for_each(blank),
+            _ => {}
+        }
+    }
+    match serde_json::from_slice::<serde_json::Value>(body) {
+        Ok(mut json) => {
+            blank(&mut json);
+            json.to_string()
+        }
+        Err(_) => "(not JSON, and not shown: it may hold a token)".to_owned(),
+    }
 }
 
 fn code(values: &Values) -> Option<CardCode> {

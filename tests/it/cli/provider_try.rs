@@ -239,8 +239,7 @@ then = "succeeded"
 #[tokio::test]
 async fn tokens_signatures_and_codes_are_blanked_in_answers_too() {
     let token = post(|| async {
-        r#"{"access_token":"issued-token","expires_in":600,"for":"hush\/hush\"1"}"#
-            .replace("\\/", "/")
+        r#"{"access_token":"issued-token","expires_in":600,"type":"Bearer","more":["issued-token-2"]}"#
     });
     let card = get(|headers: HeaderMap, RawQuery(query): RawQuery| async move {
         let bearer = headers["authorization"].to_str().unwrap().to_owned();
@@ -277,7 +276,20 @@ async fn tokens_signatures_and_codes_are_blanked_in_answers_too() {
         ],
     );
     let token = tried(&[&*file, "--op", "token", "--secrets-dir", secrets], "").await;
-    token.says(0, &["tokens version 1, token", "\"access_token\":\"…\"", "a token was given"]);
+    token.says(
+        0,
+        &[
+            "tokens version 1, token",
+            "\"access_token\":\"…\"",
+            "\"type\":\"Bearer\"",
+            "a token was given",
+        ],
+    );
+    // One whose pointer is wrong does not print the token either.
+    let elsewhere = WITH_TOKEN.replace("/access_token", "/token");
+    let elsewhere = put(folder.path(), "e.toml", &with_base(&elsewhere, &url));
+    let none = tried(&[&*elsewhere, "--op", "token", "--secrets-dir", secrets], "").await;
+    none.says(1, &["no token was given: the answer tells no token", "\"access_token\":\"…\""]);
     let shown = tried(&[&inquiry[..], &["--print-only"]].concat(), "").await;
     shown.says(0, &["for a token, which is not sent", "authorization: Bearer {{ token }}"]);
     // An answer that no rule has.
