@@ -254,9 +254,7 @@ async fn a_provider_that_cannot_be_asked_is_an_error_before_anything_is_compared
     let folder = it.world.args().secrets_dir.as_ref().unwrap();
     std::fs::remove_file(folder.join("fiserv/api_key")).unwrap();
     let refused = audit(&it.world, &[]).await;
-    refused
-        .says("task-api cannot be audited")
-        .says("fiserv cannot be asked: fiserv: secret.api_key");
+    refused.says("task-api cannot be audited").says("fiserv cannot be audited: secret.api_key");
     let none = audit(&it.world, &["--provider", "nobody"]).await;
     none.says("no pool that is to be audited is of the provider nobody");
     let dead =

@@ -75,9 +75,7 @@ impl Sources {
             )
         })?;
         let secrets = Secrets::new(self.secrets_dir.clone(), &ProviderId::parse(id)?);
-        let provider = Provider::new(profile, SecretValues::Files(secrets), None)?;
-        provider.secrets().map_err(|missing| anyhow::anyhow!("{id}: {}", missing.join("; ")))?;
-        Ok(provider)
+        Provider::new(profile, SecretValues::Files(secrets), None)
     }
 }
 
@@ -85,6 +83,7 @@ impl Way {
     /// How a provider can be audited whose pools have these currencies. The error says why it cannot.
     pub(super) fn of(provider: &Provider, currencies: &BTreeSet<Currency>) -> Result<Self, String> {
         let profile = provider.profile();
+        provider.secrets().map_err(|missing| missing.join("; "))?;
         let list = match currencies.first() {
             Some(first) if profile.lists_amounts(currencies.len() > 1) => Some(*first),
             _ => None,
