@@ -67,7 +67,7 @@ fn judge(profile: &Profile, case: &Case) -> Result<Vec<Proof>, String> {
     };
     let answered = Answered { status: case.status, body: body.as_bytes(), retry_after: None };
     let readings = if op.kind == OpKind::List {
-        Reading::of_each(op, &values, currency, answered).unwrap_or_else(|whole| vec![whole])
+        Reading::of_each(op, &values, currency, answered).unwrap_or_else(|whole| vec![*whole])
     } else {
         vec![Reading::of(op, &values, currency, &[answered], true)]
     };

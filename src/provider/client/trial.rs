@@ -199,7 +199,7 @@ impl Provider {
                     tried.notes.push(format!("the page has {} elements", readings.len()));
                     readings
                 }
-                Err(whole) => vec![whole],
+                Err(whole) => vec![*whole],
             };
             let shown = readings.iter().take(MAX_ELEMENTS);
             tried.judged.extend(shown.map(|it| self.judged(op, it, trial, &values)));

@@ -100,9 +100,9 @@ impl Reading {
         values: &Values,
         currency: Currency,
         page: Answered<'_>,
-    ) -> Result<Vec<Self>, Self> {
+    ) -> Result<Vec<Self>, Box<Self>> {
         let whole = |body: Result<&Json, &'static str>| {
-            Err(Self::judge(op, values, currency, page, Some(body), None, None))
+            Err(Box::new(Self::judge(op, values, currency, page, Some(body), None, None)))
         };
         let mut body = match Json::read(page.body) {
             Ok(body) => body,

@@ -223,7 +223,7 @@ async fn the_adapter_of_the_docs_credits_nothing_twice_through_kills_and_lost_an
     server.abort();
     assert!(gateway.lost.load(Ordering::SeqCst) > 0, "no answer was lost");
 
-    let credited = gateway.credited.lock().unwrap();
+    let credited = gateway.credited.lock().unwrap().clone();
     assert!(credited.values().all(|by| by.len() == 1), "twice: {credited:?}");
     let by: HashMap<&str, ()> = credited.values().flatten().map(|it| (it.as_str(), ())).collect();
     let rows = sqlx::query(
