@@ -28,11 +28,14 @@ use crate::{
     failpoints::{self, Guard},
 };
 
+mod audit;
 mod condition;
 mod inquiry;
 mod outcome;
 mod proof;
 
+pub use audit::of_line;
+pub(in crate::provider) use audit::{looked_up, page};
 pub(in crate::provider) use condition::condition;
 pub use inquiry::Inquired;
 pub(in crate::provider) use inquiry::inquired;
@@ -207,12 +210,6 @@ fn unsendable(call: Call, doubt: Doubt, why: &Unusable) -> Step {
 
 fn not_spent(reason: &str, message: String) -> Failure {
     Failure { reason: reason.to_owned(), message, code_spent: false }
-}
-
-/// How long the provider asks to wait: the body's own hint, else the header. At least a short
-/// pause, and at most a time after which it is not forgotten.
-pub(super) fn hint(body: Option<Duration>, http: &HttpAnswer) -> Option<Duration> {
-    body.or(http.retry_after).map(|after| after.clamp(MIN_AFTER, MAX_AFTER))
 }
 
 #[cfg(test)]

@@ -4,6 +4,9 @@
 //! send a card's code somewhere, or twice, without anybody having decided it. The one exception is a call that the
 //! provider refused for its token: that is made once more with a new one.
 
+mod questions;
+mod trial;
+
 use std::{collections::BTreeMap, fmt, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail, ensure};
@@ -12,24 +15,24 @@ use tokio::time::timeout;
 use url::Url;
 
 use super::{
-    Answer, Call, Doubt, HttpAnswer, Inquired,
-    classify::{self, Proof, hint},
+    Answer, Call, Doubt,
+    classify::{self, Proof},
     http::{Call as HttpCall, Http, IDLE_TIMEOUT, Limits},
     profile::{MAX_PAGES, OpKind, Profile, Request, Unusable, Values},
     secrets::Secrets,
     tokens::Tokens,
-    wire::{self, CallError, Listed, Page},
 };
 use crate::{
     config::ProviderArgs,
     domain::{
-        id::RedemptionId,
         provider::{Condition, ProfileVersion},
-        redemption::{Ask, CardCode, Dedup, RedeemLimits, Step as NextStep},
+        redemption::{Ask, Dedup, RedeemLimits, Step as NextStep},
     },
     failpoints::{self, Side, Step},
     secret_file,
 };
+
+pub use trial::{Exchange, Heard, Judged, Trial, Tried};
 
 /// The longest body that is read of an answer about one redemption or card, in bytes.
 pub const MAX_BODY_BYTES: usize = 64 * 1024;
@@ -236,7 +239,10 @@ impl Provider {
         let call = HttpCall { request, max_bytes: MAX_BODY_BYTES, about, alone };
         let first = self.0.http.call(call).await;
         let answer = match values {
-            Some(values) => self.other_pages(kind, ask, values, first).await,
+            Some(values) => {
+                let key = self.0.profile.identity.key.of(ask.redemption_id);
+                self.other_pages(kind, &key, values, first).await
+            }
             None => first,
         };
         match failpoints::reach(step, Side::After).await {
@@ -249,7 +255,7 @@ impl Provider {
     async fn other_pages(
         &self,
         kind: OpKind,
-        ask: &Ask,
+        key: &str,
         mut values: Values,
         first: Answer,
     ) -> Answer {
@@ -266,7 +272,7 @@ impl Provider {
                     _ => return false,
                 }
                 let Ok(request) = self.request(kind, &values) else { return false };
-                let about = Some(self.0.profile.identity.key.of(ask.redemption_id));
+                let about = Some(key.to_owned());
                 let alone = self.0.profile.asks_alone(kind);
                 let call = HttpCall { request, max_bytes: MAX_BODY_BYTES, about, alone };
                 match self.0.http.call(call).await {
@@ -297,7 +303,7 @@ impl Provider {
                 None => return Err("the profile fetches no token".to_owned()),
             };
             let call = HttpCall { request, max_bytes: MAX_BODY_BYTES, about: None, alone: true };
-            let http = answered(self.0.http.call(call).await)
+            let http = questions::answered(self.0.http.call(call).await)
                 .map_err(|why| format!("no token was given: {why}"))?;
             self.0
                 .profile
@@ -307,96 +313,15 @@ impl Provider {
         self.0.tokens.get(refused, fetch).await.map(Some)
     }
 
-    /// Reads a redemption as a page would list it. `None`: the provider has never seen the key.
-    pub async fn find(&self, id: RedemptionId) -> Result<Option<Listed>, CallError> {
-        let request = self.request_about(OpKind::LookUp, id);
-        match self.read(request, MAX_BODY_BYTES, Some(id), Listed::read).await {
-            Ok(listed) if RedemptionId::parse(&listed.key) == Ok(id) => Ok(Some(listed)),
-            Ok(_) => Err(CallError::Malformed("key is not the one that was asked with".to_owned())),
-            Err(CallError::Status(404)) => Ok(None),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Asks what a card is worth. `None`: the provider does not know it.
-    pub async fn inquire(&self, code: &CardCode) -> Inquired {
-        let (values, request) = match self.inquiry(code).await {
-            Ok(prepared) => prepared,
-            Err(why) => return Inquired::unanswered(&why, error_of(&why)),
-        };
-        // Nothing in the answer need say what it is to.
-        let alone = self.0.profile.asks_alone(OpKind::Inquire);
-        let call = HttpCall { request, max_bytes: MAX_BODY_BYTES, about: None, alone };
-        let answer = self.0.http.call(call).await;
-        match &answer {
-            Answer::Http(http) => classify::inquired(&self.0.profile, &values, code, http),
-            _ => Inquired::unanswered(&answer, error_of(&answer)),
-        }
-    }
-
-    /// The request of an inquiry, and what it was made of. The error: why nothing is sent.
-    async fn inquiry(&self, code: &CardCode) -> Result<(Values, Request), Answer> {
-        let values = self.values(Values::at(OffsetDateTime::now_utc()));
-        let mut values = values.map_err(Answer::NeverSent)?;
-        values.code = Some(code.expose().to_owned());
-        values.token = self.token(None).await.map_err(Answer::NeverSent)?;
-        let request = self.request(OpKind::Inquire, &values).map_err(Answer::Unsendable)?;
-        Ok((values, request))
-    }
-
-    /// Reads a page of the redemptions that were completed from `from` until before `to`, both
-    /// RFC 3339. `page_token` is what the page before gave; empty for the first.
-    pub async fn list(&self, from: &str, to: &str, page_token: &str) -> Result<Page, CallError> {
-        let mut values = self.plain_values()?;
-        values.from = Some(from.to_owned());
-        values.to = Some(to.to_owned());
-        values.page = Some(page_token.to_owned()).filter(|token| !token.is_empty());
-        let request = self.request(OpKind::List, &values).map_err(|why| unsendable(&why));
-        self.read(request, MAX_PAGE_BYTES, None, Page::read).await
-    }
-
     /// With the secrets. The error says which are missing.
     fn values(&self, values: Values) -> Result<Values, String> {
         let secrets = self.secrets().map_err(|missing| missing.join("; "))?;
         Ok(Values { secrets, ..values })
     }
 
-    /// The secrets and the time alone.
-    fn plain_values(&self) -> Result<Values, CallError> {
-        self.values(Values::at(OffsetDateTime::now_utc())).map_err(CallError::NeverSent)
-    }
-
-    /// The request for an op that needs the key alone.
-    fn request_about(&self, kind: OpKind, id: RedemptionId) -> Result<Request, CallError> {
-        let mut values = self.plain_values()?;
-        values.key = Some(self.0.profile.identity.key.of(id));
-        self.request(kind, &values).map_err(|why| unsendable(&why))
-    }
-
     /// The error says why there is no request: nothing is sent then.
     fn request(&self, kind: OpKind, values: &Values) -> Result<Request, Unusable> {
         self.0.profile.request(kind, values)
-    }
-
-    async fn read<T>(
-        &self,
-        request: Result<Request, CallError>,
-        max_bytes: usize,
-        about: Option<RedemptionId>,
-        read: fn(&[u8]) -> Result<T, String>,
-    ) -> Result<T, CallError> {
-        let request = request?;
-        let about = about.map(|id| self.0.profile.identity.key.of(id));
-        let call = HttpCall { request, max_bytes, about, alone: false };
-        let http = answered(self.0.http.call(call).await)?;
-        match http.status {
-            200 => read(&http.body).map_err(CallError::Malformed),
-            429 | 503 => {
-                let after = hint(wire::retry_after(&http.body), &http);
-                Err(CallError::Busy { status: http.status, after })
-            }
-            status => Err(CallError::Status(status)),
-        }
     }
 }
 
@@ -409,28 +334,6 @@ fn step_of(call: Call, doubt: Doubt) -> Step {
         (Call::Find, _) => Step::Find,
         (Call::Cancel, _) => Step::Cancel,
         (Call::Reverse, _) => Step::Reverse,
-    }
-}
-
-fn unsendable(why: &Unusable) -> CallError {
-    CallError::NeverSent(why.to_string())
-}
-
-/// The answer to a question that changes nothing, if there is one.
-fn answered(answer: Answer) -> Result<HttpAnswer, CallError> {
-    match answer {
-        Answer::Http(http) => Ok(http),
-        none => Err(error_of(&none)),
-    }
-}
-
-/// Why such a question has no single answer.
-fn error_of(answer: &Answer) -> CallError {
-    match answer {
-        Answer::NeverSent(why) => CallError::NeverSent(why.clone()),
-        Answer::Unsendable(why) => unsendable(why),
-        Answer::Lost(why) => CallError::Lost(why.clone()),
-        Answer::Http(_) | Answer::Pages { .. } => CallError::Lost("it came in pages".to_owned()),
     }
 }
 

@@ -10,20 +10,20 @@ pub mod client;
 mod http;
 mod json;
 pub mod profile;
+pub mod question;
 mod scrub;
 pub mod secrets;
 mod tokens;
-pub mod wire;
 
 use std::{fmt, time::Duration};
 
 use bytes::Bytes;
 
-pub use classify::{Call, Doubt, Inquired, classify};
+pub use classify::{Call, Doubt, Inquired, classify, of_line};
 pub use client::{Asked, Provider, SecretValues};
 pub use profile::Unusable;
+pub use question::CallError;
 pub use scrub::holds_code;
-pub use wire::CallError;
 
 /// What happened to one call. Owned and raw: nothing has been concluded from it yet.
 #[derive(Clone, Debug, PartialEq, Eq)]

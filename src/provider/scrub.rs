@@ -57,6 +57,17 @@ pub(super) fn clean_of(
     }
 }
 
+/// A secret as answers may write it: as it is, in a URL, in JSON.
+pub(super) fn variants(secret: &str) -> Vec<String> {
+    let in_url = percent_encoding::utf8_percent_encode(secret, percent_encoding::NON_ALPHANUMERIC);
+    let in_json = serde_json::Value::from(secret).to_string();
+    let in_json = in_json[1..in_json.len() - 1].to_owned();
+    let mut variants = vec![secret.to_owned(), in_url.to_string(), in_json];
+    variants.sort_unstable();
+    variants.dedup();
+    variants
+}
+
 /// Whether `text` holds the card's code, however it is written there.
 pub fn holds_code(code: &CardCode, text: &str) -> bool {
     let text: String = text.chars().filter(|c| !c.is_control()).collect();

@@ -8,6 +8,7 @@ mod update;
 use clap::{Args, Subcommand, ValueEnum};
 
 use self::change::{Change, ChangeArgs};
+pub(super) use self::update::read as credentials_of;
 use super::shared::{
     client::{PAGE_SIZE, RpcError, ServerArgs, every_page, required, unary},
     output::{Format, FormatArgs, Rows, Sink, object, record, while_read},

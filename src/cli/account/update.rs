@@ -76,7 +76,7 @@ pub(super) async fn run(args: UpdateArgs) -> anyhow::Result<()> {
 }
 
 /// Reads a file of credentials. What is wrong is named by its line, or by the credential, without a value.
-fn read(path: &Path) -> anyhow::Result<Credentials> {
+pub(in crate::cli) fn read(path: &Path) -> anyhow::Result<Credentials> {
     let name = || format!("the file {}", path.display());
     let file = File::open(path).with_context(|| format!("cannot open {}", name()))?;
     let mut lines = Lines::new(BufReader::new(file));

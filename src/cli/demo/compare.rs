@@ -86,7 +86,7 @@ mod tests {
             currency_code: "EUR".into(),
             provider_ref: None,
         };
-        Ours { key: Uuid::now_v7(), pool_id: "p".into(), known_at: None, record }
+        Ours::of(Uuid::now_v7(), "p", record)
     }
 
     fn credits(ours: &[Ours]) -> Ledger {

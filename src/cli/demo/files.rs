@@ -21,6 +21,36 @@ const PROVIDER_CARDS: (&str, &str) = (
     include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/provider-cards.csv")),
 );
 
+const TASK_ACCOUNTS: (&str, &str) = (
+    "task-accounts.csv",
+    include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/task-accounts.csv")),
+);
+const TASK_CARDS: (&str, &str) = (
+    "task-cards.csv",
+    include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/task-cards.csv")),
+);
+const TASK_LOGINS: (&str, &str) = (
+    "task-logins.csv",
+    include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/task-logins.csv")),
+);
+const TASK_PROFILE: &str =
+    include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/profiles/task-api.toml"));
+
+/// What the task API's profile says otherwise here: a visitor is less patient than a provider is slow.
+const TASK_TIMES: [(&str, &str); 4] =
+    [("timeout", "3s"), ("visibility", "200ms"), ("max_processing", "20s"), ("send_window", "5s")];
+
+/// The profile of the task API, for one that is served at this URL.
+pub(super) fn task_profile(url: &str) -> String {
+    let changed = |line: &str| {
+        let (name, _) = line.split_once(" = ")?;
+        let time = TASK_TIMES.iter().find(|(other, _)| *other == name).map(|(_, time)| *time);
+        let value = if name == "base" { Some(url) } else { time };
+        value.map(|value| format!("{name} = \"{value}\"\n"))
+    };
+    TASK_PROFILE.lines().map(|line| changed(line).unwrap_or_else(|| format!("{line}\n"))).collect()
+}
+
 /// The files to use.
 pub(super) struct Files {
     /// The accounts to import.
@@ -29,6 +59,12 @@ pub(super) struct Files {
     pub(super) cards: PathBuf,
     /// The cards that the provider knows; `None`: it takes every code.
     pub(super) provider_cards: Option<PathBuf>,
+    /// The accounts of the pool of the task API, with their logins.
+    pub(super) task_accounts: PathBuf,
+    /// The cards that are redeemed to them.
+    pub(super) task_cards: PathBuf,
+    /// The logins that the task API accepts.
+    pub(super) task_logins: PathBuf,
 }
 
 impl Files {
@@ -43,6 +79,9 @@ impl Files {
             accounts: chosen(args.accounts.as_ref(), ACCOUNTS, folder)?,
             cards: chosen(args.cards.as_ref(), CARDS, folder)?,
             provider_cards,
+            task_accounts: example(TASK_ACCOUNTS, folder)?,
+            task_cards: example(TASK_CARDS, folder)?,
+            task_logins: example(TASK_LOGINS, folder)?,
         })
     }
 }
@@ -66,7 +105,10 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
-    use crate::cli::shared::csv_files::{AccountRow, CardRow, CsvFile};
+    use crate::{
+        cli::shared::csv_files::{AccountRow, CardRow, CsvFile},
+        provider::profile::Profile,
+    };
 
     #[test]
     fn the_example_shows_what_it_is_meant_to_show() {
@@ -89,6 +131,35 @@ mod tests {
         let codes: HashSet<_> =
             cards.iter().map(|card| hex::encode(expose(&card.code.normalised()))).collect();
         assert_eq!(cards.len() - codes.len(), 24, "duplicates");
+    }
+
+    #[test]
+    fn the_task_apis_example_has_a_login_of_each_account_and_one_that_is_wrong() {
+        let accounts: Vec<_> = CsvFile::<_, AccountRow>::new(TASK_ACCOUNTS.1.as_bytes())
+            .unwrap()
+            .map(|row| row.unwrap().unwrap())
+            .collect();
+        let logins: HashSet<_> = TASK_LOGINS.1.lines().skip(1).collect();
+        let is_good = |account: &&AccountRow| {
+            let of = |name: &str| {
+                let mut given = account.credentials.expose();
+                given.find(|(other, _)| *other == name).unwrap().1.to_owned()
+            };
+            // The report compares accounts by the names that the provider knows.
+            assert_eq!(of("username"), account.account_id.to_string());
+            logins.contains(&*format!("{},{}", of("username"), of("password")))
+        };
+        assert_eq!((accounts.len(), accounts.iter().filter(is_good).count()), (10, 9));
+        let cards = CsvFile::<_, CardRow>::new(TASK_CARDS.1.as_bytes()).unwrap();
+        assert_eq!(cards.filter(|row| row.as_ref().unwrap().is_ok()).count(), 45);
+    }
+
+    #[test]
+    fn the_task_apis_profile_is_one_with_another_base_and_times() {
+        let profile = Profile::parse(&task_profile("http://127.0.0.1:7")).unwrap();
+        assert_eq!(profile.http.base.as_str(), "http://127.0.0.1:7/");
+        assert_eq!(profile.times.max_processing, std::time::Duration::from_secs(20));
+        assert_eq!(profile.http.timeout, std::time::Duration::from_secs(3));
     }
 
     fn expose(text: &secrecy::SecretString) -> &str {

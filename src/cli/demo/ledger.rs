@@ -1,7 +1,12 @@
 //! Both sides' records of the redemptions, for all time.
 
+use std::{collections::HashMap, path::Path};
+
+use anyhow::Context as _;
 use clap::{Args as _, Command, FromArgMatches as _};
+use holdfast_simulator::ledger::{self, Row};
 use time::{Duration, OffsetDateTime};
+use uuid::Uuid;
 
 use super::{
     compare::Ledger,
@@ -11,11 +16,16 @@ use crate::{
     cli::{
         redemption,
         redemption::audit::{
-            Window, compare::Names, ours::Ours, progress::Progress, provider::read_list,
+            Window,
+            compare::{Names, Record, State},
+            ours::Ours,
+            progress::Progress,
+            provider::read_list,
         },
         shared::client::Server,
     },
     config::ProviderArgs,
+    domain::money::Currency,
     provider::Provider,
     rpc::pb,
 };
@@ -57,13 +67,41 @@ pub(super) async fn provider(base_url: &str) -> anyhow::Result<Ledger> {
     let to = OffsetDateTime::now_utc() + Duration::DAY;
     let always = Window { from: OffsetDateTime::UNIX_EPOCH, to };
     let (provider, progress) = (client(base_url)?, &mut Progress::hidden());
-    read_list(&provider, always, &mut Names::default(), progress).await?.plain()
+    let euro = Currency::parse("EUR").context("no currency")?;
+    read_list(&provider, always, euro, &mut Names::default(), progress).await?.plain()
+}
+
+/// The task API's ledger: what it did by each of our redemptions' tasks. It has no list, so its file is read.
+pub(super) fn tasks(file: &Path, ours: &[Ours]) -> anyhow::Result<Ledger> {
+    let of_task: HashMap<&str, Uuid> =
+        ours.iter().filter_map(|it| Some((it.task.as_deref()?, it.key))).collect();
+    let rows = holdfast_simulator::ledger::read(file).context("the task API's ledger")?;
+    let record = |row: Row| {
+        // What no redemption of ours has the task of is told under a key of its own.
+        let key = of_task.get(&*row.key).copied().unwrap_or_else(Uuid::now_v7);
+        let state = match row.state {
+            ledger::State::Succeeded => State::Succeeded,
+            ledger::State::Failed => State::Failed,
+            ledger::State::Cancelled => State::Cancelled,
+            ledger::State::Processing => State::Processing,
+        };
+        let record = Record {
+            state,
+            account: row.account_ref.unwrap_or_default().into(),
+            amount_minor: Some(row.amount_minor),
+            currency_code: row.currency_code.into(),
+            provider_ref: Some(row.provider_ref.into()),
+        };
+        (key, record)
+    };
+    Ok(rows.into_iter().map(record).collect())
 }
 
 /// Whether the provider answers.
 pub(super) async fn provider_answers(base_url: &str) -> bool {
     let Ok(provider) = client(base_url) else { return false };
-    provider.list("", "", "").await.is_ok()
+    let Some(euro) = Currency::parse("EUR") else { return false };
+    provider.list(("", ""), None, euro).await.is_ok()
 }
 
 /// Asks the demo's own provider, with the settings that `serve` has by default. The variables that
@@ -77,13 +115,9 @@ fn client(base_url: &str) -> anyhow::Result<Provider> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use serde_json::json;
-    use uuid::Uuid;
 
     use super::*;
-    use crate::cli::redemption::audit::compare::State;
     use holdfast_simulator::{Simulator, SimulatorArgs};
 
     #[tokio::test]

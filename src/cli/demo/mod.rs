@@ -1,6 +1,6 @@
-//! `holdfast demo`: the whole thing on one machine, with processes of its own: a private Postgres, a
-//! provider that misbehaves, the server, and batches from files through the real API. Ends with a
-//! report that lays the provider's ledger beside our records.
+//! `holdfast demo`: the whole thing on one machine, with processes of its own: a private Postgres, two
+//! providers that misbehave, the server, and batches from files through the real API. Ends with a
+//! report that lays the providers' ledgers beside our records.
 
 mod compare;
 mod files;
@@ -49,7 +49,7 @@ const SETTLE_POLL: Duration = Duration::from_millis(250);
 #[derive(Args, Debug)]
 pub(super) struct DemoArgs {
     /// The accounts, of the pools steam-eu and psn-us (column pool_id). The example's when not
-    /// given.
+    /// given. The pool gift-us, of a second provider, always has the example's.
     #[arg(long)]
     accounts: Option<PathBuf>,
     /// The cards, of the same pools. The example's when not given.
@@ -80,15 +80,16 @@ pub(super) async fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
     let files = Files::choose(&args, folder.path())?;
     // Before anything is started: a file that cannot be read is told at once.
     let cards = CardFile::open(&files.cards)?;
+    let task_cards = CardFile::open(&files.task_cards)?;
     CsvFile::<_, AccountRow>::open(&files.accounts)?;
     let mut stop = Stop::listen(false)?;
-    note("starting Postgres, the provider and the server …");
+    note("starting Postgres, the providers and the server …");
     let stage = tokio::select! {
         stage = Stage::start(folder.path(), &files, args.postgres_bin.as_deref()) => stage?,
         () = stop.asked() => anyhow::bail!("interrupted"),
     };
     let shown = tokio::select! {
-        shown = Box::pin(show(&stage, &files, &cards, &args)) => shown,
+        shown = Box::pin(show(&stage, &files, [&cards, &task_cards], &args)) => shown,
         () = stop.asked() => Err(anyhow::anyhow!("interrupted")),
     };
     if shown.is_ok() && args.stay {
@@ -108,23 +109,29 @@ pub(super) async fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
 async fn show(
     stage: &Stage,
     files: &Files,
-    cards: &CardFile,
+    [cards, task_cards]: [&CardFile; 2],
     args: &DemoArgs,
 ) -> anyhow::Result<bool> {
     let server = Server::connect(&stage.server_url).await?;
-    world::prepare(&server).await?;
+    world::prepare(&server, files::task_profile(&stage.task_url)).await?;
     for pool in POOLS {
-        let done = import::import(&server, &files.accounts, &pool.id()?).await?;
+        let accounts = if pool.has_tasks() { &files.task_accounts } else { &files.accounts };
+        let done = import::import(&server, accounts, &pool.id()?).await?;
         note(format_args!("{}: {} accounts imported", pool.pool_id, done.created));
     }
     let before = world::accounts(&server).await?;
 
     let bars = MultiProgress::new();
-    let runs = try_join_all(POOLS.iter().map(|pool| run_pool(&server, cards, pool, &bars))).await?;
+    let run = |pool: &'static PoolPlan| {
+        let cards = if pool.has_tasks() { task_cards } else { cards };
+        run_pool(&server, cards, pool, &bars)
+    };
+    let runs = try_join_all(POOLS.iter().map(run)).await?;
     let settled = settle(&server, args.settle_timeout).await?;
 
     let ours = ledger::ours(&server).await?;
-    let provider = ledger::provider(&stage.provider_url).await?;
+    let mut provider = ledger::provider(&stage.provider_url).await?;
+    provider.extend(ledger::tasks(&stage.task_ledger, &ours)?);
     let after = world::accounts(&server).await?;
     let report = Report { runs, before, after, ours, provider, settled };
     report.print(&stage.server_url, args.stay, Sink::stdout())
@@ -134,7 +141,7 @@ async fn show(
 async fn run_pool(
     server: &Server,
     cards: &CardFile,
-    pool: &PoolPlan,
+    pool: &'static PoolPlan,
     bars: &MultiProgress,
 ) -> anyhow::Result<PoolRun> {
     let batch = Batch {

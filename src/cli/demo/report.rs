@@ -71,7 +71,7 @@ impl Report {
 
         let differences = compare(&self.ours, &self.provider);
         let sums = compare_sums(&self.changes(), &self.ours, &self.provider);
-        sink = table("The provider's ledger beside our records", LEDGERS, self.ledgers(), sink)?;
+        sink = table("The providers' ledgers beside our records", LEDGERS, self.ledgers(), sink)?;
         let agreed = differences.is_empty() && sums.is_empty();
         self.differences(&differences, &sums, &mut sink)?;
 
@@ -131,7 +131,7 @@ impl Report {
             let of_pool = || self.ours.iter().filter(|it| &*it.pool_id == pool.pool_id);
             rows.push(ledger_row(pool, "ours", of_pool().map(|it| &it.record)));
             let provider = of_pool().filter_map(|it| self.provider.get(&it.key));
-            rows.push(ledger_row(pool, "the provider's", provider));
+            rows.push(ledger_row(pool, &format!("{}'s", pool.provider_id), provider));
         }
         rows
     }
@@ -250,7 +250,7 @@ mod tests {
             provider_ref: None,
         };
         let provider = Record { amount_minor: Some(credited_minor), ..record.clone() };
-        let ours = Ours { key: Uuid::nil(), pool_id: "steam-eu".into(), known_at: None, record };
+        let ours = Ours::of(Uuid::nil(), "steam-eu", record);
         Report {
             runs: Vec::new(),
             before: accounts(100),

@@ -1,20 +1,25 @@
-//! The demo's processes: the provider and the server, each a process of this very program, with
+//! The demo's processes: the providers and the server, each a process of this very program, with
 //! their logs in files. The server brings its own Postgres.
 
 use std::{
     env,
     ffi::OsStr,
     fs::{self, File},
+    io::Write as _,
     net::{Ipv4Addr, SocketAddr, TcpListener},
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     process::Stdio,
     time::{Duration, Instant},
 };
 
 use anyhow::Context as _;
-use tokio::process::{Child, Command};
+use tokio::{
+    net::TcpStream,
+    process::{Child, Command},
+};
 
-use super::{files::Files, ledger};
+use super::{files::Files, ledger, world::TASK_API};
 use crate::{
     cli::shared::{
         client::{Server, unary},
@@ -46,6 +51,21 @@ const FAULTS: &[&str] = &[
     "--invalid-accounts=steam-open-10",
 ];
 
+/// What the task API does wrong. Nothing that loses the id of a task: nobody could find it again, and a person
+/// would have to say what became of it.
+const TASK_FAULTS: &[&str] = &[
+    "--api=task",
+    "--currency=USD",
+    "--default-amount-minor=2500",
+    "--fault-latency=2ms..20ms",
+    "--fault-slow-202=20",
+    "--fault-busy=5",
+    "--fault-lookup-error=5",
+];
+
+/// Who asks the task API.
+const TASK_KEY: &str = "the-key-of-the-demo";
+
 /// How the server is set up: as by default, but patient for less time than a visitor is.
 const SERVER: &[&str] = &[
     "--provider-timeout=3s",
@@ -64,12 +84,17 @@ pub(super) struct Stage {
     pub(super) server_url: String,
     /// The provider's base URL.
     pub(super) provider_url: String,
+    /// The task API's base URL.
+    pub(super) task_url: String,
+    /// The task API's ledger.
+    pub(super) task_ledger: PathBuf,
     server: Process,
     provider: Process,
+    task_api: Process,
 }
 
 impl Stage {
-    /// Starts the provider and the server on free ports, and waits until both answer. All that they
+    /// Starts the providers and the server on free ports, and waits until all answer. All that they
     /// write is in `folder`.
     pub(super) async fn start(
         folder: &Path,
@@ -88,33 +113,60 @@ impl Stage {
         }
         let mut provider = Process::start("provider", command, folder)?;
 
+        let task_listen = free_address()?;
+        let (task_url, task_ledger) =
+            (format!("http://{task_listen}"), folder.join("task-ledger.jsonl"));
+        let mut command = this_program("simulate-provider")?;
+        command.args(TASK_FAULTS).arg(flag("--listen", task_listen));
+        command.arg("--ledger").arg(&task_ledger).arg("--accounts").arg(&files.task_logins);
+        command.env("HOLDFAST_SIMULATOR_API_KEY", TASK_KEY);
+        let mut task_api = Process::start("task API", command, folder)?;
+
         let mut command = this_program("serve")?;
         command.args(SERVER).arg(flag("--listen", listen));
         command.arg(flag("--admin-listen", free_address()?));
         command.arg(flag("--provider-url", &provider_url));
         command.arg("--data-dir").arg(folder.join("data"));
+        command.arg("--secrets-dir").arg(secrets(folder)?);
         if let Some(programs) = postgres_bin {
             command.arg("--postgres-bin").arg(programs);
         }
         let mut server = Process::start("server", command, folder)?;
 
         provider.wait_until(async || ledger::provider_answers(&provider_url).await).await?;
+        task_api.wait_until(async || TcpStream::connect(task_listen).await.is_ok()).await?;
         server.wait_until(async || server_answers(&server_url).await).await?;
-        Ok(Self { server_url, provider_url, server, provider })
+        Ok(Self { server_url, provider_url, task_url, task_ledger, server, provider, task_api })
     }
 
-    /// Stops both, the server first: it may still be asking the provider.
+    /// Stops all, the server first: it may still be asking the providers.
     pub(super) async fn stop(self) -> anyhow::Result<()> {
         let server = self.server.stop().await;
-        self.provider.stop().await?;
-        server
+        let (provider, task_api) = tokio::join!(self.provider.stop(), self.task_api.stop());
+        provider.and(task_api).and(server)
     }
 
     /// Shows the end of each log.
     pub(super) fn show_logs(&self) {
         self.provider.show_log();
+        self.task_api.show_log();
         self.server.show_log();
     }
+}
+
+/// The folder of the server's secrets.
+fn secrets(folder: &Path) -> anyhow::Result<PathBuf> {
+    let secrets = folder.join("secrets");
+    let of_tasks = secrets.join(TASK_API);
+    fs::create_dir_all(&of_tasks).context("no folder of secrets can be made")?;
+    let file = fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(of_tasks.join("api_key"))
+        .and_then(|mut file| file.write_all(TASK_KEY.as_bytes()));
+    file.context("the secret cannot be written")?;
+    Ok(secrets)
 }
 
 /// A process of ours, and its log. Killed when this is dropped.
@@ -126,7 +178,7 @@ struct Process {
 
 impl Process {
     fn start(name: &'static str, mut command: Command, folder: &Path) -> anyhow::Result<Self> {
-        let log = folder.join(format!("{name}.log"));
+        let log = folder.join(format!("{}.log", name.replace(' ', "-")));
         let file = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
         let child = command
             // Ends with this process, however that ends, and the child with it.
@@ -241,8 +293,10 @@ mod tests {
     #[test]
     fn the_provider_is_given_flags_that_it_has() {
         let simulator = holdfast_simulator::SimulatorArgs::augment_args(clap::Command::new("s"));
-        let words = ["s", "--ledger=l"].into_iter().chain(FAULTS.iter().copied());
-        assert!(simulator.try_get_matches_from(words).is_ok());
+        for faults in [FAULTS, TASK_FAULTS] {
+            let words = ["s", "--ledger=l"].into_iter().chain(faults.iter().copied());
+            assert!(simulator.clone().try_get_matches_from(words).is_ok());
+        }
     }
 
     #[test]

@@ -11,29 +11,57 @@ use crate::{
 pub(super) struct PoolPlan {
     /// The pool's name.
     pub(super) pool_id: &'static str,
+    /// Its provider.
+    pub(super) provider_id: &'static str,
     /// Its currency.
     pub(super) currency_code: &'static str,
     /// Its plans: name and target, in minor units.
     plans: &'static [(&'static str, i64)],
 }
 
+/// The provider that is asked by a profile of its own.
+pub(super) const TASK_API: &str = "task-api";
+const BUILT_IN: &str = "holdfast";
+
 /// The pools of the example files.
 pub(super) const POOLS: &[PoolPlan] = &[
     PoolPlan {
         pool_id: "steam-eu",
+        provider_id: BUILT_IN,
         currency_code: "EUR",
         plans: &[("starter", 10_000), ("regular", 25_000)],
     },
-    PoolPlan { pool_id: "psn-us", currency_code: "USD", plans: &[("family", 50_000)] },
+    PoolPlan {
+        pool_id: "psn-us",
+        provider_id: BUILT_IN,
+        currency_code: "USD",
+        plans: &[("family", 50_000)],
+    },
+    PoolPlan {
+        pool_id: "gift-us",
+        provider_id: TASK_API,
+        currency_code: "USD",
+        plans: &[("presents", 50_000)],
+    },
 ];
 
-/// Creates the pools and plans.
-pub(super) async fn prepare(server: &Server) -> anyhow::Result<()> {
+impl PoolPlan {
+    /// Whether its cards are redeemed by the task API.
+    pub(super) fn has_tasks(&self) -> bool {
+        self.provider_id == TASK_API
+    }
+}
+
+/// Applies the profile, and creates the pools and plans.
+pub(super) async fn prepare(server: &Server, profile: String) -> anyhow::Result<()> {
+    let request = unary(pb::ApplyProviderRequest { profile });
+    server.providers().apply_provider(request).await.map_err(RpcError)?;
     let mut pools = server.pools();
     for pool in POOLS {
         let created = pb::Pool {
             pool_id: pool.pool_id.to_owned(),
             currency_code: pool.currency_code.to_owned(),
+            provider_id: pool.provider_id.to_owned(),
             ..Default::default()
         };
         let request = pb::CreatePoolRequest { pool: Some(created) };

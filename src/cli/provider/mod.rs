@@ -1,4 +1,6 @@
-//! `holdfast provider`: check, apply, list and show the profiles of providers.
+//! `holdfast provider`: check, try, apply, list and show the profiles of providers.
+
+mod trial;
 
 use std::{fmt::Display, fs, path::PathBuf, process::ExitCode};
 
@@ -21,6 +23,10 @@ use crate::{domain::id::ProviderId, provider::check::check, rpc::pb};
 pub(super) enum ProviderCommand {
     /// Read a profile, and run its cases. Needs no server.
     Check(CheckArgs),
+    /// Make one call by a profile, and show the request, the answer, and how it is judged. Needs no server
+    /// for a file.
+    #[command(disable_version_flag = true)]
+    Try(Box<trial::TryArgs>),
     /// Apply a profile: redemptions that are begun from now on are begun under it. The same file
     /// again is fine.
     Apply(ApplyArgs),
@@ -81,6 +87,7 @@ pub(super) async fn run(command: ProviderCommand) -> anyhow::Result<ExitCode> {
     let done = |()| ExitCode::SUCCESS;
     match command {
         ProviderCommand::Check(args) => check_file(&args),
+        ProviderCommand::Try(args) => while_read(trial::run(*args)).await,
         ProviderCommand::Apply(args) => apply(args).await.map(done),
         ProviderCommand::List(args) => while_read(list(args)).await.map(done),
         ProviderCommand::Show(args) => while_read(show(args)).await.map(done),

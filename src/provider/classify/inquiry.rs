@@ -6,11 +6,11 @@ use super::{
     super::{
         Answer, HttpAnswer,
         profile::{Answered, OpKind, Profile, Values},
-        wire::{CallError, Card},
+        question::{CallError, Card},
     },
     Doubt,
     condition::condition,
-    outcome::{Circumstances, Proof, Secrets, Subject},
+    outcome::{Circumstances, Proof, Subject},
     proof::judge,
 };
 use crate::domain::{money::Currency, provider::Condition, redemption::CardCode};
@@ -33,14 +33,17 @@ impl Inquired {
     }
 }
 
-/// Says what a card is worth, by a profile.
+/// Says what a card is worth, by a profile. `currency` is that of a card for which the profile tells none.
 pub(in crate::provider) fn inquired(
     profile: &Profile,
     values: &Values,
     code: &CardCode,
+    currency: Currency,
     http: &HttpAnswer,
 ) -> Inquired {
-    let proof = proven(profile, values, code, http);
+    let tells_currency = profile.op(OpKind::Inquire).is_some_and(|op| op.take.has("currency"));
+    let currency = if tells_currency { Currency::NONE } else { currency };
+    let proof = proven(profile, values, code, currency, http);
     let failure = match &proof {
         Proof::Failed { failure, .. } => Some(failure.reason.clone()),
         _ => None,
@@ -49,17 +52,14 @@ pub(in crate::provider) fn inquired(
     Inquired { card: card(proof, http), failure, condition }
 }
 
-fn proven(profile: &Profile, values: &Values, code: &CardCode, http: &HttpAnswer) -> Proof {
-    let subject = Subject {
-        key: String::new(),
-        task: None,
-        account: String::new(),
-        // It is about no pool.
-        currency: Currency::NONE,
-        code: Some(code.clone()),
-        recorded_at: values.now,
-        secrets: Secrets(values.secrets.values().cloned().collect()),
-    };
+fn proven(
+    profile: &Profile,
+    values: &Values,
+    code: &CardCode,
+    currency: Currency,
+    http: &HttpAnswer,
+) -> Proof {
+    let subject = Subject { code: Some(code.clone()), ..Subject::nobodys(values, currency) };
     let circumstances = Circumstances {
         doubt: Doubt::InDoubt,
         in_window: true,
@@ -125,7 +125,8 @@ mod tests {
         };
         let code = CardCode::parse("GIFT-1234").unwrap();
         let values = Values::at(OffsetDateTime::UNIX_EPOCH);
-        inquired(Profile::built_in(), &values, &code, &http).card
+        let eur = Currency::parse("EUR").unwrap();
+        inquired(Profile::built_in(), &values, &code, eur, &http).card
     }
 
     #[test]

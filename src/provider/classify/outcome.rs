@@ -5,10 +5,13 @@ use std::time::Duration;
 use time::OffsetDateTime;
 
 use super::Doubt;
-use crate::domain::{
-    hold::HoldCause,
-    money::{Currency, Money},
-    redemption::{CardCode, Failure},
+use crate::{
+    domain::{
+        hold::HoldCause,
+        money::{Currency, Money},
+        redemption::{CardCode, Failure},
+    },
+    provider::{json::Field, profile::Reading},
 };
 
 /// Whom a call is about.
@@ -28,6 +31,19 @@ pub struct Subject {
     pub recorded_at: OffsetDateTime,
     /// Credentials that must not be kept: no `Debug` shows them.
     pub secrets: Secrets,
+}
+
+impl Subject {
+    /// Takes the identity that an element of a list tells.
+    pub(in crate::provider) fn own(&mut self, reading: &Reading) {
+        if let Field::Is(key) = &reading.told.key {
+            self.key.clone_from(key);
+        }
+        if let Field::Is(account) = &reading.told.account {
+            self.account.clone_from(account);
+        }
+        self.task = None;
+    }
 }
 
 /// Texts that are never shown.

@@ -24,7 +24,7 @@ use std::{
 use anyhow::Context as _;
 use bytes::{Bytes, BytesMut};
 use http::{
-    HeaderName, HeaderValue, Method, Version,
+    HeaderMap, HeaderName, HeaderValue, Method, Version,
     header::{CONTENT_LENGTH, RETRY_AFTER, TRANSFER_ENCODING},
 };
 use hyper_util::client::legacy::connect::HttpInfo;
@@ -103,6 +103,12 @@ pub(super) struct Call {
     pub(super) alone: bool,
 }
 
+/// What comes before the body of an answer.
+pub(super) struct Head {
+    pub(super) version: Version,
+    pub(super) headers: HeaderMap,
+}
+
 impl Http {
     /// A client of the server that a profile names, which is `http` or `https`. Does not connect.
     pub(super) fn new(settings: &HttpSettings, limits: &Limits) -> anyhow::Result<Self> {
@@ -131,7 +137,18 @@ impl Http {
 
     /// Makes one call and reads its answer to the end.
     pub(super) async fn call(&self, call: Call) -> Answer {
-        match timeout(self.limits.whole, Box::pin(self.exchange(call))).await {
+        self.call_and_tell(call).await.0
+    }
+
+    /// The same, with what came before the body, as far as it came.
+    pub(super) async fn call_and_tell(&self, call: Call) -> (Answer, Option<Head>) {
+        let mut head = None;
+        let answer = self.answer(call, &mut head).await;
+        (answer, head)
+    }
+
+    async fn answer(&self, call: Call, head: &mut Option<Head>) -> Answer {
+        match timeout(self.limits.whole, Box::pin(self.exchange(call, head))).await {
             Ok(Ok(answer)) => Answer::Http(answer),
             Ok(Err(NoAnswer::NeverSent(why))) => Answer::NeverSent(why),
             Ok(Err(NoAnswer::Lost(why))) => Answer::Lost(why),
@@ -140,7 +157,7 @@ impl Http {
         }
     }
 
-    async fn exchange(&self, call: Call) -> Result<HttpAnswer, NoAnswer> {
+    async fn exchange(&self, call: Call, head: &mut Option<Head>) -> Result<HttpAnswer, NoAnswer> {
         let Call { request, max_bytes, about, alone } = call;
         // A server that speaks HTTP/2 keeps answers and requests together by itself.
         let alone = alone && !self.speaks_http2.load(Ordering::Relaxed);
@@ -152,6 +169,7 @@ impl Http {
         let (request, progress) = prepared(request)?;
         let response = client.execute(request).await.map_err(NoAnswer::from)?;
         let status = response.status().as_u16();
+        *head = Some(Head { version: response.version(), headers: response.headers().clone() });
         let is_http2 = response.version() == Version::HTTP_2;
         self.speaks_http2.store(is_http2, Ordering::Relaxed);
         let first_on_connection = alone || is_http2 || used.is_first(&response);

@@ -77,7 +77,9 @@ impl KeyKind {
             }
             Self::Digits(length) => {
                 let digits = told.trim_start_matches('0');
-                let is_key = told.bytes().all(|b| b.is_ascii_digit()) && digits.len() <= length;
+                let is_key = !told.is_empty()
+                    && told.bytes().all(|b| b.is_ascii_digit())
+                    && digits.len() <= length;
                 match is_key {
                     false => None,
                     true if self.is_whole() => {
@@ -86,6 +88,22 @@ impl KeyKind {
                     true => Some(KeyOf::Holder(format!("{digits:0>length$}"))),
                 }
             }
+        }
+    }
+
+    /// A key that was told, as it is kept. `None`: no redemption of ours has it.
+    pub fn normal(self, told: &str) -> Option<String> {
+        match self.read(told)? {
+            KeyOf::Redemption(id) => Some(self.of(id)),
+            KeyOf::Holder(key) => Some(key),
+        }
+    }
+
+    /// The redemption of a key, where a key tells it.
+    pub fn id_of(self, key: &str) -> Option<RedemptionId> {
+        match self.read(key)? {
+            KeyOf::Redemption(id) => Some(id),
+            KeyOf::Holder(_) => None,
         }
     }
 
@@ -124,5 +142,26 @@ mod tests {
         ] {
             assert_eq!(kind.read(odd), None, "{kind:?}: {odd}");
         }
+    }
+
+    #[test]
+    fn a_key_that_is_told_is_found_again_however_it_is_written() {
+        let id = RedemptionId(Uuid::from_u128(0x0190_163d_8694_739b_aea5_966c_0000_0012));
+        for kind in [KeyKind::Uuid, KeyKind::Hex(16), KeyKind::Hex(32), KeyKind::Digits(20)] {
+            let key = kind.of(id);
+            let normal = kind.normal(&key).unwrap();
+            assert_eq!(kind.normal(&key.to_uppercase()).as_ref(), Some(&normal), "{kind:?}");
+            for none in ["", "not ours", &key[1..key.len() - 1], &format!("{key}0000")] {
+                let is_digits = matches!(kind, KeyKind::Digits(_)) && none.len() < key.len();
+                let is_none = kind.normal(none).is_none();
+                assert!(is_none || is_digits && !none.is_empty(), "{kind:?} {none}");
+            }
+            let tells = matches!(kind, KeyKind::Uuid | KeyKind::Hex(32));
+            assert_eq!(kind.id_of(&normal), tells.then_some(id), "{kind:?}");
+        }
+        // A number may lose its zeros.
+        let digits = KeyKind::Digits(20);
+        assert_eq!(digits.normal("00000000000000000042"), digits.normal("42"));
+        assert_eq!(digits.normal("0"), digits.normal("00000000000000000000"));
     }
 }

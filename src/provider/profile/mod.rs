@@ -7,6 +7,7 @@ mod auth;
 mod capabilities;
 mod case;
 mod checks;
+mod hidden;
 mod keys;
 mod money;
 mod names;
@@ -42,6 +43,7 @@ use crate::domain::{id::ProviderId, money::Currency, provider::ProfileVersion, r
 
 pub(in crate::provider) use self::{case::Case, op::Op, reading::Reading, rule::Then};
 pub use self::{
+    hidden::Shown,
     keys::{KeyKind, KeyOf},
     names::OpKind,
     pages::MAX_PAGES,
@@ -209,6 +211,19 @@ impl Profile {
     /// What it can ask the provider for, by its name in the file.
     pub fn operations(&self) -> Vec<&'static str> {
         self.ops.keys().map(|kind| kind.name()).collect()
+    }
+
+    /// Whether its list tells what was credited, also where pools of several currencies share it.
+    pub fn lists_amounts(&self, in_several_currencies: bool) -> bool {
+        self.op(OpKind::List).is_some_and(|op| {
+            let is_told = !matches!(op.take.amount, Some(op::Amount::Expected));
+            is_told && (!in_several_currencies || op.take.has("currency"))
+        })
+    }
+
+    /// The op of this name in a file, where the profile has it.
+    pub fn op_named(&self, name: &str) -> Option<OpKind> {
+        self.ops.keys().find(|kind| kind.name() == name).copied()
     }
 
     /// Whether it can ask the provider for this.

@@ -83,8 +83,13 @@ impl Take {
         self.texts.contains_key(what)
     }
 
+    /// The names of the texts that it takes, in the order of the documents.
+    pub(in crate::provider) fn text_names(&self) -> impl Iterator<Item = &'static str> {
+        TEXTS.into_iter().filter(|name| self.has(name))
+    }
+
     /// Whether an answer tells when it happened.
-    pub(super) fn has_time(&self) -> bool {
+    pub(in crate::provider) fn has_time(&self) -> bool {
         self.time.is_some()
     }
 
@@ -306,9 +311,14 @@ impl Op {
 
     /// Every name in it: also what answers are compared with.
     pub(super) fn all_names(&self) -> impl Iterator<Item = &Name> {
-        let compared = self.matches.iter().flat_map(|(_, leaf)| leaf.names());
+        self.request_names().chain(self.compared_names())
+    }
+
+    /// The names of what answers are compared with.
+    pub(super) fn compared_names(&self) -> impl Iterator<Item = &Name> {
+        let matches = self.matches.iter().flat_map(|(_, leaf)| leaf.names());
         let rules = self.rules.iter().flat_map(|rule| rule.when.names());
-        self.request_names().chain(compared).chain(rules)
+        matches.chain(rules)
     }
 
     /// Whether an answer of it may be definite although it does not tell whose it is: then it is asked

@@ -31,6 +31,8 @@ pub(in crate::provider) struct Reading {
     /// The body is JSON, of every page.
     pub(in crate::provider) is_json: bool,
     pub(in crate::provider) then: Then,
+    /// The line of the rule that matched.
+    pub(in crate::provider) rule: Option<usize>,
     /// Why it is in doubt, where that is not a rule's word.
     pub(in crate::provider) why: Option<String>,
     pub(in crate::provider) told: Told,
@@ -92,33 +94,43 @@ impl Reading {
         Self::judge(op, values, currency, *first, bodies.first().copied(), element, found)
     }
 
-    /// Reads each element of a list by itself.
+    /// Reads each element of a page of a list by itself. The error is the page as a whole, where it has no elements.
     pub(in crate::provider) fn of_each(
         op: &Op,
         values: &Values,
         currency: Currency,
         page: Answered<'_>,
-    ) -> Result<Vec<Self>, &'static str> {
-        let mut body = Json::read(page.body)?;
+    ) -> Result<Vec<Self>, Box<Self>> {
+        let whole = |body: Result<&Json, &'static str>| {
+            Err(Box::new(Self::judge(op, values, currency, page, Some(body), None, None)))
+        };
+        let mut body = match Json::read(page.body) {
+            Ok(body) => body,
+            Err(why) => return whole(Err(why)),
+        };
         if !parse_within(op, &mut body, false) {
-            return Err("a text in it is not the JSON that it should be");
+            return whole(Err("a text in it is not the JSON that it should be"));
         }
         let items = op.items.as_ref().map(|items| items.get(&body, None));
-        let Some(Ok(Some(Json::List(items)))) = items else {
-            return Err("its items are not there");
-        };
-        let each = items.iter().map(|element| {
-            Self::judge(
-                op,
-                values,
-                currency,
-                page,
-                Some(Ok(&body)),
-                Some(element.clone()),
-                Some(true),
-            )
-        });
-        Ok(each.collect())
+        let Some(Ok(Some(Json::List(items)))) = items else { return whole(Ok(&body)) };
+        if !(200..300).contains(&page.status) {
+            return whole(Ok(&body));
+        }
+        let each = items.iter();
+        Ok(each.map(|it| Self::of_element(op, values, currency, page, &body, it)).collect())
+    }
+
+    /// Reads one element of a list.
+    pub(in crate::provider) fn of_element(
+        op: &Op,
+        values: &Values,
+        currency: Currency,
+        page: Answered<'_>,
+        body: &Json,
+        element: &Json,
+    ) -> Self {
+        let element = Some(element.clone());
+        Self::judge(op, values, currency, page, Some(Ok(body)), element, Some(true))
     }
 
     fn judge(
@@ -149,11 +161,12 @@ impl Reading {
         let seen = Seen { status, body: json, element: element.as_ref(), found, values };
         let mut then = Then::InDoubt;
         let mut why = why_no_json.map(str::to_owned);
+        let mut line = None;
         for rule in &op.rules {
             match rule.when.holds(&seen) {
                 Ok(false) => {}
                 Ok(true) => {
-                    (then, why) = (rule.then.clone(), None);
+                    (then, why, line) = (rule.then.clone(), None, Some(rule.line));
                     break;
                 }
                 Err(problem) => {
@@ -170,7 +183,8 @@ impl Reading {
         };
         let by_match = op.matches_by(&Name::Key) || op.matches_by(&Name::Task);
         let is_ours_by_match = found == Some(true) && by_match;
-        Self { status, is_json: json.is_some(), then, why, told, found, is_ours_by_match }
+        let is_json = json.is_some();
+        Self { status, is_json, then, rule: line, why, told, found, is_ours_by_match }
     }
 
     fn unreadable(_op: &Op, _values: &Values, status: u16, why: &str) -> Self {
@@ -178,6 +192,7 @@ impl Reading {
             status,
             is_json: false,
             then: Then::InDoubt,
+            rule: None,
             why: Some(why.to_owned()),
             told: Told::nothing(None),
             found: None,
@@ -259,6 +274,35 @@ impl Told {
         }
     }
 
+    /// What each pointer of an op gave, for people.
+    pub(in crate::provider) fn each(&self, op: &Op) -> Vec<(&'static str, String)> {
+        let field = |name: &str| match name {
+            "ref" => shown(&self.reference),
+            "task" => shown(&self.task),
+            "key" => shown(&self.key),
+            "account" => shown(&self.account),
+            "currency" => shown(&self.currency),
+            "failure" => shown(&self.failure),
+            "country" => shown(&self.country),
+            _ => self.message.clone().unwrap_or_else(|| NOT_THERE.to_owned()),
+        };
+        let mut each: Vec<_> = op.take.text_names().map(|name| (name, field(name))).collect();
+        if op.take.amount.is_some() {
+            let amount = match &self.amount {
+                Field::Is(minor) => format!("{minor} (minor units)"),
+                other => shown(other),
+            };
+            each.push(("amount", amount));
+        }
+        if op.take.has_time() {
+            each.push(("time", shown(&self.time)));
+        }
+        if let Some(after) = self.retry_after {
+            each.push(("retry_after", format!("{} ms", after.as_millis())));
+        }
+        each
+    }
+
     fn read(
         op: &Op,
         body: &Json,
@@ -313,6 +357,17 @@ impl Told {
             retry_after: after.or(retry_after),
             time,
         }
+    }
+}
+
+/// What a pointer gave, where that is nothing.
+const NOT_THERE: &str = "(not there)";
+
+fn shown<T: std::fmt::Display>(field: &Field<T>) -> String {
+    match field {
+        Field::Missing => NOT_THERE.to_owned(),
+        Field::Is(value) => value.to_string(),
+        Field::Wrong(why) => format!("(cannot be used: it {why})"),
     }
 }
 

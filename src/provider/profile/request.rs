@@ -189,7 +189,8 @@ fn sign(request: &mut Request, hmac: &Signature, values: &mut Values) -> Result<
     let secret = hmac.secret.text(values)?;
     let over = hmac.over.text(values)?;
     let signature = hmac.hash.sign(secret.as_bytes(), over.as_bytes());
-    values.signature = Some(hmac.encoding.encode(&signature));
+    // One that is given stands for it, where a request is shown.
+    values.signature.get_or_insert_with(|| hmac.encoding.encode(&signature));
     let text = hmac.format.text(values)?;
     match &hmac.stands {
         Stands::Header(name) => request.set(name, text),

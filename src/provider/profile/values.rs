@@ -129,6 +129,49 @@ impl Values {
         values
     }
 
+    /// Gives a name another value. The time and the parts of a request keep theirs.
+    pub(super) fn fill(&mut self, name: &Name, value: &str) {
+        let text = Some(value.to_owned());
+        let some_money =
+            || Currency::parse("XXX").map(|currency| Money { amount_minor: 1, currency });
+        match name {
+            Name::Key => self.key = text,
+            Name::Code => self.code = text,
+            Name::AccountId => self.account.id = text,
+            Name::AccountCountry => self.account.country = text,
+            Name::AccountLabel(name) => {
+                self.account.labels.insert(name.clone(), value.to_owned());
+            }
+            Name::AccountSecret(name) => {
+                self.account.secrets.insert(name.clone(), value.to_owned());
+            }
+            Name::ExpectedMinor | Name::ExpectedMajor | Name::ExpectedCurrency => {
+                self.expected = some_money();
+            }
+            Name::NotAfter => self.not_after = text,
+            Name::Task => self.task = text,
+            Name::Ref => self.reference = text,
+            Name::AmountMinor | Name::AmountMajor => self.amount = some_money(),
+            Name::Page => self.page = text,
+            Name::From => self.from = text,
+            Name::To => self.to = text,
+            Name::Secret(name) => {
+                self.secrets.insert(name.clone(), value.to_owned());
+            }
+            Name::Token => self.token = text,
+            Name::Signature => self.signature = text,
+            Name::NowEpoch
+            | Name::NowEpochMs
+            | Name::NowRfc3339
+            | Name::Nonce
+            | Name::RequestMethod
+            | Name::RequestPath
+            | Name::RequestQuery
+            | Name::RequestBody
+            | Name::RequestHeader(_) => {}
+        }
+    }
+
     /// The value for a name, if there is one.
     pub(super) fn get(&self, name: &Name) -> Option<Given> {
         let text = |value: &Option<String>| value.clone().map(Given::Text);

@@ -17,7 +17,7 @@ use crate::{
         money::{Currency, Money},
         redemption::CardCode,
     },
-    provider::{CallError, profile::OpKind, wire::Card},
+    provider::{CallError, profile::OpKind, question::Card},
     secret::SecretKey,
     service::{
         Error,
@@ -72,7 +72,7 @@ struct Inner {
     permits: FairPermits,
     /// By the code's fingerprint, which is the provider's too. Those who ask about one card at the same
     /// time share a question. `None` when nothing is to be remembered.
-    cache: Option<Cache<[u8; 32], Reply>>,
+    cache: Option<Cache<([u8; 32], Currency), Reply>>,
     closing: CancellationToken,
 }
 
@@ -92,19 +92,20 @@ impl Inquiry {
         Self(Arc::new(Inner { secret, limits, permits, cache, closing }))
     }
 
-    /// What the card is worth; `None` when the provider cannot be asked. A card that cannot be redeemed
+    /// What the card is worth; `None` when the provider cannot be asked. `currency` is the pool's. A card that cannot be redeemed
     /// is an error. When this is dropped no more is asked.
     pub async fn ask(
         &self,
         provider: &LimitedProvider,
         pool_id: &PoolId,
+        currency: Currency,
         code: &CardCode,
     ) -> Result<Option<Worth>, Error> {
         if !provider.profile().has(OpKind::Inquire) {
             return Ok(None);
         }
         let reply = tokio::select! {
-            reply = self.0.remembered(provider, pool_id, code) => reply?,
+            reply = self.0.remembered(provider, pool_id, currency, code) => reply?,
             () = self.0.closing.cancelled() => return Err(Error::ShuttingDown),
         };
         match reply {
@@ -120,15 +121,18 @@ impl Inner {
         &self,
         provider: &LimitedProvider,
         pool_id: &PoolId,
+        currency: Currency,
         code: &CardCode,
     ) -> Result<Reply, Error> {
-        let Some(cache) = &self.cache else { return self.patiently(provider, pool_id, code).await };
+        let Some(cache) = &self.cache else {
+            return self.patiently(provider, pool_id, currency, code).await;
+        };
         let name = fingerprint_name(&provider.version().provider_id);
-        let key = self.secret.fingerprint(name, code);
+        let key = (self.secret.fingerprint(name, code), currency);
         // Errors are told to all who wait for the same card now, and not remembered.
         let entry = cache
             .entry(key)
-            .or_try_insert_with(self.patiently(provider, pool_id, code))
+            .or_try_insert_with(self.patiently(provider, pool_id, currency, code))
             .await
             .map_err(|error| Error::clone(&error))?;
         if !entry.is_fresh() {
@@ -142,6 +146,7 @@ impl Inner {
         &self,
         provider: &LimitedProvider,
         pool_id: &PoolId,
+        currency: Currency,
         code: &CardCode,
     ) -> Result<Reply, Error> {
         // How long after the first question none is asked again.
@@ -153,7 +158,7 @@ impl Inner {
                 let _permit = self.permits.acquire(pool_id.as_str()).await;
                 // Not from when it got in line: a provider that is only slow refuses nobody.
                 deadline.get_or_insert_with(|| Instant::now() + patience);
-                provider.inquire(code, patience).await?.map(Reply::from)
+                provider.inquire(code, currency, patience).await?.map(Reply::from)
             };
             count(&answer);
             let error = match answer {

@@ -163,7 +163,9 @@ impl Item {
         let Services { providers, inquiry, .. } = &self.batch.services;
         let provider = Box::pin(providers.of_pool(&self.pool)).await?;
         let worth = tokio::select! {
-            worth = inquiry.ask(&provider, &self.open.pool_id, &self.item.code) => worth?,
+            worth = inquiry.ask(
+                &provider, &self.open.pool_id, self.pool.currency, &self.item.code,
+            ) => worth?,
             () = self.client_gone.cancelled() => return Err(Error::Internal("the client has gone")),
         };
         if let Some(worth) = &worth {

@@ -6,10 +6,11 @@ use super::shared::{BrakeOutcome, BrakePermit, NoPermit, Permit, Shared};
 use crate::{
     domain::{
         id::PoolId,
+        money::Currency,
         provider::ProfileVersion,
         redemption::{Ask, CardCode, RedeemLimits, Redemption, RedemptionState, Step, Verdict},
     },
-    provider::{Answer, Call, CallError, Doubt, Provider, profile::Profile, wire::Card},
+    provider::{Answer, Call, CallError, Doubt, Provider, profile::Profile, question::Card},
     service::Error,
 };
 
@@ -104,6 +105,7 @@ impl LimitedProvider {
     pub async fn inquire(
         &self,
         code: &CardCode,
+        currency: Currency,
         patience: Duration,
     ) -> Result<Result<Option<Card>, CallError>, Error> {
         let answer_by = self.limits().call_timeout * 2;
@@ -116,7 +118,7 @@ impl LimitedProvider {
                 return Err(self.refused(why));
             }
         };
-        let inquired = self.provider.inquire(code).await;
+        let inquired = self.provider.inquire(code, currency).await;
         permit.note(inquired.condition);
         if let Some(brake) = brake {
             let outcome = match (&inquired.card, &inquired.failure) {

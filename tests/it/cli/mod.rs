@@ -6,4 +6,5 @@ mod batch_outcomes;
 mod plan_commands;
 mod program;
 mod provider_commands;
+mod provider_try;
 mod redemption_commands;

@@ -297,13 +297,17 @@ async fn the_token_key_and_wait_go_over_the_wire() {
 #[tokio::test]
 async fn a_question_without_a_fitting_answer_is_an_error_without_the_code() {
     let app = Router::new().route("/cards/inquire", any(|body: Bytes| async move { body }));
-    let error =
-        client(&serve(app).await).inquire(&CardCode::parse(CODE).unwrap()).await.card.unwrap_err();
+    let error = client(&serve(app).await)
+        .inquire(&CardCode::parse(CODE).unwrap(), Currency::NONE)
+        .await
+        .card
+        .unwrap_err();
     assert!(matches!(&error, CallError::Malformed(why) if why.contains("does not have here")));
     assert_no_code(&format!("{error} {error:?}"));
 
     let app = Router::new().route("/redemptions", get(|| async { StatusCode::FORBIDDEN }));
-    let error = client(&serve(app).await).list("a", "b", "c").await.unwrap_err();
+    let euro = Currency::parse("EUR").unwrap();
+    let error = client(&serve(app).await).list(("a", "b"), Some("c"), euro).await.unwrap_err();
     assert_eq!(error, CallError::Status(403));
 }
 

@@ -3,4 +3,5 @@
 pub(crate) mod client;
 mod fakes;
 mod simulator;
+mod tls;
 mod unsolicited;

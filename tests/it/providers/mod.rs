@@ -1,6 +1,8 @@
 //! Providers: profiles that are applied, and the pools that name them.
 
+mod adapter;
 mod applied;
+mod audits;
 mod commands;
 mod faults;
 mod limits;

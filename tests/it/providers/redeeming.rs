@@ -38,7 +38,7 @@ fn password(number: usize) -> String {
 }
 
 /// A profile's file with another base, and times that a test can wait for.
-fn profile(file: &str, url: &str) -> String {
+pub(super) fn profile(file: &str, url: &str) -> String {
     let path = format!("{}/profiles/{file}.toml", env!("CARGO_MANIFEST_DIR"));
     let times = [
         ("base = ", format!("base = \"{url}\"")),

@@ -16,7 +16,7 @@ use axum::{
     routing::post,
 };
 use holdfast::{
-    domain::{id::PoolId, redemption::CardCode},
+    domain::{id::PoolId, money::Currency, redemption::CardCode},
     provider::Provider,
     rpc::pb,
     secret::SecretKey,
@@ -154,7 +154,8 @@ impl Asking {
         pool: &PoolId,
         code: &CardCode,
     ) -> Result<Option<holdfast::service::batch::inquiry::Worth>, Error> {
-        self.inquiry.ask(&limited(&self.provider, pool), pool, code).await
+        let provider = limited(&self.provider, pool);
+        self.inquiry.ask(&provider, pool, Currency::parse("EUR").unwrap(), code).await
     }
 }
 

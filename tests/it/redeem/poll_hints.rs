@@ -17,7 +17,7 @@ use axum::{
     routing::{get, post},
 };
 use holdfast::{
-    domain::{id::PoolId, redemption::CardCode},
+    domain::{id::PoolId, money::Currency, redemption::CardCode},
     provider::{Provider, classify::MIN_AFTER},
     rpc::pb::RedemptionState,
     secret::SecretKey,
@@ -160,7 +160,8 @@ async fn a_card_is_not_asked_about_again_at_once_whatever_the_provider_says() {
     let inquiry = Inquiry::new(Arc::new(secret), limits, CancellationToken::new());
     let pool = PoolId::parse("p").unwrap();
     let provider = limited(&provider, &pool);
-    inquiry.ask(&provider, &pool, &CardCode::parse("ASKED-1234").unwrap()).await.unwrap_err();
+    let (eur, code) = (Currency::parse("EUR").unwrap(), CardCode::parse("ASKED-1234").unwrap());
+    inquiry.ask(&provider, &pool, eur, &code).await.unwrap_err();
     let asked = asked.lock().unwrap();
     assert_eq!(asked.len(), 6, "as often as any card is asked about");
     for two in asked.windows(2) {

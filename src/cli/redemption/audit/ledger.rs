@@ -18,7 +18,12 @@ use crate::{
         csv_files::{Line, Lines, MAX_LINE_BYTES},
         output::note,
     },
-    provider::wire::Listed,
+    domain::money::Currency,
+    provider::{
+        of_line,
+        profile::{KeyKind, Values},
+        question::Listed,
+    },
 };
 
 /// Lines between two updates of the progress.
@@ -37,35 +42,38 @@ struct Time {
 }
 
 impl Row {
-    fn read(line: &[u8]) -> Option<Self> {
+    fn read(line: &[u8], values: &Values, currency: Currency) -> Option<Self> {
         let line = line.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(line);
         let Time { at } = serde_json::from_slice(line).ok()?;
-        Some(Self { listed: Listed::read(line).ok()?, at })
+        Some(Self { listed: of_line(line, values, currency)?, at })
     }
 }
 
 /// A ledger that was read.
-pub(super) struct Ledger {
+pub(in crate::cli) struct Ledger {
     /// What it has.
-    pub(super) theirs: Theirs,
+    pub(in crate::cli) theirs: Theirs,
     /// Until when it has all that the provider completed, as far as it can be told: the end of the
     /// window, or the last time in the file where that is later.
     pub(super) end: OffsetDateTime,
 }
 
-/// Reads a ledger. What was completed outside the window is kept, to be looked up.
-pub(super) fn read(
+/// Reads a ledger. What was completed outside the window is kept, to be looked up. `kind` says how keys are written
+/// there, `currency` is that of what tells none.
+pub(in crate::cli) fn read(
     path: &Path,
     window: Window,
+    (kind, currency): (KeyKind, Currency),
     names: &mut Names,
     progress: &mut Progress,
 ) -> anyhow::Result<Ledger> {
     let unreadable = || format!("the ledger {} cannot be read", path.display());
     let file = File::open(path).with_context(unreadable)?;
     let mut lines = Lines::new(BufReader::new(file));
-    let mut ledger = Ledger { theirs: Theirs::default(), end: window.to };
+    let mut ledger = Ledger { theirs: Theirs::new(kind), end: window.to };
     let mut broken: Option<u64> = None;
     let mut rows = 0_u64;
+    let values = Values::at(OffsetDateTime::now_utc());
     while let Some(line) = lines.next_line().with_context(unreadable)? {
         if let Some(number) = broken {
             anyhow::bail!("line {number} of {} is not a redemption", path.display());
@@ -78,7 +86,7 @@ pub(super) fn read(
                 )
             }
             // What is wrong with it is left out: it may hold a code.
-            Line::Whole(number, text) => match Row::read(text) {
+            Line::Whole(number, text) => match Row::read(text, &values, currency) {
                 None => broken = Some(number),
                 Some(row) => {
                     rows += 1;
@@ -133,12 +141,19 @@ mod tests {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(text.as_bytes()).unwrap();
         let window = Window { from: time(DAY), to: time(NEXT) };
-        read(file.path(), window, &mut Names::default(), &mut Progress::hidden())
+        let keys = (KeyKind::Uuid, Currency::parse("EUR").unwrap());
+        read(file.path(), window, keys, &mut Names::default(), &mut Progress::hidden())
+    }
+
+    fn rest(ledger: &Ledger) -> Vec<Uuid> {
+        ledger.theirs.rest().into_iter().filter_map(|(_, id)| id).collect()
     }
 
     fn line(key: Uuid, state: &str, at: &str) -> String {
         let at = if at.is_empty() { String::new() } else { format!(r#","at":"{at}""#) };
-        format!(r#"{{"key":"{key}","state":"{state}","amount_minor":5,"currency_code":"EUR"{at}}}"#)
+        format!(
+            r#"{{"key":"{key}","state":"{state}","amount_minor":5,"currency_code":"EUR","account_ref":"a"{at}}}"#
+        )
     }
 
     #[test]
@@ -148,7 +163,7 @@ mod tests {
         let lines: Vec<_> =
             keys.iter().zip(times).map(|(key, at)| line(*key, "succeeded", at)).collect();
         let mut ledger = read_text(&lines.join("\n")).unwrap();
-        assert_eq!(ledger.theirs.rest(), keys[1..3]);
+        assert_eq!(rest(&ledger), keys[1..3]);
         assert_eq!(ledger.end, time(NEXT));
         assert!(ledger.theirs.take(keys[0]).is_some(), "to be looked up");
         let late = line(keys[0], "succeeded", "2026-11-25T00:03:00Z");
@@ -159,7 +174,7 @@ mod tests {
     fn a_file_without_times_is_all_of_the_window() {
         let key = Uuid::now_v7();
         let ledger = read_text(&line(key, "failed", "")).unwrap();
-        assert_eq!((ledger.theirs.rest(), ledger.end), (vec![key], time(NEXT)));
+        assert_eq!((rest(&ledger), ledger.end), (vec![key], time(NEXT)));
     }
 
     #[test]

@@ -13,6 +13,11 @@ use super::{
 };
 use crate::{
     cli::shared::client::{PAGE_SIZE, RpcError, Server, required, unary},
+    domain::{
+        id::RedemptionId,
+        money::{Currency, Money},
+    },
+    provider::question::About,
     rpc::pb::{self, redemption_service_client::RedemptionServiceClient},
 };
 
@@ -27,9 +32,39 @@ pub(in crate::cli) struct Ours {
     pub(in crate::cli) known_at: Option<OffsetDateTime>,
     /// What we say of it.
     pub(in crate::cli) record: Record,
+    /// The version of the profile that it was begun under.
+    pub(in crate::cli) profile: (Arc<str>, i32),
+    /// The provider's id of its work, where it told one.
+    pub(in crate::cli) task: Option<Box<str>>,
+    /// What was expected: its currency and amount.
+    pub(in crate::cli) expected: Option<(Arc<str>, i64)>,
 }
 
 impl Ours {
+    /// One of the built-in provider's.
+    #[cfg(test)]
+    pub(in crate::cli) fn of(key: Uuid, pool_id: &str, record: Record) -> Self {
+        let profile = ("holdfast".into(), 1);
+        let pool_id = pool_id.into();
+        Self { key, pool_id, known_at: None, record, profile, task: None, expected: None }
+    }
+
+    /// What the provider is asked about it with.
+    pub(super) fn about(&self) -> About {
+        let name = self.record.provider_ref.as_deref().filter(|name| !name.is_empty());
+        let expected = self.expected.as_ref().and_then(|(currency, amount_minor)| {
+            let currency = Currency::parse(currency)?;
+            Some(Money { amount_minor: *amount_minor, currency })
+        });
+        About {
+            id: RedemptionId(self.key),
+            task: self.task.as_deref().map(str::to_owned),
+            reference: name.map(str::to_owned),
+            account: self.record.account.to_string(),
+            expected,
+        }
+    }
+
     /// Reads it from its message.
     pub(in crate::cli) fn read(
         redemption: &pb::Redemption,
@@ -43,6 +78,12 @@ impl Ours {
         Ok(Self {
             key,
             pool_id: names.share(&redemption.pool_id),
+            profile: (names.share(&redemption.provider_id), redemption.provider_version),
+            task: Some(&*redemption.provider_task).filter(|task| !task.is_empty()).map(Into::into),
+            expected: redemption
+                .expected
+                .as_ref()
+                .map(|money| (names.share(&money.currency_code), money.amount_minor)),
             known_at: known_at.and_then(read_time),
             record: Record {
                 state: read_state(redemption.state()),

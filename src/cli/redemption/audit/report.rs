@@ -49,6 +49,8 @@ pub(super) struct Tally {
     pub(super) differences: u64,
     /// Redemptions of ours that the provider's records may have been too short for.
     pub(super) not_covered: u64,
+    /// Redemptions of ours that the provider cannot be asked about.
+    pub(super) not_asked: u64,
     /// What was credited by our records, and by the provider's, by currency.
     sums: BTreeMap<String, Sums>,
 }
@@ -112,6 +114,18 @@ impl Report {
         self.aside.write(|| {
             note(format_args!(
                 "redemption {key} of {pool_id} may have been completed after the provider's records end"
+            ));
+        });
+    }
+
+    /// A redemption of ours that was credited, and that the provider cannot be asked about: what that takes was never
+    /// told, or is not kept.
+    pub(super) fn not_asked(&mut self, ours: &Ours) {
+        self.tally.not_asked += 1;
+        let Ours { key, pool_id, .. } = ours;
+        self.aside.write(|| {
+            note(format_args!(
+                "redemption {key} of {pool_id} cannot be compared: its provider is not asked about it without its task or code"
             ));
         });
     }
@@ -200,6 +214,9 @@ impl fmt::Display for Tally {
                 self.not_covered
             )?;
         }
+        if self.not_asked > 0 {
+            write!(f, "; {} more that the provider cannot be asked about", self.not_asked)?;
+        }
         match self.differences {
             0 => f.write_str("; no difference"),
             1 => f.write_str("; 1 difference"),
@@ -230,7 +247,7 @@ mod tests {
 
     fn ours(state: State, amount_minor: i64) -> Ours {
         let record = record(state, amount_minor);
-        Ours { key: Uuid::nil(), pool_id: "p".into(), known_at: None, record }
+        Ours::of(Uuid::nil(), "p", record)
     }
 
     fn reported(report: impl FnOnce(&mut Report)) -> (Vec<String>, String) {

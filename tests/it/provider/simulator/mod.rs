@@ -15,7 +15,11 @@ use holdfast::{
         money::{Currency, Money},
         redemption::{Ask, CardCode, Failure, Step, Verdict, reason},
     },
-    provider::{Answer, Call, Doubt, Provider, classify, profile::Profile, wire::Card},
+    provider::{
+        Answer, Call, Doubt, Provider, classify,
+        profile::Profile,
+        question::{Card, Said},
+    },
     simulator::{
         Simulator, SimulatorArgs,
         faults::{Fault, Faults},
@@ -245,15 +249,15 @@ async fn refusals_say_why_and_whether_the_code_is_spent() {
         }
     }
     let code = |text| CardCode::parse(text).unwrap();
-    let card = world.provider.inquire(&code("fresh 1")).await.card.unwrap();
+    let card = world.provider.inquire(&code("fresh 1"), Currency::NONE).await.card.unwrap();
     let amount = Money { amount_minor: 2500, currency: Currency::parse("EUR").unwrap() };
     let worth = Card::Redeemable { amount, country_code: Some("FR".to_owned()) };
     assert_eq!(card, Some(worth));
     let fresh = ask("FRESH-1", "acc");
     assert_eq!(credited(&first(&fresh, &world.provider.send(&fresh).await)), 2500);
-    let spent = world.provider.inquire(&code("FRESH-1")).await.card.unwrap();
+    let spent = world.provider.inquire(&code("FRESH-1"), Currency::NONE).await.card.unwrap();
     assert_eq!(spent, Some(Card::NotRedeemable));
-    assert!(world.provider.inquire(&code("NO-SUCH")).await.card.unwrap().is_none());
+    assert!(world.provider.inquire(&code("NO-SUCH"), Currency::NONE).await.card.unwrap().is_none());
 }
 
 #[tokio::test]
@@ -291,17 +295,17 @@ async fn what_was_completed_is_listed_in_pages() {
         join_all(some.iter().map(|ask| world.provider.send(ask))).await;
     }
     let (from, to) = ("2020-01-01T00:00:00Z", "2099-01-01T00:00:00+02:00");
-    let page = world.provider.list(from, to, "").await.unwrap();
-    let token = page.next_page_token.unwrap();
-    let last = world.provider.list(from, to, &token).await.unwrap();
+    let euro = Currency::parse("EUR").unwrap();
+    let list = async |from, page| world.provider.list((from, to), page, euro).await.unwrap();
+    let page = list(from, None).await;
+    let last = list(from, page.next.as_deref()).await;
     assert_eq!((page.redemptions.len(), last.redemptions.len()), (1000, 1));
-    assert_eq!(last.next_page_token.as_deref(), Some(""));
+    assert_eq!((page.without_key, last.next), (0, None));
     let keys: HashSet<_> =
         page.redemptions.iter().chain(&last.redemptions).map(|listed| &*listed.key).collect();
     assert!(asks.iter().all(|ask| keys.contains(&*ask.redemption_id.to_string())));
-    assert!(page.redemptions.iter().all(|listed| listed.state == "succeeded"));
-    let none = world.provider.list("2098-01-01T00:00:00Z", to, "").await.unwrap();
-    assert!(none.redemptions.is_empty());
+    assert!(page.redemptions.iter().all(|listed| listed.said == Said::Succeeded));
+    assert!(list("2098-01-01T00:00:00Z", None).await.redemptions.is_empty());
 }
 
 #[tokio::test]
