@@ -9,6 +9,8 @@
 //! ```
 //!
 //! Doubt is sticky: only evidence about this redemption's own key ends it, never its age.
+//!
+//! A success that is taken back stays `SUCCEEDED`: it has a [`Reversal`] then, which has states of its own.
 
 mod begin;
 mod check;
@@ -17,6 +19,7 @@ mod entity;
 mod in_doubt;
 mod limits;
 mod outcome;
+mod reversal;
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
@@ -30,6 +33,10 @@ pub use self::{
     in_doubt::{Action, Capabilities, Dedup, Doubtful, LookUp, Told},
     limits::RedeemLimits,
     outcome::{Deferral, LateCredit, Next, Outcome, Settled, Settlement},
+    reversal::{
+        CannotReverse, DueReversal, NewReversal, Past, Reversal, ReversalAction, ReversalAnswer,
+        ReversalDoubt, ReversalMeans, ReversalRefusal, ReversalState, ReversalStep, ReversalWish,
+    },
 };
 use super::{
     hold::HoldCause,

@@ -2,7 +2,7 @@
 
 use time::OffsetDateTime;
 
-use super::{Failure, RedemptionState};
+use super::{Failure, RedemptionState, ReversalState};
 use crate::domain::{
     id::{AccountId, BatchId, FencingToken, Holder, PlanId, PoolId, RedemptionId, RequestId},
     money::Money,
@@ -58,6 +58,8 @@ pub struct Redemption {
     pub created_at: OffsetDateTime,
     /// When its outcome was recorded.
     pub finished_at: Option<OffsetDateTime>,
+    /// When a success was taken back.
+    pub reversed_at: Option<OffsetDateTime>,
 }
 
 impl Redemption {
@@ -106,6 +108,8 @@ pub struct RedemptionFilter {
     pub account_id: Option<AccountId>,
     /// Only of this batch.
     pub batch_id: Option<BatchId>,
+    /// Only with a reversal in one of these states; with or without any when empty.
+    pub reversal_states: Vec<ReversalState>,
     /// Only recorded at this time or later, by the database's clock.
     pub created_from: Option<OffsetDateTime>,
     /// Only recorded before this time.

@@ -16,7 +16,7 @@ use crate::support::{
 };
 
 /// Statements that are not of one pool, each for a reason that its comment gives.
-const OF_NO_POOL: [&str; 25] = [
+const OF_NO_POOL: [&str; 26] = [
     "analyze",
     "backend",
     "beat",
@@ -28,6 +28,7 @@ const OF_NO_POOL: [&str; 25] = [
     "insert_key_check",
     "insert_profile",
     "list_beats",
+    "list_due_reversals",
     "list_pools",
     "list_profiles",
     "may_count_rows",
@@ -44,12 +45,13 @@ const OF_NO_POOL: [&str; 25] = [
     "schema_state",
 ];
 
-const TABLES: [&str; 12] = [
+const TABLES: [&str; 13] = [
     "pools",
     "plans",
     "accounts",
     "leases",
     "redemptions",
+    "reversals",
     "account_events",
     "account_changes",
     "account_credentials",
@@ -328,7 +330,7 @@ const HOT: [(&str, &str); 15] = [
     (
         "list_redemptions",
         "'p', '019ab000-0000-7000-8000-000000000000', 200, NULL, NULL, NULL, NULL, now(), now(), \
-         '019aa000-0000-7000-8000-000000000000', 1048576",
+         '019aa000-0000-7000-8000-000000000000', 1048576, NULL",
     ),
     ("list_accounts", "'p', 'a-00001', 200, NULL, NULL, NULL, 1048576"),
     (
