@@ -5,6 +5,7 @@ mod commands;
 mod faults;
 mod pools;
 mod redeeming;
+mod reversing;
 
 use std::fs;
 

@@ -116,7 +116,7 @@ async fn ledger_agrees(db: &mut PgConnection, ledger: &Path) -> Vec<Broken> {
         theirs.insert(key, (row.account_ref.unwrap_or_default(), row.amount_minor));
     }
     let rows = sqlx::query("SELECT * FROM redemptions WHERE provider_id = 'holdfast'")
-        .fetch_all(db)
+        .fetch_all(&mut *db)
         .await
         .unwrap();
     for row in rows {
@@ -127,7 +127,7 @@ async fn ledger_agrees(db: &mut PgConnection, ledger: &Path) -> Vec<Broken> {
         let is_reversed = row.get::<Option<OffsetDateTime>, _>("reversed_at").is_some();
         match &*state {
             "SUCCEEDED" if is_reversed => {
-                if credited.is_some() {
+                if credited.is_some() && !is_reversed_by_word(db, id).await {
                     broken.push(format!("redemption {id} is reversed here, {credited:?} there"));
                 }
             }
@@ -152,6 +152,13 @@ async fn ledger_agrees(db: &mut PgConnection, ledger: &Path) -> Vec<Broken> {
             .push(format!("the provider credited {credit:?} for {key}, of which we know nothing"));
     }
     broken
+}
+
+/// Whether a person said that a redemption was taken back: that may differ from what the provider has.
+async fn is_reversed_by_word(db: &mut PgConnection, id: Uuid) -> bool {
+    let by_word = "SELECT EXISTS (SELECT FROM reversals
+        WHERE redemption_id = $1 AND state = 'SUCCEEDED' AND resolved_by IS NOT NULL)";
+    sqlx::query_scalar(by_word).bind(id).fetch_one(db).await.unwrap()
 }
 
 /// What the database can tell by itself: a name, and a statement that finds each broken case as text.
