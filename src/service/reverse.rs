@@ -288,9 +288,13 @@ impl Reversals {
             Reversed::Recorded(account) => log_reversed(redemption, account.balance_minor, taken),
             Reversed::Already => {}
             Reversed::BalanceTooLow => {
-                self.check_balance(redemption).await?;
-                // It has been filled since: the same word again is recorded.
-                return Err(Error::Overloaded);
+                // Somebody else may have taken it back meanwhile.
+                let (now, _) = self.read(&redemption.pool_id, redemption.redemption_id).await?;
+                if now.reversed_at.is_none() {
+                    self.check_balance(redemption).await?;
+                    // It has been filled since: the same word again is recorded.
+                    return Err(Error::Overloaded);
+                }
             }
         }
         Ok(())

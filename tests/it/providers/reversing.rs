@@ -125,6 +125,7 @@ impl Stage {
         let lease = self.acquire(account_id).await;
         let code = self.world.code(card);
         let redeemed = self.clients.redeem(&lease, &code, |request| {
+            request.request_id = uuid::Uuid::now_v7().to_string();
             request.expected = Some(usd(1000));
             request.release_on_completion = true;
         });
