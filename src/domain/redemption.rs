@@ -16,6 +16,7 @@ mod begin;
 mod check;
 mod code;
 mod entity;
+mod filter;
 mod in_doubt;
 mod limits;
 mod outcome;
@@ -29,7 +30,8 @@ pub use self::{
     begin::{BeginRefusal, Begun, NewRedemption, SendLimits},
     check::{DueCheck, EarlyCheck},
     code::CardCode,
-    entity::{Living, Redemption, RedemptionFilter, Resolution},
+    entity::{Living, Redemption, Resolution},
+    filter::RedemptionFilter,
     in_doubt::{Action, Capabilities, Dedup, Doubtful, LookUp, Told},
     limits::RedeemLimits,
     outcome::{Deferral, LateCredit, Next, Outcome, Settled, Settlement},

@@ -96,10 +96,10 @@ impl Reversals {
 
     /// Takes a success back, or records a person's word about that. A caller that goes away does not stop it.
     pub async fn reverse(&self, command: ReverseCommand) -> Result<(Pool, WithReversal), Error> {
-        let pool = self.0.pools.settings(&command.pool_id).await?;
-        let this = self.clone();
+        let (this, pool_id) = (self.clone(), command.pool_id.clone());
         let done = self.0.tasks.spawn(async move { this.run(&command).await }).await;
-        Ok((pool, done.map_err(|_| Error::Internal("a reversal's task ended early"))??))
+        let read = done.map_err(|_| Error::Internal("a reversal's task ended early"))??;
+        Ok((self.0.pools.settings(&pool_id).await?, read))
     }
 
     async fn run(&self, command: &ReverseCommand) -> Result<WithReversal, Error> {

@@ -2,9 +2,9 @@
 
 use time::OffsetDateTime;
 
-use super::{Failure, RedemptionState, ReversalState};
+use super::{Failure, RedemptionState};
 use crate::domain::{
-    id::{AccountId, BatchId, FencingToken, Holder, PlanId, PoolId, RedemptionId, RequestId},
+    id::{AccountId, FencingToken, Holder, PlanId, PoolId, RedemptionId, RequestId},
     money::Money,
     provider::ProfileVersion,
 };
@@ -97,21 +97,4 @@ pub struct Living {
     pub request_id: RequestId,
     /// What is known of its outcome.
     pub state: RedemptionState,
-}
-
-/// Which redemptions a list is of.
-#[derive(Clone, Debug, Default)]
-pub struct RedemptionFilter {
-    /// Only of these states; of any when empty.
-    pub states: Vec<RedemptionState>,
-    /// Only into this account.
-    pub account_id: Option<AccountId>,
-    /// Only of this batch.
-    pub batch_id: Option<BatchId>,
-    /// Only with a reversal in one of these states; with or without any when empty.
-    pub reversal_states: Vec<ReversalState>,
-    /// Only recorded at this time or later, by the database's clock.
-    pub created_from: Option<OffsetDateTime>,
-    /// Only recorded before this time.
-    pub created_to: Option<OffsetDateTime>,
 }

@@ -2,7 +2,7 @@
 
 use std::{slice, time::Duration};
 
-use super::{Provider, Values};
+use super::{OpKind, Provider, Values};
 use crate::{
     domain::redemption::{Past, ReversalAnswer},
     provider::{
@@ -13,6 +13,14 @@ use crate::{
 };
 
 impl Provider {
+    /// The question what became of a redemption that is settled, if one can be asked.
+    pub fn question_of_past(&self, has_task: bool) -> Option<Call> {
+        match self.0.profile.question_of_past(has_task)? {
+            OpKind::LookUp => Some(Call::LookUp),
+            _ => Some(Call::Find),
+        }
+    }
+
     /// Makes a call about a redemption that is settled, and says what its answer tells of the credit. A call that the
     /// provider refused for its token is made once more with a new one.
     pub async fn ask_past(&self, call: Call, past: &Past) -> ReversalAnswer {

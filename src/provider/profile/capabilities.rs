@@ -9,10 +9,7 @@ use super::{
     op::Op,
     rule::Then,
 };
-use crate::{
-    domain::redemption::{CannotReverse, Capabilities, LookUp, RedeemLimits, ReversalMeans},
-    provider::Call,
-};
+use crate::domain::redemption::{CannotReverse, Capabilities, LookUp, RedeemLimits, ReversalMeans};
 
 /// Calls that one step may make where a token is fetched: for it, the call, and both once more when the token is
 /// refused.
@@ -62,15 +59,14 @@ impl Profile {
         }
     }
 
-    /// The question what became of a redemption whose code is wiped, if one can be asked.
-    pub fn question_of_past(&self, has_task: bool) -> Option<Call> {
-        [(OpKind::LookUp, Call::LookUp), (OpKind::Find, Call::Find)].into_iter().find_map(
-            |(kind, call)| {
-                let op = self.op(kind)?;
+    /// The op that asks what became of a redemption whose code is wiped, if one can be asked.
+    pub(in crate::provider) fn question_of_past(&self, has_task: bool) -> Option<OpKind> {
+        [OpKind::LookUp, OpKind::Find].into_iter().find(|kind| {
+            self.op(*kind).is_some_and(|op| {
                 let needs_task = self.names(op, &Name::Task) && !has_task;
-                (!needs_task && !self.names(op, &Name::Code)).then_some(call)
-            },
-        )
+                !needs_task && !self.names(op, &Name::Code)
+            })
+        })
     }
 
     /// Whether a value is named anywhere in an op, in the headers of every request or by what proves who asks.

@@ -89,7 +89,7 @@ async fn check(
     let mut answer = "the provider cannot be asked about it".to_owned();
     loop {
         let call = match action {
-            ReversalAction::Question => provider.profile().question_of_past(has_task),
+            ReversalAction::Question => provider.question_of_past(has_task),
             ReversalAction::Again => Some(Call::Reverse),
             ReversalAction::Wait | ReversalAction::Review => None,
         };

@@ -435,7 +435,10 @@ async fn an_account_that_has_less_is_not_asked_about_and_one_that_lost_it_meanwh
     set(1000).await;
     let (mut clients, asked) = (stage.clients.clone(), ask(&id, "wrong account"));
     let asking = tokio::spawn(async move { reverse(&mut clients, asked).await });
-    calls.wait(1).await;
+    eventually(LIMIT, "the provider has taken it back", async || {
+        (stage.at_the_provider(&id) == State::Cancelled).then_some(())
+    })
+    .await;
     set(999).await;
     let told = asking.await.unwrap().unwrap();
     assert_eq!(of(&told).state(), ReversalState::NeedsReview, "{told:?}");
