@@ -1,4 +1,4 @@
-//! `holdfast redemption list`, `show` and `resolve`, as an operator runs them.
+//! `holdfast redemption list`, `show`, `resolve` and `reverse`, as an operator runs them.
 
 use std::process::{Command, Output};
 
@@ -130,7 +130,8 @@ async fn a_redemption_is_taken_back_by_the_word_of_a_person_with_evidence() {
     let mut clients = world.clients(0).await;
     clients.create_account("a", |_| {}).await;
     let held = lease(&clients.acquire(|_| {}).await.unwrap());
-    let redeemed = clients.redeem(&held, &world.code("back"), |r| r.release_on_completion = true);
+    let code = world.code("back");
+    let redeemed = clients.redeem(&held, &code, |r| r.release_on_completion = true);
     let id = redeemed.await.unwrap().redemption.unwrap().redemption_id;
     let ask = ["reverse", &id, "--pool", POOL, "--by", "maria", "--reason", "wrong account"];
     let refused = redemption(&world, &ask);
