@@ -192,6 +192,15 @@ BEGIN
 END
 $$;
 
+CREATE FUNCTION refuse_deletion() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    AS $$
+BEGIN
+    RAISE EXCEPTION '% are kept for good', TG_TABLE_NAME;
+END
+$$;
+
 
 -- Table installation
 
@@ -468,9 +477,11 @@ CREATE TABLE redemptions (
     provider_task text,
     sent_again_at timestamptz,
     checked_until timestamptz,
+    reversed_at timestamptz,
     CONSTRAINT redemptions_amount_minor_check CHECK ((amount_minor >= 0)),
     CONSTRAINT redemptions_code_is_wiped CHECK ((((state = ANY (ARRAY['SUCCEEDED'::text, 'FAILED'::text])) = (finished_at IS NOT NULL)) AND ((finished_at IS NULL) = (code_ciphertext IS NOT NULL)))),
     CONSTRAINT redemptions_expected_minor_check CHECK ((expected_minor > 0)),
+    CONSTRAINT redemptions_reverse_a_success CHECK (((reversed_at IS NULL) OR (state = 'SUCCEEDED'::text))),
     CONSTRAINT redemptions_state_check CHECK ((state = ANY (ARRAY['SUBMITTED'::text, 'IN_DOUBT'::text, 'NEEDS_REVIEW'::text, 'SUCCEEDED'::text, 'FAILED'::text]))),
     CONSTRAINT redemptions_success_has_an_amount CHECK (((state <> 'SUCCEEDED'::text) OR ((amount_minor IS NOT NULL) AND (amount_currency IS NOT NULL))))
 )
@@ -484,13 +495,48 @@ CREATE INDEX redemptions_by_account ON redemptions USING btree (pool_id, account
 
 CREATE INDEX redemptions_due ON redemptions USING btree (next_check_at, pool_id) WHERE (state = ANY (ARRAY['SUBMITTED'::text, 'IN_DOUBT'::text]));
 
-CREATE UNIQUE INDEX redemptions_living_code ON redemptions USING btree (pool_id, code_fingerprint) WHERE (state = ANY (ARRAY['SUBMITTED'::text, 'IN_DOUBT'::text, 'NEEDS_REVIEW'::text, 'SUCCEEDED'::text]));
+CREATE UNIQUE INDEX redemptions_living_code ON redemptions USING btree (pool_id, code_fingerprint) WHERE ((state = ANY (ARRAY['SUBMITTED'::text, 'IN_DOUBT'::text, 'NEEDS_REVIEW'::text, 'SUCCEEDED'::text])) AND (reversed_at IS NULL));
 
 CREATE UNIQUE INDEX redemptions_open ON redemptions USING btree (pool_id, account_id) WHERE (state = ANY (ARRAY['SUBMITTED'::text, 'IN_DOUBT'::text, 'NEEDS_REVIEW'::text]));
 
 CREATE INDEX redemptions_open_tasks ON redemptions USING btree (provider_id, provider_task) WHERE ((provider_task IS NOT NULL) AND (state = ANY (ARRAY['SUBMITTED'::text, 'IN_DOUBT'::text])));
 
 CREATE UNIQUE INDEX redemptions_request ON redemptions USING btree (pool_id, request_id);
+
+
+-- Table reversals
+
+CREATE TABLE reversals (
+    pool_id text NOT NULL COLLATE "C",
+    redemption_id uuid NOT NULL,
+    number integer NOT NULL,
+    state text NOT NULL COLLATE "C",
+    reversed_by text NOT NULL,
+    reason text NOT NULL,
+    evidence text,
+    resolved_by text,
+    resolution_reason text,
+    resolution_evidence text,
+    attempts integer DEFAULT 0 NOT NULL,
+    last_answer text,
+    next_check_at timestamptz,
+    checks integer DEFAULT 0 NOT NULL,
+    created_at timestamptz DEFAULT now() NOT NULL,
+    updated_at timestamptz DEFAULT now() NOT NULL,
+    finished_at timestamptz,
+    CONSTRAINT reversals_are_finished CHECK (((state = ANY (ARRAY['SUCCEEDED'::text, 'FAILED'::text])) = (finished_at IS NOT NULL))),
+    CONSTRAINT reversals_number_check CHECK ((number > 0)),
+    CONSTRAINT reversals_state_check CHECK ((state = ANY (ARRAY['REQUESTED'::text, 'IN_DOUBT'::text, 'NEEDS_REVIEW'::text, 'SUCCEEDED'::text, 'FAILED'::text])))
+);
+
+ALTER TABLE reversals
+    ADD CONSTRAINT reversals_pkey PRIMARY KEY (pool_id, redemption_id, number);
+
+CREATE INDEX reversals_due ON reversals USING btree (next_check_at, pool_id) WHERE (state = ANY (ARRAY['REQUESTED'::text, 'IN_DOUBT'::text]));
+
+CREATE UNIQUE INDEX reversals_living ON reversals USING btree (pool_id, redemption_id) WHERE (state <> 'FAILED'::text);
+
+CREATE TRIGGER reversals_are_kept BEFORE DELETE ON reversals FOR EACH ROW EXECUTE FUNCTION refuse_deletion();
 
 
 -- Table servers

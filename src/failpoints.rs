@@ -39,6 +39,8 @@ pub enum Step {
     Cancel,
     /// The request that takes back what was done.
     Reverse,
+    /// The statement that records a reversal, before it is asked for.
+    BeginReversal,
     /// The statement that keeps the provider's id of its work.
     RecordTask,
     /// The statement that notes that a redemption is sent again.
@@ -47,7 +49,7 @@ pub enum Step {
 
 impl Step {
     /// Every step.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Acquire,
         Self::Renew,
         Self::Begin,
@@ -62,6 +64,7 @@ impl Step {
         Self::Find,
         Self::Cancel,
         Self::Reverse,
+        Self::BeginReversal,
         Self::RecordTask,
         Self::NoteSend,
     ];
@@ -83,6 +86,7 @@ impl Step {
             Self::Find => "find",
             Self::Cancel => "cancel",
             Self::Reverse => "reverse",
+            Self::BeginReversal => "begin_reversal",
             Self::RecordTask => "record_task",
             Self::NoteSend => "note_send",
         }
@@ -151,11 +155,13 @@ pub enum Guard {
     RefusalsAreFresh,
     /// A provider's call counts only with its signature.
     WebhooksAreSigned,
+    /// A reversal is recorded before the provider is asked for it.
+    ReversalsAreRecordedFirst,
 }
 
 impl Guard {
     /// Every guard.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::LateIsNotSent,
         Self::LostIsNoProof,
         Self::FailureByKey,
@@ -181,6 +187,7 @@ impl Guard {
         Self::OutcomesAreRecordedOnce,
         Self::RefusalsAreFresh,
         Self::WebhooksAreSigned,
+        Self::ReversalsAreRecordedFirst,
     ];
 
     /// The word for it in the variable.
@@ -211,6 +218,7 @@ impl Guard {
             Self::OutcomesAreRecordedOnce => "outcomes_are_recorded_once",
             Self::RefusalsAreFresh => "refusals_are_fresh",
             Self::WebhooksAreSigned => "webhooks_are_signed",
+            Self::ReversalsAreRecordedFirst => "reversals_are_recorded_first",
         }
     }
 }

@@ -27,7 +27,7 @@ use crate::{
         background::{
             heartbeat,
             reconcile::{Reconciler, takeover::Takeover},
-            statistics,
+            reversals, statistics,
         },
         batch::{
             Batch, Services,
@@ -37,6 +37,7 @@ use crate::{
         providers::Providers,
         redeem::{Redeem, Stopping, settle::Settler},
         release::Leases,
+        reverse::Reversals,
         sweep,
         webhooks::Webhooks,
     },
@@ -53,6 +54,7 @@ pub(super) struct Parts {
     profiles: admin::providers::Providers,
     accounts: Accounts,
     reconciler: Reconciler,
+    reversals: Reversals,
     redemption: RedemptionRpc,
     closing: CancellationToken,
 }
@@ -100,6 +102,13 @@ impl Parts {
             leases: leases.clone(),
         };
         let batch = Batch::new(services, tasks.clone(), closing.clone());
+        let reversals = Reversals::new(
+            store.clone(),
+            pools.clone(),
+            providers.clone(),
+            Arc::clone(&secret),
+            tasks.clone(),
+        );
         let reconciler = Reconciler::new(
             store.clone(),
             pools.clone(),
@@ -116,8 +125,20 @@ impl Parts {
             redeem,
             batch,
             redemptions,
+            reversals: reversals.clone(),
         };
-        Self { store, pools, plans, providers, profiles, accounts, reconciler, redemption, closing }
+        Self {
+            store,
+            pools,
+            plans,
+            providers,
+            profiles,
+            accounts,
+            reconciler,
+            reversals,
+            redemption,
+            closing,
+        }
     }
 
     /// The background tasks. They end at `stop`, but for the beats: while a server finishes what it has, it lives.
@@ -137,6 +158,9 @@ impl Parts {
         loops.spawn(self.providers.clone().follow(stop.clone()));
         loops.spawn(statistics::run(self.store.clone(), stop.clone()));
         loops.spawn(self.reconciler.clone().run(args.reconcile_interval, stop.clone()));
+        let check_reversals =
+            reversals::run(self.reversals.clone(), args.reconcile_interval, stop.clone());
+        loops.spawn(check_reversals);
         let (dead, told_dead) = watch::channel(Vec::new());
         loops.spawn(heartbeat::run(self.store.clone(), dead, at_the_end.clone()));
         loops.spawn(Takeover::new(self.reconciler.clone(), told_dead).run(stop.clone()));

@@ -79,6 +79,15 @@ pub enum AccountEvent {
         /// Who found out.
         actor: String,
     },
+    /// What a redemption brought was taken back.
+    Reverse {
+        /// How much, in minor units.
+        amount_minor: i64,
+        /// The plan, and its day, on which the redemption was begun.
+        begun_on: Option<(PlanId, i32)>,
+        /// Who found out, or asked for it.
+        actor: String,
+    },
     /// A person changes it.
     Update(Box<AccountChange>),
     /// Its day has nothing left to take.
@@ -201,6 +210,8 @@ pub enum Refusal {
     RedemptionNotOpen,
     /// Its day is not over.
     DayNotOver,
+    /// It has less than is to be taken off.
+    BalanceTooLow,
 }
 
 impl Refusal {
@@ -222,7 +233,8 @@ impl Refusal {
             | Self::LeaseLost(_)
             | Self::LeaseAlive
             | Self::RedemptionOpen(_)
-            | Self::RedemptionNotOpen => false,
+            | Self::RedemptionNotOpen
+            | Self::BalanceTooLow => false,
         }
     }
 }
@@ -251,13 +263,14 @@ pub fn transition(
         AccountEvent::Expire { actor } => expire(account, actor),
         // Facts are not fenced, and move nothing but the money.
         AccountEvent::CreditLate { amount_minor, begun_on, actor } => {
-            // It belongs to the day on which it was begun, which may be long past, or be another plan's.
-            let is_of_the_day = begun_on.as_ref().is_some_and(|(plan_id, day)| {
-                account.plan_id.as_ref() == Some(plan_id) && account.plan_day == *day
-            });
             let mut next = Next { credit_minor: *amount_minor, ..Next::of(account) };
-            next.day_credited_minor += if is_of_the_day { *amount_minor } else { 0 };
+            next.day_credited_minor +=
+                if is_of_its_day(account, begun_on.as_ref()) { *amount_minor } else { 0 };
             Ok(Change::new(account, Guard::None, actor, "credited_late", next))
+        }
+        AccountEvent::Reverse { amount_minor, begun_on, actor } => {
+            let next = taken_back(account, *amount_minor, begun_on.as_ref(), pool)?;
+            Ok(Change::new(account, Guard::None, actor, "reversed", next))
         }
         AccountEvent::Update(change) => update(account, change, pool),
         AccountEvent::EndDay { actor } => end_day(account, actor, pool),
@@ -382,6 +395,43 @@ fn succeed(account: &Account, amount_minor: i64, terms: Option<&Terms>, next: &m
     if filled == Filled::Day {
         next.day_due = Until::In(terms.day_interval);
     }
+}
+
+/// Whether a credit belongs to the day that the account is on. The one on which it was begun may be long past, or be
+/// another plan's.
+fn is_of_its_day(account: &Account, begun_on: Option<&(PlanId, i32)>) -> bool {
+    begun_on.is_some_and(|(plan_id, day)| {
+        account.plan_id.as_ref() == Some(plan_id) && account.plan_day == *day
+    })
+}
+
+/// The account without what a redemption brought, under any lease: the provider has taken it back already. A plan
+/// that was full wants more again; days that have passed stay as they were.
+fn taken_back(
+    account: &Account,
+    amount_minor: i64,
+    begun_on: Option<&(PlanId, i32)>,
+    pool: &PoolTerms,
+) -> Result<Next, Refusal> {
+    let balance_minor = account.balance_minor - amount_minor;
+    if balance_minor < 0 {
+        return Err(Refusal::BalanceTooLow);
+    }
+    let mut next = Next { credit_minor: -amount_minor, ..Next::of(account) };
+    if is_of_its_day(account, begun_on) {
+        // A person may have begun the plan anew since: then the day has less of it, or nothing.
+        next.day_credited_minor = (account.day_credited_minor - amount_minor).max(0);
+    }
+    let terms = account.plan_id.as_ref().and_then(|plan_id| pool.plans.get(plan_id));
+    if terms.is_some_and(|terms| balance_minor < terms.target_minor) {
+        if next.status == AccountStatus::Completed {
+            next.status = AccountStatus::Processing;
+        }
+        if next.resume == Some(Resume::Completed) {
+            next.resume = Some(Resume::Processing);
+        }
+    }
+    Ok(next)
 }
 
 /// The failure was the account's own: it is on hold, for twice as long each time in a row.

@@ -9,14 +9,18 @@
 //! ```
 //!
 //! Doubt is sticky: only evidence about this redemption's own key ends it, never its age.
+//!
+//! A success that is taken back stays `SUCCEEDED`: it has a [`Reversal`] then, which has states of its own.
 
 mod begin;
 mod check;
 mod code;
 mod entity;
+mod filter;
 mod in_doubt;
 mod limits;
 mod outcome;
+mod reversal;
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
@@ -26,10 +30,15 @@ pub use self::{
     begin::{BeginRefusal, Begun, NewRedemption, SendLimits},
     check::{DueCheck, EarlyCheck},
     code::CardCode,
-    entity::{Living, Redemption, RedemptionFilter, Resolution},
+    entity::{Living, Redemption, Resolution},
+    filter::RedemptionFilter,
     in_doubt::{Action, Capabilities, Dedup, Doubtful, LookUp, Told},
     limits::RedeemLimits,
     outcome::{Deferral, LateCredit, Next, Outcome, Settled, Settlement},
+    reversal::{
+        CannotReverse, DueReversal, NewReversal, Past, Reversal, ReversalAction, ReversalAnswer,
+        ReversalDoubt, ReversalMeans, ReversalRefusal, ReversalState, ReversalStep, ReversalWish,
+    },
 };
 use super::{
     hold::HoldCause,

@@ -25,6 +25,7 @@ use super::{
 use crate::{
     config::ProviderArgs,
     domain::{
+        id::RedemptionId,
         provider::{Condition, ProfileVersion},
         redemption::{Ask, Dedup, RedeemLimits, Step as NextStep},
     },
@@ -38,6 +39,8 @@ pub use trial::{Exchange, Heard, Judged, Trial, Tried};
 pub const MAX_BODY_BYTES: usize = 64 * 1024;
 /// The longest body that is read of a page of redemptions, in bytes.
 pub const MAX_PAGE_BYTES: usize = 8 * 1024 * 1024;
+
+mod past;
 
 /// A provider, by one version of its profile. Cheap to clone; clones share their connections.
 #[derive(Clone)]
@@ -215,15 +218,21 @@ impl Provider {
         ask: &Ask,
         token: Option<String>,
     ) -> Answer {
-        let kind = call.op();
-        let mut values = match self.values(Values::of_ask(self.0.profile.identity.key, ask)) {
-            Ok(values) => values,
-            Err(why) => return Answer::NeverSent(why),
-        };
+        let mut values = Values::of_ask(self.0.profile.identity.key, ask);
         values.token = token;
         if call == Call::Reverse {
             values.amount = ask.expected;
         }
+        self.call_by(call, doubt, ask.redemption_id, values).await
+    }
+
+    /// Makes a call about a redemption with these values, and the secrets.
+    async fn call_by(&self, call: Call, doubt: Doubt, id: RedemptionId, values: Values) -> Answer {
+        let kind = call.op();
+        let values = match self.values(values) {
+            Ok(values) => values,
+            Err(why) => return Answer::NeverSent(why),
+        };
         let request = match self.request(kind, &values) {
             Ok(request) => request,
             Err(why) => return Answer::Unsendable(why),
@@ -234,13 +243,13 @@ impl Provider {
         if let Err(error) = failpoints::reach(step, Side::Before).await {
             return Answer::NeverSent(error.to_string());
         }
-        let about = Some(self.0.profile.identity.key.of(ask.redemption_id));
+        let about = Some(self.0.profile.identity.key.of(id));
         let alone = self.0.profile.asks_alone(kind);
         let call = HttpCall { request, max_bytes: MAX_BODY_BYTES, about, alone };
         let first = self.0.http.call(call).await;
         let answer = match values {
             Some(values) => {
-                let key = self.0.profile.identity.key.of(ask.redemption_id);
+                let key = self.0.profile.identity.key.of(id);
                 self.other_pages(kind, &key, values, first).await
             }
             None => first,

@@ -81,7 +81,7 @@ impl Admission {
 /// What a method's calls are for.
 fn class(method: &str) -> Class {
     match method {
-        "ReleaseAccount" | "RenewLease" | "ResolveRedemption" => Class::End,
+        "ReleaseAccount" | "RenewLease" | "ResolveRedemption" | "ReverseRedemption" => Class::End,
         "Redeem" | "BatchRedeem" => Class::Redeem,
         "AcquireAccount" => Class::Acquire,
         _ => Class::Rest,

@@ -12,7 +12,7 @@ use tonic::{Request, Response, Status, Streaming};
 use uuid::Uuid;
 
 use self::{
-    message::{read_state, redemption_message},
+    message::{read_reversal_state, read_state, redemption_message, reversed_message},
     selector::read_selector,
 };
 use super::{
@@ -29,7 +29,7 @@ use crate::{
         id::{AccountId, BatchId, FencingToken, Holder, PoolId, RedemptionId, RequestId},
         lease::{LeaseRef, MAX_LEASE, MIN_LEASE},
         money::Currency,
-        redemption::{CardCode, RedemptionFilter, RedemptionState, Resolution},
+        redemption::{CardCode, RedemptionFilter, RedemptionState, Resolution, ReversalWish},
     },
     service::{
         Error,
@@ -39,6 +39,7 @@ use crate::{
         pools::Pools,
         redeem::{Redeem, RedeemCommand},
         release::Leases,
+        reverse::{Reversals, ReverseCommand},
     },
 };
 
@@ -59,6 +60,8 @@ pub struct RedemptionRpc {
     pub redeem: Redeem,
     /// `BatchRedeem`.
     pub batch: Batch,
+    /// `ReverseRedemption`.
+    pub reversals: Reversals,
     /// The rest.
     pub redemptions: Redemptions,
 }
@@ -151,7 +154,8 @@ impl pb::redemption_service_server::RedemptionService for RedemptionRpc {
             Name::Request(id) => self.redemptions.get_by_request(&pool_id, &id).await,
         };
         let (pool, redemption) = found.map_err(|e| status(&e))?;
-        let redemption = redemption_message(&redemption, pool.currency);
+        let read = self.reversals.with_reversal(redemption).await.map_err(|e| status(&e))?;
+        let redemption = reversed_message(&read, pool.currency);
         Ok(Response::new(pb::GetRedemptionResponse { redemption: Some(redemption) }))
     }
 
@@ -167,10 +171,20 @@ impl pb::redemption_service_server::RedemptionService for RedemptionRpc {
         if request.states.len() > MAX_STATES {
             fields.refuse("states", format!("must be at most {MAX_STATES}"));
         }
+        if request.reversal_states.len() > MAX_STATES {
+            fields.refuse("reversal_states", format!("must be at most {MAX_STATES}"));
+        }
         let states = request.states.iter().enumerate().take(MAX_STATES);
+        let reversals = request.reversal_states.iter().enumerate().take(MAX_STATES);
         let filter = RedemptionFilter {
             states: states
                 .filter_map(|(n, state)| fields.choice(&format!("states[{n}]"), *state, read_state))
+                .collect(),
+            reversal_states: reversals
+                .filter_map(|(n, state)| {
+                    let field = format!("reversal_states[{n}]");
+                    fields.choice(&field, *state, read_reversal_state)
+                })
                 .collect(),
             account_id: fields.optional_id("account_id", &request.account_id, AccountId::parse),
             batch_id: fields.optional_id("batch_id", &request.batch_id, BatchId::parse),
@@ -205,6 +219,16 @@ impl pb::redemption_service_server::RedemptionService for RedemptionRpc {
         let (pool, redemption) = self.redemptions.resolve(command).await.map_err(|e| status(&e))?;
         let redemption = redemption_message(&redemption, pool.currency);
         Ok(Response::new(pb::ResolveRedemptionResponse { redemption: Some(redemption) }))
+    }
+
+    async fn reverse_redemption(
+        &self,
+        request: Request<pb::ReverseRedemptionRequest>,
+    ) -> Result<Response<pb::ReverseRedemptionResponse>, Status> {
+        let command = read_reverse(request.into_inner()).map_err(|e| status(&e))?;
+        let (pool, read) = self.reversals.reverse(command).await.map_err(|e| status(&e))?;
+        let redemption = reversed_message(&read, pool.currency);
+        Ok(Response::new(pb::ReverseRedemptionResponse { redemption: Some(redemption) }))
     }
 }
 
@@ -329,6 +353,31 @@ fn read_resolve(request: pb::ResolveRedemptionRequest) -> Result<ResolveCommand,
             outcome,
             recorded_amount_is_wrong: request.recorded_amount_is_wrong,
             resolution: Resolution { resolved_by, reason, evidence },
+        },
+    );
+    fields.finish(read)
+}
+
+fn read_reverse(request: pb::ReverseRedemptionRequest) -> Result<ReverseCommand, Error> {
+    let mut fields = Fields::default();
+    let pool_id = fields.id("pool_id", &request.pool_id, PoolId::parse);
+    let redemption_id = fields.id("redemption_id", &request.redemption_id, RedemptionId::parse);
+    let reason = fields.text("reason", &request.reason, 1000);
+    let reversed_by = fields.text("reversed_by", &request.reversed_by, 256);
+    let evidence = fields.optional_text("evidence", &request.evidence, 1000);
+    let wish = fields.choice("outcome", request.outcome, |outcome| {
+        Some(match outcome {
+            pb::ReversalOutcome::Unspecified => ReversalWish::Ask,
+            pb::ReversalOutcome::Reversed => ReversalWish::WasReversed,
+            pb::ReversalOutcome::NotReversed => ReversalWish::WasNotReversed,
+        })
+    });
+    let read = pool_id.zip(redemption_id).zip(wish).zip(reason.zip(reversed_by)).map(
+        |(((pool_id, redemption_id), wish), (reason, resolved_by))| ReverseCommand {
+            pool_id,
+            redemption_id,
+            wish,
+            words: Resolution { resolved_by, reason, evidence },
         },
     );
     fields.finish(read)

@@ -16,7 +16,10 @@ use tonic_types::ErrorDetails;
 
 use self::trailers::{fit, fit_violations};
 use crate::{
-    domain::choice::Choice,
+    domain::{
+        choice::Choice,
+        redemption::{ReversalRefusal, ReversalState},
+    },
     service::{Error, error::Violation},
 };
 
@@ -70,6 +73,10 @@ pub(crate) fn status(error: &Error) -> Status {
             details.set_resource_info("redemption", redemption_id.to_string(), "", &text);
             fit(Code::AlreadyExists, &text, details)
         }
+        Error::ReversalRefused { redemption_id, why: ReversalRefusal::AlreadyReversed, .. } => {
+            let id = redemption_id.to_string();
+            exists("REDEMPTION_ALREADY_REVERSED", text, "redemption", &id)
+        }
         Error::RequestIdReused { request_id, differ } => {
             let mut details = reason(
                 "REQUEST_ID_REUSED",
@@ -118,6 +125,39 @@ pub(crate) fn status(error: &Error) -> Status {
         Error::RedemptionOpen(id) => {
             precondition("REDEMPTION_OPEN", text, [("redemption_id", id.to_string())])
         }
+        Error::ReversalRefused { redemption_id, why, profile } => {
+            let (reason, cause) = match why {
+                ReversalRefusal::NotSucceeded(state) => {
+                    ("REDEMPTION_NOT_SUCCEEDED", state.as_str())
+                }
+                ReversalRefusal::Unsupported(why) => ("REVERSAL_NOT_SUPPORTED", why.as_str()),
+                ReversalRefusal::Open(state) => ("REVERSAL_OPEN", state.as_str()),
+                ReversalRefusal::AlreadyReversed => {
+                    ("REDEMPTION_ALREADY_REVERSED", ReversalState::Succeeded.as_str())
+                }
+                ReversalRefusal::NothingOpen => ("REVERSAL_NOT_FOUND", ""),
+            };
+            precondition(
+                reason,
+                text,
+                [
+                    ("redemption_id", redemption_id.to_string()),
+                    ("cause", cause.to_owned()),
+                    ("provider_id", profile.provider_id.to_string()),
+                    ("provider_version", profile.version.to_string()),
+                ],
+            )
+        }
+        Error::BalanceTooLow { redemption_id, account_id, balance_minor, amount } => precondition(
+            "BALANCE_TOO_LOW",
+            text,
+            [
+                ("redemption_id", redemption_id.to_string()),
+                ("account_id", account_id.to_string()),
+                ("balance_minor", balance_minor.to_string()),
+                ("amount_minor", amount.amount_minor.to_string()),
+            ],
+        ),
         Error::CodeInUse { redemption_id, request_id, state } => precondition(
             "CODE_IN_USE",
             text,

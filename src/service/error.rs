@@ -8,10 +8,10 @@ use crate::{
         choice::{Choice, Counts},
         id::{AccountId, PlanId, PoolId, ProviderId, RedemptionId, RequestId},
         lease::{LeaseLoss, LeaseRef},
-        money::Currency,
+        money::{Currency, Money},
         plan::Misfit,
         provider::ProfileVersion,
-        redemption::RedemptionState,
+        redemption::{CannotReverse, RedemptionState, ReversalRefusal, ReversalState},
     },
     store::StoreError,
 };
@@ -243,6 +243,31 @@ pub enum Error {
         /// As which it is settled.
         state: RedemptionState,
     },
+    /// The redemption cannot be taken back so.
+    #[error("redemption {redemption_id} {}", not_reversed(*.why, profile))]
+    ReversalRefused {
+        /// The redemption.
+        redemption_id: RedemptionId,
+        /// Why not.
+        why: ReversalRefusal,
+        /// The profile that it was redeemed under.
+        profile: ProfileVersion,
+    },
+    /// The account has less than is to be taken off.
+    #[error(
+        "account {account_id} has {balance_minor} (in minor units), less than the {amount} that redemption \
+         {redemption_id} brought: find out where it went, and correct the balance first; nothing was sent"
+    )]
+    BalanceTooLow {
+        /// The redemption.
+        redemption_id: RedemptionId,
+        /// Its account.
+        account_id: AccountId,
+        /// What it has.
+        balance_minor: i64,
+        /// What is to be taken off.
+        amount: Money,
+    },
     /// A message of the request began, and did not end in time; nothing was begun.
     #[error(
         "the request was not complete within {}; nothing was begun: send it again, with its end",
@@ -373,6 +398,30 @@ fn not_redeemable(known: bool) -> &'static str {
          yet; find out at the provider, and send the item again when it can be"
     } else {
         "the provider does not know the card: check its code, and that it is the provider's"
+    }
+}
+
+fn not_reversed(why: ReversalRefusal, profile: &ProfileVersion) -> String {
+    match why {
+        ReversalRefusal::NotSucceeded(state) => {
+            format!("is {}: there is nothing to take back", state.as_str())
+        }
+        ReversalRefusal::Unsupported(CannotReverse::NoOp) => format!(
+            "cannot be taken back by Holdfast: the profile {profile} has no op.reverse. Take it back at the provider, \
+             and record that with the outcome REVERSED"
+        ),
+        ReversalRefusal::Unsupported(CannotReverse::NeedsCode) => format!(
+            "cannot be taken back by Holdfast: op.reverse of the profile {profile} sends the card's code, which is \
+             wiped. Take it back at the provider, and record that with the outcome REVERSED"
+        ),
+        ReversalRefusal::Open(ReversalState::Requested) => {
+            "is being taken back: a server is at work on it".to_owned()
+        }
+        ReversalRefusal::Open(state) => {
+            format!("has a reversal already, which is {}", state.as_str())
+        }
+        ReversalRefusal::AlreadyReversed => "was taken back already, and stays so".to_owned(),
+        ReversalRefusal::NothingOpen => "has no reversal that could be closed".to_owned(),
     }
 }
 

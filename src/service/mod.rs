@@ -1,8 +1,8 @@
 //! The services: what Holdfast does, one use case a file, named after its RPC. Decides; the store and the provider
 //! act.
 //!
-//! `acquire`, `release`, `redeem` and `batch` are what callers do, `admin` is what people do, `webhooks` what providers
-//! do, and `background` what the server does by itself. The other files are shared by these.
+//! `acquire`, `release`, `redeem` and `batch` are what callers do, `admin` and `reverse` are what people do, `webhooks`
+//! what providers do, and `background` what the server does by itself. The other files are shared by these.
 
 pub mod account_values;
 pub mod acquire;
@@ -18,6 +18,7 @@ pub mod pools;
 pub mod providers;
 pub mod redeem;
 pub mod release;
+pub mod reverse;
 pub mod sweep;
 pub mod webhooks;
 

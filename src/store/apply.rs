@@ -182,7 +182,9 @@ impl Batch for Apply {
         match input.event {
             AccountEvent::Acquire(_) => Some(Step::Acquire),
             AccountEvent::Renew { .. } => Some(Step::Renew),
-            AccountEvent::Settle(_) | AccountEvent::CreditLate { .. } => Some(Step::Settle),
+            AccountEvent::Settle(_)
+            | AccountEvent::CreditLate { .. }
+            | AccountEvent::Reverse { .. } => Some(Step::Settle),
             AccountEvent::Release { .. } => Some(Step::Release),
             AccountEvent::Expire { .. } => Some(Step::Expire),
             AccountEvent::Begin { .. } | AccountEvent::Update(_) | AccountEvent::EndDay { .. } => {

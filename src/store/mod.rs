@@ -23,6 +23,7 @@ mod quarantine;
 pub mod ready_set;
 pub mod redemption;
 mod redemption_row;
+pub mod reversal;
 pub mod servers;
 mod terms;
 

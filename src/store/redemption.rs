@@ -143,6 +143,8 @@ impl Store {
         limit: i64,
     ) -> Result<Page<Redemption>, StoreError> {
         let states: Vec<_> = filter.states.iter().map(|s| s.as_str().to_owned()).collect();
+        let reversals: Vec<_> =
+            filter.reversal_states.iter().map(|s| s.as_str().to_owned()).collect();
         let range = filter.batch_id.as_ref().map(RequestId::range_of_batch);
         let (first, end) = ids_of(filter);
         let rows = sqlx::query_file_as!(
@@ -159,6 +161,7 @@ impl Store {
             filter.created_to,
             first,
             MAX_BYTES,
+            (!reversals.is_empty()).then_some(&reversals[..]),
         );
         let found = rows.fetch_all(&self.rest).await?;
         read_page(found, limit, |row| row.more, |row| row.redemption(pool_id))

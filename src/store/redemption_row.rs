@@ -43,6 +43,7 @@ macro_rules! redemption_row {
             pub(super) next_check_at: Option<time::OffsetDateTime>,
             pub(super) created_at: time::OffsetDateTime,
             pub(super) finished_at: Option<time::OffsetDateTime>,
+            pub(super) reversed_at: Option<time::OffsetDateTime>,
         }
 
         impl $name {
@@ -86,6 +87,7 @@ macro_rules! redemption_row {
                     next_check_at: self.next_check_at,
                     created_at: self.created_at,
                     finished_at: self.finished_at,
+                    reversed_at: self.reversed_at,
                 })
             }
         }

@@ -91,6 +91,13 @@ class Hostile:
             "resolved_by": "b" * 257,
         }
         self.refused(REDEMPTIONS + "ResolveRedemption", word, "reason", "resolved_by")
+        word = {
+            "pool_id": self.pool,
+            "redemption_id": NO_ID,
+            "reason": "r" * 1001,
+            "reversed_by": "b" * 257,
+        }
+        self.refused(REDEMPTIONS + "ReverseRedemption", word, "reason", "reversed_by")
         opening = {"batch_id": "b" * 65, "pool_id": self.pool, "holder": HOLDER}
         self.refused(REDEMPTIONS + "BatchRedeem", [{"open": opening}], "open.batch_id")
 
@@ -129,6 +136,7 @@ class Hostile:
             REDEMPTIONS + "Redeem",
             REDEMPTIONS + "GetRedemption",
             REDEMPTIONS + "ResolveRedemption",
+            REDEMPTIONS + "ReverseRedemption",
         ):
             self.refused(rpc, bad_text, "message", quiet=rpc != REDEMPTIONS + "Redeem")
         # The code of a card, which nobody is told.

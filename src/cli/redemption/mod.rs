@@ -1,7 +1,8 @@
-//! `holdfast redemption`: list and show redemptions, close what only a person can, and compare with
-//! the provider.
+//! `holdfast redemption`: list and show redemptions, close what only a person can, take back what was redeemed, and
+//! compare with the provider.
 
 pub(super) mod audit;
+mod reverse;
 
 use std::process::ExitCode;
 
@@ -29,6 +30,9 @@ pub(super) enum RedemptionCommand {
     /// Close a redemption that is in doubt or needs review, by the word of somebody who looked at
     /// the provider's own records.
     Resolve(ResolveArgs),
+    /// Take back what a redemption that succeeded brought: the provider is asked to reverse it, and the
+    /// amount is taken off the account.
+    Reverse(reverse::ReverseArgs),
     /// Compare the provider's list, or its ledger in a file, with our records, both ways, and name
     /// every difference.
     Audit(audit::AuditArgs),
@@ -42,6 +46,9 @@ pub(super) struct ListArgs {
     /// Only redemptions of this state; give it more than once, or with commas, for several.
     #[arg(long, value_enum, value_delimiter = ',')]
     state: Vec<State>,
+    /// Only redemptions that have a reversal of this state; give it more than once, or with commas, for several.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    reversal: Vec<reverse::State>,
     /// Only redemptions of this batch.
     #[arg(long, value_parser = parse::batch)]
     batch_id: Option<BatchId>,
@@ -148,6 +155,7 @@ pub(super) async fn run(command: RedemptionCommand) -> anyhow::Result<ExitCode> 
         RedemptionCommand::List(args) => while_read(list(args)).await?,
         RedemptionCommand::Show(args) => while_read(show(args)).await?,
         RedemptionCommand::Resolve(args) => resolve(args).await?,
+        RedemptionCommand::Reverse(args) => reverse::run(args).await?,
         RedemptionCommand::Audit(args) => return while_read(audit::run(args)).await,
     }
     Ok(ExitCode::SUCCESS)
@@ -161,6 +169,11 @@ async fn list(args: ListArgs) -> anyhow::Result<()> {
     };
     let filter = pb::ListRedemptionsRequest {
         states: args.state.iter().map(|state| pb::RedemptionState::from(*state).into()).collect(),
+        reversal_states: args
+            .reversal
+            .iter()
+            .map(|state| pb::ReversalState::from(*state).into())
+            .collect(),
         account_id: args.account.map(|account| account.to_string()).unwrap_or_default(),
         batch_id: args.batch_id.map(|batch| batch.to_string()).unwrap_or_default(),
         ..Default::default()

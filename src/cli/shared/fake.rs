@@ -130,6 +130,7 @@ impl RedemptionService for Fake {
         get_redemption(GetRedemptionRequest) -> GetRedemptionResponse,
         list_redemptions(ListRedemptionsRequest) -> ListRedemptionsResponse,
         resolve_redemption(ResolveRedemptionRequest) -> ResolveRedemptionResponse,
+        reverse_redemption(ReverseRedemptionRequest) -> ReverseRedemptionResponse,
     }
 }
 

@@ -169,6 +169,11 @@ pub(crate) const REDEMPTION: &[&str] = &[
     "resolved_by",
     "resolution",
     "evidence",
+    "reverse_time",
+    "reversal_state",
+    "reversed_by",
+    "reversal_reason",
+    "reversal_answer",
     "pool_id",
     "age",
     "age_seconds",
@@ -201,6 +206,7 @@ pub(crate) fn redemption(redemption: &pb::Redemption, now: OffsetDateTime) -> Ve
     let age = redemption.create_time.as_ref().map(|created| age(created, now));
     let failure = redemption.failure.as_ref();
     let resolution = redemption.resolution.as_ref();
+    let reversal = redemption.reversal.as_ref();
     let money = redemption.amount.as_ref().or(redemption.expected.as_ref());
     vec![
         text(&redemption.redemption_id),
@@ -224,6 +230,11 @@ pub(crate) fn redemption(redemption: &pb::Redemption, now: OffsetDateTime) -> Ve
         resolution.map_or(Value::Null, |it| text(&it.resolved_by)),
         resolution.map_or(Value::Null, |it| text(&it.reason)),
         resolution.map_or(Value::Null, |it| text(&it.evidence)),
+        time(redemption.reverse_time.as_ref()),
+        reversal.map_or(Value::Null, |it| name(it.state().as_str_name(), "REVERSAL_STATE_")),
+        reversal.map_or(Value::Null, |it| text(&it.reversed_by)),
+        reversal.map_or(Value::Null, |it| text(&it.reason)),
+        reversal.map_or(Value::Null, |it| text(&it.last_answer)),
         text(&redemption.pool_id),
         age.map_or(Value::Null, |age| rough(age).into()),
         age.map_or(Value::Null, |age| age.as_secs().into()),

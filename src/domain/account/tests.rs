@@ -244,6 +244,7 @@ fn any_event() -> impl Strategy<Value = AccountEvent> {
         Just(AccountEvent::Expire { actor: actor() }),
         Just(AccountEvent::EndDay { actor: actor() }),
         Just(AccountEvent::CreditLate { amount_minor: 100, begun_on: None, actor: actor() }),
+        Just(AccountEvent::Reverse { amount_minor: 100, begun_on: None, actor: actor() }),
     ]
 }
 
@@ -280,4 +281,46 @@ proptest! {
             account = after;
         }
     }
+}
+
+/// What becomes of an account when 200 that a redemption of this day brought are taken back.
+fn reversed(account: &Account, begun_on: Option<(PlanId, i32)>) -> Result<Account, Refusal> {
+    after(account, &AccountEvent::Reverse { amount_minor: 200, begun_on, actor: String::new() })
+}
+
+#[test]
+fn what_is_taken_back_leaves_the_balance_and_the_day_that_it_was_begun_on() {
+    let account = Account { balance_minor: 500, plan_day: 2, day_credited_minor: 300, ..free() };
+    let of_the_day = reversed(&account, Some((plan_id(), 2))).unwrap();
+    assert_eq!((of_the_day.balance_minor, of_the_day.day_credited_minor), (300, 100));
+    for other in [None, Some((plan_id(), 1)), Some((PlanId::parse("other").unwrap(), 2))] {
+        let earlier = reversed(&account, other).unwrap();
+        assert_eq!((earlier.balance_minor, earlier.day_credited_minor), (300, 300));
+    }
+    // Begun anew by a person since: less than nothing was not credited on a day.
+    let anew = Account { day_credited_minor: 0, ..account };
+    assert_eq!(reversed(&anew, Some((plan_id(), 2))).unwrap().day_credited_minor, 0);
+}
+
+#[test]
+fn nothing_is_taken_off_an_account_that_has_less() {
+    let account = Account { balance_minor: 199, ..free() };
+    assert_eq!(reversed(&account, None).unwrap_err(), Refusal::BalanceTooLow);
+    let account = Account { balance_minor: 200, ..account };
+    assert_eq!(reversed(&account, None).unwrap().balance_minor, 0);
+}
+
+#[test]
+fn a_full_account_wants_more_again_and_a_lease_goes_on() {
+    let full = Account { status: AccountStatus::Completed, balance_minor: 600, ..free() };
+    let taken = reversed(&full, None).unwrap();
+    assert_eq!((taken.status, taken.balance_minor), (AccountStatus::Processing, 400));
+    // Still as full as the plan wants it.
+    let more = Account { balance_minor: 800, ..full };
+    assert_eq!(reversed(&more, None).unwrap().status, AccountStatus::Completed);
+    let leased = after(&free(), &AccountEvent::Acquire(wanted())).unwrap();
+    let leased = Account { balance_minor: 600, resume: Some(Resume::Completed), ..leased };
+    let taken = reversed(&leased, None).unwrap();
+    assert_eq!((taken.status, taken.token), (AccountStatus::Locking, leased.token));
+    assert_eq!((taken.resume, taken.lease), (Some(Resume::Processing), leased.lease));
 }

@@ -4,7 +4,7 @@ use time::OffsetDateTime;
 
 use super::{Failure, RedemptionState};
 use crate::domain::{
-    id::{AccountId, BatchId, FencingToken, Holder, PlanId, PoolId, RedemptionId, RequestId},
+    id::{AccountId, FencingToken, Holder, PlanId, PoolId, RedemptionId, RequestId},
     money::Money,
     provider::ProfileVersion,
 };
@@ -58,6 +58,8 @@ pub struct Redemption {
     pub created_at: OffsetDateTime,
     /// When its outcome was recorded.
     pub finished_at: Option<OffsetDateTime>,
+    /// When a success was taken back.
+    pub reversed_at: Option<OffsetDateTime>,
 }
 
 impl Redemption {
@@ -95,19 +97,4 @@ pub struct Living {
     pub request_id: RequestId,
     /// What is known of its outcome.
     pub state: RedemptionState,
-}
-
-/// Which redemptions a list is of.
-#[derive(Clone, Debug, Default)]
-pub struct RedemptionFilter {
-    /// Only of these states; of any when empty.
-    pub states: Vec<RedemptionState>,
-    /// Only into this account.
-    pub account_id: Option<AccountId>,
-    /// Only of this batch.
-    pub batch_id: Option<BatchId>,
-    /// Only recorded at this time or later, by the database's clock.
-    pub created_from: Option<OffsetDateTime>,
-    /// Only recorded before this time.
-    pub created_to: Option<OffsetDateTime>,
 }

@@ -25,7 +25,7 @@ pub struct Subject {
     pub account: String,
     /// The pool's currency.
     pub currency: Currency,
-    /// The card.
+    /// The card. Without it no text of the provider's is kept, since its code could not be taken out.
     pub code: Option<CardCode>,
     /// When the redemption was recorded, by the clock of who asks.
     pub recorded_at: OffsetDateTime,

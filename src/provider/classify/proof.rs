@@ -90,7 +90,11 @@ pub fn judge(
     let Some(op) = profile.op(kind) else {
         return Proof::InDoubt { answer: format!("the profile has no op.{}", kind.name()) };
     };
-    let reading = Reading::of(op, values, subject.currency, pages, is_whole);
+    let mut reading = Reading::of(op, values, subject.currency, pages, is_whole);
+    if subject.code.is_none() {
+        // Nothing could be taken out of it.
+        reading.told.message = None;
+    }
     prove(profile, op, &reading, subject, circumstances)
 }
 

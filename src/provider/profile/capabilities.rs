@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use super::{
     Profile,
+    auth::Auth,
     names::{Name, OpKind},
     op::Op,
     rule::Then,
 };
-use crate::domain::redemption::{Capabilities, LookUp, RedeemLimits};
+use crate::domain::redemption::{CannotReverse, Capabilities, LookUp, RedeemLimits, ReversalMeans};
 
 /// Calls that one step may make where a token is fetched: for it, the call, and both once more when the token is
 /// refused.
@@ -36,6 +37,43 @@ impl Profile {
             visibility: self.times.visibility,
             max_processing: self.times.max_processing,
         }
+    }
+
+    /// How it takes a success back whose code is wiped, and is asked what became of that. `has_task`: its id of the
+    /// work is known.
+    pub fn reversal_means(&self, has_task: bool) -> ReversalMeans {
+        let reverse = self.op(OpKind::Reverse);
+        let cannot = match reverse {
+            None => Some(CannotReverse::NoOp),
+            Some(op) if self.names(op, &Name::Code) => Some(CannotReverse::NeedsCode),
+            Some(_) => None,
+        };
+        ReversalMeans {
+            cannot,
+            counts_once: reverse.is_some_and(|op| op.ends_doubt),
+            sends_key: reverse.is_some_and(|op| op.sends(&Name::Key)),
+            dedup: self.identity.dedup,
+            window: self.identity.window,
+            asks: self.question_of_past(has_task).is_some(),
+            max_processing: self.times.max_processing,
+        }
+    }
+
+    /// The op that asks what became of a redemption whose code is wiped, if one can be asked.
+    pub(in crate::provider) fn question_of_past(&self, has_task: bool) -> Option<OpKind> {
+        [OpKind::LookUp, OpKind::Find].into_iter().find(|kind| {
+            self.op(*kind).is_some_and(|op| {
+                let needs_task = self.names(op, &Name::Task) && !has_task;
+                !needs_task && !self.names(op, &Name::Code)
+            })
+        })
+    }
+
+    /// Whether a value is named anywhere in an op, in the headers of every request or by what proves who asks.
+    fn names(&self, op: &Op, name: &Name) -> bool {
+        let every = self.http.headers.iter().flat_map(|(_, leaf)| leaf.names());
+        let auth = self.auth.iter().flat_map(Auth::names);
+        op.all_names().chain(every).chain(auth).any(|other| other == name)
     }
 
     /// How long its redemptions may be sent, and what it can do for those in doubt. Without `not_after`, the provider

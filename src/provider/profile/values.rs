@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::{keys::KeyKind, money::major, names::Name};
 use crate::domain::{
     money::{Currency, Money},
-    redemption::Ask,
+    redemption::{Ask, Past},
 };
 
 /// A value for a name.
@@ -170,6 +170,23 @@ impl Values {
             | Name::RequestBody
             | Name::RequestHeader(_) => {}
         }
+    }
+
+    /// Those of a redemption that is settled: its code is gone.
+    pub fn of_past(key: KeyKind, past: &Past) -> Self {
+        let mut values = Self::at(OffsetDateTime::now_utc());
+        values.key = Some(key.of(past.redemption_id));
+        values.account = AccountValues {
+            id: Some(past.account_id.as_str().to_owned()),
+            country: past.account.country.clone(),
+            labels: past.account.labels.clone(),
+            secrets: past.account.credentials.clone(),
+        };
+        values.task.clone_from(&past.task);
+        values.reference.clone_from(&past.provider_ref);
+        values.expected = past.expected;
+        values.amount = Some(past.amount);
+        values
     }
 
     /// The value for a name, if there is one.

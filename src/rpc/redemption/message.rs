@@ -3,7 +3,7 @@
 use crate::{
     domain::{
         money::Currency,
-        redemption::{Redemption, RedemptionState},
+        redemption::{Redemption, RedemptionState, Resolution, Reversal, ReversalState},
     },
     rpc::{
         convert::{self, timestamp},
@@ -62,10 +62,64 @@ pub(super) fn redemption_message(redemption: &Redemption, currency: Currency) ->
         next_check_time: redemption.next_check_at.map(timestamp),
         amount_mismatch: redemption.has_amount_mismatch(),
         last_answer: redemption.last_answer.clone().filter(|_| open).unwrap_or_default(),
-        resolution: redemption.resolution.as_ref().map(|resolution| pb::Resolution {
-            resolved_by: resolution.resolved_by.clone(),
-            reason: resolution.reason.clone(),
-            evidence: resolution.evidence.clone().unwrap_or_default(),
-        }),
+        resolution: redemption.resolution.as_ref().map(resolution_message),
+        reverse_time: redemption.reversed_at.map(timestamp),
+        reversal: None,
+    }
+}
+
+/// The same with its newest reversal.
+pub(super) fn reversed_message(
+    (redemption, reversal): &(Redemption, Option<Reversal>),
+    currency: Currency,
+) -> pb::Redemption {
+    let reversal = reversal.as_ref().map(reversal_message);
+    pb::Redemption { reversal, ..redemption_message(redemption, currency) }
+}
+
+fn reversal_message(reversal: &Reversal) -> pb::Reversal {
+    let Resolution { resolved_by, reason, evidence } = reversal.request.clone();
+    pb::Reversal {
+        state: reversal_state_message(reversal.state),
+        number: reversal.number,
+        reversed_by: resolved_by,
+        reason,
+        evidence: evidence.unwrap_or_default(),
+        resolution: reversal.resolution.as_ref().map(resolution_message),
+        attempts: reversal.attempts,
+        last_answer: reversal.last_answer.clone().unwrap_or_default(),
+        next_check_time: reversal.next_check_at.map(timestamp),
+        create_time: Some(timestamp(reversal.created_at)),
+        finish_time: reversal.finished_at.map(timestamp),
+    }
+}
+
+pub(super) fn read_reversal_state(state: pb::ReversalState) -> Option<ReversalState> {
+    match state {
+        pb::ReversalState::Unspecified => None,
+        pb::ReversalState::Requested => Some(ReversalState::Requested),
+        pb::ReversalState::InDoubt => Some(ReversalState::InDoubt),
+        pb::ReversalState::NeedsReview => Some(ReversalState::NeedsReview),
+        pb::ReversalState::Succeeded => Some(ReversalState::Succeeded),
+        pb::ReversalState::Failed => Some(ReversalState::Failed),
+    }
+}
+
+fn reversal_state_message(state: ReversalState) -> i32 {
+    match state {
+        ReversalState::Requested => pb::ReversalState::Requested,
+        ReversalState::InDoubt => pb::ReversalState::InDoubt,
+        ReversalState::NeedsReview => pb::ReversalState::NeedsReview,
+        ReversalState::Succeeded => pb::ReversalState::Succeeded,
+        ReversalState::Failed => pb::ReversalState::Failed,
+    }
+    .into()
+}
+
+fn resolution_message(resolution: &Resolution) -> pb::Resolution {
+    pb::Resolution {
+        resolved_by: resolution.resolved_by.clone(),
+        reason: resolution.reason.clone(),
+        evidence: resolution.evidence.clone().unwrap_or_default(),
     }
 }

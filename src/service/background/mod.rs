@@ -2,4 +2,5 @@
 
 pub mod heartbeat;
 pub mod reconcile;
+pub mod reversals;
 pub mod statistics;

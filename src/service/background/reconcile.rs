@@ -400,7 +400,7 @@ fn answer_of(step: Step) -> (String, Option<Duration>) {
 
 /// 500 ms after the first check, then 1 s, 2 s … at most a minute, or `longest`; of each, a random part
 /// is left out.
-fn backoff(checks: i32, longest: Duration) -> Duration {
+pub(super) fn backoff(checks: i32, longest: Duration) -> Duration {
     let doublings = u32::try_from(checks - 1).unwrap_or(0).min(10);
     let most = Duration::from_millis(500)
         .saturating_mul(1 << doublings)

@@ -1,6 +1,6 @@
 //! A provider as the services ask it: within its limits, and not while it fails as a whole.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use super::shared::{BrakeOutcome, BrakePermit, NoPermit, Permit, Shared};
 use crate::{
@@ -8,7 +8,10 @@ use crate::{
         id::PoolId,
         money::Currency,
         provider::ProfileVersion,
-        redemption::{Ask, CardCode, RedeemLimits, Redemption, RedemptionState, Step, Verdict},
+        redemption::{
+            Ask, CardCode, Past, RedeemLimits, Redemption, RedemptionState, ReversalAnswer, Step,
+            Verdict,
+        },
     },
     provider::{Answer, Call, CallError, Doubt, Provider, profile::Profile, question::Card},
     service::Error,
@@ -45,9 +48,19 @@ impl LimitedProvider {
         self.provider.profile()
     }
 
+    /// The secrets that it names. The error says what is wrong with each that cannot be used.
+    pub fn secrets(&self) -> Result<BTreeMap<String, String>, Vec<String>> {
+        self.provider.secrets()
+    }
+
     /// How long redemptions may be sent, and what it can do for those in doubt.
     pub fn limits(&self) -> &RedeemLimits {
         self.provider.limits()
+    }
+
+    /// The call that asks about a redemption that is settled, if one can be made.
+    pub fn question_of_past(&self, has_task: bool) -> Option<Call> {
+        self.provider.question_of_past(has_task)
     }
 
     /// Waits until a redemption may be sent: before it is recorded, so that one that waits was certainly not sent.
@@ -131,6 +144,14 @@ impl LimitedProvider {
             brake.conclude(outcome);
         }
         Ok(inquired.card)
+    }
+
+    /// Makes a call about a redemption that is settled, when it may be made.
+    pub async fn ask_past(&self, call: Call, past: &Past, patience: Duration) -> ReversalAnswer {
+        match self.permit(patience).await {
+            Ok(_permit) => self.provider.ask_past(call, past).await,
+            Err(why) => ReversalAnswer::NeverSent(self.refused(why).to_string()),
+        }
     }
 
     async fn permit(&self, patience: Duration) -> Result<Permit, NoPermit> {

@@ -52,7 +52,8 @@ fn refused_by_account(refusal: Refusal, command: &RedeemCommand) -> Error {
         | Refusal::NotLocked
         | Refusal::LeaseAlive
         | Refusal::RedemptionNotOpen
-        | Refusal::DayNotOver => {
+        | Refusal::DayNotOver
+        | Refusal::BalanceTooLow => {
             Error::Internal("a redemption was refused for no reason of its own")
         }
     }

@@ -12,11 +12,17 @@ use holdfast::{
         lease::LeaseRef,
         money::{Currency, Money},
         redemption::{
-            Begun, Failure, LateCredit, NewRedemption, Outcome, SendLimits, Settled, Settlement,
+            Begun, Failure, LateCredit, NewRedemption, NewReversal, Outcome, Resolution,
+            ReversalState, SendLimits, Settled, Settlement,
         },
         selector::Selector,
     },
-    store::{Store, acquire::Wanted, apply::Applied},
+    store::{
+        Store,
+        acquire::Wanted,
+        apply::Applied,
+        reversal::{Reversed, TakenBack},
+    },
 };
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
@@ -34,12 +40,13 @@ enum Event {
     Release,
     Expire,
     CreditLate,
+    Reverse,
     Replan(&'static str),
     LiftHold,
     EndDay,
 }
 
-const EVENTS: [Event; 15] = [
+const EVENTS: [Event; 16] = [
     Event::Acquire,
     Event::Renew,
     Event::Begin,
@@ -53,6 +60,7 @@ const EVENTS: [Event; 15] = [
     Event::Release,
     Event::Expire,
     Event::CreditLate,
+    Event::Reverse,
     Event::Replan("daily"),
     Event::LiftHold,
     Event::EndDay,
@@ -251,6 +259,7 @@ impl Bench {
                 ended.into_iter().find(|ended| ended.account_id == *id).map(Some)
             }
             Event::CreditLate => self.credit_late(id).await.then_some(None),
+            Event::Reverse => self.reverse(account).await.then_some(None),
             Event::Replan(plan_id) => {
                 let plan_id = Some(Some(PlanId::parse(plan_id).unwrap()));
                 update(AccountChange { plan_id, ..AccountChange::default() }).await
@@ -329,6 +338,50 @@ impl Bench {
             }
             other => panic!("{other:?}"),
         }
+    }
+
+    /// Of a redemption that succeeded long ago, under another lease.
+    async fn reverse(&mut self, account: &Account) -> bool {
+        let id = RedemptionId::new();
+        let day = account.plan_id.as_ref().map(|_| account.plan_day);
+        let insert = "INSERT INTO redemptions (pool_id, redemption_id, account_id, fencing_token, request_id,
+                 holder, state, release_on_completion, code_fingerprint, code_last4, not_after, plan_id, plan_day,
+                 amount_minor, amount_currency, finished_at)
+             VALUES ('p', $1, $2, 1, $1::text, 'me', 'SUCCEEDED', false, uuid_send($1), '', now(), $3, $4,
+                 50, 'EUR', now())";
+        sqlx::query(insert)
+            .bind(id.0)
+            .bind(account.account_id.as_str())
+            .bind(account.plan_id.as_ref().map(PlanId::as_str))
+            .bind(day)
+            .execute(&mut self.db)
+            .await
+            .unwrap();
+        let redemption = self.store.get_redemption(&self.pool_id, id).await.unwrap().unwrap();
+        let word = |reason: &str| Resolution {
+            resolved_by: "test".to_owned(),
+            reason: reason.to_owned(),
+            evidence: None,
+        };
+        let new = NewReversal { number: 1, state: ReversalState::Requested, take_over: None };
+        assert!(self.store.begin_reversal(&redemption, &new, &word("a")).await.unwrap());
+        let another = NewReversal { number: 2, ..new };
+        assert!(!self.store.begin_reversal(&redemption, &another, &word("b")).await.unwrap());
+        let balance = self.read(&account.account_id).await.balance_minor;
+        let taken =
+            TakenBack { actor: "test".to_owned(), answer: None, attempts: 1, resolution: None };
+        let reversed = self.store.take_back(&redemption, &taken).await.unwrap();
+        if balance < 50 {
+            assert!(matches!(reversed, Reversed::BalanceTooLow), "{reversed:?}");
+            return false;
+        }
+        assert!(matches!(reversed, Reversed::Recorded(_)), "{reversed:?}");
+        let again = self.store.take_back(&redemption, &taken).await.unwrap();
+        assert!(!matches!(again, Reversed::Recorded(_)), "once: {again:?}");
+        assert_eq!(self.read(&account.account_id).await.balance_minor, balance - 50);
+        let newest = self.store.newest_reversal(&self.pool_id, id).await.unwrap().unwrap();
+        assert_eq!(newest.state, ReversalState::Succeeded);
+        true
     }
 
     /// Of a redemption that failed long ago, under another lease.

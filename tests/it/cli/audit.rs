@@ -469,3 +469,33 @@ async fn an_audit_that_cannot_be_done_is_an_error_and_never_agreement() {
         assert!(audited.printed.contains(why), "{}", audited.printed);
     }
 }
+
+#[tokio::test]
+async fn what_was_taken_back_is_a_difference_only_while_the_provider_has_it_as_a_success() {
+    let world = World::start().await;
+    let mut clients = world.clients(0).await;
+    let made = redeem_some(&world, &mut clients, 2).await;
+    let id = made[0].redemption_id.as_str();
+    let request = pb::ReverseRedemptionRequest {
+        pool_id: POOL.into(),
+        redemption_id: id.into(),
+        reason: "wrong account".into(),
+        reversed_by: "anna".into(),
+        evidence: "page 3".into(),
+        outcome: pb::ReversalOutcome::Reversed.into(),
+    };
+    clients.redemptions.reverse_redemption(request).await.unwrap();
+    let audited = audit_now(&world, &[]);
+    audited.differs(&[("STATE", id)]);
+    assert_eq!(audited.rows[0]["our_state"], "REVERSED");
+    let folder = tempfile::tempdir().unwrap();
+    let cancel = |rows: &mut BTreeMap<String, Row>| {
+        let row = rows.get_mut(id).unwrap();
+        (row.state, row.amount_minor) = (State::Cancelled, 0);
+    };
+    let drop = |rows: &mut BTreeMap<String, Row>| assert!(rows.remove(id).is_some());
+    let cancelled = copy_of_ledger(&world, folder.path(), cancel);
+    audit_now(&world, &["--ledger", cancelled.to_str().unwrap()]).agrees(2);
+    let dropped = copy_of_ledger(&world, folder.path(), drop);
+    audit_now(&world, &["--ledger", dropped.to_str().unwrap()]).agrees(2);
+}

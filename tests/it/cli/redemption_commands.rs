@@ -1,4 +1,4 @@
-//! `holdfast redemption list`, `show` and `resolve`, as an operator runs them.
+//! `holdfast redemption list`, `show`, `resolve` and `reverse`, as an operator runs them.
 
 use std::process::{Command, Output};
 
@@ -122,4 +122,43 @@ async fn an_amount_other_than_the_recorded_credit_is_recorded_only_with_the_flag
     let closed = json(&redemption(&world, &[&word[..], &who, &amount, &flag].concat()));
     assert_eq!((&closed["state"], &closed["amount_minor"]), (&"SUCCEEDED".into(), &100_000.into()));
     clients.release(&held).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_redemption_is_taken_back_by_the_word_of_a_person_with_evidence() {
+    let world = World::start().await;
+    let mut clients = world.clients(0).await;
+    clients.create_account("a", |_| {}).await;
+    let held = lease(&clients.acquire(|_| {}).await.unwrap());
+    let code = world.code("back");
+    let redeemed = clients.redeem(&held, &code, |r| r.release_on_completion = true);
+    let id = redeemed.await.unwrap().redemption.unwrap().redemption_id;
+    let ask = ["reverse", &id, "--pool", POOL, "--by", "maria", "--reason", "wrong account"];
+    let refused = redemption(&world, &ask);
+    let printed = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(1), "{printed}");
+    assert!(printed.contains("has no op.reverse"), "{printed}");
+
+    let outcome = ["--outcome", "reversed", "--format", "json"];
+    let without = redemption(&world, &[&ask[..], &outcome].concat());
+    assert_eq!(without.status.code(), Some(2), "without evidence nothing is recorded");
+    let evidence = ["--evidence", "statement 2026-11, page 4"];
+    let done = json(&redemption(&world, &[&ask[..], &outcome, &evidence].concat()));
+    let shown = json(&redemption(&world, &["show", &id, "--pool", POOL, "--format", "json"]));
+    for row in [&done, &shown] {
+        for (column, value) in [
+            ("state", "SUCCEEDED"),
+            ("reversal_state", "SUCCEEDED"),
+            ("reversed_by", "maria"),
+            ("reversal_reason", "wrong account"),
+        ] {
+            assert_eq!(row[column], value, "{column} of {row}");
+        }
+        assert!(row["reverse_time"].is_string(), "{row}");
+    }
+    assert_eq!(clients.account("a").await.balance.unwrap().amount_minor, 0);
+    let of = |state| ["list", "--pool", POOL, "--reversal", state, "--format", "json"];
+    let listed = json(&redemption(&world, &of("succeeded")));
+    assert_eq!(listed[0]["redemption_id"], id.as_str());
+    assert_eq!(json(&redemption(&world, &of("needs-review,failed"))), Value::Array(vec![]));
 }

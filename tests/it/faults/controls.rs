@@ -190,7 +190,11 @@ controls! {
     settle_what_is_settled: over(WHOLE, &[]), Without {
         guards_off: "outcomes_are_recorded_once",
         rewrites: &[
-            ("-- Apply:", "AND (r.finished_at IS NULL) = (COALESCE(k.known_state, '') <> 'FAILED')", ""),
+            (
+                "-- Apply:",
+                "AND (k.reverses OR (r.finished_at IS NULL) = (COALESCE(k.known_state, '') <> 'FAILED'))",
+                "",
+            ),
         ], ..Without::default()
     }, "a balance is what it began with", scenarios::an_answer_comes_after_it_was_looked_up;
 

@@ -91,8 +91,8 @@ impl Cell {
             Step::LookUp => self.able.looks_up,
             Step::SendAgain | Step::NoteSend => self.able.deduplicates,
             Step::Cancel => self.able.cancels,
-            // The built-in contract has no tasks, no search and no reversal.
-            Step::RecordTask | Step::Find | Step::Reverse => false,
+            // The built-in contract has no tasks, no search and no reversal: `crash_profiles` has them.
+            Step::RecordTask | Step::Find | Step::BeginReversal | Step::Reverse => false,
             _ => true,
         }
     }

@@ -1,6 +1,7 @@
 //! Faults: the crash table, the negative controls, the model of the protocol, and the proxy that makes faults.
 
 mod controls;
+mod crash_profiles;
 mod crash_table;
 mod model;
 mod proxy;

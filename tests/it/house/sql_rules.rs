@@ -16,7 +16,7 @@ use crate::support::{
 };
 
 /// Statements that are not of one pool, each for a reason that its comment gives.
-const OF_NO_POOL: [&str; 41] = [
+const OF_NO_POOL: [&str; 42] = [
     "analyze",
     "backend",
     "beat",
@@ -37,6 +37,7 @@ const OF_NO_POOL: [&str; 41] = [
     "insert_key_check",
     "insert_profile",
     "list_beats",
+    "list_due_reversals",
     "list_limits",
     "list_pools",
     "list_profile_versions",
@@ -60,12 +61,13 @@ const OF_NO_POOL: [&str; 41] = [
     "take_slot",
 ];
 
-const TABLES: [&str; 14] = [
+const TABLES: [&str; 15] = [
     "pools",
     "plans",
     "accounts",
     "leases",
     "redemptions",
+    "reversals",
     "account_events",
     "account_changes",
     "account_credentials",
@@ -349,7 +351,7 @@ const HOT: [(&str, &str); 18] = [
     (
         "list_redemptions",
         "'p', '019ab000-0000-7000-8000-000000000000', 200, NULL, NULL, NULL, NULL, now(), now(), \
-         '019aa000-0000-7000-8000-000000000000', 1048576",
+         '019aa000-0000-7000-8000-000000000000', 1048576, NULL",
     ),
     ("list_accounts", "'p', 'a-00001', 200, NULL, NULL, NULL, 1048576"),
     (

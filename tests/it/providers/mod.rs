@@ -8,6 +8,7 @@ mod faults;
 mod limits;
 mod pools;
 mod redeeming;
+mod reversing;
 mod webhooks;
 
 use std::fs;

@@ -178,6 +178,7 @@ async fn invalid_argument_names_all_bad_fields_of_reading_and_resolving() {
         batch_id: "a b".into(),
         create_time_from: Some(prost_types::Timestamp { seconds: 0, nanos: -1 }),
         create_time_to: Some(prost_types::Timestamp { seconds: i64::MAX, nanos: 0 }),
+        reversal_states: vec![NO_SUCH_VALUE],
     };
     let fields = [
         "pool_id",
@@ -185,6 +186,7 @@ async fn invalid_argument_names_all_bad_fields_of_reading_and_resolving() {
         "page_token",
         "states[1]",
         "states[2]",
+        "reversal_states[0]",
         "account_id",
         "batch_id",
         "create_time_from",
@@ -243,6 +245,20 @@ async fn invalid_argument_names_all_bad_fields_of_reading_and_resolving() {
     refused(rpc.resolve_redemption(credited.clone()).await, &["amount"]);
     credited.code_spent = true;
     refused(rpc.resolve_redemption(credited.clone()).await, &["amount", "code_spent"]);
+
+    let nothing = pb::ReverseRedemptionRequest::default();
+    let fields = ["pool_id", "redemption_id", "reason", "reversed_by"];
+    refused(rpc.reverse_redemption(nothing).await, &fields);
+    let request = pb::ReverseRedemptionRequest {
+        pool_id: "/".into(),
+        redemption_id: "7".into(),
+        reason: "x".repeat(1001),
+        reversed_by: "\u{7}".into(),
+        evidence: "x".repeat(1001),
+        outcome: NO_SUCH_VALUE,
+    };
+    let fields = ["pool_id", "redemption_id", "reason", "reversed_by", "evidence", "outcome"];
+    refused(rpc.reverse_redemption(request).await, &fields);
     credited.code_spent = false;
     credited.set_state(pb::RedemptionState::Submitted);
     refused(rpc.resolve_redemption(credited).await, &["state"]);

@@ -64,7 +64,7 @@ async fn call(channel: &Channel, path: &'static str, message: &[u8]) -> Result<B
 }
 
 /// Every RPC, streams included: a stream of one message looks like a single one.
-const RPCS: [&str; 26] = [
+const RPCS: [&str; 27] = [
     "/holdfast.v1.RedemptionService/AcquireAccount",
     "/holdfast.v1.RedemptionService/RenewLease",
     "/holdfast.v1.RedemptionService/Redeem",
@@ -73,6 +73,7 @@ const RPCS: [&str; 26] = [
     "/holdfast.v1.RedemptionService/GetRedemption",
     "/holdfast.v1.RedemptionService/ListRedemptions",
     "/holdfast.v1.RedemptionService/ResolveRedemption",
+    "/holdfast.v1.RedemptionService/ReverseRedemption",
     "/holdfast.v1.AccountService/CreateAccount",
     "/holdfast.v1.AccountService/ImportAccounts",
     "/holdfast.v1.AccountService/GetAccount",

@@ -10,6 +10,7 @@ use std::{
 
 use holdfast::simulator::ledger::{self, State};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _};
+use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{
@@ -53,7 +54,8 @@ pub(crate) async fn everything_settles(url: &str) {
 
 /// How many outcomes are unknown that Holdfast finds out by itself.
 pub(crate) async fn open_redemptions(db: &mut PgConnection) -> i64 {
-    let count = "SELECT count(*) FROM redemptions WHERE state IN ('SUBMITTED', 'IN_DOUBT')";
+    let count = "SELECT (SELECT count(*) FROM redemptions WHERE state IN ('SUBMITTED', 'IN_DOUBT'))
+        + (SELECT count(*) FROM reversals WHERE state IN ('REQUESTED', 'IN_DOUBT'))";
     sqlx::query_scalar(count).fetch_one(db).await.unwrap()
 }
 
@@ -96,6 +98,12 @@ async fn ledger_agrees(db: &mut PgConnection, ledger: &Path) -> Vec<Broken> {
     let mut keys_by_code: HashMap<String, String> = HashMap::new();
     let mut theirs: HashMap<Uuid, (String, i64)> = HashMap::new();
     for row in ledger::read(ledger).unwrap() {
+        if row.state == State::Cancelled {
+            // Reversed: the card has its value again.
+            if theirs.remove(&row.key.parse::<Uuid>().unwrap()).is_some() {
+                keys_by_code.retain(|_, key| *key != row.key);
+            }
+        }
         if row.state != State::Succeeded {
             continue;
         }
@@ -108,7 +116,7 @@ async fn ledger_agrees(db: &mut PgConnection, ledger: &Path) -> Vec<Broken> {
         theirs.insert(key, (row.account_ref.unwrap_or_default(), row.amount_minor));
     }
     let rows = sqlx::query("SELECT * FROM redemptions WHERE provider_id = 'holdfast'")
-        .fetch_all(db)
+        .fetch_all(&mut *db)
         .await
         .unwrap();
     for row in rows {
@@ -116,7 +124,13 @@ async fn ledger_agrees(db: &mut PgConnection, ledger: &Path) -> Vec<Broken> {
         let state: String = row.get("state");
         let credited = theirs.remove(&id);
         let by_a_person = row.get::<Option<String>, _>("resolved_by").is_some();
+        let is_reversed = row.get::<Option<OffsetDateTime>, _>("reversed_at").is_some();
         match &*state {
+            "SUCCEEDED" if is_reversed => {
+                if credited.is_some() && !is_reversed_by_word(db, id).await {
+                    broken.push(format!("redemption {id} is reversed here, {credited:?} there"));
+                }
+            }
             "SUCCEEDED" if !by_a_person => {
                 let ours = Some((row.get("account_id"), row.get("amount_minor")));
                 if credited != ours {
@@ -140,8 +154,15 @@ async fn ledger_agrees(db: &mut PgConnection, ledger: &Path) -> Vec<Broken> {
     broken
 }
 
+/// Whether a person said that a redemption was taken back: that may differ from what the provider has.
+async fn is_reversed_by_word(db: &mut PgConnection, id: Uuid) -> bool {
+    let by_word = "SELECT EXISTS (SELECT FROM reversals
+        WHERE redemption_id = $1 AND state = 'SUCCEEDED' AND resolved_by IS NOT NULL)";
+    sqlx::query_scalar(by_word).bind(id).fetch_one(db).await.unwrap()
+}
+
 /// What the database can tell by itself: a name, and a statement that finds each broken case as text.
-const BY_SQL: [(&str, &str); 9] = [
+const BY_SQL: [(&str, &str); 11] = [
     (
         "there is one account of each id",
         "SELECT format('%s of %s', count(*), account_id) FROM accounts
@@ -156,7 +177,23 @@ const BY_SQL: [(&str, &str); 9] = [
            AND a.balance_minor <> first.balance_minor + (
                SELECT COALESCE(sum(r.amount_minor), 0) FROM redemptions r
                WHERE r.pool_id = a.pool_id AND r.account_id = a.account_id
-                 AND r.state = 'SUCCEEDED')",
+                 AND r.state = 'SUCCEEDED' AND r.reversed_at IS NULL)",
+    ),
+    (
+        "what was taken back has one reversal that says so, and what was not has none",
+        "SELECT r.redemption_id::text FROM redemptions r
+         WHERE (r.reversed_at IS NOT NULL) <> EXISTS (SELECT FROM reversals v
+             WHERE v.pool_id = r.pool_id AND v.redemption_id = r.redemption_id
+               AND v.state = 'SUCCEEDED')",
+    ),
+    (
+        "each reversal that succeeded took the amount off once, and no other did",
+        "SELECT format('%s: %s events', r.redemption_id, count(e.version)) FROM redemptions r
+         LEFT JOIN account_events e
+             ON e.pool_id = r.pool_id AND e.account_id = r.account_id
+             AND e.redemption_id = r.redemption_id AND e.reason = 'reversed'
+         GROUP BY r.redemption_id, r.reversed_at
+         HAVING count(e.version) <> (r.reversed_at IS NOT NULL)::int",
     ),
     (
         // 3.

@@ -23,7 +23,8 @@ pub(super) const OF_PLANS: [(&str, &str); 8] = [
              SELECT a.*,
                  (SELECT COALESCE(sum(r.amount_minor), 0) FROM redemptions r
                   WHERE r.pool_id = a.pool_id AND r.account_id = a.account_id
-                    AND r.state = 'SUCCEEDED' AND r.plan_day = a.plan_day) AS brought,
+                    AND r.state = 'SUCCEEDED' AND r.reversed_at IS NULL
+                    AND r.plan_day = a.plan_day) AS brought,
                  EXISTS (SELECT FROM account_events e
                   WHERE e.pool_id = a.pool_id AND e.account_id = a.account_id
                     AND e.reason = 'credited_late') AS late
@@ -78,7 +79,7 @@ pub(super) const OF_PLANS: [(&str, &str); 8] = [
                  ON n.pool_id = a.pool_id AND n.plan_id = a.plan_id AND n.updated_at = n.created_at
              WHERE NOT EXISTS (SELECT FROM account_events e
                    WHERE e.pool_id = a.pool_id AND e.account_id = a.account_id
-                     AND e.reason IN ('updated', 'changed', 'credited_late'))
+                     AND e.reason IN ('updated', 'changed', 'credited_late', 'reversed'))
                AND NOT EXISTS (SELECT FROM redemptions r
                    WHERE r.pool_id = a.pool_id AND r.account_id = a.account_id
                      AND r.state = 'SUCCEEDED' AND r.expected_minor IS DISTINCT FROM r.amount_minor)

@@ -198,4 +198,11 @@ impl RedemptionService for Answers {
     ) -> Result<Response<pb::ResolveRedemptionResponse>, Status> {
         not_served()
     }
+
+    async fn reverse_redemption(
+        &self,
+        _: Request<pb::ReverseRedemptionRequest>,
+    ) -> Result<Response<pb::ReverseRedemptionResponse>, Status> {
+        not_served()
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, fmt, sync::Arc};
 
-/// What a side says of a redemption: the first five are ours, the last five the provider's.
+/// What a side says of a redemption: the first six are ours, the last five the provider's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::cli) enum State {
     /// Being sent.
@@ -11,11 +11,13 @@ pub(in crate::cli) enum State {
     InDoubt,
     /// A person decides; the amount, where there is one, is what the provider credited, by its answer.
     NeedsReview,
+    /// It was credited, and taken back since.
+    Reversed,
     /// The card was credited.
     Succeeded,
     /// The card was not credited.
     Failed,
-    /// The card was not credited, and will not be.
+    /// The card was not credited, and will not be; or it was, and was taken back.
     Cancelled,
     /// The provider is at work on it.
     Processing,
@@ -36,6 +38,7 @@ impl fmt::Display for State {
             Self::Submitted => "SUBMITTED",
             Self::InDoubt => "IN_DOUBT",
             Self::NeedsReview => "NEEDS_REVIEW",
+            Self::Reversed => "REVERSED",
             Self::Succeeded => "SUCCEEDED",
             Self::Failed => "FAILED",
             Self::Cancelled => "CANCELLED",
@@ -73,7 +76,7 @@ impl Record {
         match self.state {
             State::Submitted | State::InDoubt | State::Processing | State::Unknown => true,
             State::NeedsReview => self.amount_minor.is_none(),
-            State::Succeeded | State::Failed | State::Cancelled => false,
+            State::Reversed | State::Succeeded | State::Failed | State::Cancelled => false,
         }
     }
 }
@@ -202,8 +205,14 @@ fn same_ref(ours: Option<&str>, provider: Option<&str>) -> bool {
 mod tests {
     use super::*;
 
-    const OURS: [State; 5] =
-        [State::Submitted, State::InDoubt, State::NeedsReview, State::Succeeded, State::Failed];
+    const OURS: [State; 6] = [
+        State::Submitted,
+        State::InDoubt,
+        State::NeedsReview,
+        State::Reversed,
+        State::Succeeded,
+        State::Failed,
+    ];
     const PROVIDERS: [State; 5] =
         [State::Succeeded, State::Failed, State::Cancelled, State::Processing, State::Unknown];
 
@@ -236,7 +245,7 @@ mod tests {
                 let expected = match (ours, provider) {
                     (State::Submitted | State::InDoubt, _) => vec![Difference::OpenHere],
                     (State::Succeeded | State::NeedsReview, State::Succeeded)
-                    | (State::Failed, State::Failed | State::Cancelled) => vec![],
+                    | (State::Failed | State::Reversed, State::Failed | State::Cancelled) => vec![],
                     _ => vec![Difference::State],
                 };
                 let found = differences(&record(ours), Some(&record(provider)));
@@ -251,6 +260,7 @@ mod tests {
             (State::Succeeded, vec![Difference::MissingAtProvider]),
             (State::NeedsReview, vec![Difference::MissingAtProvider]),
             (State::Failed, vec![]),
+            (State::Reversed, vec![]),
             (State::InDoubt, vec![Difference::OpenHere]),
             (State::Submitted, vec![Difference::OpenHere]),
         ] {
@@ -332,7 +342,9 @@ mod tests {
         let sum = |state| record(state).credited().map(|(_, amount)| amount);
         assert_eq!(sum(State::Succeeded), Some(5));
         assert_eq!(sum(State::NeedsReview), Some(5));
-        for state in [State::Failed, State::Cancelled, State::Processing, State::InDoubt] {
+        for state in
+            [State::Reversed, State::Failed, State::Cancelled, State::Processing, State::InDoubt]
+        {
             assert_eq!(sum(state), None, "{state}");
         }
     }

@@ -86,7 +86,10 @@ impl Ours {
                 .map(|money| (names.share(&money.currency_code), money.amount_minor)),
             known_at: known_at.and_then(read_time),
             record: Record {
-                state: read_state(redemption.state()),
+                state: match redemption.reverse_time {
+                    Some(_) => State::Reversed,
+                    None => read_state(redemption.state()),
+                },
                 account: names.share(&redemption.account_id),
                 amount_minor: amount.map(|amount| amount.amount_minor),
                 currency_code: names.share(amount.map_or("", |amount| &amount.currency_code)),

@@ -84,8 +84,8 @@ impl Theirs {
                     self.twice.entry(key).or_default().push(record);
                 }
             }
-            // A later refusal of the same key does not take a credit back.
-            Some(first) if is_credit(&first.record) => {}
+            // A later refusal of the same key does not take a credit back, and a reversal does.
+            Some(first) if is_credit(&first.record) && record.state != State::Cancelled => {}
             _ => {
                 self.held.insert(key, Held { record, inside });
             }
@@ -293,6 +293,19 @@ mod tests {
         }
         assert_eq!(theirs.take_twice(key), [record(State::Succeeded, "2")]);
         assert_eq!(theirs.take(key), Some(record(State::Succeeded, "1")));
+    }
+
+    #[test]
+    fn a_credit_that_was_taken_back_is_none_and_one_that_was_refused_again_is() {
+        for (later, kept) in
+            [(State::Cancelled, State::Cancelled), (State::Failed, State::Succeeded)]
+        {
+            let mut theirs = Theirs::new(KeyKind::Uuid);
+            let key = Uuid::now_v7();
+            theirs.add(&key.to_string(), record(State::Succeeded, "1"), true).unwrap();
+            theirs.add(&key.to_string(), record(later, "1"), true).unwrap();
+            assert_eq!(theirs.take(key).map(|record| record.state), Some(kept));
+        }
     }
 
     #[test]

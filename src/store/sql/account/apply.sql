@@ -37,14 +37,37 @@ cur AS MATERIALIZED (
     ORDER BY a.account_id
     FOR NO KEY UPDATE OF a SKIP LOCKED
 ),
--- A redemption that somebody holds does not hold up the others either.
+-- A redemption that somebody holds does not hold up the others either. Of a success a reversal is recorded.
 outcome AS MATERIALIZED (
-    SELECT k.*
+    SELECT k.*, k.known_state IS NOT DISTINCT FROM 'SUCCEEDED' AS reverses
     FROM cur k
     JOIN redemptions r ON r.pool_id = $1 AND r.redemption_id = k.redemption_id
     WHERE r.pool_id = $1
     ORDER BY r.redemption_id
     FOR NO KEY UPDATE OF r SKIP LOCKED
+),
+-- The newest reversal, also where it was recorded as failed: what is known for certain overturns that.
+taken_back AS (
+    UPDATE reversals v
+    SET state = 'SUCCEEDED',
+        resolved_by = COALESCE(k.resolved_by, v.resolved_by),
+        resolution_reason = COALESCE(k.resolution_reason, v.resolution_reason),
+        resolution_evidence = COALESCE(k.resolution_evidence, v.resolution_evidence),
+        attempts = v.attempts + k.attempts,
+        last_answer = COALESCE(k.last_answer, v.last_answer),
+        next_check_at = NULL,
+        updated_at = now(),
+        finished_at = now()
+    FROM outcome k
+    WHERE v.pool_id = $1
+      AND v.redemption_id = k.redemption_id
+      AND k.reverses
+      AND v.state <> 'SUCCEEDED'
+      AND NOT EXISTS (
+          SELECT FROM reversals n
+          WHERE n.pool_id = $1 AND n.redemption_id = v.redemption_id AND n.number > v.number
+      )
+    RETURNING v.redemption_id
 ),
 settled AS (
     UPDATE redemptions r
@@ -55,21 +78,29 @@ settled AS (
         failure_reason = k.failure_reason,
         failure_message = k.failure_message,
         code_spent = k.code_spent,
-        attempts = r.attempts + k.attempts,
-        last_answer = COALESCE(k.last_answer, r.last_answer),
-        resolved_by = COALESCE(k.resolved_by, r.resolved_by),
-        resolution_reason = COALESCE(k.resolution_reason, r.resolution_reason),
-        resolution_evidence = COALESCE(k.resolution_evidence, r.resolution_evidence),
+        -- Those of a reversal are its own.
+        attempts = r.attempts + CASE WHEN k.reverses THEN 0 ELSE k.attempts END,
+        last_answer = CASE WHEN k.reverses THEN r.last_answer ELSE COALESCE(k.last_answer, r.last_answer) END,
+        resolved_by = CASE WHEN k.reverses THEN r.resolved_by ELSE COALESCE(k.resolved_by, r.resolved_by) END,
+        resolution_reason =
+            CASE WHEN k.reverses THEN r.resolution_reason ELSE COALESCE(k.resolution_reason, r.resolution_reason) END,
+        resolution_evidence = CASE
+            WHEN k.reverses THEN r.resolution_evidence ELSE COALESCE(k.resolution_evidence, r.resolution_evidence)
+        END,
         code_ciphertext = NULL,
         next_check_at = NULL,
         updated_at = now(),
-        finished_at = now()
+        finished_at = CASE WHEN k.reverses THEN r.finished_at ELSE k.at END,
+        reversed_at = CASE WHEN k.reverses THEN k.at END
     FROM outcome k
     WHERE r.pool_id = $1
       AND r.redemption_id = k.redemption_id
       AND r.state = COALESCE(k.known_state, r.state)
-      -- A failure is settled again where the provider credited it late, and nothing else is.
-      AND (r.finished_at IS NULL) = (COALESCE(k.known_state, '') <> 'FAILED')
+      -- A failure is settled again where the provider credited it late, a success is taken back once, and nothing
+      -- else is.
+      AND (k.reverses OR (r.finished_at IS NULL) = (COALESCE(k.known_state, '') <> 'FAILED'))
+      AND r.reversed_at IS NULL
+      AND (NOT k.reverses OR r.redemption_id IN (SELECT t.redemption_id FROM taken_back t))
     RETURNING
         r.redemption_id, r.amount_minor, r.amount_currency, r.provider_ref, r.attempts, r.last_answer,
         r.resolved_by, r.resolution_reason, r.resolution_evidence
@@ -138,7 +169,7 @@ event AS (
     )
     SELECT
         $1, d.account_id, d.version, d.change_id, d.updated_at, d.actor, d.reason, d.from_status, d.status,
-        d.fencing_token, COALESCE(d.open_redemption_id, d.was_open), d.balance_minor,
+        d.fencing_token, COALESCE(d.redemption_id, d.open_redemption_id, d.was_open), d.balance_minor,
         CASE WHEN d.status = 'LOCKING' THEN d.lease_expires_at END
     FROM done d
 ),

@@ -14,3 +14,4 @@ LEFT JOIN redemptions same_code
     ON same_code.pool_id = $1
     AND same_code.code_fingerprint = w.code_fingerprint
     AND same_code.state IN ('SUBMITTED', 'IN_DOUBT', 'NEEDS_REVIEW', 'SUCCEEDED')
+    AND same_code.reversed_at IS NULL

@@ -1,7 +1,7 @@
 -- A pool's redemptions before $2, newest first, at most $3; of some states ($4), of an account ($5), of the
--- requests from $6 to before $7 (a batch), recorded from $8 to before $9, where they are not null. None is before
--- $10: a range of the key, wide enough for every one that was recorded in that time. So the rest of the pool is
--- not read. A page has at most $11 bytes and one row more: a redemption is not answered where those before it have
+-- requests from $6 to before $7 (a batch), recorded from $8 to before $9, with a reversal in one of some states ($12),
+-- where they are not null. None is before $10: a range of the key, wide enough for every one that was recorded in that
+-- time. So the rest of the pool is not read. A page has at most $11 bytes and one row more: a redemption is not answered where those before it have
 -- as many. "more" says of a redemption that another was found after it.
 WITH found AS (
     SELECT
@@ -20,6 +20,10 @@ WITH found AS (
       AND ($6::text IS NULL OR (r.request_id >= $6 AND r.request_id < $7::text))
       AND ($8::timestamptz IS NULL OR r.created_at >= $8)
       AND ($9::timestamptz IS NULL OR r.created_at < $9)
+      AND ($12::text[] IS NULL OR EXISTS (
+          SELECT FROM reversals v
+          WHERE v.pool_id = $1 AND v.redemption_id = r.redemption_id AND v.state = ANY ($12)
+      ))
     ORDER BY r.redemption_id DESC
     LIMIT $3
 ),
@@ -36,7 +40,7 @@ SELECT
     m.expected_learned, m.release_on_completion, m.plan_id, m.plan_day, m.amount_minor, m.amount_currency,
     m.provider_ref, m.provider_id, m.provider_version, m.provider_task, m.failure_reason, m.failure_message,
     m.code_spent, m.resolved_by, m.resolution_reason, m.resolution_evidence, m.attempts, m.last_answer,
-    m.next_check_at, m.created_at, m.finished_at, m.more AS "more!"
+    m.next_check_at, m.created_at, m.finished_at, m.reversed_at, m.more AS "more!"
 FROM measured m
 WHERE m.bytes_before < $11::bigint
 ORDER BY m.redemption_id DESC

@@ -1,0 +1,23 @@
+//! Which redemptions are wanted.
+
+use time::OffsetDateTime;
+
+use super::{RedemptionState, ReversalState};
+use crate::domain::id::{AccountId, BatchId};
+
+/// Which redemptions a list is of.
+#[derive(Clone, Debug, Default)]
+pub struct RedemptionFilter {
+    /// Only of these states; of any when empty.
+    pub states: Vec<RedemptionState>,
+    /// Only into this account.
+    pub account_id: Option<AccountId>,
+    /// Only of this batch.
+    pub batch_id: Option<BatchId>,
+    /// Only with a reversal in one of these states; with or without any when empty.
+    pub reversal_states: Vec<ReversalState>,
+    /// Only recorded at this time or later, by the database's clock.
+    pub created_from: Option<OffsetDateTime>,
+    /// Only recorded before this time.
+    pub created_to: Option<OffsetDateTime>,
+}
