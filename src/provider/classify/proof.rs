@@ -480,4 +480,6 @@ impl Answer<'_> {
 #[cfg(test)]
 mod properties;
 #[cfg(test)]
+mod sequences;
+#[cfg(test)]
 mod tests;

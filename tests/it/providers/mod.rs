@@ -4,7 +4,9 @@ mod applied;
 mod commands;
 mod faults;
 mod pools;
+mod progress;
 mod redeeming;
+mod versions;
 
 use std::fs;
 

@@ -117,7 +117,8 @@ async fn run(real: Real) -> Vec<Recorded> {
     }
     let fake = fleet.start_fake(real).await;
     // One whose redemption is a person's stays locked, and one whose caller went away for a while.
-    prepare(&mut fleet.clients(0), &fleet.fakes[fake], POOL, items + 3 * AT_ONCE).await;
+    let (accounts, profile) = (items + 3 * AT_ONCE, fleet.fakes[fake].profile());
+    prepare(&mut fleet.clients(0), real, profile, POOL, accounts).await;
     fleet.fakes[fake].set_faults(&faults()).await;
 
     let servers: Vec<_> = (0..SERVERS).map(|place| fleet.clients(place)).collect();

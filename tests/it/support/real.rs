@@ -18,7 +18,7 @@ use super::{
 pub(crate) const MINOR: i64 = 1000;
 
 /// The key that the fakes ask for, and what requests are signed with. Logs hold neither.
-const API_KEY: &str = "HFSECR-key";
+pub(crate) const API_KEY: &str = "HFSECR-key";
 const API_SECRET: &str = "HFSECR-sign";
 
 /// A real API of which there is a fake.
@@ -122,8 +122,10 @@ impl Fake {
             "--currency=USD".to_owned(),
             format!("--default-amount-minor={MINOR}"),
         ];
-        let secrets =
-            [("HOLDFAST_SIMULATOR_API_KEY", API_KEY), ("HOLDFAST_SIMULATOR_API_SECRET", API_SECRET)];
+        let secrets = [
+            ("HOLDFAST_SIMULATOR_API_KEY", API_KEY),
+            ("HOLDFAST_SIMULATOR_API_SECRET", API_SECRET),
+        ];
         Process::start(real.api(), folder, &args, &secrets).await
     }
 
@@ -135,8 +137,9 @@ impl Fake {
         self.real.books(Self::ledger_of(self.real, &self.folder))
     }
 
-    pub(crate) fn url(&self) -> String {
-        format!("http://{}", self.process.addr)
+    /// The profile that redeems over it.
+    pub(crate) fn profile(&self) -> String {
+        self.real.profile(&format!("http://{}", self.process.addr))
     }
 
     /// `kill -9`.
@@ -162,14 +165,19 @@ impl Fake {
     }
 }
 
-/// Applies the profile and makes a pool of it, with accounts and their logins.
-pub(crate) async fn prepare(clients: &mut Clients, fake: &Fake, pool_id: &str, accounts: usize) {
-    let profile = fake.real.profile(&fake.url());
+/// Applies a profile and makes a pool of it, with accounts and their logins.
+pub(crate) async fn prepare(
+    clients: &mut Clients,
+    real: Real,
+    profile: String,
+    pool_id: &str,
+    accounts: usize,
+) {
     let request = pb::ApplyProviderRequest { profile };
     clients.providers.apply_provider(request).await.unwrap();
     let pool = pb::Pool {
         pool_id: pool_id.to_owned(),
-        provider_id: fake.real.provider_id().to_owned(),
+        provider_id: real.provider_id().to_owned(),
         currency_code: "USD".to_owned(),
         ..Default::default()
     };
