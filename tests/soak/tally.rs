@@ -19,6 +19,8 @@ use crate::settings::Settings;
 pub(crate) enum Counted {
     /// A server was killed.
     Kill,
+    /// A provider was killed.
+    ProviderKill,
     /// A server stood still for a while.
     Stop,
     /// Connections were cut, or stood still.
@@ -35,7 +37,7 @@ pub(crate) enum Counted {
     AskedAgain,
 }
 
-const COUNTED: usize = 8;
+const COUNTED: usize = 9;
 
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
@@ -91,6 +93,7 @@ impl Tally {
         json!({
             "seed": settings.seed,
             "kills": self.kills(),
+            "provider_kills": self.get(Counted::ProviderKill),
             "stops": self.get(Counted::Stop),
             "cuts": self.get(Counted::Cut),
             "restarts": self.get(Counted::Restart),

@@ -2,6 +2,7 @@
 
 mod applied;
 mod commands;
+mod crash_table;
 mod faults;
 mod pools;
 mod progress;

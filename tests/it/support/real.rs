@@ -33,8 +33,6 @@ pub(crate) enum Real {
 }
 
 impl Real {
-    pub(crate) const ALL: [Self; 3] = [Self::Task, Self::Square, Self::Fiserv];
-
     /// The name of its profile.
     pub(crate) fn provider_id(self) -> &'static str {
         match self {
