@@ -49,8 +49,8 @@ impl<'a> Nemesis<'a> {
             let pause = Duration::from_millis(self.dice.random_range(20..250));
             let stands = Duration::from_millis(self.dice.random_range(100..2500));
             match self.dice.random_range(0..100) {
-                0..76 => self.kill(server).await,
-                76..80 => self.kill_a_fake(server).await,
+                0..72 => self.kill(server).await,
+                72..80 => self.kill_a_fake(server).await,
                 80..88 => self.stand_still(server, stands).await,
                 88..94 => self.cut().await,
                 94..98 => self.freeze(stands / 4).await,

@@ -24,6 +24,9 @@ pub(super) const TASKS_ARE_KEPT: &str = "what is asked about by its task has it 
 pub(super) const EVERYTHING_CREDITED: &str = "everything is over and each code credited";
 pub(super) const TWO_RECONCILERS: &str = "two reconcilers act on one redemption";
 pub(super) const CANCELLED: &str = "a redemption is cancelled while the server that sent it waits";
+pub(super) const SECOND_TRY: &str = "a code whose first redemption failed succeeds in another";
+pub(super) const SETTLED_UNSENT: &str =
+    "a redemption is settled before the server that began it has sent it";
 /// What happens only to tasks.
 pub(super) const OF_TASKS: [&str; 2] = [
     "a task whose id was lost is credited, and a person's",
@@ -103,7 +106,7 @@ pub(super) const SOMETIMES: [Named; 11] = [
             (0..KEYS).any(|key| world.is_credited(key) && is_orphan(protocol, world, key))
         },
     ),
-    ("a redemption is settled before the server that began it has sent it", |protocol, world| {
+    (SETTLED_UNSENT, |protocol, world| {
         server_is(protocol, world, |key, next| next == Next::Send && is_settled(world, key))
     }),
     ("the answer comes when a takeover has already settled the success", |protocol, world| {
@@ -122,7 +125,7 @@ pub(super) const SOMETIMES: [Named; 11] = [
                 && world.state(key) == Some(State::Failed)
         })
     }),
-    ("a code whose first redemption failed succeeds in another", |protocol, world| {
+    (SECOND_TRY, |protocol, world| {
         (0..KEYS).filter(|key| world.state(*key) == Some(State::Failed)).any(|failed| {
             (0..KEYS).any(|other| {
                 world.state(other) == Some(State::Succeeded)

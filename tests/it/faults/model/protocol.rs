@@ -94,6 +94,8 @@ impl Protocol {
             Next::Hear => {
                 if world.ledger[key] != Entry::NeverSeen {
                     steps.push(Step::Hear(server));
+                } else if self.provider.by_task && world.wire[key].is_none() {
+                    steps.push(Step::NothingCame(server));
                 }
                 steps.push(Step::HearNothing(server));
             }
@@ -243,7 +245,7 @@ impl Protocol {
                 Next::Release
             }
             // `defer.sql`.
-            (Step::HearNothing(_), _) => {
+            (Step::HearNothing(_) | Step::NothingCame(_), _) => {
                 world.asked_by_task[key] |= world.redeemers[server].next == Next::Poll;
                 if rules.silence_proves_nothing {
                     doubt(world, key);
@@ -472,6 +474,7 @@ impl Model for Protocol {
             | Step::TurnedAway(server)
             | Step::Hear(server)
             | Step::HearNothing(server)
+            | Step::NothingCame(server)
             | Step::KeepTask(server)
             | Step::GiveUp(server)
             | Step::Release(server)

@@ -14,6 +14,8 @@ pub(super) enum Step {
     Hear(usize),
     /// A fault: there is no answer, or not in time. Records that there is doubt.
     HearNothing(usize),
+    /// Its request was lost, and nobody sends another: there will be no answer.
+    NothingCame(usize),
     /// Commits the provider's id of its task.
     KeepTask(usize),
     GiveUp(usize),
