@@ -160,7 +160,7 @@ impl Model {
         match (seen.cloned(), self.declared.dedup) {
             (Some(seen), "replay") => return self.tell_of(&seen, now),
             // Some look at the card first.
-            (Some(_), "reject") if luck % 2 == 0 && self.used.is_some() => {
+            (Some(_), "reject") if luck.is_multiple_of(2) && self.used.is_some() => {
                 return self.tell("used", None);
             }
             (Some(_), "reject") => return self.tell("seen", None),
@@ -168,14 +168,14 @@ impl Model {
         }
         let state = match self.used {
             Some(_) => "used",
-            None if luck % 3 == 0 => "no",
+            None if luck.is_multiple_of(3) => "no",
             None => {
                 self.used = Some(("acc-1", i64::try_from(now).unwrap()));
                 self.is_credited = true;
                 "ok"
             }
         };
-        let slow = if luck % 5 == 0 { u64::from(luck) % 20 } else { 0 };
+        let slow = if luck.is_multiple_of(5) { u64::from(luck) % 20 } else { 0 };
         let task = format!("t-{}", self.attempts.len());
         let attempt = Attempt { at: now, done_at: now + slow, state, task };
         let told = self.tell_of(&attempt, now);
@@ -203,7 +203,7 @@ impl Model {
     /// What became of the key, or the task. `None`: it is not found.
     fn look_up(&self, now: u64, task: Option<&str>, luck: u8) -> Option<Value> {
         // One that does not say that this ends doubt may not find what is there.
-        if !self.declared.ends_doubt && luck % 4 == 0 {
+        if !self.declared.ends_doubt && luck.is_multiple_of(4) {
             return None;
         }
         let lag = u64::from(luck) % (VISIBILITY + 1);
@@ -221,7 +221,7 @@ impl Model {
             Some((user, at)) => {
                 json!({"state": "ok", "user": user, "at": NOW + at, "amount": AMOUNT})
             }
-            None if luck % 2 == 0 => json!({"state": "unknown"}),
+            None if luck.is_multiple_of(2) => json!({"state": "unknown"}),
             None => json!({"state": "fresh"}),
         }
     }
@@ -239,7 +239,7 @@ impl Model {
 
     /// The answer to somebody else's request of the same kind.
     fn others(&self, kind: OpKind, luck: u8) -> (u16, Value) {
-        if kind == OpKind::Cancel && luck % 3 == 0 {
+        if kind == OpKind::Cancel && luck.is_multiple_of(3) {
             return (200, self.with_others_key(json!({"state": "gone"})));
         }
         let states = ["ok", "no", "used", "working", "busy"];
@@ -307,7 +307,7 @@ impl Asked {
                         model.under_way.extend(delay.map(|delay| (now + delay, turn.luck)));
                         return None;
                     }
-                    None if turn.luck % 7 == 0 => (429, model.tell("busy", None)),
+                    None if turn.luck.is_multiple_of(7) => (429, model.tell("busy", None)),
                     None => (200, model.arrive(now, turn.luck)),
                 }
             }
@@ -330,7 +330,7 @@ impl Asked {
         if turn.kind != OpKind::Send && turn.lost.is_some() {
             return None;
         }
-        let is_others = turn.is_shared && turn.luck % 2 == 0;
+        let is_others = turn.is_shared && turn.luck.is_multiple_of(2);
         let (status, told) =
             if is_others { model.others(turn.kind, turn.luck / 2) } else { (status, told) };
         let circumstances = Circumstances {

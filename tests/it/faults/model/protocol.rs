@@ -368,10 +368,10 @@ impl Protocol {
                 world.wire[under] =
                     world.redemptions[key].map(|row| Ask { account: row.account, code });
             }
-            (Step::HearRefused(_), Reconciler::Climb(key)) => {
-                if !self.rules.refused_again_proves_nothing {
-                    self.settle(world, key, Outcome::NotCredited);
-                }
+            (Step::HearRefused(_), Reconciler::Climb(key))
+                if !self.rules.refused_again_proves_nothing =>
+            {
+                self.settle(world, key, Outcome::NotCredited);
             }
             // That it arrives late, or twice, is a reconciler who stood still before it sent it.
             (Step::Cancel(_), Reconciler::Climb(key)) => {
