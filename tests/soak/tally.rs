@@ -79,7 +79,7 @@ impl Tally {
         // How long after its time a lease was ended whose holder was gone.
         let late = "SELECT percentile_cont(ARRAY[0.5, 0.99, 1]) WITHIN GROUP (ORDER BY late)
                     FROM (SELECT reason, extract(epoch FROM happened_at - lag(lease_expires_at)
-                              OVER (PARTITION BY account_id ORDER BY version))::float8 AS late
+                              OVER (PARTITION BY pool_id, account_id ORDER BY version))::float8 AS late
                           FROM account_events) e WHERE reason = 'expired'";
         let late: Option<Vec<Option<f64>>> =
             sqlx::query_scalar(late).fetch_one(&mut db).await.unwrap();
