@@ -19,14 +19,25 @@ use crate::{
         checks::Broken,
         fleet::{self, Fleet},
         journal::Journal,
-        world::{Clients, lease},
+        real::{MINOR, Real},
+        world::{Clients, POOL, lease},
     },
     tally::{Counted, Tally},
 };
 
 /// Clients with batches, and callers with single cards.
-const BATCHERS: u64 = 4;
-const CALLERS: u64 = 16;
+const BATCHERS: u64 = 6;
+const CALLERS: u64 = 20;
+/// The pools, each of another provider. Callers take them in turn.
+pub(crate) const POOLS: [(&str, Option<Real>); 4] = [
+    (POOL, None),
+    ("square", Some(Real::Square)),
+    ("fiserv", Some(Real::Fiserv)),
+    ("tasks", Some(Real::Task)),
+];
+/// The first pools are redeemed into by batches, too: they end when every outcome is there, and where tasks are lost a
+/// person has to bring it.
+const OF_BATCHES: usize = 3;
 /// Items of a batch.
 const ITEMS: usize = 200;
 /// How long anything may take before it is asked for again.
@@ -48,6 +59,9 @@ struct Wanting {
     stop: CancellationToken,
     /// Begins every code.
     prefix: String,
+    pool_id: &'static str,
+    /// What the card is said to be worth, where its provider wants to be told.
+    expected: Option<pb::Money>,
     dice: Arc<std::sync::Mutex<StdRng>>,
 }
 
@@ -63,6 +77,9 @@ impl Load {
         let mut tasks = JoinSet::new();
         for number in 0..BATCHERS + CALLERS {
             let dice = StdRng::seed_from_u64(settings.seed.wrapping_add(number + 1));
+            let pools = if number < BATCHERS { OF_BATCHES } else { POOLS.len() };
+            let (pool_id, real) = POOLS[usize::try_from(number).unwrap() % pools];
+            let expected = real.map(|_| usd(MINOR));
             let wanting = Wanting {
                 servers: Arc::clone(&servers),
                 journal: fleet.journal.clone(),
@@ -70,6 +87,8 @@ impl Load {
                 stop: stop.clone(),
                 // Hyphens do not tell codes apart; letters do.
                 prefix: fleet.code(&format!("N{number}")),
+                pool_id,
+                expected,
                 dice: Arc::new(std::sync::Mutex::new(dice)),
             };
             if number < BATCHERS {
@@ -173,11 +192,16 @@ impl Wanting {
         codes: &HashMap<String, String>,
     ) -> Vec<pb::BatchItemResult> {
         let mut clients = self.clients();
-        let open = pb::BatchOpen { max_in_flight: 32, ..opening(batch_id) };
+        let pool_id = self.pool_id.to_owned();
+        let open = pb::BatchOpen { max_in_flight: 32, pool_id, ..opening(batch_id) };
         let Ok(Ok(session)) = timeout(PATIENCE, Session::open(&mut clients, open)).await else {
             return Vec::new();
         };
-        let items = codes.iter().map(|(item_id, code)| item(item_id, code)).collect();
+        let item = |(item_id, code): (&String, &String)| pb::BatchItem {
+            expected: self.expected.clone(),
+            ..item(item_id, code)
+        };
+        let items = codes.iter().map(item).collect();
         // Now and then it is the client that goes away, at any point.
         let leaves_after = (self.throw(4) == 0).then(|| self.throw(ITEMS));
         session.results_until_it_breaks(items, PATIENCE, leaves_after).await
@@ -211,11 +235,12 @@ impl Wanting {
     /// One try, as one card after another is redeemed by hand.
     async fn redeem_card(&self, request_id: &str, code: &str) -> Result<pb::Redemption, Status> {
         let mut clients = self.clients();
-        if let Ok(found) = find(&mut clients, request_id).await {
+        if let Ok(found) = self.find(&mut clients, request_id).await {
             return Ok(found);
         }
         let acquired = clients
             .acquire(|request| {
+                request.pool_id = self.pool_id.to_owned();
                 request.wait_timeout = Some(prost_types::Duration { seconds: 2, nanos: 0 });
                 request.lease_duration = Some(prost_types::Duration { seconds: 2, nanos: 0 });
             })
@@ -228,21 +253,30 @@ impl Wanting {
         let redeemed = clients
             .redeem(&lease, code, |request| {
                 request.request_id = request_id.to_owned();
+                request.expected = self.expected.clone();
                 request.release_on_completion = true;
             })
             .await?;
         Ok(redeemed.redemption.unwrap())
     }
+
+    async fn find(
+        &self,
+        clients: &mut Clients,
+        request_id: &str,
+    ) -> Result<pb::Redemption, Status> {
+        let request = pb::GetRedemptionRequest {
+            pool_id: self.pool_id.to_owned(),
+            request_id: request_id.to_owned(),
+            ..Default::default()
+        };
+        let reply = clients.redemptions.get_redemption(request).await?.into_inner();
+        let redemption = reply.redemption.unwrap();
+        clients.journal().redemption(&redemption);
+        Ok(redemption)
+    }
 }
 
-async fn find(clients: &mut Clients, request_id: &str) -> Result<pb::Redemption, Status> {
-    let request = pb::GetRedemptionRequest {
-        pool_id: crate::support::world::POOL.to_owned(),
-        request_id: request_id.to_owned(),
-        ..Default::default()
-    };
-    let reply = clients.redemptions.get_redemption(request).await?.into_inner();
-    let redemption = reply.redemption.unwrap();
-    clients.journal().redemption(&redemption);
-    Ok(redemption)
+pub(crate) fn usd(amount_minor: i64) -> pb::Money {
+    pb::Money { amount_minor, currency_code: "USD".to_owned() }
 }

@@ -1,5 +1,7 @@
-//! The soak: servers on one database, clients with batches and single cards, a provider that goes
-//! wrong one time in ten, and a nemesis that kills, stops, cuts and restarts what it likes.
+//! The soak: servers on one database, clients with batches and single cards, providers that go wrong
+//! one time in ten, and a nemesis that kills, stops, cuts and restarts what it likes. The providers are
+//! the built-in contract, and fakes of three APIs by their profiles: one that replays a key, one that
+//! refuses it, one of tasks. A person settles what has no task.
 //!
 //! A program of its own beside the other tests, because its last line is for machines: a JSON object
 //! with the tallies. It exits with 1 when a promise was broken. `make soak` runs it for as long as it
@@ -31,6 +33,7 @@ mod support;
 
 mod load;
 mod nemesis;
+mod person;
 mod settings;
 mod tally;
 
@@ -47,13 +50,14 @@ use support::{
     fleet::{Able, Fleet, Setup},
     postgres::OwnPostgres,
     proxy::{Proxy, postgres::Postgres},
+    real::{Real, prepare},
     world::POOL,
 };
 use tokio_util::sync::CancellationToken;
 
 use self::{nemesis::Nemesis, settings::Settings, tally::Tally};
 
-/// Accounts, which clients and batches compete for.
+/// Accounts of each pool, which clients and batches compete for.
 const ACCOUNTS: usize = 96;
 /// The provider's longest processing time, as the servers are told. What is in doubt when the faults
 /// stop is settled or listed within twice as long.
@@ -93,11 +97,18 @@ async fn soak(settings: &Settings) -> (Arc<Tally>, Vec<Broken>) {
     let mut clients = fleet.clients(0);
     clients.create_pool(POOL).await;
     clients.create_accounts(ACCOUNTS).await;
+    for (pool_id, real) in load::POOLS {
+        let Some(real) = real else { continue };
+        let fake = fleet.start_fake(real).await;
+        prepare(&mut clients, real, fleet.fakes[fake].profile(), pool_id, ACCOUNTS).await;
+        fleet.fakes[fake].set_faults(&faults()).await;
+    }
     fleet.set_faults(&faults()).await;
 
     let tally = Arc::new(Tally::default());
     let stop = CancellationToken::new();
     let mut load = load::Load::start(settings, &fleet, &tally, &stop);
+    let person = person::Person::start(&fleet, &postgres.url());
     let mut stage = nemesis::Stage { fleet, postgres, proxy };
     let watching = async {
         watch(settings, &tally).await;
@@ -107,10 +118,15 @@ async fn soak(settings: &Settings) -> (Arc<Tally>, Vec<Broken>) {
 
     let nemesis::Stage { mut fleet, postgres, proxy } = stage;
     fleet.set_faults(&Faults::default()).await;
+    for fake in &fleet.fakes {
+        fake.set_faults(&Faults::default()).await;
+    }
     println!("the faults have stopped; what is in doubt is settled, what was begun is finished");
     let stopped_at = Instant::now();
     let mut broken = doubt_ends(&postgres.url(), &tally, stopped_at).await;
     broken.extend(load.finish().await);
+    person.go_home().await;
+    broken.extend(only_tasks_are_a_persons(&postgres.url()).await);
     tally.look_at(&postgres.url()).await;
     broken.extend(fleet.finish().await);
     drop(proxy);
@@ -135,7 +151,7 @@ fn setup() -> Setup {
 }
 
 /// Wrong one time in ten.
-fn faults() -> Faults {
+pub(crate) fn faults() -> Faults {
     Faults {
         latency: Latency { min: Duration::from_millis(1), max: Duration::from_millis(10) },
         apply_then_drop: 2.0,
@@ -170,6 +186,18 @@ async fn watch(settings: &Settings, tally: &Tally) {
             return;
         }
     }
+}
+
+/// Where a key is counted once, or can be looked up, nothing is left to a person.
+async fn only_tasks_are_a_persons(url: &str) -> Vec<Broken> {
+    let mut db = PgConnection::connect(url).await.unwrap();
+    let theirs = "SELECT redemption_id::text FROM redemptions
+                  WHERE (state = 'NEEDS_REVIEW' OR resolved_by IS NOT NULL)
+                    AND provider_id <> 'holdfast'
+                    AND (provider_id <> $1 OR provider_task IS NOT NULL)";
+    let theirs = sqlx::query_scalar(theirs).bind(Real::Task.provider_id());
+    let theirs: Vec<String> = theirs.fetch_all(&mut db).await.unwrap();
+    theirs.into_iter().map(|id| format!("redemption {id} was left to a person")).collect()
 }
 
 /// Every redemption that was in doubt is settled, or listed for a person, within twice the provider's

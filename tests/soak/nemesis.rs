@@ -49,7 +49,8 @@ impl<'a> Nemesis<'a> {
             let pause = Duration::from_millis(self.dice.random_range(20..250));
             let stands = Duration::from_millis(self.dice.random_range(100..2500));
             match self.dice.random_range(0..100) {
-                0..80 => self.kill(server).await,
+                0..72 => self.kill(server).await,
+                72..80 => self.kill_a_fake(server).await,
                 80..88 => self.stand_still(server, stands).await,
                 88..94 => self.cut().await,
                 94..98 => self.freeze(stands / 4).await,
@@ -65,6 +66,15 @@ impl<'a> Nemesis<'a> {
         stage.fleet.servers[place].kill();
         self.tally.count(Counted::Kill);
         stage.fleet.restart_server(place).await;
+    }
+
+    async fn kill_a_fake(&mut self, fake: usize) {
+        let stage = &mut *self.stage;
+        let place = fake % stage.fleet.fakes.len();
+        stage.fleet.fakes[place].kill();
+        self.tally.count(Counted::ProviderKill);
+        stage.fleet.fakes[place].revive().await;
+        stage.fleet.fakes[place].set_faults(&crate::faults()).await;
     }
 
     async fn stand_still(&self, server: usize, time: Duration) {

@@ -19,6 +19,8 @@ use crate::settings::Settings;
 pub(crate) enum Counted {
     /// A server was killed.
     Kill,
+    /// A provider was killed.
+    ProviderKill,
     /// A server stood still for a while.
     Stop,
     /// Connections were cut, or stood still.
@@ -35,7 +37,7 @@ pub(crate) enum Counted {
     AskedAgain,
 }
 
-const COUNTED: usize = 8;
+const COUNTED: usize = 9;
 
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
@@ -77,7 +79,7 @@ impl Tally {
         // How long after its time a lease was ended whose holder was gone.
         let late = "SELECT percentile_cont(ARRAY[0.5, 0.99, 1]) WITHIN GROUP (ORDER BY late)
                     FROM (SELECT reason, extract(epoch FROM happened_at - lag(lease_expires_at)
-                              OVER (PARTITION BY account_id ORDER BY version))::float8 AS late
+                              OVER (PARTITION BY pool_id, account_id ORDER BY version))::float8 AS late
                           FROM account_events) e WHERE reason = 'expired'";
         let late: Option<Vec<Option<f64>>> =
             sqlx::query_scalar(late).fetch_one(&mut db).await.unwrap();
@@ -91,6 +93,7 @@ impl Tally {
         json!({
             "seed": settings.seed,
             "kills": self.kills(),
+            "provider_kills": self.get(Counted::ProviderKill),
             "stops": self.get(Counted::Stop),
             "cuts": self.get(Counted::Cut),
             "restarts": self.get(Counted::Restart),

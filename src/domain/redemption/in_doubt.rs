@@ -116,11 +116,15 @@ impl Capabilities {
         }
     }
 
-    /// Whether the same may be sent again at this age: the key still counts once, and will when the first request
-    /// arrives, should that be slower than the second.
+    /// Whether the same may be sent again at this age: the key still counts once, however late this request or the
+    /// first one arrives.
     pub fn may_send_again(&self, age: Duration, lead_time: Duration) -> bool {
+        let mut arrives_by = age + self.max_processing;
+        if self.refuses_late {
+            arrives_by = arrives_by.min(self.latest_effect);
+        }
         self.dedup != Dedup::None
-            && age + lead_time < self.window
+            && (age + lead_time).max(arrives_by) < self.window
             && age + self.window > self.latest_effect
     }
 

@@ -484,4 +484,6 @@ impl Answer<'_> {
 #[cfg(test)]
 mod properties;
 #[cfg(test)]
+mod sequences;
+#[cfg(test)]
 mod tests;

@@ -33,7 +33,10 @@ impl Profile {
             reverses: self.op(OpKind::Reverse).is_some_and(Op::reverses_by_itself),
             refuses_late: self.op(OpKind::Send).is_some_and(|op| op.sends(&Name::NotAfter)),
             window: self.identity.window,
-            latest_effect: self.times.max_processing.max(not_after.unwrap_or_default()),
+            latest_effect: self
+                .times
+                .max_processing
+                .max(not_after.unwrap_or(self.times.send_window)),
             visibility: self.times.visibility,
             max_processing: self.times.max_processing,
         }

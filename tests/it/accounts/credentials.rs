@@ -382,6 +382,7 @@ async fn credentials_in_clear_are_noticed() {
     let scene = Scene {
         url: &world.db_url,
         ledger: &world.ledger,
+        others: &[],
         code_prefix: "no code",
         journal: clients.journal(),
         logs: &[],

@@ -10,8 +10,17 @@ use serde_json::{Value, json};
 use time::{Duration, OffsetDateTime, format_description::well_known::Rfc3339};
 use uuid::Uuid;
 
-use super::{apply, give_secret, redeeming::profile};
-use crate::support::world::{Clients, World, lease, seconds};
+use super::{apply, give_secret};
+use crate::support::{
+    real::Real,
+    world::{Clients, World, lease, seconds},
+};
+
+/// The profile of a real API, with a fake's address.
+fn profile(name: &str, url: &str) -> String {
+    let all = [Real::Task, Real::Square, Real::Fiserv];
+    all.into_iter().find(|real| real.provider_id() == name).unwrap().profile(url)
+}
 
 /// A world with the fakes of several APIs, a pool of each, and redemptions in them.
 struct Several {

@@ -4,11 +4,14 @@ mod adapter;
 mod applied;
 mod audits;
 mod commands;
+mod crash_table;
 mod faults;
 mod limits;
 mod pools;
+mod progress;
 mod redeeming;
 mod reversing;
+mod versions;
 mod webhooks;
 
 use std::fs;

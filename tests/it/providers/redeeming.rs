@@ -1,240 +1,203 @@
-//! Redemptions over the profiles of real APIs, through faults of the provider and a restart of it: no code is credited
-//! twice, both sides know of the same credits, and what cannot be found out is left to a person.
+//! Redemptions over the profiles of real APIs, through faults of the provider, kills of it, and kills of the servers
+//! while they redeem: no code is credited twice, none is lost, both sides know of the same credits, and what cannot be
+//! found out is left to a person. The fleet compares ledgers and searches logs when it ends.
+//!
+//! `HOLDFAST_TEST_ITEMS` says how many cards each API gets, 100 where it does not.
 
-use std::{
-    collections::{HashMap, HashSet},
-    fs,
-    time::Duration,
-};
+use std::{env, sync::Arc, time::Duration};
 
 use holdfast::{
-    rpc::pb,
-    simulator::{
-        Api, Simulator, SimulatorArgs,
-        faults::Faults,
-        ledger::{self, Row, State},
-    },
+    rpc::pb::{self, RedemptionState},
+    simulator::faults::{Faults, Latency},
 };
-use sqlx::Row as _;
+use sqlx::{Connection as _, PgConnection};
+use tokio::{
+    sync::Semaphore,
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+use tonic::Status;
 
-use super::{apply, give_secret};
 use crate::support::{
-    checks::{self, CREDENTIAL_MARK},
-    wait::eventually,
-    world::{Clients, World, lease, seconds},
+    books::Recorded,
+    checks,
+    fleet::{Able, Fleet, Setup},
+    real::{MINOR, Real, prepare},
+    world::{Clients, lease, seconds},
 };
 
-/// As many accounts as cards: one whose redemption is a person's stays locked.
-const CARDS: usize = 30;
 const POOL: &str = "real";
-const MINOR: i64 = 1000;
+const SERVERS: usize = 3;
+/// How many cards are redeemed at once.
+const AT_ONCE: usize = 12;
+/// How long a call may take before its caller asks another server.
+const PATIENCE: Duration = Duration::from_secs(6);
+/// How long all the cards may take to have been begun and answered.
+const LIMIT: Duration = Duration::from_secs(300);
 
-fn account_id(number: usize) -> String {
-    format!("account-{number}")
+fn items() -> usize {
+    env::var("HOLDFAST_TEST_ITEMS").map_or(100, |items| items.parse().unwrap())
 }
 
-fn password(number: usize) -> String {
-    format!("{CREDENTIAL_MARK}-password-{number}")
+fn setup() -> Setup {
+    let able = Able { deduplicates: true, looks_up: true, cancels: true };
+    Setup { able, serve: Vec::new(), provider: Vec::new() }
 }
 
-/// A profile's file with another base, and times that a test can wait for.
-pub(super) fn profile(file: &str, url: &str) -> String {
-    let path = format!("{}/profiles/{file}.toml", env!("CARGO_MANIFEST_DIR"));
-    let times = [
-        ("base = ", format!("base = \"{url}\"")),
-        ("timeout = ", "timeout = \"1s\"".to_owned()),
-        ("visibility = ", "visibility = \"200ms\"".to_owned()),
-        ("max_processing = ", "max_processing = \"4s\"".to_owned()),
-        ("send_window = ", "send_window = \"3s\"".to_owned()),
-    ];
-    let text = fs::read_to_string(path).unwrap();
-    let lines = text.lines().map(|line| {
-        let other = times.iter().find(|(start, _)| line.starts_with(start));
-        other.map_or(line.to_owned(), |(_, other)| other.clone())
-    });
-    lines.collect::<Vec<_>>().join("\n")
-}
-
-async fn create_pool_and_accounts(clients: &mut Clients, provider_id: &str) {
-    let pool = pb::Pool {
-        pool_id: POOL.to_owned(),
-        provider_id: provider_id.to_owned(),
-        currency_code: "USD".to_owned(),
-        ..Default::default()
-    };
-    clients.pools.create_pool(pb::CreatePoolRequest { pool: Some(pool) }).await.unwrap();
-    for number in 0..CARDS {
-        let credentials = [("username", account_id(number)), ("password", password(number))];
-        let account = pb::Account {
-            pool_id: POOL.to_owned(),
-            account_id: account_id(number),
-            credentials: credentials.map(|(name, value)| (name.to_owned(), value)).into(),
-            ..Default::default()
-        };
-        let request = pb::CreateAccountRequest { account: Some(account) };
-        clients.accounts.create_account(request).await.unwrap();
-    }
-}
-
-/// Redeems a card into any account, trying again where nothing was begun.
-async fn redeem(mut clients: Clients, code: String) {
-    let acquired = clients
-        .acquire(|request| {
-            request.pool_id = POOL.to_owned();
-            request.wait_timeout = seconds(60.0);
-        })
-        .await
-        .unwrap();
-    let lease = lease(&acquired);
-    let redeemed = clients.redeem(&lease, &code, |request| {
-        request.expected = Some(pb::Money { amount_minor: MINOR, currency_code: "USD".to_owned() });
-        request.release_on_completion = true;
-    });
-    redeemed.await.unwrap();
-}
-
-/// Redeems all cards over an API, while it fails now and then, and answers with what the provider has and what is
-/// recorded: by the provider's key of each.
-async fn run(api: Api, file: &str) -> (Vec<Row>, Vec<Recorded>) {
-    let world = World::start().await;
-    let dir = tempfile::tempdir().unwrap();
-    let logins: String =
-        (0..CARDS).map(|number| format!("{},{}\n", account_id(number), password(number))).collect();
-    let accounts = dir.path().join("accounts.csv");
-    fs::write(&accounts, format!("username,password\n{logins}")).unwrap();
-    let faults = Faults {
-        apply_then_drop: 12.0,
-        drop_before_apply: 12.0,
-        error_after_apply: 12.0,
-        slow_202: 12.0,
-        garbage: 8.0,
+/// Wrong every second time.
+fn faults() -> Faults {
+    Faults {
+        latency: Latency { min: Duration::from_millis(20), max: Duration::from_millis(200) },
+        apply_then_drop: 8.0,
+        drop_before_apply: 8.0,
+        error_after_apply: 8.0,
+        slow_202: 10.0,
+        garbage: 6.0,
         busy: 8.0,
         lookup_error: 15.0,
         processing_time: Duration::from_millis(500),
         ..Faults::default()
-    };
-    let args = SimulatorArgs {
-        api,
-        currency: "USD".to_owned(),
-        api_key: Some("the-key".to_owned()),
-        api_secret: Some("the-secret".to_owned()),
-        accounts: Some(accounts),
-        faults,
-        ..SimulatorArgs::new(dir.path().join("ledger"))
-    };
-    let mut simulator = Simulator::start(&args).await.unwrap();
-    let secrets = [
-        ("api_key", "the-key"),
-        ("access_token", "the-key"),
-        ("api_secret", "the-secret"),
-        ("webhook_key", "hook"),
-        ("webhook_url", "https://holdfast.example/webhooks/x"),
-    ];
-    for (name, value) in secrets {
-        give_secret(&world, file, name, value);
     }
-    let mut clients = world.clients(0).await;
-    let applied = apply(&mut clients, &profile(file, &simulator.url())).await.unwrap();
-    create_pool_and_accounts(&mut clients, &applied.provider_id).await;
+}
 
-    let mut redeeming = tokio::task::JoinSet::new();
-    for number in 0..CARDS {
-        redeeming.spawn(redeem(clients.clone(), world.code(&format!("{file}-{number}"))));
-        if number == CARDS / 2 {
-            // In the middle of it the provider stops, and comes back with what it had on disk.
-            let listen = simulator.addr();
-            simulator.kill().await.unwrap();
-            let again = SimulatorArgs { listen, ..args.clone() };
-            simulator = eventually(Duration::from_secs(10), "the port is free again", async || {
-                Simulator::start(&again).await.ok()
-            })
-            .await;
+/// Redeems a card into any account, at one server after the other, until one tells that it was begun.
+async fn redeem(servers: Vec<Clients>, card: usize, code: String) {
+    for attempt in 0.. {
+        let mut clients = servers[(card + attempt) % servers.len()].clone();
+        let tried = timeout(PATIENCE, redeem_once(&mut clients, card, attempt, &code)).await;
+        match tried {
+            Ok(Ok(redemption)) if redemption.state() != RedemptionState::Submitted => return,
+            _ => sleep(Duration::from_millis(50)).await,
         }
     }
-    while let Some(done) = redeeming.join_next().await {
-        done.unwrap();
-    }
-    let mut db = world.sql().await;
-    eventually(Duration::from_secs(40), "all is settled or a person's", async || {
-        (checks::open_redemptions(&mut db).await == 0).then_some(())
-    })
-    .await;
-    simulator.stop().await.unwrap();
-    (ledger::read(&args.ledger).unwrap(), recorded(&mut db).await)
 }
 
-/// A redemption as it is recorded.
-struct Recorded {
-    key: String,
-    task: Option<String>,
-    state: String,
-    account: String,
-    amount: Option<i64>,
-}
-
-async fn recorded(db: &mut sqlx::PgConnection) -> Vec<Recorded> {
-    let rows = sqlx::query("SELECT * FROM redemptions WHERE pool_id = 'real'").fetch_all(db).await;
-    let read = |row: sqlx::postgres::PgRow| Recorded {
-        key: row.get::<uuid::Uuid, _>("redemption_id").to_string(),
-        task: row.get("provider_task"),
-        state: row.get("state"),
-        account: row.get("account_id"),
-        amount: row.get("amount_minor"),
+async fn redeem_once(
+    clients: &mut Clients,
+    card: usize,
+    attempt: usize,
+    code: &str,
+) -> Result<pb::Redemption, Status> {
+    let request_id = format!("redeem-{card}");
+    let find = pb::GetRedemptionRequest {
+        pool_id: POOL.to_owned(),
+        request_id: request_id.clone(),
+        ..Default::default()
     };
-    rows.unwrap().into_iter().map(read).collect()
+    if attempt > 0
+        && let Ok(found) = clients.redemptions.get_redemption(find).await
+    {
+        return Ok(found.into_inner().redemption.unwrap());
+    }
+    let acquired = clients
+        .acquire(|request| {
+            request.pool_id = POOL.to_owned();
+            request.request_id = format!("acquire-{card}-{attempt}");
+            request.lease_duration = seconds(5.0);
+            request.wait_timeout = seconds(5.0);
+        })
+        .await?;
+    let redeemed = clients
+        .redeem(&lease(&acquired), code, |request| {
+            request.request_id = request_id;
+            request.expected =
+                Some(pb::Money { amount_minor: MINOR, currency_code: "USD".to_owned() });
+            request.release_on_completion = true;
+        })
+        .await?;
+    Ok(redeemed.redemption.unwrap())
 }
 
-/// Checks that both sides have the same credits, but for what a person is told to find out.
-fn agree(rows: &[Row], recorded: &[Recorded], name: impl Fn(&Recorded) -> Option<String>) {
-    let credits = rows.iter().filter(|row| row.state == State::Succeeded);
-    let mut theirs = HashMap::new();
-    let mut codes = HashSet::new();
-    for row in credits {
-        assert!(codes.insert(row.code_sha256.clone()), "a code was credited twice");
-        let account = row.account_ref.clone().unwrap_or_default();
-        theirs.insert(row.key.clone(), (account, row.amount_minor));
+/// Redeems all cards over an API. Answers with what is recorded in the end.
+async fn run(real: Real) -> Vec<Recorded> {
+    let items = items();
+    let mut fleet = Fleet::start(setup()).await;
+    for _ in 0..SERVERS {
+        fleet.start_server(&[]).await;
     }
-    assert_eq!(recorded.len(), CARDS);
-    let mut in_review = 0;
-    for ours in recorded {
-        let credited = name(ours).and_then(|name| theirs.remove(&name));
-        match &*ours.state {
-            "SUCCEEDED" => {
-                let expected = Some((ours.account.clone(), ours.amount.unwrap()));
-                assert_eq!(credited, expected, "{}", ours.key);
-            }
-            "FAILED" => assert_eq!(credited, None, "{}", ours.key),
-            "NEEDS_REVIEW" => in_review += 1,
-            other => panic!("{} is {other}", ours.key),
+    let fake = fleet.start_fake(real).await;
+    // One whose redemption is a person's stays locked, and one whose caller went away for a while.
+    let (accounts, profile) = (items + 3 * AT_ONCE, fleet.fakes[fake].profile());
+    prepare(&mut fleet.clients(0), real, profile, POOL, accounts).await;
+    fleet.fakes[fake].set_faults(&faults()).await;
+
+    let servers: Vec<_> = (0..SERVERS).map(|place| fleet.clients(place)).collect();
+    let at_once = Arc::new(Semaphore::new(AT_ONCE));
+    let mut redeeming = JoinSet::new();
+    for card in 0..items {
+        let (servers, at_once) = (servers.clone(), Arc::clone(&at_once));
+        // Hyphens do not tell codes apart; letters do.
+        let code = fleet.code(&format!("C{card}"));
+        redeeming.spawn(async move {
+            let _permit = at_once.acquire_owned().await.unwrap();
+            redeem(servers, card, code).await;
+        });
+    }
+    let all = async {
+        while let Some(done) = redeeming.join_next().await {
+            done.unwrap();
+        }
+    };
+    let mut kills = [0, 0];
+    tokio::select! {
+        done = timeout(LIMIT, all) => done.expect("all cards are begun and answered"),
+        () = kill_on(&mut fleet, fake, &mut kills) => {}
+    }
+    // A restart that was cut short is done again.
+    for place in 0..SERVERS {
+        if !fleet.servers[place].is_running() {
+            fleet.restart_server(place).await;
         }
     }
-    // What is left there is of those whose name for it was never told.
-    assert!(
-        theirs.len() <= in_review,
-        "{theirs:?} of which we know nothing, {in_review} in review"
-    );
-    assert!(recorded.iter().filter(|ours| ours.state == "SUCCEEDED").count() >= recorded.len() / 3);
+    fleet.fakes[fake].revive().await;
+    let [of_servers, of_the_fake] = kills;
+    assert!(of_servers >= 4 && of_the_fake >= 2, "{kills:?} kills are too few");
+
+    checks::everything_settles(&fleet.db_url).await;
+    let mut db = PgConnection::connect(&fleet.db_url).await.unwrap();
+    let recorded = fleet.fakes[fake].books().recorded(&mut db).await;
+    assert_eq!(recorded.len(), items, "each card was begun once");
+    let succeeded = recorded.iter().filter(|one| one.state == "SUCCEEDED").count();
+    assert!(succeeded >= items / 3, "{succeeded} of {items} succeeded");
+    recorded
 }
 
-#[tokio::test]
+/// Kills the servers in turn, and every third time the fake, until it is dropped.
+async fn kill_on(fleet: &mut Fleet, fake: usize, kills: &mut [usize; 2]) {
+    for turn in 0.. {
+        sleep(Duration::from_millis(250)).await;
+        if turn % 3 == 2 {
+            fleet.fakes[fake].kill();
+            kills[1] += 1;
+            fleet.fakes[fake].revive().await;
+            fleet.fakes[fake].set_faults(&faults()).await;
+        } else {
+            let place = kills[0] % SERVERS;
+            fleet.servers[place].kill();
+            kills[0] += 1;
+            fleet.restart_server(place).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tasks_are_polled_by_their_id_and_those_whose_id_was_lost_are_a_persons() {
-    let (rows, recorded) = run(Api::Task, "task-api").await;
-    agree(&rows, &recorded, |ours| ours.task.clone());
-    // Nothing is deduplicated, and nothing was sent twice.
-    let lost = recorded.iter().filter(|ours| ours.task.is_none() && ours.state == "NEEDS_REVIEW");
-    assert!(lost.count() > 0, "the faults lost the id of some task");
+    let recorded = run(Real::Task).await;
+    let (known, lost): (Vec<_>, Vec<_>) = recorded.iter().partition(|one| one.task.is_some());
+    // Nothing is deduplicated, nothing can be searched for, and nothing was sent twice.
+    assert!(known.iter().all(|one| one.state != "NEEDS_REVIEW"), "{known:#?}");
+    assert!(lost.iter().any(|one| one.state == "NEEDS_REVIEW"), "the id of some task was lost");
+    assert!(lost.iter().all(|one| one.state != "SUCCEEDED"), "{lost:#?}");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_idempotent_api_leaves_nothing_to_a_person() {
-    let (rows, recorded) = run(Api::Square, "square").await;
-    agree(&rows, &recorded, |ours| Some(ours.key.clone()));
-    assert!(recorded.iter().all(|ours| ours.state != "NEEDS_REVIEW"));
+    let recorded = run(Real::Square).await;
+    assert!(recorded.iter().all(|one| one.state != "NEEDS_REVIEW"), "{recorded:#?}");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_api_that_refuses_duplicates_is_searched_and_leaves_nothing_to_a_person() {
-    let (rows, recorded) = run(Api::Fiserv, "fiserv").await;
-    agree(&rows, &recorded, |ours| Some(ours.key.replace('-', "")));
-    assert!(recorded.iter().all(|ours| ours.state != "NEEDS_REVIEW"));
+    let recorded = run(Real::Fiserv).await;
+    assert!(recorded.iter().all(|one| one.state != "NEEDS_REVIEW"), "{recorded:#?}");
 }

@@ -8,12 +8,10 @@ use std::{
     time::Duration,
 };
 
-use holdfast::simulator::ledger::{self, State};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _};
-use time::OffsetDateTime;
-use uuid::Uuid;
 
 use super::{
+    books::Books,
     checks_of_plans::OF_PLANS,
     journal::{Journal, Told},
     logs,
@@ -26,6 +24,9 @@ const SETTLE: Duration = Duration::from_secs(40);
 /// What every credential holds that a test gives an account: nothing that is stored or logged may hold it.
 pub(crate) const CREDENTIAL_MARK: &str = "HFCRED";
 
+/// The same of every secret of a provider.
+const SECRET_MARK: &str = "HFSECR";
+
 /// A promise that was broken, for people.
 pub(crate) type Broken = String;
 
@@ -33,8 +34,10 @@ pub(crate) type Broken = String;
 pub(crate) struct Scene<'a> {
     /// The database, which nobody uses any more.
     pub(crate) url: &'a str,
-    /// The provider's ledger: the oracle.
+    /// The ledger of the provider that speaks the built-in contract: the oracle.
     pub(crate) ledger: &'a Path,
+    /// Those of other providers.
+    pub(crate) others: &'a [Books],
     /// How every code begins that was redeemed.
     pub(crate) code_prefix: &'a str,
     /// What callers were told.
@@ -85,80 +88,15 @@ pub(crate) async fn assert_invariants(scene: &Scene<'_>) {
 /// Every promise that was broken.
 pub(crate) async fn broken_promises(scene: &Scene<'_>) -> Vec<Broken> {
     let mut db = PgConnection::connect(scene.url).await.unwrap();
-    let mut broken = ledger_agrees(&mut db, scene.ledger).await;
+    // 1, 2 and 5.
+    let mut broken = Books::built_in(scene.ledger).differences(&mut db).await;
+    for books in scene.others {
+        broken.extend(books.differences(&mut db).await);
+    }
     broken.extend(sql_finds_nothing(&mut db).await);
     broken.extend(nothing_told_is_undone(&mut db, scene.journal).await);
     broken.extend(no_secret_is_in_clear(&mut db, scene).await);
     broken
-}
-
-/// 1, 2 and 5: no code is credited twice, and each side knows of the other's credits, to the cent.
-async fn ledger_agrees(db: &mut PgConnection, ledger: &Path) -> Vec<Broken> {
-    let mut broken = Vec::new();
-    let mut keys_by_code: HashMap<String, String> = HashMap::new();
-    let mut theirs: HashMap<Uuid, (String, i64)> = HashMap::new();
-    for row in ledger::read(ledger).unwrap() {
-        if row.state == State::Cancelled {
-            // Reversed: the card has its value again.
-            if theirs.remove(&row.key.parse::<Uuid>().unwrap()).is_some() {
-                keys_by_code.retain(|_, key| *key != row.key);
-            }
-        }
-        if row.state != State::Succeeded {
-            continue;
-        }
-        let key: Uuid = row.key.parse().unwrap();
-        if let Some(code) = row.code_sha256
-            && let Some(first) = keys_by_code.insert(code, row.key.clone())
-        {
-            broken.push(format!("a code was credited twice, under {first} and {key}"));
-        }
-        theirs.insert(key, (row.account_ref.unwrap_or_default(), row.amount_minor));
-    }
-    let rows = sqlx::query("SELECT * FROM redemptions WHERE provider_id = 'holdfast'")
-        .fetch_all(&mut *db)
-        .await
-        .unwrap();
-    for row in rows {
-        let id: Uuid = row.get("redemption_id");
-        let state: String = row.get("state");
-        let credited = theirs.remove(&id);
-        let by_a_person = row.get::<Option<String>, _>("resolved_by").is_some();
-        let is_reversed = row.get::<Option<OffsetDateTime>, _>("reversed_at").is_some();
-        match &*state {
-            "SUCCEEDED" if is_reversed => {
-                if credited.is_some() && !is_reversed_by_word(db, id).await {
-                    broken.push(format!("redemption {id} is reversed here, {credited:?} there"));
-                }
-            }
-            "SUCCEEDED" if !by_a_person => {
-                let ours = Some((row.get("account_id"), row.get("amount_minor")));
-                if credited != ours {
-                    broken.push(format!("redemption {id}: {ours:?} here, {credited:?} there"));
-                }
-            }
-            "FAILED" if !by_a_person => {
-                if credited.is_some() {
-                    broken.push(format!("redemption {id} is FAILED here, {credited:?} there"));
-                }
-            }
-            // A person's word may differ; a review says that something does not fit.
-            "SUCCEEDED" | "FAILED" | "NEEDS_REVIEW" => {}
-            open => broken.push(format!("redemption {id} is still {open}")),
-        }
-    }
-    for (key, credit) in theirs {
-        broken
-            .push(format!("the provider credited {credit:?} for {key}, of which we know nothing"));
-    }
-    broken
-}
-
-/// Whether a person said that a redemption was taken back: that may differ from what the provider has.
-async fn is_reversed_by_word(db: &mut PgConnection, id: Uuid) -> bool {
-    let by_word = "SELECT EXISTS (SELECT FROM reversals
-        WHERE redemption_id = $1 AND state = 'SUCCEEDED' AND resolved_by IS NOT NULL)";
-    sqlx::query_scalar(by_word).bind(id).fetch_one(db).await.unwrap()
 }
 
 /// What the database can tell by itself: a name, and a statement that finds each broken case as text.
@@ -329,13 +267,15 @@ async fn nothing_told_is_undone(db: &mut PgConnection, journal: &Journal) -> Vec
     undone.map(|told| format!("a caller was told {told:?}, which is not so any more")).collect()
 }
 
-/// 8: no column of any table, and no line that was logged, holds a code or a credential, in clear or in hex.
+/// 8: no column of any table, and no line that was logged, holds a code, a credential or a secret, in clear or in hex.
 async fn no_secret_is_in_clear(db: &mut PgConnection, scene: &Scene<'_>) -> Vec<Broken> {
     let mut broken = Vec::new();
     let tables = "SELECT relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace
                   WHERE relkind = 'r' AND nspname = 'public'";
     let tables: Vec<String> = sqlx::query_scalar(tables).fetch_all(&mut *db).await.unwrap();
-    for (what, mark) in [("code", scene.code_prefix), ("credential", CREDENTIAL_MARK)] {
+    let marks =
+        [("code", scene.code_prefix), ("credential", CREDENTIAL_MARK), ("secret", SECRET_MARK)];
+    for (what, mark) in marks {
         for table in &tables {
             let count = format!("SELECT count(*) FROM {table} t WHERE t::text LIKE ANY ($1)");
             let found: i64 = sqlx::query_scalar(AssertSqlSafe(count))

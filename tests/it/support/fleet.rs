@@ -26,6 +26,7 @@ use super::{
     cluster::TestDatabase,
     journal::Journal,
     proxy::{Proxy, http::Http},
+    real::{Fake, Real},
     wait::eventually,
     world::{Clients, fresh_database},
 };
@@ -34,6 +35,8 @@ use super::{
 const CODE_PREFIX: &str = "FLCODE";
 /// How long a process may take to start, on a machine that is busy.
 const START: Duration = Duration::from_secs(30);
+/// The folder of the providers' secrets.
+const SECRETS: &str = "secrets";
 
 /// A process of the program under test. Killed when it is dropped.
 pub(crate) struct Process {
@@ -198,6 +201,8 @@ pub(crate) struct Fleet {
     pub(crate) db_url: String,
     pub(crate) servers: Vec<Process>,
     pub(crate) journal: Journal,
+    /// Fakes of real APIs, beside the provider.
+    pub(crate) fakes: Vec<Fake>,
     setup: Setup,
     number: u32,
     provider: Option<Process>,
@@ -236,6 +241,7 @@ impl Fleet {
             db_url,
             servers: Vec::new(),
             journal: Journal::default(),
+            fakes: Vec::new(),
             setup,
             number: NUMBER.fetch_add(1, Ordering::Relaxed),
             provider: Some(provider),
@@ -244,6 +250,13 @@ impl Fleet {
             folder: Some(folder),
             is_over: false,
         }
+    }
+
+    /// Starts a fake of a real API, and gives the servers its secrets.
+    pub(crate) async fn start_fake(&mut self, real: Real) -> usize {
+        real.give_secrets(&self.folder().join(SECRETS));
+        self.fakes.push(Fake::start(real, self.folder()).await);
+        self.fakes.len() - 1
     }
 
     /// Starts one more server; with `env`, of crash points for instance.
@@ -272,6 +285,7 @@ impl Fleet {
             "--admin-listen=127.0.0.1:0".to_owned(),
             "--database-connections=6".to_owned(),
             format!("--secret-key-file={}", key.display()),
+            format!("--secrets-dir={}", folder.join(SECRETS).display()),
             format!("--provider-url={provider_url}"),
             "--sweep-interval=100ms".to_owned(),
             "--reconcile-interval=100ms".to_owned(),
@@ -324,21 +338,15 @@ impl Fleet {
 
     /// What goes wrong at the provider from now on.
     pub(crate) async fn set_faults(&self, faults: &Faults) {
-        let url = format!("http://{}/faults", self.provider.as_ref().unwrap().addr);
-        // Fails only where one is installed already, which is then the one that is used.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let reply = reqwest::Client::new()
-            .put(url)
-            .body(serde_json::to_vec(faults).unwrap())
-            .send()
-            .await
-            .unwrap();
-        assert!(reply.status().is_success(), "{reply:?}");
+        put_faults(&self.provider.as_ref().unwrap().addr, faults).await;
     }
 
     /// Ends everything, and answers with the promises that were broken.
     pub(crate) async fn finish(&mut self) -> Vec<checks::Broken> {
         self.set_faults(&Faults::default()).await;
+        for fake in &self.fakes {
+            fake.set_faults(&Faults::default()).await;
+        }
         self.servers.retain_mut(Process::is_running);
         self.servers.iter().for_each(Process::go_on);
         if self.servers.is_empty() {
@@ -350,9 +358,11 @@ impl Fleet {
         let logs = fs::read_dir(self.folder()).unwrap().map(|entry| entry.unwrap().path());
         let logs: Vec<_> =
             logs.filter(|path| path.extension().is_some_and(|e| e == "log")).collect();
+        let others: Vec<_> = self.fakes.iter().map(Fake::books).collect();
         let scene = Scene {
             url: &self.db_url,
             ledger: &self.ledger(),
+            others: &others,
             code_prefix: &format!("{CODE_PREFIX}-{:04}", self.number),
             journal: &self.journal,
             logs: &logs,
@@ -367,7 +377,23 @@ impl Fleet {
         if let Some(mut provider) = self.provider.take() {
             provider.end().await;
         }
+        for fake in &mut self.fakes {
+            fake.end().await;
+        }
     }
+}
+
+/// Tells a simulator what goes wrong from now on.
+pub(crate) async fn put_faults(addr: &str, faults: &Faults) {
+    // Fails only where one is installed already, which is then the one that is used.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let reply = reqwest::Client::new()
+        .put(format!("http://{addr}/faults"))
+        .body(serde_json::to_vec(faults).unwrap())
+        .send()
+        .await
+        .unwrap();
+    assert!(reply.status().is_success(), "{reply:?}");
 }
 
 /// The flags, each by the last that is said of it.
@@ -397,6 +423,7 @@ impl Drop for Fleet {
             db_url: self.db_url.clone(),
             servers: std::mem::take(&mut self.servers),
             journal: self.journal.clone(),
+            fakes: std::mem::take(&mut self.fakes),
             setup: self.setup.clone(),
             number: self.number,
             provider: self.provider.take(),
@@ -415,6 +442,7 @@ impl Drop for Fleet {
                 }
                 fleet.servers.clear();
                 fleet.provider = None;
+                fleet.fakes.clear();
                 if let Some(database) = fleet.database.take() {
                     database.drop_database().await;
                 }

@@ -1,6 +1,7 @@
 //! Support of the tests: servers, databases, proxies, and checks after each test.
 
 pub(crate) mod batch;
+pub(crate) mod books;
 pub(crate) mod by_store;
 pub(crate) mod checks;
 mod checks_of_plans;
@@ -14,6 +15,7 @@ pub(crate) mod postgres;
 pub(crate) mod program;
 pub(crate) mod proxy;
 pub(crate) mod raw_http2;
+pub(crate) mod real;
 pub(crate) mod statements;
 pub(crate) mod wait;
 pub(crate) mod world;

@@ -252,6 +252,7 @@ impl Drop for World {
                     let scene = Scene {
                         url: &url,
                         ledger: &ledger,
+                        others: &[],
                         code_prefix: &format!("{CODE_PREFIX}-{number:04}"),
                         journal: &journal,
                         logs: &[],

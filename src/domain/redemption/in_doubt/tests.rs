@@ -63,20 +63,33 @@ fn a_key_is_sent_again_while_it_counts_once_and_cancelled_after() {
 
 #[test]
 fn nothing_is_sent_again_while_the_first_request_may_arrive_after_the_key_is_forgotten() {
-    let short = Capabilities { window: SECOND * 40, ..able(Dedup::Replay, true, false) };
-    assert_eq!(not_found(&short, 20, 3), Action::Wait, "at 60 s the first may arrive");
-    assert_eq!(not_found(&short, 21, 3), Action::SendAgain);
-    assert_eq!(not_found(&short, 30, 3), Action::Wait, "it would be forgotten by then");
-    let very_short = Capabilities { window: SECOND * 30, ..short };
-    for age in 0..120 {
-        assert_eq!(not_found(&very_short, age, 9), Action::Wait, "{age}");
-    }
-    assert_eq!(not_found(&very_short, 120, 9), Action::Review);
+    let until_not_after = Capabilities {
+        window: SECOND * 100,
+        latest_effect: SECOND * 120,
+        ..able(Dedup::Replay, true, false)
+    };
+    assert_eq!(not_found(&until_not_after, 20, 3), Action::Wait, "at 120 s the first may arrive");
+    assert_eq!(not_found(&until_not_after, 21, 3), Action::SendAgain);
     // A provider that takes requests until their not_after may take the first one until then.
-    let until_not_after = Capabilities { latest_effect: SECOND * 900, ..short };
+    let long = Capabilities { latest_effect: SECOND * 900, ..until_not_after };
     for age in 0..120 {
-        assert_ne!(not_found(&until_not_after, age, 9), Action::SendAgain, "{age}");
+        assert_ne!(not_found(&long, age, 9), Action::SendAgain, "{age}");
     }
+}
+
+#[test]
+fn nothing_is_sent_again_that_may_arrive_after_the_key_is_forgotten() {
+    let at_any_time = Capabilities { refuses_late: false, ..able(Dedup::Reject, true, false) };
+    assert_eq!(not_found(&at_any_time, 939, 3), Action::SendAgain);
+    assert_eq!(not_found(&at_any_time, 940, 3), Action::Review, "at 1000 s it may arrive");
+    // Past its not_after it is refused.
+    let refuses_late = Capabilities { refuses_late: true, ..at_any_time };
+    assert_eq!(not_found(&refuses_late, 940, 3), Action::SendAgain);
+    let short = Capabilities { window: SECOND * 60, ..at_any_time };
+    for age in 0..120 {
+        assert_eq!(not_found(&short, age, 9), Action::Wait, "{age}");
+    }
+    assert_eq!(not_found(&short, 120, 9), Action::Review);
 }
 
 #[test]

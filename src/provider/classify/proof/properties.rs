@@ -19,12 +19,54 @@ use crate::provider::profile::{Answered, Profile, Values};
 #[derive(Clone, Debug)]
 struct Made {
     dedup: &'static str,
+    key: &'static str,
+    /// The look-up is by the task.
+    by_task: bool,
     takes: Vec<&'static str>,
     amount: &'static str,
     ends_doubt: bool,
     by: &'static str,
     with_items: bool,
-    rules: Vec<(Vec<&'static str>, Option<&'static str>, &'static str)>,
+    rules: Vec<(Vec<&'static str>, When, &'static str)>,
+}
+
+/// What a rule asks for beside the status.
+#[derive(Clone, Copy, Debug)]
+enum When {
+    Nothing,
+    Eq(&'static str),
+    In(&'static str),
+    /// A state is there.
+    Has,
+    /// No state is there.
+    Absent,
+    /// Exactly one element fits, or none does.
+    Found(bool),
+}
+
+impl When {
+    fn text(self, at: &str) -> String {
+        match self {
+            Self::Nothing => String::new(),
+            Self::Eq(state) => format!(", eq = {{ \"{at}/state\" = \"{state}\" }}"),
+            Self::In(state) => format!(", in = {{ \"{at}/state\" = [\"x\", \"{state}\"] }}"),
+            Self::Has => format!(", has = [\"{at}/state\"]"),
+            Self::Absent => format!(", absent = [\"{at}/state\"]"),
+            Self::Found(found) => format!(", found = {found}"),
+        }
+    }
+
+    /// Whether it may fit an answer with this element.
+    fn fits(self, element: Option<&Value>) -> bool {
+        let state = element.and_then(|one| one["state"].as_str());
+        match self {
+            Self::Nothing => true,
+            Self::Eq(wanted) | Self::In(wanted) => state == Some(wanted),
+            Self::Has => state.is_some(),
+            Self::Absent => state.is_none(),
+            Self::Found(found) => !found || element.is_some(),
+        }
+    }
 }
 
 const STATES: [&str; 2] = ["a", "b"];
@@ -59,12 +101,10 @@ impl Made {
             unit => format!("amount = {{ at = \"{at}/amount\", unit = \"{unit}\" }}"),
         };
         let rules = |kind: &str| -> String {
-            let rules = self.rules.iter().map(|(statuses, state, then)| {
+            let rules = self.rules.iter().map(|(statuses, when, then)| {
                 let statuses: Vec<_> =
                     statuses.iter().map(|status| format!("\"{status}\"")).collect();
-                let eq = state.map_or(String::new(), |state| {
-                    format!(", eq = {{ \"{at}/state\" = \"{state}\" }}")
-                });
+                let eq = when.text(at);
                 format!(
                     "[[op.{kind}.rule]]\nwhen = {{ status = [{}]{eq} }}\nthen = {then}\n",
                     statuses.join(", ")
@@ -82,14 +122,40 @@ impl Made {
             )
         };
         format!(
-            "id = \"p\"\nversion = 1\n[http]\nbase = \"https://p.test\"\n[identity]\nkey = \"uuid\"\ndedup = \"{}\"\nwindow = \"1h\"\n[times]\nvisibility = \"5s\"\nmax_processing = \"2m\"\n{}{}{}{}",
+            "id = \"p\"\nversion = 1\n[http]\nbase = \"https://p.test\"\n[identity]\n{}\ndedup = \"{}\"\nwindow = \"1h\"\n[times]\nvisibility = \"5s\"\nmax_processing = \"2m\"\n{}{}{}{}",
+            self.key,
             self.dedup,
             op("send", "/s/{{ key }}/{{ code }}"),
-            op("look_up", "/l/{{ key }}"),
+            op("look_up", if self.by_task { "/l/{{ task }}" } else { "/l/{{ key }}" }),
             op("cancel", "/c/{{ key }}"),
             op("find", &format!("/f/{{{{ {} }}}}", self.by)),
         )
     }
+}
+
+/// The kinds of keys, and what the redemption is called by each.
+const KEYS: [(&str, &str); 3] = [
+    ("key = \"uuid\"", KEY),
+    ("key = \"hex\"\nlength = 16", "aea5966c26f8ad90"),
+    ("key = \"digits\"\nlength = 20", "00012345678901234567"),
+];
+
+impl Made {
+    fn our_key(&self) -> &'static str {
+        KEYS.iter().find(|(text, _)| *text == self.key).unwrap().1
+    }
+}
+
+fn when() -> impl Strategy<Value = When> {
+    let states = || proptest::sample::select(STATES.to_vec());
+    prop_oneof![
+        2 => Just(When::Nothing),
+        6 => states().prop_map(When::Eq),
+        3 => states().prop_map(When::In),
+        1 => Just(When::Has),
+        1 => Just(When::Absent),
+        2 => any::<bool>().prop_map(When::Found),
+    ]
 }
 
 fn made() -> impl Strategy<Value = Made> {
@@ -98,13 +164,14 @@ fn made() -> impl Strategy<Value = Made> {
         0..=4,
     );
     let statuses = proptest::sample::subsequence(vec!["2xx", "4xx", "5xx"], 1..=3);
-    let rule = (
-        statuses,
-        proptest::option::weighted(0.85, proptest::sample::select(STATES.to_vec())),
-        proptest::sample::select(THENS.to_vec()),
-    );
+    let rule = (statuses, when(), proptest::sample::select(THENS.to_vec()));
+    let keys = KEYS.map(|(text, _)| text).to_vec();
     (
-        proptest::sample::select(vec!["replay", "reject", "none"]),
+        (
+            proptest::sample::select(vec!["replay", "reject", "none"]),
+            proptest::sample::select(keys),
+            any::<bool>(),
+        ),
         takes,
         proptest::sample::select(vec!["minor", "major", "symbol", "expected"]),
         any::<bool>(),
@@ -112,15 +179,19 @@ fn made() -> impl Strategy<Value = Made> {
         any::<bool>(),
         proptest::collection::vec(rule, 1..6),
     )
-        .prop_map(|(dedup, takes, amount, ends_doubt, by, with_items, rules)| Made {
-            dedup,
-            takes,
-            amount,
-            ends_doubt,
-            by,
-            with_items,
-            rules,
-        })
+        .prop_map(
+            |((dedup, key, by_task), takes, amount, ends_doubt, by, with_items, rules)| Made {
+                dedup,
+                key,
+                by_task,
+                takes,
+                amount,
+                ends_doubt,
+                by,
+                with_items,
+                rules,
+            },
+        )
 }
 
 /// A field, often as it should be.
@@ -128,10 +199,14 @@ fn field(good: Value, odd: Vec<Value>) -> impl Strategy<Value = Value> {
     prop_oneof![20 => Just(good), 1 => Just(Value::Null), 2 => proptest::sample::select(odd)]
 }
 
-fn element() -> impl Strategy<Value = Value> {
+fn element(key: &'static str) -> impl Strategy<Value = Value> {
+    let another = format!("{}1", &key[..key.len() - 1]);
     (
-        field(json!(KEY), vec![json!(KEY.replace("ad90", "ad91")), json!(7), json!("")]),
-        proptest::sample::select(STATES.to_vec()),
+        field(json!(key), vec![json!(another), json!(7), json!("")]),
+        prop_oneof![
+            20 => proptest::sample::select(STATES.to_vec()).prop_map(Value::from),
+            1 => Just(Value::Null),
+        ],
         field(json!(1000), vec![json!("1000"), json!(10.5), json!("$1,500.00"), json!(-5), json!("x")]),
         field(json!("acc-1"), vec![json!("acc-2"), json!([])]),
         field(json!("USD"), vec![json!("EUR"), json!("usd"), json!("$")]),
@@ -148,9 +223,9 @@ fn element() -> impl Strategy<Value = Value> {
 }
 
 /// An answer's body, and the element that a reader by hand would choose.
-fn body(with_items: bool) -> impl Strategy<Value = (String, Option<Value>)> {
+fn body(key: &'static str, with_items: bool) -> impl Strategy<Value = (String, Option<Value>)> {
     let odd = proptest::sample::select(vec!["", "<html>", "[]", "{\"state\"", "7", "{}"]);
-    let whole = proptest::collection::vec(element(), 0..3).prop_map(move |elements| {
+    let whole = proptest::collection::vec(element(key), 0..3).prop_map(move |elements| {
         if !with_items {
             let one = elements.first().cloned().unwrap_or(json!({}));
             return (one.to_string(), Some(one));
@@ -163,10 +238,14 @@ fn body(with_items: bool) -> impl Strategy<Value = (String, Option<Value>)> {
     prop_oneof![9 => whole, 1 => odd.prop_map(|text| (text.to_owned(), None))]
 }
 
-fn values() -> Values {
+fn subject_of(key: &str, task: Option<&str>) -> Subject {
+    Subject { key: key.to_owned(), task: task.map(str::to_owned), ..subject() }
+}
+
+fn values(known: Subject) -> Values {
     let mut values = Values::at(OffsetDateTime::from_unix_timestamp(NOW).unwrap());
-    let known = subject();
     values.key = Some(known.key);
+    values.task = known.task;
     values.code = Some("SECRET-1234".to_owned());
     values.account.id = Some(known.account);
     values.expected = Some(Money { amount_minor: 1000, currency: known.currency });
@@ -196,14 +275,16 @@ proptest! {
     #[test]
     fn no_profile_that_loads_makes_a_wrong_outcome_definite(
         (made, (body, element)) in made().prop_flat_map(|made| {
-            let with_items = made.with_items;
-            (Just(made), body(with_items))
+            let body = body(made.our_key(), made.with_items);
+            (Just(made), body)
         }),
         status in proptest::sample::select(vec![200_u16, 201, 302, 400, 404, 409, 429, 500, 503]),
         kind in proptest::sample::select(vec![OpKind::Send, OpKind::LookUp, OpKind::Cancel, OpKind::Find]),
         (first, in_window, is_alone) in any::<(bool, bool, bool)>(),
         since in proptest::option::of(0_u64..400),
+        task in proptest::option::of(Just("t-1")),
     ) {
+        let subject = subject_of(made.our_key(), task);
         let Ok(profile) = Profile::parse(&made.text()) else { return Ok(()) };
         let doubt = if first && kind == OpKind::Send { Doubt::FirstSend } else { Doubt::InDoubt };
         let circumstances = Circumstances {
@@ -213,17 +294,25 @@ proptest! {
             ..circumstances(doubt)
         };
         let answered = Answered { status, body: body.as_bytes(), retry_after: None };
-        let proof = judge(&profile, kind, &values(), &subject(), &circumstances, (&[answered], true));
+        let proof = judge(
+            &profile, kind, &values(subject.clone()), &subject, &circumstances, (&[answered], true),
+        );
 
         let takes = |what: &str| made.takes.contains(&what);
         let told = |what: &str| element.as_ref().map_or(Value::Null, |one| one[what].clone());
-        let is_ours = takes("key") && told("key") == KEY;
-        let is_anothers = takes("key") && !told("key").is_null() && !is_ours;
+        let by_our_key = takes("key") && told("key") == made.our_key();
+        // The answer to a send tells a new task.
+        let by_our_task = takes("task") && task.is_some() && kind != OpKind::Send && told("task") == "t-1";
+        let anothers_task =
+            takes("task") && task.is_some() && kind != OpKind::Send && !told("task").is_null() && !by_our_task;
+        let anothers_key = takes("key") && !told("key").is_null() && !by_our_key;
+        let is_anothers = anothers_key || anothers_task;
+        let is_ours = (by_our_key || by_our_task) && !is_anothers;
         let by_code = kind == OpKind::Find && made.by == "code" && !is_ours;
         let is_late = since.is_some_and(|since| since > 125);
-        let says = |what: &str| made.rules.iter().any(|(_, state, then)| {
-            then.contains(what) && (state.is_none() || told("state") == state.unwrap_or_default())
-        });
+        let says = |what: &str| {
+            made.rules.iter().any(|(_, when, then)| then.contains(what) && when.fits(element.as_ref()))
+        };
         let acts = matches!(
             proof,
             Proof::Succeeded { .. } | Proof::Failed { .. } | Proof::Review { .. } | Proof::NotExecuted { .. }
@@ -272,7 +361,7 @@ proptest! {
         let profile = super::tests::profile("replay", "", true);
         let answered = Answered { status, body: &bytes, retry_after: None };
         let proof = judge(
-            &profile, OpKind::LookUp, &values(), &subject(), &circumstances(Doubt::InDoubt), (&[answered], true),
+            &profile, OpKind::LookUp, &values(subject()), &subject(), &circumstances(Doubt::InDoubt), (&[answered], true),
         );
         prop_assert!(!proof.is_definite());
     }
@@ -285,15 +374,16 @@ fn enough_of_the_profiles_load_and_enough_of_the_outcomes_are_definite() {
     let (mut loaded, mut definite) = (0, 0);
     for _ in 0..1000 {
         let made = made().new_tree(&mut runner).unwrap().current();
-        let (body, _) = body(made.with_items).new_tree(&mut runner).unwrap().current();
+        let body = body(made.our_key(), made.with_items);
+        let (body, _) = body.new_tree(&mut runner).unwrap().current();
         let Ok(profile) = Profile::parse(&made.text()) else { continue };
         loaded += 1;
         let answered = Answered { status: 200, body: body.as_bytes(), retry_after: None };
         let proof = judge(
             &profile,
             OpKind::Send,
-            &values(),
-            &subject(),
+            &values(subject_of(made.our_key(), None)),
+            &subject_of(made.our_key(), None),
             &circumstances(Doubt::FirstSend),
             (&[answered], true),
         );

@@ -1,7 +1,7 @@
 //! What answers prove, by profiles that were made to be weak. The rules that lost or doubled cards when they were
 //! left out are switched off at the end, each by its guard, and their tests must fail then.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use time::OffsetDateTime;
 
@@ -309,36 +309,134 @@ fn codes_and_credentials_are_in_no_text() {
     }
 }
 
-/// Runs one of these tests in a process of its own, with a guard switched off: it must fail.
+/// Where the profile takes a key that a failure lacks, it counts to nothing but the first send.
+#[test]
+fn a_failure_that_lacks_the_key_is_no_answer_to_a_question() {
+    let profile = profile("replay", r#"key = "/key""#, false);
+    for (kind, doubt, word) in [
+        (OpKind::Send, Doubt::FirstSend, "failed"),
+        (OpKind::Send, Doubt::InDoubt, "in_doubt"),
+        (OpKind::LookUp, Doubt::InDoubt, "in_doubt"),
+    ] {
+        let proof = proof(&profile, kind, circumstances(doubt), 402, r#"{"state": "no"}"#);
+        assert_eq!(proof.word(), word, "{kind:?} {doubt:?}");
+    }
+}
+
+/// Each part of the rule about refusals in doubt by itself: the other parts hold.
+#[test]
+fn a_refusal_in_doubt_proves_nothing_where_keys_are_rejected() {
+    refused_in_doubt("reject", true, &with_key(r#""state": "no""#));
+}
+
+#[test]
+fn a_refusal_in_doubt_proves_nothing_where_nothing_is_deduplicated() {
+    refused_in_doubt("none", true, &with_key(r#""state": "no""#));
+}
+
+#[test]
+fn a_refusal_in_doubt_proves_nothing_after_the_window() {
+    refused_in_doubt("replay", false, &with_key(r#""state": "no""#));
+}
+
+#[test]
+fn a_refusal_in_doubt_proves_nothing_without_our_key() {
+    refused_in_doubt("replay", true, r#"{"state": "no"}"#);
+}
+
+fn refused_in_doubt(dedup: &str, in_window: bool, body: &str) {
+    let profile = profile(dedup, r#"key = "/key""#, false);
+    let circumstances = Circumstances { in_window, ..circumstances(Doubt::InDoubt) };
+    let proof = proof(&profile, OpKind::Send, circumstances, 402, body);
+    assert_eq!(proof.word(), "in_doubt");
+}
+
+/// What the code alone found, with one thing missing.
+fn found_by_the_code(what: &str) -> Proof {
+    let profile = profile("replay", r#"key = "/key""#, true);
+    let body = format!(r#"{{"state": "used", "amount": 5, {what}}}"#);
+    proof(&profile, OpKind::Find, circumstances(Doubt::InDoubt), 200, &body)
+}
+
+#[test]
+fn what_the_code_found_before_the_redemption_was_recorded_is_no_success() {
+    let before = NOW - 61;
+    assert_eq!(found_by_the_code(&format!(r#""user": "acc-1", "at": {before}"#)).word(), "review");
+}
+
+#[test]
+fn what_the_code_found_without_a_time_is_no_success() {
+    assert_eq!(found_by_the_code(r#""user": "acc-1""#).word(), "in_doubt");
+}
+
+#[test]
+fn a_code_that_is_unknown_is_only_not_found() {
+    let profile = profile("replay", "", false);
+    let body = r#"{"state": "unknown"}"#;
+    let proof = proof(&profile, OpKind::Find, circumstances(Doubt::InDoubt), 200, body);
+    assert_eq!(proof.word(), "not_found");
+}
+
+/// Whether a test of this folder succeeds in a process of its own, with these guards off.
+fn succeeds(test: &str, guards_off: &str) -> bool {
+    let output = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", &format!("provider::classify::proof::{test}")])
+        .env("HOLDFAST_GUARDS_OFF", guards_off)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(said.contains("running 1 test"), "{said}");
+    output.status.success()
+}
+
+/// The rules without which cards were lost or doubled: each by its guard, and by the tests that must fail without it.
 #[test]
 fn each_rule_is_missed_when_it_is_left_out() {
-    for (guard, test) in [
+    let rules: [(&str, &[&str]); 6] = [
         (
             "refused_again_is_no_proof",
-            "a_refused_send_that_is_not_the_first_proves_something_only_where_keys_are_replayed",
+            &[
+                "tests::a_refused_send_that_is_not_the_first_proves_something_only_where_keys_are_replayed",
+                "tests::a_refusal_in_doubt_proves_nothing_where_keys_are_rejected",
+                "tests::a_refusal_in_doubt_proves_nothing_where_nothing_is_deduplicated",
+                "tests::a_refusal_in_doubt_proves_nothing_after_the_window",
+                "tests::a_refusal_in_doubt_proves_nothing_without_our_key",
+            ],
         ),
-        ("reused_is_no_proof", "without_our_key_an_answer_is_definite_only_alone"),
+        (
+            "failure_by_key",
+            &[
+                "tests::a_failure_that_lacks_the_key_is_no_answer_to_a_question",
+                "tests::a_refusal_in_doubt_proves_nothing_without_our_key",
+            ],
+        ),
+        ("reused_is_no_proof", &["tests::without_our_key_an_answer_is_definite_only_alone"]),
         (
             "codes_find_others",
-            "what_the_code_alone_found_needs_our_account_and_a_time_since_it_was_recorded",
+            &[
+                "tests::what_the_code_alone_found_needs_our_account_and_a_time_since_it_was_recorded",
+                "tests::what_the_code_found_before_the_redemption_was_recorded_is_no_success",
+                "tests::what_the_code_found_without_a_time_is_no_success",
+                "tests::a_code_that_is_unknown_is_only_not_found",
+            ],
         ),
-        ("not_found_is_no_proof", "that_it_is_not_found_proves_nothing_unless_the_profile_says_so"),
+        (
+            "not_found_is_no_proof",
+            &["tests::that_it_is_not_found_proves_nothing_unless_the_profile_says_so"],
+        ),
         (
             "not_found_is_late",
-            "that_it_is_not_found_proves_something_only_when_it_can_no_longer_come",
+            &["tests::that_it_is_not_found_proves_something_only_when_it_can_no_longer_come"],
         ),
-    ] {
-        let run = |guards: &str| {
-            let output = std::process::Command::new(std::env::current_exe().unwrap())
-                .args(["--exact", &format!("provider::classify::proof::tests::{test}")])
-                .env("HOLDFAST_GUARDS_OFF", guards)
-                .output()
-                .unwrap();
-            let said = String::from_utf8_lossy(&output.stdout).into_owned();
-            assert!(said.contains("running 1 test"), "{said}");
-            output.status.success()
-        };
-        assert!(run(""), "{test} fails by itself");
-        assert!(!run(guard), "{test} does not notice that {guard} is off");
+    ];
+    let damage = "sequences::these_sequences_end_in_no_wrong_outcome";
+    let all: BTreeSet<_> = rules.iter().flat_map(|(_, tests)| *tests).chain([&damage]).collect();
+    for test in all {
+        assert!(succeeds(test, ""), "{test} fails by itself");
+    }
+    for (guard, tests) in rules {
+        for test in tests.iter().chain([&damage]) {
+            assert!(!succeeds(test, guard), "{test} does not notice that {guard} is off");
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! A model of the redeem protocol, looked at in every state that it can get into: two servers, two
-//! accounts and two codes, with crashes, pauses, and requests and answers that are lost, late, or come
+//! accounts and two codes, over providers that replay, refuse or count again a key that they have seen, and one of
+//! tasks, with crashes, pauses, and requests and answers that are lost, late, or come
 //! twice. `step.rs` says what can happen, `protocol.rs` when and how, `properties.rs` what must hold, and
 //! `rules.rs` what each rule stands for in the program.
 //!
@@ -21,22 +22,70 @@ use std::collections::BTreeSet;
 use stateright::{Checker, HasDiscoveries, Model as _};
 
 use properties::{
-    ALL_ENDS_WELL, ALWAYS, BALANCES_ARE_SUMS, CREDITS_ARE_RECORDED, EVERYTHING_CREDITED,
-    LEASES_DO_NOT_OVERLAP, NO_CODE_IS_CREDITED_TWICE, OPEN_KEEPS_THE_LOCK, SETTLED_ONCE, SOMETIMES,
-    STEPS_LEAD_ON, SUCCESSES_ARE_CREDITS, TWO_RECONCILERS,
+    ALL_ENDS_WELL, ALWAYS, BALANCES_ARE_SUMS, CANCELLED, CREDITS_ARE_RECORDED, EVERYTHING_CREDITED,
+    LEASES_DO_NOT_OVERLAP, NO_CODE_IS_CREDITED_TWICE, OF_TASKS, OPEN_KEEPS_THE_LOCK, SECOND_TRY,
+    SETTLED_ONCE, SETTLED_UNSENT, SOMETIMES, STEPS_LEAD_ON, SUCCESSES_ARE_CREDITS, TASKS_ARE_KEPT,
+    TWO_RECONCILERS,
 };
-use protocol::Protocol;
+use protocol::{Protocol, Provider};
 use rules::Rules;
 use world::Code;
 
 #[test]
 fn every_rule_holds_for_three_redemptions_of_two_codes() {
-    look_everywhere([&[0, 1], &[0]], 1, 500_000, &[TWO_RECONCILERS]);
+    let impossible = [TWO_RECONCILERS, OF_TASKS[0], OF_TASKS[1]];
+    look_everywhere(Provider::REPLAYS, [&[0, 1], &[0]], 1, 500_000, &impossible);
 }
 
 #[test]
 fn every_rule_holds_for_two_redemptions_of_one_code_and_two_reconcilers_without_a_hold() {
-    look_everywhere([&[0], &[0]], 2, 40_000, &[EVERYTHING_CREDITED]);
+    let impossible = [EVERYTHING_CREDITED, OF_TASKS[0], OF_TASKS[1]];
+    look_everywhere(Provider::REPLAYS, [&[0], &[0]], 2, 40_000, &impossible);
+}
+
+#[test]
+fn every_rule_holds_over_a_provider_that_refuses_a_key_that_it_has_seen() {
+    let impossible = [EVERYTHING_CREDITED, OF_TASKS[0], OF_TASKS[1]];
+    look_everywhere(Provider::REJECTS, [&[0], &[0]], 2, 45_000, &impossible);
+}
+
+#[test]
+fn every_rule_holds_over_a_provider_that_counts_a_key_again() {
+    let impossible = [EVERYTHING_CREDITED, OF_TASKS[0], OF_TASKS[1]];
+    look_everywhere(Provider::COUNTS_AGAIN, [&[0], &[0]], 2, 30_000, &impossible);
+}
+
+#[test]
+fn every_rule_holds_over_a_provider_of_tasks() {
+    // Only a person settles what was not sent, and waits until it cannot be.
+    let impossible = [EVERYTHING_CREDITED, TWO_RECONCILERS, CANCELLED, SETTLED_UNSENT];
+    look_everywhere(Provider::TASKS, [&[0], &[0]], 1, 30_000, &impossible);
+    let impossible = [SECOND_TRY, TWO_RECONCILERS, CANCELLED, SETTLED_UNSENT];
+    look_everywhere(Provider::TASKS, [&[0], &[1]], 1, 60_000, &impossible);
+}
+
+#[test]
+fn sending_again_what_counts_again_credits_twice() {
+    let rules = Rules { uncounted_is_sent_once: false, ..Rules::REAL };
+    breaks_over(Provider::COUNTS_AGAIN, rules, [&[0], &[]], NO_CODE_IS_CREDITED_TWICE);
+}
+
+#[test]
+fn a_key_that_is_refused_again_taken_as_proof_fails_what_is_credited() {
+    let rules = Rules { refused_again_proves_nothing: false, ..Rules::REAL };
+    breaks_over(Provider::REJECTS, rules, [&[0], &[]], CREDITS_ARE_RECORDED);
+}
+
+#[test]
+fn a_task_that_is_polled_before_its_id_is_committed_is_lost_with_its_server() {
+    let rules = Rules { task_is_kept_first: false, ..Rules::REAL };
+    breaks_over(Provider::TASKS, rules, [&[0], &[]], TASKS_ARE_KEPT);
+}
+
+#[test]
+fn a_lost_task_taken_for_none_fails_what_is_credited() {
+    let rules = Rules { lost_task_proves_nothing: false, ..Rules::REAL };
+    breaks_over(Provider::TASKS, rules, [&[0], &[]], CREDITS_ARE_RECORDED);
 }
 
 #[test]
@@ -128,12 +177,13 @@ fn an_inferred_failure_needs_that_no_copy_of_its_request_is_under_way() {
 /// what is named.
 #[allow(clippy::print_stdout, reason = "how much was looked at is worth a line")]
 fn look_everywhere(
+    provider: Provider,
     wishes: [&'static [Code]; 2],
     reconcilers: usize,
     at_least: usize,
     impossible: &[&str],
 ) {
-    let protocol = Protocol { rules: Rules::REAL, wishes, reconcilers };
+    let protocol = Protocol { rules: Rules::REAL, provider, wishes, reconcilers };
     let checker = protocol.checker().spawn_bfs().join();
     let states = checker.unique_state_count();
     println!("{states} states, {} steps, depth {}", checker.state_count(), checker.max_depth());
@@ -152,7 +202,11 @@ fn look_everywhere(
 
 /// Finds a way to break what must always hold.
 fn breaks(rules: Rules, wishes: [&'static [Code]; 2], name: &'static str) {
-    let protocol = Protocol { rules, wishes, reconcilers: 1 };
+    breaks_over(Provider::REPLAYS, rules, wishes, name);
+}
+
+fn breaks_over(provider: Provider, rules: Rules, wishes: [&'static [Code]; 2], name: &'static str) {
+    let protocol = Protocol { rules, provider, wishes, reconcilers: 1 };
     let until = HasDiscoveries::AnyOf(BTreeSet::from([name]));
     let checker = protocol.checker().finish_when(until).spawn_bfs().join();
     assert!(

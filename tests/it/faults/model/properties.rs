@@ -19,13 +19,24 @@ pub(super) const STEPS_LEAD_ON: &str = "every step that is no fault leads on";
 pub(super) const ALL_ENDS_WELL: &str =
     "where nothing is left to do everything is settled, released and equal";
 
+pub(super) const TASKS_ARE_KEPT: &str = "what is asked about by its task has it on record";
+
 pub(super) const EVERYTHING_CREDITED: &str = "everything is over and each code credited";
 pub(super) const TWO_RECONCILERS: &str = "two reconcilers act on one redemption";
+pub(super) const CANCELLED: &str = "a redemption is cancelled while the server that sent it waits";
+pub(super) const SECOND_TRY: &str = "a code whose first redemption failed succeeds in another";
+pub(super) const SETTLED_UNSENT: &str =
+    "a redemption is settled before the server that began it has sent it";
+/// What happens only to tasks.
+pub(super) const OF_TASKS: [&str; 2] = [
+    "a task whose id was lost is credited, and a person's",
+    "a task is looked up although the server that was told its id crashed",
+];
 
 type Named = (&'static str, fn(&Protocol, &World) -> bool);
 
 /// What must never be otherwise.
-pub(super) const ALWAYS: [Named; 9] = [
+pub(super) const ALWAYS: [Named; 10] = [
     (NO_CODE_IS_CREDITED_TWICE, |_, world| {
         let mut credits = [0; WORTH.len()];
         for entry in &world.ledger {
@@ -33,7 +44,7 @@ pub(super) const ALWAYS: [Named; 9] = [
                 credits[ask.code] += 1;
             }
         }
-        credits.iter().all(|count| *count <= 1)
+        credits.iter().all(|count| *count <= 1) && !world.credited_again
     }),
     (CREDITS_ARE_RECORDED, |_, world| {
         (0..world.ledger.len())
@@ -74,12 +85,18 @@ pub(super) const ALWAYS: [Named; 9] = [
             })
         })
     }),
+    (TASKS_ARE_KEPT, |_, world| {
+        let is_kept = |key: Key| {
+            world.redemptions[key].is_none_or(|row| row.has_task || !row.state.is_open())
+        };
+        (0..KEYS).all(|key| !world.asked_by_task[key] || is_kept(key))
+    }),
     (STEPS_LEAD_ON, |_, world| !world.went_round),
     (ALL_ENDS_WELL, |protocol, world| !is_over(protocol, world) || ended_well(protocol, world)),
 ];
 
 /// What must be possible: where it is not, the model looks at less than it seems to.
-pub(super) const SOMETIMES: [Named; 9] = [
+pub(super) const SOMETIMES: [Named; 11] = [
     (EVERYTHING_CREDITED, |protocol, world| {
         world.balances().iter().sum::<u8>() == WORTH.iter().sum::<u8>() && is_over(protocol, world)
     }),
@@ -89,7 +106,7 @@ pub(super) const SOMETIMES: [Named; 9] = [
             (0..KEYS).any(|key| world.is_credited(key) && is_orphan(protocol, world, key))
         },
     ),
-    ("a redemption is settled before the server that began it has sent it", |protocol, world| {
+    (SETTLED_UNSENT, |protocol, world| {
         server_is(protocol, world, |key, next| next == Next::Send && is_settled(world, key))
     }),
     ("the answer comes when a takeover has already settled the success", |protocol, world| {
@@ -101,14 +118,14 @@ pub(super) const SOMETIMES: [Named; 9] = [
         let [one, other] = world.reconcilers;
         one == other && matches!(one, Reconciler::Climb(_))
     }),
-    ("a redemption is cancelled while the server that sent it waits", |protocol, world| {
+    (CANCELLED, |protocol, world| {
         server_is(protocol, world, |key, next| {
             next == Next::Hear
                 && world.ledger[key] == Entry::Cancelled
                 && world.state(key) == Some(State::Failed)
         })
     }),
-    ("a code whose first redemption failed succeeds in another", |protocol, world| {
+    (SECOND_TRY, |protocol, world| {
         (0..KEYS).filter(|key| world.state(*key) == Some(State::Failed)).any(|failed| {
             (0..KEYS).any(|other| {
                 world.state(other) == Some(State::Succeeded)
@@ -124,6 +141,18 @@ pub(super) const SOMETIMES: [Named; 9] = [
     }),
     ("a lease runs out while its redemption is open", |_, world| {
         world.accounts.iter().any(|row| row.run_out && row.open.is_some())
+    }),
+    (OF_TASKS[0], |_, world| {
+        (0..KEYS).any(|key| {
+            let is_lost = world.redemptions[key].is_some_and(|row| !row.has_task);
+            is_lost && world.is_credited(key) && world.state(key) == Some(State::Review)
+        })
+    }),
+    (OF_TASKS[1], |protocol, world| {
+        (0..KEYS).any(|key| {
+            let has_task = world.redemptions[key].is_some_and(|row| row.has_task);
+            has_task && world.is_final(key) && is_orphan(protocol, world, key)
+        })
     }),
 ];
 

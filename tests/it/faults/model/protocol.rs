@@ -14,10 +14,39 @@ use super::{
     },
 };
 
+/// What a provider does with a key that it has seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Dedup {
+    /// Answers what it answered first.
+    Replay,
+    /// Refuses it.
+    Reject,
+    /// Executes it anew.
+    None,
+}
+
+/// What a provider can do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Provider {
+    pub(super) dedup: Dedup,
+    /// It makes tasks, and is asked by their ids alone. Otherwise it is asked by the key.
+    pub(super) by_task: bool,
+    pub(super) cancels: bool,
+}
+
+impl Provider {
+    /// The built-in contract.
+    pub(super) const REPLAYS: Self = Self { dedup: Dedup::Replay, by_task: false, cancels: true };
+    pub(super) const REJECTS: Self = Self { dedup: Dedup::Reject, ..Self::REPLAYS };
+    pub(super) const COUNTS_AGAIN: Self = Self { dedup: Dedup::None, ..Self::REPLAYS };
+    pub(super) const TASKS: Self = Self { dedup: Dedup::None, by_task: true, cancels: false };
+}
+
 /// The protocol, and how much of it there is.
 #[derive(Clone, Debug)]
 pub(super) struct Protocol {
     pub(super) rules: Rules,
+    pub(super) provider: Provider,
     /// For each server, the codes that it is asked to redeem, one after the other, each by a request
     /// of its own.
     pub(super) wishes: [&'static [Code]; SERVERS],
@@ -65,6 +94,16 @@ impl Protocol {
             Next::Hear => {
                 if world.ledger[key] != Entry::NeverSeen {
                     steps.push(Step::Hear(server));
+                } else if self.provider.by_task && world.wire[key].is_none() {
+                    steps.push(Step::NothingCame(server));
+                }
+                steps.push(Step::HearNothing(server));
+            }
+            Next::KeepTask => steps.push(Step::KeepTask(server)),
+            Next::Poll => {
+                // While the provider is at work, it is asked again: that is no step.
+                if world.is_final(key) {
+                    steps.push(Step::Hear(server));
                 }
                 steps.push(Step::HearNothing(server));
             }
@@ -81,7 +120,7 @@ impl Protocol {
             Reconciler::LookUp if number == 0 => {
                 let idle = world.reconcilers.iter().filter(|it| **it == Reconciler::LookUp);
                 if SERVERS - idle.count() < self.reconcilers {
-                    let open = (0..KEYS).filter(|key| world.is_open(*key));
+                    let open = (0..KEYS).filter(|key| self.may_be_checked(world, *key));
                     steps.extend(open.map(|key| Step::LookUp(number, key)));
                 }
             }
@@ -89,17 +128,47 @@ impl Protocol {
             // Which of the two is a matter of `not_after`, which may pass at any time. Sending what is
             // under way already is no step.
             Reconciler::Climb(key) => {
-                if world.wire[key].is_none() {
+                let counts_once = self.provider.dedup != Dedup::None;
+                if world.wire[key].is_none() && (counts_once || !self.rules.uncounted_is_sent_once)
+                {
                     steps.push(Step::SendAgain(number));
+                }
+                if self.provider.dedup == Dedup::Reject && world.is_credited(key) {
+                    steps.push(Step::HearRefused(number));
                 }
                 steps.extend([Step::Cancel(number), Step::Forget(number)]);
             }
         }
     }
 
+    /// What is a person's is not checked any more, and a task that the provider is at work on is asked about again,
+    /// which is no step.
+    fn may_be_checked(&self, world: &World, key: Key) -> bool {
+        let Some(row) = world.redemptions[key] else { return false };
+        let is_at_work = self.provider.by_task && row.has_task && !world.is_final(key);
+        matches!(row.state, State::Submitted | State::InDoubt) && !is_at_work
+    }
+
+    /// A person waits until the provider can have nothing more to do.
+    fn person_steps(&self, world: &World, steps: &mut Vec<Step>) {
+        for key in (0..KEYS).filter(|key| world.state(*key) == Some(State::Review)) {
+            let is_unsent = (0..SERVERS).any(|server| {
+                self.key(world, server) == Some(key) && world.redeemers[server].next == Next::Send
+            });
+            let is_at_work = matches!(world.ledger[key], Entry::Working(_));
+            if world.wire[key].is_none() && !is_at_work && !is_unsent {
+                steps.push(Step::Resolve(key));
+            }
+        }
+    }
+
     fn provider_steps(&self, world: &World, steps: &mut Vec<Step>) {
         for key in 0..world.wire.len() {
-            if world.wire[key].is_some() && self.may_begin(world.ledger[key]) {
+            if matches!(world.ledger[key], Entry::Working(_)) {
+                steps.extend([Step::Credit(key), Step::Refuse(key)]);
+            } else if world.wire[key].is_some() && self.provider.by_task {
+                steps.extend([Step::TakeUp(key), Step::Lose(key)]);
+            } else if world.wire[key].is_some() && self.may_begin(world.ledger[key]) {
                 // Nobody relies on it that a spent code is refused.
                 steps.extend([Step::Credit(key), Step::Refuse(key), Step::Lose(key)]);
             }
@@ -107,7 +176,12 @@ impl Protocol {
     }
 
     fn may_begin(&self, entry: Entry) -> bool {
-        entry == Entry::NeverSeen || entry == Entry::Cancelled && !self.rules.tombstones
+        match entry {
+            Entry::NeverSeen => true,
+            Entry::Working(_) => false,
+            Entry::Cancelled => !self.rules.tombstones,
+            Entry::Credited(_) | Entry::Refused => self.provider.dedup == Dedup::None,
+        }
     }
 
     fn database_steps(&self, world: &World, steps: &mut Vec<Step>) {
@@ -153,12 +227,26 @@ impl Protocol {
                 }
                 Next::GiveUp
             }
+            (Step::Hear(_), _)
+                if world.redeemers[server].next == Next::Hear && self.provider.by_task =>
+            {
+                if rules.task_is_kept_first { Next::KeepTask } else { Next::Poll }
+            }
+            (Step::KeepTask(_), _) => {
+                // `record_task.sql`.
+                if let Some(row) = &mut world.redemptions[key] {
+                    row.has_task |= row.state.is_open();
+                }
+                Next::Poll
+            }
             (Step::Hear(_), _) => {
+                world.asked_by_task[key] = self.provider.by_task;
                 self.record_what_the_ledger_says(world, key);
                 Next::Release
             }
             // `defer.sql`.
-            (Step::HearNothing(_), _) => {
+            (Step::HearNothing(_) | Step::NothingCame(_), _) => {
+                world.asked_by_task[key] |= world.redeemers[server].next == Next::Poll;
                 if rules.silence_proves_nothing {
                     doubt(world, key);
                 } else {
@@ -199,6 +287,7 @@ impl Protocol {
                 token: lease.token,
                 state: State::Submitted,
                 settled: 0,
+                has_task: false,
             });
         }
         begins
@@ -208,7 +297,7 @@ impl Protocol {
     /// between hearing it and recording it, or before hearing it.
     fn record_what_the_ledger_says(&self, world: &mut World, key: Key) {
         match world.ledger[key] {
-            Entry::NeverSeen => {}
+            Entry::NeverSeen | Entry::Working(_) => {}
             Entry::Credited(_) => self.settle(world, key, Outcome::Credited),
             Entry::Refused | Entry::Cancelled => self.settle(world, key, Outcome::NotCredited),
         }
@@ -263,7 +352,9 @@ impl Protocol {
             (Step::LookUp(_, key), _) => {
                 // `claim_checks.sql`.
                 doubt(world, key);
-                if world.ledger[key] != Entry::NeverSeen {
+                if self.provider.by_task {
+                    self.check_task(world, key);
+                } else if world.ledger[key] != Entry::NeverSeen {
                     self.record_what_the_ledger_says(world, key);
                 } else if !self.rules.not_found_proves_nothing {
                     self.settle(world, key, Outcome::NotCredited);
@@ -277,6 +368,11 @@ impl Protocol {
                 world.wire[under] =
                     world.redemptions[key].map(|row| Ask { account: row.account, code });
             }
+            (Step::HearRefused(_), Reconciler::Climb(key))
+                if !self.rules.refused_again_proves_nothing =>
+            {
+                self.settle(world, key, Outcome::NotCredited);
+            }
             // That it arrives late, or twice, is a reconciler who stood still before it sent it.
             (Step::Cancel(_), Reconciler::Climb(key)) => {
                 let entry = &mut world.ledger[key];
@@ -285,6 +381,39 @@ impl Protocol {
             _ => {}
         }
         Reconciler::LookUp
+    }
+
+    /// Asks by the task, if it was told. Otherwise nothing can be asked.
+    fn check_task(&self, world: &mut World, key: Key) {
+        match &mut world.redemptions[key] {
+            Some(row) if row.has_task => self.record_what_the_ledger_says(world, key),
+            Some(row) if self.rules.lost_task_proves_nothing => row.state = State::Review,
+            _ => self.settle(world, key, Outcome::NotCredited),
+        }
+    }
+
+    fn resolve(&self, world: &mut World, key: Key) {
+        let is_credited = world.is_credited(key);
+        self.settle(world, key, if is_credited { Outcome::Credited } else { Outcome::NotCredited });
+    }
+
+    /// A request arrives and is executed, or a task ends.
+    fn credit(&self, world: &mut World, key: Key) -> Option<()> {
+        let ask = match world.ledger[key] {
+            Entry::Working(ask) => ask,
+            _ => world.wire[key]?,
+        };
+        world.credited_again |= world.is_credited(key);
+        world.ledger[key] = Entry::Credited(ask);
+        self.take_from_wire(world, key);
+        Some(())
+    }
+
+    /// Where keys count again, a request that arrives twice is one that was sent twice.
+    fn take_from_wire(&self, world: &mut World, key: Key) {
+        if self.provider.dedup == Dedup::None {
+            world.wire[key] = None;
+        }
     }
 
     fn run_out(&self, world: &mut World, account: Account) {
@@ -306,7 +435,7 @@ impl Protocol {
 }
 
 fn doubt(world: &mut World, key: Key) {
-    if let Some(row) = world.redemptions[key].as_mut().filter(|row| row.state.is_open()) {
+    if let Some(row) = world.redemptions[key].as_mut().filter(|row| row.state == State::Submitted) {
         row.state = State::InDoubt;
     }
 }
@@ -332,6 +461,7 @@ impl Model for Protocol {
             self.reconciler_steps(world, number, steps);
         }
         self.provider_steps(world, steps);
+        self.person_steps(world, steps);
         self.database_steps(world, steps);
     }
 
@@ -344,6 +474,8 @@ impl Model for Protocol {
             | Step::TurnedAway(server)
             | Step::Hear(server)
             | Step::HearNothing(server)
+            | Step::NothingCame(server)
+            | Step::KeepTask(server)
             | Step::GiveUp(server)
             | Step::Release(server)
             | Step::Crash(server) => {
@@ -352,13 +484,19 @@ impl Model for Protocol {
             Step::LookUp(number, _)
             | Step::SendAgain(number)
             | Step::Cancel(number)
+            | Step::HearRefused(number)
             | Step::Forget(number) => {
                 let before = world.reconcilers[number];
                 world.reconcilers[number] = self.reconcile(&mut world, step, before);
                 world.reconcilers.sort_unstable();
             }
-            Step::Credit(key) => world.ledger[key] = Entry::Credited(world.wire[key]?),
-            Step::Refuse(key) => world.ledger[key] = Entry::Refused,
+            Step::TakeUp(key) => world.ledger[key] = Entry::Working(world.wire[key].take()?),
+            Step::Credit(key) => self.credit(&mut world, key)?,
+            Step::Refuse(key) => {
+                world.ledger[key] = Entry::Refused;
+                self.take_from_wire(&mut world, key);
+            }
+            Step::Resolve(key) => self.resolve(&mut world, key),
             Step::Lose(key) => world.wire[key] = None,
             Step::RunOut(account) => self.run_out(&mut world, account),
             // `account::expire`.

@@ -25,6 +25,14 @@ pub(super) struct Rules {
     pub(super) inference_ends_with_a_takeover: bool,
     /// `domain/account.rs`: it is the account's open redemption. `apply.sql`: `r.finished_at IS NULL`.
     pub(super) settled_once: bool,
+    /// `in_doubt.rs`: what a provider would count again is sent once.
+    pub(super) uncounted_is_sent_once: bool,
+    /// `proof.rs`: that a key was refused when it came again says nothing of the first time.
+    pub(super) refused_again_proves_nothing: bool,
+    /// `send.rs`: the provider's id of its task is committed before it is asked by it.
+    pub(super) task_is_kept_first: bool,
+    /// `reconcile.rs`: what cannot be asked, because its task was never told, is a person's.
+    pub(super) lost_task_proves_nothing: bool,
     /// The provider's contract: a cancelled key stays cancelled.
     pub(super) tombstones: bool,
     /// The provider's contract: of a request that was "not executed" no copy is under way either.
@@ -45,6 +53,10 @@ impl Rules {
         same_key_again: true,
         inference_ends_with_a_takeover: true,
         settled_once: true,
+        uncounted_is_sent_once: true,
+        refused_again_proves_nothing: true,
+        task_is_kept_first: true,
+        lost_task_proves_nothing: true,
         tombstones: true,
         refusals_speak_for_copies: true,
     };

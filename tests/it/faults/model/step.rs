@@ -14,6 +14,10 @@ pub(super) enum Step {
     Hear(usize),
     /// A fault: there is no answer, or not in time. Records that there is doubt.
     HearNothing(usize),
+    /// Its request was lost, and nobody sends another: there will be no answer.
+    NothingCame(usize),
+    /// Commits the provider's id of its task.
+    KeepTask(usize),
     GiveUp(usize),
     Release(usize),
     /// A fault: forgets the wish that it is at work on.
@@ -22,14 +26,20 @@ pub(super) enum Step {
     LookUp(usize, Key),
     SendAgain(usize),
     Cancel(usize),
+    /// Hears that the key was seen before.
+    HearRefused(usize),
     /// A fault: the reconciler crashes, or its call is lost.
     Forget(usize),
+    /// Begins with it, and has an id for it.
+    TakeUp(Key),
     Credit(Key),
     Refuse(Key),
     /// A fault: the request is lost.
     Lose(Key),
     RunOut(Account),
     Expire(Account),
+    /// A person says what the provider's own records have.
+    Resolve(Key),
 }
 
 impl Step {

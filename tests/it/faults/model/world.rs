@@ -25,6 +25,10 @@ pub(super) struct World {
     /// that comes late or twice is one that is heard late, or by two.
     pub(super) wire: [Option<Ask>; KEYS + 1],
     pub(super) ledger: [Entry; KEYS + 1],
+    /// A key was credited for a second time.
+    pub(super) credited_again: bool,
+    /// The provider was asked about them by the ids of their tasks.
+    pub(super) asked_by_task: [bool; KEYS],
     pub(super) redeemers: [Redeemer; SERVERS],
     /// In order, because it does not matter which is which.
     pub(super) reconcilers: [Reconciler; SERVERS],
@@ -52,19 +56,23 @@ pub(super) struct RedemptionRow {
     pub(super) state: State,
     /// How often it was settled.
     pub(super) settled: u8,
+    /// The provider's id of its task is committed.
+    pub(super) has_task: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum State {
     Submitted,
     InDoubt,
+    /// A person's.
+    Review,
     Succeeded,
     Failed,
 }
 
 impl State {
     pub(super) fn is_open(self) -> bool {
-        matches!(self, State::Submitted | State::InDoubt)
+        matches!(self, State::Submitted | State::InDoubt | State::Review)
     }
 }
 
@@ -79,6 +87,8 @@ pub(super) struct Ask {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Entry {
     NeverSeen,
+    /// At work on it, as a task.
+    Working(Ask),
     Credited(Ask),
     Refused,
     /// A tombstone: what arrives later is refused.
@@ -110,6 +120,10 @@ pub(super) enum Next {
     Begin,
     Send,
     Hear,
+    /// Knows the id of the provider's task.
+    KeepTask,
+    /// Asks by that id.
+    Poll,
     /// Nothing that it sent was executed: it gives up.
     GiveUp,
     Release,
@@ -130,6 +144,8 @@ impl World {
             redemptions: [None; KEYS],
             wire: [None; KEYS + 1],
             ledger: [Entry::NeverSeen; KEYS + 1],
+            credited_again: false,
+            asked_by_task: [false; KEYS],
             redeemers: [Redeemer { done: 0, lease: None, next: Next::Acquire }; SERVERS],
             reconcilers: [Reconciler::LookUp; SERVERS],
             went_round: false,
@@ -142,6 +158,11 @@ impl World {
 
     pub(super) fn is_open(&self, key: Key) -> bool {
         self.state(key).is_some_and(State::is_open)
+    }
+
+    /// The provider has done with it.
+    pub(super) fn is_final(&self, key: Key) -> bool {
+        !matches!(self.ledger[key], Entry::NeverSeen | Entry::Working(_))
     }
 
     pub(super) fn is_credited(&self, key: Key) -> bool {
@@ -162,7 +183,7 @@ impl World {
         let begun = self.redemptions.iter_mut().flatten();
         let sent = self.wire.iter_mut().flatten();
         let credited = self.ledger.iter_mut().filter_map(|it| match it {
-            Entry::Credited(ask) => Some(ask),
+            Entry::Credited(ask) | Entry::Working(ask) => Some(ask),
             _ => None,
         });
         let known = leased.map(|it| &mut it.account).chain(begun.map(|it| &mut it.account));
@@ -181,6 +202,8 @@ impl World {
                 Next::Begin => 800,
                 Next::Send => 500,
                 Next::Hear | Next::GiveUp => 400,
+                Next::KeepTask => 380,
+                Next::Poll => 360,
                 Next::Release => 200,
             };
             distance += (KEYS - redeemer.done) * 1000 + next;
@@ -189,12 +212,17 @@ impl World {
             distance += usize::from(row.locked) + usize::from(row.locked && !row.run_out);
         }
         for key in 0..KEYS {
-            if self.is_open(key) {
-                distance += 100;
-            }
-            if self.ledger[key] == Entry::NeverSeen {
-                distance += if self.wire[key].is_none() { 12 } else { 10 };
-            }
+            distance += match self.state(key) {
+                Some(State::Submitted | State::InDoubt) => 100,
+                Some(State::Review) => 90,
+                _ => 0,
+            };
+            distance += match (self.ledger[key], self.wire[key]) {
+                (Entry::NeverSeen, None) => 12,
+                (Entry::NeverSeen, Some(_)) => 10,
+                (Entry::Working(_), _) => 5,
+                _ => 0,
+            };
         }
         for reconciler in self.reconcilers {
             distance += match reconciler {
