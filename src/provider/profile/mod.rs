@@ -237,12 +237,17 @@ impl Profile {
     }
 
     /// Whether an op is asked on a connection of its own. An answer that may be to another request proves
-    /// nothing, and only what is deduplicated and looked up gets over that soon.
+    /// nothing, and few providers tell a question why they refused a send. By the built-in contract they do, so that a
+    /// refusal without the key is looked up at once.
     pub fn asks_alone(&self, kind: OpKind) -> bool {
         let Some(op) = self.op(kind) else { return false };
         let is_recovered = self.identity.dedup == Dedup::Replay
             && (self.has(OpKind::LookUp) || self.has(OpKind::Find));
-        op.needs_own_connection() || kind == OpKind::Send && !is_recovered
+        match kind {
+            OpKind::Send if is_recovered && self.id.is_built_in() => false,
+            OpKind::Send => op.needs_own_connection() || !is_recovered,
+            _ => op.needs_own_connection(),
+        }
     }
 }
 

@@ -314,12 +314,29 @@ impl Op {
     /// Whether an answer of it may be definite although it does not tell whose it is: then it is asked
     /// on a connection of its own.
     pub(super) fn needs_own_connection(&self) -> bool {
-        let follows = |then: &Then| {
-            then.is_definite()
-                || *then == Then::Processing && self.take.has("task")
-                || *then == Then::NotFound && self.ends_doubt
-        };
-        self.rules.iter().any(|rule| follows(&rule.then)) && !self.tells_whose()
+        self.rules.iter().any(|rule| self.follows_untold(rule))
+    }
+
+    /// Whether something may follow from a rule although the answer does not tell whose it is.
+    fn follows_untold(&self, rule: &Rule) -> bool {
+        let needs_key = self.take.has("key");
+        let is_question = self.kind != OpKind::Send;
+        let is_told = ["key", "task"].iter().any(|what| {
+            let at = self.take.texts.get(what);
+            (*what == "key" || is_question) && at.is_some_and(|at| rule.when.needs(at))
+        });
+        let by_match = self.matches_by(&Name::Key) || self.matches_by(&Name::Task);
+        let is_told = is_told || by_match && rule.when.needs_found();
+        match &rule.then {
+            // What is not there tells nothing.
+            Then::NotFound => self.ends_doubt && !is_told,
+            Then::InDoubt | Then::Duplicate => false,
+            // No success counts without the key where it is taken, and no failure that a question is answered by.
+            Then::Succeeded | Then::Review => !is_told && !needs_key,
+            Then::Processing => self.take.has("task") && !is_told && !(is_question && needs_key),
+            Then::NotExecuted | Then::Unauthorized => !is_question && !is_told,
+            Then::Failed { .. } | Then::Undone => !is_told && !(is_question && needs_key),
+        }
     }
 
     pub(super) fn says(&self, wanted: fn(&Then) -> bool) -> bool {

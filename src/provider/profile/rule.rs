@@ -208,6 +208,20 @@ impl When {
             && self.found.is_none()
     }
 
+    /// Whether it holds only where one of these is there.
+    pub(super) fn needs(&self, at: &Pointers) -> bool {
+        let has = |pointers: &Pointers| pointers.0.iter().all(|pointer| at.0.contains(pointer));
+        self.has.iter().any(has) || self.equal.iter().any(|(pointer, _)| at.0.contains(pointer))
+    }
+
+    /// Whether it holds only where an element was chosen.
+    pub(super) fn needs_found(&self) -> bool {
+        let of_element = |pointers: &Pointers| pointers.0.iter().all(|pointer| pointer.of_element);
+        self.found == Some(true)
+            || self.has.iter().any(of_element)
+            || self.equal.iter().any(|(pointer, _)| pointer.of_element)
+    }
+
     pub(super) fn names(&self) -> impl Iterator<Item = &Name> {
         self.equal.iter().flat_map(|(_, wanted)| wanted.iter().flat_map(Leaf::names))
     }
