@@ -243,29 +243,39 @@ impl Provider {
         first: Answer,
     ) -> Answer {
         let mut pages = match first {
-            Answer::Http(first) => vec![first],
-            none => return none,
+            // What is no page is an answer of its own: too many calls, a token that is refused.
+            Answer::Http(first) if Profile::is_page(&first.body) => vec![first],
+            answer => return answer,
         };
+        // Whether these are all of them; the error is that one was lost, which says nothing of the others.
         let read = async {
             loop {
                 let last = pages.last().map_or(&[][..], |page| &page.body);
                 match self.0.profile.next_page(kind, last) {
-                    Ok(None) => return true,
+                    Ok(None) => return Ok(true),
                     Ok(Some(page)) if pages.len() < MAX_PAGES => values.page = Some(page),
-                    _ => return false,
+                    _ => return Ok(false),
                 }
-                let Ok(request) = self.request(kind, &values) else { return false };
+                let Ok(request) = self.request(kind, &values) else { return Ok(false) };
                 let about = Some(self.0.profile.identity.key.of(ask.redemption_id));
                 let alone = self.0.profile.asks_alone(kind);
                 let call = HttpCall { request, max_bytes: MAX_BODY_BYTES, about, alone };
                 match self.0.http.call(call).await {
+                    Answer::Http(page) if matches!(page.status, 401 | 429 | 500..) => {
+                        return Err(format!("HTTP {}", page.status));
+                    }
                     Answer::Http(page) => pages.push(page),
-                    _ => return false,
+                    Answer::NeverSent(why) | Answer::Lost(why) => return Err(why),
+                    _ => return Ok(false),
                 }
             }
         };
         let rest = self.0.limits.call_timeout.saturating_sub(self.0.profile.http.timeout);
-        let is_whole = timeout(rest, read).await.unwrap_or(false);
+        let read = timeout(rest, read).await.unwrap_or(Err("no answer in time".to_owned()));
+        let is_whole = match read {
+            Ok(is_whole) => is_whole,
+            Err(why) => return Answer::Lost(format!("a page of the answer was lost: {why}")),
+        };
         match (pages.len(), is_whole) {
             (1, true) => pages.pop().map_or(Answer::Lost("no page".to_owned()), Answer::Http),
             _ => Answer::Pages { pages, is_whole },

@@ -5,6 +5,7 @@ mod commands;
 mod faults;
 mod pools;
 mod redeeming;
+mod untold;
 
 use std::fs;
 
