@@ -155,8 +155,12 @@ impl Profile {
         let ops = root.need("op").and_then(|ops| ops.table()).map(|ops| read_ops(&ops));
         let webhook = root.get("webhook").and_then(|webhook| Webhook::read(&webhook.table()?));
         let cases = root.get("case").and_then(|cases| cases.list()).unwrap_or_default();
-        let cases = cases.iter().filter_map(Case::read).collect();
+        let cases: Vec<_> = cases.iter().filter_map(Case::read).collect();
         root.finish();
+        if let Some(ops) = &ops {
+            checks::check_ops(ops, root.faults);
+            checks::check_cases(&cases, ops, root.faults);
+        }
         let profile = Self {
             id: id?,
             version: version?,
@@ -170,7 +174,7 @@ impl Profile {
             webhook,
             cases,
         };
-        checks::check(&profile, root.faults);
+        checks::check_send(&profile, root.faults);
         Some(profile)
     }
 

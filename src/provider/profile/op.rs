@@ -17,6 +17,8 @@ use super::{
 pub(in crate::provider) struct Op {
     pub(in crate::provider) kind: OpKind,
     pub(super) line: usize,
+    /// Nothing is wrong with what the file says of it.
+    pub(super) is_whole: bool,
     pub(super) method: String,
     pub(super) path: Path,
     pub(super) query: Pairs,
@@ -162,6 +164,7 @@ impl Pages {
 impl<'a> Draft<'a> {
     pub(super) fn read(value: &Value<'a>, kind: OpKind) -> Option<Self> {
         let table = value.table()?;
+        let faults = table.faults.count();
         let scope = Scope::Op(kind);
         let pairs = |key| match table.get(key) {
             Some(pairs) => read_pairs(&pairs, scope),
@@ -190,9 +193,11 @@ impl<'a> Draft<'a> {
         let says = [&take, &items, &matches, &pages, &parse].map(Option::is_some);
         let of = table.get("as").and_then(|of| Some((of.word(&OpKind::ALL)?, of)));
         let rules = rules.and_then(|rules| rules.list()).unwrap_or_default();
-        let op = Op {
+        // A part with a fault is left out: what is wrong with the others is to be found too.
+        let mut op = Op {
             kind,
             line: value.line(),
+            is_whole: false,
             ends_doubt: ends_doubt.is_some_and(|(ends, _)| ends == Some(true)),
             take: take.and_then(|take| Take::read(&take)).unwrap_or_default(),
             items: items.and_then(|items| Pointers::read(&items)),
@@ -200,13 +205,14 @@ impl<'a> Draft<'a> {
             pages: pages.and_then(|pages| Pages::read(&pages)),
             parse: parse.and_then(|parse| read_parse(&parse)).unwrap_or_default(),
             rules: rules.iter().filter_map(|rule| Rule::read(rule, kind)).collect(),
-            method: method?,
-            path: path?,
-            query: query?,
-            headers: headers?,
-            body: body?,
+            method: method.unwrap_or_default(),
+            path: path.unwrap_or_default(),
+            query: query.unwrap_or_default(),
+            headers: headers.unwrap_or_default(),
+            body: body.unwrap_or(Body::None),
         };
         table.finish();
+        op.is_whole = table.faults.count() == faults;
         Some(Self { op, of, says })
     }
 
@@ -216,12 +222,15 @@ impl<'a> Draft<'a> {
         let op = &mut self.op;
         if of == op.kind || chained.contains(&of) {
             at.fault("names an op that itself says \"as\"");
+            op.is_whole = false;
             return self.op;
         }
         let Some(other) = others.get(&of) else {
             at.fault(format!("names op.{}, which is not there", of.name()));
+            op.is_whole = false;
             return self.op;
         };
+        op.is_whole &= other.is_whole;
         let [take, items, matches, pages, parse] = self.says;
         if !take {
             op.take = other.take.clone();
