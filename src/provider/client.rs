@@ -147,10 +147,10 @@ impl Provider {
     pub async fn ask(&self, call: Call, doubt: Doubt, ask: &Ask) -> NextStep {
         let token = match self.token(None).await {
             Ok(token) => token,
-            Err(why) => return self.judge(ask, call, doubt, &Answer::NeverSent(why)),
+            Err(why) => return self.judge(ask, call, doubt, &Answer::NeverSent(why), None),
         };
         let answer = Box::pin(self.call_with(call, doubt, ask, token.clone())).await;
-        let proven = self.proven(ask, call, doubt, &answer);
+        let proven = self.proven(ask, call, doubt, &answer, token.as_deref());
         let is_refused = matches!(
             &proven,
             Ok(Proof::NotExecuted { unauthorized: true, .. }
@@ -160,8 +160,8 @@ impl Provider {
             && let Some(refused) = &token
             && let Ok(new) = self.token(Some(refused)).await
         {
-            let answer = Box::pin(self.call_with(call, doubt, ask, new)).await;
-            return self.judge(ask, call, doubt, &answer);
+            let answer = Box::pin(self.call_with(call, doubt, ask, new.clone())).await;
+            return self.judge(ask, call, doubt, &answer, new.as_deref());
         }
         match proven {
             Ok(proof) => classify::step(call, &answer, proof),
@@ -177,10 +177,19 @@ impl Provider {
         }
     }
 
-    /// Says what an answer calls for.
-    pub fn judge(&self, ask: &Ask, call: Call, doubt: Doubt, answer: &Answer) -> NextStep {
-        let secrets = self.secrets().unwrap_or_default();
-        classify::classify(&self.0.profile, &secrets, ask, call, doubt, answer)
+    /// Says what an answer calls for. `token` is the one that the call was made with.
+    fn judge(
+        &self,
+        ask: &Ask,
+        call: Call,
+        doubt: Doubt,
+        answer: &Answer,
+        token: Option<&str>,
+    ) -> NextStep {
+        match self.proven(ask, call, doubt, answer, token) {
+            Ok(proof) => classify::step(call, answer, proof),
+            Err(step) => step,
+        }
     }
 
     fn proven(
@@ -189,8 +198,11 @@ impl Provider {
         call: Call,
         doubt: Doubt,
         answer: &Answer,
+        token: Option<&str>,
     ) -> Result<Proof, NextStep> {
-        let secrets = self.secrets().unwrap_or_default();
+        let mut secrets = self.secrets().unwrap_or_default();
+        // An answer may repeat it. No secret of a profile has this name.
+        secrets.extend(token.map(|token| (String::new(), token.to_owned())));
         classify::proven(&self.0.profile, &secrets, ask, call, doubt, answer)
     }
 
