@@ -237,3 +237,24 @@ async fn a_provider_of_pages_that_takes_no_calls_now_is_asked_later() {
     redeem(&mut clients, &world.code("untold")).await;
     assert_eq!(settled(&world).await.0, "FAILED", "it is not found once it takes calls");
 }
+
+#[tokio::test]
+async fn a_token_that_an_answer_repeats_is_taken_out() {
+    let url = serve(|path, _| match path {
+        "/token" => say(200, r#"{"token": "untold-token"}"#),
+        _ => say(422, r#"{"error": "untold-token is not good for this"}"#),
+    })
+    .await;
+    let auth = r#"
+[auth]
+kind = "token"
+path = "/token"
+take = { token = "/token" }
+"#;
+    let world = World::start().await;
+    let mut clients = world.clients(0).await;
+    create(&mut clients, &profile(&url, "none", &format!("{auth}{SEND}")), 1).await;
+    let redemption = redeem(&mut clients, &world.code("untold")).await;
+    let reason = redemption.failure.unwrap().reason;
+    assert_eq!(reason, "… is not good for this");
+}
