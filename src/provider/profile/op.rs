@@ -344,7 +344,7 @@ impl Op {
             Then::Succeeded | Then::Review => !is_told && !needs_key,
             Then::Processing => self.take.has("task") && !is_told && !(is_question && needs_key),
             Then::NotExecuted | Then::Unauthorized => !is_question && !is_told,
-            Then::Failed { .. } | Then::Undone => !is_told && !(is_question && needs_key),
+            Then::Failed { .. } | Then::Undone => !(is_told || is_question && needs_key),
         }
     }
 
