@@ -163,10 +163,10 @@ impl Provider {
     pub async fn ask(&self, call: Call, doubt: Doubt, ask: &Ask) -> Asked {
         let token = match Box::pin(self.token(None)).await {
             Ok(token) => token,
-            Err(why) => return self.asked(ask, call, doubt, &Answer::NeverSent(why)),
+            Err(why) => return self.asked(ask, call, doubt, &Answer::NeverSent(why), None),
         };
         let answer = Box::pin(self.call_with(call, doubt, ask, token.clone())).await;
-        let proven = self.proven(ask, call, doubt, &answer);
+        let proven = self.proven(ask, call, doubt, &answer, token.as_deref());
         let is_refused = matches!(
             &proven,
             Ok(Proof::NotExecuted { unauthorized: true, .. }
@@ -176,14 +176,22 @@ impl Provider {
             && let Some(refused) = &token
             && let Ok(new) = Box::pin(self.token(Some(refused))).await
         {
-            let answer = Box::pin(self.call_with(call, doubt, ask, new)).await;
-            return self.asked(ask, call, doubt, &answer);
+            let answer = Box::pin(self.call_with(call, doubt, ask, new.clone())).await;
+            return self.asked(ask, call, doubt, &answer, new.as_deref());
         }
         asked(call, &answer, proven)
     }
 
-    fn asked(&self, ask: &Ask, call: Call, doubt: Doubt, answer: &Answer) -> Asked {
-        asked(call, answer, self.proven(ask, call, doubt, answer))
+    /// `token` is the one that the call was made with.
+    fn asked(
+        &self,
+        ask: &Ask,
+        call: Call,
+        doubt: Doubt,
+        answer: &Answer,
+        token: Option<&str>,
+    ) -> Asked {
+        asked(call, answer, self.proven(ask, call, doubt, answer, token))
     }
 
     /// Makes a call about a redemption.
@@ -194,10 +202,9 @@ impl Provider {
         }
     }
 
-    /// Says what an answer calls for.
-    pub fn judge(&self, ask: &Ask, call: Call, doubt: Doubt, answer: &Answer) -> NextStep {
-        let secrets = self.secrets().unwrap_or_default();
-        classify::classify(&self.0.profile, &secrets, ask, call, doubt, answer)
+    /// Says what a call calls for that was not made.
+    pub fn not_made(&self, ask: &Ask, call: Call, doubt: Doubt, why: String) -> NextStep {
+        self.asked(ask, call, doubt, &Answer::NeverSent(why), None).step
     }
 
     fn proven(
@@ -206,8 +213,11 @@ impl Provider {
         call: Call,
         doubt: Doubt,
         answer: &Answer,
+        token: Option<&str>,
     ) -> Result<Proof, NextStep> {
-        let secrets = self.secrets().unwrap_or_default();
+        let mut secrets = self.secrets().unwrap_or_default();
+        // An answer may repeat it. No secret of a profile has this name.
+        secrets.extend(token.map(|token| (String::new(), token.to_owned())));
         classify::proven(&self.0.profile, &secrets, ask, call, doubt, answer)
     }
 
@@ -269,29 +279,39 @@ impl Provider {
         first: Answer,
     ) -> Answer {
         let mut pages = match first {
-            Answer::Http(first) => vec![first],
-            none => return none,
+            // What is no page is an answer of its own: too many calls, a token that is refused.
+            Answer::Http(first) if Profile::is_page(&first.body) => vec![first],
+            answer => return answer,
         };
+        // Whether these are all of them; the error is that one was lost, which says nothing of the others.
         let read = async {
             loop {
                 let last = pages.last().map_or(&[][..], |page| &page.body);
                 match self.0.profile.next_page(kind, last) {
-                    Ok(None) => return true,
+                    Ok(None) => return Ok(true),
                     Ok(Some(page)) if pages.len() < MAX_PAGES => values.page = Some(page),
-                    _ => return false,
+                    _ => return Ok(false),
                 }
-                let Ok(request) = self.request(kind, &values) else { return false };
+                let Ok(request) = self.request(kind, &values) else { return Ok(false) };
                 let about = Some(key.to_owned());
                 let alone = self.0.profile.asks_alone(kind);
                 let call = HttpCall { request, max_bytes: MAX_BODY_BYTES, about, alone };
                 match self.0.http.call(call).await {
+                    Answer::Http(page) if matches!(page.status, 401 | 429 | 500..) => {
+                        return Err(format!("HTTP {}", page.status));
+                    }
                     Answer::Http(page) => pages.push(page),
-                    _ => return false,
+                    Answer::NeverSent(why) | Answer::Lost(why) => return Err(why),
+                    _ => return Ok(false),
                 }
             }
         };
         let rest = self.0.limits.call_timeout.saturating_sub(self.0.profile.http.timeout);
-        let is_whole = timeout(rest, read).await.unwrap_or(false);
+        let read = timeout(rest, read).await.unwrap_or(Err("no answer in time".to_owned()));
+        let is_whole = match read {
+            Ok(is_whole) => is_whole,
+            Err(why) => return Answer::Lost(format!("a page of the answer was lost: {why}")),
+        };
         match (pages.len(), is_whole) {
             (1, true) => pages.pop().map_or(Answer::Lost("no page".to_owned()), Answer::Http),
             _ => Answer::Pages { pages, is_whole },

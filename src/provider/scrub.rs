@@ -1,5 +1,7 @@
 //! Scrubbing: makes text that came from the provider fit to be kept and shown.
 
+use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
+use percent_encoding::percent_decode_str;
 use secrecy::ExposeSecret;
 
 use crate::{
@@ -47,22 +49,37 @@ pub(super) fn clean_of(
     text: &str,
     max_chars: usize,
 ) -> String {
-    let mut text: String = text.chars().filter(|c| !c.is_control()).collect();
-    for secret in secrets.iter().filter(|secret| secret.chars().count() >= MIN_SECRET_CHARS) {
-        text = text.replace(secret.as_str(), "…");
+    let text: String = text.chars().filter(|c| !c.is_control()).collect();
+    let mut clean_text = without_secrets(code, secrets, &text);
+    // A path or a form that is quoted, encoded by whatever rules.
+    for encoded in [clean_text.clone(), clean_text.replace('+', " ")] {
+        let decoded = percent_decode_str(&encoded).decode_utf8_lossy().into_owned();
+        let clean_of_decoded = without_secrets(code, secrets, &decoded);
+        if clean_of_decoded != decoded {
+            clean_text = clean_of_decoded;
+        }
     }
     match code {
-        Some(code) => clean(code, &text, max_chars),
-        None => cut(text, max_chars),
+        Some(code) => clean(code, &clean_text, max_chars),
+        None => cut(clean_text, max_chars),
     }
 }
 
-/// A secret as answers may write it: as it is, in a URL, in JSON.
+fn without_secrets(code: Option<&CardCode>, secrets: &[String], text: &str) -> String {
+    let code = code.filter(|_| failpoints::holds(Guard::CodesAreTakenOut));
+    let secrets = secrets.iter().map(String::as_str);
+    let secrets = secrets.filter(|secret| secret.chars().count() >= MIN_SECRET_CHARS);
+    let needles = secrets.chain(code.map(CardCode::expose)).flat_map(variants);
+    let text = needles.fold(text.to_owned(), |text, needle| text.replace(&needle, "…"));
+    code.map_or(text.clone(), |code| without_code(code, &text))
+}
+
+/// A secret as answers may write it: as it is, in a URL, in JSON, in base64.
 pub(super) fn variants(secret: &str) -> Vec<String> {
     let in_url = percent_encoding::utf8_percent_encode(secret, percent_encoding::NON_ALPHANUMERIC);
     let in_json = serde_json::Value::from(secret).to_string();
     let in_json = in_json[1..in_json.len() - 1].to_owned();
-    let mut variants = vec![secret.to_owned(), in_url.to_string(), in_json];
+    let mut variants = vec![secret.to_owned(), in_url.to_string(), in_json, BASE64.encode(secret)];
     variants.sort_unstable();
     variants.dedup();
     variants
@@ -147,6 +164,24 @@ mod tests {
         }
         assert_eq!(clean(&code(), "AB12CD34AB12CD34", 500), "……");
         assert_eq!(clean(&code(), "AB12CD3", 500), "AB12CD3");
+    }
+
+    #[test]
+    fn a_code_and_secrets_are_found_as_they_were_sent() {
+        let code = CardCode::parse("AB/12+cd\"34").unwrap();
+        let secrets = ["p/i n%\"ü".to_owned()];
+        for text in [
+            "AB%2F12%2Bcd%2234",
+            "AB/12+cd\\\"34",
+            "QUIvMTIrY2QiMzQ=",
+            "p%2Fi%20n%25%22%C3%BC",
+            "p%2Fi+n%25%22%C3%BC",
+            "p/i%20n%25%22%c3%bc",
+            "p/i n%\\\"ü",
+        ] {
+            let clean = clean_of(Some(&code), &secrets, &format!("no route /c/{text}/x"), 500);
+            assert_eq!(clean, "no route /c/…/x", "{text}");
+        }
     }
 
     #[test]

@@ -9,6 +9,8 @@ use std::time::Duration;
 /// How often in a row the provider must not find a redemption before more is done than asking. The first request may
 /// still be on its way.
 const CHECKS_BEFORE_MORE: i32 = 2;
+/// How often in a row it may not be found although it was sent again, and the provider said that it has it.
+const CHECKS_BEFORE_VAIN: i32 = 6;
 
 /// What a provider does with a key that it has seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -144,10 +146,14 @@ impl Capabilities {
             (Action::LookUp | Action::Find, Told::AtWork | Told::Odd) => {
                 self.after_its_time(doubtful)
             }
-            // It is asked what became of it at the next check. Where it cannot be asked, sending again is how it is.
-            (Action::SendAgain, _) if self.question(doubtful.has_task).is_none() => {
-                self.after_its_time(doubtful)
+            // It has only just begun with it: it is asked what became of it at the next check.
+            (Action::SendAgain, Told::AtWork)
+                if self.question(doubtful.has_task).is_some()
+                    && doubtful.not_found <= CHECKS_BEFORE_VAIN =>
+            {
+                Action::Wait
             }
+            (Action::SendAgain, _) => self.after_its_time(doubtful),
             (Action::Cancel, _) if self.reverses => Action::Reverse,
             (Action::Cancel | Action::Reverse, _)
                 if self.question(doubtful.has_task).is_none() || self.is_for_review(doubtful) =>
@@ -183,7 +189,10 @@ impl Capabilities {
     fn without_answer(&self, doubtful: &Doubtful) -> Action {
         // Past its time it would be refused, which is an outcome too, where there is no better one.
         let would_be_refused = self.refuses_late && doubtful.not_after_passed && self.cancels;
-        if self.may_send_again(doubtful.age, doubtful.lead_time) && !would_be_refused {
+        // Each send puts off the time from which not being found proves something.
+        let is_for_proof = self.not_found_ends_doubt && doubtful.age >= self.max_processing;
+        let may_be_sent = !would_be_refused && !is_for_proof;
+        if may_be_sent && self.may_send_again(doubtful.age, doubtful.lead_time) {
             Action::SendAgain
         } else if self.cancels {
             Action::Cancel

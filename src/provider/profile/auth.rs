@@ -1,5 +1,7 @@
 //! Auth: what of a request proves who asks.
 
+use std::collections::BTreeSet;
+
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha1::Sha1;
@@ -165,6 +167,12 @@ pub(super) fn read_auth(root: &Table<'_>, allow_plain: bool) -> Vec<Auth> {
     if count(|auth| matches!(auth, Auth::Token(_))) > 1 {
         value.fault("has two tokens to fetch");
     }
+    let mut names = BTreeSet::new();
+    for name in auths.iter().flat_map(Auth::headers) {
+        if !names.insert(name) {
+            value.fault(format!("sets the header {name} twice"));
+        }
+    }
     auths.sort_by_key(|auth| matches!(auth, Auth::Hmac(_)));
     auths
 }
@@ -255,6 +263,20 @@ impl Signature {
 }
 
 impl Auth {
+    /// The headers that it sets.
+    fn headers(&self) -> Vec<&str> {
+        match self {
+            Self::None => Vec::new(),
+            Self::Bearer(_) | Self::Basic { .. } => vec!["authorization"],
+            Self::Header(headers) => headers.iter().map(|(name, _)| name.as_str()).collect(),
+            Self::Token(token) => vec![&token.header],
+            Self::Hmac(hmac) => match &hmac.stands {
+                Stands::Header(name) => vec![name],
+                Stands::Query(_) => Vec::new(),
+            },
+        }
+    }
+
     /// The names in it.
     pub(super) fn names(&self) -> Vec<&Name> {
         match self {

@@ -1,8 +1,11 @@
 //! What is wrong with a profile as a whole: rules that can never hold, outcomes that nothing would prove.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use super::{
     Profile,
     auth::Auth,
+    case::Case,
     names::{Name, OpKind},
     op::Op,
     rule::Then,
@@ -10,31 +13,35 @@ use super::{
 };
 use crate::domain::redemption::Dedup;
 
-/// Faults all of it.
-pub(super) fn check(profile: &Profile, faults: &Faults) {
-    match profile.op(OpKind::Send) {
-        None => faults.add_at_line(1, "op.send is missing"),
-        Some(send) => check_send(profile, send, faults),
+/// Faults each op by itself. Of one that has faults already only what those cannot be the reason for.
+pub(super) fn check_ops(ops: &BTreeMap<OpKind, Op>, faults: &Faults) {
+    if !ops.contains_key(&OpKind::Send) {
+        faults.add_at_line(1, "op.send is missing");
     }
-    for op in profile.ops.values() {
+    for op in ops.values() {
         let fault = |why: &str| {
             faults.add_at_line(op.line, format!("op.{} {why}", op.kind.name()));
         };
-        check_rules(op, &fault, faults);
-        check_identity(op, &fault);
-        check_items(op, &fault);
-    }
-    for case in &profile.cases {
-        if !profile.has(case.op) {
-            faults.add_at_line(
-                case.line,
-                format!("the case is for op.{}, which is not there", case.op.name()),
-            );
+        check_dead_rules(op, faults);
+        if op.is_whole {
+            check_rules(op, &fault, faults);
+            check_identity(op, &fault);
+            check_items(op, &fault);
         }
     }
 }
 
-fn check_send(profile: &Profile, send: &Op, faults: &Faults) {
+/// Faults cases of ops that are not there.
+pub(super) fn check_cases(cases: &[Case], ops: &BTreeMap<OpKind, Op>, faults: &Faults) {
+    for case in cases.iter().filter(|case| !ops.contains_key(&case.op)) {
+        let why = format!("the case is for op.{}, which is not there", case.op.name());
+        faults.add_at_line(case.line, why);
+    }
+}
+
+/// Faults a send that lacks what the rest of the file says of it.
+pub(super) fn check_send(profile: &Profile, faults: &Faults) {
+    let Some(send) = profile.op(OpKind::Send).filter(|send| send.is_whole) else { return };
     let names = send.request_names();
     let every = profile.http.headers.iter().flat_map(|(_, leaf)| leaf.names());
     let auth = profile.auth.iter().flat_map(Auth::names);
@@ -45,20 +52,27 @@ fn check_send(profile: &Profile, send: &Op, faults: &Faults) {
     }
 }
 
+/// Faults rules that earlier ones always precede.
+fn check_dead_rules(op: &Op, faults: &Faults) {
+    for (index, rule) in op.rules.iter().enumerate() {
+        let earlier = &op.rules[..index];
+        let first = |status| earlier.iter().find(|one| one.when.covers(&rule.when, status));
+        let covering: Option<BTreeSet<usize>> =
+            rule.when.statuses().map(|status| first(status).map(|one| one.line)).collect();
+        let Some(lines) = covering else { continue };
+        let why = match lines.iter().map(ToString::to_string).collect::<Vec<_>>().as_slice() {
+            [line] => format!("the one of line {line} always does first"),
+            lines => format!("one of those of lines {} always does first", lines.join(", ")),
+        };
+        faults.add_at_line(rule.line, format!("the rule can never match: {why}"));
+    }
+}
+
 fn check_rules(op: &Op, fault: &dyn Fn(&str), faults: &Faults) {
     if op.rules.is_empty() {
         fault("has no rule: every answer would be in doubt");
     }
-    for (index, rule) in op.rules.iter().enumerate() {
-        if let Some(earlier) =
-            op.rules[..index].iter().find(|earlier| earlier.when.covers(&rule.when))
-        {
-            let why = format!(
-                "the rule can never match: the one of line {} always does first",
-                earlier.line
-            );
-            faults.add_at_line(rule.line, why);
-        }
+    for rule in &op.rules {
         if matches!(&rule.then, Then::Failed { reason: None, .. }) && !op.take.has("failure") {
             let why = "says failed without a reason: give one here, or say take.failure";
             faults.add_at_line(rule.line, why);
@@ -76,7 +90,7 @@ fn check_identity(op: &Op, fault: &dyn Fn(&str)) {
     let names_it = names(op, &Name::Key) || names(op, &Name::Task);
     let tells = op.tells_whose();
     match op.kind {
-        OpKind::LookUp if !names_it && !tells => {
+        OpKind::LookUp if !tells && (!names_it || op.asks_by_code() && !asks_by_key) => {
             fault("asks neither by key nor by task; by code or a search it is op.find");
         }
         OpKind::Find if !asks_by_key && !tells && !op.asks_by_code() => {

@@ -157,8 +157,12 @@ impl Profile {
         let ops = root.need("op").and_then(|ops| ops.table()).map(|ops| read_ops(&ops));
         let webhook = root.get("webhook").and_then(|webhook| Webhook::read(&webhook.table()?));
         let cases = root.get("case").and_then(|cases| cases.list()).unwrap_or_default();
-        let cases = cases.iter().filter_map(Case::read).collect();
+        let cases: Vec<_> = cases.iter().filter_map(Case::read).collect();
         root.finish();
+        if let Some(ops) = &ops {
+            checks::check_ops(ops, root.faults);
+            checks::check_cases(&cases, ops, root.faults);
+        }
         let profile = Self {
             id: id?,
             version: version?,
@@ -172,7 +176,7 @@ impl Profile {
             webhook,
             cases,
         };
-        checks::check(&profile, root.faults);
+        checks::check_send(&profile, root.faults);
         Some(profile)
     }
 
@@ -249,13 +253,17 @@ impl Profile {
         self.op(kind).is_some_and(|op| !op.needs_code())
     }
 
-    /// Whether an op is asked on a connection of its own. An answer that may be to another request proves
-    /// nothing, and only what is deduplicated and looked up gets over that soon.
+    /// Whether an op is asked on a connection of its own. An answer that may be to another request proves nothing, and
+    /// few providers tell a question why they refused a send. Where a look-up tells all that a send tells, a refusal
+    /// without the key is looked up at once instead.
     pub fn asks_alone(&self, kind: OpKind) -> bool {
         let Some(op) = self.op(kind) else { return false };
+        if kind != OpKind::Send {
+            return op.needs_own_connection();
+        }
         let is_recovered = self.identity.dedup == Dedup::Replay
             && (self.has(OpKind::LookUp) || self.has(OpKind::Find));
-        op.needs_own_connection() || kind == OpKind::Send && !is_recovered
+        !is_recovered || op.needs_own_connection() && !op.answers_as_look_up
     }
 }
 

@@ -17,6 +17,8 @@ use super::{
 pub(in crate::provider) struct Op {
     pub(in crate::provider) kind: OpKind,
     pub(super) line: usize,
+    /// Nothing is wrong with what the file says of it.
+    pub(super) is_whole: bool,
     pub(super) method: String,
     pub(super) path: Path,
     pub(super) query: Pairs,
@@ -30,6 +32,8 @@ pub(in crate::provider) struct Op {
     pub(super) pages: Option<Pages>,
     pub(super) parse: Vec<Pointer>,
     pub(in crate::provider) rules: Vec<Rule>,
+    /// Its answers mean what those of a look-up mean: a look-up tells all that it tells.
+    pub(super) answers_as_look_up: bool,
 }
 
 /// What is taken out of an answer.
@@ -167,6 +171,7 @@ impl Pages {
 impl<'a> Draft<'a> {
     pub(super) fn read(value: &Value<'a>, kind: OpKind) -> Option<Self> {
         let table = value.table()?;
+        let faults = table.faults.count();
         let scope = Scope::Op(kind);
         let pairs = |key| match table.get(key) {
             Some(pairs) => read_pairs(&pairs, scope),
@@ -195,9 +200,11 @@ impl<'a> Draft<'a> {
         let says = [&take, &items, &matches, &pages, &parse].map(Option::is_some);
         let of = table.get("as").and_then(|of| Some((of.word(&OpKind::ALL)?, of)));
         let rules = rules.and_then(|rules| rules.list()).unwrap_or_default();
-        let op = Op {
+        // A part with a fault is left out: what is wrong with the others is to be found too.
+        let mut op = Op {
             kind,
             line: value.line(),
+            is_whole: false,
             ends_doubt: ends_doubt.is_some_and(|(ends, _)| ends == Some(true)),
             take: take.and_then(|take| Take::read(&take)).unwrap_or_default(),
             items: items.and_then(|items| Pointers::read(&items)),
@@ -205,13 +212,15 @@ impl<'a> Draft<'a> {
             pages: pages.and_then(|pages| Pages::read(&pages)),
             parse: parse.and_then(|parse| read_parse(&parse)).unwrap_or_default(),
             rules: rules.iter().filter_map(|rule| Rule::read(rule, kind)).collect(),
-            method: method?,
-            path: path?,
-            query: query?,
-            headers: headers?,
-            body: body?,
+            method: method.unwrap_or_default(),
+            path: path.unwrap_or_default(),
+            query: query.unwrap_or_default(),
+            headers: headers.unwrap_or_default(),
+            body: body.unwrap_or(Body::None),
+            answers_as_look_up: false,
         };
         table.finish();
+        op.is_whole = table.faults.count() == faults;
         Some(Self { op, of, says })
     }
 
@@ -221,12 +230,15 @@ impl<'a> Draft<'a> {
         let op = &mut self.op;
         if of == op.kind || chained.contains(&of) {
             at.fault("names an op that itself says \"as\"");
+            op.is_whole = false;
             return self.op;
         }
         let Some(other) = others.get(&of) else {
             at.fault(format!("names op.{}, which is not there", of.name()));
+            op.is_whole = false;
             return self.op;
         };
+        op.is_whole &= other.is_whole;
         let [take, items, matches, pages, parse] = self.says;
         if !take {
             op.take = other.take.clone();
@@ -245,6 +257,7 @@ impl<'a> Draft<'a> {
         }
         if op.rules.is_empty() {
             op.rules = other.rules.clone();
+            op.answers_as_look_up = of == OpKind::LookUp;
         }
         self.op
     }
@@ -324,12 +337,29 @@ impl Op {
     /// Whether an answer of it may be definite although it does not tell whose it is: then it is asked
     /// on a connection of its own.
     pub(super) fn needs_own_connection(&self) -> bool {
-        let follows = |then: &Then| {
-            then.is_definite()
-                || *then == Then::Processing && self.take.has("task")
-                || *then == Then::NotFound && self.ends_doubt
-        };
-        self.rules.iter().any(|rule| follows(&rule.then)) && !self.tells_whose()
+        self.rules.iter().any(|rule| self.follows_untold(rule))
+    }
+
+    /// Whether something may follow from a rule although the answer does not tell whose it is.
+    fn follows_untold(&self, rule: &Rule) -> bool {
+        let needs_key = self.take.has("key");
+        let is_question = self.kind != OpKind::Send;
+        let is_told = ["key", "task"].iter().any(|what| {
+            let at = self.take.texts.get(what);
+            (*what == "key" || is_question) && at.is_some_and(|at| rule.when.needs(at))
+        });
+        let by_match = self.matches_by(&Name::Key) || self.matches_by(&Name::Task);
+        let is_told = is_told || by_match && rule.when.needs_found();
+        match &rule.then {
+            // What is not there tells nothing.
+            Then::NotFound => self.ends_doubt && !is_told,
+            Then::InDoubt | Then::Duplicate => false,
+            // No success counts without the key where it is taken, and no failure that a question is answered by.
+            Then::Succeeded | Then::Review => !is_told && !needs_key,
+            Then::Processing => self.take.has("task") && !is_told && !(is_question && needs_key),
+            Then::NotExecuted | Then::Unauthorized => !is_question && !is_told,
+            Then::Failed { .. } | Then::Undone => !(is_told || is_question && needs_key),
+        }
     }
 
     pub(super) fn says(&self, wanted: fn(&Then) -> bool) -> bool {

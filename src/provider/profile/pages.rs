@@ -17,6 +17,11 @@ impl Profile {
         self.op(kind).is_some_and(|op| op.pages.is_some())
     }
 
+    /// Whether a body may be a page.
+    pub fn is_page(body: &[u8]) -> bool {
+        Json::read(body).is_ok()
+    }
+
     /// What the page after this one is asked with; `None` where it is the last. The error says why that
     /// cannot be told.
     pub fn next_page(&self, kind: OpKind, body: &[u8]) -> Result<Option<String>, &'static str> {

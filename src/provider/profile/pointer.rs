@@ -34,6 +34,11 @@ impl Pointer {
         Ok(Self { of_element, tokens: tokens.ok_or("must have '~0' or '~1' for each '~'")? })
     }
 
+    /// Whether it points to the same as another one, or to something within that.
+    pub(super) fn is_at_or_within(&self, other: &Self) -> bool {
+        self.of_element == other.of_element && self.tokens.starts_with(&other.tokens)
+    }
+
     /// What it points to in a body and its chosen element; null is nothing.
     pub(in crate::provider) fn get<'a>(
         &self,

@@ -59,6 +59,7 @@ pub(super) struct Seen<'a> {
 impl Rule {
     pub(super) fn read(value: &Value<'_>, kind: OpKind) -> Option<Self> {
         let table = value.table()?;
+        let faults = table.faults.count();
         let when = match table.get("when") {
             Some(when) => When::read(&when, Scope::Op(kind)),
             None => Some(When::default()),
@@ -67,7 +68,8 @@ impl Rule {
         table.finish();
         let rule = Self { when: when?, then: then?, line: value.line() };
         let is_definite = matches!(rule.then, Then::Succeeded | Then::Failed { .. });
-        if is_definite && rule.when.is_of_status_alone() {
+        let is_whole = table.faults.count() == faults;
+        if is_definite && rule.when.is_of_status_alone() && is_whole {
             value.fault(
                 "says succeeded or failed by the status alone: a rule for that reads the body",
             );
@@ -134,11 +136,6 @@ impl Then {
             _ => Self::InDoubt,
         })
     }
-
-    /// Whether it may end a doubt, or say that nothing was done.
-    pub(in crate::provider) fn is_definite(&self) -> bool {
-        !matches!(self, Self::Processing | Self::Duplicate | Self::NotFound | Self::InDoubt)
-    }
 }
 
 impl When {
@@ -189,15 +186,32 @@ impl When {
     }
 
     fn contradicts_itself(&self) -> bool {
-        let needed = self.has.iter().filter_map(|pointers| match &*pointers.0 {
+        let there = self.has.iter().filter_map(|pointers| match &*pointers.0 {
             [one] => Some(one),
             _ => None,
         });
-        let mut needed = needed.chain(self.equal.iter().map(|(pointer, _)| pointer));
+        let compared = self.equal.iter().map(|(pointer, _)| pointer);
+        let mut needed = there.chain(compared);
         needed.any(|pointer| {
-            self.absent.iter().any(|absent| absent.0.contains(pointer))
+            let absent = self.absent.iter().flat_map(|absent| &absent.0);
+            // What a value is compared with is no table and no list.
+            let mut values = self.equal.iter().map(|(value, _)| value);
+            absent
+                .chain(values.by_ref().filter(|value| *value != pointer))
+                .any(|at| pointer.is_at_or_within(at))
                 || self.found == Some(false) && pointer.of_element
-        })
+        }) || self.compares_with_different_values()
+    }
+
+    /// Whether one field must be equal to different values.
+    fn compares_with_different_values(&self) -> bool {
+        let is_never = |(pointer, values): &(Pointer, Vec<Leaf>)| {
+            let others = self.equal.iter().filter(|(other, _)| other == pointer);
+            others.into_iter().any(|(_, others)| {
+                !values.iter().any(|value| others.iter().any(|other| value.may_equal(other)))
+            })
+        };
+        self.equal.iter().any(is_never)
     }
 
     /// Whether it looks at nothing but the status.
@@ -206,6 +220,20 @@ impl When {
             && self.has.is_empty()
             && self.absent.is_empty()
             && self.found.is_none()
+    }
+
+    /// Whether it holds only where one of these is there.
+    pub(super) fn needs(&self, at: &Pointers) -> bool {
+        let has = |pointers: &Pointers| pointers.0.iter().all(|pointer| at.0.contains(pointer));
+        self.has.iter().any(has) || self.equal.iter().any(|(pointer, _)| at.0.contains(pointer))
+    }
+
+    /// Whether it holds only where an element was chosen.
+    pub(super) fn needs_found(&self) -> bool {
+        let of_element = |pointers: &Pointers| pointers.0.iter().all(|pointer| pointer.of_element);
+        self.found == Some(true)
+            || self.has.iter().any(of_element)
+            || self.equal.iter().any(|(pointer, _)| pointer.of_element)
     }
 
     pub(super) fn names(&self) -> impl Iterator<Item = &Name> {
@@ -218,15 +246,15 @@ impl When {
             || self.has.iter().chain(&self.absent).any(Pointers::need_element)
     }
 
-    /// Whether it holds wherever the other one does.
-    pub(super) fn covers(&self, other: &Self) -> bool {
-        let statuses = |when: &Self| -> Vec<(u16, u16)> {
-            if when.status.is_empty() { vec![(100, 599)] } else { when.status.clone() }
-        };
-        let mine = statuses(self);
-        let has_status =
-            |status: u16| mine.iter().any(|(first, last)| (*first..=*last).contains(&status));
-        statuses(other).iter().all(|(first, last)| (*first..=*last).all(has_status))
+    /// The statuses that it may hold for.
+    pub(super) fn statuses(&self) -> impl Iterator<Item = u16> {
+        let every = self.status.is_empty().then_some((100, 599));
+        self.status.iter().copied().chain(every).flat_map(|(first, last)| first..=last)
+    }
+
+    /// Whether it holds for a status wherever the other one does.
+    pub(super) fn covers(&self, other: &Self, status: u16) -> bool {
+        self.statuses().any(|mine| mine == status)
             && self.equal.iter().all(|(pointer, wanted)| {
                 other.equal.iter().any(|(theirs, values)| {
                     theirs == pointer && values.iter().all(|value| wanted.contains(value))

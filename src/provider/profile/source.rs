@@ -50,6 +50,11 @@ impl Faults {
         1 + self.ends.partition_point(|end| *end < at.start)
     }
 
+    /// How many there are.
+    pub(super) fn count(&self) -> usize {
+        self.found.borrow().len()
+    }
+
     /// All that were found, in the order of the file.
     pub(super) fn into_vec(self) -> Vec<Fault> {
         self.found.into_inner().into_iter().collect()

@@ -131,6 +131,67 @@ then = { failed = { } }
     }
 }
 
+/// What is wrong with one part keeps nothing that is wrong with another one from being named.
+#[test]
+fn faults_of_the_whole_are_named_beside_those_of_parts() {
+    let text = r#"id = "p"
+version = 0
+[http]
+base = "https://provider.test"
+[identity]
+key = "uuid"
+dedup = "none"
+[times]
+max_processing = "2m"
+[op.send]
+path = "/r"
+body = { a = "{{ nobody }}" }
+colour = "red"
+[[op.send.rule]]
+when = { status = [200], eq = { "/state" = "ok" } }
+then = "processing"
+[[op.send.rule]]
+when = { status = [200], eq = { "/state" = "ok" }, has = ["/b"] }
+then = "review"
+[op.find]
+path = "/f"
+[[op.find.rule]]
+when = { status = [200], eq = { "/state" = "ok" } }
+then = "succeeded"
+[[op.find.rule]]
+when = { status = [200], eq = { x = 1 } }
+then = { failed = { spent = true } }
+[[case]]
+op = "list"
+status = 200
+body = ""
+then = "in_doubt"
+"#;
+    let found = faults(text);
+    for wanted in [
+        "line 2: version must be",
+        "line 12: op.send.body.a names 'nobody'",
+        "line 13: unknown key colour in op.send",
+        "line 17: the rule can never match: the one of line 14",
+        "line 26: op.find.rule.when.eq.x must be a pointer",
+        "line 28: the case is for op.list",
+    ] {
+        assert!(found.iter().any(|fault| fault.starts_with(wanted)), "{wanted}: {found:#?}");
+    }
+    // And what only follows from another fault is not named.
+    assert_eq!(found.len(), 6, "{found:#?}");
+    let without =
+        text.replace("{{ nobody }}", "{{ key }}").replace("eq = { x = 1 }", "has = [\"/x\"]");
+    let found = faults(&without);
+    for wanted in [
+        "line 20: op.find looks for neither key, task nor code",
+        "line 20: op.find says succeeded, and nothing says the amount",
+        "line 25: says failed without a reason",
+    ] {
+        assert!(found.iter().any(|fault| fault.starts_with(wanted)), "{wanted}: {found:#?}");
+    }
+}
+
 #[test]
 fn what_is_not_toml_is_named_with_its_line() {
     let faults = faults("id = \"p\"\nversion = = 1\nid = \"q\"\n[http\n");
@@ -166,6 +227,38 @@ then = "succeeded"
             "can never match",
         ),
         ("[[op.send.rule]]\nwhen = { status = [] }\nthen = \"processing\"", "can never match"),
+        (
+            "[[op.send.rule]]\nwhen = { eq = { \"/a\" = 1 }, in = { \"/a\" = [2, \"1\"] } }\nthen = \"processing\"",
+            "can never hold",
+        ),
+        (
+            "[[op.send.rule]]\nwhen = { has = [\"/a/b\"], absent = [\"/a\"] }\nthen = \"processing\"",
+            "can never hold",
+        ),
+        (
+            "[[op.send.rule]]\nwhen = { eq = { \"/a\" = 1, \"/a/b\" = 1 } }\nthen = \"processing\"",
+            "can never hold",
+        ),
+        (
+            "[[op.send.rule]]\nwhen = { status = [\"2xx\"] }\nthen = \"review\"\n[[op.send.rule]]\nwhen = { status = [\"5xx\"] }\nthen = \"review\"\n[[op.send.rule]]\nwhen = { status = [503, 200], has = [\"/a\"] }\nthen = \"processing\"",
+            "can never match: one of those of lines",
+        ),
+        (
+            "[op.look_up]\npath = \"/cards/{{ code }}\"\nheaders = { x-request = \"{{ key }}\" }\n[[op.look_up.rule]]\nwhen = { has = [\"/a\"] }\nthen = \"processing\"",
+            "asks neither by key nor by task",
+        ),
+        (
+            "[op.cancel]\npath = \"/x/{{ key }}\"\nas = \"send\"\nheaders = { X-A = \"a\", x-a = \"b\" }",
+            "is there twice",
+        ),
+        (
+            "[op.cancel]\npath = \"/x/{{ key }}\"\nas = \"send\"\nheaders = { x-a = \"a\\nb\" }",
+            "has a control character",
+        ),
+        (
+            "[[auth]]\nkind = \"bearer\"\ntoken = \"a\"\n[[auth]]\nkind = \"basic\"\nuser = \"a\"\npassword = \"b\"",
+            "sets the header authorization twice",
+        ),
         (
             "[[op.send.rule]]\nwhen = { in = { \"/a\" = [] } }\nthen = \"processing\"",
             "can never match",

@@ -69,6 +69,19 @@ impl Leaf {
         of
     }
 
+    /// Whether some value is equal to both.
+    pub(super) fn may_equal(&self, other: &Self) -> bool {
+        let has_names = |leaf: &Self| !leaf.names().is_empty();
+        let number = |leaf: &Self| match leaf {
+            Self::Number(text) => super::super::json::Number::parse(text),
+            _ => None,
+        };
+        self == other
+            || has_names(self)
+            || has_names(other)
+            || number(self).is_some_and(|mine| number(other) == Some(mine))
+    }
+
     pub(super) fn names(&self) -> Vec<&Name> {
         match self {
             Self::Template(template) => template.names().collect(),

@@ -1,5 +1,7 @@
 //! What requests are made of: methods, paths, header names, base URLs.
 
+use std::collections::BTreeSet;
+
 use url::{Host, Url};
 
 use super::{
@@ -11,7 +13,7 @@ use super::{
 };
 
 /// A path of segments. A placeholder is part of one of them.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(in crate::provider) struct Path(Vec<Template>);
 
 impl Path {
@@ -123,9 +125,18 @@ pub(super) fn read_header_name(value: &Value<'_>) -> Option<String> {
 
 /// Reads headers, their names in lower case.
 pub(super) fn read_headers(value: &Value<'_>, scope: Scope) -> Option<Pairs> {
+    let mut names = BTreeSet::new();
     for (name, header) in value.table()?.entries() {
         if let Err(why) = header_name(name) {
             header.fault(why);
+        }
+        if !names.insert(name.to_ascii_lowercase()) {
+            header.fault("is there twice: the case of a header's name does not count");
+        }
+        if let toml::de::DeValue::String(text) = header.node()
+            && text.chars().any(char::is_control)
+        {
+            header.fault("has a control character, with which a header is never sent");
         }
     }
     let pairs = read_pairs(value, scope)?;

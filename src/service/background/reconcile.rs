@@ -223,7 +223,10 @@ impl Reconciler {
                 _ => {}
             }
         }
-        self.review(check, calls, "the provider cannot be asked about it".to_owned()).await
+        // What it answered to the send is all that a person has to go by.
+        let last = redemption.last_answer.as_deref().map(|last| format!("{last}; "));
+        let answer = format!("{}the provider cannot be asked about it", last.unwrap_or_default());
+        self.review(check, calls, answer).await
     }
 
     /// Notes an action that changes something before it is taken. False: it is not to be.

@@ -13,7 +13,7 @@ use crate::{
             Verdict,
         },
     },
-    provider::{Answer, Call, CallError, Doubt, Provider, profile::Profile, question::Card},
+    provider::{Call, CallError, Doubt, Provider, profile::Profile, question::Card},
     service::Error,
 };
 
@@ -86,10 +86,7 @@ impl LimitedProvider {
     pub async fn ask(&self, call: Call, doubt: Doubt, ask: &Ask, patience: Duration) -> Step {
         match Box::pin(self.permit(patience)).await {
             Ok(permit) => self.call(&permit, call, doubt, ask).await,
-            Err(why) => {
-                let why = Answer::NeverSent(self.refused(why).to_string());
-                self.provider.judge(ask, call, doubt, &why)
-            }
+            Err(why) => self.provider.not_made(ask, call, doubt, self.refused(why).to_string()),
         }
     }
 

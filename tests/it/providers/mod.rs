@@ -11,6 +11,7 @@ mod pools;
 mod progress;
 mod redeeming;
 mod reversing;
+mod untold;
 mod versions;
 mod webhooks;
 

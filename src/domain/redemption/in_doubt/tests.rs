@@ -55,8 +55,8 @@ fn a_key_is_sent_again_while_it_counts_once_and_cancelled_after() {
         assert_eq!(not_found(&provider, 499, 3), Action::SendAgain);
         assert_eq!(not_found(&provider, 500, 3), Action::Cancel);
         let without_cancel = able(dedup, true, false);
-        assert_eq!(not_found(&without_cancel, 989, 3), Action::SendAgain);
-        assert_eq!(not_found(&without_cancel, 990, 3), Action::Review);
+        assert_eq!(not_found(&without_cancel, 939, 3), Action::SendAgain);
+        assert_eq!(not_found(&without_cancel, 940, 3), Action::Review, "it may arrive 60 s later");
     }
     assert_eq!(not_found(&able(Dedup::None, true, true), 30, 3), Action::Cancel);
 }
@@ -90,6 +90,25 @@ fn nothing_is_sent_again_that_may_arrive_after_the_key_is_forgotten() {
         assert_eq!(not_found(&short, age, 9), Action::Wait, "{age}");
     }
     assert_eq!(not_found(&short, 120, 9), Action::Review);
+}
+
+#[test]
+fn sending_again_in_vain_comes_to_an_end() {
+    let again = |provider: &Capabilities, told, age, not_found| {
+        provider.next_action(Action::SendAgain, told, &doubtful(age, not_found))
+    };
+    for dedup in [Dedup::Replay, Dedup::Reject] {
+        let provider = able(dedup, true, false);
+        assert_eq!(again(&provider, Told::Odd, 119, 9), Action::Wait);
+        assert_eq!(again(&provider, Told::Odd, 120, 3), Action::Review);
+        assert_eq!(again(&provider, Told::AtWork, 120, 6), Action::Wait, "it has just begun");
+        assert_eq!(again(&provider, Told::AtWork, 120, 7), Action::Review);
+        assert_eq!(again(&able(dedup, true, true), Told::Odd, 60, 3), Action::Cancel);
+        // Where not being found ends doubt, nothing may put that off.
+        let proves = Capabilities { not_found_ends_doubt: true, ..provider };
+        assert_eq!(not_found(&proves, 59, 3), Action::SendAgain);
+        assert_eq!(not_found(&proves, 60, 3), Action::Wait);
+    }
 }
 
 #[test]
@@ -183,7 +202,7 @@ fn what_a_provider_cannot_do_is_never_asked_of_it() {
                     let able = match action {
                         Action::LookUp => provider.looks_up.is_some(),
                         Action::Find => provider.finds,
-                        Action::SendAgain => provider.dedup != Dedup::None && age < 990,
+                        Action::SendAgain => provider.dedup != Dedup::None && age < 940,
                         Action::Cancel => provider.cancels,
                         Action::Reverse => provider.reverses,
                         Action::Wait | Action::Review => true,

@@ -175,6 +175,20 @@ fn without_our_key_an_answer_is_definite_only_alone() {
 }
 
 #[test]
+fn what_may_be_definite_although_it_tells_no_key_is_asked_on_a_connection_of_its_own() {
+    let takes_key = |ends_doubt| profile("replay", r#"key = "/key""#, ends_doubt);
+    // A refusal of the first send counts without the key.
+    assert!(takes_key(false).asks_alone(OpKind::Send));
+    // A success and a refusal that a question is answered by do not, and what is not there has none.
+    assert!(!takes_key(false).asks_alone(OpKind::LookUp));
+    assert!(takes_key(true).asks_alone(OpKind::LookUp));
+    // By the built-in contract a look-up knows refusals too.
+    for kind in [OpKind::Send, OpKind::LookUp, OpKind::Cancel] {
+        assert!(!Profile::built_in().asks_alone(kind), "{kind:?}");
+    }
+}
+
+#[test]
 fn what_the_code_alone_found_needs_our_account_and_a_time_since_it_was_recorded() {
     let profile = profile("replay", r#"key = "/key""#, true);
     let find = |body: &str| proof(&profile, OpKind::Find, circumstances(Doubt::InDoubt), 200, body);

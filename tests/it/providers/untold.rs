@@ -1,0 +1,260 @@
+//! Providers whose answers tell little: refusals without a key, pages that get lost, and no way to ask.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use axum::{
+    Router,
+    extract::RawQuery,
+    http::{StatusCode, Uri},
+    response::{IntoResponse as _, Response},
+};
+use holdfast::rpc::pb;
+use tokio::net::TcpListener;
+
+use super::apply;
+use crate::support::{
+    checks,
+    wait::eventually,
+    world::{Clients, World, lease, seconds},
+};
+
+const POOL: &str = "untold";
+
+/// A profile with these ops, which waits for little.
+fn profile(url: &str, dedup: &str, ops: &str) -> String {
+    format!(
+        r#"id = "untold"
+version = 1
+[http]
+base = "{url}"
+timeout = "1s"
+[identity]
+key = "uuid"
+dedup = "{dedup}"
+window = "24h"
+[times]
+visibility = "100ms"
+max_processing = "1s"
+send_window = "1s"
+{ops}"#
+    )
+}
+
+const SEND: &str = r#"
+[op.send]
+path = "/send"
+body = { key = "{{ key }}", code = "{{ code }}" }
+take = { key = "/key", amount = { at = "/amount", unit = "minor" }, failure = "/error" }
+[[op.send.rule]]
+when = { status = [200], eq = { "/state" = "done" } }
+then = "succeeded"
+[[op.send.rule]]
+when = { status = [422], has = ["/error"] }
+then = { failed = { spent = false } }
+"#;
+
+const FIND: &str = r#"
+[op.find]
+path = "/find"
+query = { page = "{{ page? }}" }
+items = "/list"
+match = { "/key" = "{{ key }}" }
+pages = { next = "/next" }
+take = { amount = "expected" }
+ends_doubt = true
+[[op.find.rule]]
+when = { found = false }
+then = "not_found"
+[[op.find.rule]]
+when = { status = [429] }
+then = "not_executed"
+"#;
+
+/// Serves what `answer` says to a path and its query, whatever else is in the request.
+async fn serve(answer: impl Fn(&str, &str) -> Response + Clone + Send + Sync + 'static) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let handler = move |uri: Uri, RawQuery(query): RawQuery, _body: String| {
+        let answer = answer(uri.path(), &query.unwrap_or_default());
+        async move { answer }
+    };
+    tokio::spawn(async move { axum::serve(listener, Router::new().fallback(handler)).await });
+    url
+}
+
+fn say(status: u16, body: &str) -> Response {
+    (StatusCode::from_u16(status).unwrap(), body.to_owned()).into_response()
+}
+
+async fn create(clients: &mut Clients, profile: &str, accounts: usize) {
+    apply(clients, profile).await.unwrap();
+    let pool = pb::Pool {
+        pool_id: POOL.to_owned(),
+        provider_id: "untold".to_owned(),
+        currency_code: "USD".to_owned(),
+        ..Default::default()
+    };
+    clients.pools.create_pool(pb::CreatePoolRequest { pool: Some(pool) }).await.unwrap();
+    for number in 0..accounts {
+        let account = pb::Account {
+            pool_id: POOL.to_owned(),
+            account_id: format!("account-{number}"),
+            ..Default::default()
+        };
+        let request = pb::CreateAccountRequest { account: Some(account) };
+        clients.accounts.create_account(request).await.unwrap();
+    }
+}
+
+async fn redeem(clients: &mut Clients, code: &str) -> pb::Redemption {
+    let acquired = clients
+        .acquire(|request| {
+            request.pool_id = POOL.to_owned();
+            request.wait_timeout = seconds(5.0);
+        })
+        .await
+        .unwrap();
+    let lease = lease(&acquired);
+    let redeemed = clients.redeem(&lease, code, |request| request.release_on_completion = true);
+    redeemed.await.unwrap().redemption.unwrap()
+}
+
+/// The state of the pool's one redemption, and what was answered last, once it is not open any more.
+async fn settled(world: &World) -> (String, String) {
+    let mut db = world.sql().await;
+    eventually(Duration::from_secs(20), "it is settled or a person's", async || {
+        (checks::open_redemptions(&mut db).await == 0).then_some(())
+    })
+    .await;
+    let query = "SELECT state, coalesce(last_answer, '') FROM redemptions WHERE pool_id = $1";
+    sqlx::query_as(query).bind(POOL).fetch_one(&mut db).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_refusal_that_tells_no_key_is_one_at_once_however_many_came_before() {
+    let url = serve(|path, _| match path {
+        "/send" => say(422, r#"{"error": "UNKNOWN"}"#),
+        _ => say(404, "{}"),
+    })
+    .await;
+    let look_up = r#"
+[op.look_up]
+path = "/look-up/{{ key }}"
+as = "send"
+"#;
+    let world = World::start().await;
+    let mut clients = world.clients(0).await;
+    create(&mut clients, &profile(&url, "replay", &format!("{SEND}{look_up}")), 1).await;
+    for number in 0..5 {
+        let redemption = redeem(&mut clients, &world.code(&format!("untold-{number}"))).await;
+        assert_eq!(redemption.state(), pb::RedemptionState::Failed, "{number}: {redemption:?}");
+        assert_eq!(redemption.attempts, 1);
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_found_late_enough_is_proof_whatever_the_connection_carried_before() {
+    let url = serve(|path, _| match path {
+        "/send" => say(500, "oops"),
+        _ => say(404, r#"{"error": "NOT_FOUND"}"#),
+    })
+    .await;
+    let look_up = r#"
+[op.look_up]
+path = "/look-up/{{ key }}"
+take = { key = "/key" }
+ends_doubt = true
+[[op.look_up.rule]]
+when = { status = [404], eq = { "/error" = "NOT_FOUND" } }
+then = "not_found"
+"#;
+    let world = World::start().await;
+    let mut clients = world.clients(0).await;
+    create(&mut clients, &profile(&url, "replay", &format!("{SEND}{look_up}")), 1).await;
+    redeem(&mut clients, &world.code("untold")).await;
+    assert_eq!(settled(&world).await.0, "FAILED");
+}
+
+#[tokio::test]
+async fn a_person_sees_what_the_provider_answered_where_it_cannot_be_asked() {
+    let url = serve(|_, _| say(200, r#"{"state": "done", "amount": "ten"}"#)).await;
+    let send = SEND.replace("key = \"/key\", ", "");
+    let world = World::start().await;
+    let mut clients = world.clients(0).await;
+    create(&mut clients, &profile(&url, "none", &send), 1).await;
+    redeem(&mut clients, &world.code("untold")).await;
+    let (state, answer) = settled(&world).await;
+    assert_eq!(state, "NEEDS_REVIEW");
+    assert!(answer.contains("amount is no amount"), "{answer}");
+    assert!(answer.contains("cannot be asked"), "{answer}");
+}
+
+#[tokio::test]
+async fn a_page_that_gets_lost_says_nothing_and_is_waited_for() {
+    // The second page is not told until long after the time for a review.
+    let asked = Arc::new(AtomicUsize::new(0));
+    let url = serve(move |path, query| match (path, query) {
+        ("/send", _) => say(500, "oops"),
+        (_, "page=2") if asked.fetch_add(1, Ordering::Relaxed) < 12 => {
+            // An answer that breaks off.
+            let body = axum::body::Body::from_stream(broken());
+            Response::new(body)
+        }
+        (_, "page=2") => say(200, r#"{"list": [{"key": "KEY", "state": "done"}]}"#),
+        _ => say(200, r#"{"list": [], "next": 2}"#),
+    })
+    .await;
+    let world = World::start().await;
+    let mut clients = world.clients(0).await;
+    create(&mut clients, &profile(&url, "none", &format!("{SEND}{FIND}")), 1).await;
+    redeem(&mut clients, &world.code("untold")).await;
+    assert_eq!(settled(&world).await.0, "FAILED", "it is not found once all pages are told");
+}
+
+/// A body that ends in an error after its first bytes.
+fn broken() -> impl futures_util::Stream<Item = Result<&'static str, std::io::Error>> {
+    futures_util::stream::iter([Ok("{\"list\": "), Err(std::io::Error::other("broken"))])
+}
+
+#[tokio::test]
+async fn a_provider_of_pages_that_takes_no_calls_now_is_asked_later() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let url = serve(move |path, _| match path {
+        "/send" => say(500, "oops"),
+        _ if asked.fetch_add(1, Ordering::Relaxed) < 12 => say(429, "slow down"),
+        _ => say(200, r#"{"list": []}"#),
+    })
+    .await;
+    let world = World::start().await;
+    let mut clients = world.clients(0).await;
+    create(&mut clients, &profile(&url, "none", &format!("{SEND}{FIND}")), 1).await;
+    redeem(&mut clients, &world.code("untold")).await;
+    assert_eq!(settled(&world).await.0, "FAILED", "it is not found once it takes calls");
+}
+
+#[tokio::test]
+async fn a_token_that_an_answer_repeats_is_taken_out() {
+    let url = serve(|path, _| match path {
+        "/token" => say(200, r#"{"token": "untold-token"}"#),
+        _ => say(422, r#"{"error": "untold-token is not good for this"}"#),
+    })
+    .await;
+    let auth = r#"
+[auth]
+kind = "token"
+path = "/token"
+take = { token = "/token" }
+"#;
+    let world = World::start().await;
+    let mut clients = world.clients(0).await;
+    create(&mut clients, &profile(&url, "none", &format!("{auth}{SEND}")), 1).await;
+    let redemption = redeem(&mut clients, &world.code("untold")).await;
+    let reason = redemption.failure.unwrap().reason;
+    assert_eq!(reason, "… is not good for this");
+}
