@@ -47,10 +47,10 @@ pub struct SharedState {
     pub failing: bool,
     /// How many tries have failed since.
     pub failed_tries: u32,
-    /// In how long it is tried next; `None`: now.
-    pub retry_in: Option<Duration>,
-    /// For how long it has asked for no calls.
-    pub held_for: Option<Duration>,
+    /// In how long it is tried next.
+    pub retry_in: Duration,
+    /// For how long it still wants no calls.
+    pub held_for: Duration,
 }
 
 impl Store {
@@ -121,13 +121,15 @@ impl Store {
         kind: SlotKind,
         of: u32,
     ) -> Result<Option<Duration>, StoreError> {
-        let free_in = sqlx::query_file_scalar!(
+        let next = sqlx::query_file!(
             "src/store/sql/provider/next_slot.sql",
             provider_id.as_str(),
             kind.as_str(),
             number(of),
         );
-        Ok(free_in.fetch_one(&self.db).await?.as_ref().map(duration))
+        let next = next.fetch_one(&self.db).await?;
+        let free_in = next.free_in.as_ref().map(duration);
+        Ok(free_in.filter(|_| next.all_kept == Some(true)))
     }
 
     /// Keeps all places of a brake for a pause, where all of them have failed. May be repeated.
@@ -229,8 +231,8 @@ struct StateRow {
     provider_id: String,
     failing: bool,
     failed_tries: i32,
-    retry_in: Option<PgInterval>,
-    held_for: Option<PgInterval>,
+    retry_in: PgInterval,
+    held_for: PgInterval,
 }
 
 impl StateRow {
@@ -241,8 +243,8 @@ impl StateRow {
             provider_id,
             failing: self.failing,
             failed_tries: u32::try_from(self.failed_tries).unwrap_or_default(),
-            retry_in: self.retry_in.as_ref().map(duration),
-            held_for: self.held_for.as_ref().map(duration),
+            retry_in: duration(&self.retry_in),
+            held_for: duration(&self.held_for),
         })
     }
 }

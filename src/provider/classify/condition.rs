@@ -22,13 +22,9 @@ fn health(answer: &Answer, proof: Option<&Proof>) -> Health {
         Some(
             Proof::NotExecuted { unauthorized: true, .. } | Proof::Busy { unauthorized: true, .. },
         ) => Health::Failing,
-        Some(Proof::NotExecuted { .. } | Proof::Busy { .. } | Proof::InDoubt { .. })
-            if status.is_none_or(|status| status >= 500) =>
-        {
-            Health::Failing
-        }
-        // It asks for fewer calls, which is not to fail.
+        // It asks for fewer calls, which is not to fail: the calls are held back instead.
         Some(Proof::NotExecuted { .. } | Proof::Busy { .. }) => Health::Unknown,
+        Some(Proof::InDoubt { .. }) if status.is_none_or(|status| status >= 500) => Health::Failing,
         _ => Health::Working,
     }
 }
@@ -74,7 +70,7 @@ mod tests {
         assert_eq!(condition(&Answer::Lost(String::new()), None).health, Health::Failing);
         assert_eq!(condition(&Answer::NeverSent(String::new()), None).health, Health::Failing);
         assert_eq!(health(&http(500), &doubt), Health::Failing);
-        assert_eq!(health(&http(503), &busy(false, None)), Health::Failing);
+        assert_eq!(health(&http(503), &busy(false, None)), Health::Unknown);
         assert_eq!(health(&http(401), &busy(true, None)), Health::Failing);
         assert_eq!(health(&http(429), &busy(false, None)), Health::Unknown);
         assert_eq!(health(&http(200), &doubt), Health::Working, "odd, and it answers");

@@ -254,16 +254,17 @@ impl Profile {
     }
 
     /// Whether an op is asked on a connection of its own. An answer that may be to another request proves nothing, and
-    /// few providers tell a question why they refused a send. Where a look-up tells all that a send tells, a refusal
-    /// without the key is looked up at once instead.
+    /// few providers tell a question why they refused a send. By the built-in contract they do. So a refusal without
+    /// the key is looked up at once there, and its sends share connections.
     pub fn asks_alone(&self, kind: OpKind) -> bool {
         let Some(op) = self.op(kind) else { return false };
-        if kind != OpKind::Send {
-            return op.needs_own_connection();
-        }
         let is_recovered = self.identity.dedup == Dedup::Replay
             && (self.has(OpKind::LookUp) || self.has(OpKind::Find));
-        !is_recovered || op.needs_own_connection() && !op.answers_as_look_up
+        match kind {
+            OpKind::Send if is_recovered && self.id.is_built_in() => false,
+            OpKind::Send => op.needs_own_connection() || !is_recovered,
+            _ => op.needs_own_connection(),
+        }
     }
 }
 

@@ -32,8 +32,6 @@ pub(in crate::provider) struct Op {
     pub(super) pages: Option<Pages>,
     pub(super) parse: Vec<Pointer>,
     pub(in crate::provider) rules: Vec<Rule>,
-    /// Its answers mean what those of a look-up mean: a look-up tells all that it tells.
-    pub(super) answers_as_look_up: bool,
 }
 
 /// What is taken out of an answer.
@@ -217,7 +215,6 @@ impl<'a> Draft<'a> {
             query: query.unwrap_or_default(),
             headers: headers.unwrap_or_default(),
             body: body.unwrap_or(Body::None),
-            answers_as_look_up: false,
         };
         table.finish();
         op.is_whole = table.faults.count() == faults;
@@ -257,7 +254,6 @@ impl<'a> Draft<'a> {
         }
         if op.rules.is_empty() {
             op.rules = other.rules.clone();
-            op.answers_as_look_up = of == OpKind::LookUp;
         }
         self.op
     }

@@ -84,10 +84,22 @@ impl LimitedProvider {
 
     /// Makes a call about a redemption when it may be made, and says what its answer calls for.
     pub async fn ask(&self, call: Call, doubt: Doubt, ask: &Ask, patience: Duration) -> Step {
-        match Box::pin(self.permit(patience)).await {
-            Ok(permit) => self.call(&permit, call, doubt, ask).await,
-            Err(why) => self.provider.not_made(ask, call, doubt, self.refused(why).to_string()),
+        match self.ask_in_time(call, doubt, ask, patience).await {
+            Ok(step) => step,
+            Err(why) => self.provider.not_made(ask, call, doubt, why.to_string()),
         }
+    }
+
+    /// The same. The error: it could not be made in time, and was not.
+    pub async fn ask_in_time(
+        &self,
+        call: Call,
+        doubt: Doubt,
+        ask: &Ask,
+        patience: Duration,
+    ) -> Result<Step, Error> {
+        let permit = Box::pin(self.permit(patience)).await.map_err(|why| self.refused(why))?;
+        Ok(self.call(&permit, call, doubt, ask).await)
     }
 
     /// Sends again what is in doubt.

@@ -150,15 +150,13 @@ impl State {
 
     /// Takes over what all servers know together.
     pub(super) fn read(&mut self, now: Instant, shared: &SharedState) {
-        if let Some(held) = shared.held_for {
-            self.hold(now, held);
-        }
+        self.hold(now, shared.held_for);
         let is_own = self.failing.and_then(|failing| failing.noted_at);
         if is_own.is_some_and(|at| now < at + OWN) {
             return;
         }
         self.failing = shared.failing.then(|| Failing {
-            retry_at: now + shared.retry_in.unwrap_or_default(),
+            retry_at: now + shared.retry_in,
             failed_tries: shared.failed_tries,
             noted_at: None,
             offered_at: self.failing.and_then(|failing| failing.offered_at),
@@ -183,9 +181,9 @@ mod tests {
         state
     }
 
-    fn shared(failing: bool, retry_in: Option<Duration>) -> SharedState {
+    fn shared(failing: bool, retry_in: Duration) -> SharedState {
         let provider_id = ProviderId::parse("other").unwrap();
-        SharedState { provider_id, failing, failed_tries: 0, retry_in, held_for: None }
+        SharedState { provider_id, failing, failed_tries: 0, retry_in, held_for: Duration::ZERO }
     }
 
     #[tokio::test]
@@ -243,11 +241,11 @@ mod tests {
     async fn what_other_servers_noted_counts_and_what_this_one_noted_just_now_first() {
         let now = Instant::now();
         let mut state = failing(now);
-        state.read(now + SECOND / 2, &shared(false, None));
+        state.read(now + SECOND / 2, &shared(false, Duration::ZERO));
         assert!(state.is_failing(), "the other servers have not been told yet");
-        state.read(now + OWN, &shared(false, None));
+        state.read(now + OWN, &shared(false, Duration::ZERO));
         assert!(!state.is_failing());
-        state.read(now, &shared(true, Some(SECOND * 7)));
+        state.read(now, &shared(true, SECOND * 7));
         assert_eq!(state.held(now, SECOND).unwrap().retry_after, SECOND * 7);
     }
 }

@@ -41,6 +41,8 @@ impl Inner {
         let send = self.announce(ask.redemption_id);
         let holder = redemption.holder.as_str();
         let limits = provider.limits();
+        // A cancellation does no harm when it is late: it may begin as long as nobody else is at work on it.
+        let end = Deadline::after(window.left() + limits.call_timeout);
         let mut attempts = 1;
         let mut call = Call::Send;
         let mut step = if !window.has_passed() || !failpoints::holds(Guard::LateIsNotSent) {
@@ -66,7 +68,10 @@ impl Inner {
                             self.settler.fail_unsent(redemption, failure, attempts, holder);
                         return Box::pin(settled).await;
                     }
-                    step = provider.ask(Call::Send, Doubt::FirstSend, &ask, window.left()).await;
+                    let patience = window.left();
+                    let again = provider.ask_in_time(Call::Send, Doubt::FirstSend, &ask, patience);
+                    // What it was refused for stays the reason, where it takes no calls since.
+                    step = again.await.unwrap_or(Step::SendAgain { failure, after: None });
                 }
                 // Busy, as far as can be told: what it counts once may be sent again.
                 Step::Busy { after, answer }
@@ -76,9 +81,12 @@ impl Inner {
                     let lead_time = pause + limits.call_timeout;
                     let is_remembered = limits.provider.may_send_again(ask.known.age, lead_time);
                     if is_remembered && window.pause(pause).await {
-                        step = provider.ask(Call::Send, Doubt::InDoubt, &ask, window.left()).await;
-                    } else if !window.has_passed() && limits.provider.cancels {
-                        let call_off = Box::pin(call_off(provider, &ask, answer, window.left()));
+                        let patience = window.left();
+                        let again =
+                            provider.ask_in_time(Call::Send, Doubt::InDoubt, &ask, patience);
+                        step = again.await.unwrap_or(Step::Busy { after: None, answer });
+                    } else if !end.has_passed() && limits.provider.cancels {
+                        let call_off = Box::pin(call_off(provider, &ask, answer, end.left()));
                         (step, call) = (call_off.await, Call::Cancel);
                     } else {
                         // By now somebody else may be at work on it.

@@ -55,8 +55,8 @@ fn a_key_is_sent_again_while_it_counts_once_and_cancelled_after() {
         assert_eq!(not_found(&provider, 499, 3), Action::SendAgain);
         assert_eq!(not_found(&provider, 500, 3), Action::Cancel);
         let without_cancel = able(dedup, true, false);
-        assert_eq!(not_found(&without_cancel, 939, 3), Action::SendAgain);
-        assert_eq!(not_found(&without_cancel, 940, 3), Action::Review, "it may arrive 60 s later");
+        assert_eq!(not_found(&without_cancel, 989, 3), Action::SendAgain);
+        assert_eq!(not_found(&without_cancel, 990, 3), Action::Review, "it may take 10 s");
     }
     assert_eq!(not_found(&able(Dedup::None, true, true), 30, 3), Action::Cancel);
 }
@@ -202,7 +202,7 @@ fn what_a_provider_cannot_do_is_never_asked_of_it() {
                     let able = match action {
                         Action::LookUp => provider.looks_up.is_some(),
                         Action::Find => provider.finds,
-                        Action::SendAgain => provider.dedup != Dedup::None && age < 940,
+                        Action::SendAgain => provider.dedup != Dedup::None && age < 990,
                         Action::Cancel => provider.cancels,
                         Action::Reverse => provider.reverses,
                         Action::Wait | Action::Review => true,

@@ -7,11 +7,15 @@ WITH free AS MATERIALIZED (
     ORDER BY s.slot
     LIMIT 1
     FOR NO KEY UPDATE SKIP LOCKED
+),
+taken AS (
+    UPDATE provider_slots s
+    SET free_at = now() + $4::interval,
+        answer_by = now() + $5::interval,
+        taken = s.taken + 1
+    FROM free f
+    WHERE s.provider_id = $1 AND s.kind = $2 AND s.slot = f.slot
+    RETURNING s.slot, s.taken
 )
-UPDATE provider_slots s
-SET free_at = now() + $4::interval,
-    answer_by = now() + $5::interval,
-    taken = s.taken + 1
-FROM free f
-WHERE s.provider_id = $1 AND s.kind = $2 AND s.slot = f.slot
-RETURNING s.slot, s.taken
+SELECT t.slot, t.taken
+FROM taken t
