@@ -66,6 +66,11 @@ pub enum Call {
 }
 
 impl Call {
+    /// The name of its op.
+    pub fn name(self) -> &'static str {
+        self.op().name()
+    }
+
     pub(super) fn op(self) -> OpKind {
         match self {
             Self::Send => OpKind::Send,

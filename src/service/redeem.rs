@@ -209,7 +209,12 @@ impl Inner {
         }
         let pool = self.pools.settings(&command.lease.pool_id).await?;
         check_currencies(&pool, [("expected", command.expected_or_learned())])?;
-        let provider = self.providers.of_pool(&pool).await?;
+        let provider = match self.providers.of_pool(&pool).await {
+            Err(error @ Error::ProviderUnavailable { .. }) => {
+                return Box::pin(self.begun_before(&command)).await?.ok_or(error);
+            }
+            provider => provider?,
+        };
         let SendPermit { call: permit, brake } =
             match Box::pin(self.admitted(&provider, &command)).await? {
                 Admitted::Now(permit) => permit,
@@ -264,8 +269,7 @@ impl Inner {
             Err(held @ Error::ProviderUnavailable { .. }) => held,
             Err(error) => return Err(error),
         };
-        let RedeemCommand { request_id, code, expected, lease, .. } = command;
-        if let Some(found) = self.find(&lease.pool_id, request_id, code, *expected).await? {
+        if let Some(found) = self.begun_before(command).await? {
             return Ok(Admitted::Before(Box::new(found)));
         }
         // Others may work meanwhile.
@@ -284,6 +288,11 @@ impl Inner {
             }
             held => Err(held),
         }
+    }
+
+    async fn begun_before(&self, command: &RedeemCommand) -> Result<Option<Redeemed>, Error> {
+        let RedeemCommand { request_id, code, expected, lease, .. } = command;
+        self.find(&lease.pool_id, request_id, code, *expected).await
     }
 
     async fn find(

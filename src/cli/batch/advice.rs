@@ -92,6 +92,11 @@ pub(super) fn rejected(reason: &str, state: &str, pool: &PoolId) -> (Again, Stri
             "the provider did not say what the card is worth; it is not asked about cards whose \
              amount_minor is in the file",
         ),
+        "PROVIDER_UNAVAILABLE" => (
+            Tries,
+            "the provider took no calls for as long as --item-timeout, and nothing was begun: the message \
+             in the results says why",
+        ),
         "AMOUNT_DOES_NOT_FIT" | "ACCOUNT_NOT_READY" | "ACCOUNT_PAUSED" | "LEASE_LOST" => {
             (Tries, "the accounts that were picked changed before the card was sent")
         }
@@ -125,6 +130,7 @@ mod tests {
             ("CODE_IN_USE", "IN_DOUBT", Again::IfOtherFails, "is being redeemed"),
             ("CODE_IN_USE", "", Again::IfOtherFails, "is being redeemed"),
             ("NO_ACCOUNT_AVAILABLE", "", Again::Tries, "account explain --pool shop"),
+            ("PROVIDER_UNAVAILABLE", "", Again::Tries, "nothing was begun"),
             ("POOL_PAUSED", "", Again::Tries, "pool resume shop"),
             ("POOL_DRAINING", "", Again::Tries, "pool resume shop"),
             ("INVALID_ARGUMENT", "", Again::Refused, "which field"),

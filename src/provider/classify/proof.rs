@@ -311,10 +311,18 @@ impl Answer<'_> {
         }
         // What the code alone found may be another's work.
         let is_backed = !self.is_by_code_alone() || self.is_backed();
+        // It is kept in clear, as it is asked with.
+        let is_keepable = |task: &String| self.clean(task, usize::MAX) == *task;
+        let answer = match &task {
+            Some(task) if !is_keepable(task) => {
+                "at work on it, by a task whose id holds the card's code or a credential: it is not kept"
+            }
+            _ => "the provider has it, and its outcome is to be looked up",
+        };
         Proof::Processing {
-            task: task.filter(|_| is_backed && !self.is_ambiguous()),
+            answer: self.text(answer),
+            task: task.filter(|_| is_backed && !self.is_ambiguous()).filter(is_keepable),
             after: self.after(),
-            answer: self.text("the provider has it, and its outcome is to be looked up"),
         }
     }
 

@@ -2,12 +2,14 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use tokio::time::Instant;
+
 use super::shared::{BrakeOutcome, BrakePermit, NoPermit, Permit, Shared};
 use crate::{
     domain::{
         id::PoolId,
         money::Currency,
-        provider::ProfileVersion,
+        provider::{Condition, Health, ProfileVersion},
         redemption::{
             Ask, CardCode, Past, RedeemLimits, Redemption, RedemptionState, ReversalAnswer, Step,
             Verdict,
@@ -140,7 +142,9 @@ impl LimitedProvider {
                 return Err(self.refused(why));
             }
         };
+        let begun = Instant::now();
         let inquired = self.provider.inquire(code, currency).await;
+        self.measure("inquire", inquired.condition, begun.elapsed());
         permit.note(inquired.condition);
         if let Some(brake) = brake {
             let outcome = match (&inquired.card, &inquired.failure) {
@@ -168,9 +172,25 @@ impl LimitedProvider {
     }
 
     async fn call(&self, permit: &Permit, call: Call, doubt: Doubt, ask: &Ask) -> Step {
+        let begun = Instant::now();
         let asked = self.provider.ask(call, doubt, ask).await;
+        self.measure(call.name(), asked.condition, begun.elapsed());
         permit.note(asked.condition);
         asked.step
+    }
+
+    fn measure(&self, op: &'static str, condition: Condition, took: Duration) {
+        let outcome = match condition.health {
+            Health::Working => "answered",
+            Health::Failing => "failed",
+            Health::Unknown => "held_back",
+        };
+        let provider = self.version().provider_id.as_str().to_owned();
+        metrics::histogram!(
+            "holdfast_provider_call_seconds",
+            "provider" => provider, "op" => op, "outcome" => outcome
+        )
+        .record(took);
     }
 
     fn refused(&self, why: NoPermit) -> Error {

@@ -120,6 +120,18 @@ fn with_key(body: &str) -> String {
 }
 
 #[test]
+fn a_task_whose_id_holds_the_code_or_a_credential_is_not_kept() {
+    let profile = profile("none", "", false);
+    for (task, kept) in [("t-1", true), ("SECRET-1234/1", false), ("user:hunter2", false)] {
+        let body = format!(r#"{{"state": "working", "task": "{task}"}}"#);
+        let told = proof(&profile, OpKind::Send, circumstances(Doubt::FirstSend), 200, &body);
+        let Proof::Processing { task: found, answer, .. } = told else { panic!("{told:?}") };
+        assert_eq!(found.as_deref(), kept.then_some(task));
+        assert_eq!(answer.contains("not kept"), !kept, "{answer}");
+    }
+}
+
+#[test]
 fn a_refused_send_that_is_not_the_first_proves_something_only_where_keys_are_replayed() {
     let ours = with_key(r#""state": "no""#);
     for (dedup, in_window, body, word) in [
