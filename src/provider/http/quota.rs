@@ -13,7 +13,8 @@ const BOUNDS: (Duration, Duration) = (Duration::from_millis(100), Duration::from
 /// In how long there are more calls, where none is left.
 pub(super) fn used_up(quota: &Quota, headers: &HeaderMap) -> Option<Duration> {
     let read = |name: &str| headers.get(name)?.to_str().ok()?.trim().parse::<f64>().ok();
-    if !(read(&quota.remaining)? < 1.0) {
+    let remaining = read(&quota.remaining)?;
+    if remaining.is_nan() || remaining >= 1.0 {
         return None;
     }
     let reset = read(&quota.reset)?;
