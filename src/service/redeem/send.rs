@@ -41,8 +41,6 @@ impl Inner {
         let send = self.announce(ask.redemption_id);
         let holder = redemption.holder.as_str();
         let limits = provider.limits();
-        // A cancellation does no harm when it is late: it may begin as long as nobody else is at work on it.
-        let end = Deadline::after(window.left() + limits.call_timeout);
         let mut attempts = 1;
         let mut call = Call::Send;
         let mut step = if !window.has_passed() || !failpoints::holds(Guard::LateIsNotSent) {
@@ -85,8 +83,10 @@ impl Inner {
                         let again =
                             provider.ask_in_time(Call::Send, Doubt::InDoubt, &ask, patience);
                         step = again.await.unwrap_or(Step::Busy { after: None, answer });
-                    } else if !end.has_passed() && limits.provider.cancels {
-                        let call_off = Box::pin(call_off(provider, &ask, answer, end.left()));
+                    } else if !window.has_passed() && limits.provider.cancels {
+                        // A cancellation does no harm when it is late. So it may wait out what the provider asks for.
+                        let patience = window.left() + limits.call_timeout;
+                        let call_off = Box::pin(call_off(provider, &ask, answer, patience));
                         (step, call) = (call_off.await, Call::Cancel);
                     } else {
                         // By now somebody else may be at work on it.

@@ -32,7 +32,7 @@ async fn impatient(provider_url: Option<&str>) -> World {
         |args| {
             args.provider.timeout = Duration::from_millis(300);
             args.provider.connect_timeout = Duration::from_millis(200);
-            args.provider.send_window = Duration::from_millis(400);
+            args.provider.send_window = Duration::from_millis(1500);
             if let Some(url) = provider_url {
                 args.provider.url = url.to_owned();
             }
