@@ -1,5 +1,5 @@
-//! Limits of a provider, over three servers: how many calls it gets at a time and in a time, that it is left in peace
-//! when it asks for that, how many refusals it may tell, and what happens while it fails as a whole.
+//! Limits of a provider, over three servers: how many calls it gets at a time and in a time, that it gets none while it
+//! asks for a pause, how many refusals it may tell, and what happens while it fails as a whole.
 
 use std::{
     sync::{Arc, Mutex},
