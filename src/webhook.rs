@@ -1,6 +1,6 @@
 //! The HTTP address for providers: `POST /webhooks/PATH`.
 //!
-//! Whoever reaches it may call. So the cheapest refusal comes first: the method, the path and the headers, then the
+//! Anybody who reaches it may call. So the cheapest refusal comes first: the method, the path and the headers, then the
 //! length, then the body, and its signature last. No answer has a body, and none tells whether a redemption exists.
 
 use std::{sync::Arc, time::Duration};
@@ -115,7 +115,7 @@ fn refused(why: Refused) -> StatusCode {
     refuse(status, why.reason())
 }
 
-/// Counts a refusal. Nothing is logged: whoever wants to can make thousands.
+/// Counts a refusal. Nothing is logged: anybody can make thousands.
 fn refuse(status: StatusCode, reason: &'static str) -> StatusCode {
     metrics::counter!("holdfast_webhooks_refused_total", "reason" => reason).increment(1);
     status

@@ -20,7 +20,7 @@ const LAST_ANSWER: Duration = Duration::from_secs(5);
 /// The most bytes that are read before they are needed; the head of a request has to fit.
 const BUFFER: usize = 16 * 1024;
 
-/// Serves a connection until it ends, for at most `max_age`, or until `stop`. Whoever asks again opens another.
+/// Serves a connection until it ends, for at most `max_age`, or until `stop`. The next request opens another.
 pub async fn serve<S>(
     stream: TcpStream,
     _permit: ConnectionPermit,

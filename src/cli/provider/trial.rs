@@ -33,8 +33,6 @@ use crate::{
 
 /// The exit code when the answer leaves it open what happened.
 const IN_DOUBT: u8 = 3;
-/// ISO 4217 for no currency.
-const NO_CURRENCY: &str = "XXX";
 /// What fetches a token alone.
 const TOKEN: &str = "token";
 /// The longest file of a code that is read.
@@ -140,7 +138,7 @@ pub(super) async fn run(args: TryArgs) -> anyhow::Result<ExitCode> {
         }
     };
     let Some(kind) = kind else { return Ok(refused(&problems)) };
-    let trial = Trial { kind, values, currency: args.values.currency(profile)? };
+    let trial = Trial { kind, values, currency: args.values.currency(profile) };
     problems.extend(provider.lacks(&trial).iter().map(|name| lacking(name)));
     if !problems.is_empty() {
         return Ok(refused(&problems));
@@ -248,9 +246,9 @@ fn asked_for(args: &TryArgs, profile: &Profile) -> (Option<Option<OpKind>>, Vec<
 }
 
 impl ValueArgs {
-    fn currency(&self, profile: &Profile) -> anyhow::Result<Currency> {
+    fn currency(&self, profile: &Profile) -> Currency {
         let given = self.currency.or(profile.currencies.first().copied());
-        given.or(Currency::parse(NO_CURRENCY)).context("no currency")
+        given.unwrap_or(Currency::NONE)
     }
 
     fn read(&self, profile: &Profile, kind: Option<OpKind>) -> anyhow::Result<Values> {
@@ -278,7 +276,7 @@ impl ValueArgs {
         }
         values.task.clone_from(&self.task);
         values.reference.clone_from(&self.reference);
-        let currency = self.currency(profile)?;
+        let currency = self.currency(profile);
         let amount = self.amount.map(|amount_minor| Money { amount_minor, currency });
         (values.expected, values.amount) = (amount, amount);
         values.not_after = Some((values.now + NOT_AFTER).format(&Rfc3339)?);

@@ -467,7 +467,7 @@ fn currency_of(ours: &Ours) -> anyhow::Result<Currency> {
     let expected = ours.expected.as_ref().map(|(currency, _)| currency);
     let known = Some(&ours.record.currency_code).filter(|code| !code.is_empty());
     // Of what was not credited and expected no amount, no amount is compared.
-    known.or(expected).map_or_else(|| currency("XXX"), |code| currency(code))
+    known.or(expected).map_or(Ok(Currency::NONE), |code| currency(code))
 }
 
 /// Whether the provider may have completed it after the end of its records, which do not have it.
