@@ -15,6 +15,8 @@ setup: ## Installs what is missing: Rust, a C compiler, Postgres.
 demo: setup ## Shows the whole thing on this machine. ARGS="…" are options of `holdfast demo`.
 	@cargo run -- demo $(ARGS)
 
+# Most tests wait for servers and for time, so twice as many run at once as there are cores.
+test: export RUST_TEST_THREADS ?= $(shell echo $$((2 * $$(getconf _NPROCESSORS_ONLN))))
 test: setup ## Runs all tests. ARGS="…" are options of `cargo test`.
 	@cargo test $(ARGS)
 	@scripts/clients.sh --if-possible

@@ -128,7 +128,7 @@ async fn redeem(clients: &mut Clients, code: &str) -> pb::Redemption {
 /// The state of the pool's one redemption, and what was answered last, once it is not open any more.
 async fn settled(world: &World) -> (String, String) {
     let mut db = world.sql().await;
-    eventually(Duration::from_secs(20), "it is settled or a person's", async || {
+    eventually(Duration::from_secs(60), "it is settled or a person's", async || {
         (checks::open_redemptions(&mut db).await == 0).then_some(())
     })
     .await;

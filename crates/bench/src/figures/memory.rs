@@ -14,6 +14,7 @@ use crate::{
         batch::{ensure_credited, open},
         holdfast::{Server, connect},
         provider::Provider,
+        silent::SilentProvider,
     },
     postgres,
     report::progress,
@@ -28,63 +29,108 @@ const BEGINNING: Duration = Duration::from_secs(120);
 const LOOKING: Duration = Duration::from_secs(5);
 const POLL_INTERVAL: Duration = Duration::from_millis(250);
 
+/// Redemptions that wait for a provider over HTTP/1.1: each call has a connection of its own.
 pub(super) async fn waiting(args: &Args, ground: &Ground, row: &mut Row) -> anyhow::Result<()> {
-    let wanted = args.waiting();
-    progress(&format!("memory with {wanted} redemptions waiting on a slow provider"));
     let provider = Provider::start(ground, "10m").await?;
-    let url = ground.new_database("waiting").await?;
-    postgres::fill_with_past(&url, wanted + 1_000).await?;
-    let settings = [
-        format!("--provider-url={}", provider.url),
-        "--provider-timeout=11m".to_owned(),
-        "--provider-send-window=12m".to_owned(),
-    ];
-    let server = Server::start(ground, &url, &settings).await?;
-    let idle = server.process.memory_mb()?;
-    let mut streams = JoinSet::new();
-    let mut client = connect(&server.url, 1).await?.remove(0);
-    let mut opened = 0;
-    while opened < wanted {
-        let in_flight = STREAM_IN_FLIGHT.min(wanted - opened);
-        let (mut results, mut cards) = open(&mut client, in_flight).await?;
-        streams.spawn(async move {
-            for _ in 0..in_flight {
-                cards.send().await;
-            }
-            // None comes while this is measured.
-            results.next().await
-        });
-        opened += in_flight;
-        // One stream after the other: more cards at once than the server queues would be refused.
-        wait_until_begun(&url, opened, &mut streams).await?;
+    let settings = [format!("--provider-url={}", provider.url)];
+    let waiting = Waiting { part: part::WAITING, over: "HTTP/1.1", settings, variables: &[] };
+    waiting.measure(args, ground, row).await
+}
+
+/// The same over HTTP/2: the calls share a connection.
+pub(super) async fn waiting_http2(
+    args: &Args,
+    ground: &Ground,
+    row: &mut Row,
+) -> anyhow::Result<()> {
+    let provider = SilentProvider::start().await?;
+    let settings = [format!("--provider-url={}", provider.url)];
+    let ca_file = provider.ca_file.to_str().context("a temporary folder without a name")?;
+    // What the program trusts where it is not told otherwise.
+    let variables = &[("SSL_CERT_FILE", ca_file)];
+    let waiting = Waiting { part: part::WAITING_HTTP2, over: "HTTP/2", settings, variables };
+    waiting.measure(args, ground, row).await
+}
+
+/// Redemptions that wait for a provider.
+struct Waiting<'a> {
+    part: usize,
+    over: &'a str,
+    settings: [String; 1],
+    variables: &'a [(&'a str, &'a str)],
+}
+
+impl Waiting<'_> {
+    async fn measure(&self, args: &Args, ground: &Ground, row: &mut Row) -> anyhow::Result<()> {
+        let wanted = args.waiting();
+        let over = self.over;
+        progress(&format!("memory with {wanted} redemptions waiting on a slow provider, {over}"));
+        let url = ground.new_database("waiting").await?;
+        postgres::fill_with_past(&url, wanted + 1_000).await?;
+        let mut settings = self.settings.to_vec();
+        settings.push("--provider-timeout=11m".to_owned());
+        settings.push("--provider-send-window=12m".to_owned());
+        let server = Server::start_with(ground, &url, &settings, self.variables).await?;
+        let idle = server.process.memory_mb()?;
+        let mut streams = JoinSet::new();
+        let mut client = connect(&server.url, 1).await?.remove(0);
+        let mut opened = 0;
+        while opened < wanted {
+            let in_flight = STREAM_IN_FLIGHT.min(wanted - opened);
+            let (mut results, mut cards) = open(&mut client, in_flight).await?;
+            streams.spawn(async move {
+                for _ in 0..in_flight {
+                    cards.send().await;
+                }
+                // None comes while this is measured.
+                results.next().await
+            });
+            opened += in_flight;
+            // One stream after the other: more cards at once than the server queues would be refused.
+            wait_until_held(&url, opened, &mut streams).await?;
+        }
+        let seen = sample(&server).await?;
+        let sent = postgres::number(&url, SUBMITTED).await?;
+        let (_, most) = stats::spread(&seen);
+        row.set(self.part, most, None);
+        let measured = |what: &str, seen: &[f64]| stats::measured(what, "MB", seen);
+        row.measured.push(measured(&format!("memory, nothing to do, {over}"), &[idle]));
+        row.measured.push(measured(&format!("memory, {wanted} waiting, {over}"), &seen));
+        row.notes.push(format!(
+            "{over}: {sent} of the {wanted} redemptions were recorded and sent, the others waited for a permit"
+        ));
+        if wanted < 10_000 {
+            row.notes.push(format!("{over}: with {wanted} redemptions waiting only"));
+        }
+        drop(streams);
+        drop(server);
+        ground.drop_database("waiting").await
     }
+}
+
+/// Redemptions that are recorded as sent, and without an outcome.
+const SUBMITTED: &str = "SELECT count(*) FROM redemptions WHERE state = 'SUBMITTED'";
+/// Accounts that are held: each by a card that was sent to the provider, or waits for a permit to be.
+const HELD: &str = "SELECT count(*) FROM accounts WHERE status = 'LOCKING'";
+
+async fn sample(server: &Server) -> anyhow::Result<Vec<f64>> {
     let mut seen = Vec::new();
     let end = Instant::now() + LOOKING;
     while Instant::now() < end {
         seen.push(server.process.memory_mb()?);
         tokio::time::sleep(POLL_INTERVAL).await;
     }
-    let (_, most) = stats::spread(&seen);
-    row.set(part::WAITING, most, None);
-    row.measured.push(stats::measured("memory, nothing to do", "MB", &[idle]));
-    row.measured.push(stats::measured(&format!("memory, {wanted} waiting"), "MB", &seen));
-    if wanted < 10_000 {
-        row.notes.push(format!("with {wanted} redemptions waiting only"));
-    }
-    drop(streams);
-    drop((server, provider));
-    ground.drop_database("waiting").await
+    Ok(seen)
 }
 
-/// Waits until as many redemptions are recorded as sent. No card may have an outcome meanwhile.
-async fn wait_until_begun(
+/// Waits until as many accounts are held by cards. No card may have an outcome meanwhile.
+async fn wait_until_held(
     url: &str,
     wanted: usize,
     streams: &mut JoinSet<anyhow::Result<Option<BatchItemResult>>>,
 ) -> anyhow::Result<()> {
     let begun = Instant::now();
-    let submitted = "SELECT count(*) FROM redemptions WHERE state = 'SUBMITTED'";
-    while usize::try_from(postgres::number(url, submitted).await?)? < wanted {
+    while usize::try_from(postgres::number(url, HELD).await?)? < wanted {
         ensure!(begun.elapsed() < BEGINNING, "the redemptions were not begun in time");
         if let Some(ended) = streams.try_join_next() {
             let result = ended.context("a stream panicked")??;

@@ -46,6 +46,8 @@ pub(crate) async fn measure(args: &Args, ground: &Ground) -> anyhow::Result<Vec<
     if wanted(&[Figure::Waiting]) {
         let done = Box::pin(memory::waiting(args, ground, &mut rows[goals::MEMORY])).await;
         note_failure(&mut [&mut rows[goals::MEMORY].parts[goals::part::WAITING]], done);
+        let done = Box::pin(memory::waiting_http2(args, ground, &mut rows[goals::MEMORY])).await;
+        note_failure(&mut [&mut rows[goals::MEMORY].parts[goals::part::WAITING_HTTP2]], done);
     }
     if wanted(&[Figure::Stream]) {
         let done = Box::pin(memory::stream(args, ground, &mut rows[goals::MEMORY])).await;

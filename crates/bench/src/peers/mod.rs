@@ -9,6 +9,7 @@ pub(crate) mod graphile;
 pub(crate) mod holdfast;
 pub(crate) mod pgbench;
 pub(crate) mod provider;
+pub(crate) mod silent;
 
 use std::time::Duration;
 

@@ -15,7 +15,10 @@ use super::{POOL, Stage};
 use crate::support::{
     checks::Broken,
     plans::psql,
-    proxy::http::{Fault::SpeakBefore, request, unasked},
+    proxy::{
+        http::{Fault::SpeakBefore, request, unasked},
+        postgres::{self, statement},
+    },
     wait::eventually,
     world::{Clients, INVALID_ACCOUNT, lease, reason, seconds},
 };
@@ -145,9 +148,18 @@ pub(super) async fn a_holder_redeems_too_late(stage: &mut Stage) -> Vec<Broken> 
 pub(super) async fn a_paused_pool_is_asked(stage: &mut Stage) -> Vec<Broken> {
     let mut clients = begin(stage, "").await;
     let held = acquire(&mut clients, 60.0).await;
+    let code = stage.fleet.code("PAUSED");
+    // Decided before the pause, and written after it.
+    let on_its_way = postgres::Fault::DelayRequest(Duration::from_secs(2));
+    let on_its_way = stage.proxy.fault(statement("-- Begin:"), on_its_way);
+    let call = tokio::spawn(async move { redeem(&mut clients, &held, "paused", &code).await });
+    eventually(LIMIT, "the statement is on its way", async || {
+        (on_its_way.matched() == 1).then_some(())
+    })
+    .await;
     let mut db = stage.sql().await;
     sqlx::query("UPDATE pools SET paused = true").execute(&mut db).await.unwrap();
-    let began = redeem(&mut clients, &held, "paused", &stage.fleet.code("PAUSED")).await;
+    let began = call.await.unwrap();
     sqlx::query("UPDATE pools SET paused = false").execute(&mut db).await.unwrap();
     unless(began.is_err(), "a paused pool began a redemption")
 }
