@@ -228,39 +228,42 @@ impl Provider {
         ask: &Ask,
         token: Option<String>,
     ) -> Answer {
+        let values = Box::new(self.values_of(call, ask, token));
+        self.call_by(call, doubt, ask.redemption_id, values).await
+    }
+
+    fn values_of(&self, call: Call, ask: &Ask, token: Option<String>) -> Values {
         let mut values = Values::of_ask(self.0.profile.identity.key, ask);
         values.token = token;
         if call == Call::Reverse {
             values.amount = ask.expected;
         }
-        self.call_by(call, doubt, ask.redemption_id, values).await
+        values
     }
 
-    /// Makes a call about a redemption with these values, and the secrets.
-    async fn call_by(&self, call: Call, doubt: Doubt, id: RedemptionId, values: Values) -> Answer {
+    /// Makes a call about a redemption with these values, and the secrets. Thousands may wait for an answer here, so
+    /// what few of them need is in a box.
+    async fn call_by(
+        &self,
+        call: Call,
+        doubt: Doubt,
+        id: RedemptionId,
+        values: Box<Values>,
+    ) -> Answer {
         let kind = call.op();
-        let values = match self.values(values) {
-            Ok(values) => values,
-            Err(why) => return Answer::NeverSent(why),
-        };
-        let request = match self.request(kind, &values) {
-            Ok(request) => request,
-            Err(why) => return Answer::Unsendable(why),
-        };
-        // Not to be kept while the answer is waited for, unless there may be more to ask with them.
-        let values = self.0.profile.has_pages(kind).then_some(values);
         let step = step_of(call, doubt);
+        let (call, values) = match self.prepared(kind, id, *values) {
+            Ok(prepared) => prepared,
+            Err(answer) => return answer,
+        };
         if let Err(error) = failpoints::reach(step, Side::Before).await {
             return Answer::NeverSent(error.to_string());
         }
-        let about = Some(self.0.profile.identity.key.of(id));
-        let alone = self.0.profile.asks_alone(kind);
-        let call = HttpCall { request, max_bytes: MAX_BODY_BYTES, about, alone };
         let first = self.0.http.call(call).await;
         let answer = match values {
             Some(values) => {
                 let key = self.0.profile.identity.key.of(id);
-                self.other_pages(kind, &key, values, first).await
+                Box::pin(self.other_pages(kind, &key, values, first)).await
             }
             None => first,
         };
@@ -270,12 +273,28 @@ impl Provider {
         }
     }
 
+    /// The call, and the values that it was made with where there may be more to ask with them: they are not kept
+    /// otherwise while the answer is waited for.
+    fn prepared(
+        &self,
+        kind: OpKind,
+        id: RedemptionId,
+        values: Values,
+    ) -> Result<(HttpCall, Option<Box<Values>>), Answer> {
+        let values = self.values(values).map_err(Answer::NeverSent)?;
+        let request = self.request(kind, &values).map_err(Answer::Unsendable)?;
+        let values = self.0.profile.has_pages(kind).then(|| Box::new(values));
+        let about = Some(self.0.profile.identity.key.of(id));
+        let alone = self.0.profile.asks_alone(kind);
+        Ok((HttpCall { request, max_bytes: MAX_BODY_BYTES, about, alone }, values))
+    }
+
     /// Asks for the pages after the first, in the time that the question has as a whole.
     async fn other_pages(
         &self,
         kind: OpKind,
         key: &str,
-        mut values: Values,
+        mut values: Box<Values>,
         first: Answer,
     ) -> Answer {
         let mut pages = match first {

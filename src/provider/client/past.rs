@@ -53,7 +53,7 @@ impl Provider {
         let profile = &self.0.profile;
         let mut values = Values::of_past(profile.identity.key, past);
         values.token = token;
-        let answer = self.call_by(call, Doubt::InDoubt, past.redemption_id, values).await;
+        let answer = self.call_by(call, Doubt::InDoubt, past.redemption_id, Box::new(values)).await;
         let (pages, is_whole) = match &answer {
             Answer::NeverSent(why) => return Err(Nothing::NeverSent(why.clone())),
             Answer::Unsendable(why) => return Err(Nothing::NeverSent(why.to_string())),

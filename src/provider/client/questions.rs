@@ -104,7 +104,7 @@ impl Provider {
         let key = values.key.clone().unwrap_or_default();
         let call = HttpCall { request, max_bytes: MAX_BODY_BYTES, about: Some(key.clone()), alone };
         let first = self.0.http.call(call).await;
-        let answer = self.other_pages(kind, &key, values.clone(), first).await;
+        let answer = self.other_pages(kind, &key, Box::new(values.clone()), first).await;
         let (pages, is_whole) = match answer {
             Answer::Pages { pages, is_whole } => (pages, is_whole),
             other => (vec![answered(other)?], true),

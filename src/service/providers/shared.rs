@@ -31,7 +31,7 @@ use crate::{
 
 /// The most calls to one provider that are under way on a server. The others wait, and are known not to have been sent.
 /// Each call over HTTP/1.1 has a connection with its buffers.
-const MAX_CALLS: usize = 4096;
+const MAX_CALLS: usize = 1024;
 /// How often a place is asked for while none is free.
 const SLOT_POLL: Duration = Duration::from_millis(100);
 /// The same for a brake's, which are held until an outcome is known.
@@ -149,15 +149,15 @@ impl Shared {
                 .await
                 .map_err(|_| busy("as many calls to it as this server makes are under way"))?,
         };
-        let is_try = self.claim_try(longest).await?;
+        let is_try = Box::pin(self.claim_try(longest)).await?;
         let mut permit = Permit { shared: Arc::clone(self), _call: call, slot: None, is_try };
         let limits = self.limits();
         if let Some(in_flight) = limits.in_flight {
-            permit.slot = Some(self.slot(in_flight, longest, deadline).await?);
+            permit.slot = Some(Box::pin(self.slot(in_flight, longest, deadline)).await?);
         }
         if let Some((calls, time)) = limits.rate {
             let every = time / calls.max(1);
-            self.pace(every, limits.burst.unwrap_or(1), deadline).await?;
+            Box::pin(self.pace(every, limits.burst.unwrap_or(1), deadline)).await?;
         }
         while let Some(held) = self.held_for() {
             self.check(deadline.saturating_duration_since(Instant::now()))?;

@@ -66,9 +66,18 @@ async fn take_calls(acceptor: TlsAcceptor, tcp: TcpStream) -> anyhow::Result<()>
     let mut http2 = h2::server::Builder::new();
     let mut connection =
         http2.max_concurrent_streams(MAX_STREAMS).handshake::<_, bytes::Bytes>(tls).await?;
-    let mut waiting = Vec::new();
+    let mut waiting = JoinSet::new();
     while let Some(call) = connection.accept().await {
-        waiting.push(call?);
+        let (mut request, answering) = call?;
+        waiting.spawn(async move {
+            while let Some(Ok(bytes)) = request.body_mut().data().await {
+                if request.body_mut().flow_control().release_capacity(bytes.len()).is_err() {
+                    return;
+                }
+            }
+            std::future::pending::<()>().await;
+            drop(answering);
+        });
     }
     Ok(())
 }
