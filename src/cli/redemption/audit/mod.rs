@@ -376,7 +376,7 @@ impl Audit {
                     }
                 }
                 let mut found = stream::iter(asked)
-                    .map(async |(ours, provider, op)| {
+                    .map(|(ours, provider, op)| async move {
                         let (about, currency) = (ours.about(), currency_of(&ours)?);
                         let listed = provider::look_up(&provider, op, &about, currency).await?;
                         anyhow::Ok((listed, ours))
@@ -404,9 +404,9 @@ impl Audit {
     /// unknown to us only when no pool has it.
     async fn compare_rest(&mut self, theirs: &mut Theirs) -> anyhow::Result<()> {
         let rest = theirs.rest();
-        let (server, pools) = (self.server.clone(), self.pools.names());
+        let (server, pools) = (&self.server.clone(), &self.pools.names());
         let mut found = stream::iter(rest)
-            .map(async |(key, id): (Box<str>, Option<Uuid>)| {
+            .map(|(key, id): (Box<str>, Option<Uuid>)| async move {
                 let found = match id {
                     Some(id) => ours::find(&server, &pools, id).await?,
                     None => None,
