@@ -23,7 +23,10 @@ use super::{
     message::{self, Complete, RequestBody},
     methods, refusal, status,
 };
-use crate::admission::{self, Caller, Class, Overload, Permit};
+use crate::{
+    admission::{self, Caller, Class, Overload, Permit},
+    domain::principal::Principal,
+};
 
 /// Admits calls while the server takes them, and gives each a span.
 #[derive(Clone, Debug)]
@@ -91,6 +94,11 @@ fn class(method: &str) -> Class {
 /// The call that brought a message.
 pub(super) fn caller_of<T>(request: &Request<T>) -> Caller {
     request.extensions().get::<Caller>().cloned().unwrap_or_default()
+}
+
+/// Who sent a message. Nobody in particular, where the server asks nobody who they are.
+pub(super) fn principal_of<T>(request: &Request<T>) -> Principal {
+    request.extensions().get::<Principal>().cloned().unwrap_or_default()
 }
 
 impl<S> Layer<S> for Admission {
