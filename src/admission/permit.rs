@@ -20,14 +20,21 @@ pub struct Permit {
 /// What a permit holds.
 #[derive(Debug)]
 pub(super) enum Kept {
-    /// A call: its permit among those that are not answered yet, and the pool whose share it counts in.
+    /// A call: its permit among those that are not answered yet, and the pool and the origin whose shares it counts in.
     Call(
         Class,
-        Option<Arc<str>>,
+        Sharing,
         #[allow(dead_code, reason = "it is kept, not read")] OwnedSemaphorePermit,
     ),
     /// An item of a stream.
     Item(#[allow(dead_code, reason = "it is kept, not read")] FairPermit),
+}
+
+/// Whose shares a call counts in.
+#[derive(Debug, Default)]
+pub(super) struct Sharing {
+    pub(super) pool: Option<Arc<str>>,
+    pub(super) origin: Option<Arc<str>>,
 }
 
 impl Permit {
@@ -38,12 +45,15 @@ impl Permit {
     /// What is waited for from here on is not this server: others may work meanwhile. The call is still
     /// counted among those that are not answered; an item gives its permit back when it is dropped.
     pub fn step_aside(&self) {
-        if let Kept::Call(class, pool, _) = &self.kept
+        if let Kept::Call(class, sharing, _) = &self.kept
             && self.at_work.swap(false, Ordering::Relaxed)
         {
             self.overload.leave(*class);
-            if let Some(pool) = pool {
+            if let Some(pool) = &sharing.pool {
                 self.overload.0.shares.step_aside(pool, *class);
+            }
+            if let Some(origin) = &sharing.origin {
+                self.overload.0.origin_shares.step_aside(origin, *class);
             }
         }
     }
@@ -56,7 +66,7 @@ impl Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        let Kept::Call(class, pool, _) = &self.kept else {
+        let Kept::Call(class, sharing, _) = &self.kept else {
             self.overload.0.items.at_work.decrement(1.0);
             return;
         };
@@ -64,8 +74,6 @@ impl Drop for Permit {
         if is_at_work {
             self.overload.leave(*class);
         }
-        if let Some(pool) = pool {
-            self.overload.0.shares.leave(pool, *class, is_at_work);
-        }
+        self.overload.0.leave_shares(sharing, *class, is_at_work);
     }
 }

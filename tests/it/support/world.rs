@@ -322,6 +322,7 @@ fn serve_args(url: &str, folder: &TempDir, provider_url: String) -> ServeArgs {
         provider: provider_args(provider_url),
         inquiry_concurrency: 16,
         inquiry_cache: Duration::from_secs(30),
+        limits: holdfast::config::LimitArgs::default(),
         sweep_interval: Duration::from_millis(200),
         reconcile_interval: Duration::from_millis(100),
         drain_delay: Duration::ZERO,
