@@ -123,9 +123,15 @@ impl LimitArgs {
             }
             (value > MAX_SETTING).then(|| format!("{name} must be at most 7days"))
         })
+        .chain((self.read_timeout > LONGEST_READ).then(|| {
+            "HOLDFAST_READ_TIMEOUT must be at most 15s, which is what Postgres gives any statement"
+                .to_owned()
+        }))
     }
 }
 
+/// What Postgres gives any statement.
+const LONGEST_READ: Duration = Duration::from_secs(15);
 const MIB: usize = 1024 * 1024;
 
 fn size(number: u32) -> usize {

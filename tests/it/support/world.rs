@@ -191,6 +191,11 @@ impl World {
         PgConnection::connect(&self.db_url).await.unwrap()
     }
 
+    /// How many tasks its servers and its provider have.
+    pub(crate) fn tasks(&self) -> usize {
+        self.runtime.as_ref().unwrap().metrics().num_alive_tasks()
+    }
+
     /// The servers' settings.
     pub(crate) fn args(&self) -> &ServeArgs {
         &self.args
