@@ -44,7 +44,10 @@ async fn ready(State(health): State<Health>) -> (StatusCode, &'static str) {
     if !health.is_serving() {
         (StatusCode::SERVICE_UNAVAILABLE, "not serving\n")
     } else if !health.accepts() {
-        (StatusCode::SERVICE_UNAVAILABLE, "connections cannot be accepted: too many files are open\n")
+        (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "connections cannot be accepted: too many files are open\n",
+        )
     } else {
         (StatusCode::OK, "serving\n")
     }

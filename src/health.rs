@@ -54,7 +54,12 @@ pub struct Health {
 impl Health {
     /// Not serving, until the database has answered.
     pub async fn new(reporter: HealthReporter) -> Self {
-        let health = Self { reporter, serving: Arc::default(), draining: Arc::default(), listener: Arc::default() };
+        let health = Self {
+            reporter,
+            serving: Arc::default(),
+            draining: Arc::default(),
+            listener: Arc::default(),
+        };
         health.report(ServingStatus::NotServing).await;
         health
     }

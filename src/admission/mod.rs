@@ -137,7 +137,9 @@ struct Inner {
     classes: [ClassPermits; Class::ALL.len()],
     shares: Shares,
     origins: Origins,
+    /// Of origins, in all pools and in each.
     origin_shares: Shares,
+    in_pool_shares: Shares,
     items: Items,
     unread_requests: Budget,
     unread_answers: Budget,
@@ -156,8 +158,12 @@ struct ClassPermits {
 /// Room for an item that is under way, until dropped.
 #[derive(Debug)]
 pub struct OpenItem {
-    _of_origin: FairPermit,
-    _of_pool: FairPermit,
+    _permits: [FairPermit; 3],
+}
+
+/// The name of an origin's share in a pool. No pool's name has a space in it.
+fn in_pool(origin: &str, pool: &str) -> String {
+    format!("{origin} {pool}")
 }
 
 /// The permits of streams' items.
@@ -166,8 +172,10 @@ struct Items {
     permits: FairPermits,
     /// Those under way, whatever they wait for.
     open: FairPermits,
-    /// The same, shared by origins. There are fewer, so that none has all that a pool may have.
+    /// The same, shared by origins.
     open_of_origins: FairPermits,
+    /// The same, shared by origins in each pool. There are fewer, so that none has all that a pool may have.
+    open_in_pool: FairPermits,
     at_work: metrics::Gauge,
 }
 
@@ -203,11 +211,13 @@ impl Overload {
             classes: Class::ALL.map(permits),
             shares: Shares::default(),
             origins: Origins::new(limits),
-            origin_shares: Shares::new(Weights::OF_ORIGINS),
+            origin_shares: Shares::default(),
+            in_pool_shares: Shares::new(Weights::IN_POOL),
             items: Items {
                 permits: FairPermits::new(size, share::AT_WORK),
                 open: FairPermits::new(OPEN_ITEMS, share::WAITING),
-                open_of_origins: FairPermits::new(OPEN_ITEMS / 2, share::WAITING),
+                open_of_origins: FairPermits::new(OPEN_ITEMS, share::WAITING),
+                open_in_pool: FairPermits::new(OPEN_ITEMS / 2, share::WAITING),
                 at_work: metrics::gauge!("holdfast_calls_at_work", "class" => "item"),
             },
             unread_requests: Budget::new(UNREAD_REQUESTS, limits.bytes, "requests"),
@@ -280,8 +290,10 @@ impl Overload {
     /// Room for one more item of the pool's streams, as soon as there is some. It is held for as long as the
     /// item is under way, at work or not.
     pub async fn open_item(&self, pool: &str, origin: &str) -> OpenItem {
-        let of_origin = self.0.items.open_of_origins.acquire(origin).await;
-        OpenItem { _of_origin: of_origin, _of_pool: self.0.items.open.acquire(pool).await }
+        let items = &self.0.items;
+        let in_pool = items.open_in_pool.acquire(&in_pool(origin, pool)).await;
+        let of_origin = items.open_of_origins.acquire(origin).await;
+        OpenItem { _permits: [in_pool, of_origin, items.open.acquire(pool).await] }
     }
 
     /// The bound on requests that are not complete yet.
@@ -383,27 +395,41 @@ impl Inner {
         if let Some(pool) = pool {
             let share = self.shares.take(pool, class, left)?;
             is_first = share.is_first;
-            sharing.pool = Some(share.pool);
+            sharing.pool = Some(share.name);
         }
-        if let Some(origin) = origin {
-            let Some(share) = self.origin_shares.take(origin, class, left) else {
-                self.leave_shares(&sharing, class, true);
-                origin::note_limited("share");
-                return None;
+        let Some(origin) = origin else { return Some((sharing, is_first)) };
+        let refused = |sharing: &Sharing| {
+            self.leave_shares(sharing, class, true);
+            origin::note_limited("share");
+            None
+        };
+        let Some(share) = self.origin_shares.take(origin, class, left) else {
+            return refused(&sharing);
+        };
+        sharing.origin = Some(share.name);
+        if let Some(pool) = pool {
+            let Some(share) = self.in_pool_shares.take(&in_pool(origin, pool), class, left) else {
+                return refused(&sharing);
             };
-            is_first |= share.is_first && pool.is_some();
-            sharing.origin = Some(share.pool);
+            is_first |= share.is_first;
+            sharing.in_pool = Some(share.name);
         }
         Some((sharing, is_first))
     }
 
+    /// Each share that a call counts in, with its name there.
+    fn shares_of<'a>(
+        &'a self,
+        sharing: &'a Sharing,
+    ) -> impl Iterator<Item = (&'a Shares, &'a Arc<str>)> {
+        let Sharing { pool, origin, in_pool } = sharing;
+        let all =
+            [(&self.shares, pool), (&self.origin_shares, origin), (&self.in_pool_shares, in_pool)];
+        all.into_iter().filter_map(|(shares, name)| Some((shares, name.as_ref()?)))
+    }
+
     fn leave_shares(&self, sharing: &Sharing, class: Class, is_at_work: bool) {
-        if let Some(pool) = &sharing.pool {
-            self.shares.leave(pool, class, is_at_work);
-        }
-        if let Some(origin) = &sharing.origin {
-            self.origin_shares.leave(origin, class, is_at_work);
-        }
+        self.shares_of(sharing).for_each(|(shares, name)| shares.leave(name, class, is_at_work));
     }
 
     /// Goes to work, if there is room, or beyond the limit as the first call of its pool. The rest begins nothing while

@@ -21,20 +21,17 @@ pub struct Permit {
 #[derive(Debug)]
 pub(super) enum Kept {
     /// A call: its permit among those that are not answered yet, and the pool and the origin whose shares it counts in.
-    Call(
-        Class,
-        Sharing,
-        #[allow(dead_code, reason = "it is kept, not read")] OwnedSemaphorePermit,
-    ),
+    Call(Class, Sharing, #[allow(dead_code, reason = "it is kept, not read")] OwnedSemaphorePermit),
     /// An item of a stream.
     Item(#[allow(dead_code, reason = "it is kept, not read")] FairPermit),
 }
 
-/// Whose shares a call counts in.
+/// The names of the shares that a call counts in: its pool's, its origin's, and its origin's in its pool.
 #[derive(Debug, Default)]
 pub(super) struct Sharing {
     pub(super) pool: Option<Arc<str>>,
     pub(super) origin: Option<Arc<str>>,
+    pub(super) in_pool: Option<Arc<str>>,
 }
 
 impl Permit {
@@ -49,12 +46,8 @@ impl Permit {
             && self.at_work.swap(false, Ordering::Relaxed)
         {
             self.overload.leave(*class);
-            if let Some(pool) = &sharing.pool {
-                self.overload.0.shares.step_aside(pool, *class);
-            }
-            if let Some(origin) = &sharing.origin {
-                self.overload.0.origin_shares.step_aside(origin, *class);
-            }
+            let shares = self.overload.0.shares_of(sharing);
+            shares.for_each(|(shares, name)| shares.step_aside(name, *class));
         }
     }
 

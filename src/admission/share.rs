@@ -46,16 +46,16 @@ pub(super) struct Weights {
 }
 
 impl Default for Weights {
-    /// Those of pools.
+    /// Those of pools, and of origins in all of them.
     fn default() -> Self {
         Self { present_part: 1, at_work: AT_WORK }
     }
 }
 
 impl Weights {
-    /// Those of origins: less than a pool may hold, so that there is room for others in the same pool. One alone has a
+    /// Those of origins in a pool: less than the pool may hold, so that there is room for others in it. One alone has a
     /// third of the calls that are not answered, and four fifths of those at work.
-    pub(super) const OF_ORIGINS: Self = Self { present_part: 2, at_work: 4 };
+    pub(super) const IN_POOL: Self = Self { present_part: 2, at_work: 4 };
 }
 
 /// So many pools may each have one call of a class at work beyond the limit. Otherwise one pool's burst, for which the
@@ -70,10 +70,10 @@ struct Pools {
     at_work: [usize; Class::ALL.len()],
 }
 
-/// A permit of a pool's share.
+/// A permit of a share.
 #[derive(Debug)]
 pub(super) struct Share {
-    pub(super) pool: Arc<str>,
+    pub(super) name: Arc<str>,
     /// It is the only one of its pool at work, and may be beyond the limit.
     pub(super) is_first: bool,
 }
@@ -132,7 +132,7 @@ impl Shares {
         held.present += 1;
         held.at_work += 1;
         at_work[class as usize] += usize::from(held.at_work == 1);
-        Some(Share { pool: Arc::clone(&calls.name), is_first })
+        Some(Share { name: Arc::clone(&calls.name), is_first })
     }
 
     /// A call of the pool is not at work any more.

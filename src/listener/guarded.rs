@@ -375,6 +375,9 @@ mod tests {
         let mut other = Resets { over_since: resets.over_since, ..Resets::new(100, after(9)) };
         resets.left -= 200.0;
         assert!(resets.read_again_at(after(10)).is_some() && resets.is_over(after(10)));
-        assert!(other.read_again_at(after(10)).is_none() && !other.is_over(after(20)), "it stopped");
+        assert!(
+            other.read_again_at(after(10)).is_none() && !other.is_over(after(20)),
+            "it stopped"
+        );
     }
 }

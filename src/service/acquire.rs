@@ -155,9 +155,8 @@ impl Acquire {
         let bytes = command.selector.bytes();
         let origin = origin::current_name();
         let waits = self.store.overload().waiting_bytes();
-        let _waits = waits
-            .hold(command.pool_id.as_str(), &origin, bytes)
-            .ok_or(StoreError::Overloaded)?;
+        let _waits =
+            waits.hold(command.pool_id.as_str(), &origin, bytes).ok_or(StoreError::Overloaded)?;
         let (reply, answer) = oneshot::channel();
         let mut answer =
             Answer { answer, store: self.store.clone(), pool_id: command.pool_id.clone() };

@@ -329,7 +329,8 @@ impl Driver {
                     item,
                 };
                 let origin = self.origin.clone();
-                let task = self.running.spawn(origin::scope(origin, async move { work.run().await }));
+                let task =
+                    self.running.spawn(origin::scope(origin, async move { work.run().await }));
                 if let Some(room) = room.take() {
                     self.open_items.insert(task.id(), OpenItem { name, bytes, room });
                 }

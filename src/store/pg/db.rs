@@ -251,7 +251,8 @@ impl Db {
             let held = Held::new(ticket, self.may_cancel);
             let mut lent = generation.connections.get(held).await?;
             self.waits.lock().unwrap_or_else(PoisonError::into_inner).waited(came.elapsed());
-            let answer = timeout(self.limit, lent.connection()?.fetch_many(query).try_collect()).await;
+            let answer =
+                timeout(self.limit, lent.connection()?.fetch_many(query).try_collect()).await;
             let Ok(answer) = answer else {
                 // It is cancelled when the connection is dropped.
                 metrics::counter!("holdfast_reads_too_long_total").increment(1);

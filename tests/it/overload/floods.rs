@@ -89,7 +89,10 @@ async fn flood(addr: &str, begins: &[u8], again: &[u8], reads: bool) {
         while reads && from.read(&mut bytes).await.is_ok_and(|read| read > 0) {}
         std::future::pending::<()>().await;
     };
-    let _ = timeout(FLOOD, async { tokio::select! { () = send => {}, () = read => {} } }).await;
+    let _ = timeout(FLOOD, async {
+        tokio::select! { () = send => {}, () = read => {} }
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -32,7 +32,10 @@ async fn a_pool_that_nobody_uses_for_long_has_no_task_and_no_series_and_is_serve
     let url = format!("http://{}/metrics", world.server(0).admin_addr());
     let series = async || {
         let metrics = reqwest::get(&url).await.unwrap().text().await.unwrap();
-        metrics.lines().filter(|line| line.starts_with("holdfast_acquire_waiting{pool_id=\"idle-")).count()
+        metrics
+            .lines()
+            .filter(|line| line.starts_with("holdfast_acquire_waiting{pool_id=\"idle-"))
+            .count()
     };
     let tasks = world.tasks();
     for round in 0..2 {

@@ -288,10 +288,11 @@ async fn one_callers_slow_cards_do_not_stand_before_anothers() {
     let mut session = Session::open(&mut other, impatient()).await.unwrap();
     session.send(item("one", &world.code("one"))).await;
     // Nobody has more than four in the provider: of the next two that are free, the other has one.
-    let asked = eventually(Duration::from_secs(10), "the other's card is asked about", async || {
-        held.gate.add_permits(1);
-        tokio::time::timeout(Duration::from_millis(200), session.result()).await.ok()
-    });
+    let asked =
+        eventually(Duration::from_secs(10), "the other's card is asked about", async || {
+            held.gate.add_permits(1);
+            tokio::time::timeout(Duration::from_millis(200), session.result()).await.ok()
+        });
     refusal(&asked.await);
     let answered = held.most.load(Ordering::SeqCst);
     assert_eq!(answered, 4);

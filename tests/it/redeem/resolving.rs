@@ -130,6 +130,7 @@ async fn resolve_refuses_words_that_hold_the_code_of_any_redemption_of_the_pool(
     let in_parts = format!("{} {}", halves.0, halves.1).to_uppercase();
     for hidden in [credited.clone(), credited.to_lowercase(), in_parts, format!("({credited}),")] {
         let words = pb::ResolveRedemptionRequest {
+            recorded_amount_is_wrong: true,
             reason: format!("it was seen beside {hidden} by support"),
             evidence: format!("ticket of {hidden}"),
             ..word(&open, RedemptionState::Failed)
