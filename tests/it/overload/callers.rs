@@ -11,7 +11,6 @@ use tokio::{
 };
 
 use crate::support::{
-    fleet::{Able, Fleet, Setup},
     proxy::{Proxy, postgres::Postgres},
     raw_http2::{RawClient, framed},
     steady::Steady,
@@ -189,16 +188,9 @@ async fn a_read_that_takes_too_long_ends_in_the_database_too() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_those_who_wait_ask_for_is_kept_within_a_bound() {
-    const WAITERS: usize = 400;
-    let able = Able { deduplicates: true, looks_up: true, cancels: true };
-    let serve = vec!["--max-waiting-mib=24".to_owned()];
-    let mut fleet = Fleet::start(Setup { able, serve, provider: Vec::new() }).await;
-    fleet.start_server(&[("HOLDFAST_LOG", "info")]).await;
-    let mut clients = fleet.clients(0);
-    clients.create_pool(POOL).await;
-    clients.create_accounts(2).await;
-    let before = fleet.servers[0].memory_mib();
-    let attacker = fleet.clients(0);
+    const WAITERS: usize = 60;
+    let (world, clients) = world(|limits| limits.max_waiting_mib = 6).await;
+    let attacker = world.clients(0).await;
     let mut waiters = JoinSet::new();
     for waiter in 0..WAITERS {
         let mut attacker = attacker.clone();
@@ -214,15 +206,16 @@ async fn what_those_who_wait_ask_for_is_kept_within_a_bound() {
         });
     }
     let steady = Steady::begin(&clients);
-    // A third of 24 MiB is 30 of them, of 288 kB each.
-    let mut refused = 0;
-    while refused < WAITERS - 40 {
+    // A third of 6 MiB is seven of them, of 288 kB each.
+    for _ in 0..WAITERS - 7 {
         let answer = timeout(LIMIT, waiters.join_next()).await.expect("the others are refused");
         assert_eq!(reason(&answer.unwrap().unwrap().unwrap_err()), "OVERLOADED");
-        refused += 1;
     }
+    world.callers_wait(0, POOL, 7).await;
     steady.was_served().await;
-    let now = fleet.servers[0].memory_mib();
-    assert!(now < before + 100, "{now} MiB after {before}");
+    let held = metrics(&world).await;
+    let held =
+        held.lines().find_map(|line| line.strip_prefix("holdfast_held_bytes{of=\"waiting\"} "));
+    assert!(held.unwrap().parse::<usize>().unwrap() < 3 << 20, "{held:?}");
     waiters.shutdown().await;
 }
