@@ -1,6 +1,6 @@
 //! The HTTP address for operators: `/livez`, `/readyz` and `/metrics`.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use axum::{Router, extract::State, http::StatusCode, routing::get};
 use hyper_util::service::TowerToHyperService;
@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     health::Health,
     listener::{Accepts, ConnectionLimit, http1},
+    telemetry::Rendered,
 };
 
 /// The most connections at once.
@@ -25,12 +26,14 @@ pub async fn serve(
     metrics: &'static PrometheusHandle,
     stop: CancellationToken,
 ) {
+    let rendered = Arc::new(Rendered::new(metrics));
     let router = Router::new()
         // That this answers is the news: the process lives and its runtime runs.
         .route("/livez", get(async || "alive\n"))
         .route("/readyz", get(ready).with_state(health))
-        .route("/metrics", get(async || metrics.render()));
-    let mut accepts = Accepts::new(listener, ConnectionLimit::new(MAX_CONNECTIONS, "admin"));
+        .route("/metrics", get(async move || rendered.text().await));
+    let limit = ConnectionLimit::new(MAX_CONNECTIONS, "admin");
+    let mut accepts = Accepts::new(listener, limit).with_the_last();
     while let Some((stream, permit)) = stop.run_until_cancelled(accepts.next()).await {
         let service = TowerToHyperService::new(router.clone());
         tokio::spawn(http1::serve(stream, permit, service, MAX_AGE, stop.clone()));
@@ -38,9 +41,14 @@ pub async fn serve(
 }
 
 async fn ready(State(health): State<Health>) -> (StatusCode, &'static str) {
-    if health.is_serving() {
-        (StatusCode::OK, "serving\n")
-    } else {
+    if !health.is_serving() {
         (StatusCode::SERVICE_UNAVAILABLE, "not serving\n")
+    } else if !health.accepts() {
+        (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "connections cannot be accepted: too many files are open\n",
+        )
+    } else {
+        (StatusCode::OK, "serving\n")
     }
 }

@@ -30,10 +30,6 @@ use crate::{
     telemetry, webhook,
 };
 
-/// The most calls of one connection at once, for which the server keeps at most 128 MiB: see the record of
-/// 2026-11-29. As many may have been cancelled by their callers before the
-/// server looked: after an outage all of them are.
-const MAX_STREAMS: u32 = 4096;
 /// The most bytes of one call's headers.
 const MAX_HEADERS: u32 = 8 * 1024;
 /// Streams of one connection that may be reset for a frame that came too late, before the connection is
@@ -69,7 +65,8 @@ impl App {
         failpoints::check()?;
         let metrics = telemetry::metrics()?;
         let (postgres, url, secret) = database(args).await?;
-        let store = Store::open(&url, args.database_connections)?;
+        let limits = &args.limits;
+        let store = Store::open_with(&url, args.database_connections, limits.of_callers())?;
         store.migrate().await.context("the database cannot be prepared")?;
         store.check_rights().await.context("the database cannot be used")?;
         let key_fits = store
@@ -117,18 +114,23 @@ impl App {
             tokio::spawn(webhook::serve(listener, webhooks, shutdown.closing.clone()));
         }
 
-        let limit = ConnectionLimit::of_open_files("grpc");
+        let most = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
+        let limit = ConnectionLimit::of_open_files(limits.max_connections.map(most), "grpc")
+            .for_each_address(limits.max_connections_per_address.map(most))
+            .with_rules(limits.of_connections());
+        health.watch_listener(limit.trouble().clone());
         tracing::debug!(connections = limit.size(), "as many connections may be open");
         let admission = Admission::new(store.overload().clone(), shutdown.closing.clone());
         let serving = Server::builder()
             .layer(admission.clone())
-            .max_concurrent_streams(MAX_STREAMS)
+            .max_concurrent_streams(limits.max_streams_per_connection)
             .http2_max_header_list_size(MAX_HEADERS)
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
             .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
-            .http2_max_pending_accept_reset_streams(Some(MAX_STREAMS as usize))
+            // After an outage all callers may have cancelled before the server reads on.
+            .http2_max_pending_accept_reset_streams(Some(most(limits.max_streams_per_connection)))
             .http2_max_local_error_reset_streams(Some(MAX_ERROR_RESETS))
             .add_service(health.service())
             .add_service(reflection::v1()?)

@@ -9,9 +9,10 @@ use std::{
 use clap::Args;
 use secrecy::SecretString;
 
-pub use self::provider::ProviderArgs;
+pub use self::{limits::LimitArgs, provider::ProviderArgs};
 use crate::{listener::address::parse_address, secret_file};
 
+mod limits;
 mod provider;
 
 /// Reads a duration such as `500ms`, `30s` or `2m`.
@@ -85,6 +86,10 @@ pub struct ServeArgs {
     #[arg(long, env = "HOLDFAST_INQUIRY_CACHE", default_value = "30s", value_parser = parse_duration)]
     pub inquiry_cache: Duration,
 
+    /// The limits on callers and their connections.
+    #[command(flatten)]
+    pub limits: LimitArgs,
+
     /// The poll interval of the sweeper: how often it reads leases whose time has passed. It polls less often, but at
     /// least every 10 s, where a poll takes more than a tenth of this.
     #[arg(long, env = "HOLDFAST_SWEEP_INTERVAL", default_value = "500ms", value_parser = parse_duration)]
@@ -144,6 +149,7 @@ impl ServeArgs {
             }
         }
         wrong.extend(provider.contradictions());
+        wrong.extend(self.limits.contradictions());
         anyhow::ensure!(wrong.is_empty(), "the settings do not fit together: {}", wrong.join("; "));
         Ok(())
     }

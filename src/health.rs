@@ -4,7 +4,7 @@ use std::{
     future::ready,
     pin::Pin,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -23,7 +23,7 @@ use tonic_health::{
     server::{HealthReporter, HealthService},
 };
 
-use crate::store::Store;
+use crate::{listener::Trouble, store::Store};
 
 /// How often the database is asked.
 const INTERVAL: Duration = Duration::from_millis(500);
@@ -48,12 +48,18 @@ pub struct Health {
     reporter: HealthReporter,
     serving: Arc<AtomicBool>,
     draining: Arc<AtomicBool>,
+    listener: Arc<OnceLock<Trouble>>,
 }
 
 impl Health {
     /// Not serving, until the database has answered.
     pub async fn new(reporter: HealthReporter) -> Self {
-        let health = Self { reporter, serving: Arc::default(), draining: Arc::default() };
+        let health = Self {
+            reporter,
+            serving: Arc::default(),
+            draining: Arc::default(),
+            listener: Arc::default(),
+        };
         health.report(ServingStatus::NotServing).await;
         health
     }
@@ -63,9 +69,19 @@ impl Health {
         HealthServer::new(Told { statuses: self.reporter.clone() })
     }
 
+    /// From now on a server that can accept no connections is not ready for more clients. Those that it has are served.
+    pub fn watch_listener(&self, trouble: Trouble) {
+        let _ = self.listener.set(trouble);
+    }
+
     /// Whether the server can serve now.
     pub fn is_serving(&self) -> bool {
         self.serving.load(Ordering::Relaxed)
+    }
+
+    /// Whether new clients can connect.
+    pub fn accepts(&self) -> bool {
+        !self.listener.get().is_some_and(Trouble::is_there)
     }
 
     /// Checks the database until `stop`.

@@ -1,13 +1,16 @@
 //! Logs and metrics of the process.
 
 use std::{
+    collections::BTreeMap,
     io::{self, IsTerminal as _},
-    sync::OnceLock,
+    sync::{Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
 };
 
 use anyhow::Context as _;
+use bytes::Bytes;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
@@ -51,11 +54,107 @@ pub fn metrics() -> anyhow::Result<&'static PrometheusHandle> {
     handle.as_ref().map_err(|error| anyhow::anyhow!("metrics could not be started: {error}"))
 }
 
+/// How many wait for accounts of a pool on this server, until dropped. Not the recorder's: it keeps for ever what it was
+/// told once, and pools are callers' to make.
+#[derive(Debug)]
+pub struct WaitingGauge {
+    pool_id: String,
+}
+
+/// How many wait, by pool.
+static WAITING: Mutex<BTreeMap<String, usize>> = Mutex::new(BTreeMap::new());
+
+fn waiting() -> MutexGuard<'static, BTreeMap<String, usize>> {
+    WAITING.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl WaitingGauge {
+    /// Of a pool, of which nobody waits.
+    pub fn new(pool_id: &str) -> Self {
+        waiting().entry(pool_id.to_owned()).or_default();
+        Self { pool_id: pool_id.to_owned() }
+    }
+
+    /// So many wait.
+    pub fn set(&self, waiters: usize) {
+        waiting().insert(self.pool_id.clone(), waiters);
+    }
+}
+
+impl Drop for WaitingGauge {
+    fn drop(&mut self) {
+        waiting().remove(&self.pool_id);
+    }
+}
+
+/// All metrics, in Prometheus's text form.
+fn render(metrics: &PrometheusHandle) -> String {
+    const NAME: &str = "holdfast_acquire_waiting";
+    let mut text = metrics.render();
+    let waiting = waiting().clone();
+    if !waiting.is_empty() {
+        text.push_str(&format!("# TYPE {NAME} gauge\n"));
+    }
+    for (pool_id, waiters) in waiting {
+        let pool_id = pool_id.replace('\\', "\\\\").replace('"', "\\\"");
+        text.push_str(&format!("{NAME}{{pool_id=\"{pool_id}\"}} {waiters}\n"));
+    }
+    text
+}
+
+/// Which part of the time metrics are written, at most: one in so many.
+const RENDERS_PART: u32 = 5;
+
+/// The metrics as text, for many who ask at once. They are written by one thread at a time, which serves nobody
+/// else, and for all who came before it began.
+#[derive(Debug)]
+pub struct Rendered {
+    metrics: &'static PrometheusHandle,
+    last: tokio::sync::Mutex<Last>,
+}
+
+#[derive(Debug, Default)]
+struct Last {
+    text: Bytes,
+    /// When it was begun.
+    at: Option<Instant>,
+    /// When the next may begin.
+    next: Option<Instant>,
+}
+
+impl Rendered {
+    /// Of these metrics.
+    pub fn new(metrics: &'static PrometheusHandle) -> Self {
+        Self { metrics, last: tokio::sync::Mutex::default() }
+    }
+
+    /// The metrics as they are now, or were after this was asked for.
+    pub async fn text(&self) -> Bytes {
+        let asked = Instant::now();
+        let mut last = self.last.lock().await;
+        if last.at.is_some_and(|at| at >= asked) {
+            return last.text.clone();
+        }
+        if let Some(next) = last.next {
+            sleep_until(next).await;
+        }
+        let (metrics, begun) = (self.metrics, Instant::now());
+        let text = tokio::task::spawn_blocking(move || render(metrics)).await;
+        *last = Last {
+            text: text.unwrap_or_default().into(),
+            at: Some(begun),
+            next: Some(Instant::now() + begun.elapsed() * (RENDERS_PART - 1)),
+        };
+        last.text.clone()
+    }
+}
+
 /// Sums up what was recorded, until `stop`. The recorder keeps every single time that was measured until
 /// then, or until somebody reads the metrics, and perhaps nobody does.
 pub async fn sum_up(metrics: &'static PrometheusHandle, stop: CancellationToken) {
     let mut ticks = tokio::time::interval(SUMMING_UP);
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-        metrics.run_upkeep();
+        // It goes through all that there is: not on a thread that serves calls.
+        let _ = tokio::task::spawn_blocking(|| metrics.run_upkeep()).await;
     }
 }

@@ -2,10 +2,11 @@
 //! not read yet.
 //!
 //! Nobody waits for room. Bytes for a client that does nothing are held for long, and those of a call that is
-//! served are not. Where there is no room, what has been held the longest is evicted.
+//! served are not. Where there is no room, the caller that holds the most loses what it has held the longest. So does
+//! one that holds more than one caller may.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -23,14 +24,24 @@ pub struct Budget(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     most: usize,
+    /// The most that one caller may hold.
+    most_of_one: usize,
     state: Mutex<State>,
     evicted: metrics::Counter,
+    held: metrics::Gauge,
 }
 
 #[derive(Debug, Default)]
 struct State {
     used: usize,
     next: u64,
+    owners: HashMap<Arc<str>, Owner>,
+}
+
+/// What one caller holds.
+#[derive(Debug, Default)]
+struct Owner {
+    used: usize,
     /// The oldest first.
     held: BTreeMap<u64, Held>,
 }
@@ -52,27 +63,30 @@ struct Slot {
 #[derive(Debug)]
 pub struct Hold {
     budget: Budget,
+    owner: Arc<str>,
     number: u64,
     slot: Arc<Slot>,
 }
 
 impl Budget {
-    /// At most `most` bytes. `of` names what is held, for operators.
-    pub(super) fn new(most: usize, of: &'static str) -> Self {
+    /// At most `most` bytes, and `most_of_one` of one caller. `of` names what is held, for operators.
+    pub(super) fn new(most: usize, most_of_one: usize, of: &'static str) -> Self {
         let evicted = metrics::counter!("holdfast_evictions_total", "of" => of);
-        Self(Arc::new(Inner { most, state: Mutex::default(), evicted }))
+        let held = metrics::gauge!("holdfast_held_bytes", "of" => of);
+        Self(Arc::new(Inner { most, most_of_one, state: Mutex::default(), evicted, held }))
     }
 
-    /// Holds `bytes` more.
-    pub fn hold(&self, bytes: usize) -> Hold {
+    /// Holds `bytes` more for `owner`.
+    pub fn hold(&self, owner: &Arc<str>, bytes: usize) -> Hold {
         let slot = Arc::new(Slot::default());
         let mut state = self.lock();
         let number = state.next;
         state.next += 1;
-        state.used += bytes;
-        state.held.insert(number, Held { bytes, slot: Arc::clone(&slot) });
-        self.make_room(state);
-        Hold { budget: self.clone(), number, slot }
+        let of_owner = state.owners.entry(Arc::clone(owner)).or_default();
+        of_owner.held.insert(number, Held { bytes: 0, slot: Arc::clone(&slot) });
+        state.set(owner, number, bytes);
+        self.make_room(state, owner);
+        Hold { budget: self.clone(), owner: Arc::clone(owner), number, slot }
     }
 
     /// How many bytes are held.
@@ -84,13 +98,20 @@ impl Budget {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn make_room(&self, mut state: MutexGuard<'_, State>) {
+    /// Evicts what is too much, when `owner` holds more than before.
+    fn make_room(&self, mut state: MutexGuard<'_, State>, owner: &Arc<str>) {
         let mut gone = Vec::new();
-        while state.used > self.0.most {
-            let Some((_, oldest)) = state.held.pop_first() else { break };
-            state.used -= oldest.bytes;
-            gone.push(oldest.slot);
+        while state.owners.get(owner).is_some_and(|owner| owner.used > self.0.most_of_one)
+            && let Some(slot) = state.evict(owner)
+        {
+            gone.push(slot);
         }
+        while state.used > self.0.most {
+            let heaviest = state.owners.iter().max_by_key(|(_, owner)| owner.used);
+            let Some(heaviest) = heaviest.map(|(name, _)| Arc::clone(name)) else { break };
+            gone.extend(state.evict(&heaviest));
+        }
+        self.0.held.set(state.used as f64);
         drop(state);
         self.0.evicted.increment(gone.len() as u64);
         for slot in gone {
@@ -101,14 +122,40 @@ impl Budget {
     }
 }
 
+impl State {
+    /// Changes how many bytes are held.
+    fn set(&mut self, owner: &Arc<str>, number: u64, bytes: usize) {
+        let Some(owner) = self.owners.get_mut(owner) else { return };
+        let Some(held) = owner.held.get_mut(&number) else { return };
+        let before = std::mem::replace(&mut held.bytes, bytes);
+        owner.used = owner.used - before + bytes;
+        self.used = self.used - before + bytes;
+    }
+
+    /// Takes out what an owner has held the longest.
+    fn evict(&mut self, owner: &Arc<str>) -> Option<Arc<Slot>> {
+        let number = *self.owners.get(owner)?.held.first_key_value()?.0;
+        self.remove(owner, number)
+    }
+
+    fn remove(&mut self, name: &Arc<str>, number: u64) -> Option<Arc<Slot>> {
+        let owner = self.owners.get_mut(name)?;
+        let held = owner.held.remove(&number)?;
+        owner.used -= held.bytes;
+        self.used -= held.bytes;
+        if owner.held.is_empty() {
+            self.owners.remove(name);
+        }
+        Some(held.slot)
+    }
+}
+
 impl Hold {
     /// Changes how many bytes are held.
     pub fn set(&self, bytes: usize) {
         let mut state = self.budget.lock();
-        let Some(held) = state.held.get_mut(&self.number) else { return };
-        let before = std::mem::replace(&mut held.bytes, bytes);
-        state.used = state.used - before + bytes;
-        self.budget.make_room(state);
+        state.set(&self.owner, self.number, bytes);
+        self.budget.make_room(state, &self.owner);
     }
 
     /// Whether this was evicted.
@@ -143,9 +190,8 @@ impl Hold {
 impl Drop for Hold {
     fn drop(&mut self) {
         let mut state = self.budget.lock();
-        if let Some(held) = state.held.remove(&self.number) {
-            state.used -= held.bytes;
-        }
+        state.remove(&self.owner, self.number);
+        self.budget.0.held.set(state.used as f64);
     }
 }
 
@@ -153,26 +199,45 @@ impl Drop for Hold {
 mod tests {
     use super::*;
 
+    fn evicted(holds: &[Hold]) -> Vec<bool> {
+        holds.iter().map(Hold::is_evicted).collect()
+    }
+
     #[test]
     fn what_is_held_longest_is_evicted_of_where_there_is_no_room() {
-        let budget = Budget::new(100, "test");
-        let holds: Vec<_> = (0..4).map(|_| budget.hold(30)).collect();
-        let gone: Vec<_> = holds.iter().map(Hold::is_evicted).collect();
-        assert_eq!((gone, budget.used()), (vec![true, false, false, false], 90));
+        let budget = Budget::new(100, 100, "test");
+        let owner = Arc::from("one");
+        let holds: Vec<_> = (0..4).map(|_| budget.hold(&owner, 30)).collect();
+        assert_eq!((evicted(&holds), budget.used()), (vec![true, false, false, false], 90));
         holds[2].set(60);
-        let gone: Vec<_> = holds.iter().map(Hold::is_evicted).collect();
-        assert_eq!((gone, budget.used()), (vec![true, true, false, false], 90));
+        assert_eq!((evicted(&holds), budget.used()), (vec![true, true, false, false], 90));
         drop(holds);
+        assert_eq!(budget.used(), 0);
+        assert!(budget.lock().owners.is_empty());
+    }
+
+    #[test]
+    fn the_caller_that_holds_the_most_makes_room_and_one_has_its_own_bound() {
+        let budget = Budget::new(100, 80, "test");
+        let (small, large) = (Arc::from("small"), Arc::from("large"));
+        let first = budget.hold(&small, 10);
+        let holds: Vec<_> = (0..4).map(|_| budget.hold(&large, 30)).collect();
+        assert_eq!(evicted(&holds), [true, true, false, false], "more than one may hold");
+        let more: Vec<_> = (0..2).map(|_| budget.hold(&small, 20)).collect();
+        assert_eq!(evicted(&holds), [true, true, true, false]);
+        assert!(!first.is_evicted(), "although it is older");
+        drop((first, holds, more));
         assert_eq!(budget.used(), 0);
     }
 
     #[test]
     fn what_is_kept_goes_with_its_hold() {
-        let budget = Budget::new(100, "test");
-        let hold = budget.hold(60);
+        let budget = Budget::new(100, 100, "test");
+        let owner = Arc::from("one");
+        let hold = budget.hold(&owner, 60);
         hold.keep(Bytes::from_static(b"some bytes"));
         assert_eq!(hold.next_chunk(4), (Bytes::from_static(b"some"), 6));
-        let _other = budget.hold(60);
+        let _other = budget.hold(&owner, 60);
         assert!(hold.is_evicted());
         assert_eq!(hold.next_chunk(4), (Bytes::new(), 0));
         hold.keep(Bytes::from_static(b"more"));

@@ -1,4 +1,4 @@
-//! Fair permits: they are waited for, and shared fairly among pools.
+//! Fair permits: they are waited for, and shared fairly among pools, or among callers.
 //!
 //! In one pool the first to come is the first served. Pools get permits in rotation, however many of another wait, and
 //! none may hold more than its [share](super::share).
@@ -118,6 +118,11 @@ impl FairPermits {
             }
             freed.await;
         }
+    }
+
+    /// Whether nobody holds any or waits for one.
+    pub fn is_idle(&self) -> bool {
+        self.0.lock().pools.is_empty()
     }
 
     /// How many are held.

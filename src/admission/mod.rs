@@ -6,7 +6,8 @@
 //! server, such as an account or the provider, is not at work meanwhile. A call is admitted when its message is
 //! complete, so one that only begins to send costs nobody else.
 //!
-//! One pool's calls never keep out another's: each pool has a [share] of every bound.
+//! One pool's calls never keep out another's: each pool has a [share] of every bound. Neither do one caller's those of
+//! another of the same pool: each [origin] has one too.
 //!
 //! The items of a stream are never refused: they wait for a permit, and the stream is slowed by that.
 
@@ -15,9 +16,11 @@ mod caller;
 mod fair;
 mod limit;
 mod meter;
+pub mod origin;
 mod permit;
 mod pressure;
 mod share;
+mod waiting;
 
 use std::{fmt, sync::Arc};
 
@@ -28,13 +31,15 @@ pub use self::{
     caller::Caller,
     fair::{FairPermit, FairPermits},
     meter::Meter,
+    origin::{InFlight, Limits, Origin, Origins},
     permit::Permit,
+    waiting::{WaitingBytes, Waits},
 };
 use self::{
     limit::{Bounds, Limit},
-    permit::Kept,
+    permit::{Kept, Sharing},
     pressure::Pressure,
-    share::{Left, Shares},
+    share::{Left, Shares, Weights},
 };
 
 /// The limit on calls that are at work: two full statements of a lane and more to begin with. So no server refuses
@@ -131,9 +136,14 @@ struct Inner {
     rest: Limit,
     classes: [ClassPermits; Class::ALL.len()],
     shares: Shares,
+    origins: Origins,
+    /// Of origins, in all pools and in each.
+    origin_shares: Shares,
+    in_pool_shares: Shares,
     items: Items,
     unread_requests: Budget,
     unread_answers: Budget,
+    waiting_bytes: WaitingBytes,
     pressure: Pressure,
 }
 
@@ -145,12 +155,27 @@ struct ClassPermits {
     refused: metrics::Counter,
 }
 
+/// Room for an item that is under way, until dropped.
+#[derive(Debug)]
+pub struct OpenItem {
+    _permits: [FairPermit; 3],
+}
+
+/// The name of an origin's share in a pool. No pool's name has a space in it.
+fn in_pool(origin: &str, pool: &str) -> String {
+    format!("{origin} {pool}")
+}
+
 /// The permits of streams' items.
 struct Items {
     /// Those at work.
     permits: FairPermits,
     /// Those under way, whatever they wait for.
     open: FairPermits,
+    /// The same, shared by origins.
+    open_of_origins: FairPermits,
+    /// The same, shared by origins in each pool. There are fewer, so that none has all that a pool may have.
+    open_in_pool: FairPermits,
     at_work: metrics::Gauge,
 }
 
@@ -169,6 +194,11 @@ impl fmt::Debug for Overload {
 impl Overload {
     /// Nothing measured yet.
     pub fn new() -> Self {
+        Self::with(Limits::default())
+    }
+
+    /// The same, with these limits of one caller.
+    pub fn with(limits: Limits) -> Self {
         let permits = |class: Class| ClassPermits {
             present: Arc::new(Semaphore::new(class.most() as usize + share::RESERVE)),
             at_work: metrics::gauge!("holdfast_calls_at_work", "class" => class.as_str()),
@@ -180,19 +210,35 @@ impl Overload {
             rest: Limit::new(REST, metrics::gauge!("holdfast_work_limit", "of" => "rest")),
             classes: Class::ALL.map(permits),
             shares: Shares::default(),
+            origins: Origins::new(limits),
+            origin_shares: Shares::default(),
+            in_pool_shares: Shares::new(Weights::IN_POOL),
             items: Items {
                 permits: FairPermits::new(size, share::AT_WORK),
                 open: FairPermits::new(OPEN_ITEMS, share::WAITING),
+                open_of_origins: FairPermits::new(OPEN_ITEMS, share::WAITING),
+                open_in_pool: FairPermits::new(OPEN_ITEMS / 2, share::WAITING),
                 at_work: metrics::gauge!("holdfast_calls_at_work", "class" => "item"),
             },
-            unread_requests: Budget::new(UNREAD_REQUESTS, "requests"),
-            unread_answers: Budget::new(UNREAD_ANSWERS, "answers"),
+            unread_requests: Budget::new(UNREAD_REQUESTS, limits.bytes, "requests"),
+            unread_answers: Budget::new(UNREAD_ANSWERS, limits.bytes, "answers"),
+            waiting_bytes: WaitingBytes::new(limits.waiting_bytes),
             pressure: Pressure::default(),
         }))
     }
 
     /// A permit for a call, or the refusal. `pool` is the pool that it is about, where it is about one.
     pub fn admit(&self, class: Class, pool: Option<&str>) -> Result<Permit, Refused> {
+        self.admit_from(class, pool, None)
+    }
+
+    /// The same for a call of an origin.
+    pub fn admit_from(
+        &self,
+        class: Class,
+        pool: Option<&str>,
+        origin: Option<&str>,
+    ) -> Result<Permit, Refused> {
         let inner = &*self.0;
         let permits = inner.permits(class);
         let Ok(present) = Arc::clone(&permits.present).try_acquire_owned() else {
@@ -202,28 +248,29 @@ impl Overload {
         if pool.is_none() && left.present <= share::RESERVE {
             return Err(self.refuse(class));
         }
-        let share = match pool {
-            Some(pool) => match inner.shares.take(pool, class, left) {
-                Some(share) => Some(share),
-                None => {
-                    if class.share().is_some() {
-                        inner.limit(class).reach();
-                    }
-                    return Err(self.refuse(class));
-                }
-            },
-            None => None,
-        };
-        if !inner.enter(class, share.as_ref().is_some_and(|share| share.is_first)) {
-            if let Some(share) = share {
-                inner.shares.leave(&share.pool, class, true);
+        let Some((sharing, is_first)) = inner.take_shares(class, pool, origin, left) else {
+            if class.share().is_some() {
+                inner.limit(class).reach();
             }
             return Err(self.refuse(class));
+        };
+        if !inner.enter(class, is_first) {
+            inner.leave_shares(&sharing, class, true);
+            return Err(self.refuse(class));
         }
-        let pool = share.map(|share| share.pool);
         inner.pressure.note_admitted();
         permits.at_work.increment(1.0);
-        Ok(Permit::new(self.clone(), Kept::Call(class, pool, present)))
+        Ok(Permit::new(self.clone(), Kept::Call(class, sharing, present)))
+    }
+
+    /// What it was made with.
+    pub fn limits(&self) -> &Limits {
+        self.0.origins.limits()
+    }
+
+    /// Those who call, and what one of them may have.
+    pub fn origins(&self) -> &Origins {
+        &self.0.origins
     }
 
     /// A permit for an item of a stream, as soon as there is one for the pool.
@@ -242,8 +289,11 @@ impl Overload {
 
     /// Room for one more item of the pool's streams, as soon as there is some. It is held for as long as the
     /// item is under way, at work or not.
-    pub async fn open_item(&self, pool: &str) -> FairPermit {
-        self.0.items.open.acquire(pool).await
+    pub async fn open_item(&self, pool: &str, origin: &str) -> OpenItem {
+        let items = &self.0.items;
+        let in_pool = items.open_in_pool.acquire(&in_pool(origin, pool)).await;
+        let of_origin = items.open_of_origins.acquire(origin).await;
+        OpenItem { _permits: [in_pool, of_origin, items.open.acquire(pool).await] }
     }
 
     /// The bound on requests that are not complete yet.
@@ -254,6 +304,11 @@ impl Overload {
     /// The bound on answers that are not read yet.
     pub fn unread_answers(&self) -> &Budget {
         &self.0.unread_answers
+    }
+
+    /// The bound on what callers who wait for an account ask for.
+    pub fn waiting_bytes(&self) -> &WaitingBytes {
+        &self.0.waiting_bytes
     }
 
     /// Measures one queue in front of the database.
@@ -274,7 +329,8 @@ impl Overload {
         }
     }
 
-    fn refuse(&self, class: Class) -> Refused {
+    /// Refuses a call that has no permit.
+    pub fn refuse(&self, class: Class) -> Refused {
         self.0.permits(class).refused.increment(1);
         Refused { pressure: self.0.pressure.note_refused() }
     }
@@ -323,6 +379,57 @@ impl Inner {
             (limit.now() * share / 100).saturating_sub(limit.at_work())
         });
         Left { present: self.permits(class).present.available_permits() + 1, at_work }
+    }
+
+    /// Counts a call in the shares of its pool and of its origin, if both allow one more. The flag tells whether it is
+    /// the only one at work of either.
+    fn take_shares(
+        &self,
+        class: Class,
+        pool: Option<&str>,
+        origin: Option<&str>,
+        left: Left,
+    ) -> Option<(Sharing, bool)> {
+        let mut sharing = Sharing::default();
+        let mut is_first = false;
+        if let Some(pool) = pool {
+            let share = self.shares.take(pool, class, left)?;
+            is_first = share.is_first;
+            sharing.pool = Some(share.name);
+        }
+        let Some(origin) = origin else { return Some((sharing, is_first)) };
+        let refused = |sharing: &Sharing| {
+            self.leave_shares(sharing, class, true);
+            origin::note_limited("share");
+            None
+        };
+        let Some(share) = self.origin_shares.take(origin, class, left) else {
+            return refused(&sharing);
+        };
+        sharing.origin = Some(share.name);
+        if let Some(pool) = pool {
+            let Some(share) = self.in_pool_shares.take(&in_pool(origin, pool), class, left) else {
+                return refused(&sharing);
+            };
+            is_first |= share.is_first;
+            sharing.in_pool = Some(share.name);
+        }
+        Some((sharing, is_first))
+    }
+
+    /// Each share that a call counts in, with its name there.
+    fn shares_of<'a>(
+        &'a self,
+        sharing: &'a Sharing,
+    ) -> impl Iterator<Item = (&'a Shares, &'a Arc<str>)> {
+        let Sharing { pool, origin, in_pool } = sharing;
+        let all =
+            [(&self.shares, pool), (&self.origin_shares, origin), (&self.in_pool_shares, in_pool)];
+        all.into_iter().filter_map(|(shares, name)| Some((shares, name.as_ref()?)))
+    }
+
+    fn leave_shares(&self, sharing: &Sharing, class: Class, is_at_work: bool) {
+        self.shares_of(sharing).for_each(|(shares, name)| shares.leave(name, class, is_at_work));
     }
 
     /// Goes to work, if there is room, or beyond the limit as the first call of its pool. The rest begins nothing while

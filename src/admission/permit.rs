@@ -20,14 +20,18 @@ pub struct Permit {
 /// What a permit holds.
 #[derive(Debug)]
 pub(super) enum Kept {
-    /// A call: its permit among those that are not answered yet, and the pool whose share it counts in.
-    Call(
-        Class,
-        Option<Arc<str>>,
-        #[allow(dead_code, reason = "it is kept, not read")] OwnedSemaphorePermit,
-    ),
+    /// A call: its permit among those that are not answered yet, and the pool and the origin whose shares it counts in.
+    Call(Class, Sharing, #[allow(dead_code, reason = "it is kept, not read")] OwnedSemaphorePermit),
     /// An item of a stream.
     Item(#[allow(dead_code, reason = "it is kept, not read")] FairPermit),
+}
+
+/// The names of the shares that a call counts in: its pool's, its origin's, and its origin's in its pool.
+#[derive(Debug, Default)]
+pub(super) struct Sharing {
+    pub(super) pool: Option<Arc<str>>,
+    pub(super) origin: Option<Arc<str>>,
+    pub(super) in_pool: Option<Arc<str>>,
 }
 
 impl Permit {
@@ -38,13 +42,12 @@ impl Permit {
     /// What is waited for from here on is not this server: others may work meanwhile. The call is still
     /// counted among those that are not answered; an item gives its permit back when it is dropped.
     pub fn step_aside(&self) {
-        if let Kept::Call(class, pool, _) = &self.kept
+        if let Kept::Call(class, sharing, _) = &self.kept
             && self.at_work.swap(false, Ordering::Relaxed)
         {
             self.overload.leave(*class);
-            if let Some(pool) = pool {
-                self.overload.0.shares.step_aside(pool, *class);
-            }
+            let shares = self.overload.0.shares_of(sharing);
+            shares.for_each(|(shares, name)| shares.step_aside(name, *class));
         }
     }
 
@@ -56,7 +59,7 @@ impl Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        let Kept::Call(class, pool, _) = &self.kept else {
+        let Kept::Call(class, sharing, _) = &self.kept else {
             self.overload.0.items.at_work.decrement(1.0);
             return;
         };
@@ -64,8 +67,6 @@ impl Drop for Permit {
         if is_at_work {
             self.overload.leave(*class);
         }
-        if let Some(pool) = pool {
-            self.overload.0.shares.leave(pool, *class, is_at_work);
-        }
+        self.overload.0.leave_shares(sharing, *class, is_at_work);
     }
 }

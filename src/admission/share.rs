@@ -29,9 +29,34 @@ pub(super) fn may_take(held: usize, left: usize, reserve: usize, weight: usize) 
     is_reserved || held < left.saturating_sub(reserve).saturating_mul(weight)
 }
 
-/// What each pool's calls hold. The names are callers': a pool that holds nothing is forgotten.
+/// What each pool's calls hold, or each origin's. The names are callers': one that holds nothing is forgotten.
 #[derive(Debug, Default)]
-pub(super) struct Shares(Mutex<Pools>);
+pub(super) struct Shares {
+    weights: Weights,
+    state: Mutex<Pools>,
+}
+
+/// What one of those who share may hold.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Weights {
+    /// Of the permits for calls that are not answered, as many as are left, divided by this.
+    present_part: usize,
+    /// Of those for calls at work, as many as are left times this.
+    at_work: usize,
+}
+
+impl Default for Weights {
+    /// Those of pools, and of origins in all of them.
+    fn default() -> Self {
+        Self { present_part: 1, at_work: AT_WORK }
+    }
+}
+
+impl Weights {
+    /// Those of origins in a pool: less than the pool may hold, so that there is room for others in it. One alone has a
+    /// third of the calls that are not answered, and four fifths of those at work.
+    pub(super) const IN_POOL: Self = Self { present_part: 2, at_work: 4 };
+}
 
 /// So many pools may each have one call of a class at work beyond the limit. Otherwise one pool's burst, for which the
 /// limit fell, would have all others refused until it is done.
@@ -45,10 +70,10 @@ struct Pools {
     at_work: [usize; Class::ALL.len()],
 }
 
-/// A permit of a pool's share.
+/// A permit of a share.
 #[derive(Debug)]
 pub(super) struct Share {
-    pub(super) pool: Arc<str>,
+    pub(super) name: Arc<str>,
     /// It is the only one of its pool at work, and may be beyond the limit.
     pub(super) is_first: bool,
 }
@@ -78,15 +103,20 @@ pub(super) struct Left {
 }
 
 impl Shares {
+    pub(super) fn new(weights: Weights) -> Self {
+        Self { weights, state: Mutex::default() }
+    }
+
     /// Counts a call of a pool, if the pool's share allows one more.
     pub(super) fn take(&self, pool: &str, class: Class, left: Left) -> Option<Share> {
         let mut pools = self.lock();
         let Pools { by_name, at_work } = &mut *pools;
         let held = by_name.get(pool).map(|calls| calls.held[class as usize]).unwrap_or_default();
         let is_first = held.at_work == 0 && at_work[class as usize] < FIRST_CALLS;
+        let Weights { present_part, at_work: weight } = self.weights;
         let may_work =
-            is_first || left.at_work.is_none_or(|left| may_take(held.at_work, left, 0, AT_WORK));
-        if !may_work || !may_take(held.present, left.present, RESERVE, WAITING) {
+            is_first || left.at_work.is_none_or(|left| may_take(held.at_work, left, 0, weight));
+        if !may_work || !may_take(held.present * present_part, left.present, RESERVE, WAITING) {
             return None;
         }
         let calls = match by_name.get_mut(pool) {
@@ -102,7 +132,7 @@ impl Shares {
         held.present += 1;
         held.at_work += 1;
         at_work[class as usize] += usize::from(held.at_work == 1);
-        Some(Share { pool: Arc::clone(&calls.name), is_first })
+        Some(Share { name: Arc::clone(&calls.name), is_first })
     }
 
     /// A call of the pool is not at work any more.
@@ -125,7 +155,7 @@ impl Shares {
     }
 
     fn lock(&self) -> MutexGuard<'_, Pools> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How many pools have calls.

@@ -2,6 +2,7 @@
 
 use std::{collections::VecDeque, time::Duration};
 
+use futures_util::FutureExt as _;
 use tokio::time::Instant;
 
 use super::{
@@ -309,4 +310,37 @@ fn the_first_call_of_a_pool_gets_in_although_anothers_burst_is_beyond_the_limit(
         .filter_map(|pool| overload.admit(Class::Rest, Some(&format!("pool-{pool}"))).ok())
         .collect();
     assert!(firsts.len() <= REST.start + 64, "{}", firsts.len());
+}
+
+#[test]
+fn one_callers_crowd_leaves_room_for_others_in_its_pool_and_for_itself_in_other_pools() {
+    for class in [Class::Acquire, Class::Redeem, Class::Rest, Class::Stream] {
+        let overload = Overload::new();
+        let mut crowd = Vec::new();
+        while let Ok(permit) = overload.admit_from(class, Some("a"), Some("one")) {
+            permit.step_aside();
+            crowd.push(permit);
+        }
+        assert!(crowd.len() > 1000, "{class:?}: {}", crowd.len());
+        for (pool, origin) in [("a", "other"), ("b", "one"), ("b", "other")] {
+            let admitted = overload.admit_from(class, Some(pool), Some(origin));
+            assert!(admitted.is_ok(), "{class:?} {pool} {origin}");
+        }
+        drop(crowd);
+        let shares = [&overload.0.origin_shares, &overload.0.in_pool_shares];
+        assert!(shares.iter().all(|shares| shares.len() == 0));
+    }
+}
+
+#[tokio::test]
+async fn one_callers_items_leave_room_for_others_in_its_pool_and_for_itself_in_other_pools() {
+    let overload = Overload::new();
+    let mut items = Vec::new();
+    while let Some(item) = overload.open_item("a", "one").now_or_never() {
+        items.push(item);
+    }
+    assert_eq!(items.len(), OPEN_ITEMS / 4);
+    for (pool, origin) in [("a", "other"), ("b", "one"), ("b", "other")] {
+        assert!(overload.open_item(pool, origin).now_or_never().is_some(), "{pool} {origin}");
+    }
 }

@@ -12,6 +12,7 @@ pub mod money;
 pub mod page;
 pub mod plan;
 pub mod pool;
+pub mod principal;
 pub mod provider;
 pub mod redemption;
 pub mod selector;

@@ -25,6 +25,15 @@ pub struct Selector {
 }
 
 impl Selector {
+    /// About how many bytes it occupies.
+    pub fn bytes(&self) -> usize {
+        /// Besides its text, of each that is named.
+        const EACH: usize = 32;
+        let labels = self.labels.iter().map(|(key, value)| key.len() + value.len() + 2 * EACH);
+        let excluded = self.exclude.iter().map(|id| id.as_str().len() + EACH);
+        labels.chain(excluded).sum()
+    }
+
     /// Whether an account may be picked, as far as it is named, by its plan, country and labels. What its plan takes
     /// is another question: see [`super::plan::Terms::misfit_for`].
     pub fn allows(&self, account: &Account) -> bool {

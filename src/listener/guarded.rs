@@ -3,6 +3,7 @@
 use std::{
     io::{Error, ErrorKind, IoSlice, Result},
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -16,6 +17,7 @@ use tonic::transport::server::Connected;
 
 use super::{
     ConnectionPermit,
+    connection::{Arrived, Connection, Seen},
     frames::{Begun, Frames},
 };
 
@@ -23,10 +25,13 @@ use super::{
 const BEGUN_LIMIT: Duration = Duration::from_millis(if cfg!(test) { 100 } else { 5_000 });
 /// How long a frame of data may take.
 const DATA_LIMIT: Duration = Duration::from_millis(if cfg!(test) { 200 } else { 10_000 });
-/// How many streams a client may reset in a row, and then each second. Each of them is work for nothing. Beyond
-/// it the client is read from more slowly: thousands of callers may well cancel together.
+/// How many streams a client may reset in a row. Each of them is work for nothing. Beyond it the client is read from
+/// more slowly: thousands of callers may well cancel together.
 const RESETS: f64 = 4096.0;
-const RESETS_PER_SECOND: f64 = 2048.0;
+/// How long a client may reset more than it may, before its connection is closed.
+const RESETS_LIMIT: Duration = Duration::from_secs(10);
+/// The longest time between two checks of what a connection has open.
+const CHECK_EVERY: Duration = Duration::from_secs(30);
 
 /// See [the module](self). `IO` may be TLS too.
 #[derive(Debug)]
@@ -34,8 +39,9 @@ pub struct Guarded<IO> {
     io: IO,
     permit: ConnectionPermit,
     frames: Frames,
-    /// When a connection without any call is checked again: it is closed where there are many.
-    unused_until: Instant,
+    connection: Arc<Connection>,
+    /// When it is checked again what the connection has open.
+    check_at: Instant,
     /// The number of what has begun, and until when it may take.
     begun: Option<(u64, Instant, Instant)>,
     timer: Option<Pin<Box<Sleep>>>,
@@ -46,14 +52,16 @@ impl<IO> Guarded<IO> {
     /// Guards a connection from now on.
     pub fn new(io: IO, permit: ConnectionPermit) -> Self {
         let now = Instant::now();
+        let resets = Resets::new(permit.rules().resets_per_second, now);
         let mut guarded = Self {
             io,
             permit,
             frames: Frames::new(),
-            unused_until: now + BEGUN_LIMIT,
+            connection: Connection::new(),
+            check_at: now + BEGUN_LIMIT,
             begun: None,
             timer: None,
-            resets: Resets { left: RESETS, counted: now },
+            resets,
         };
         guarded.note_begun(now);
         guarded
@@ -73,22 +81,35 @@ impl<IO> Guarded<IO> {
         self.begun = Some((number, since, since + limit));
     }
 
-    /// Ready when the connection is to be closed: what was begun did not end in time, or nothing was ever begun and
-    /// others want to connect.
+    /// Ready when the connection is to be closed, with the cause: see [`Guarded::to_be_closed`].
     fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<&'static str> {
         loop {
             let begun = self.begun.map(|(_, _, until)| until);
-            let unused = (!self.frames.has_called()).then_some(self.unused_until);
-            let Some(at) = begun.into_iter().chain(unused).min() else { return Poll::Pending };
+            let at = begun.map_or(self.check_at, |until| until.min(self.check_at));
             ready!(self.poll_until(at, cx));
             if begun.is_some_and(|until| until <= at) {
-                return Poll::Ready("what its client began did not end in time");
+                return Poll::Ready("incomplete");
             }
-            if self.permit.is_crowded() {
-                return Poll::Ready("its client made no call, and there are many connections");
+            if let Some(why) = self.to_be_closed() {
+                return Poll::Ready(why);
             }
-            self.unused_until = Instant::now() + BEGUN_LIMIT;
+            let rules = self.permit.rules();
+            let every = if self.frames.has_called() { CHECK_EVERY } else { BEGUN_LIMIT };
+            let least = rules.idle.min(rules.stream_idle) / 4;
+            self.check_at = Instant::now() + every.min(least.max(BEGUN_LIMIT / 50));
         }
+    }
+
+    /// Ends streams that are idle. Answers why the connection is to be closed, if it is: its client takes none of its
+    /// answers, or uses it for nothing, and others want to connect.
+    fn to_be_closed(&self) -> Option<&'static str> {
+        let rules = self.permit.rules();
+        let is_unused = match self.connection.end_idle(rules.stream_idle) {
+            Seen::InUse => false,
+            Seen::AllEnded => return Some("unread"),
+            Seen::Unused(time) => time >= rules.idle || !self.frames.has_called(),
+        };
+        (is_unused && self.permit.is_crowded()).then_some("unused")
     }
 
     /// Ready at a time, which may differ from call to call.
@@ -108,7 +129,11 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Guarded<IO> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<Result<()>> {
         let this = &mut *self;
-        if let Some(at) = this.resets.read_again_at(Instant::now()) {
+        let now = Instant::now();
+        if let Some(at) = this.resets.read_again_at(now) {
+            if this.resets.is_over(now) {
+                return Poll::Ready(Err(closed("resets")));
+            }
             ready!(this.poll_until(at, cx));
         }
         let before = buf.filled().len();
@@ -122,30 +147,54 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Guarded<IO> {
             // What has come is read first: it may have come in time.
             Poll::Pending => {
                 let why = ready!(this.poll_over(cx));
-                tracing::debug!(why, "a connection is closed");
-                metrics::counter!("holdfast_connections_too_slow_total").increment(1);
-                Poll::Ready(Err(Error::from(ErrorKind::TimedOut)))
+                Poll::Ready(Err(closed(why)))
             }
         }
     }
 }
 
+/// The error that ends a connection.
+fn closed(why: &'static str) -> Error {
+    tracing::debug!(why, "a connection is closed");
+    metrics::counter!("holdfast_connections_closed_total", "cause" => why).increment(1);
+    Error::from(ErrorKind::TimedOut)
+}
+
 /// How many resets are left: a bucket that fills up again.
 #[derive(Debug)]
 struct Resets {
+    per_second: f64,
     left: f64,
     counted: Instant,
+    /// Since when there are too many.
+    over_since: Option<Instant>,
 }
 
 impl Resets {
+    fn new(per_second: u32, now: Instant) -> Self {
+        Self { per_second: f64::from(per_second), left: RESETS, counted: now, over_since: None }
+    }
+
     /// When to read on, if not now.
     fn read_again_at(&mut self, now: Instant) -> Option<Instant> {
         if self.left < RESETS {
             let passed = now.saturating_duration_since(self.counted).as_secs_f64();
-            self.left = (self.left + passed * RESETS_PER_SECOND).min(RESETS);
+            self.left = (self.left + passed * self.per_second).min(RESETS);
         }
         self.counted = now;
-        (self.left < 0.0).then(|| now + Duration::from_secs_f64(-self.left / RESETS_PER_SECOND))
+        if self.left >= RESETS / 4.0 {
+            self.over_since = None;
+        }
+        if self.left >= 0.0 {
+            return None;
+        }
+        self.over_since.get_or_insert(now);
+        Some(now + Duration::from_secs_f64(-self.left / self.per_second))
+    }
+
+    /// Whether there were too many for so long that the connection is closed.
+    fn is_over(&self, now: Instant) -> bool {
+        self.over_since.is_some_and(|since| now.saturating_duration_since(since) >= RESETS_LIMIT)
     }
 }
 
@@ -180,17 +229,15 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Guarded<IO> {
 }
 
 impl<IO: Connected> Connected for Guarded<IO> {
-    type ConnectInfo = IO::ConnectInfo;
+    type ConnectInfo = Arrived;
 
-    fn connect_info(&self) -> IO::ConnectInfo {
-        self.io.connect_info()
+    fn connect_info(&self) -> Arrived {
+        Arrived::new(&self.connection, self.io.connect_info())
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 
     use super::*;
@@ -204,9 +251,8 @@ mod tests {
 
     fn one_of(limit: &ConnectionLimit) -> (DuplexStream, Guarded<DuplexStream>) {
         let (client, server) = duplex(1 << 20);
-        let permit = Arc::clone(&limit.free).try_acquire_owned().unwrap();
-        let open = metrics::gauge!("holdfast_test_connections");
-        (client, Guarded::new(server, ConnectionPermit { permit, size: limit.size, open }))
+        let permit = limit.permit(std::net::Ipv4Addr::LOCALHOST.into()).unwrap();
+        (client, Guarded::new(server, permit))
     }
 
     #[tokio::test]
@@ -305,11 +351,33 @@ mod tests {
         for part in all.chunks_mut(8192) {
             server.read_exact(part).await.unwrap();
         }
-        let (mut before, mut after) = (Resets { left: 1.0, counted: begun }, server.resets);
+        let mut before = Resets { left: 1.0, ..Resets::new(1, begun) };
+        let mut after = server.resets;
         assert_eq!(before.read_again_at(begun), None);
         assert!(begun.elapsed() >= Duration::from_millis(300), "beyond what is free");
         let much_later = Instant::now() + Duration::from_secs(60);
         assert_eq!(after.read_again_at(much_later), None);
         assert!(after.left >= RESETS, "as if nothing had been");
+    }
+
+    #[test]
+    fn a_client_that_goes_on_to_reset_more_than_it_may_loses_its_connection() {
+        let begun = Instant::now();
+        let after = |seconds: u64| begun + Duration::from_secs(seconds);
+        let mut resets = Resets::new(100, begun);
+        resets.left = -100.0;
+        assert!(resets.read_again_at(begun).is_some());
+        for second in 1..10 {
+            resets.left -= 200.0;
+            assert!(resets.read_again_at(after(second)).is_some());
+            assert!(!resets.is_over(after(second)), "{second} s");
+        }
+        let mut other = Resets { over_since: resets.over_since, ..Resets::new(100, after(9)) };
+        resets.left -= 200.0;
+        assert!(resets.read_again_at(after(10)).is_some() && resets.is_over(after(10)));
+        assert!(
+            other.read_again_at(after(10)).is_none() && !other.is_over(after(20)),
+            "it stopped"
+        );
     }
 }

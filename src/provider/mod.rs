@@ -23,7 +23,7 @@ pub use classify::{Call, Doubt, Inquired, classify, of_line};
 pub use client::{Asked, Provider, SecretValues};
 pub use profile::Unusable;
 pub use question::CallError;
-pub use scrub::holds_code;
+pub use scrub::{codes_in, holds_code};
 
 /// What happened to one call. Owned and raw: nothing has been concluded from it yet.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -91,6 +91,35 @@ pub fn holds_code(code: &CardCode, text: &str) -> bool {
     without_code(code, &text) != text
 }
 
+/// The most letters and digits of one of [`codes_in`] and the fewest. A shorter one is found in many a word.
+const CODE_LETTERS: std::ops::RangeInclusive<usize> = 6..=64;
+/// The most parts that such a code is written in.
+const MAX_PARTS: usize = 8;
+/// The most of them that are found in one text.
+const MAX_CODES: usize = 256;
+
+/// What in a text may be a card's code, whichever: each of its words, and parts in a row that have a digit or are in
+/// capitals.
+pub fn codes_in(text: &str) -> Vec<CardCode> {
+    let words = text.split_whitespace();
+    let words = words.map(|word| word.trim_matches(|c: char| !c.is_alphanumeric()).to_owned());
+    let parts: Vec<&str> =
+        text.split(|c: char| !c.is_alphanumeric()).filter(|part| !part.is_empty()).collect();
+    let is_part = |part: &&str| {
+        part.chars().any(|c| c.is_ascii_digit()) || !part.chars().any(char::is_lowercase)
+    };
+    let rows = parts.split(|part| !is_part(part)).flat_map(|row| {
+        let ends = move |from| from + 1..=row.len().min(from + MAX_PARTS);
+        (0..row.len()).flat_map(move |from| ends(from).map(move |to| row[from..to].concat()))
+    });
+    let mut codes: Vec<_> = words.chain(rows).collect();
+    codes.retain(|code| CODE_LETTERS.contains(&code.chars().count()));
+    codes.sort_unstable();
+    codes.dedup();
+    codes.truncate(MAX_CODES);
+    codes.iter().filter_map(|code| CardCode::parse(code).ok()).collect()
+}
+
 /// Letters and digits that a code must have to be searched for by them alone: fewer would be found in
 /// many a word.
 const MIN_LETTERS: usize = 4;
@@ -191,6 +220,19 @@ mod tests {
         for text in ["", "ticket 12 … 34", "AB12CD3", "sim-29, seen on 2026-11-25"] {
             assert!(!holds_code(&code(), text), "{text}");
         }
+    }
+
+    #[test]
+    fn what_may_be_a_code_is_found_as_it_would_be_written_down() {
+        let found = |text: &str| -> Vec<_> {
+            codes_in(text).iter().map(|code| code.expose().to_owned()).collect()
+        };
+        assert_eq!(found("no: ABCDEF, or gift-123456."), ["123456", "ABCDEF", "gift-123456"]);
+        let groups = found("the card 1234-5678 9012 was put in on 5 May");
+        assert!(groups.contains(&"123456789012".to_owned()), "{groups:?}");
+        assert_eq!(found("seen by alice, no 4711"), [""; 0]);
+        let numbers: String = (100_000..101_000).map(|n| format!("{n} ")).collect();
+        assert_eq!(found(&numbers).len(), MAX_CODES);
     }
 
     #[test]

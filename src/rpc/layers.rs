@@ -19,11 +19,15 @@ use tower::{Layer, Service};
 use tracing::Instrument as _;
 
 use super::{
-    answer,
-    message::{self, Complete, RequestBody},
+    answer::{self, Unfinished},
+    message::{self, Activity, Complete, RequestBody},
     methods, refusal, status,
 };
-use crate::admission::{self, Caller, Class, Overload, Permit};
+use crate::{
+    admission::{self, Caller, Class, InFlight, Origin, Overload, Permit, Refused, origin},
+    domain::principal::Principal,
+    listener::connection::{Arrived, Connection, OpenCall},
+};
 
 /// Admits calls while the server takes them, and gives each a span.
 #[derive(Clone, Debug)]
@@ -93,6 +97,11 @@ pub(super) fn caller_of<T>(request: &Request<T>) -> Caller {
     request.extensions().get::<Caller>().cloned().unwrap_or_default()
 }
 
+/// Who sent a message. Nobody in particular, where the server asks nobody who they are.
+pub(super) fn principal_of<T>(request: &Request<T>) -> Principal {
+    request.extensions().get::<Principal>().cloned().unwrap_or_default()
+}
+
 impl<S> Layer<S> for Admission {
     type Service = Admitted<S>;
 
@@ -150,7 +159,8 @@ impl Admission {
         B: RequestBody,
     {
         let came = Instant::now();
-        let (parts, body) = request.into_parts();
+        let (mut parts, body) = request.into_parts();
+        let connection = Arrived::unpack(&mut parts.extensions);
         let path = parts.uri.path();
         let is_health = path.starts_with(HEALTH);
         if self.closing.is_cancelled() && !is_health {
@@ -163,10 +173,13 @@ impl Admission {
         let timeout = parts.headers.get(TIMEOUT).and_then(|text| read_timeout(text.as_bytes()));
         let deadline = timeout.map(|timeout| came + timeout);
         let takes_stream = method.description.takes_stream && !is_health;
+        let open = connection.as_ref().map(Connection::begin);
+        let nobody = Arc::default();
+        let owner = connection.as_ref().map_or(&nobody, |connection| connection.name());
         let budget = self.overload.unread_requests();
         let read = tokio::select! {
             biased;
-            read = message::first(body, takes_stream, budget, deadline) => read,
+            read = message::first(body, takes_stream, budget, owner, deadline) => read,
             () = self.closing.cancelled(), if !is_health => Err(status::shutting_down()),
         };
         let complete = match read {
@@ -174,10 +187,25 @@ impl Admission {
             Err(error) => return Ok(error.into_http()),
         };
         if is_health {
-            let body = complete.into_body(budget);
+            let body = complete.into_body(budget, owner, None);
             return inner.call(http::Request::from_parts(parts, body)).await;
         }
-        self.admit(inner, method, parts, complete, deadline).await
+        let origin = self.origin(&parts.extensions, connection.as_ref());
+        let from = Whence { connection, origin, open };
+        self.admit(inner, method, parts, complete, deadline, from).await
+    }
+
+    /// Whom a call is counted for.
+    fn origin(
+        &self,
+        extensions: &http::Extensions,
+        connection: Option<&Arc<Connection>>,
+    ) -> Option<Arc<Origin>> {
+        let origins = self.overload.origins();
+        match extensions.get::<Principal>().filter(|principal| !principal.name().is_empty()) {
+            Some(principal) => Some(origins.principal(principal.name())),
+            None => connection.map(|connection| Arc::clone(connection.origin(origins))),
+        }
     }
 
     async fn admit<S, B>(
@@ -187,18 +215,21 @@ impl Admission {
         mut parts: http::request::Parts,
         complete: Complete<B>,
         deadline: Option<Instant>,
+        from: Whence,
     ) -> Result<Answer, S::Error>
     where
         S: Service<http::Request<Body>, Response = Answer>,
         B: RequestBody,
     {
+        let Whence { connection, origin, open } = from;
         let admitted = Instant::now();
         // Whatever ends work is done all the same.
         if deadline.is_some_and(|deadline| deadline <= admitted) && method.class != Class::End {
             admission::note_dropped("admission");
             return Ok(status::deadline_passed().into_http());
         }
-        let (permit, stream) = match self.permits(method, complete.message()) {
+        let permits = self.permits(method, complete.message(), origin.as_ref());
+        let Permits { call: permit, stream, in_flight } = match permits {
             Ok(permits) => permits,
             Err(refused) => return Ok(refusal::of(refused)),
         };
@@ -211,28 +242,61 @@ impl Admission {
             rpc.service = method.description.service,
             rpc.method = method.description.name
         );
-        let body = complete.into_body(self.overload.unread_requests());
+        let owner = origin.as_ref().map(|origin| Arc::clone(origin.name())).unwrap_or_default();
+        let activity = Activity::new();
+        let budget = self.overload.unread_requests();
+        let body = complete.into_body(budget, &owner, Some(Arc::clone(&activity)));
         let answer = inner.call(http::Request::from_parts(parts, body));
-        let answer = in_time(answer, deadline).instrument(span).await;
+        let answer = in_time(answer, deadline).instrument(span);
+        let answer = origin::scope(origin, answer).await;
         drop(caller);
         method.seconds.record(admitted.elapsed());
-        answer.map(|answer| answer::bounded(answer, self.overload.unread_answers(), stream))
+        let kept = Unfinished { connection, activity, _kept: (open, in_flight, stream) };
+        let budget = self.overload.unread_answers();
+        answer.map(|answer| answer::bounded(answer, budget, &owner, kept))
     }
 
-    /// The permits of a call, by its class and by the pool that it is about: its own, and for a stream another
-    /// that lasts as long as the stream is open.
+    /// The permits of a call, by its class, by the pool that it is about, and by whom it is counted for.
     fn permits(
         &self,
         method: &Method,
         message: &[u8],
-    ) -> Result<(Permit, Option<Permit>), admission::Refused> {
-        let pool = method.description.pool(message);
+        origin: Option<&Arc<Origin>>,
+    ) -> Result<Permits, Refused> {
+        let (class, pool) = (method.class, method.description.pool(message));
+        // What ends work makes room, and is taken from anybody.
+        let in_flight = match origin.filter(|_| class != Class::End) {
+            Some(origin) => match origin.begin(class == Class::Rest) {
+                Some(in_flight) => Some(in_flight),
+                None => return Err(self.overload.refuse(class)),
+            },
+            None => None,
+        };
+        let name = origin.map(|origin| &**origin.name());
         let stream = match method.description.takes_stream {
-            true => Some(self.overload.admit(Class::Stream, pool)?),
+            true => Some(self.overload.admit_from(Class::Stream, pool, name)?),
             false => None,
         };
-        Ok((self.overload.admit(method.class, pool)?, stream))
+        let call = self.overload.admit_from(class, pool, name)?;
+        Ok(Permits { call, stream, in_flight })
     }
+}
+
+/// Where a call comes from.
+struct Whence {
+    connection: Option<Arc<Connection>>,
+    origin: Option<Arc<Origin>>,
+    open: Option<OpenCall>,
+}
+
+/// The permits of a call.
+struct Permits {
+    /// Its own.
+    call: Permit,
+    /// For a stream another, that lasts as long as the stream is open.
+    stream: Option<Permit>,
+    /// Its part of what its origin may have, until its answer is taken.
+    in_flight: Option<InFlight>,
 }
 
 impl Methods {

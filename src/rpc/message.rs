@@ -6,6 +6,10 @@
 
 use std::{
     pin::Pin,
+    sync::{
+        Arc, LazyLock,
+        atomic::{AtomicU64, Ordering},
+    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -29,6 +33,30 @@ const HEADER_BYTES: usize = 5;
 const CALL_BYTES: usize = 4096;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// When a call's caller has last sent something, or taken some of its answer.
+#[derive(Debug)]
+pub(super) struct Activity(AtomicU64);
+
+impl Activity {
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new(Self(AtomicU64::new(Self::now())))
+    }
+
+    fn now() -> u64 {
+        static BEGAN: LazyLock<Instant> = LazyLock::new(Instant::now);
+        u64::try_from(BEGAN.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    pub(super) fn note(&self) {
+        self.0.store(Self::now(), Ordering::Relaxed);
+    }
+
+    /// How long that is ago.
+    pub(super) fn idle_for(&self) -> Duration {
+        Duration::from_millis(Self::now().saturating_sub(self.0.load(Ordering::Relaxed)))
+    }
+}
 
 /// What a body of a request has to be.
 pub(super) trait RequestBody:
@@ -56,7 +84,13 @@ impl<B: RequestBody> Complete<B> {
     }
 
     /// As the handler reads it.
-    pub(super) fn into_body(self, budget: &Budget) -> tonic::body::Body {
+    /// `activity` is told when something of it is read.
+    pub(super) fn into_body(
+        self,
+        budget: &Budget,
+        owner: &Arc<str>,
+        activity: Option<Arc<Activity>>,
+    ) -> tonic::body::Body {
         match self.rest {
             None => tonic::body::Body::new(http_body_util::Full::new(self.bytes)),
             Some(rest) => tonic::body::Body::new(Messages {
@@ -64,6 +98,8 @@ impl<B: RequestBody> Complete<B> {
                 rest,
                 position: Position::default(),
                 budget: budget.clone(),
+                owner: Arc::clone(owner),
+                activity,
                 begun: None,
             }),
         }
@@ -76,6 +112,7 @@ pub(super) async fn first<B: RequestBody>(
     body: B,
     takes_stream: bool,
     budget: &Budget,
+    owner: &Arc<str>,
     deadline: Option<Instant>,
 ) -> Result<Complete<B>, Status> {
     let mut reading = Reading { body, takes_stream, bytes: BytesMut::new(), alone: None };
@@ -85,7 +122,7 @@ pub(super) async fn first<B: RequestBody>(
             return Ok(reading.complete());
         }
     }
-    Box::pin(reading.slowly(budget, deadline)).await
+    Box::pin(reading.slowly(budget, owner, deadline)).await
 }
 
 /// A request whose first message is not complete.
@@ -101,11 +138,12 @@ impl<B: RequestBody> Reading<B> {
     async fn slowly(
         mut self,
         budget: &Budget,
+        owner: &Arc<str>,
         deadline: Option<Instant>,
     ) -> Result<Complete<B>, Status> {
         let own = Instant::now() + MESSAGE_TIMEOUT;
         let until = deadline.map_or(own, |deadline| deadline.min(own));
-        let hold = budget.hold(CALL_BYTES + self.len());
+        let hold = budget.hold(owner, CALL_BYTES + self.len());
         // A few bytes of a frame would keep all alive that was read with them.
         self.gather(Bytes::new());
         loop {
@@ -235,6 +273,8 @@ struct Messages<B> {
     rest: B,
     position: Position,
     budget: Budget,
+    owner: Arc<str>,
+    activity: Option<Arc<Activity>>,
     /// A message that is not complete.
     begun: Option<Begun>,
 }
@@ -260,7 +300,7 @@ impl<B: RequestBody> Messages<B> {
             Some(begun) if self.position.came > data.len() => begun.hold.set(bytes),
             _ => {
                 let until = Box::pin(sleep_until(Instant::now() + MESSAGE_TIMEOUT));
-                self.begun = Some(Begun { hold: self.budget.hold(bytes), until });
+                self.begun = Some(Begun { hold: self.budget.hold(&self.owner, bytes), until });
             }
         }
         Ok(())
@@ -291,6 +331,9 @@ impl<B: RequestBody> Body for Messages<B> {
         }
         match Pin::new(&mut this.rest).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
+                if let Some(activity) = &this.activity {
+                    activity.note();
+                }
                 let came = frame.data_ref().map_or(Ok(()), |data| this.came(data));
                 Poll::Ready(Some(came.map(|()| frame)))
             }

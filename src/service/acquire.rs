@@ -11,13 +11,12 @@ mod why_none;
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use tokio::{
     sync::{
-        OwnedSemaphorePermit, Semaphore,
         mpsc::{self, error::TrySendError},
         oneshot,
     },
@@ -35,7 +34,7 @@ use super::{
     providers::Providers,
 };
 use crate::{
-    admission::Caller,
+    admission::{Caller, FairPermit, FairPermits, origin},
     domain::{
         choice::{Considered, Counts, Criteria},
         id::{Holder, PoolId, RequestId},
@@ -54,6 +53,8 @@ use crate::{
 const CLOSING_GRACE: Duration = Duration::from_secs(1);
 /// How many may ask at once on this server what an acquisition would make of one pool's accounts.
 const MAX_EXPLAINING: usize = 2;
+/// The same for all pools: each keeps a core busy.
+const MAX_EXPLAINING_ANY: usize = 4;
 /// How long one more waits before it is refused.
 const EXPLAIN_WAIT: Duration = Duration::from_secs(1);
 
@@ -101,15 +102,24 @@ pub struct Explained {
     pub counts: Counts,
 }
 
+/// The queues of the pools that somebody wants accounts of, each with its dispatcher.
+struct Queues {
+    by_pool: Mutex<HashMap<PoolId, mpsc::Sender<Waiter>>>,
+    store: Store,
+    closing: CancellationToken,
+}
+
 /// The acquiring of accounts. Cheap to clone.
 #[derive(Clone)]
 pub struct Acquire {
     store: Store,
     pools: Pools,
     providers: Providers,
-    queues: Arc<Mutex<HashMap<PoolId, mpsc::Sender<Waiter>>>>,
-    /// The permits to go through a whole pool.
-    explaining: Arc<Mutex<HashMap<PoolId, Arc<Semaphore>>>>,
+    queues: Arc<Queues>,
+    /// The permits to go through a whole pool, fair among those who ask; by pool.
+    explaining: Arc<Mutex<HashMap<PoolId, FairPermits>>>,
+    /// The same for all pools.
+    explaining_any: FairPermits,
     closing: CancellationToken,
 }
 
@@ -121,8 +131,11 @@ impl Acquire {
         providers: Providers,
         closing: CancellationToken,
     ) -> Self {
-        let (queues, explaining) = (Arc::default(), Arc::default());
-        Self { store, pools, providers, queues, explaining, closing }
+        let queues =
+            Queues { by_pool: Mutex::default(), store: store.clone(), closing: closing.clone() };
+        let (queues, explaining) = (Arc::new(queues), Arc::default());
+        let explaining_any = FairPermits::for_work(MAX_EXPLAINING_ANY);
+        Self { store, pools, providers, queues, explaining, explaining_any, closing }
     }
 
     /// Leases an account, waiting for one up to `command.wait`.
@@ -139,6 +152,11 @@ impl Acquire {
         all([ttl.clone().map(drop), currencies])?;
         let ttl = ttl?;
         self.providers.check_available(&pool)?;
+        let bytes = command.selector.bytes();
+        let origin = origin::current_name();
+        let waits = self.store.overload().waiting_bytes();
+        let _waits =
+            waits.hold(command.pool_id.as_str(), &origin, bytes).ok_or(StoreError::Overloaded)?;
         let (reply, answer) = oneshot::channel();
         let mut answer =
             Answer { answer, store: self.store.clone(), pool_id: command.pool_id.clone() };
@@ -192,20 +210,28 @@ impl Acquire {
     async fn queue_up(&self, waiter: Waiter, pool_id: &PoolId) -> Result<(), Error> {
         let until = waiter.until;
         let is_item = waiter.caller.is_item();
-        let waiters = self.queue(pool_id);
-        if is_item && waiters.max_capacity() - waiters.capacity() >= MAX_ROWS {
-            waiter.caller.step_aside();
+        let mut waiter = waiter;
+        loop {
+            let waiters = self.queues.of(pool_id);
+            if is_item && waiters.max_capacity() - waiters.capacity() >= MAX_ROWS {
+                waiter.caller.step_aside();
+            }
+            waiter = match waiters.try_send(waiter) {
+                Ok(()) => return Ok(()),
+                Err(_) if self.closing.is_cancelled() => return Err(Error::ShuttingDown),
+                // The dispatcher has ended, because nobody asked for long: there is another.
+                Err(TrySendError::Closed(waiter)) => waiter,
+                Err(TrySendError::Full(_)) if !is_item => return Err(StoreError::Overloaded.into()),
+                Err(TrySendError::Full(waiter)) => {
+                    let room = timeout_at(until, waiters.reserve()).await;
+                    if let Ok(room) = room.map_err(|_| StoreError::Overloaded)? {
+                        room.send(waiter);
+                        return Ok(());
+                    }
+                    waiter
+                }
+            };
         }
-        let Err(TrySendError::Full(waiter)) = waiters.try_send(waiter) else {
-            // Where the other end is gone, so is the one who answers, and the caller sees that.
-            return Ok(());
-        };
-        if !is_item {
-            return Err(StoreError::Overloaded.into());
-        }
-        let room = timeout_at(until, waiters.reserve()).await;
-        room.map_err(|_| StoreError::Overloaded)?.map_err(|_| Error::ShuttingDown)?.send(waiter);
-        Ok(())
     }
 
     /// What an acquisition would make of the pool's accounts now, without locking any. Answers the first `limit`
@@ -236,9 +262,10 @@ impl Acquire {
                 ("selector.expected", amounts.expected),
             ],
         )?;
-        let _permit = self.explain_permit(pool_id).await?;
+        // Held until it has been gone through: nobody can stop that, also when the caller leaves.
+        let permit = self.explain_permit(pool_id).await?;
         // The dispatcher gives up the pool's accounts when nobody wants any.
-        let _ = self.queue(pool_id);
+        drop(self.queues.of(pool_id));
         let ready = self.store.ready(pool_id);
         let not_found = || Error::PoolNotFound(pool_id.clone());
         if !ready.follow().await? {
@@ -254,25 +281,31 @@ impl Acquire {
             selector: Arc::new(selector.clone()),
             expected_minor: amounts.expected.map(|money| money.amount_minor),
         };
-        let (counts, considered) = ready.explain(criteria, terms, limit).await;
+        let (counts, considered) = ready.explain(criteria, terms, limit, permit).await;
         Ok(Explained { pool, considered, counts })
     }
 
-    /// Waits a moment for the permit to go through the whole pool.
-    async fn explain_permit(&self, pool_id: &PoolId) -> Result<OwnedSemaphorePermit, Error> {
-        let permits = {
+    /// Waits a moment for the permits to go through the whole pool.
+    async fn explain_permit(&self, pool_id: &PoolId) -> Result<[FairPermit; 2], Error> {
+        let of_pool = {
             let mut explaining = self.explaining.lock().unwrap_or_else(PoisonError::into_inner);
+            explaining.retain(|id, permits| id == pool_id || !permits.is_idle());
             let permits = explaining.entry(pool_id.clone());
-            Arc::clone(permits.or_insert_with(|| Arc::new(Semaphore::new(MAX_EXPLAINING))))
+            permits.or_insert_with(|| FairPermits::for_work(MAX_EXPLAINING)).clone()
         };
-        let permit = timeout(EXPLAIN_WAIT, permits.acquire_owned()).await;
-        // Never closed.
-        permit.ok().and_then(Result::ok).ok_or_else(|| StoreError::Overloaded.into())
+        let permits = async {
+            let permit = of_pool.acquire(&origin::current_name()).await;
+            [permit, self.explaining_any.acquire(pool_id.as_str()).await]
+        };
+        let permits = timeout(EXPLAIN_WAIT, permits).await;
+        permits.map_err(|_| StoreError::Overloaded.into())
     }
+}
 
-    fn queue(&self, pool_id: &PoolId) -> mpsc::Sender<Waiter> {
-        let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(queue) = queues.get(pool_id)
+impl Queues {
+    fn of(self: &Arc<Self>, pool_id: &PoolId) -> mpsc::Sender<Waiter> {
+        let mut by_pool = self.by_pool();
+        if let Some(queue) = by_pool.get(pool_id)
             && !queue.is_closed()
         {
             return queue.clone();
@@ -280,9 +313,30 @@ impl Acquire {
         let (waiters, arrivals) = mpsc::channel(MAX_WAITING);
         let dispatcher =
             Dispatcher::new(self.store.clone(), pool_id.clone(), arrivals, self.closing.clone());
-        tokio::spawn(dispatcher.run());
-        queues.insert(pool_id.clone(), waiters.clone());
+        let (queues, of_pool) = (Arc::downgrade(self), pool_id.clone());
+        tokio::spawn(async move {
+            let late = dispatcher.run().await;
+            let Some(queues) = queues.upgrade() else { return };
+            queues.forget(&of_pool);
+            for waiter in late {
+                // There are fewer of them than the new queue holds.
+                let _ = queues.of(&of_pool).try_send(waiter);
+            }
+        });
+        by_pool.insert(pool_id.clone(), waiters.clone());
         waiters
+    }
+
+    /// Forgets the queue of a pool whose dispatcher has ended, if there is no other by now.
+    fn forget(&self, pool_id: &PoolId) {
+        let mut by_pool = self.by_pool();
+        if by_pool.get(pool_id).is_some_and(mpsc::Sender::is_closed) {
+            by_pool.remove(pool_id);
+        }
+    }
+
+    fn by_pool(&self) -> MutexGuard<'_, HashMap<PoolId, mpsc::Sender<Waiter>>> {
+        self.by_pool.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -26,7 +26,7 @@ use super::{
     release::Leases,
 };
 use crate::{
-    admission::FairPermit,
+    admission::{OpenItem as Room, Origin, origin},
     domain::{
         id::{BatchId, Holder, ItemId, PoolId},
         money::Money,
@@ -215,6 +215,7 @@ impl Batch {
             open: Arc::new(open),
             pool: Arc::new(pool.clone()),
             resumed,
+            origin: origin::current(),
             events,
             client_gone: CancellationToken::new(),
             running: JoinSet::new(),
@@ -236,6 +237,8 @@ struct Driver {
     pool: Arc<Pool>,
     /// Some of its items were begun before it was opened this time.
     resumed: bool,
+    /// Whom its items are counted for.
+    origin: Option<Arc<Origin>>,
     events: mpsc::Sender<BatchEvent>,
     client_gone: CancellationToken,
     running: JoinSet<Result<Redeemed, Error>>,
@@ -253,7 +256,7 @@ struct OpenItem {
     name: String,
     bytes: usize,
     #[allow(dead_code, reason = "it is kept, not read")]
-    room: FairPermit,
+    room: Room,
 }
 
 impl Driver {
@@ -268,10 +271,12 @@ impl Driver {
         let mut progress = tokio::time::interval(PROGRESS);
         progress.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut end = None;
-        // First come, first served among the pool's batches.
+        // First come, first served among the batches of a caller in the pool.
         let overload = self.batch.services.store.overload().clone();
         let pool_id = self.open.pool_id.clone();
-        let mut room = pin!(overload.open_item(pool_id.as_str()));
+        let origin = self.origin.as_ref().map(|origin| Arc::clone(origin.name()));
+        let origin = origin.unwrap_or_default();
+        let mut room = pin!(overload.open_item(pool_id.as_str(), &origin));
         let mut has_room = None;
         while end.is_none() || !self.running.is_empty() {
             let wants = end.is_none()
@@ -281,7 +286,7 @@ impl Driver {
                 Some(done) = self.running.join_next_with_id() => self.finish(done).await,
                 permit = &mut room, if wants && has_room.is_none() => {
                     has_room = Some(permit);
-                    room.set(overload.open_item(pool_id.as_str()));
+                    room.set(overload.open_item(pool_id.as_str(), &origin));
                 }
                 item = items.next(), if wants && has_room.is_some() => match item {
                     Some(Ok(item)) => self.take(item, &mut has_room).await,
@@ -309,7 +314,7 @@ impl Driver {
         self.send(last).await;
     }
 
-    async fn take(&mut self, incoming: Incoming, room: &mut Option<FairPermit>) {
+    async fn take(&mut self, incoming: Incoming, room: &mut Option<Room>) {
         self.counts.received += 1;
         match incoming {
             Incoming::Malformed(item_id, error) => self.tell(item_id, Err(error)).await,
@@ -323,7 +328,9 @@ impl Driver {
                     client_gone: self.client_gone.clone(),
                     item,
                 };
-                let task = self.running.spawn(async move { work.run().await });
+                let origin = self.origin.clone();
+                let task =
+                    self.running.spawn(origin::scope(origin, async move { work.run().await }));
                 if let Some(room) = room.take() {
                     self.open_items.insert(task.id(), OpenItem { name, bytes, room });
                 }

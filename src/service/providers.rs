@@ -231,7 +231,7 @@ fn unusable(provider_id: &ProviderId, why: String) -> Error {
 }
 
 /// What a provider is called in a code's fingerprint.
-pub(super) fn fingerprint_name(provider_id: &ProviderId) -> &str {
+pub(in crate::service) fn fingerprint_name(provider_id: &ProviderId) -> &str {
     // From when there was one provider: what is stored stays comparable.
     if provider_id.is_built_in() { "default" } else { provider_id.as_str() }
 }

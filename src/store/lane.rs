@@ -5,13 +5,15 @@
 //! There is no timer. While one statement runs, the next batch gathers, so a caller who is alone
 //! pays one round trip, and a thousand callers pay few. What is urgent comes first.
 //!
-//! The worker is a task of its own: a caller who goes away never interrupts a statement. Every
+//! The worker is a task of its own: a caller who goes away never interrupts a statement. It ends when nobody has called
+//! for long, and the next caller has another. Every
 //! statement that runs here may be repeated when its reply was lost; see each for why.
 
 use std::{
     collections::HashMap,
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, Weak},
+    time::Duration,
 };
 
 use futures_util::{StreamExt as _, stream};
@@ -90,11 +92,11 @@ pub(super) trait Batch: Send + Sync + 'static {
     }
 }
 
-/// The lanes of one kind, one for each pool that was asked for. Pools are known to exist before
+/// The lanes of one kind, one for each pool that was asked for lately. Pools are known to exist before
 /// they get here, so there are no more lanes than pools.
 pub(super) struct Lanes<B: Batch> {
     batch: Arc<B>,
-    queues: Arc<Mutex<HashMap<PoolId, Sender<B>>>>,
+    queues: Arc<Queues<B>>,
     overload: Overload,
     /// Permits to wait for a row that somebody holds: each waits on a connection.
     singles: Arc<Semaphore>,
@@ -128,6 +130,9 @@ struct Caller<B: Batch> {
     deadline: Option<Instant>,
     reply: oneshot::Sender<Result<B::Output, StoreError>>,
 }
+
+/// The queues of the lanes, by pool.
+type Queues<B> = Mutex<HashMap<PoolId, Sender<B>>>;
 
 /// The ends of a lane's two queues.
 struct Sender<B: Batch> {
@@ -170,9 +175,17 @@ impl<B: Batch> Lanes<B> {
     ) -> Result<B::Output, StoreError> {
         let (reply, answer) = oneshot::channel();
         let caller = Caller { since: Instant::now(), deadline: caller.deadline(), reply };
-        let queue = self.queue(pool_id);
-        let queue = if B::is_urgent(&input) { queue.urgent } else { queue.others };
-        queue.send(Job { input, caller }).await.map_err(|_| StoreError::ShuttingDown)?;
+        let is_urgent = B::is_urgent(&input);
+        let mut job = Job { input, caller };
+        // One whose worker has just ended takes no more: there is another then.
+        loop {
+            let queue = self.queue(pool_id);
+            let queue = if is_urgent { queue.urgent } else { queue.others };
+            match queue.send(job).await {
+                Ok(()) => break,
+                Err(refused) => job = refused.0,
+            }
+        }
         // The worker answers every job; it only drops one when the runtime stops under it.
         answer.await.unwrap_or(Err(StoreError::ShuttingDown))
     }
@@ -181,6 +194,7 @@ impl<B: Batch> Lanes<B> {
         let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(queue) = queues.get(pool_id)
             && !queue.others.is_closed()
+            && !queue.urgent.is_closed()
         {
             return queue.clone();
         }
@@ -193,6 +207,8 @@ impl<B: Batch> Lanes<B> {
             meter: self.overload.meter(Queue::Work),
             singles: Arc::clone(&self.singles),
             again: Vec::new(),
+            idle_limit: self.overload.limits().idle_pool,
+            lanes: Arc::downgrade(&self.queues),
         };
         tokio::spawn(worker.work());
         let queue = Sender { urgent, others };
@@ -201,7 +217,7 @@ impl<B: Batch> Lanes<B> {
     }
 }
 
-/// The worker of a lane. Ends with the last sender.
+/// The worker of a lane. Ends with the last sender, or when there was no job for long.
 struct Worker<B: Batch> {
     batch: Arc<B>,
     pool_id: PoolId,
@@ -211,6 +227,8 @@ struct Worker<B: Batch> {
     singles: Arc<Semaphore>,
     /// Those that go with the next statement, because others of their row came first.
     again: Vec<Job<B>>,
+    idle_limit: Duration,
+    lanes: Weak<Queues<B>>,
 }
 
 impl<B: Batch> Worker<B> {
@@ -233,17 +251,33 @@ impl<B: Batch> Worker<B> {
         if jobs.is_empty() {
             let first = tokio::select! {
                 biased;
-                job = urgent.recv() => job,
-                job = others.recv() => job,
+                Some(job) = urgent.recv() => Some(job),
+                Some(job) = others.recv() => Some(job),
+                () = sleep(self.idle_limit), if !others.is_closed() => None,
+                else => return false,
             };
-            let Some(first) = first else { return false };
-            jobs.push(first);
+            match first {
+                Some(first) => jobs.push(first),
+                // What has come is done all the same.
+                None => self.close(),
+            }
         }
+        let [urgent, others] = &mut self.queues;
         // However much is urgent, some room is left to the others.
         take(urgent, jobs, MAX_ROWS - ROOM);
         take(others, jobs, MAX_ROWS);
         take(urgent, jobs, MAX_ROWS);
         true
+    }
+
+    /// Takes no more jobs: the next caller begins another lane.
+    fn close(&mut self) {
+        self.queues.iter_mut().for_each(mpsc::Receiver::close);
+        let Some(lanes) = self.lanes.upgrade() else { return };
+        let mut lanes = lanes.lock().unwrap_or_else(PoisonError::into_inner);
+        if lanes.get(&self.pool_id).is_some_and(|lane| lane.others.is_closed()) {
+            lanes.remove(&self.pool_id);
+        }
     }
 
     /// Runs one statement over the jobs. When it fails as a whole, they are run one by one, side by side,

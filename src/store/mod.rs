@@ -51,7 +51,7 @@ use self::{
     ready_set::ReadySets,
     terms::TermsCache,
 };
-use crate::admission::Overload;
+use crate::admission::{Limits, Overload};
 
 /// The database, as the services see it. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -85,6 +85,15 @@ impl Deref for Store {
 impl Store {
     /// Opens a pool of at most `connections` connections. Connects when it is first used.
     pub fn open(url: &SecretString, connections: u32) -> Result<Self, StoreError> {
+        Self::open_with(url, connections, Limits::default())
+    }
+
+    /// The same, with these limits of one caller.
+    pub fn open_with(
+        url: &SecretString,
+        connections: u32,
+        limits: Limits,
+    ) -> Result<Self, StoreError> {
         let options = PgConnectOptions::from_str(url.expose_secret())
             .map_err(|error| StoreError::BadUrl(error.to_string()))?
             .application_name("holdfast")
@@ -106,7 +115,7 @@ impl Store {
                 ("enable_mergejoin", "off"),
             ])
             .disable_statement_logging();
-        let overload = Overload::new();
+        let overload = Overload::with(limits);
         let db = Db::new(options, connections, &overload);
         let rest = db.for_rest(&overload);
         let (terms, quarantine) = (TermsCache::default(), Quarantine::default());
@@ -119,7 +128,7 @@ impl Store {
             begin: Lanes::new(Begin(decider), &overload),
             defer: Lanes::new(Defer { db: db.clone() }, &overload),
             ready,
-            rest,
+            rest: rest.within(limits.read_timeout),
             quarantine,
             server_id,
             db,

@@ -39,6 +39,9 @@ use crate::{
     failpoints::{Guard, holds},
 };
 
+/// So many accounts more than are wanted are kept while a pool is gone through.
+const SORTED_AT_ONCE: usize = 4096;
+
 /// The ready sets of all pools. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(super) struct ReadySets {
@@ -251,17 +254,22 @@ impl Ready {
     }
 
     /// What an acquisition would make of the pool's accounts: how many there are of each choice, and the first
-    /// `limit` of them. Those that would be picked come first, in their order.
-    pub async fn explain(
+    /// `limit` of them. Those that would be picked come first, in their order. `held` is held until all are gone
+    /// through, also when nobody waits for it any more.
+    pub async fn explain<H: Send + 'static>(
         &self,
         criteria: Criteria,
         terms: Arc<PoolTerms>,
         limit: usize,
+        held: H,
     ) -> (Counts, Vec<Considered>) {
         let unwritable: HashSet<_> =
             self.sets.quarantine.accounts(&self.pool_id).into_iter().collect();
         let this = self.clone();
-        let explain = move || this.explain_now(&criteria, &terms, &unwritable, limit);
+        let explain = move || {
+            let _held = held;
+            this.explain_now(&criteria, &terms, &unwritable, limit)
+        };
         tokio::task::spawn_blocking(explain).await.unwrap_or_default()
     }
 
@@ -288,6 +296,11 @@ impl Ready {
             *counts.entry(choice).or_default() += 1;
             if limit > 0 {
                 judged.push(Considered::new(account, choice, criteria, terms));
+            }
+            // The best of them only: a pool may have a million.
+            if judged.len() >= limit + SORTED_AT_ONCE {
+                judged.sort_by(Considered::in_order);
+                judged.truncate(limit);
             }
         }
         judged.sort_by(Considered::in_order);

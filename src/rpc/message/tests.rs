@@ -1,6 +1,6 @@
 //! Requests that come in pieces.
 
-use std::{collections::VecDeque, convert::Infallible};
+use std::{collections::VecDeque, convert::Infallible, sync::Arc};
 
 use tonic::Code;
 
@@ -41,7 +41,7 @@ fn message(content: &[u8]) -> Vec<u8> {
 }
 
 async fn read(body: Pieces, takes_stream: bool) -> Result<Complete<Pieces>, Status> {
-    first(body, takes_stream, Overload::new().unread_requests(), None).await
+    first(body, takes_stream, Overload::new().unread_requests(), &Arc::default(), None).await
 }
 
 #[tokio::test]
@@ -83,7 +83,7 @@ async fn a_message_above_the_limit_is_refused_by_its_length_alone() {
     }
     let first = message(b"first");
     let complete = read(pieces(&[&first[..], &header].concat(), 3, false), true).await.unwrap();
-    let mut body = complete.into_body(Overload::new().unread_requests());
+    let mut body = complete.into_body(Overload::new().unread_requests(), &Arc::default(), None);
     let error = loop {
         if let Err(error) = body.frame().await.unwrap() {
             break error;
@@ -98,7 +98,7 @@ async fn a_stream_may_wait_between_its_messages_and_not_inside_one() {
     for (bytes, ends_in_time) in [(first.clone(), true), ([&first[..], &[0, 0]].concat(), false)] {
         let overload = Overload::new();
         let complete = read(pieces(&bytes, 99, false), true).await.unwrap();
-        let mut body = complete.into_body(overload.unread_requests());
+        let mut body = complete.into_body(overload.unread_requests(), &Arc::default(), None);
         body.frame().await.unwrap().unwrap();
         assert_eq!(overload.unread_requests().used() == 0, ends_in_time);
         let next = tokio::time::timeout(MESSAGE_TIMEOUT * 3, body.frame()).await;
@@ -115,17 +115,18 @@ async fn a_stream_may_wait_between_its_messages_and_not_inside_one() {
 async fn what_is_kept_of_incomplete_requests_is_bounded_and_the_oldest_goes_first() {
     let overload = Overload::new();
     let budget = overload.unread_requests();
+    let owner = Arc::default();
     let half = MAX_MESSAGE_BYTES / 2;
     let begun = message(&vec![7; MAX_MESSAGE_BYTES])[..half].to_vec();
     let mut waiting: Vec<_> = (0..200)
-        .map(|_| Box::pin(first(pieces(&begun, half, false), false, budget, None)))
+        .map(|_| Box::pin(first(pieces(&begun, half, false), false, budget, &owner, None)))
         .collect();
     let gone: Vec<_> = waiting.iter_mut().map(|one| one.as_mut().now_or_never()).collect();
     assert!(gone.iter().all(Option::is_none));
-    assert!(budget.used() <= 64 * 1024 * 1024, "{}", budget.used());
+    assert!(budget.used() <= 32 * 1024 * 1024, "{}: one caller's part", budget.used());
     let answers: Vec<_> = waiting.iter_mut().map(|one| one.as_mut().now_or_never()).collect();
     let gone = answers.iter().take_while(|answer| answer.is_some()).count();
-    assert!((70..80).contains(&gone), "{gone} of 200, the first of them");
+    assert!((135..145).contains(&gone), "{gone} of 200, the first of them");
     assert_eq!(answers.iter().flatten().count(), gone);
     for answer in answers.into_iter().flatten() {
         assert_eq!(answer.unwrap_err().code(), Code::ResourceExhausted);

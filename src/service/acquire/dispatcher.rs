@@ -36,6 +36,7 @@ use crate::{
         acquire::{Acquired, Claim, Claimed},
         ready_set::{Chosen, Ready},
     },
+    telemetry::WaitingGauge,
 };
 
 /// How often it is read what others changed, while accounts are asked for. Of each time, a random part is left out,
@@ -45,8 +46,6 @@ const POLL: Duration = Duration::from_millis(200);
 const IN_USE: Duration = Duration::from_secs(5);
 /// How often it is read while nobody asks.
 const IDLE_POLL: Duration = Duration::from_secs(15);
-/// After how long without a request the pool's accounts are given up.
-const LEAVE_AFTER: Duration = Duration::from_secs(600);
 /// The most callers that may wait for one pool's accounts. One more is refused as overload.
 pub(super) const MAX_WAITING: usize = 16_384;
 /// The most requests for which accounts are claimed at a time.
@@ -89,7 +88,10 @@ pub(super) struct Dispatcher {
     /// How long new waiters wait until they are first tried.
     meter: Meter,
     /// How many wait, for operators.
-    waiting_gauge: metrics::Gauge,
+    waiting_gauge: WaitingGauge,
+    /// After how long without a request the pool's accounts are given up, and this ends.
+    leave_after: Duration,
+    has_left: bool,
 }
 
 impl Dispatcher {
@@ -99,11 +101,12 @@ impl Dispatcher {
         arrivals: mpsc::Receiver<Waiter>,
         closing: CancellationToken,
     ) -> Self {
-        let pool = pool_id.to_string();
         Self {
             ready: store.ready(&pool_id),
             meter: store.overload().meter(Queue::Work),
-            waiting_gauge: metrics::gauge!("holdfast_acquire_waiting", "pool_id" => pool),
+            waiting_gauge: WaitingGauge::new(pool_id.as_str()),
+            leave_after: store.overload().limits().idle_pool,
+            has_left: false,
             store,
             pool_id,
             arrivals,
@@ -119,8 +122,10 @@ impl Dispatcher {
         }
     }
 
-    pub(super) async fn run(mut self) {
-        while self.gather().await {
+    /// Hands out accounts until the server stops, or until nobody has asked for long. Answers those who came as it
+    /// ended: another serves them.
+    pub(super) async fn run(mut self) -> Vec<Waiter> {
+        while !self.has_left && self.gather().await {
             let served = match self.queue.is_empty() {
                 true => self.follow_idly().await,
                 false => self.serve().await,
@@ -128,9 +133,9 @@ impl Dispatcher {
             if let Err(error) = served {
                 self.failed(error);
             }
-            self.waiting_gauge.set(self.queue.len() as f64);
+            self.waiting_gauge.set(self.queue.len());
         }
-        self.close();
+        self.close().await
     }
 
     /// Waits until there is something to do: somebody arrives, an account may be free, or somebody's
@@ -178,7 +183,8 @@ impl Dispatcher {
         let now = Instant::now();
         let pause = POLL.mul_f64(rand::rng().random_range(0.5..1.0));
         if self.queue.is_empty() {
-            let pause = if self.used_at.elapsed() < IN_USE { pause } else { IDLE_POLL };
+            let idle = IDLE_POLL.min(self.leave_after);
+            let pause = if self.used_at.elapsed() < IN_USE { pause } else { idle };
             return self.followed_at.map_or(now + IDLE_POLL, |at| at + pause);
         }
         let until = now + self.ready.unchanged_for().map_or(pause, |time| time.min(pause));
@@ -189,11 +195,11 @@ impl Dispatcher {
 
     /// Reads what others changed although nobody waits, so that it need not be read first when somebody comes.
     async fn follow_idly(&mut self) -> Result<(), StoreError> {
-        if self.used_at.elapsed() < LEAVE_AFTER {
+        if self.used_at.elapsed() < self.leave_after || !self.claiming.is_empty() {
             return self.follow().await;
         }
         self.ready.leave().await;
-        self.followed_at = None;
+        self.has_left = true;
         Ok(())
     }
 
@@ -394,12 +400,18 @@ impl Dispatcher {
         }
     }
 
-    fn close(mut self) {
+    async fn close(mut self) -> Vec<Waiter> {
         self.arrivals.close();
-        while let Ok(waiter) = self.arrivals.try_recv() {
-            self.queue.push(waiter);
+        let mut late = Vec::new();
+        while let Some(waiter) = self.arrivals.recv().await {
+            late.push(waiter);
         }
+        if self.has_left && !self.closing.is_cancelled() {
+            return late;
+        }
+        late.into_iter().for_each(|waiter| self.queue.push(waiter));
         self.refuse_all(&Error::ShuttingDown);
+        Vec::new()
     }
 
     fn refuse_all(&mut self, error: &Error) {

@@ -128,7 +128,7 @@ async fn count(
     }
     let Ok(_counting) = counting else { return recent.like(criteria).unwrap_or_default() };
     let began = Instant::now();
-    let (counts, _) = ready.explain(criteria.clone(), terms, 0).await;
+    let (counts, _) = ready.explain(criteria.clone(), terms, 0, ()).await;
     recent.keep(criteria, Instant::now() + FRESH.max(began.elapsed() * FRESH_TIMES), &counts);
     counts
 }

@@ -10,12 +10,13 @@ use crate::{
         pool::Pool,
         redemption::{Failure, Outcome, Redemption, RedemptionFilter, RedemptionState, Resolution},
     },
-    provider::holds_code,
+    provider::{codes_in, holds_code},
     secret::SecretKey,
     service::{
         Error,
         error::{Violation, all},
         pools::{Pools, check_currencies},
+        providers::fingerprint_name,
         redeem::{code_context, settle::Settler},
     },
     store::Store,
@@ -163,28 +164,41 @@ impl Redemptions {
             return Err(Error::RedemptionOpen(seen.redemption_id));
         }
         if seen.state.is_open() && !command.recorded_amount_is_wrong {
-            all([self.check_words(command).await, check_record(seen, &command.outcome)])?;
+            all([self.check_words(command, seen).await, check_record(seen, &command.outcome)])?;
         } else {
-            self.check_words(command).await?;
+            self.check_words(command, seen).await?;
         }
         self.settler.resolve(seen, outcome(command), command.resolution.clone()).await
     }
 
-    /// Refuses words that repeat the card's code: they are kept in clear. Of a redemption that is
-    /// settled nobody knows the code any more, and no word is kept.
-    async fn check_words(&self, command: &ResolveCommand) -> Result<(), Error> {
+    /// Refuses words that repeat a card's code: they are kept in clear. Of a redemption that is settled nobody knows the
+    /// code any more. Then, and of all other redemptions of the pool, it is told by its fingerprint.
+    async fn check_words(&self, command: &ResolveCommand, seen: &Redemption) -> Result<(), Error> {
         let stored = self.store.get_code(&command.pool_id, command.redemption_id).await?;
         let context = code_context(&command.pool_id, command.redemption_id);
         // One that cannot be decrypted is why a person has to review it, and must not keep them from it.
-        let Some(code) = stored.and_then(|code| self.secret.decrypt(&context, &code).ok()) else {
-            return Ok(());
-        };
-        let wrong: Vec<Violation> = words(command)
-            .into_iter()
-            .filter(|(_, text)| holds_code(&code, text))
-            .map(|(field, _)| Violation::new(field, "must not hold the card's code"))
-            .collect();
+        let own = stored.and_then(|code| self.secret.decrypt(&context, &code).ok());
+        let mut wrong = Vec::new();
+        for (field, text) in words(command) {
+            if own.as_ref().is_some_and(|code| holds_code(code, text)) {
+                wrong.push(Violation::new(field, "must not hold the card's code"));
+            } else if self.holds_another(seen, text).await? {
+                wrong.push(Violation::new(field, "must not hold the code of a card"));
+            }
+        }
         if wrong.is_empty() { Ok(()) } else { Err(Error::Invalid(wrong)) }
+    }
+
+    /// Whether a text holds the code of a redemption of the pool which is open or was credited.
+    async fn holds_another(&self, seen: &Redemption, text: &str) -> Result<bool, Error> {
+        let name = fingerprint_name(&seen.profile.provider_id);
+        for code in codes_in(text) {
+            let fingerprint = self.secret.fingerprint(name, &code);
+            if self.store.get_living_redemption(&seen.pool_id, &fingerprint).await?.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 }
 

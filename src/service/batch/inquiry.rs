@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    admission::FairPermits,
+    admission::{FairPermits, origin},
     domain::{
         id::PoolId,
         money::{Currency, Money},
@@ -68,7 +68,7 @@ pub struct Inquiry(Arc<Inner>);
 struct Inner {
     secret: Arc<SecretKey>,
     limits: InquiryLimits,
-    /// Fair among pools: one pool's cards do not stand before all others'.
+    /// Fair among the callers of pools: one's cards do not stand before all others'.
     permits: FairPermits,
     /// By the code's fingerprint, which is the provider's too. Those who ask about one card at the same
     /// time share a question. `None` when nothing is to be remembered.
@@ -151,11 +151,18 @@ impl Inner {
     ) -> Result<Reply, Error> {
         // How long after the first question none is asked again.
         let patience = provider.limits().send_window;
+        let origin = origin::current();
+        let caller = origin.as_ref().map(|origin| origin.name().as_ref()).unwrap_or_default();
+        // A pool's id has no space in it.
+        let share = format!("{pool_id} {caller}");
         let mut deadline = None;
         let mut tries = 1;
         loop {
+            if let Some(origin) = &origin {
+                origin.may_inquire().await;
+            }
             let answer = {
-                let _permit = self.permits.acquire(pool_id.as_str()).await;
+                let _permit = self.permits.acquire(&share).await;
                 // Not from when it got in line: a provider that is only slow refuses nobody.
                 deadline.get_or_insert_with(|| Instant::now() + patience);
                 provider.inquire(code, currency, patience).await?.map(Reply::from)

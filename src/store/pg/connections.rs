@@ -12,12 +12,13 @@ use sqlx::{Connection as _, PgConnection, postgres::PgConnectOptions};
 use time::OffsetDateTime;
 use tokio::{
     runtime::Handle,
-    sync::{Mutex, OwnedSemaphorePermit},
+    sync::Mutex,
     time::{Instant, sleep, timeout, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 
 use super::error::{Fault, fault, is_read_only, read_only};
+use crate::admission::FairPermit;
 
 /// How long a caller waits for a connection before the database counts as out of reach.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(3);
@@ -236,13 +237,13 @@ async fn has_ended(connection: &mut PgConnection) -> bool {
 #[derive(Debug, Default)]
 pub(super) struct Held {
     /// Of the connections, for what only reads.
-    _ticket: Option<OwnedSemaphorePermit>,
+    _ticket: Option<FairPermit>,
     /// Whether it changes nothing, so that it may be cancelled when nobody waits for it.
     may_cancel: bool,
 }
 
 impl Held {
-    pub(super) fn new(ticket: Option<OwnedSemaphorePermit>, may_cancel: bool) -> Self {
+    pub(super) fn new(ticket: Option<FairPermit>, may_cancel: bool) -> Self {
         Self { _ticket: ticket, may_cancel }
     }
 }

@@ -22,7 +22,7 @@ use sqlx::{
     postgres::{PgConnectOptions, PgQueryResult, PgRow, PgStatement, PgTypeInfo},
 };
 use tokio::{
-    sync::{Mutex, Semaphore},
+    sync::Mutex,
     time::{Instant, timeout},
 };
 use tokio_util::sync::CancellationToken;
@@ -31,7 +31,7 @@ use super::{
     connections::{Connections, Held, check_writable, connect, connect_patiently},
     error::is_read_only,
 };
-use crate::admission::{Meter, Overload, Queue};
+use crate::admission::{FairPermits, Meter, Overload, Queue, origin};
 
 /// Longer than Postgres lets any of our statements run (see [`crate::store::Store::open`]), and than a
 /// connection is waited for. A statement that has no answer by then gets none: it counts as one that
@@ -48,8 +48,10 @@ pub(in crate::store) struct Db {
     options: Arc<PgConnectOptions>,
     size: u32,
     current: Arc<RwLock<Generation>>,
-    /// How many may be used at once by this clone, when not all.
-    tickets: Option<Arc<Semaphore>>,
+    /// How many may be used at once by this clone, when not all; fair among callers.
+    tickets: Option<FairPermits>,
+    /// How long a statement may take, from when it has its connection.
+    limit: Duration,
     /// Whether this clone's statements may be cancelled when nobody waits for them.
     may_cancel: bool,
     /// How long a connection is waited for.
@@ -105,6 +107,7 @@ impl Db {
             size,
             current: Arc::new(RwLock::new(first)),
             tickets: None,
+            limit: STATEMENT_LIMIT,
             may_cancel: false,
             waits: Arc::new(StdMutex::new(overload.meter(Queue::Work))),
             health: Arc::default(),
@@ -127,11 +130,16 @@ impl Db {
     pub(in crate::store) fn for_rest(&self, overload: &Overload) -> Self {
         let some = usize::try_from(self.size / 2).unwrap_or(1).max(1);
         Self {
-            tickets: Some(Arc::new(Semaphore::new(some))),
+            tickets: Some(FairPermits::for_work(some)),
             may_cancel: true,
             waits: Arc::new(StdMutex::new(overload.meter(Queue::Rest))),
             ..self.clone()
         }
+    }
+
+    /// The same, for statements that may take so long. One that takes longer is cancelled.
+    pub(in crate::store) fn within(&self, limit: Duration) -> Self {
+        Self { limit: limit.min(STATEMENT_LIMIT), ..self.clone() }
     }
 
     /// Closes the connections, after the statements that are running.
@@ -237,14 +245,19 @@ impl Db {
         let statement = async {
             let came = Instant::now();
             let ticket = match &self.tickets {
-                // Never closed.
-                Some(tickets) => Arc::clone(tickets).acquire_owned().await.ok(),
+                Some(tickets) => Some(tickets.acquire(&origin::current_name()).await),
                 None => None,
             };
             let held = Held::new(ticket, self.may_cancel);
             let mut lent = generation.connections.get(held).await?;
             self.waits.lock().unwrap_or_else(PoisonError::into_inner).waited(came.elapsed());
-            let answer = lent.connection()?.fetch_many(query).try_collect().await;
+            let answer =
+                timeout(self.limit, lent.connection()?.fetch_many(query).try_collect()).await;
+            let Ok(answer) = answer else {
+                // It is cancelled when the connection is dropped.
+                metrics::counter!("holdfast_reads_too_long_total").increment(1);
+                return Err(no_answer());
+            };
             lent.give_back(answer.as_ref().err());
             answer
         };

@@ -1,7 +1,10 @@
 //! More work than a server gets done, and the bounds on what it keeps for its clients.
 
+mod callers;
 mod departed_callers;
+mod floods;
 mod half_open;
+mod idle_pools;
 mod memory_bounds;
 mod open_files;
 mod refusals;

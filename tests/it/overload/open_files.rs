@@ -4,9 +4,10 @@ use std::{fs, time::Duration};
 
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 
+use tokio::{io::AsyncReadExt as _, net::TcpStream};
+
 use crate::support::{
     fleet::{Able, Fleet, Process, Setup},
-    raw_http2::RawClient,
     wait::eventually,
     world::POOL,
 };
@@ -53,13 +54,21 @@ async fn a_server_without_a_free_file_serves_what_is_open_without_spinning_and_a
     let most = open_files(server) + 4;
     let before = allow_files(server, most);
     let mut others = Vec::new();
+    // Those for which no file can be opened are closed.
     for _ in 0..20 {
-        others.push(RawClient::connect(&server.addr, 65_535).await);
+        others.push(TcpStream::connect(&server.addr).await.unwrap());
     }
+    let last = others.last_mut().unwrap();
+    let closed = tokio::time::timeout(LIMIT, last.read(&mut [0; 64])).await;
+    assert_eq!(closed.expect("it is closed").unwrap_or(0), 0);
     eventually(LIMIT, "a connection cannot be accepted", async || {
         server.said().contains("connections cannot be accepted").then_some(())
     })
     .await;
+
+    // Also to one who could not ask otherwise.
+    let ready = reqwest::get(format!("http://{}/readyz", server.admin_addr())).await;
+    assert_eq!(ready.map(|answer| answer.status().as_u16()).ok(), Some(503));
 
     let used = work(server);
     let end = tokio::time::Instant::now() + WHILE;
@@ -71,7 +80,7 @@ async fn a_server_without_a_free_file_serves_what_is_open_without_spinning_and_a
     }
     let used = work(server) - used;
     assert!(served > 0);
-    assert!(open_files(server) >= most - 1, "it stays without a free file");
+    assert!(open_files(server) >= most - 2, "it stays without a free file");
     // One thread that does nothing but try to accept would use twice as much.
     assert!(used < 100, "{used} hundredths of a second of work in {WHILE:?}");
 

@@ -109,8 +109,8 @@ async fn batches_of_one_pool_without_accounts_lock_out_no_other_pool() {
             session
         });
     }
-    // As many as may be under way at all, of which one pool gets half.
-    world.callers_wait(0, CROWD, 16_384).await;
+    // As many as may be under way at all, of which one caller gets a quarter.
+    world.callers_wait(0, CROWD, 8192).await;
     other_pool_is_served(&world, &mut clients, "beside-batches").await;
     sending.shutdown().await;
     world.callers_wait(0, CROWD, 0).await;

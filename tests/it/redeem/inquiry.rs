@@ -48,6 +48,7 @@ pub(crate) async fn locks(clients: &mut Clients, account_id: &str) -> usize {
 struct Held {
     inside: Arc<AtomicUsize>,
     most: Arc<AtomicUsize>,
+    asked: Arc<AtomicUsize>,
     gate: Arc<Semaphore>,
 }
 
@@ -66,12 +67,14 @@ impl Held {
         let held = Self {
             inside: Arc::default(),
             most: Arc::default(),
+            asked: Arc::default(),
             gate: Arc::new(Semaphore::new(0)),
         };
         let provider = held.clone();
         let inquire = move || {
             let held = provider.clone();
             async move {
+                held.asked.fetch_add(1, Ordering::SeqCst);
                 let now = held.inside.fetch_add(1, Ordering::SeqCst) + 1;
                 let _inside = Inside(held.inside);
                 held.most.fetch_max(now, Ordering::SeqCst);
@@ -265,6 +268,47 @@ async fn no_more_cards_are_asked_about_at_once_than_the_setting_says() {
     });
     assert_eq!(ended.unwrap().summary.rejected, 12, "there are no accounts");
     assert_eq!(held.most.load(Ordering::SeqCst), 3);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_callers_slow_cards_do_not_stand_before_anothers() {
+    let (held, url) = Held::start().await;
+    let change = |args: &mut holdfast::config::ServeArgs| {
+        args.provider.url = url;
+        args.inquiry_concurrency = 4;
+    };
+    let world = World::with(change, 1).await;
+    let (mut slow, mut other) = (world.clients(0).await, world.clients(0).await);
+    let open = pb::BatchOpen { max_in_flight: 100, ..opening("slow") };
+    let crowd = Session::open(&mut slow, open).await.unwrap();
+    for n in 0..60 {
+        crowd.send(item(&format!("s-{n}"), &world.code(&format!("s{n}")))).await;
+    }
+    held.hold(4).await;
+    let mut session = Session::open(&mut other, impatient()).await.unwrap();
+    session.send(item("one", &world.code("one"))).await;
+    // Nobody has more than four in the provider: of the next two that are free, the other has one.
+    let asked =
+        eventually(Duration::from_secs(10), "the other's card is asked about", async || {
+            held.gate.add_permits(1);
+            tokio::time::timeout(Duration::from_millis(200), session.result()).await.ok()
+        });
+    refusal(&asked.await);
+    let answered = held.most.load(Ordering::SeqCst);
+    assert_eq!(answered, 4);
+    assert!(held.asked.load(Ordering::SeqCst) < 20, "and not after all sixty");
+}
+
+#[tokio::test]
+async fn a_caller_has_the_provider_asked_no_more_often_than_it_may() {
+    let world = World::with(|args| args.limits.max_inquiries_per_second = 10, 1).await;
+    let mut clients = world.clients(0).await;
+    let items: Vec<_> =
+        (0..30).map(|n| item(&format!("i-{n}"), &world.code(&format!("{n}")))).collect();
+    let begun = std::time::Instant::now();
+    run(&mut clients, impatient(), &items).await.unwrap();
+    assert!(begun.elapsed() >= Duration::from_millis(1900), "thirty, ten of them at once");
+    assert_eq!(world.inquiries(), 30);
 }
 
 #[tokio::test]

@@ -116,3 +116,28 @@ async fn resolve_records_nothing_about_a_redemption_that_has_changed_since() {
     assert!(matches!(now.await.unwrap(), Settled::Recorded { .. }));
     clients.release(&held).await.unwrap();
 }
+
+#[tokio::test]
+async fn resolve_refuses_words_that_hold_the_code_of_any_redemption_of_the_pool() {
+    let world = World::start().await;
+    let mut clients = world.clients(0).await;
+    clients.create_accounts(2).await;
+    let credited = world.code("credited");
+    let other = lease(&clients.acquire(|r| r.holder = "other".into()).await.unwrap());
+    clients.redeem(&other, &credited, |_| {}).await.unwrap();
+    let (_held, open) = left_for_review(&world, &mut clients, &world.code("typo")).await;
+    let halves = credited.split_at(credited.len() / 2);
+    let in_parts = format!("{} {}", halves.0, halves.1).to_uppercase();
+    for hidden in [credited.clone(), credited.to_lowercase(), in_parts, format!("({credited}),")] {
+        let words = pb::ResolveRedemptionRequest {
+            recorded_amount_is_wrong: true,
+            reason: format!("it was seen beside {hidden} by support"),
+            evidence: format!("ticket of {hidden}"),
+            ..word(&open, RedemptionState::Failed)
+        };
+        let error = resolve(&mut clients, words).await.unwrap_err();
+        assert_eq!(bad_fields(&error), ["reason", "evidence"], "{hidden}");
+        assert!(!error.message().contains(&credited));
+    }
+    assert_eq!(clients.redemption(&open.redemption_id).await, open, "nothing was recorded");
+}

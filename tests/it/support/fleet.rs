@@ -99,6 +99,13 @@ impl Process {
         String::from_utf8_lossy(&fs::read(&self.log).unwrap_or_default()).into_owned()
     }
 
+    /// Where a server's operators ask.
+    pub(crate) fn admin_addr(&self) -> String {
+        let said = self.said();
+        let (_, rest) = said.split_once("\"admin_addr\":\"").expect("it listens");
+        rest.split('"').next().unwrap().to_owned()
+    }
+
     pub(crate) fn is_running(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
     }

@@ -191,6 +191,11 @@ impl World {
         PgConnection::connect(&self.db_url).await.unwrap()
     }
 
+    /// How many tasks its servers and its provider have.
+    pub(crate) fn tasks(&self) -> usize {
+        self.runtime.as_ref().unwrap().metrics().num_alive_tasks()
+    }
+
     /// The servers' settings.
     pub(crate) fn args(&self) -> &ServeArgs {
         &self.args
@@ -322,6 +327,7 @@ fn serve_args(url: &str, folder: &TempDir, provider_url: String) -> ServeArgs {
         provider: provider_args(provider_url),
         inquiry_concurrency: 16,
         inquiry_cache: Duration::from_secs(30),
+        limits: holdfast::config::LimitArgs::default(),
         sweep_interval: Duration::from_millis(200),
         reconcile_interval: Duration::from_millis(100),
         drain_delay: Duration::ZERO,

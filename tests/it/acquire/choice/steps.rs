@@ -173,7 +173,7 @@ impl Bench {
         let ready = self.store.ready(&self.pool_id);
         assert!(ready.follow().await.unwrap());
         let terms = ready.terms().unwrap();
-        let (counts, considered) = ready.explain(criteria(wish), terms, self.names.len()).await;
+        let (counts, considered) = ready.explain(criteria(wish), terms, self.names.len(), ()).await;
         self.tell_time().await;
         let theirs: BTreeMap<_, _> =
             counts.iter().map(|(choice, count)| (choice.as_str(), *count)).collect();
