@@ -16,7 +16,7 @@ const MAY_USE: [(&str, &[&str]); 19] = [
     ("service", &["domain", "failpoints", "admission", "secret", "provider", "store"]),
     ("rpc", &["domain", "admission", "service"]),
     ("health", &["store"]),
-    ("listener", &[]),
+    ("listener", &["secret_file"]),
     ("admin", &["health", "listener"]),
     ("webhook", &["listener", "service"]),
     ("shutdown", &["health", "rpc"]),
