@@ -63,11 +63,12 @@ impl Server {
     async fn connect_with(url: &str, tls: &TlsArgs) -> anyhow::Result<Self> {
         let endpoint = endpoint(url)?;
         let connect = tls.connect(url)?;
-        let connector = tower::service_fn(move |uri| connect.clone().open(uri));
-        match endpoint.connect_with_connector(connector).await {
-            Ok(channel) => Ok(Self(channel)),
-            Err(error) => Err(no_connection(url, error)),
-        }
+        let opening = connect.clone();
+        let connector = tower::service_fn(move |uri| opening.clone().open(uri));
+        let channel = endpoint.connect_with_connector(connector).await;
+        let channel = channel.map_err(|error| no_connection(url, error))?;
+        anyhow::ensure!(!connect.is_for_tls().await, "{url}: {}", Trouble::Tls);
+        Ok(Self(channel))
     }
 
     /// Pools and plans.

@@ -29,6 +29,7 @@ use rustls_platform_verifier::BuilderVerifierExt as _;
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncRead, AsyncWrite, BufReader, ReadBuf},
     net::TcpStream,
+    sync::watch,
     time::timeout,
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
@@ -36,7 +37,8 @@ use tokio_util::either::Either;
 
 use crate::listener::tls::{read_identity, read_roots};
 
-/// How long a server that asked for a certificate may take to say that it does not take ours.
+/// How long a server may take to say something, before it is taken for one that will not refuse the connection. Over
+/// HTTP/2 it speaks without being asked.
 const REFUSAL_LIMIT: Duration = Duration::from_secs(2);
 /// What the alerts of TLS begin with. No frame of HTTP/2 that comes first does.
 const ALERT: u8 = 0x15;
@@ -74,6 +76,10 @@ pub(crate) enum Trouble {
         names.as_ref().map(|names| format!(" (it is for {names})")).unwrap_or_default()
     )]
     WrongName { name: String, names: Option<String> },
+    #[error(
+        "the server shows the certificate of a CA as its own: make it one that the CA signed, or one without CA:TRUE"
+    )]
+    IsCa,
     #[error("the server's certificate expired, or this machine's clock is wrong")]
     Expired,
     #[error("the server's certificate is not valid yet, or this machine's clock is wrong")]
@@ -103,6 +109,8 @@ impl Trouble {
 #[derive(Clone)]
 pub(crate) struct Connect {
     tls: Option<(TlsConnector, Arc<OwnCertificate>)>,
+    /// Whether the first byte without TLS was an alert of TLS, once it has come.
+    first: watch::Sender<Option<bool>>,
 }
 
 /// This client's certificate, and whether the server asked for one.
@@ -118,6 +126,7 @@ impl TlsArgs {
     /// # Errors
     /// When a file cannot be used, or is given for a server without TLS.
     pub(crate) fn connect(&self, url: &str) -> anyhow::Result<Connect> {
+        let (first, _) = watch::channel(None);
         if url.starts_with("http://") {
             let given = [&self.ca_file, &self.cert_file, &self.key_file];
             anyhow::ensure!(
@@ -125,7 +134,7 @@ impl TlsArgs {
                 "--ca-file, --cert-file and --key-file are for a server with TLS: write https:// instead of http:// \
                  in {url}, or leave them out"
             );
-            return Ok(Connect { tls: None });
+            return Ok(Connect { tls: None, first });
         }
         let ring = Arc::new(ring::default_provider());
         let builder = ClientConfig::builder_with_provider(Arc::clone(&ring))
@@ -152,7 +161,7 @@ impl TlsArgs {
         let own = Arc::new(OwnCertificate { certificate, was_asked: AtomicBool::new(false) });
         let mut config = builder.with_client_cert_resolver(Arc::clone(&own) as _);
         config.alpn_protocols = vec![b"h2".to_vec()];
-        Ok(Connect { tls: Some((TlsConnector::from(Arc::new(config)), own)) })
+        Ok(Connect { tls: Some((TlsConnector::from(Arc::new(config)), own)), first })
     }
 }
 
@@ -187,6 +196,16 @@ impl OwnCertificate {
 pub(crate) type Io = TokioIo<Either<Plain, Box<BufReader<TlsStream<TcpStream>>>>>;
 
 impl Connect {
+    /// Whether the server refuses the connection that was opened, because it speaks TLS.
+    pub(crate) async fn is_for_tls(&self) -> bool {
+        if self.tls.is_some() {
+            return false;
+        }
+        let mut first = self.first.subscribe();
+        let told = timeout(REFUSAL_LIMIT, first.wait_for(Option::is_some)).await;
+        matches!(told, Ok(Ok(told)) if *told == Some(true))
+    }
+
     /// Opens a connection.
     pub(crate) async fn open(self, uri: Uri) -> std::result::Result<Io, Error> {
         let host = uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
@@ -194,7 +213,8 @@ impl Connect {
         let tcp = TcpStream::connect((host.as_str(), port)).await?;
         tcp.set_nodelay(true)?;
         let Some((connector, own)) = self.tls else {
-            return Ok(TokioIo::new(Either::Left(Plain { tcp, has_read: false })));
+            let plain = Plain { tcp, first: Some(self.first) };
+            return Ok(TokioIo::new(Either::Left(plain)));
         };
         let name = ServerName::try_from(host.clone()).map_err(|_| {
             Error::new(ErrorKind::InvalidInput, format!("{host} is no name of a host"))
@@ -202,7 +222,7 @@ impl Connect {
         let tls = connector.connect(name, tcp).await.map_err(|error| told(error, &host, &own))?;
         let mut tls = BufReader::new(tls);
         if own.was_asked.load(Ordering::Relaxed) {
-            // Over TLS 1.3 the server judges the certificate only after the client is through. It speaks first over HTTP/2.
+            // Over TLS 1.3 the server judges the certificate only after the client is through.
             let first = timeout(REFUSAL_LIMIT, tls.fill_buf()).await;
             if let Ok(Err(error)) = first {
                 return Err(told(error, &host, &own));
@@ -221,7 +241,10 @@ fn told(error: Error, host: &str, own: &OwnCertificate) -> Error {
     let trouble = match tls.clone() {
         Tls::InvalidMessage(_) => Trouble::NoTls,
         Tls::InvalidCertificate(why) => match why {
-            CertificateError::UnknownIssuer => Trouble::UnknownIssuer,
+            // The latter: of a CA with the name of one that is trusted.
+            CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+                Trouble::UnknownIssuer
+            }
             CertificateError::Expired | CertificateError::ExpiredContext { .. } => Trouble::Expired,
             CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
                 Trouble::NotYetValid
@@ -231,6 +254,9 @@ fn told(error: Error, host: &str, own: &OwnCertificate) -> Error {
             }
             CertificateError::NotValidForNameContext { presented, .. } => {
                 Trouble::WrongName { name: host.to_owned(), names: Some(presented.join(", ")) }
+            }
+            CertificateError::Other(why) if why.to_string().contains("CaUsedAsEndEntity") => {
+                Trouble::IsCa
             }
             other => Trouble::Other(Tls::InvalidCertificate(other)),
         },
@@ -243,7 +269,8 @@ fn told(error: Error, host: &str, own: &OwnCertificate) -> Error {
 #[derive(Debug)]
 pub(crate) struct Plain {
     tcp: TcpStream,
-    has_read: bool,
+    /// Where to tell whether the first byte was an alert.
+    first: Option<watch::Sender<Option<bool>>>,
 }
 
 impl AsyncRead for Plain {
@@ -254,10 +281,13 @@ impl AsyncRead for Plain {
     ) -> Poll<Result<()>> {
         let before = buf.filled().len();
         let read = ready!(Pin::new(&mut self.tcp).poll_read(cx, buf));
-        if !self.has_read && buf.filled().get(before) == Some(&ALERT) {
-            return Poll::Ready(Err(Error::new(ErrorKind::InvalidData, Trouble::Tls)));
+        if let Some(first) = self.first.take() {
+            let is_alert = buf.filled().get(before) == Some(&ALERT);
+            first.send_replace(Some(is_alert));
+            if is_alert {
+                return Poll::Ready(Err(Error::new(ErrorKind::InvalidData, Trouble::Tls)));
+            }
         }
-        self.has_read |= buf.filled().len() > before;
         Poll::Ready(read)
     }
 }

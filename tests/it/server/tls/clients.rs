@@ -1,13 +1,19 @@
 //! Certificates of clients, optional and required.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use holdfast::listener::{
     Accepts, ConnectionLimit, Peer, PeerNames, name_peer,
     tls::{ClientAuth, Reload, TlsSettings},
 };
-use rustls::version::{TLS12, TLS13};
-use tokio::net::TcpListener;
+use rustls::{
+    HandshakeKind, SupportedProtocolVersion,
+    version::{TLS12, TLS13},
+};
+use tokio::{io::AsyncReadExt as _, net::TcpListener};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
@@ -16,37 +22,37 @@ use tower::util::MapRequestLayer;
 use super::{Secure, browser};
 use crate::support::{
     journal::Journal,
-    tls::{Authority, Identity, channel, client, of_versions},
+    tls::{Authority, Identity, channel, client, handshake, of_versions},
+    wait::eventually,
     world::Clients,
 };
 
-/// Whether a client who shows this is served, over both versions of TLS.
-async fn is_served(server: &Secure, identity: Option<&Identity>) -> bool {
-    let mut served = Vec::new();
-    for version in [&TLS12, &TLS13] {
+/// Whether a client who shows this is served: over both versions of TLS, and on the admin address.
+async fn is_served(server: &Secure, identity: Option<&Identity>) -> [bool; 3] {
+    let mut served = [false; 3];
+    for (version, served) in [&TLS12, &TLS13].into_iter().zip(&mut served) {
         let config = of_versions(&server.authority, identity, &[version]);
         let (channel, _) = channel(server.addr(), config);
         let mut clients = Clients::over(channel, Journal::default());
         let request = holdfast::rpc::pb::ListPoolsRequest::default();
-        served.push(clients.pools.list_pools(request).await.is_ok());
+        *served = clients.pools.list_pools(request).await.is_ok();
     }
     let admin = format!("https://localhost:{}/readyz", server.app.admin_addr().port());
-    served.push(browser(&server.authority, identity).get(admin).send().await.is_ok());
-    assert!(served.iter().all(|one| *one == served[0]), "{served:?}");
-    served[0]
+    served[2] = browser(&server.authority, identity).get(admin).send().await.is_ok();
+    served
 }
 
 #[tokio::test]
 async fn a_certificate_is_required_or_optional_and_one_that_is_not_valid_is_always_refused() {
     for (auth, without) in [(ClientAuth::Required, false), (ClientAuth::Optional, true)] {
         let server = Secure::start(Some(auth)).await;
-        assert_eq!(is_served(&server, None).await, without, "{auth:?}");
+        assert_eq!(is_served(&server, None).await, [without; 3], "{auth:?}");
         let good = server.clients.identity("till.example");
-        assert!(is_served(&server, Some(&good)).await, "{auth:?}");
+        assert_eq!(is_served(&server, Some(&good)).await, [true; 3], "{auth:?}");
         let anothers = Authority::new().identity("till.example");
         let expired = server.clients.valid_for("till.example", -60);
         for wrong in [anothers, expired] {
-            assert!(!is_served(&server, Some(&wrong)).await, "{auth:?}");
+            assert_eq!(is_served(&server, Some(&wrong)).await, [false; 3], "{auth:?}");
         }
         server.stop().await;
     }
@@ -98,4 +104,52 @@ async fn every_call_has_the_names_of_its_clients_certificate_and_the_address() {
     assert_eq!(seen, expected);
     stop.cancel();
     serving.await.unwrap().unwrap();
+}
+
+/// How the second of two connections with the same memory of sessions began.
+async fn second_handshake(
+    server: &Secure,
+    version: &'static SupportedProtocolVersion,
+) -> HandshakeKind {
+    let identity = server.clients.identity("till.example");
+    let config = of_versions(&server.authority, Some(&identity), &[version]);
+    let mut kinds = Vec::new();
+    for _ in 0..2 {
+        let mut stream = handshake(server.addr(), config.clone()).await.unwrap();
+        // The server speaks first. Before that it sends what a session could go on with.
+        stream.read_u8().await.unwrap();
+        kinds.push(stream.get_ref().1.handshake_kind().unwrap());
+    }
+    kinds[1]
+}
+
+#[tokio::test]
+async fn a_session_goes_on_in_another_connection_only_where_no_certificate_has_to_be_verified() {
+    for (auth, expected) in
+        [(None, HandshakeKind::Resumed), (Some(ClientAuth::Optional), HandshakeKind::Full)]
+    {
+        let server = Secure::start(auth).await;
+        for version in [&TLS12, &TLS13] {
+            assert_eq!(second_handshake(&server, version).await, expected, "{auth:?} {version:?}");
+        }
+        server.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn another_ca_of_clients_holds_for_new_connections() {
+    let server = Secure::start(Some(ClientAuth::Required)).await;
+    let before = server.clients.identity("till.example");
+    let mut connected = server.clients(Some(&before));
+    connected.create_account("a", |_| {}).await;
+    let next = Authority::new();
+    next.write(server.folder.path(), "clients.pem");
+    let after = next.identity("till.example");
+    eventually(Duration::from_secs(30), "the new CA holds on both addresses", async || {
+        let (new, old) = (is_served(&server, Some(&after)), is_served(&server, Some(&before)));
+        (new.await == [true; 3] && old.await == [false; 3]).then_some(())
+    })
+    .await;
+    connected.account("a").await;
+    server.stop().await;
 }

@@ -10,7 +10,7 @@ use tokio_rustls::TlsAcceptor;
 use super::Secure;
 use crate::support::{
     program::{Finished, finish},
-    tls::{Authority, Identity},
+    tls::{Authority, Identity, pem},
 };
 
 /// Runs a command that talks to a server.
@@ -86,6 +86,14 @@ async fn a_command_talks_to_a_server_with_tls_and_says_what_is_wrong() {
     let expired = serve(server.authority.valid_for("localhost", -60)).await;
     let done = list_pools(&expired, &[("--ca-file", &ca)]).await;
     done.says(1, &["the server's certificate expired"]);
+    let own = Authority::own_identity("localhost");
+    let own_file = pem(folder, "own.pem", "CERTIFICATE", &own.certificate);
+    let done = list_pools(&serve(own).await, &[("--ca-file", &own_file)]).await;
+    done.says(1, &["the certificate of a CA as its own"]);
+    let [one, namesake] = [Authority::named("namesakes"), Authority::named("namesakes")];
+    let url = serve(one.identity("localhost")).await;
+    let done = list_pools(&url, &[("--ca-file", &namesake.write(folder, "namesake.pem"))]).await;
+    done.says(1, &["signed by a CA that is not trusted here"]);
     server.stop().await;
 }
 
