@@ -241,8 +241,10 @@ fn told(error: Error, host: &str, own: &OwnCertificate) -> Error {
     let trouble = match tls.clone() {
         Tls::InvalidMessage(_) => Trouble::NoTls,
         Tls::InvalidCertificate(why) => match why {
-            // The latter: of a CA with the name of one that is trusted.
-            CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+            // But for the first: of a CA with the name of one that is trusted.
+            CertificateError::UnknownIssuer
+            | CertificateError::BadSignature
+            | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
                 Trouble::UnknownIssuer
             }
             CertificateError::Expired | CertificateError::ExpiredContext { .. } => Trouble::Expired,

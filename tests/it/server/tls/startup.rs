@@ -1,6 +1,6 @@
 //! What a server with TLS refuses to start with, and what it warns of.
 
-use std::{fs, os::unix::fs::PermissionsExt as _, path::PathBuf, time::Duration};
+use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, time::Duration};
 
 use holdfast::{
     app::App,
@@ -23,8 +23,8 @@ async fn refusal(world: &World, change: impl FnOnce(&mut ServeArgs)) -> String {
     format!("{:#}", App::start(&args).await.unwrap_err())
 }
 
-fn pair(cert: &PathBuf, key: &PathBuf) -> GrpcTls {
-    GrpcTls { cert_file: Some(cert.clone()), key_file: Some(key.clone()), ..GrpcTls::default() }
+fn pair(cert: &Path, key: &Path) -> GrpcTls {
+    GrpcTls { cert_file: Some(cert.into()), key_file: Some(key.into()), ..GrpcTls::default() }
 }
 
 #[tokio::test]
@@ -78,7 +78,7 @@ async fn everything_that_is_wrong_with_the_files_is_named_at_once() {
         (pair(&cert, &cert), "good.pem holds no private key in PEM"),
         (pair(&cert, &open_key), "every user of this machine can write it"),
         (pair(&expired, &expired_key), "expired at "),
-        (pair(&cert, &folder.to_owned()), "is no file"),
+        (pair(&cert, folder), "is no file"),
     ] {
         let told = refusal(&world, |args| args.tls = tls).await;
         assert!(told.contains(part), "{part} is not in {told}");
