@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     health::Health,
-    listener::{Accepts, ConnectionLimit, http1},
+    listener::{Accepts, ConnectionLimit, http1, tls::Tls},
     telemetry::Rendered,
 };
 
@@ -19,9 +19,10 @@ const MAX_CONNECTIONS: usize = 256;
 /// How long a connection is kept, whatever its client does. Who asks again opens another.
 const MAX_AGE: Duration = Duration::from_secs(60);
 
-/// Serves until `stop`.
+/// Serves until `stop`, over TLS where there is any.
 pub async fn serve(
     listener: TcpListener,
+    tls: Option<Tls>,
     health: Health,
     metrics: &'static PrometheusHandle,
     stop: CancellationToken,
@@ -36,7 +37,7 @@ pub async fn serve(
     let mut accepts = Accepts::new(listener, limit).with_the_last();
     while let Some((stream, permit)) = stop.run_until_cancelled(accepts.next()).await {
         let service = TowerToHyperService::new(router.clone());
-        tokio::spawn(http1::serve(stream, permit, service, MAX_AGE, stop.clone()));
+        tokio::spawn(http1::serve(stream, permit, tls.clone(), service, MAX_AGE, stop.clone()));
     }
 }
 

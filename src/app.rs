@@ -1,5 +1,6 @@
 //! A server, put together: the database, the services, the listeners, and the way down.
 
+mod listeners;
 mod parts;
 
 use std::{net::SocketAddr, path::Path, time::Duration};
@@ -14,14 +15,14 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::transport::Server;
 use tonic_health::server::HealthReporter;
 
-use self::parts::Parts;
+use self::{listeners::Listeners, parts::Parts};
 use crate::{
     admin,
     config::ServeArgs,
     embedded::{self, Data, Postgres},
     failpoints,
     health::Health,
-    listener::{Accepts, ConnectionLimit, address::warn_when_reachable},
+    listener::{Accepts, ConnectionLimit},
     provider::Provider,
     rpc::{CONNECTION_WINDOW, STREAM_WINDOW, layers::Admission, reflection},
     secret::SecretKey,
@@ -43,11 +44,6 @@ const LOOPS_TIMEOUT: Duration = Duration::from_millis(500);
 /// How long Postgres may take to say goodbye, after everything else.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What anyone can do who reaches the address of gRPC, or of operators: nobody is asked who they are.
-const CALLERS_CAN: &str =
-    "take accounts, redeem cards into them, read every record, and close redemptions";
-const OPERATORS_CAN: &str = "read the metrics, which name the pools";
-
 /// A server that runs.
 #[derive(Debug)]
 pub struct App {
@@ -64,6 +60,7 @@ impl App {
         args.check()?;
         failpoints::check()?;
         let metrics = telemetry::metrics()?;
+        let mut listeners = Listeners::check(args)?;
         let (postgres, url, secret) = database(args).await?;
         let limits = &args.limits;
         let store = Store::open_with(&url, args.database_connections, limits.of_callers())?;
@@ -90,13 +87,7 @@ impl App {
         };
         let (addr, admin_addr) = (listener.local_addr()?, admin_listener.local_addr()?);
         let webhook_addr = webhook_listener.as_ref().map(TcpListener::local_addr).transpose()?;
-        warn_when_reachable(addr, "gRPC", "HOLDFAST_LISTEN", CALLERS_CAN);
-        warn_when_reachable(
-            admin_addr,
-            "the admin address",
-            "HOLDFAST_ADMIN_LISTEN",
-            OPERATORS_CAN,
-        );
+        listeners.warn();
 
         let shutdown = Shutdown::default();
         let tasks = TaskTracker::new();
@@ -107,11 +98,24 @@ impl App {
         health.check(&store).await;
         loops.spawn(health.clone().watch(store.clone(), shutdown.closing.clone()));
         loops.spawn(telemetry::sum_up(metrics, shutdown.closing.clone()));
-        tokio::spawn(admin::serve(admin_listener, health.clone(), metrics, at_the_end.clone()));
+        listeners.spawn_reloads(&mut loops, &shutdown.closing);
+        let admin_tls = listeners.admin.take();
+        tokio::spawn(admin::serve(
+            admin_listener,
+            admin_tls,
+            health.clone(),
+            metrics,
+            at_the_end.clone(),
+        ));
         if let Some(listener) = webhook_listener {
             let webhooks = parts.webhooks();
             loops.spawn(webhooks.clone().run(args.secrets_dir.clone()));
-            tokio::spawn(webhook::serve(listener, webhooks, shutdown.closing.clone()));
+            tokio::spawn(webhook::serve(
+                listener,
+                listeners.webhook,
+                webhooks,
+                shutdown.closing.clone(),
+            ));
         }
 
         let most = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
@@ -140,7 +144,7 @@ impl App {
             .add_service(parts.pool_service())
             .add_service(parts.provider_service())
             .serve_with_incoming_shutdown(
-                Accepts::new(listener, limit).into_http2(),
+                Accepts::new(listener, limit).into_http2(listeners.grpc),
                 shutdown.closing.clone().cancelled_owned(),
             );
         let serving = tokio::spawn(serving);

@@ -9,11 +9,16 @@ use std::{
 use clap::Args;
 use secrecy::SecretString;
 
-pub use self::{limits::LimitArgs, provider::ProviderArgs};
+pub use self::{
+    limits::LimitArgs,
+    provider::ProviderArgs,
+    tls::{AdminTls, GrpcTls, WebhookTls},
+};
 use crate::{listener::address::parse_address, secret_file};
 
 mod limits;
 mod provider;
+mod tls;
 
 /// Reads a duration such as `500ms`, `30s` or `2m`.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
@@ -66,10 +71,26 @@ pub struct ServeArgs {
     #[arg(long, env = "HOLDFAST_ADMIN_LISTEN", default_value = "127.0.0.1:50052", value_parser = parse_address)]
     pub admin_listen: SocketAddr,
 
-    /// The address that providers' webhooks are served on, over plain HTTP: on loopback, or behind a proxy that ends
-    /// TLS. Without one, none are served.
+    /// The address that providers' webhooks are served on, over HTTP: with TLS of its own, on loopback, or behind a
+    /// proxy that ends TLS. Without one, none are served.
     #[arg(long, env = "HOLDFAST_WEBHOOK_LISTEN", value_parser = parse_address)]
     pub webhook_listen: Option<SocketAddr>,
+
+    /// TLS of gRPC.
+    #[command(flatten)]
+    pub tls: GrpcTls,
+
+    /// TLS of the admin address.
+    #[command(flatten)]
+    pub admin_tls: AdminTls,
+
+    /// TLS of webhooks.
+    #[command(flatten)]
+    pub webhook_tls: WebhookTls,
+
+    /// Serve gRPC or the admin address without TLS where other machines may reach it. Every start warns of it.
+    #[arg(long, env = "HOLDFAST_INSECURE_LISTEN", value_parser = clap::builder::BoolishValueParser::new())]
+    pub insecure_listen: bool,
 
     /// The provider's settings.
     #[command(flatten)]

@@ -20,7 +20,7 @@ use tokio::{net::TcpListener, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    listener::{Accepts, ConnectionLimit, http1},
+    listener::{Accepts, ConnectionLimit, http1, tls::Tls},
     service::webhooks::{Hook, Refused, Webhooks},
 };
 
@@ -35,8 +35,13 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the database may take about a call that is the provider's.
 const ACT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Serves until `stop`.
-pub async fn serve(listener: TcpListener, webhooks: Webhooks, stop: CancellationToken) {
+/// Serves until `stop`, over TLS where there is any.
+pub async fn serve(
+    listener: TcpListener,
+    tls: Option<Tls>,
+    webhooks: Webhooks,
+    stop: CancellationToken,
+) {
     let router = Router::new()
         .route("/webhooks/{path}", post(hear).fallback(other_method))
         .fallback(async || refuse(StatusCode::NOT_FOUND, "path"))
@@ -44,7 +49,7 @@ pub async fn serve(listener: TcpListener, webhooks: Webhooks, stop: Cancellation
     let mut accepts = Accepts::new(listener, ConnectionLimit::new(MAX_CONNECTIONS, "webhook"));
     while let Some((stream, permit)) = stop.run_until_cancelled(accepts.next()).await {
         let service = TowerToHyperService::new(router.clone());
-        tokio::spawn(http1::serve(stream, permit, service, MAX_AGE, stop.clone()));
+        tokio::spawn(http1::serve(stream, permit, tls.clone(), service, MAX_AGE, stop.clone()));
     }
 }
 

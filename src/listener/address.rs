@@ -1,6 +1,6 @@
 //! The addresses that are listened on, and the warning when others than this machine can reach one.
 
-use std::net::SocketAddr;
+use std::{fmt, net::SocketAddr};
 
 /// Reads an address to listen on, such as `127.0.0.1:50051` or `[::1]:50051`.
 pub fn parse_address(text: &str) -> Result<SocketAddr, String> {
@@ -26,6 +26,43 @@ pub fn warn_when_reachable(addr: SocketAddr, what: &str, variable: &str, danger:
              others away by a firewall or by a proxy that asks"
         );
     }
+}
+
+/// What is missing at an address that other machines may reach.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Exposure {
+    /// What is sent can be read and changed on its way.
+    pub lacks_tls: bool,
+    /// Nobody is asked who they are.
+    pub lacks_auth: bool,
+}
+
+impl fmt::Display for Exposure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match (self.lacks_tls, self.lacks_auth) {
+            (true, true) => "without TLS and without authentication",
+            (true, false) => "without TLS",
+            _ => "without authentication",
+        })
+    }
+}
+
+/// Checks whether `addr` may be listened on. Answers with what is missing there, if it is to be warned of: `insecure`
+/// says that it is allowed.
+///
+/// # Errors
+/// Everything that is missing.
+pub fn check_exposure(
+    addr: SocketAddr,
+    has_tls: bool,
+    has_auth: bool,
+    insecure: bool,
+) -> Result<Option<Exposure>, Exposure> {
+    if !is_reachable(addr) || (has_tls && has_auth) {
+        return Ok(None);
+    }
+    let exposure = Exposure { lacks_tls: !has_tls, lacks_auth: !has_auth };
+    if insecure { Ok(Some(exposure)) } else { Err(exposure) }
 }
 
 #[cfg(test)]
@@ -57,6 +94,28 @@ mod tests {
         for bad in ["localhost:50051", "127.0.0.1", ":50051", "[::1]", "0.0.0.0:70000", ""] {
             let error = parse_address(bad).unwrap_err();
             assert!(error.contains("[::1]:50051"), "{bad}: {error}");
+        }
+    }
+
+    #[test]
+    fn others_may_reach_nothing_without_tls_and_authentication_unless_that_is_allowed() {
+        let check = |addr: &str, tls, auth, insecure| {
+            let checked = check_exposure(addr.parse().unwrap(), tls, auth, insecure);
+            let told = |exposure: Exposure| exposure.to_string();
+            checked.map(|warned| warned.map(told)).map_err(told)
+        };
+        for insecure in [false, true] {
+            assert_eq!(check("127.0.0.1:1", false, false, insecure), Ok(None));
+            assert_eq!(check("[::1]:1", false, false, insecure), Ok(None));
+            assert_eq!(check("0.0.0.0:1", true, true, insecure), Ok(None));
+        }
+        for (tls, auth, missing) in [
+            (false, false, "without TLS and without authentication"),
+            (false, true, "without TLS"),
+            (true, false, "without authentication"),
+        ] {
+            assert_eq!(check("[::]:1", tls, auth, false), Err(missing.to_owned()));
+            assert_eq!(check("[::]:1", tls, auth, true), Ok(Some(missing.to_owned())));
         }
     }
 }

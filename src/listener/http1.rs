@@ -11,7 +11,10 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{net::TcpStream, time::timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::ConnectionPermit;
+use super::{
+    ConnectionPermit,
+    tls::{Link, Tls},
+};
 
 /// How long the head of a request may take, and how long a connection may wait for one.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
@@ -20,10 +23,11 @@ const LAST_ANSWER: Duration = Duration::from_secs(5);
 /// The most bytes that are read before they are needed; the head of a request has to fit.
 const BUFFER: usize = 16 * 1024;
 
-/// Serves a connection until it ends, for at most `max_age`, or until `stop`. The next request opens another.
+/// Serves a connection, after the handshake where there is TLS, until it ends, for at most `max_age`, or until `stop`. The next request opens another.
 pub async fn serve<S>(
     stream: TcpStream,
     _permit: ConnectionPermit,
+    tls: Option<Tls>,
     service: S,
     max_age: Duration,
     stop: CancellationToken,
@@ -33,12 +37,17 @@ pub async fn serve<S>(
     S::ResBody: 'static,
     <S::ResBody as Body>::Error: Into<Box<dyn StdError + Send + Sync>>,
 {
+    let link = match tls {
+        Some(tls) => tls.accept(stream).await,
+        None => Some(Link::plain(stream)),
+    };
+    let Some(link) = link else { return };
     let mut served = pin!(
         http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_TIMEOUT)
             .max_buf_size(BUFFER)
-            .serve_connection(TokioIo::new(stream), service)
+            .serve_connection(TokioIo::new(link), service)
     );
     let ended = tokio::select! {
         ended = &mut served => Some(ended),

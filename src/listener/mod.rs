@@ -8,6 +8,8 @@ pub mod connection;
 mod frames;
 mod guarded;
 pub mod http1;
+mod peer;
+pub mod tls;
 
 use std::{
     collections::HashMap,
@@ -24,10 +26,15 @@ use futures_util::{Stream, stream};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
+    task::JoinSet,
     time::timeout,
 };
 
-pub use self::guarded::Guarded;
+use self::tls::{Link, Tls};
+pub use self::{
+    guarded::Guarded,
+    peer::{Peer, PeerNames, name_peer},
+};
 
 /// The most connections, where as many files may be open.
 const MOST: u64 = 10_000;
@@ -303,11 +310,29 @@ impl Accepts {
         });
     }
 
-    /// The connections, for HTTP/2.
-    pub fn into_http2(self) -> impl Stream<Item = std::io::Result<Guarded<TcpStream>>> {
-        stream::unfold(self, async |mut accepts| {
-            let (stream, permit) = accepts.next().await;
-            Some((Ok(Guarded::new(stream, permit)), accepts))
+    /// The connections, for HTTP/2, over TLS where there is any. A handshake does not keep others waiting.
+    pub fn into_http2(
+        self,
+        tls: Option<Tls>,
+    ) -> impl Stream<Item = std::io::Result<Guarded<Link>>> {
+        let state = (self, tls, JoinSet::new());
+        stream::unfold(state, async |(mut accepts, tls, mut handshakes)| {
+            let next = loop {
+                tokio::select! {
+                    (stream, permit) = accepts.next() => match tls.clone() {
+                        None => break Guarded::new(Link::plain(stream), permit),
+                        Some(tls) => drop(handshakes.spawn(async move {
+                            tls.accept(stream).await.map(|link| Guarded::new(link, permit))
+                        })),
+                    },
+                    Some(ended) = handshakes.join_next() => match ended {
+                        Ok(Some(guarded)) => break guarded,
+                        Ok(None) => {}
+                        Err(error) => tracing::error!(%error, "a handshake's task ended"),
+                    },
+                }
+            };
+            Some((Ok(next), (accepts, tls, handshakes)))
         })
     }
 }

@@ -26,7 +26,10 @@ use super::{
 use crate::{
     admission::{self, Caller, Class, InFlight, Origin, Overload, Permit, Refused, origin},
     domain::principal::Principal,
-    listener::connection::{Arrived, Connection, OpenCall},
+    listener::{
+        connection::{Arrived, Connection, OpenCall},
+        name_peer,
+    },
 };
 
 /// Admits calls while the server takes them, and gives each a span.
@@ -161,6 +164,7 @@ impl Admission {
         let came = Instant::now();
         let (mut parts, body) = request.into_parts();
         let connection = Arrived::unpack(&mut parts.extensions);
+        name_peer(&mut parts.extensions);
         let path = parts.uri.path();
         let is_health = path.starts_with(HEALTH);
         if self.closing.is_cancelled() && !is_health {

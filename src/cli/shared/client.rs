@@ -8,10 +8,11 @@ use time::{OffsetDateTime, format_description::well_known::Rfc2822};
 use tonic::{
     Code, Request, Status,
     metadata::MetadataMap,
-    transport::{Channel, Endpoint},
+    transport::{self, Channel, Endpoint},
 };
 use tonic_types::{ErrorDetails, StatusExt as _};
 
+use super::connect::{TlsArgs, Trouble};
 use crate::rpc::{
     CONNECTION_WINDOW, STREAM_WINDOW,
     pb::{
@@ -33,15 +34,18 @@ pub(crate) const PAGE_SIZE: i32 = 200;
 /// Which server to talk to.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct ServerArgs {
-    /// The server's URL.
+    /// The server's URL: http://, or https:// where it has TLS.
     #[arg(long, env = "HOLDFAST_SERVER", default_value = "http://127.0.0.1:50051")]
     server: String,
+
+    #[command(flatten)]
+    tls: TlsArgs,
 }
 
 impl ServerArgs {
     /// Connects.
     pub(crate) async fn connect(&self) -> anyhow::Result<Server> {
-        Server::connect(&self.server).await
+        Server::connect_with(&self.server, &self.tls).await
     }
 }
 
@@ -52,10 +56,18 @@ pub(crate) struct Server(Channel);
 impl Server {
     /// Connects to a URL.
     pub(crate) async fn connect(url: &str) -> anyhow::Result<Self> {
+        Self::connect_with(url, &TlsArgs::default()).await
+    }
+
+    /// Connects to a URL, with these files where it says TLS.
+    async fn connect_with(url: &str, tls: &TlsArgs) -> anyhow::Result<Self> {
         let endpoint = endpoint(url)?;
-        let channel = endpoint.connect().await.with_context(|| {
-            format!("no server answers at {url}: start one with `holdfast serve`, or name another with --server")
-        })?;
+        let connect = tls.connect(url)?;
+        let opening = connect.clone();
+        let connector = tower::service_fn(move |uri| opening.clone().open(uri));
+        let channel = endpoint.connect_with_connector(connector).await;
+        let channel = channel.map_err(|error| no_connection(url, error))?;
+        anyhow::ensure!(!connect.is_for_tls().await, "{url}: {}", Trouble::Tls);
         Ok(Self(channel))
     }
 
@@ -80,10 +92,19 @@ impl Server {
     }
 }
 
+fn no_connection(url: &str, error: transport::Error) -> anyhow::Error {
+    match Trouble::of(&error) {
+        Some(trouble) => anyhow::anyhow!("{url}: {trouble}"),
+        None => anyhow::Error::from(error).context(format!(
+            "no server answers at {url}: start one with `holdfast serve`, or name another with --server"
+        )),
+    }
+}
+
 fn endpoint(url: &str) -> anyhow::Result<Endpoint> {
     anyhow::ensure!(
-        url.starts_with("http://"),
-        "{url} is not a URL such as http://127.0.0.1:50051 (TLS is ended by a proxy in front of the server)"
+        url.starts_with("http://") || url.starts_with("https://"),
+        "{url} is not a URL such as http://127.0.0.1:50051 or https://holdfast.example:50051"
     );
     let endpoint = Endpoint::from_shared(url.to_owned())
         .with_context(|| format!("{url} is not a URL such as http://127.0.0.1:50051"))?;
@@ -314,7 +335,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_server_that_is_not_there_is_named_with_what_to_do() {
-        for url in ["https://x", "localhost:1", "http://127.0.0.1:1"] {
+        for url in ["https://127.0.0.1:1", "localhost:1", "http://127.0.0.1:1"] {
             let error = Server::connect(url).await.unwrap_err().to_string();
             assert!(error.contains(url), "{error}");
         }

@@ -1,6 +1,7 @@
 //! Parts that commands share: the client of the server, input files, output, and how long a command runs.
 
 pub(in crate::cli) mod client;
+pub(in crate::cli) mod connect;
 pub(in crate::cli) mod csv_files;
 #[cfg(test)]
 pub(in crate::cli) mod fake;

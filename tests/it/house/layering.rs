@@ -16,7 +16,7 @@ const MAY_USE: [(&str, &[&str]); 19] = [
     ("service", &["domain", "failpoints", "admission", "secret", "provider", "store", "telemetry"]),
     ("rpc", &["domain", "admission", "listener", "service"]),
     ("health", &["listener", "store"]),
-    ("listener", &["admission"]),
+    ("listener", &["admission", "secret_file"]),
     ("admin", &["health", "listener", "telemetry"]),
     ("webhook", &["listener", "service"]),
     ("shutdown", &["health", "rpc"]),

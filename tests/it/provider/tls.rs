@@ -1,7 +1,6 @@
 //! TLS as profiles say it: with a CA of their own, with a certificate of ours, and HTTP/2 where the server chooses it.
 
 use std::{
-    fs,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -9,7 +8,6 @@ use std::{
     },
 };
 
-use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use bytes::Bytes;
 use holdfast::{
     domain::redemption::Step,
@@ -18,12 +16,7 @@ use holdfast::{
         profile::{BUILT_IN, Profile},
     },
 };
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-use rustls::{
-    RootCertStore, ServerConfig,
-    pki_types::{CertificateDer, PrivateKeyDer},
-    server::WebPkiClientVerifier,
-};
+use rustls::{ServerConfig, server::WebPkiClientVerifier};
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -32,43 +25,7 @@ use tokio::{
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use super::client::{Calls as _, ask, first};
-
-/// Who signs certificates.
-struct Authority(CertifiedIssuer<'static, KeyPair>);
-
-/// A certificate and its key.
-struct Identity {
-    certificate: CertificateDer<'static>,
-    key: KeyPair,
-}
-
-impl Authority {
-    fn new() -> Self {
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
-    }
-
-    fn identity(&self, name: &str) -> Identity {
-        let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
-        let certificate = params.signed_by(&key, &self.0).unwrap().der().clone();
-        Identity { certificate, key }
-    }
-
-    fn roots(&self) -> RootCertStore {
-        let mut roots = RootCertStore::empty();
-        roots.add(self.0.der().clone()).unwrap();
-        roots
-    }
-}
-
-fn pem(folder: &Path, name: &str, label: &str, der: &[u8]) -> PathBuf {
-    let file = folder.join(name);
-    let text = format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", BASE64.encode(der));
-    fs::write(&file, text).unwrap();
-    file
-}
+use crate::support::tls::{Authority, Identity};
 
 /// What a server saw.
 #[derive(Default)]
@@ -97,8 +54,8 @@ async fn serve(
                 .unwrap(),
         ),
     };
-    let Identity { certificate, key } = authority.identity("localhost");
-    let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+    let own = authority.identity("localhost");
+    let (certificate, key) = (own.certificate.clone(), own.private_key());
     let mut config = builder.with_single_cert(vec![certificate], key).unwrap();
     config.alpn_protocols = protocols.iter().map(|it| it.as_bytes().to_vec()).collect();
     let acceptor = TlsAcceptor::from(Arc::new(config));
@@ -178,16 +135,12 @@ struct Files {
 impl Files {
     fn of(authority: &Authority) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let ca = pem(folder.path(), "ca.pem", "CERTIFICATE", authority.0.der());
+        let ca = authority.write(folder.path(), "ca.pem");
         Self { folder, ca }
     }
 
     fn identity(&self, name: &str, identity: &Identity) -> [PathBuf; 2] {
-        let (certificate, key) = (&identity.certificate, identity.key.serialize_der());
-        [
-            pem(self.folder.path(), &format!("{name}.pem"), "CERTIFICATE", certificate),
-            pem(self.folder.path(), &format!("{name}.key"), "PRIVATE KEY", &key),
-        ]
+        identity.write(self.folder.path(), name)
     }
 }
 

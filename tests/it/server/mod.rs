@@ -4,3 +4,4 @@ mod environment;
 mod polling;
 mod serving;
 mod stopping;
+mod tls;

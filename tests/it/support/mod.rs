@@ -18,5 +18,6 @@ pub(crate) mod raw_http2;
 pub(crate) mod real;
 pub(crate) mod statements;
 pub(crate) mod steady;
+pub(crate) mod tls;
 pub(crate) mod wait;
 pub(crate) mod world;
