@@ -1,5 +1,6 @@
 //! A server, put together: the database, the services, the listeners, and the way down.
 
+mod access;
 mod parts;
 
 use std::{net::SocketAddr, path::Path, time::Duration};
@@ -16,15 +17,16 @@ use tonic_health::server::HealthReporter;
 
 use self::parts::Parts;
 use crate::{
-    admin,
-    config::ServeArgs,
+    admin::{self, Metrics},
+    config::{ServeArgs, Switch},
     embedded::{self, Data, Postgres},
     failpoints,
     health::Health,
-    listener::{Accepts, ConnectionLimit, address::warn_when_reachable},
+    listener::{Accepts, ConnectionLimit, address::is_reachable},
     provider::Provider,
     rpc::{CONNECTION_WINDOW, STREAM_WINDOW, layers::Admission, reflection},
     secret::SecretKey,
+    service::admin::tokens::Tokens,
     shutdown::{Patience, Shutdown},
     store::Store,
     telemetry, webhook,
@@ -46,11 +48,6 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 const LOOPS_TIMEOUT: Duration = Duration::from_millis(500);
 /// How long Postgres may take to say goodbye, after everything else.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// What anyone can do who reaches the address of gRPC, or of operators: nobody is asked who they are.
-const CALLERS_CAN: &str =
-    "take accounts, redeem cards into them, read every record, and close redemptions";
-const OPERATORS_CAN: &str = "read the metrics, which name the pools";
 
 /// A server that runs.
 #[derive(Debug)]
@@ -93,14 +90,14 @@ impl App {
         };
         let (addr, admin_addr) = (listener.local_addr()?, admin_listener.local_addr()?);
         let webhook_addr = webhook_listener.as_ref().map(TcpListener::local_addr).transpose()?;
-        warn_when_reachable(addr, "gRPC", "HOLDFAST_LISTEN", CALLERS_CAN);
-        warn_when_reachable(
-            admin_addr,
-            "the admin address",
-            "HOLDFAST_ADMIN_LISTEN",
-            OPERATORS_CAN,
-        );
+        for exposed in args.exposed() {
+            tracing::warn!(
+                "--insecure-listen: {exposed}. Anyone who reaches it can do what callers can"
+            );
+        }
 
+        let tokens = Tokens::new(store.clone());
+        let authenticator = access::open(args, &tokens).await?;
         let shutdown = Shutdown::default();
         let tasks = TaskTracker::new();
         let health = Health::new(HealthReporter::new()).await;
@@ -110,6 +107,12 @@ impl App {
         health.check(&store).await;
         loops.spawn(health.clone().watch(store.clone(), shutdown.closing.clone()));
         loops.spawn(telemetry::sum_up(metrics, shutdown.closing.clone()));
+        // Calls are taken until the end, so that long it is known who may make them.
+        loops.spawn(tokens.clone().follow(at_the_end.clone()));
+        loops.spawn(authenticator.clone().follow_file(at_the_end.clone()));
+        loops.spawn(authenticator.clone().follow_keys(at_the_end.clone()));
+        let gate = is_reachable(admin_addr).then(|| authenticator.clone());
+        let metrics = Metrics { handle: metrics, gate };
         tokio::spawn(admin::serve(admin_listener, health.clone(), metrics, at_the_end.clone()));
         if let Some(listener) = webhook_listener {
             let webhooks = parts.webhooks();
@@ -119,7 +122,9 @@ impl App {
 
         let limit = ConnectionLimit::of_open_files("grpc");
         tracing::debug!(connections = limit.size(), "as many connections may be open");
-        let admission = Admission::new(store.overload().clone(), shutdown.closing.clone());
+        let closing = shutdown.closing.clone();
+        let admission = Admission::new(store.overload().clone(), authenticator, closing)?;
+        let reflection = args.access.reflection == Switch::On;
         let serving = Server::builder()
             .layer(admission.clone())
             .max_concurrent_streams(MAX_STREAMS)
@@ -131,12 +136,13 @@ impl App {
             .http2_max_pending_accept_reset_streams(Some(MAX_STREAMS as usize))
             .http2_max_local_error_reset_streams(Some(MAX_ERROR_RESETS))
             .add_service(health.service())
-            .add_service(reflection::v1()?)
-            .add_service(reflection::v1alpha()?)
+            .add_optional_service(reflection.then(reflection::v1).transpose()?)
+            .add_optional_service(reflection.then(reflection::v1alpha).transpose()?)
             .add_service(parts.redemption_service())
             .add_service(parts.account_service())
             .add_service(parts.pool_service())
             .add_service(parts.provider_service())
+            .add_service(parts::access_service(tokens))
             .serve_with_incoming_shutdown(
                 Accepts::new(listener, limit).into_http2(),
                 shutdown.closing.clone().cancelled_owned(),
@@ -234,6 +240,8 @@ pub async fn migrate(database_url: &SecretString) -> anyhow::Result<()> {
     Store::open(database_url, 2)?.migrate().await?;
     Ok(())
 }
+
+pub use self::access::{NewToken, TOKEN_FILE, create_token, write_secret};
 
 /// Closes the database, and says first that this server is gone, if it left nothing under way.
 async fn close(store: &Store, is_finished: bool) {

@@ -9,9 +9,13 @@ use std::{
 use clap::Args;
 use secrecy::SecretString;
 
-pub use self::provider::ProviderArgs;
+pub use self::{
+    access::{AccessArgs, Listening, Switch},
+    provider::ProviderArgs,
+};
 use crate::{listener::address::parse_address, secret_file};
 
+mod access;
 mod provider;
 
 /// Reads a duration such as `500ms`, `30s` or `2m`.
@@ -69,6 +73,10 @@ pub struct ServeArgs {
     /// TLS. Without one, none are served.
     #[arg(long, env = "HOLDFAST_WEBHOOK_LISTEN", value_parser = parse_address)]
     pub webhook_listen: Option<SocketAddr>,
+
+    /// Who may call.
+    #[command(flatten)]
+    pub access: AccessArgs,
 
     /// The provider's settings.
     #[command(flatten)]
@@ -144,8 +152,38 @@ impl ServeArgs {
             }
         }
         wrong.extend(provider.contradictions());
+        wrong.extend(self.access.contradictions());
         anyhow::ensure!(wrong.is_empty(), "the settings do not fit together: {}", wrong.join("; "));
+        let exposed = self.exposed();
+        anyhow::ensure!(
+            exposed.is_empty() || self.access.insecure_listen,
+            "the server would be open to others: {}. Listen on an address of this machine alone (127.0.0.1, [::1]), \
+             with TLS and HOLDFAST_AUTH=on, or say --insecure-listen where something else keeps others away",
+            exposed.join("; ")
+        );
         Ok(())
+    }
+
+    /// What is open to others.
+    pub fn exposed(&self) -> Vec<String> {
+        let asks = self.access.is_on();
+        let all = [
+            Listening {
+                addr: self.listen,
+                what: "gRPC",
+                variable: "HOLDFAST_LISTEN",
+                is_encrypted: false,
+                asks,
+            },
+            Listening {
+                addr: self.admin_listen,
+                what: "the admin address",
+                variable: "HOLDFAST_ADMIN_LISTEN",
+                is_encrypted: false,
+                asks,
+            },
+        ];
+        all.iter().filter_map(Listening::exposure).collect()
     }
 }
 
