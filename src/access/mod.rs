@@ -181,6 +181,7 @@ impl Ways {
             return access;
         }
         let principals = names.0.iter().map(|name| format!("cert:{name}"));
+        let principals = principals.filter(|name| session::is_kept(name));
         let found = principals.map(|name| (self.subjects.grants(&name), name));
         let mut found: Vec<_> = found.collect();
         let chosen = found.iter().position(|(grants, _)| grants.iter().next().is_some());

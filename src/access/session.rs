@@ -26,14 +26,23 @@ struct State {
     grants: Grants,
     /// When it is over by itself.
     until: Option<Instant>,
-    /// Cancelled when it is revoked, or granted other things.
-    ended: CancellationToken,
+    /// When it is revoked, or granted other things, it is noted here and those who wait are told.
+    is_revoked: AtomicBool,
+    revoked: CancellationToken,
     used: AtomicBool,
 }
 
 /// Where nobody is asked.
 static ANYBODY: LazyLock<Access> =
     LazyLock::new(|| Access::new(Principal::anonymous(), Grants::all(), None));
+
+/// The longest name of a principal, in characters. It is kept with what the principal does.
+const MAX_NAME: usize = 256;
+
+/// Whether a principal may have this name.
+pub(super) fn is_kept(name: &str) -> bool {
+    name.chars().count() <= MAX_NAME && !name.chars().any(char::is_control)
+}
 
 impl Default for Access {
     fn default() -> Self {
@@ -48,8 +57,14 @@ impl Access {
     }
 
     pub(super) fn new(principal: Principal, grants: Grants, until: Option<Instant>) -> Self {
-        let (ended, used) = (CancellationToken::new(), AtomicBool::new(false));
-        Self(Arc::new(State { principal, grants, until, ended, used }))
+        Self(Arc::new(State {
+            principal,
+            grants,
+            until,
+            is_revoked: AtomicBool::new(false),
+            revoked: CancellationToken::new(),
+            used: AtomicBool::new(false),
+        }))
     }
 
     /// Who calls.
@@ -87,9 +102,9 @@ impl Access {
         self.0.grants.pools(need)
     }
 
-    /// Whether what was shown is not valid any more.
+    /// Whether what was shown is not valid any more. Takes no lock.
     pub fn is_over(&self, now: Instant) -> bool {
-        self.0.until.is_some_and(|until| until <= now) || self.0.ended.is_cancelled()
+        self.0.until.is_some_and(|until| until <= now) || self.0.is_revoked.load(Ordering::Relaxed)
     }
 
     /// Waits until it is not.
@@ -101,7 +116,7 @@ impl Access {
             }
         };
         tokio::select! {
-            () = self.0.ended.cancelled() => {}
+            () = self.0.revoked.cancelled() => {}
             () = over => {}
         }
     }
@@ -121,7 +136,8 @@ impl Access {
     }
 
     pub(super) fn end(&self) {
-        self.0.ended.cancel();
+        self.0.is_revoked.store(true, Ordering::Relaxed);
+        self.0.revoked.cancel();
     }
 
     /// Notes that it was used. Nearly always it is noted already, and nothing is written.

@@ -144,6 +144,11 @@ impl Tokens {
         self.confirm(asked);
     }
 
+    /// Whether no token is valid.
+    pub fn is_empty(&self) -> bool {
+        self.0.living.read().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
     /// The names of those that were used since this was last asked.
     pub fn take_used(&self) -> Vec<String> {
         let living = self.0.living.read().unwrap_or_else(PoisonError::into_inner);

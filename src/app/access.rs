@@ -41,6 +41,12 @@ pub(super) async fn open(args: &ServeArgs, tokens: &Tokens) -> anyhow::Result<Au
         first_token(tokens, &file).await?;
     }
     tokens.read().await.context("the tokens cannot be read")?;
+    if tokens.in_memory().is_empty() && args.access.access_file.is_none() {
+        tracing::warn!(
+            "nobody can call this server yet: make the first token with `holdfast token create NAME --role admin \
+             --pools '*' --database-url …`"
+        );
+    }
     Ok(Authenticator::new(tokens.in_memory(), subjects, jwt))
 }
 

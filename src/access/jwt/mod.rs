@@ -18,10 +18,8 @@ use tokio::time::Instant;
 
 pub use self::source::{JwksUrl, KeysFrom};
 use self::{keys::Keys, source::KeySource};
-use super::Refusal;
+use super::{Refusal, session::is_kept};
 
-/// The longest issuer and subject together, in characters. They are kept with what their principal does.
-const MAX_PRINCIPAL: usize = 256;
 /// No JWT is taken for longer, whatever it says.
 const MOST: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 /// JWTs that turn out not to be valid, each second, until no other is checked: a signature costs much more than a hash.
@@ -127,9 +125,7 @@ impl Jwt {
         let token = decode::<Claims>(text, &key.key, &self.validation(&header)).ok()?;
         let Claims { iss, sub, exp } = token.claims;
         let principal = format!("jwt:{iss}:{sub}");
-        let fits = !sub.is_empty()
-            && principal.chars().count() <= MAX_PRINCIPAL
-            && !principal.chars().any(char::is_control);
+        let fits = !sub.is_empty() && is_kept(&principal);
         let clock = SystemTime::now().duration_since(UNIX_EPOCH).ok()?.as_secs_f64();
         let left = exp + self.settings.clock_skew.as_secs_f64() - clock;
         let left = Duration::try_from_secs_f64(left).unwrap_or_default().min(MOST);

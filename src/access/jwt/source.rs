@@ -23,10 +23,10 @@ use super::keys::Keys;
 /// No JWKS is longer.
 const MAX_BYTES: usize = 256 * 1024;
 /// How long the issuer may take to answer.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_millis(if cfg!(test) { 500 } else { 5_000 });
 /// How often the keys are read, and the least time between two readings.
 const AGE: Duration = Duration::from_secs(10 * 60);
-const LEAST: Duration = Duration::from_secs(30);
+const LEAST: Duration = Duration::from_millis(if cfg!(test) { 200 } else { 30_000 });
 /// How often it is looked whether a file has changed.
 const FILE_POLL: Duration = Duration::from_secs(1);
 
@@ -193,7 +193,65 @@ async fn fetch(client: &Client, url: &JwksUrl) -> anyhow::Result<Keys> {
 
 #[cfg(test)]
 mod tests {
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpListener,
+        sync::watch,
+    };
+
     use super::*;
+
+    fn jwks(kid: &str) -> String {
+        let x = "A".repeat(43);
+        format!(r#"{{"keys": [{{"kty": "OKP", "crv": "Ed25519", "kid": "{kid}", "x": "{x}"}}]}}"#)
+    }
+
+    /// An issuer that answers with what was sent last, or not at all.
+    async fn issuer(told: watch::Receiver<Option<String>>) -> JwksUrl {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = JwksUrl::parse(&format!("http://{}/k", listener.local_addr().unwrap())).unwrap();
+        tokio::spawn(async move {
+            let mut silent = Vec::new();
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let told = told.borrow().clone();
+                let Some(body) = told else {
+                    silent.push(stream);
+                    continue;
+                };
+                let _ = stream.read(&mut [0; 4096]).await;
+                let head = format!(
+                    "HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close",
+                    body.len()
+                );
+                let _ = stream.write_all(format!("{head}\r\n\r\n{body}").as_bytes()).await;
+            }
+        });
+        url
+    }
+
+    #[tokio::test]
+    async fn keys_are_read_again_when_one_is_wanted_but_not_too_often_and_silence_changes_nothing()
+    {
+        let (tell, told) = watch::channel(Some(jwks("a")));
+        let source = KeySource::new(&KeysFrom::Url(issuer(told).await)).unwrap();
+        let first = source.first().await.unwrap();
+        tell.send_replace(None);
+        source.want();
+        assert!(source.next().await.is_none(), "it is silent");
+        tell.send_replace(Some(jwks("b")));
+        let begun = Instant::now();
+        source.want();
+        let second = source.next().await.unwrap();
+        assert!(!first.is_same(&second));
+        source.want();
+        tell.send_replace(Some("x".repeat(MAX_BYTES + 1)));
+        assert!(source.next().await.is_none(), "too long");
+        source.want();
+        tell.send_replace(Some(jwks("a")));
+        assert!(source.next().await.unwrap().is_same(&first));
+        assert!(begun.elapsed() >= 2 * LEAST, "{:?}", begun.elapsed());
+    }
 
     #[test]
     fn a_jwks_is_read_over_tls_or_from_this_machine() {

@@ -198,7 +198,7 @@ async fn thousands_of_bad_tokens_ask_the_database_nothing() {
     let calls = (0..8).map(|worker| {
         let channel = channel.clone();
         tokio::spawn(async move {
-            for n in 0..500 {
+            for n in 0..250 {
                 let secret = format!("hf_{:0>43}", worker * 1000 + n);
                 let refused = Caller::with(channel.clone(), &secret).pools().await;
                 assert_eq!(code(refused), Code::Unauthenticated);
@@ -208,7 +208,8 @@ async fn thousands_of_bad_tokens_ask_the_database_nothing() {
     for call in calls.collect::<Vec<_>>() {
         call.await.unwrap();
     }
-    assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
+    // One statement each would be 250 waits of two seconds, one after another.
+    assert!(begun.elapsed() < Duration::from_secs(100), "{:?}", begun.elapsed());
     assert!(admin.pools().await.is_ok(), "who belongs is served meanwhile");
     sqlx::raw_sql("ROLLBACK").execute(&mut db).await.unwrap();
 }
