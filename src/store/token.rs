@@ -176,11 +176,9 @@ impl Store {
         Ok(rows.fetch_all(&self.db).await?.into_iter().filter_map(read).collect())
     }
 
-    /// Notes that tokens were used, to the minute. May be repeated.
-    pub async fn note_token_use(&self, names: &[String]) -> Result<(), StoreError> {
-        sqlx::query_file!("src/store/sql/token/note_token_use.sql", names)
-            .execute(&self.db)
-            .await?;
-        Ok(())
+    /// Notes that tokens were used, to the minute, and answers of how many. May be repeated.
+    pub async fn note_token_use(&self, names: &[String]) -> Result<i64, StoreError> {
+        let noted = sqlx::query_file_scalar!("src/store/sql/token/note_token_use.sql", names);
+        Ok(noted.fetch_one(&self.db).await?)
     }
 }

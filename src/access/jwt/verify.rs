@@ -1,8 +1,7 @@
 //! Signatures, verified by ring: what `jsonwebtoken` asks of a provider of cryptography. It signs nothing.
 
-use jsonwebtoken::DecodingKeyKind;
 use jsonwebtoken::{
-    Algorithm, DecodingKey, EncodingKey,
+    Algorithm, DecodingKey, DecodingKeyKind, EncodingKey,
     crypto::{CryptoProvider, JwtSigner, JwtVerifier, KeyUtils},
     errors::{ErrorKind, Result},
 };

@@ -2,8 +2,7 @@
 
 use holdfast::rpc::pb::{
     self, access_service_client::AccessServiceClient, account_service_client::AccountServiceClient,
-    pool_service_client::PoolServiceClient, provider_service_client::ProviderServiceClient,
-    redemption_service_client::RedemptionServiceClient,
+    pool_service_client::PoolServiceClient, redemption_service_client::RedemptionServiceClient,
 };
 use tonic::{
     Request, Status, metadata::AsciiMetadataValue, service::Interceptor,
@@ -32,7 +31,6 @@ pub(crate) struct Caller {
     pub(crate) redemptions: RedemptionServiceClient<Connection>,
     pub(crate) accounts: AccountServiceClient<Connection>,
     pub(crate) pools: PoolServiceClient<Connection>,
-    pub(crate) providers: ProviderServiceClient<Connection>,
     pub(crate) access: AccessServiceClient<Connection>,
 }
 
@@ -50,7 +48,6 @@ impl Caller {
             redemptions: RedemptionServiceClient::new(connection.clone()),
             accounts: AccountServiceClient::new(connection.clone()),
             pools: PoolServiceClient::new(connection.clone()),
-            providers: ProviderServiceClient::new(connection.clone()),
             access: AccessServiceClient::new(connection.clone()),
             connection,
         }
