@@ -108,9 +108,11 @@ impl App {
         loops.spawn(health.clone().watch(store.clone(), shutdown.closing.clone()));
         loops.spawn(telemetry::sum_up(metrics, shutdown.closing.clone()));
         // Calls are taken until the end, so that long it is known who may make them.
-        loops.spawn(tokens.clone().follow(at_the_end.clone()));
-        loops.spawn(authenticator.clone().follow_file(at_the_end.clone()));
-        loops.spawn(authenticator.clone().follow_keys(at_the_end.clone()));
+        if authenticator.is_on() {
+            loops.spawn(tokens.clone().follow(at_the_end.clone()));
+            loops.spawn(authenticator.clone().follow_file(at_the_end.clone()));
+            loops.spawn(authenticator.clone().follow_keys(at_the_end.clone()));
+        }
         let gate = is_reachable(admin_addr).then(|| authenticator.clone());
         let metrics = Metrics { handle: metrics, gate };
         tokio::spawn(admin::serve(admin_listener, health.clone(), metrics, at_the_end.clone()));
