@@ -147,6 +147,16 @@ CREATE FUNCTION account_refuse_version() RETURNS trigger
         END
         $$;
 
+CREATE FUNCTION count_token_change() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    AS $$
+BEGIN
+    UPDATE token_changes c SET changes = c.changes + 1 WHERE c.only_row;
+    RETURN NULL;
+END
+$$;
+
 CREATE FUNCTION note_change_by_hand(pool text, account text) RETURNS void
     LANGUAGE plpgsql
     AS $$
@@ -610,3 +620,42 @@ CREATE TABLE provider_slots (
 
 ALTER TABLE provider_slots
     ADD CONSTRAINT provider_slots_pkey PRIMARY KEY (provider_id, kind, slot);
+
+
+-- Table tokens
+
+CREATE TABLE tokens (
+    name text NOT NULL COLLATE "C",
+    secret_hash bytea NOT NULL,
+    roles text[] NOT NULL,
+    pools text[] NOT NULL,
+    created_by text NOT NULL,
+    created_at timestamptz DEFAULT now() NOT NULL,
+    expires_at timestamptz,
+    revoked_at timestamptz,
+    last_used_at timestamptz,
+    CONSTRAINT tokens_are_granted_something CHECK (((cardinality(roles) = cardinality(pools)) AND (cardinality(roles) > 0))),
+    CONSTRAINT tokens_secret_hash_check CHECK ((octet_length(secret_hash) = 32))
+);
+
+ALTER TABLE tokens
+    ADD CONSTRAINT tokens_pkey PRIMARY KEY (name);
+
+ALTER TABLE tokens
+    ADD CONSTRAINT tokens_secret_hash_key UNIQUE (secret_hash);
+
+CREATE TRIGGER tokens_changed AFTER UPDATE OF name, secret_hash, roles, pools, expires_at, revoked_at ON tokens FOR EACH ROW EXECUTE FUNCTION count_token_change();
+
+CREATE TRIGGER tokens_made_or_removed AFTER INSERT OR DELETE ON tokens FOR EACH ROW EXECUTE FUNCTION count_token_change();
+
+
+-- Table token_changes
+
+CREATE TABLE token_changes (
+    only_row boolean DEFAULT true NOT NULL,
+    changes bigint DEFAULT 0 NOT NULL,
+    CONSTRAINT token_changes_only_row_check CHECK (only_row)
+);
+
+ALTER TABLE token_changes
+    ADD CONSTRAINT token_changes_pkey PRIMARY KEY (only_row);

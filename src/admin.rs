@@ -2,13 +2,20 @@
 
 use std::{sync::Arc, time::Duration};
 
-use axum::{Router, extract::State, http::StatusCode, routing::get};
+use axum::{
+    Router,
+    extract::{Request, State},
+    http::StatusCode,
+    routing::get,
+};
+use bytes::Bytes;
 use hyper_util::service::TowerToHyperService;
-use metrics_exporter_prometheus::PrometheusHandle;
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    access::{Authenticator, CertificateNames},
+    domain::access::{Need, Role},
     health::Health,
     listener::{Accepts, ConnectionLimit, http1, tls::Tls},
     telemetry::Rendered,
@@ -24,21 +31,50 @@ pub async fn serve(
     listener: TcpListener,
     tls: Option<Tls>,
     health: Health,
-    metrics: &'static PrometheusHandle,
+    metrics: Metrics,
     stop: CancellationToken,
 ) {
-    let rendered = Arc::new(Rendered::new(metrics));
     let router = Router::new()
         // That this answers is the news: the process lives and its runtime runs.
         .route("/livez", get(async || "alive\n"))
         .route("/readyz", get(ready).with_state(health))
-        .route("/metrics", get(async move || rendered.text().await));
+        .route("/metrics", get(rendered).with_state(metrics));
     let limit = ConnectionLimit::new(MAX_CONNECTIONS, "admin");
     let mut accepts = Accepts::new(listener, limit).with_the_last();
     while let Some((stream, permit)) = stop.run_until_cancelled(accepts.next()).await {
         let service = TowerToHyperService::new(router.clone());
         tokio::spawn(http1::serve(stream, permit, tls.clone(), service, MAX_AGE, stop.clone()));
     }
+}
+
+/// The metrics, and who is asked for a token before they are shown.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    /// All of them.
+    pub all: Arc<Rendered>,
+    /// `None` where only this machine can ask.
+    pub gate: Option<Authenticator>,
+}
+
+/// They name the pools, all of them: so what is needed is needed for all.
+const NEEDS: Need = Need::Role(Role::Auditor);
+
+async fn rendered(State(metrics): State<Metrics>, request: Request) -> (StatusCode, Bytes) {
+    if let Some(gate) = &metrics.gate {
+        let certificate = request.extensions().get::<CertificateNames>();
+        match gate.authenticate(request.headers(), certificate, Instant::now()) {
+            Ok(access) if access.may_everywhere(NEEDS) => {}
+            Ok(_) => {
+                let text = "the metrics need the role auditor on all pools (*)\n";
+                return (StatusCode::FORBIDDEN, Bytes::from_static(text.as_bytes()));
+            }
+            Err(_) => {
+                let text = "send `authorization: Bearer hf_…` with a token that is an auditor's on all pools (*)\n";
+                return (StatusCode::UNAUTHORIZED, Bytes::from_static(text.as_bytes()));
+            }
+        }
+    }
+    (StatusCode::OK, metrics.all.text().await)
 }
 
 async fn ready(State(health): State<Health>) -> (StatusCode, &'static str) {

@@ -1,9 +1,10 @@
 //! A server, put together: the database, the services, the listeners, and the way down.
 
+mod access;
 mod listeners;
 mod parts;
 
-use std::{net::SocketAddr, path::Path, time::Duration};
+use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use secrecy::SecretString;
@@ -17,18 +18,20 @@ use tonic_health::server::HealthReporter;
 
 use self::{listeners::Listeners, parts::Parts};
 use crate::{
-    admin,
-    config::ServeArgs,
+    admin::{self, Metrics},
+    config::{ServeArgs, Switch},
     embedded::{self, Data, Postgres},
     failpoints,
     health::Health,
-    listener::{Accepts, ConnectionLimit},
+    listener::{Accepts, ConnectionLimit, address::is_reachable},
     provider::Provider,
     rpc::{CONNECTION_WINDOW, STREAM_WINDOW, layers::Admission, reflection},
     secret::SecretKey,
+    service::admin::tokens::Tokens,
     shutdown::{Patience, Shutdown},
     store::Store,
-    telemetry, webhook,
+    telemetry::{self, Rendered},
+    webhook,
 };
 
 /// The most bytes of one call's headers.
@@ -89,6 +92,8 @@ impl App {
         let webhook_addr = webhook_listener.as_ref().map(TcpListener::local_addr).transpose()?;
         listeners.warn();
 
+        let tokens = Tokens::new(store.clone());
+        let authenticator = access::open(args, &tokens).await?;
         let shutdown = Shutdown::default();
         let tasks = TaskTracker::new();
         let health = Health::new(HealthReporter::new()).await;
@@ -98,11 +103,18 @@ impl App {
         health.check(&store).await;
         loops.spawn(health.clone().watch(store.clone(), shutdown.closing.clone()));
         loops.spawn(telemetry::sum_up(metrics, shutdown.closing.clone()));
+        // Calls are taken until the end, so that long it is known who may make them.
+        if authenticator.is_on() {
+            loops.spawn(tokens.clone().follow(at_the_end.clone()));
+            loops.spawn(authenticator.clone().follow_file(at_the_end.clone()));
+            loops.spawn(authenticator.clone().follow_keys(at_the_end.clone()));
+        }
         listeners.spawn_reloads(&mut loops, &shutdown.closing);
-        let admin_tls = listeners.admin.take();
+        let gate = is_reachable(admin_addr).then(|| authenticator.clone());
+        let metrics = Metrics { all: Arc::new(Rendered::new(metrics)), gate };
         tokio::spawn(admin::serve(
             admin_listener,
-            admin_tls,
+            listeners.admin.take(),
             health.clone(),
             metrics,
             at_the_end.clone(),
@@ -124,7 +136,9 @@ impl App {
             .with_rules(limits.of_connections());
         health.watch_listener(limit.trouble().clone());
         tracing::debug!(connections = limit.size(), "as many connections may be open");
-        let admission = Admission::new(store.overload().clone(), shutdown.closing.clone());
+        let closing = shutdown.closing.clone();
+        let admission = Admission::new(store.overload().clone(), authenticator, closing)?;
+        let reflection = args.access.reflection == Switch::On;
         let serving = Server::builder()
             .layer(admission.clone())
             .max_concurrent_streams(limits.max_streams_per_connection)
@@ -137,12 +151,13 @@ impl App {
             .http2_max_pending_accept_reset_streams(Some(most(limits.max_streams_per_connection)))
             .http2_max_local_error_reset_streams(Some(MAX_ERROR_RESETS))
             .add_service(health.service())
-            .add_service(reflection::v1()?)
-            .add_service(reflection::v1alpha()?)
+            .add_optional_service(reflection.then(reflection::v1).transpose()?)
+            .add_optional_service(reflection.then(reflection::v1alpha).transpose()?)
             .add_service(parts.redemption_service())
             .add_service(parts.account_service())
             .add_service(parts.pool_service())
             .add_service(parts.provider_service())
+            .add_service(parts::access_service(tokens))
             .serve_with_incoming_shutdown(
                 Accepts::new(listener, limit).into_http2(listeners.grpc),
                 shutdown.closing.clone().cancelled_owned(),
@@ -240,6 +255,8 @@ pub async fn migrate(database_url: &SecretString) -> anyhow::Result<()> {
     Store::open(database_url, 2)?.migrate().await?;
     Ok(())
 }
+
+pub use self::access::{NewToken, TOKEN_FILE, create_token, write_secret};
 
 /// Closes the database, and says first that this server is gone, if it left nothing under way.
 async fn close(store: &Store, is_finished: bool) {

@@ -10,12 +10,14 @@ use clap::Args;
 use secrecy::SecretString;
 
 pub use self::{
+    access::{AccessArgs, Switch},
     limits::LimitArgs,
     provider::ProviderArgs,
     tls::{AdminTls, GrpcTls, WebhookTls},
 };
 use crate::{listener::address::parse_address, secret_file};
 
+mod access;
 mod limits;
 mod provider;
 mod tls;
@@ -88,9 +90,9 @@ pub struct ServeArgs {
     #[command(flatten)]
     pub webhook_tls: WebhookTls,
 
-    /// Serve gRPC or the admin address without TLS where other machines may reach it. Every start warns of it.
-    #[arg(long, env = "HOLDFAST_INSECURE_LISTEN", value_parser = clap::builder::BoolishValueParser::new())]
-    pub insecure_listen: bool,
+    /// Who may call.
+    #[command(flatten)]
+    pub access: AccessArgs,
 
     /// The provider's settings.
     #[command(flatten)]
@@ -171,6 +173,7 @@ impl ServeArgs {
         }
         wrong.extend(provider.contradictions());
         wrong.extend(self.limits.contradictions());
+        wrong.extend(self.access.contradictions());
         anyhow::ensure!(wrong.is_empty(), "the settings do not fit together: {}", wrong.join("; "));
         Ok(())
     }

@@ -30,12 +30,13 @@ const INTERVAL: Duration = Duration::from_millis(500);
 /// How long it may take to answer.
 const TIMEOUT: Duration = Duration::from_secs(2);
 /// Overall, and each service by its name.
-const SERVICES: [&str; 5] = [
+const SERVICES: [&str; 6] = [
     "",
     "holdfast.v1.RedemptionService",
     "holdfast.v1.AccountService",
     "holdfast.v1.PoolService",
     "holdfast.v1.ProviderService",
+    "holdfast.v1.AccessService",
 ];
 
 /// The poll interval for a service that is not known yet.

@@ -5,6 +5,7 @@
 
 pub mod domain;
 
+pub mod access;
 pub mod admission;
 pub mod config;
 pub mod failpoints;

@@ -55,6 +55,7 @@ impl Listeners {
             let settings = args.webhook_tls.settings();
             listeners.webhook = begin(settings, "webhook", "HOLDFAST_WEBHOOK_", "http/1.1");
         }
+        let has_auth = args.access.is_on();
         let served = [
             ("gRPC", args.listen, args.tls.cert_file.is_some(), "HOLDFAST_LISTEN", "HOLDFAST_"),
             (
@@ -66,13 +67,13 @@ impl Listeners {
             ),
         ];
         for (what, addr, has_tls, variable, prefix) in served {
-            match check_exposure(addr, has_tls, true, args.insecure_listen) {
+            match check_exposure(addr, has_tls, has_auth, args.access.insecure_listen) {
                 Ok(None) => {}
                 Ok(Some(exposure)) => listeners.exposed.push((what, addr, exposure)),
                 Err(exposure) => wrong.push(format!(
                     "{what} would be served on {addr}, which other machines may reach, {exposure}: set \
-                     {prefix}TLS_CERT_FILE and {prefix}TLS_KEY_FILE, or {variable} to an address of this machine \
-                     alone, or say --insecure-listen"
+                     {prefix}TLS_CERT_FILE and {prefix}TLS_KEY_FILE, and HOLDFAST_AUTH=on, or {variable} to an address of \
+                     this machine alone, or say --insecure-listen"
                 )),
             }
         }

@@ -10,8 +10,10 @@ use crate::{
     provider::Provider,
     rpc::{
         MAX_ANSWER_BYTES, MAX_REQUEST_BYTES,
+        access::AccessRpc,
         account::AccountRpc,
         pb::{
+            access_service_server::AccessServiceServer,
             account_service_server::AccountServiceServer, pool_service_server::PoolServiceServer,
             provider_service_server::ProviderServiceServer,
             redemption_service_server::RedemptionServiceServer,
@@ -23,7 +25,7 @@ use crate::{
     secret::SecretKey,
     service::{
         acquire::Acquire,
-        admin::{self, accounts::Accounts, plans::Plans, redemptions::Redemptions},
+        admin::{self, accounts::Accounts, plans::Plans, redemptions::Redemptions, tokens::Tokens},
         background::{
             heartbeat,
             reconcile::{Reconciler, takeover::Takeover},
@@ -44,6 +46,13 @@ use crate::{
     shutdown::Shutdown,
     store::Store,
 };
+
+/// Tokens, over gRPC.
+pub(super) fn access_service(tokens: Tokens) -> AccessServiceServer<AccessRpc> {
+    AccessServiceServer::new(AccessRpc::new(tokens))
+        .max_decoding_message_size(MAX_REQUEST_BYTES)
+        .max_encoding_message_size(MAX_ANSWER_BYTES)
+}
 
 /// The services, wired.
 pub(super) struct Parts {

@@ -103,6 +103,15 @@ fn check_provider(text: &str) -> Result<(), InvalidId> {
     }
 }
 
+fn check_token(text: &str) -> Result<(), InvalidId> {
+    let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '.');
+    if (1..=64).contains(&text.len()) && text.chars().all(fits) {
+        Ok(())
+    } else {
+        Err(InvalidId("must be 1 to 64 of a-z, 0-9, '-' and '.'"))
+    }
+}
+
 const BATCH_PREFIX: &str = "batch:";
 
 text_id!(
@@ -112,6 +121,10 @@ text_id!(
 text_id!(
     /// A provider: the id of its profile.
     ProviderId, check_provider
+);
+text_id!(
+    /// A token.
+    TokenName, check_token
 );
 text_id!(
     /// A plan; unique in its pool.

@@ -1,6 +1,7 @@
 //! What Holdfast is about, as plain values and functions: no async, no SQL, no gRPC, no HTTP, no
 //! clock. Everything else depends on this, and this on nothing else of ours.
 
+pub mod access;
 pub mod account;
 pub mod choice;
 pub mod credentials;

@@ -33,7 +33,7 @@ use tokio::{
 use self::tls::{Link, Tls};
 pub use self::{
     guarded::Guarded,
-    peer::{Peer, PeerNames, name_peer},
+    peer::{Peer, PeerNames},
 };
 
 /// The most connections, where as many files may be open.

@@ -5,7 +5,6 @@ use std::{net::SocketAddr, sync::Arc};
 use x509_parser::{certificate::X509Certificate, extensions::GeneralName, prelude::FromDer as _};
 
 /// The names (SAN URI, then SAN DNS in lower case) of the client certificate that TLS verified. Empty without one.
-/// Every call has it in its extensions.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PeerNames(pub Arc<[String]>);
 
@@ -41,12 +40,6 @@ impl PeerNames {
             |name: &String| !name.is_empty() && name.bytes().all(|b| b.is_ascii_graphic());
         Self(uris.chain(hosts).filter(is_plain).collect())
     }
-}
-
-/// Puts the names into a call's extensions by themselves too: as [`PeerNames`].
-pub fn name_peer(extensions: &mut http::Extensions) {
-    let names = extensions.get::<Peer>().map(|peer| peer.names.clone());
-    extensions.insert(names.unwrap_or_default());
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use self::{
 };
 use super::{
     convert::Fields,
-    layers::caller_of,
+    layers::{access_of, caller_of, check_pool},
     mask::Mask,
     page::page,
     pb,
@@ -65,6 +65,7 @@ impl pb::account_service_server::AccountService for AccountRpc {
     ) -> Result<Response<pb::ImportAccountsResponse>, Status> {
         // A stream that waits for its client holds no call's permit. What it brings is at work chunk by chunk.
         caller_of(&request).leave();
+        let access = access_of(&request).clone();
         let mut stream = request.into_inner();
         let mut import = Import::new(self.accounts.clone());
         loop {
@@ -80,7 +81,11 @@ impl pb::account_service_server::AccountService for AccountRpc {
                 () = self.closing.cancelled() => return Err(shutting_down()),
             };
             let Some(message) = message else { break };
-            import.take(message?.account).await.map_err(|e| status(&e))?;
+            let account = message?.account;
+            // Admission has seen the pool of the first alone.
+            let pool_id = account.as_ref().map_or("", |account| &account.pool_id);
+            check_pool("ImportAccounts", &access, pool_id)?;
+            import.take(account).await.map_err(|e| status(&e))?;
         }
         let reply = import.finish().await.map_err(|e| status(&e))?;
         Ok(Response::new(reply))

@@ -1,4 +1,8 @@
-//! The layers that every call passes through: its message is read, it is admitted, and gets a span.
+//! The layers that every call passes through: its caller is found out, its message is read, it is allowed and
+//! admitted, and gets a span.
+//!
+//! Who calls is known before anything of a call is read, and whether they may before anything is read in the database.
+//! A call that is refused for either costs a hash and an answer that is made already.
 //!
 //! A call is admitted when its message is complete (of a stream: the first one). Until then it holds nothing but
 //! what it has sent, which is bounded. So a client that opens calls and sends nothing keeps nobody else out.
@@ -11,30 +15,38 @@ use std::{
     time::Duration,
 };
 
+use anyhow::Context as _;
 use http::HeaderName;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tonic::{Request, body::Body};
+use tonic::{Request, Status, body::Body};
 use tower::{Layer, Service};
 use tracing::Instrument as _;
 
 use super::{
     answer::{self, Unfinished},
+    ended,
     message::{self, Activity, Complete, RequestBody},
     methods, refusal, status,
 };
 use crate::{
+    access::{
+        Access, Authenticator, CertificateNames, Refusal,
+        table::{Row, Where, row_of},
+    },
     admission::{self, Caller, Class, InFlight, Origin, Overload, Permit, Refused, origin},
     domain::principal::Principal,
     listener::{
+        Peer,
         connection::{Arrived, Connection, OpenCall},
-        name_peer,
     },
+    service::Error,
 };
 
 /// Admits calls while the server takes them, and gives each a span.
 #[derive(Clone, Debug)]
 pub struct Admission {
+    authenticator: Authenticator,
     overload: Overload,
     methods: Arc<Methods>,
     closing: CancellationToken,
@@ -51,32 +63,47 @@ struct Methods {
 #[derive(Debug)]
 struct Method {
     description: methods::Method,
+    /// What its callers must be granted. Nothing of health and reflection.
+    row: Option<&'static Row>,
     class: Class,
     seconds: metrics::Histogram,
 }
 
 impl Admission {
-    /// Refuses calls for which `overload` has no permit, and all of them once `closing` is cancelled.
-    pub fn new(overload: Overload, closing: CancellationToken) -> Self {
-        let method = |description: methods::Method| Method {
+    /// Refuses calls whose caller may not make them, those for which `overload` has no permit, and all of them once
+    /// `closing` is cancelled.
+    ///
+    /// # Errors
+    /// When the table of access has no row for an RPC: nobody could say who may call it.
+    pub fn new(
+        overload: Overload,
+        authenticator: Authenticator,
+        closing: CancellationToken,
+    ) -> anyhow::Result<Self> {
+        let method = |description: methods::Method, row| Method {
+            row,
             class: class(&description.name),
             seconds: metrics::histogram!(
                 "holdfast_call_seconds", "method" => description.name.clone()
             ),
             description,
         };
-        let served = methods::all()
-            .into_iter()
-            .map(|one| (format!("/{}/{}", one.service, one.name), method(one)))
-            .collect();
-        let other = method(methods::Method {
+        let mut served = HashMap::new();
+        for one in methods::all() {
+            let row = row_of(&one.name)
+                .with_context(|| format!("the table of access has no row for {}", one.name))?;
+            served.insert(format!("/{}/{}", one.service, one.name), method(one, Some(row)));
+        }
+        let other = methods::Method {
             service: "other".to_owned(),
             name: "other".to_owned(),
             // Reflection's calls are streams; what is not served at all is answered by its path.
             takes_stream: true,
+            answers_stream: true,
             pool_path: Vec::new(),
-        });
-        Self { overload, methods: Arc::new(Methods { served, other }), closing }
+        };
+        let methods = Arc::new(Methods { served, other: method(other, None) });
+        Ok(Self { authenticator, overload, methods, closing })
     }
 
     /// Waits until no admitted call is left to answer.
@@ -100,9 +127,26 @@ pub(super) fn caller_of<T>(request: &Request<T>) -> Caller {
     request.extensions().get::<Caller>().cloned().unwrap_or_default()
 }
 
+/// Who sent a message, and what they may do. Everything, where the server asks nobody who they are.
+pub(super) fn access_of<T>(request: &Request<T>) -> &Access {
+    request.extensions().get::<Access>().unwrap_or(Access::anybody())
+}
+
 /// Who sent a message. Nobody in particular, where the server asks nobody who they are.
 pub(super) fn principal_of<T>(request: &Request<T>) -> Principal {
-    request.extensions().get::<Principal>().cloned().unwrap_or_default()
+    access_of(request).principal().clone()
+}
+
+/// Refuses a pool that one message of many names, where its caller may not do `rpc` there.
+pub(super) fn check_pool(rpc: &str, access: &Access, pool_id: &str) -> Result<(), Status> {
+    match row_of(rpc) {
+        Some(row) if access.may(row.need, pool_id) => Ok(()),
+        Some(row) => {
+            refusal::count("denied");
+            Err(status::permission_denied(row))
+        }
+        None => Err(status::status(&Error::Internal("an RPC has no row in the table of access"))),
+    }
 }
 
 impl<S> Layer<S> for Admission {
@@ -164,7 +208,6 @@ impl Admission {
         let came = Instant::now();
         let (mut parts, body) = request.into_parts();
         let connection = Arrived::unpack(&mut parts.extensions);
-        name_peer(&mut parts.extensions);
         let path = parts.uri.path();
         let is_health = path.starts_with(HEALTH);
         if self.closing.is_cancelled() && !is_health {
@@ -173,6 +216,10 @@ impl Admission {
         let Some(method) = self.methods.of(path) else {
             // Nothing of it is read: there is nobody who would.
             return inner.call(http::Request::from_parts(parts, Body::empty())).await;
+        };
+        let access = match self.who_calls(method, &parts, came) {
+            Ok(access) => access,
+            Err(refused) => return Ok(refused.into_answer()),
         };
         let timeout = parts.headers.get(TIMEOUT).and_then(|text| read_timeout(text.as_bytes()));
         let deadline = timeout.map(|timeout| came + timeout);
@@ -194,22 +241,44 @@ impl Admission {
             let body = complete.into_body(budget, owner, None);
             return inner.call(http::Request::from_parts(parts, body)).await;
         }
-        let origin = self.origin(&parts.extensions, connection.as_ref());
-        let from = Whence { connection, origin, open };
+        if let Err(refused) = allow(method, access.as_ref(), complete.message()) {
+            return Ok(refused.into_answer());
+        }
+        let origin = self.origin(access.as_ref(), connection.as_ref());
+        let from = Whence { connection, origin, open, access };
         self.admit(inner, method, parts, complete, deadline, from).await
     }
 
     /// Whom a call is counted for.
     fn origin(
         &self,
-        extensions: &http::Extensions,
+        access: Option<&Access>,
         connection: Option<&Arc<Connection>>,
     ) -> Option<Arc<Origin>> {
         let origins = self.overload.origins();
-        match extensions.get::<Principal>().filter(|principal| !principal.name().is_empty()) {
-            Some(principal) => Some(origins.principal(principal.name())),
+        match access {
+            Some(access) => Some(origins.principal(access.principal().name())),
             None => connection.map(|connection| Arc::clone(connection.origin(origins))),
         }
+    }
+
+    /// Who makes a call. `None` where nobody is asked. One who may not make it anywhere is refused at once.
+    fn who_calls(
+        &self,
+        method: &Method,
+        parts: &http::request::Parts,
+        now: Instant,
+    ) -> Result<Option<Access>, Unallowed> {
+        let Some(row) = method.row.filter(|_| self.authenticator.is_on()) else { return Ok(None) };
+        let peer = parts.extensions.get::<Peer>();
+        let certificate = peer.map(|peer| CertificateNames(Arc::clone(&peer.names.0)));
+        let access = self.authenticator.authenticate(&parts.headers, certificate.as_ref(), now);
+        let access = access.map_err(Unallowed::Caller)?;
+        let may = match row.r#where {
+            Where::All => access.may_everywhere(row.need),
+            Where::ItsPool | Where::ItsPoolOrSome | Where::Some => access.may_somewhere(row.need),
+        };
+        if may { Ok(Some(access)) } else { Err(Unallowed::Role(row)) }
     }
 
     async fn admit<S, B>(
@@ -225,7 +294,7 @@ impl Admission {
         S: Service<http::Request<Body>, Response = Answer>,
         B: RequestBody,
     {
-        let Whence { connection, origin, open } = from;
+        let Whence { connection, origin, open, access } = from;
         let admitted = Instant::now();
         // Whatever ends work is done all the same.
         if deadline.is_some_and(|deadline| deadline <= admitted) && method.class != Class::End {
@@ -250,11 +319,24 @@ impl Admission {
         let activity = Activity::new();
         let budget = self.overload.unread_requests();
         let body = complete.into_body(budget, &owner, Some(Arc::clone(&activity)));
+        let lasting = access.clone().filter(|_| method.row.is_some_and(|row| row.lasts));
+        if let Some(access) = access {
+            parts.extensions.insert(access);
+        }
         let answer = inner.call(http::Request::from_parts(parts, body));
         let answer = in_time(answer, deadline).instrument(span);
-        let answer = origin::scope(origin, answer).await;
+        let answer = origin::scope(origin, answer);
+        let answer = match &lasting {
+            Some(access) => while_valid(answer, access).await,
+            None => answer.await,
+        };
         drop(caller);
         method.seconds.record(admitted.elapsed());
+        let lasting = lasting.filter(|_| method.description.answers_stream);
+        let answer = answer.map(|answer| match lasting {
+            Some(access) => ended::until_ended(answer, access),
+            None => answer,
+        });
         let kept = Unfinished { connection, activity, _kept: (open, in_flight, stream) };
         let budget = self.overload.unread_answers();
         answer.map(|answer| answer::bounded(answer, budget, &owner, kept))
@@ -291,6 +373,7 @@ struct Whence {
     connection: Option<Arc<Connection>>,
     origin: Option<Arc<Origin>>,
     open: Option<OpenCall>,
+    access: Option<Access>,
 }
 
 /// The permits of a call.
@@ -301,6 +384,51 @@ struct Permits {
     stream: Option<Permit>,
     /// Its part of what its origin may have, until its answer is taken.
     in_flight: Option<InFlight>,
+}
+
+/// Why a call is not made for its caller.
+#[derive(Clone, Copy, Debug)]
+enum Unallowed {
+    /// Nobody knows who it is.
+    Caller(Refusal),
+    /// They lack this role.
+    Role(&'static Row),
+}
+
+impl Unallowed {
+    fn into_answer(self) -> Answer {
+        match self {
+            Self::Caller(why) => refusal::of_caller(why),
+            Self::Role(row) => refusal::of_need(row),
+        }
+    }
+}
+
+/// Refuses a call on a pool where its caller may not make it. A request that names no pool is one of all pools.
+fn allow(method: &Method, access: Option<&Access>, message: &[u8]) -> Result<(), Unallowed> {
+    let Some((access, row)) = access.zip(method.row) else { return Ok(()) };
+    let may = match (row.r#where, method.description.pool(message)) {
+        // Whoever may not was refused before the message was read.
+        (Where::Some | Where::All, _) => true,
+        (Where::ItsPool | Where::ItsPoolOrSome, Some(pool_id)) => access.may(row.need, pool_id),
+        (Where::ItsPool, None) => access.may_everywhere(row.need),
+        (Where::ItsPoolOrSome, None) => method.description.names_no_pool(message),
+    };
+    if may { Ok(()) } else { Err(Unallowed::Role(row)) }
+}
+
+/// The answer, unless what the caller showed becomes invalid before it is there.
+async fn while_valid<E>(
+    answer: impl Future<Output = Result<Answer, E>>,
+    access: &Access,
+) -> Result<Answer, E> {
+    // Apart, so that calls which do not wait so keep no room for it.
+    let ended = Box::pin(access.ended());
+    tokio::select! {
+        biased;
+        answer = answer => answer,
+        () = ended => Ok(refusal::of_ended().into_http()),
+    }
 }
 
 impl Methods {
@@ -349,6 +477,7 @@ fn read_timeout(text: &[u8]) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::access::table::TABLE;
 
     #[test]
     fn timeouts_are_read_as_the_protocol_has_them() {
@@ -357,6 +486,28 @@ mod tests {
         assert_eq!(read_timeout(b"99999999H"), Some(Duration::from_secs(99_999_999 * 3600)));
         for not_one in [&b""[..], b"m", b"10", b"123456789m", b"-1m", b"1x"] {
             assert_eq!(read_timeout(not_one), None, "{not_one:?}");
+        }
+    }
+
+    #[test]
+    fn every_rpc_has_one_row_in_the_table_of_access_and_no_row_is_of_none() {
+        let methods = methods::all();
+        for method in &methods {
+            assert!(row_of(&method.name).is_some(), "{} has no row", method.name);
+        }
+        let mut names: Vec<_> = methods.iter().map(|method| &*method.name).collect();
+        let mut rows: Vec<_> = TABLE.iter().map(|row| row.rpc).collect();
+        names.sort_unstable();
+        rows.sort_unstable();
+        assert_eq!(rows, names, "no two services have an RPC of one name");
+    }
+
+    #[test]
+    fn an_rpc_is_about_its_pool_where_its_request_names_one() {
+        for method in methods::all() {
+            let about_its_pool = row_of(&method.name).unwrap().r#where;
+            let about_its_pool = matches!(about_its_pool, Where::ItsPool | Where::ItsPoolOrSome);
+            assert_eq!(about_its_pool, !method.pool_path.is_empty(), "{}", method.name);
         }
     }
 

@@ -16,6 +16,8 @@ pub(super) struct Method {
     pub(super) name: String,
     /// Whether its callers send several messages.
     pub(super) takes_stream: bool,
+    /// Whether they are answered by several.
+    pub(super) answers_stream: bool,
     /// Where its (first) request names the pool that it is about: the numbers of fields, each inside the one
     /// before. Empty when it names none.
     pub(super) pool_path: Vec<u32>,
@@ -44,6 +46,7 @@ fn methods_of(
         service: format!("{package}.{}", service.name()),
         name: method.name().to_owned(),
         takes_stream: method.client_streaming(),
+        answers_stream: method.server_streaming(),
         pool_path: message(set, method.input_type())
             .map(|input| pool_path(set, input))
             .unwrap_or_default(),
@@ -86,6 +89,13 @@ impl Method {
     pub(super) fn pool<'a>(&self, request: &'a [u8]) -> Option<&'a str> {
         let name = std::str::from_utf8(find(request, &self.pool_path)?).ok()?;
         (!name.is_empty() && name.len() <= MAX_POOL_ID).then_some(name)
+    }
+}
+
+impl Method {
+    /// Whether a request can be read, and names no pool at all: not even one that cannot be any.
+    pub(super) fn names_no_pool(&self, request: &[u8]) -> bool {
+        find(request, &self.pool_path).is_none_or(<[u8]>::is_empty)
     }
 }
 
@@ -152,8 +162,9 @@ mod tests {
         let without: Vec<_> =
             all().into_iter().filter(|method| method.pool_path.is_empty()).collect();
         let names: Vec<_> = without.iter().map(|method| &*method.name).collect();
+        let of_tokens = ["CreateToken", "ListTokens", "RevokeToken"];
         let of_providers = ["ApplyProvider", "CheckProvider", "GetProvider", "ListProviders"];
-        assert_eq!(names, [&["ListPools"][..], &of_providers].concat());
+        assert_eq!(names, [&of_tokens[..], &["ListPools"], &of_providers].concat());
         let streams: Vec<_> = all().into_iter().filter(|method| method.takes_stream).collect();
         let mut names: Vec<_> = streams.iter().map(|method| &*method.name).collect();
         names.sort_unstable();

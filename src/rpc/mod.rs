@@ -1,10 +1,12 @@
 //! The gRPC services: they read requests, call one service each, and write answers. The only code that knows
 //! tonic and prost.
 
+pub mod access;
 pub mod account;
 mod answer;
 pub mod codec;
 mod convert;
+mod ended;
 pub mod layers;
 mod mask;
 mod message;

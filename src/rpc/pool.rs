@@ -6,6 +6,7 @@ use tonic::{Request, Response, Status};
 
 use super::{
     convert::{self, Fields, timestamp},
+    layers::access_of,
     mask::Mask,
     page::page,
     pb,
@@ -14,6 +15,7 @@ use super::{
 };
 use crate::{
     domain::{
+        access::Need,
         hold::{Holds, HoldsChange},
         id::{PlanId, PoolId, ProviderId},
         lease::{MAX_LEASE, MIN_LEASE},
@@ -77,13 +79,14 @@ impl pb::pool_service_server::PoolService for PoolRpc {
         &self,
         request: Request<pb::ListPoolsRequest>,
     ) -> Result<Response<pb::ListPoolsResponse>, Status> {
+        let shown = access_of(&request).pools(Need::Any);
         let request = request.into_inner();
         let mut fields = Fields::default();
         let limit = fields.page_size(request.page_size);
         let after = fields.page_token(&request.page_token, |key| PoolId::parse(key).ok());
         fields.finish(Some(())).map_err(|e| status(&e))?;
         let after = after.map(|id| id.to_string()).unwrap_or_default();
-        let pools = self.pools.list(&after, limit).await.map_err(|e| status(&e))?;
+        let pools = self.pools.list(&after, limit, &shown).await.map_err(|e| status(&e))?;
         let (pools, next_page_token) = page(&pools, |pool| pool.pool_id.to_string(), pool_message);
         Ok(Response::new(pb::ListPoolsResponse { pools, next_page_token }))
     }

@@ -25,6 +25,12 @@ impl fmt::Debug for pb::BatchItem {
     }
 }
 
+impl fmt::Debug for pb::CreateTokenResponse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CreateTokenResponse").field("token", &self.token).finish_non_exhaustive()
+    }
+}
+
 impl fmt::Debug for pb::Account {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
@@ -84,7 +90,9 @@ mod tests {
         let item = pb::BatchItem { code: code(), ..Default::default() };
         let credentials = [("login".to_owned(), code())].into();
         let account = Some(pb::Account { credentials, ..Default::default() });
+        let made = pb::CreateTokenResponse { token: None, secret: code() };
         let messages = (
+            made,
             pb::CreateAccountRequest { account: account.clone() },
             pb::ImportAccountsRequest { account: account.clone() },
             pb::UpdateAccountRequest { account, update_mask: None },

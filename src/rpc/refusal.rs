@@ -1,10 +1,11 @@
-//! The answer to a call for which there is no permit.
+//! The answer to a call for which there is no permit, or whose caller may not make it.
 //!
 //! Under overload this is what the server does most of the time, so the answers are made once, and only
 //! their headers are copied. There are few: HPACK sends each as one byte once a connection has seen it. A
 //! detail made for one caller would be written out, and read, every time.
 
 use std::{
+    collections::HashMap,
     sync::{
         LazyLock,
         atomic::{AtomicUsize, Ordering},
@@ -13,10 +14,16 @@ use std::{
 };
 
 use http::HeaderMap;
-use tonic::body::Body;
+use tonic::{Status, body::Body};
 
 use super::status;
-use crate::admission::{MAX_PRESSURE, Refused};
+use crate::{
+    access::{
+        Refusal,
+        table::{Row, TABLE},
+    },
+    admission::{MAX_PRESSURE, Refused},
+};
 
 /// When to come again when about half of those who come are admitted. Twice that for each step that the
 /// pressure is steeper.
@@ -34,8 +41,44 @@ static ANSWERS: LazyLock<Vec<HeaderMap>> = LazyLock::new(|| {
 pub(super) fn of(refused: Refused) -> http::Response<Body> {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     let jitter = NEXT.fetch_add(1, Ordering::Relaxed) % JITTERS;
+    with(ANSWERS.get(refused.pressure * JITTERS + jitter))
+}
+
+/// The answer where nobody knows who calls.
+pub(super) fn of_caller(refusal: Refusal) -> http::Response<Body> {
+    static ANSWERS: LazyLock<HashMap<Refusal, HeaderMap>> = LazyLock::new(|| {
+        use Refusal::{Busy, Invalid, Malformed, Missing, Unknown};
+        let all = [Missing, Malformed, Invalid, Busy, Unknown];
+        all.map(|refusal| (refusal, headers_of(status::unauthenticated(refusal)))).into()
+    });
+    count(refusal.as_str());
+    with(ANSWERS.get(&refusal))
+}
+
+/// The answer where the caller lacks the role of this row.
+pub(super) fn of_need(row: &'static Row) -> http::Response<Body> {
+    static ANSWERS: LazyLock<HashMap<&str, HeaderMap>> = LazyLock::new(|| {
+        let all = TABLE.iter();
+        all.map(|row| (row.rpc, headers_of(status::permission_denied(row)))).collect()
+    });
+    count("denied");
+    with(ANSWERS.get(row.rpc))
+}
+
+/// The answer where what the caller showed is not valid any more.
+pub(super) fn of_ended() -> Status {
+    count("ended");
+    status::access_ended()
+}
+
+/// Notes that a call was refused for this.
+pub(super) fn count(reason: &'static str) {
+    metrics::counter!("holdfast_access_refusals_total", "reason" => reason).increment(1);
+}
+
+fn with(headers: Option<&HeaderMap>) -> http::Response<Body> {
     let mut answer = http::Response::new(Body::empty());
-    if let Some(headers) = ANSWERS.get(refused.pressure * JITTERS + jitter) {
+    if let Some(headers) = headers {
         *answer.headers_mut() = headers.clone();
     }
     answer
@@ -48,12 +91,16 @@ fn after(step: usize, jitter: usize) -> Duration {
 }
 
 fn headers(retry_after: Duration) -> HeaderMap {
-    status::overloaded(retry_after).into_http::<Body>().headers().clone()
+    headers_of(status::overloaded(retry_after))
+}
+
+fn headers_of(status: Status) -> HeaderMap {
+    status.into_http::<Body>().headers().clone()
 }
 
 #[cfg(test)]
 mod tests {
-    use tonic::{Code, Status};
+    use tonic::Code;
     use tonic_types::StatusExt as _;
 
     use super::*;

@@ -16,7 +16,12 @@ use tonic_types::ErrorDetails;
 
 use self::trailers::{fit, fit_violations};
 use crate::{
+    access::{
+        Refusal,
+        table::{Row, Where},
+    },
     domain::{
+        access::Need,
         choice::Choice,
         redemption::{ReversalRefusal, ReversalState},
     },
@@ -44,6 +49,9 @@ pub(crate) fn status(error: &Error) -> Status {
         Error::RedemptionNotFound(_, id) => {
             not_found("REDEMPTION_NOT_FOUND", text, "redemption", id)
         }
+
+        Error::TokenNotFound(name) => not_found("TOKEN_NOT_FOUND", text, "token", name.as_str()),
+        Error::TokenExists(name) => exists("TOKEN_EXISTS", text, "token", name.as_str()),
 
         Error::ProviderNotFound { provider_id, .. } => {
             not_found("PROVIDER_NOT_FOUND", text, "provider", provider_id.as_str())
@@ -308,6 +316,62 @@ pub(crate) fn deadline_passed() -> Status {
 /// A message that began and did not end.
 pub(crate) fn message_incomplete(limit: Duration) -> Status {
     status(&Error::RequestIncomplete(limit))
+}
+
+/// Nobody knows who calls. An unknown token, a revoked and an expired one are not told from each other.
+pub(crate) fn unauthenticated(refusal: Refusal) -> Status {
+    let text = match refusal {
+        Refusal::Missing => {
+            "nothing says who calls: send the header `authorization: Bearer hf_…` with a token that `holdfast token \
+             create` made, or a JWT or client certificate, where the server takes them"
+        }
+        Refusal::Malformed => {
+            "the header `authorization` holds neither a token nor a JWT that this server takes: send it once, as \
+             `Bearer hf_…`, with the token as `holdfast token create` printed it"
+        }
+        Refusal::Invalid => {
+            "the token or JWT is not valid here: it is unknown, revoked or expired. Ask an admin for another one"
+        }
+        Refusal::Busy => return overloaded(RETRY_OUTAGE),
+        Refusal::Unknown => {
+            let text = "the database is out of reach, so it cannot be said which tokens are valid; nothing was done";
+            return retry(Code::Unavailable, "DATABASE_UNAVAILABLE", text.to_owned(), RETRY_OUTAGE);
+        }
+    };
+    fit(Code::Unauthenticated, text, reason("UNAUTHENTICATED", []))
+}
+
+/// What a caller showed was revoked, or has expired, while its call went on.
+pub(crate) fn access_ended() -> Status {
+    let text = "the token, JWT or certificate was revoked, has expired, or is granted other things now; what was done \
+                before stays done";
+    fit(Code::Unauthenticated, text, reason("UNAUTHENTICATED", []))
+}
+
+/// The caller lacks a role. Whether the pool exists makes no difference.
+pub(crate) fn permission_denied(row: &Row) -> Status {
+    let role = row.need.least().as_str();
+    let of_any = if row.need == Need::Any { " (any role will do)" } else { "" };
+    let place = match row.r#where {
+        Where::ItsPool => {
+            "on the pool that the request names, or on all pools (*) where it names none"
+        }
+        Where::ItsPoolOrSome => {
+            "on the pool that the request names, or on some pool where it names none"
+        }
+        Where::Some => "on some pool",
+        Where::All => "on all pools (*)",
+    };
+    let text = format!(
+        "{} needs the role {role}{of_any} {place}, which the caller does not have: ask an admin for a token with it",
+        row.rpc
+    );
+    fit(Code::PermissionDenied, &text, reason("PERMISSION_DENIED", [("needs", role.to_owned())]))
+}
+
+/// An RPC of the contract that this program does not serve yet.
+pub(crate) fn not_served() -> Status {
+    Status::unimplemented("this server does not serve the RPC yet")
 }
 
 /// More than an RPC of one message takes.

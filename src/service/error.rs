@@ -6,7 +6,7 @@ use crate::{
     domain::{
         account::Rest,
         choice::{Choice, Counts},
-        id::{AccountId, PlanId, PoolId, ProviderId, RedemptionId, RequestId},
+        id::{AccountId, PlanId, PoolId, ProviderId, RedemptionId, RequestId, TokenName},
         lease::{LeaseLoss, LeaseRef},
         money::{Currency, Money},
         plan::Misfit,
@@ -76,6 +76,14 @@ pub enum Error {
          profile a higher version", .0.version, .0.provider_id
     )]
     ProviderVersionExists(ProfileVersion),
+    /// There is no such token.
+    #[error("there is no token {0}")]
+    TokenNotFound(TokenName),
+    /// A token has this name.
+    #[error(
+        "a token {0} was made before: names are never used again, so that records stay true. Choose another"
+    )]
+    TokenExists(TokenName),
     /// The pool is there already.
     #[error("pool {0} exists already")]
     PoolExists(PoolId),

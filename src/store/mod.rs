@@ -26,6 +26,7 @@ mod redemption_row;
 pub mod reversal;
 pub mod servers;
 mod terms;
+pub mod token;
 
 use std::{ops::Deref, str::FromStr as _, sync::Arc, time::Duration};
 

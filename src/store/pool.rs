@@ -6,15 +6,16 @@ use sqlx::postgres::types::PgInterval;
 use time::OffsetDateTime;
 
 use super::{Store, StoreError, duration, interval, page::read_page, patience::read_patiently};
-pub use crate::domain::{
-    hold::Holds,
-    pool::{AmountMismatch, NewPool, Pool},
-};
 use crate::domain::{
+    access::PoolFilter,
     id::{PoolId, ProviderId},
     money::Currency,
     page::Page,
     pool::PoolChange,
+};
+pub use crate::domain::{
+    hold::Holds,
+    pool::{AmountMismatch, NewPool, Pool},
 };
 
 struct PoolRow {
@@ -109,8 +110,20 @@ impl Store {
     }
 
     /// Lists the pools after `after` (exclusive), at most `limit`.
-    pub async fn list_pools(&self, after: &str, limit: i64) -> Result<Page<Pool>, StoreError> {
-        let rows = sqlx::query_file_as!(PoolRow, "src/store/sql/pool/list_pools.sql", after, limit);
+    pub async fn list_pools(
+        &self,
+        after: &str,
+        limit: i64,
+        filter: &PoolFilter,
+    ) -> Result<Page<Pool>, StoreError> {
+        let rows = sqlx::query_file_as!(
+            PoolRow,
+            "src/store/sql/pool/list_pools.sql",
+            after,
+            limit,
+            &filter.starts,
+            &filter.ids,
+        );
         // A pool is about 400 bytes long at most: the limit bounds a page well enough.
         read_page(rows.fetch_all(&self.rest).await?, limit, |_| false, PoolRow::read)
     }

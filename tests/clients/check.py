@@ -670,9 +670,15 @@ def main():
     parser.add_argument("--currency", default="EUR", help="in which currency")
     parser.add_argument("--provider", help="URL of its simulated provider, to be told to fail")
     parser.add_argument("--timeout", type=float, default=60, help="seconds that a call may take")
+    parser.add_argument("--token-file", help="a file with the token to show")
     args = parser.parse_args()
+    token = None
+    if args.token_file:
+        with open(args.token_file, encoding="utf-8") as file:
+            token = file.read().strip()
     provider = Provider(args.provider) if args.provider else None
-    check = Check(Server(args.address, args.timeout), args.amount_minor, args.currency, provider)
+    server = Server(args.address, args.timeout, token)
+    check = Check(server, args.amount_minor, args.currency, provider)
     check.run()
     print(check.summary())
     sys.exit(1 if check.mismatches else 0)

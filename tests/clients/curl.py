@@ -62,11 +62,12 @@ class Tool:
 class Buf(Tool):
     """buf curl, which is told which version of reflection to use."""
 
-    def __init__(self, binary, address, reflection):
+    def __init__(self, binary, address, reflection, token):
         self.name = f"buf curl by {reflection}"
         self.url = f"http://{address}"
         self.command = [binary, "curl", "--protocol", "grpc", "--http2-prior-knowledge"]
         self.command += ["--reflect-protocol", reflection]
+        self.command += ["--header", f"authorization: Bearer {token}"]
 
     def list_command(self):
         return [*self.command, "--list-services", self.url]
@@ -89,16 +90,16 @@ class Buf(Tool):
 class Grpcurl(Tool):
     """grpcurl; versions before 1.8.8 know reflection v1alpha alone."""
 
-    def __init__(self, binary, address):
+    def __init__(self, binary, address, token):
         self.name = "grpcurl"
-        self.binary = binary
+        self.command = [binary, "-plaintext", "-H", f"authorization: Bearer {token}"]
         self.address = address
 
     def list_command(self):
-        return [self.binary, "-plaintext", self.address, "list"]
+        return [*self.command, self.address, "list"]
 
     def call_command(self, rpc):
-        return [self.binary, "-plaintext", "-d", "@", self.address, rpc]
+        return [*self.command, "-d", "@", self.address, rpc]
 
 
 class Session:

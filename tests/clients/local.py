@@ -31,10 +31,11 @@ def main():
     holdfast, buf, *others = sys.argv[1:]
     with Stack(holdfast) as stack:
         provider = Provider(stack.provider_url)
-        check = Check(Server(stack.address, TIMEOUT), AMOUNT_MINOR, CURRENCY, provider)
+        check = Check(Server(stack.address, TIMEOUT, stack.token), AMOUNT_MINOR, CURRENCY, provider)
         check.run()
-        tools = [Buf(buf, stack.address, "grpc-v1"), Buf(buf, stack.address, "grpc-v1alpha")]
-        tools += [Grpcurl(binary, stack.address) for binary in others]
+        versions = ["grpc-v1", "grpc-v1alpha"]
+        tools = [Buf(buf, stack.address, version, stack.token) for version in versions]
+        tools += [Grpcurl(binary, stack.address, stack.token) for binary in others]
         for tool in tools:
             print(f"a session with {tool.name}")
             check.step(Session(check, tool).run)

@@ -1,5 +1,7 @@
 """A gRPC client that knows nothing but an address: it asks the server what it serves."""
 
+import collections
+
 import grpc
 from google.protobuf import descriptor_pool, json_format, message_factory
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
@@ -46,11 +48,48 @@ class Refusal(Exception):
             yield f"  {name} {text}"
 
 
+CALL_FIELDS = ["method", "timeout", "metadata", "credentials", "wait_for_ready"]
+
+
+class Call(collections.namedtuple("Call", CALL_FIELDS), grpc.ClientCallDetails):
+    """What a call is made with, as grpc takes it."""
+
+
+class Bearer(
+    grpc.UnaryUnaryClientInterceptor,
+    grpc.StreamUnaryClientInterceptor,
+    grpc.UnaryStreamClientInterceptor,
+    grpc.StreamStreamClientInterceptor,
+):
+    """Shows a token with each call."""
+
+    def __init__(self, token):
+        self.header = ("authorization", f"Bearer {token}")
+
+    def _shown(self, call):
+        metadata = [*(call.metadata or []), self.header]
+        return Call(call.method, call.timeout, metadata, call.credentials, call.wait_for_ready)
+
+    def intercept_unary_unary(self, continuation, call, request):
+        return continuation(self._shown(call), request)
+
+    def intercept_stream_unary(self, continuation, call, requests):
+        return continuation(self._shown(call), requests)
+
+    def intercept_unary_stream(self, continuation, call, request):
+        return continuation(self._shown(call), request)
+
+    def intercept_stream_stream(self, continuation, call, requests):
+        return continuation(self._shown(call), requests)
+
+
 class Server:
     """The services behind an address."""
 
-    def __init__(self, address, timeout):
+    def __init__(self, address, timeout, token=None):
         self.channel = grpc.insecure_channel(address)
+        if token:
+            self.channel = grpc.intercept_channel(self.channel, Bearer(token))
         self.timeout = timeout
         self._database = ProtoReflectionDescriptorDatabase(self.channel)
         self._pool = descriptor_pool.DescriptorPool(self._database)

@@ -128,6 +128,8 @@ class Stack:
         """Starts a server; on what the one before left, if there was one."""
         self.server = self._run("server", ["serve", *self._server_flags()])
         self.address = self.server.logged("addr")
+        with open(os.path.join(self.directory, "data", "admin.token"), encoding="utf-8") as file:
+            self.token = file.read().strip()
 
     def _server_flags(self):
         settings = {

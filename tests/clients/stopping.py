@@ -142,7 +142,7 @@ class Stopping:
     def started_again(self):
         """On the same data; then it stops because its input ends, as it would with its parent."""
         self.stack.start_server()
-        server = Server(self.stack.address, NOTICE)
+        server = Server(self.stack.address, NOTICE, self.stack.token)
         request = {"pool_id": self.run.pool, "account_id": "batch-1"}
         page = server.call(REDEMPTIONS + "ListRedemptions", request)
         newest = page.redemptions[0]

@@ -30,6 +30,7 @@ use super::{
         csv_files::{AccountRow, CsvFile},
         output::{Sink, note},
         stop::Stop,
+        token::Bearer,
     },
 };
 use crate::{
@@ -112,7 +113,8 @@ async fn show(
     [cards, task_cards]: [&CardFile; 2],
     args: &DemoArgs,
 ) -> anyhow::Result<bool> {
-    let server = Server::connect(&stage.server_url).await?;
+    let bearer = Bearer::from_file(&stage.token_file)?;
+    let server = Server::connect(&stage.server_url, bearer).await?;
     world::prepare(&server, files::task_profile(&stage.task_url)).await?;
     for pool in POOLS {
         let accounts = if pool.has_tasks() { &files.task_accounts } else { &files.accounts };
@@ -134,7 +136,7 @@ async fn show(
     provider.extend(ledger::tasks(&stage.task_ledger, &ours)?);
     let after = world::accounts(&server).await?;
     let report = Report { runs, before, after, ours, provider, settled };
-    report.print(&stage.server_url, args.stay, Sink::stdout())
+    report.print(&stage.server_url, &stage.token_file, args.stay, Sink::stdout())
 }
 
 /// Runs one pool's batch.

@@ -1,6 +1,6 @@
 //! The demo's report, on stdout.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use serde_json::Value;
 use uuid::Uuid;
@@ -55,6 +55,7 @@ impl Report {
     pub(super) fn print(
         &self,
         server_url: &str,
+        token_file: &Path,
         stays: bool,
         mut sink: Sink,
     ) -> anyhow::Result<bool> {
@@ -78,6 +79,10 @@ impl Report {
         let address = server_url.trim_start_matches("http://");
         sink.line(if stays { "\nTry it:" } else { "\nTo try it, with `holdfast demo --stay`:" })?;
         sink.line(format_args!("  grpcurl -plaintext {address} list"))?;
+        let token_file = token_file.display();
+        sink.line(format_args!(
+            "  holdfast pool list --server {server_url} --token-file {token_file}"
+        ))?;
         sink.flush()?;
         Ok(agreed)
     }
@@ -264,7 +269,7 @@ mod tests {
     fn printed(report: &Report) -> (bool, String) {
         let file = tempfile::NamedTempFile::new().unwrap();
         let sink = Sink::over(std::fs::File::create(file.path()).unwrap());
-        let agreed = report.print("http://127.0.0.1:7", true, sink).unwrap();
+        let agreed = report.print("http://127.0.0.1:7", Path::new("/t"), true, sink).unwrap();
         (agreed, std::fs::read_to_string(file.path()).unwrap())
     }
 

@@ -21,9 +21,11 @@ use tokio::{
 
 use super::{files::Files, ledger, world::TASK_API};
 use crate::{
+    app::TOKEN_FILE,
     cli::shared::{
         client::{Server, unary},
         output::note,
+        token::Bearer,
     },
     embedded,
     rpc::pb,
@@ -82,6 +84,8 @@ const KEPT_VARIABLES: [&str; 2] = ["HOLDFAST_LOG", "HOLDFAST_POSTGRES_BIN"];
 pub(super) struct Stage {
     /// The server's URL, for gRPC.
     pub(super) server_url: String,
+    /// Where the server's admin token is.
+    pub(super) token_file: PathBuf,
     /// The provider's base URL.
     pub(super) provider_url: String,
     /// The task API's base URL.
@@ -135,8 +139,18 @@ impl Stage {
 
         provider.wait_until(async || ledger::provider_answers(&provider_url).await).await?;
         task_api.wait_until(async || TcpStream::connect(task_listen).await.is_ok()).await?;
-        server.wait_until(async || server_answers(&server_url).await).await?;
-        Ok(Self { server_url, provider_url, task_url, task_ledger, server, provider, task_api })
+        let token_file = folder.join("data").join(TOKEN_FILE);
+        server.wait_until(async || server_answers(&server_url, &token_file).await).await?;
+        Ok(Self {
+            server_url,
+            token_file,
+            provider_url,
+            task_url,
+            task_ledger,
+            server,
+            provider,
+            task_api,
+        })
     }
 
     /// Stops all, the server first: it may still be asking the providers.
@@ -271,8 +285,9 @@ fn free_address() -> anyhow::Result<SocketAddr> {
     Ok(listener.local_addr()?)
 }
 
-async fn server_answers(url: &str) -> bool {
-    let Ok(server) = Server::connect(url).await else { return false };
+async fn server_answers(url: &str, token_file: &Path) -> bool {
+    let Ok(bearer) = Bearer::from_file(token_file) else { return false };
+    let Ok(server) = Server::connect(url, bearer).await else { return false };
     let request = pb::ListPoolsRequest { page_size: 1, ..Default::default() };
     server.pools().list_pools(unary(request)).await.is_ok()
 }

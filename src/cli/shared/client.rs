@@ -8,16 +8,20 @@ use time::{OffsetDateTime, format_description::well_known::Rfc2822};
 use tonic::{
     Code, Request, Status,
     metadata::MetadataMap,
+    service::interceptor::InterceptedService,
     transport::{self, Channel, Endpoint},
 };
 use tonic_types::{ErrorDetails, StatusExt as _};
 
-use super::connect::{TlsArgs, Trouble};
+use super::{
+    connect::{TlsArgs, Trouble},
+    token::{Bearer, TokenArgs},
+};
 use crate::rpc::{
     CONNECTION_WINDOW, STREAM_WINDOW,
     pb::{
-        account_service_client::AccountServiceClient, pool_service_client::PoolServiceClient,
-        provider_service_client::ProviderServiceClient,
+        access_service_client::AccessServiceClient, account_service_client::AccountServiceClient,
+        pool_service_client::PoolServiceClient, provider_service_client::ProviderServiceClient,
         redemption_service_client::RedemptionServiceClient,
     },
 };
@@ -37,30 +41,35 @@ pub(crate) struct ServerArgs {
     /// The server's URL: http://, or https:// where it has TLS.
     #[arg(long, env = "HOLDFAST_SERVER", default_value = "http://127.0.0.1:50051")]
     server: String,
-
     #[command(flatten)]
     tls: TlsArgs,
+    #[command(flatten)]
+    token: TokenArgs,
 }
 
 impl ServerArgs {
     /// Connects.
     pub(crate) async fn connect(&self) -> anyhow::Result<Server> {
-        Server::connect_with(&self.server, &self.tls).await
+        let bearer = self.token.bearer(&self.server)?;
+        Server::connect_with(&self.server, &self.tls, bearer).await
     }
 }
 
+/// What clients call over: a connection, and the token that is shown with each call.
+pub(crate) type Connection = InterceptedService<Channel, Bearer>;
+
 /// A connection to a server. Its clients are cheap to make, and share it.
 #[derive(Clone, Debug)]
-pub(crate) struct Server(Channel);
+pub(crate) struct Server(Connection);
 
 impl Server {
     /// Connects to a URL.
-    pub(crate) async fn connect(url: &str) -> anyhow::Result<Self> {
-        Self::connect_with(url, &TlsArgs::default()).await
+    pub(crate) async fn connect(url: &str, bearer: Bearer) -> anyhow::Result<Self> {
+        Self::connect_with(url, &TlsArgs::default(), bearer).await
     }
 
     /// Connects to a URL, with these files where it says TLS.
-    async fn connect_with(url: &str, tls: &TlsArgs) -> anyhow::Result<Self> {
+    async fn connect_with(url: &str, tls: &TlsArgs, bearer: Bearer) -> anyhow::Result<Self> {
         let endpoint = endpoint(url)?;
         let connect = tls.connect(url)?;
         let opening = connect.clone();
@@ -68,26 +77,31 @@ impl Server {
         let channel = endpoint.connect_with_connector(connector).await;
         let channel = channel.map_err(|error| no_connection(url, error))?;
         anyhow::ensure!(!connect.is_for_tls().await, "{url}: {}", Trouble::Tls);
-        Ok(Self(channel))
+        Ok(Self(InterceptedService::new(channel, bearer)))
+    }
+
+    /// Tokens.
+    pub(crate) fn access(&self) -> AccessServiceClient<Connection> {
+        AccessServiceClient::new(self.0.clone())
     }
 
     /// Pools and plans.
-    pub(crate) fn pools(&self) -> PoolServiceClient<Channel> {
+    pub(crate) fn pools(&self) -> PoolServiceClient<Connection> {
         PoolServiceClient::new(self.0.clone())
     }
 
     /// Providers.
-    pub(crate) fn providers(&self) -> ProviderServiceClient<Channel> {
+    pub(crate) fn providers(&self) -> ProviderServiceClient<Connection> {
         ProviderServiceClient::new(self.0.clone())
     }
 
     /// Accounts.
-    pub(crate) fn accounts(&self) -> AccountServiceClient<Channel> {
+    pub(crate) fn accounts(&self) -> AccountServiceClient<Connection> {
         AccountServiceClient::new(self.0.clone())
     }
 
     /// Redemptions.
-    pub(crate) fn redemptions(&self) -> RedemptionServiceClient<Channel> {
+    pub(crate) fn redemptions(&self) -> RedemptionServiceClient<Connection> {
         RedemptionServiceClient::new(self.0.clone())
     }
 }
@@ -230,6 +244,13 @@ fn next_step(code: Code, details: &ErrorDetails) -> Option<String> {
             "`holdfast provider show --version` shows what was applied; give the changed file a \
              higher version"
         }
+        "UNAUTHENTICATED" => {
+            "show a token with --token-file or HOLDFAST_TOKEN; `holdfast token create` makes one"
+        }
+        "PERMISSION_DENIED" => {
+            "let an admin make a token with the role that is needed: `holdfast token create`"
+        }
+        "TOKEN_NOT_FOUND" | "TOKEN_EXISTS" => "`holdfast token list` shows the tokens",
         "ACCOUNT_NOT_FOUND" => "`holdfast account list` shows the pool's accounts",
         "REDEMPTION_NOT_FOUND" => "`holdfast redemption list` shows the pool's redemptions",
         "POOL_PAUSED" | "POOL_DRAINING" => "`holdfast pool resume` ends a pause and a drain",
@@ -336,7 +357,7 @@ mod tests {
     #[tokio::test]
     async fn a_server_that_is_not_there_is_named_with_what_to_do() {
         for url in ["https://127.0.0.1:1", "localhost:1", "http://127.0.0.1:1"] {
-            let error = Server::connect(url).await.unwrap_err().to_string();
+            let error = Server::connect(url, Bearer::default()).await.unwrap_err().to_string();
             assert!(error.contains(url), "{error}");
         }
     }

@@ -184,5 +184,5 @@ pub(in crate::cli) async fn serve(fake: Fake) -> Server {
         .add_service(RedemptionServiceServer::new(fake))
         .serve_with_incoming(incoming);
     tokio::spawn(server);
-    Server::connect(&format!("http://{address}")).await.unwrap()
+    Server::connect(&format!("http://{address}"), Default::default()).await.unwrap()
 }

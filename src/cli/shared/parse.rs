@@ -3,7 +3,7 @@
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::domain::{
-    id::{AccountId, BatchId, Holder, PlanId, PoolId, ProviderId, RedemptionId},
+    id::{AccountId, BatchId, Holder, PlanId, PoolId, ProviderId, RedemptionId, TokenName},
     money::Currency,
 };
 
@@ -20,6 +20,7 @@ macro_rules! by_rule {
 by_rule! {
     pool => PoolId, plan => PlanId, account => AccountId, batch => BatchId, holder => Holder,
     redemption => RedemptionId, provider => ProviderId,
+    token => TokenName,
 }
 
 /// Reads a time: RFC 3339, or a date, whose first moment in UTC it then is.

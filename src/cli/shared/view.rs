@@ -3,6 +3,7 @@
 mod considered;
 mod plan;
 mod provider;
+mod token;
 
 use prost_types::{Duration, Timestamp};
 use serde_json::{Map, Value};
@@ -12,6 +13,7 @@ pub(crate) use self::{
     considered::{CONSIDERED, VERDICT, considered, verdict},
     plan::{PLAN, PLAN_AT_A_GLANCE, PLAN_FOR_PEOPLE, plan},
     provider::{PROVIDER, PROVIDER_WITH_FILE, provider},
+    token::{TOKEN, token},
 };
 use crate::rpc::pb;
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::{MAX_UPDATES, providers::currencies};
 use crate::{
     domain::{
+        access::PoolFilter,
         id::PoolId,
         lease::{MAX_LEASE, MIN_LEASE},
         page::Page,
@@ -64,8 +65,13 @@ impl Pools {
     }
 
     /// Lists the pools after `after`, at most `limit`.
-    pub async fn list(&self, after: &str, limit: i64) -> Result<Page<Pool>, Error> {
-        Ok(self.store.list_pools(after, limit).await?)
+    pub async fn list(
+        &self,
+        after: &str,
+        limit: i64,
+        filter: &PoolFilter,
+    ) -> Result<Page<Pool>, Error> {
+        Ok(self.store.list_pools(after, limit, filter).await?)
     }
 }
 

@@ -15,7 +15,7 @@ static MIGRATOR: Migrator = sqlx::migrate!();
 const NOTES: &str = "_sqlx_migrations";
 
 /// What serving does with each table. A test compares it with the statements.
-pub const RIGHTS: [(&str, &[&str]); 15] = [
+pub const RIGHTS: [(&str, &[&str]); 17] = [
     // The first server to start inserts into it, once.
     ("installation", &["SELECT"]),
     ("pools", &["SELECT", "INSERT", "UPDATE"]),
@@ -32,6 +32,9 @@ pub const RIGHTS: [(&str, &[&str]); 15] = [
     ("provider_keys", &["SELECT", "INSERT"]),
     ("provider_limits", &["SELECT", "INSERT", "UPDATE"]),
     ("provider_slots", &["SELECT", "INSERT", "UPDATE"]),
+    ("tokens", &["SELECT", "INSERT", "UPDATE"]),
+    // By the triggers of tokens.
+    ("token_changes", &["SELECT", "UPDATE"]),
 ];
 
 /// How far the database is, and what the role may do about it.

@@ -3,9 +3,10 @@
 use super::imports::{Edges, Modules};
 
 /// Each module, and those that it may use.
-const MAY_USE: [(&str, &[&str]); 19] = [
+const MAY_USE: [(&str, &[&str]); 20] = [
     ("domain", &[]),
-    ("config", &["admission", "domain", "listener", "secret_file"]),
+    ("access", &["domain"]),
+    ("config", &["access", "admission", "domain", "listener", "secret_file"]),
     ("failpoints", &[]),
     ("admission", &[]),
     ("secret", &["domain", "secret_file"]),
@@ -13,19 +14,24 @@ const MAY_USE: [(&str, &[&str]); 19] = [
     ("embedded", &["secret_file"]),
     ("provider", &["domain", "config", "failpoints", "secret_file"]),
     ("store", &["domain", "failpoints", "admission"]),
-    ("service", &["domain", "failpoints", "admission", "secret", "provider", "store", "telemetry"]),
-    ("rpc", &["domain", "admission", "listener", "service"]),
+    (
+        "service",
+        &["access", "domain", "failpoints", "admission", "secret", "provider", "store", "telemetry"],
+    ),
+    ("rpc", &["access", "domain", "admission", "listener", "service"]),
     ("health", &["listener", "store"]),
     ("listener", &["admission", "secret_file"]),
-    ("admin", &["health", "listener", "telemetry"]),
+    ("admin", &["access", "domain", "health", "listener", "telemetry"]),
     ("webhook", &["listener", "service"]),
     ("shutdown", &["health", "rpc"]),
     ("telemetry", &[]),
     (
         "app",
         &[
+            "access",
             "admin",
             "config",
+            "domain",
             "embedded",
             "health",
             "failpoints",
@@ -33,6 +39,7 @@ const MAY_USE: [(&str, &[&str]); 19] = [
             "provider",
             "rpc",
             "secret",
+            "secret_file",
             "service",
             "shutdown",
             "store",
@@ -40,20 +47,36 @@ const MAY_USE: [(&str, &[&str]); 19] = [
             "webhook",
         ],
     ),
-    ("cli", &["app", "config", "domain", "embedded", "listener", "provider", "rpc", "telemetry"]),
+    (
+        "cli",
+        &[
+            "app",
+            "config",
+            "domain",
+            "embedded",
+            "listener",
+            "provider",
+            "rpc",
+            "secret_file",
+            "telemetry",
+        ],
+    ),
 ];
 
 /// Libraries that only some modules know.
-const KNOWN_TO: [(&str, &[&str]); 7] = [
+const KNOWN_TO: [(&str, &[&str]); 9] = [
     ("sqlx", &["store"]),
     ("tonic", &["rpc", "health", "listener", "app", "cli"]),
     ("prost", &["rpc", "cli"]),
-    ("reqwest", &["provider"]),
-    ("toml", &["provider"]),
+    ("reqwest", &["access", "provider"]),
+    ("toml", &["access", "provider"]),
+    ("jsonwebtoken", &["access"]),
+    ("ring", &["access"]),
     ("axum", &["admin", "webhook"]),
     (
         "tokio",
         &[
+            "access",
             "admin",
             "app",
             "cli",

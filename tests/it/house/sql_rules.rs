@@ -16,7 +16,7 @@ use crate::support::{
 };
 
 /// Statements that are not of one pool, each for a reason that its comment gives.
-const OF_NO_POOL: [&str; 42] = [
+const OF_NO_POOL: [&str; 49] = [
     "analyze",
     "backend",
     "beat",
@@ -36,16 +36,20 @@ const OF_NO_POOL: [&str; 42] = [
     "hold_calls",
     "insert_key_check",
     "insert_profile",
+    "insert_token",
     "list_beats",
     "list_due_reversals",
     "list_limits",
     "list_pools",
     "list_profile_versions",
     "list_profiles",
+    "list_tokens",
+    "living_tokens",
     "may_count_rows",
     "missing_rights",
     "next_slot",
     "note_failing",
+    "note_token_use",
     "note_working",
     "oldest_transaction",
     "ping",
@@ -53,15 +57,18 @@ const OF_NO_POOL: [&str; 42] = [
     "pools_of_dead_servers",
     "pools_with_due_checks",
     "pools_with_expired_leases",
+    "put_token",
     "remove_server",
     "remove_servers",
     "reserve_call",
     "reserve_key",
+    "revoke_token",
     "schema_state",
     "take_slot",
+    "token_changes",
 ];
 
-const TABLES: [&str; 15] = [
+const TABLES: [&str; 17] = [
     "pools",
     "plans",
     "accounts",
@@ -77,6 +84,8 @@ const TABLES: [&str; 15] = [
     "provider_keys",
     "provider_limits",
     "provider_slots",
+    "tokens",
+    "token_changes",
 ];
 
 /// The statements, by name, without their comments and with single spaces.
@@ -162,6 +171,8 @@ fn the_rights_that_a_server_asks_for_are_those_that_its_statements_use() {
     }
     // By the trigger of changes by hand, too.
     used.insert(("account_events".to_owned(), "INSERT"));
+    // By the triggers of tokens.
+    used.insert(("token_changes".to_owned(), "UPDATE"));
     // Once, by the first server that starts.
     assert!(used.remove(&("installation".to_owned(), "INSERT")));
     let asked: BTreeSet<_> = RIGHTS

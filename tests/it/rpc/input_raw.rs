@@ -64,7 +64,7 @@ async fn call(channel: &Channel, path: &'static str, message: &[u8]) -> Result<B
 }
 
 /// Every RPC, streams included: a stream of one message looks like a single one.
-const RPCS: [&str; 27] = [
+const RPCS: [&str; 30] = [
     "/holdfast.v1.RedemptionService/AcquireAccount",
     "/holdfast.v1.RedemptionService/RenewLease",
     "/holdfast.v1.RedemptionService/Redeem",
@@ -92,6 +92,9 @@ const RPCS: [&str; 27] = [
     "/holdfast.v1.ProviderService/CheckProvider",
     "/holdfast.v1.ProviderService/GetProvider",
     "/holdfast.v1.ProviderService/ListProviders",
+    "/holdfast.v1.AccessService/CreateToken",
+    "/holdfast.v1.AccessService/ListTokens",
+    "/holdfast.v1.AccessService/RevokeToken",
 ];
 
 #[tokio::test]

@@ -68,6 +68,8 @@ impl Process {
             // Ends with this process, however that ends.
             .arg("--while-stdin-is-open")
             .env("HOLDFAST_LOG", "debug,h2=info,hyper_util=info,sqlx=info")
+            // Only the tests of access ask callers who they are.
+            .env("HOLDFAST_AUTH", "off")
             .envs(env.iter().copied())
             .stdin(Stdio::piped())
             .stdout(file.try_clone().unwrap())

@@ -8,8 +8,9 @@ use std::{
 };
 
 use holdfast::{
-    app::App,
-    config::{ProviderArgs, ServeArgs},
+    app::{App, NewToken},
+    config::{AccessArgs, ProviderArgs, ServeArgs},
+    domain::{access::Grants, id::TokenName},
     rpc::pb::{
         self, account_service_client::AccountServiceClient, pool_service_client::PoolServiceClient,
         provider_service_client::ProviderServiceClient,
@@ -29,6 +30,7 @@ use tonic::{Status, transport::Channel};
 use tonic_types::StatusExt as _;
 
 use super::{
+    caller::Caller,
     checks::{self, Scene},
     cluster::{Template, TestDatabase},
     journal::Journal,
@@ -48,6 +50,8 @@ pub(crate) const POOL: &str = "pool";
 pub(crate) struct World {
     pub(crate) db_url: String,
     pub(crate) ledger: std::path::PathBuf,
+    /// The secret of the token `test-admin`, where the servers ask who calls.
+    pub(crate) admin: Option<String>,
     number: u32,
     servers: Vec<App>,
     provider: Option<Simulator>,
@@ -124,6 +128,7 @@ impl World {
         let mut world = Self {
             db_url: database.url.clone(),
             ledger,
+            admin: None,
             number,
             servers: Vec::new(),
             provider: Some(provider),
@@ -133,10 +138,18 @@ impl World {
             journal: Journal::default(),
             runtime: Some(runtime),
         };
+        if world.args.access.is_on() {
+            world.admin = Some(admin_token(&world.db_url).await);
+        }
         for _ in 0..servers {
             world.start_server().await;
         }
-        world.clients(0).await.create_pool(POOL).await;
+        match &world.admin {
+            None => world.clients(0).await.create_pool(POOL).await,
+            Some(secret) => {
+                Caller::with(world.channel(0).await, secret).create_pool(POOL).await.unwrap();
+            }
+        }
         world
     }
 
@@ -278,6 +291,17 @@ impl Drop for World {
     }
 }
 
+/// The secret of a token that may do everything.
+async fn admin_token(db_url: &str) -> String {
+    let new = NewToken {
+        name: TokenName::parse("test-admin").unwrap(),
+        grants: Grants::all(),
+        lifetime: None,
+    };
+    let made = holdfast::app::create_token(&db_url.to_owned().into(), new).await.unwrap();
+    made.1.expose().to_owned()
+}
+
 fn code_of(number: u32, name: &str) -> String {
     format!("{CODE_PREFIX}-{number:04}-{name}")
 }
@@ -327,7 +351,7 @@ fn serve_args(url: &str, folder: &TempDir, provider_url: String) -> ServeArgs {
         tls: Default::default(),
         admin_tls: Default::default(),
         webhook_tls: Default::default(),
-        insecure_listen: false,
+        access: AccessArgs::off(),
         provider: provider_args(provider_url),
         inquiry_concurrency: 16,
         inquiry_cache: Duration::from_secs(30),

@@ -11,12 +11,15 @@ use std::{
 
 use anyhow::Context as _;
 use futures_util::Stream;
-use holdfast::rpc::{
-    CONNECTION_WINDOW, STREAM_WINDOW,
-    layers::Admission,
-    pb::{
-        self,
-        redemption_service_server::{RedemptionService, RedemptionServiceServer},
+use holdfast::{
+    access::Authenticator,
+    rpc::{
+        CONNECTION_WINDOW, STREAM_WINDOW,
+        layers::Admission,
+        pb::{
+            self,
+            redemption_service_server::{RedemptionService, RedemptionServiceServer},
+        },
     },
 };
 use tokio::net::TcpListener;
@@ -63,8 +66,10 @@ impl Echo {
 pub(crate) async fn serve() -> anyhow::Result<()> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
     progress(&format!("{LISTENING}{}", listener.local_addr()?));
+    let overload = holdfast::admission::Overload::new();
+    let admission = Admission::new(overload, Authenticator::off(), CancellationToken::new())?;
     let serving = Server::builder()
-        .layer(Admission::new(holdfast::admission::Overload::new(), CancellationToken::new()))
+        .layer(admission)
         .max_concurrent_streams(MAX_STREAMS)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)

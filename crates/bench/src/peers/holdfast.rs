@@ -52,7 +52,7 @@ impl Server {
         let mut command = ground.holdfast("serve");
         command
             .args(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"])
-            .args(["--drain-delay", "0s", "--shutdown-timeout", "1s"])
+            .args(["--drain-delay", "0s", "--shutdown-timeout", "1s", "--auth", "off"])
             .arg("--secret-key-file")
             .arg(ground.key_file())
             .args(settings);

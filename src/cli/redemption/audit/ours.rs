@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use prost_types::Timestamp;
 use time::OffsetDateTime;
-use tonic::{Code, transport::Channel};
+use tonic::Code;
 use uuid::Uuid;
 
 use super::{
@@ -12,7 +12,7 @@ use super::{
     compare::{Names, Record, State},
 };
 use crate::{
-    cli::shared::client::{PAGE_SIZE, RpcError, Server, required, unary},
+    cli::shared::client::{Connection, PAGE_SIZE, RpcError, Server, required, unary},
     domain::{
         id::RedemptionId,
         money::{Currency, Money},
@@ -121,7 +121,7 @@ fn wire_time(time: OffsetDateTime) -> Timestamp {
 
 /// The redemptions of a pool, a page at a time, newest first.
 pub(super) struct Pages {
-    client: RedemptionServiceClient<Channel>,
+    client: RedemptionServiceClient<Connection>,
     /// Asks for the next page; `None` after the last.
     next: Option<pb::ListRedemptionsRequest>,
 }

@@ -1,0 +1,143 @@
+//! `AccessService`: tokens over gRPC.
+
+use tonic::{Request, Response, Status};
+
+use super::{
+    convert::{Fields, timestamp},
+    layers::principal_of,
+    page::page,
+    pb,
+    status::{not_served, status},
+};
+use crate::{
+    domain::{
+        access::{Grant, Grants, MAX_GRANTS, MAX_LIFETIME, MIN_LIFETIME, PoolPattern, Role, Token},
+        id::TokenName,
+    },
+    service::admin::tokens::Tokens,
+};
+
+/// Serves `AccessService`.
+#[derive(Clone, Debug)]
+pub struct AccessRpc {
+    tokens: Tokens,
+}
+
+impl AccessRpc {
+    /// Over the tokens.
+    pub fn new(tokens: Tokens) -> Self {
+        Self { tokens }
+    }
+}
+
+#[tonic::async_trait]
+impl pb::access_service_server::AccessService for AccessRpc {
+    async fn create_token(
+        &self,
+        request: Request<pb::CreateTokenRequest>,
+    ) -> Result<Response<pb::CreateTokenResponse>, Status> {
+        let principal = principal_of(&request);
+        let request = request.into_inner();
+        let mut fields = Fields::default();
+        let name = fields.id("name", &request.name, TokenName::parse);
+        let grants = read_grants(&mut fields, &request.grants);
+        let lifetime = fields.duration("lifetime", request.lifetime, MIN_LIFETIME, MAX_LIFETIME);
+        let (name, grants) = fields.finish(name.zip(grants)).map_err(|e| status(&e))?;
+        let made = self.tokens.create(&name, &grants, lifetime, principal.name()).await;
+        let (token, secret) = made.map_err(|e| status(&e))?;
+        Ok(Response::new(pb::CreateTokenResponse {
+            token: Some(token_message(&token)),
+            secret: secret.expose().to_owned(),
+        }))
+    }
+
+    async fn list_tokens(
+        &self,
+        request: Request<pb::ListTokensRequest>,
+    ) -> Result<Response<pb::ListTokensResponse>, Status> {
+        let request = request.into_inner();
+        let mut fields = Fields::default();
+        let limit = fields.page_size(request.page_size);
+        let after = fields.page_token(&request.page_token, |key| TokenName::parse(key).ok());
+        fields.finish(Some(())).map_err(|e| status(&e))?;
+        let after = after.map(|name| name.to_string()).unwrap_or_default();
+        let found = self.tokens.list(&after, limit).await.map_err(|e| status(&e))?;
+        let (tokens, next_page_token) = page(&found, |token| token.name.to_string(), token_message);
+        Ok(Response::new(pb::ListTokensResponse { tokens, next_page_token }))
+    }
+
+    async fn revoke_token(
+        &self,
+        request: Request<pb::RevokeTokenRequest>,
+    ) -> Result<Response<pb::RevokeTokenResponse>, Status> {
+        let mut fields = Fields::default();
+        let name = fields.id("name", &request.into_inner().name, TokenName::parse);
+        let name = fields.finish(name).map_err(|e| status(&e))?;
+        let token = self.tokens.revoke(&name).await.map_err(|e| status(&e))?;
+        Ok(Response::new(pb::RevokeTokenResponse { token: Some(token_message(&token)) }))
+    }
+
+    async fn list_audit_events(
+        &self,
+        _: Request<pb::ListAuditEventsRequest>,
+    ) -> Result<Response<pb::ListAuditEventsResponse>, Status> {
+        Err(not_served())
+    }
+}
+
+fn read_grants(fields: &mut Fields, given: &[pb::Grant]) -> Option<Grants> {
+    if !(1..=MAX_GRANTS).contains(&given.len()) {
+        fields.refuse("grants", format!("must be 1 to {MAX_GRANTS}"));
+        return None;
+    }
+    let grants = given.iter().enumerate().map(|(n, grant)| {
+        let field = format!("grants[{n}].role");
+        let role = fields.choice(&field, grant.role, read_role);
+        if role.is_none() {
+            fields.refuse(&field, "must be set");
+        }
+        let pools = PoolPattern::parse(&grant.pools);
+        if pools.is_none() {
+            let rule = "must be a pool's id, or the beginning of ids and '*': shop-*, or * for all";
+            fields.refuse(&format!("grants[{n}].pools"), rule);
+        }
+        Some(Grant { role: role?, pools: pools? })
+    });
+    let grants: Vec<_> = grants.collect();
+    grants.into_iter().collect::<Option<_>>().map(Grants::new)
+}
+
+fn read_role(role: pb::Role) -> Option<Role> {
+    match role {
+        pb::Role::Unspecified => None,
+        pb::Role::Redeemer => Some(Role::Redeemer),
+        pb::Role::Operator => Some(Role::Operator),
+        pb::Role::Auditor => Some(Role::Auditor),
+        pb::Role::Admin => Some(Role::Admin),
+    }
+}
+
+fn role_message(role: Role) -> pb::Role {
+    match role {
+        Role::Redeemer => pb::Role::Redeemer,
+        Role::Operator => pb::Role::Operator,
+        Role::Auditor => pb::Role::Auditor,
+        Role::Admin => pb::Role::Admin,
+    }
+}
+
+fn token_message(token: &Token) -> pb::Token {
+    let grant = |grant: &Grant| pb::Grant {
+        role: role_message(grant.role).into(),
+        pools: grant.pools.as_str().to_owned(),
+    };
+    pb::Token {
+        name: token.name.to_string(),
+        grants: token.grants.iter().map(grant).collect(),
+        create_time: Some(timestamp(token.created_at)),
+        expire_time: token.expires_at.map(timestamp),
+        revoke_time: token.revoked_at.map(timestamp),
+        last_use_time: token.last_used_at.map(timestamp),
+        created_by: token.created_by.clone(),
+    }
+}
