@@ -41,6 +41,7 @@ use crate::{
         id::{Holder, PoolId, RequestId},
         lease::LeaseRef,
         money::Money,
+        provider::ProviderStatus,
         selector::Selector,
     },
     store::{
@@ -99,6 +100,8 @@ pub struct Explained {
     pub considered: Vec<Considered>,
     /// How many accounts there are of each choice.
     pub counts: Counts,
+    /// What holds back the calls to the pool's provider.
+    pub provider: Option<ProviderStatus>,
 }
 
 /// The acquiring of accounts. Cheap to clone.
@@ -255,7 +258,8 @@ impl Acquire {
             expected_minor: amounts.expected.map(|money| money.amount_minor),
         };
         let (counts, considered) = ready.explain(criteria, terms, limit).await;
-        Ok(Explained { pool, considered, counts })
+        let provider = self.providers.status(&pool).await?;
+        Ok(Explained { pool, considered, counts, provider })
     }
 
     /// Waits a moment for the permit to go through the whole pool.

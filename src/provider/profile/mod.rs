@@ -37,11 +37,12 @@ use self::{
     case::read_currency,
     names::Name,
     op::read_ops,
+    settings::fit_times,
     source::{Faults, Table},
 };
 use crate::domain::{id::ProviderId, money::Currency, provider::ProfileVersion, redemption::Dedup};
 
-pub(in crate::provider) use self::{case::Case, op::Op, reading::Reading, rule::Then};
+pub(in crate::provider) use self::{case::Case, op::Op, reading::Reading, rule::{Then, is_partial}};
 pub use self::{
     hidden::Shown,
     keys::{KeyKind, KeyOf},
@@ -148,10 +149,17 @@ impl Profile {
             let currencies: Vec<_> = currencies.list()?.iter().map(read_currency).collect();
             currencies.into_iter().collect()
         });
-        let http = root.need("http").and_then(|http| HttpSettings::read(&http.table()?));
+        let http_table = root.need("http").and_then(|http| http.table());
+        let mut http = http_table.as_ref().and_then(HttpSettings::read);
         let auth = read_auth(root, http.as_ref().is_some_and(|http| http.allow_plain));
         let identity = root.need("identity").and_then(|table| Identity::read(&table.table()?));
-        let times = root.need("times").and_then(|times| Times::read(&times.table()?));
+        let times_table = root.need("times").and_then(|times| times.table());
+        let mut times = times_table.as_ref().and_then(Times::read);
+        if let (Some(http_table), Some(http)) = (&http_table, &mut http)
+            && let (Some(times_table), Some(times)) = (&times_table, &mut times)
+        {
+            fit_times((http_table, http), (times_table, times));
+        }
         let limits = root.get("limits").and_then(|limits| limits.table());
         let limits = limits.map(|table| Limits::read(&table)).unwrap_or_default();
         let ops = root.need("op").and_then(|ops| ops.table()).map(|ops| read_ops(&ops));
@@ -178,6 +186,11 @@ impl Profile {
         };
         checks::check_send(&profile, root.faults);
         Some(profile)
+    }
+
+    /// Whether the provider's pools may have this currency.
+    pub fn takes(&self, currency: Currency) -> bool {
+        self.currencies.is_empty() || self.currencies.contains(&currency)
     }
 
     /// What redemptions are pinned to.

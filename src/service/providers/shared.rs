@@ -250,7 +250,7 @@ impl Shared {
             if let Some(slot) = slot {
                 return Ok(Some(BrakePermit { shared: Arc::clone(self), brake, slot }));
             }
-            if let Some(free_in) = self.store.next_slot(id, SlotKind::Brake, of).await? {
+            if let Some(free_in) = self.store.brake_left(id, of).await? {
                 self.state().stop(Instant::now() + free_in);
                 self.check(Duration::ZERO)?;
             }

@@ -144,7 +144,12 @@ impl Inner {
                     continue;
                 }
                 Step::InDoubt { answer, .. } => {
-                    let next = Next::Check { after: FIRST_CHECK, not_found: false, checks: 0 };
+                    let next = Next::Check {
+                        after: FIRST_CHECK,
+                        not_found: false,
+                        odd_checks: 0,
+                        checks: 0,
+                    };
                     return Box::pin(self.settler.defer(redemption, answer, attempts, next)).await;
                 }
             }

@@ -26,6 +26,7 @@ redemption_row!(DueRow {
     not_after: OffsetDateTime,
     checks: i32,
     not_found_checks: i32,
+    odd_checks: i32,
     sent_again_at: Option<OffsetDateTime>,
     db_now: OffsetDateTime
 });
@@ -190,6 +191,7 @@ impl DueRow {
             not_after: self.not_after,
             checks: self.checks,
             not_found_checks: self.not_found_checks,
+            odd_checks: self.odd_checks,
             sent_again_at: self.sent_again_at,
             db_now: self.db_now,
             redemption: self.redemption(pool_id)?,
