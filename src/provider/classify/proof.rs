@@ -161,8 +161,7 @@ impl Answer<'_> {
             | Then::NotExecuted
             | Then::Unauthorized
             | Then::NotFound => {
-                (200..300).contains(&status) && !is_partial(status)
-                    || (400..600).contains(&status)
+                (200..300).contains(&status) && !is_partial(status) || (400..600).contains(&status)
             }
             Then::Processing | Then::Duplicate | Then::Review | Then::InDoubt => true,
         };

@@ -42,7 +42,12 @@ use self::{
 };
 use crate::domain::{id::ProviderId, money::Currency, provider::ProfileVersion, redemption::Dedup};
 
-pub(in crate::provider) use self::{case::Case, op::Op, reading::Reading, rule::{Then, is_partial}};
+pub(in crate::provider) use self::{
+    case::Case,
+    op::Op,
+    reading::Reading,
+    rule::{Then, is_partial},
+};
 pub use self::{
     hidden::Shown,
     keys::{KeyKind, KeyOf},

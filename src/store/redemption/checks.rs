@@ -164,8 +164,9 @@ impl Store {
         Ok(Done { rows, may_be_more: claimed.may_be_more })
     }
 
-    /// Takes a redemption in doubt for an early look-up within `hold`. `None`: it is not the caller's, because a server
-    /// asks about it now, its check comes due meanwhile, or it is not in doubt. Nothing else of it changes.
+    /// Takes a redemption that is being sent or in doubt for an early look-up within `hold`. `None`: it is not the
+    /// caller's, because a server asks about it now, its check comes due meanwhile, or it is settled. Nothing else of it
+    /// changes.
     pub async fn claim_early_check(
         &self,
         pool_id: &PoolId,

@@ -222,6 +222,71 @@ fn what_the_code_alone_found_needs_our_account_and_a_time_since_it_was_recorded(
 }
 
 #[test]
+fn a_status_that_no_rule_names_proves_only_what_it_is_for() {
+    let profile = profile("replay", r#"key = "/key""#, true);
+    let send = |status, state: &str| {
+        let body = with_key(&format!(r#""state": "{state}", "amount": 5"#));
+        proof(&profile, OpKind::Send, circumstances(Doubt::FirstSend), status, &body)
+    };
+    for status in [200, 201, 299] {
+        assert_eq!(send(status, "ok").word(), "succeeded", "{status}");
+        assert_eq!(send(status, "no").word(), "failed", "{status}");
+    }
+    for status in [400, 422, 599] {
+        assert_eq!(send(status, "ok").word(), "in_doubt", "{status}");
+        assert_eq!(send(status, "no").word(), "failed", "{status}");
+        assert_eq!(send(status, "busy").word(), "not_executed", "{status}");
+    }
+    for status in [100, 199, 205, 206, 300, 302, 304, 399, 600, 999] {
+        for state in ["ok", "no", "busy"] {
+            assert_eq!(send(status, state).word(), "in_doubt", "{status} {state}");
+        }
+    }
+    let Proof::InDoubt { answer } = send(206, "ok") else { panic!() };
+    assert!(answer.contains("HTTP 206, but no rule names this status"), "{answer}");
+}
+
+#[test]
+fn a_rule_may_name_an_unusual_status_and_a_class_names_no_partial_answer() {
+    let named = |status: &str| {
+        let text = format!(
+            r#"id = "p"
+version = 1
+[http]
+base = "https://provider.test"
+[identity]
+key = "uuid"
+dedup = "none"
+[times]
+max_processing = "2m"
+[op.send]
+path = "/r/{{{{ key }}}}"
+take = {{ amount = {{ at = "/amount", unit = "minor" }} }}
+[[op.send.rule]]
+when = {{ status = [{status}], eq = {{ "/state" = "ok" }} }}
+then = "succeeded"
+"#
+        );
+        Profile::parse(&text).unwrap()
+    };
+    let body = r#"{"state": "ok", "amount": 5}"#;
+    for (rule, status, word) in [
+        ("206", 206, "succeeded"),
+        ("302", 302, "succeeded"),
+        ("\"4xx\"", 409, "succeeded"),
+        ("\"2xx\"", 202, "succeeded"),
+        ("\"2xx\"", 206, "in_doubt"),
+        ("\"2xx\", 206", 206, "succeeded"),
+        ("\"2xx\"", 205, "in_doubt"),
+    ] {
+        let profile = named(rule);
+        let circumstances = circumstances(Doubt::FirstSend);
+        let proof = proof(&profile, OpKind::Send, circumstances, status, body);
+        assert_eq!(proof.word(), word, "{rule} {status}");
+    }
+}
+
+#[test]
 fn that_it_is_not_found_proves_nothing_unless_the_profile_says_so() {
     let late = Circumstances {
         since_last_send: Some(Duration::from_secs(126)),
