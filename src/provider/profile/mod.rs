@@ -272,17 +272,17 @@ impl Profile {
     }
 
     /// Whether an op is asked on a connection of its own. An answer that may be to another request proves nothing, and
-    /// few providers tell a question why they refused a send. By the built-in contract they do. So a refusal without
-    /// the key is looked up at once there, and its sends share connections.
+    /// few providers tell a question why they refused a send. Where one does, a refusal without the key is looked up at
+    /// once, and sends share connections.
     pub fn asks_alone(&self, kind: OpKind) -> bool {
         let Some(op) = self.op(kind) else { return false };
-        let is_recovered = self.identity.dedup == Dedup::Replay
-            && (self.has(OpKind::LookUp) || self.has(OpKind::Find));
-        match kind {
-            OpKind::Send if is_recovered && self.id.is_built_in() => false,
-            OpKind::Send => op.needs_own_connection() || !is_recovered,
-            _ => op.needs_own_connection(),
+        if kind != OpKind::Send || self.identity.dedup != Dedup::Replay {
+            return kind == OpKind::Send || op.needs_own_connection();
         }
+        let mut questions = [OpKind::LookUp, OpKind::Find].into_iter().filter_map(|it| self.op(it));
+        let is_recovered = self.has(OpKind::LookUp) || self.has(OpKind::Find);
+        let tells_refusals = questions.any(|question| question.tells_refusals);
+        !tells_refusals && (op.needs_own_connection() || !is_recovered)
     }
 }
 

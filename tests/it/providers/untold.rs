@@ -17,7 +17,7 @@ use axum::{
 use holdfast::rpc::pb;
 use tokio::net::TcpListener;
 
-use super::apply;
+use super::{apply, give_secret};
 use crate::support::{
     checks,
     wait::eventually,
@@ -362,4 +362,22 @@ take = { token = "/token" }
     let redemption = redeem(&mut clients, &world.code("untold")).await;
     let reason = redemption.failure.unwrap().reason;
     assert_eq!(reason, "… is not good for this");
+}
+
+#[tokio::test]
+async fn a_secret_that_an_answer_repeats_is_taken_out_also_where_its_file_has_changed() {
+    let world = World::start().await;
+    give_secret(&world, "untold", "key", "untold-old");
+    let file = world.args().secrets_dir.as_ref().unwrap().join("untold/key");
+    // The file changes while the answer is on its way.
+    let url = serve(move |_, _| {
+        std::fs::write(&file, "untold-new").unwrap();
+        say(422, r#"{"error": "untold-old is not good for this"}"#)
+    })
+    .await;
+    let auth = "[auth]\nkind = \"bearer\"\ntoken = \"{{ secret.key }}\"\n";
+    let mut clients = world.clients(0).await;
+    create(&mut clients, &profile(&url, "none", &format!("{auth}{SEND}")), 1).await;
+    let redemption = redeem(&mut clients, &world.code("untold")).await;
+    assert_eq!(redemption.failure.unwrap().reason, "… is not good for this");
 }

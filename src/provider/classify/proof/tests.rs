@@ -10,7 +10,7 @@ use crate::{
     domain::{money::Currency, redemption::CardCode},
     provider::{
         classify::Secrets,
-        profile::{Answered, Profile, Values},
+        profile::{Answered, BUILT_IN, Profile, Values},
     },
 };
 
@@ -194,10 +194,22 @@ fn what_may_be_definite_although_it_tells_no_key_is_asked_on_a_connection_of_its
     // A success and a refusal that a question is answered by do not, and what is not there has none.
     assert!(!takes_key(false).asks_alone(OpKind::LookUp));
     assert!(takes_key(true).asks_alone(OpKind::LookUp));
-    // By the built-in contract a look-up knows refusals too.
-    for kind in [OpKind::Send, OpKind::LookUp, OpKind::Cancel] {
-        assert!(!Profile::built_in().asks_alone(kind), "{kind:?}");
+    // By the built-in contract a look-up knows refusals too, and so it does by a copy of it.
+    let copy = BUILT_IN.replacen("id = \"holdfast\"", "id = \"copy\"", 1);
+    let copy = Profile::parse(&copy).unwrap();
+    for profile in [Profile::built_in(), &copy] {
+        for kind in [OpKind::Send, OpKind::LookUp, OpKind::Cancel] {
+            assert!(!profile.asks_alone(kind), "{kind:?}");
+        }
     }
+    // Where it does not say so, or keys are not replayed, sends have connections of their own.
+    let without = BUILT_IN.replacen("tells_refusals = true", "", 1);
+    assert!(Profile::parse(&without).unwrap().asks_alone(OpKind::Send));
+    let rejects = BUILT_IN.replacen("dedup = \"replay\"", "dedup = \"reject\"", 1);
+    assert!(Profile::parse(&rejects).unwrap().asks_alone(OpKind::Send));
+    let on_a_send = BUILT_IN.replacen("[op.send]\n", "[op.send]\ntells_refusals = true\n", 1);
+    let faults = Profile::parse(&on_a_send).unwrap_err();
+    assert!(faults[0].to_string().contains("tells_refusals is for look_up and find"), "{faults:?}");
 }
 
 #[test]
