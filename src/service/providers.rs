@@ -211,7 +211,7 @@ impl Providers {
         if let Some(provider) = self.loaded().versions.get(&applied.version) {
             return Ok(provider.clone());
         }
-        let profile = Profile::parse(&applied.text).map_err(|faults| {
+        let profile = Profile::parse_applied(&applied.text).map_err(|faults| {
             let faults: Vec<_> = faults.iter().map(ToString::to_string).collect();
             unusable(
                 id,

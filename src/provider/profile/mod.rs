@@ -93,8 +93,18 @@ pub struct Profile {
 }
 
 impl Profile {
-    /// Reads a file, or says all that is wrong with it.
+    /// Reads a new file, or says all that is wrong with it.
     pub fn parse(text: &str) -> Result<Self, Vec<Fault>> {
+        Self::parse_file(text, true)
+    }
+
+    /// Reads a file that was applied. What can be read is taken, although a new file with it would be refused:
+    /// redemptions are pinned to it.
+    pub fn parse_applied(text: &str) -> Result<Self, Vec<Fault>> {
+        Self::parse_file(text, false)
+    }
+
+    fn parse_file(text: &str, is_new: bool) -> Result<Self, Vec<Fault>> {
         let fault = |line, message: &str| Err(vec![Fault { line, message: message.to_owned() }]);
         if text.len() > MAX_BYTES {
             return fault(1, "the file is longer than 256 KiB");
@@ -107,10 +117,10 @@ impl Profile {
             faults.add(&at, format!("not TOML: {}", error.message()));
         }
         if !errors.is_empty() {
-            return Err(faults.into_vec());
+            return Err(faults.into_vec(is_new));
         }
         let profile = Self::read(&Table::root(&faults, map.get_ref()));
-        let found = faults.into_vec();
+        let found = faults.into_vec(is_new);
         match profile {
             Some(profile) if found.is_empty() => Ok(profile),
             _ if found.is_empty() => fault(1, "it cannot be read"),

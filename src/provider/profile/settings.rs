@@ -200,7 +200,7 @@ impl Times {
             (visibility, max_processing, table.get("visibility"))
             && visibility > longest
         {
-            given.fault("must not be longer than times.max_processing");
+            given.contradicts("must not be longer than times.max_processing");
         }
         let send_window = duration(table, "send_window", SEND_WINDOW);
         table.finish();
@@ -220,14 +220,14 @@ pub(super) fn fit_times(
     let given = (http_table.get("timeout").is_some(), times_table.get("send_window"));
     match given {
         (true, Some(window)) if times.send_window < http.timeout => {
-            window.fault("must not be shorter than http.timeout: a call may take as long");
+            window.contradicts("must not be shorter than http.timeout: a call may take as long");
         }
         (false, Some(window)) => {
             http.timeout = http.timeout.min(times.send_window);
             if http_table.get("connect_timeout").is_none() {
                 http.connect_timeout = http.connect_timeout.min(http.timeout);
             } else if http.connect_timeout > http.timeout {
-                window.fault("must not be shorter than http.connect_timeout");
+                window.contradicts("must not be shorter than http.connect_timeout");
             }
         }
         (true, None) => times.send_window = times.send_window.max(http.timeout),
@@ -256,7 +256,7 @@ impl Limits {
             && each > all
             && let Some(given) = table.get("per_account_in_flight")
         {
-            given.fault("must not be more than limits.in_flight");
+            given.contradicts("must not be more than limits.in_flight");
         }
         table.finish();
         limits
@@ -297,7 +297,7 @@ impl Quota {
         ];
         let unit = table.get("unit").map_or(Some(QuotaUnit::Seconds), |unit| unit.word(&units));
         if let (Some(given), true) = (table.get("reset"), remaining == reset) {
-            given.fault("must be another header than remaining");
+            given.contradicts("must be another header than remaining");
         }
         table.finish();
         Some(Self { remaining: remaining?, reset: reset?, unit: unit? })

@@ -240,6 +240,7 @@ fn times_and_limits_that_contradict_each_other_are_named_with_their_lines() {
     let wanted =
         "line 11: times.send_window must not be shorter than http.timeout: a call may take as long";
     assert_eq!(faults(&late), [wanted]);
+    assert!(Profile::parse_applied(&late).is_ok(), "redemptions may be pinned to it");
     let connects = timed(
         &format!("{BASE}\nconnect_timeout = \"5s\""),
         "max_processing = \"1m\"\nsend_window = \"3s\"",

@@ -202,7 +202,7 @@ impl Provider {
     }
 
     fn read(applied: AppliedProfile) -> Self {
-        let facts = Profile::parse(&applied.text).map(|profile| Facts::of(&profile));
+        let facts = Profile::parse_applied(&applied.text).map(|profile| Facts::of(&profile));
         let facts = facts.unwrap_or_else(|_| {
             let ProfileVersion { provider_id, version } = &applied.version;
             tracing::warn!(%provider_id, version, "a profile cannot be read by this program");
@@ -243,7 +243,7 @@ pub(super) async fn newest_profile(
         provider_id: provider_id.clone(),
         version: None,
     })?;
-    let profile = on_a_thread(move || Profile::parse(&newest.text)).await?;
+    let profile = on_a_thread(move || Profile::parse_applied(&newest.text)).await?;
     profile.map_err(|_| {
         let rule = format!("has a profile that this server cannot read: {provider_id}");
         Error::Invalid(vec![Violation::new("pool.provider_id", rule)])

@@ -357,7 +357,7 @@ const HOT: [(&str, &str); 18] = [
     (
         "defer",
         "'p', ARRAY[gen_random_uuid()], '{IN_DOUBT}', '{x}', '{1 min}', '{1}', '{f}', '{NULL}', \
-         '{NULL}', '{NULL}', '{NULL}', '{NULL}', '{NULL}', '{0}'",
+         '{NULL}', '{NULL}', '{NULL}', '{NULL}', '{NULL}', '{0}', '{0}'",
     ),
 ];
 
