@@ -488,6 +488,7 @@ CREATE TABLE redemptions (
     sent_again_at timestamptz,
     checked_until timestamptz,
     reversed_at timestamptz,
+    odd_checks integer DEFAULT 0 NOT NULL,
     CONSTRAINT redemptions_amount_minor_check CHECK ((amount_minor >= 0)),
     CONSTRAINT redemptions_code_is_wiped CHECK ((((state = ANY (ARRAY['SUCCEEDED'::text, 'FAILED'::text])) = (finished_at IS NOT NULL)) AND ((finished_at IS NULL) = (code_ciphertext IS NOT NULL)))),
     CONSTRAINT redemptions_expected_minor_check CHECK ((expected_minor > 0)),
@@ -598,7 +599,8 @@ CREATE TABLE provider_limits (
     held_until timestamptz DEFAULT '-infinity'::timestamptz NOT NULL,
     failing boolean DEFAULT false NOT NULL,
     retry_at timestamptz DEFAULT '-infinity'::timestamptz NOT NULL,
-    failed_tries integer DEFAULT 0 NOT NULL
+    failed_tries integer DEFAULT 0 NOT NULL,
+    failing_since timestamptz DEFAULT 'infinity'::timestamptz NOT NULL
 );
 
 ALTER TABLE provider_limits

@@ -33,6 +33,30 @@ pub struct AppliedProfile {
     pub applied_at: OffsetDateTime,
 }
 
+/// What holds back the calls to a provider, as all servers see it, by the database's clock.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProviderStatus {
+    /// The provider.
+    pub provider_id: ProviderId,
+    /// It fails as a whole.
+    pub failing: Option<Failing>,
+    /// Until when it wants no calls.
+    pub paused_until: Option<OffsetDateTime>,
+    /// Until when its profile's brake allows no card that might be refused.
+    pub braked_until: Option<OffsetDateTime>,
+}
+
+/// A provider that fails as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Failing {
+    /// Since when. `None`: that was not kept.
+    pub since: Option<OffsetDateTime>,
+    /// When it is tried next; when that has passed, by the next call about it.
+    pub next_try_at: Option<OffsetDateTime>,
+    /// How many tries in a row have failed.
+    pub failed_tries: u32,
+}
+
 /// What a call shows of the provider as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Condition {

@@ -37,7 +37,8 @@ pub use self::{
     outcome::{Deferral, LateCredit, Next, Outcome, Settled, Settlement},
     reversal::{
         CannotReverse, DueReversal, NewReversal, Past, Reversal, ReversalAction, ReversalAnswer,
-        ReversalDoubt, ReversalMeans, ReversalRefusal, ReversalState, ReversalStep, ReversalWish,
+        ReversalDoubt, ReversalMeans, ReversalRefusal, ReversalRequest, ReversalState,
+        ReversalStep,
     },
 };
 use super::{

@@ -56,6 +56,15 @@ struct Inner {
     tokens: Tokens,
 }
 
+/// What one call proves who asks with. No `Debug`: it is secret.
+#[derive(Default)]
+struct Means {
+    /// The secrets that the profile names.
+    secrets: BTreeMap<String, String>,
+    /// The token, where the profile fetches one.
+    token: Option<String>,
+}
+
 /// Where the values of the secrets that a profile names come from.
 pub enum SecretValues {
     /// These, for good.
@@ -161,50 +170,60 @@ impl Provider {
     /// Makes a call about a redemption, and says what its answer calls for. A send counts as sent again when it is in
     /// doubt.
     pub async fn ask(&self, call: Call, doubt: Doubt, ask: &Ask) -> Asked {
-        let token = match Box::pin(self.token(None)).await {
-            Ok(token) => token,
-            Err(why) => return self.asked(ask, call, doubt, &Answer::NeverSent(why), None),
+        let means = match Box::pin(self.means()).await {
+            Ok(means) => means,
+            Err(why) => {
+                return asked(
+                    call,
+                    &Answer::NeverSent(why.clone()),
+                    self.unmade(ask, call, doubt, why),
+                );
+            }
         };
-        let answer = Box::pin(self.call_with(call, doubt, ask, token.clone())).await;
-        let proven = self.proven(ask, call, doubt, &answer, token.as_deref());
+        let answer = Box::pin(self.call_with(call, doubt, ask, &means)).await;
+        let proven = self.proven(ask, call, doubt, &answer, &means);
         let is_refused = matches!(
             &proven,
             Ok(Proof::NotExecuted { unauthorized: true, .. }
                 | Proof::Busy { unauthorized: true, .. })
         );
-        if is_refused
-            && let Some(refused) = &token
-            && let Ok(new) = Box::pin(self.token(Some(refused))).await
-        {
-            let answer = Box::pin(self.call_with(call, doubt, ask, new.clone())).await;
-            return self.asked(ask, call, doubt, &answer, new.as_deref());
+        if is_refused && let Some(new) = Box::pin(self.with_new_token(&means)).await {
+            let answer = Box::pin(self.call_with(call, doubt, ask, &new)).await;
+            return asked(call, &answer, self.proven(ask, call, doubt, &answer, &new));
         }
         asked(call, &answer, proven)
     }
 
-    /// `token` is the one that the call was made with.
-    fn asked(
-        &self,
-        ask: &Ask,
-        call: Call,
-        doubt: Doubt,
-        answer: &Answer,
-        token: Option<&str>,
-    ) -> Asked {
-        asked(call, answer, self.proven(ask, call, doubt, answer, token))
-    }
-
     /// Makes a call about a redemption.
     pub async fn call(&self, call: Call, doubt: Doubt, ask: &Ask) -> Answer {
-        match self.token(None).await {
-            Ok(token) => self.call_with(call, doubt, ask, token).await,
+        match self.means().await {
+            Ok(means) => self.call_with(call, doubt, ask, &means).await,
             Err(why) => Answer::NeverSent(why),
         }
     }
 
     /// Says what a call calls for that was not made.
     pub fn not_made(&self, ask: &Ask, call: Call, doubt: Doubt, why: String) -> NextStep {
-        self.asked(ask, call, doubt, &Answer::NeverSent(why), None).step
+        asked(call, &Answer::NeverSent(why.clone()), self.unmade(ask, call, doubt, why)).step
+    }
+
+    fn unmade(&self, ask: &Ask, call: Call, doubt: Doubt, why: String) -> Result<Proof, NextStep> {
+        self.proven(ask, call, doubt, &Answer::NeverSent(why), &Means::default())
+    }
+
+    /// What a call proves who asks with. The secrets are read once for it: what it was made with is taken out of what it
+    /// is answered, also where a file has changed meanwhile.
+    async fn means(&self) -> Result<Means, String> {
+        let secrets = self.secrets().map_err(|missing| missing.join("; "))?;
+        let token = self.token(None, &secrets).await?;
+        Ok(Means { secrets, token })
+    }
+
+    /// The same with another token than the one that was refused. `None`: there is none.
+    async fn with_new_token(&self, refused: &Means) -> Option<Means> {
+        let secrets = self.secrets().ok()?;
+        let token = self.token(Some(refused.token.as_ref()?), &secrets).await.ok()?;
+        Some(Means { secrets, token })
     }
 
     fn proven(
@@ -213,36 +232,29 @@ impl Provider {
         call: Call,
         doubt: Doubt,
         answer: &Answer,
-        token: Option<&str>,
+        means: &Means,
     ) -> Result<Proof, NextStep> {
-        let mut secrets = self.secrets().unwrap_or_default();
+        let mut secrets = means.secrets.clone();
         // An answer may repeat it. No secret of a profile has this name.
-        secrets.extend(token.map(|token| (String::new(), token.to_owned())));
+        secrets.extend(means.token.clone().map(|token| (String::new(), token)));
         classify::proven(&self.0.profile, &secrets, ask, call, doubt, answer)
     }
 
-    async fn call_with(
-        &self,
-        call: Call,
-        doubt: Doubt,
-        ask: &Ask,
-        token: Option<String>,
-    ) -> Answer {
-        let values = Box::new(self.values_of(call, ask, token));
+    async fn call_with(&self, call: Call, doubt: Doubt, ask: &Ask, means: &Means) -> Answer {
+        let values = Box::new(self.values_of(call, ask, means));
         self.call_by(call, doubt, ask.redemption_id, values).await
     }
 
-    fn values_of(&self, call: Call, ask: &Ask, token: Option<String>) -> Values {
-        let mut values = Values::of_ask(self.0.profile.identity.key, ask);
-        values.token = token;
+    fn values_of(&self, call: Call, ask: &Ask, means: &Means) -> Values {
+        let mut values = means.with(Values::of_ask(self.0.profile.identity.key, ask));
         if call == Call::Reverse {
             values.amount = ask.expected;
         }
         values
     }
 
-    /// Makes a call about a redemption with these values, and the secrets. Thousands may wait for an answer here, so
-    /// what few of them need is in a box.
+    /// Makes a call about a redemption with these values. Thousands may wait for an answer here, so what few of them
+    /// need is in a box.
     async fn call_by(
         &self,
         call: Call,
@@ -281,7 +293,6 @@ impl Provider {
         id: RedemptionId,
         values: Values,
     ) -> Result<(HttpCall, Option<Box<Values>>), Answer> {
-        let values = self.values(values).map_err(Answer::NeverSent)?;
         let request = self.request(kind, &values).map_err(Answer::Unsendable)?;
         let values = self.0.profile.has_pages(kind).then(|| Box::new(values));
         let about = Some(self.0.profile.identity.key.of(id));
@@ -338,12 +349,17 @@ impl Provider {
     }
 
     /// The token that calls are made with, where the profile fetches one.
-    async fn token(&self, refused: Option<&str>) -> Result<Option<String>, String> {
+    async fn token(
+        &self,
+        refused: Option<&str>,
+        secrets: &BTreeMap<String, String>,
+    ) -> Result<Option<String>, String> {
         if !self.0.profile.fetches_token() {
             return Ok(None);
         }
         let fetch = || async {
-            let values = self.values(Values::at(OffsetDateTime::now_utc()))?;
+            let now = Values::at(OffsetDateTime::now_utc());
+            let values = Values { secrets: secrets.clone(), ..now };
             let request = match self.0.profile.token_request(&values) {
                 Some(request) => {
                     request.map_err(|why| format!("no token can be asked for: {why}"))?
@@ -361,15 +377,15 @@ impl Provider {
         self.0.tokens.get(refused, fetch).await.map(Some)
     }
 
-    /// With the secrets. The error says which are missing.
-    fn values(&self, values: Values) -> Result<Values, String> {
-        let secrets = self.secrets().map_err(|missing| missing.join("; "))?;
-        Ok(Values { secrets, ..values })
-    }
-
     /// The error says why there is no request: nothing is sent then.
     fn request(&self, kind: OpKind, values: &Values) -> Result<Request, Unusable> {
         self.0.profile.request(kind, values)
+    }
+}
+
+impl Means {
+    fn with(&self, values: Values) -> Values {
+        Values { secrets: self.secrets.clone(), token: self.token.clone(), ..values }
     }
 }
 

@@ -9,7 +9,7 @@ use super::{
     status::status,
 };
 use crate::{
-    domain::id::ProviderId,
+    domain::{id::ProviderId, provider::ProviderStatus},
     service::admin::providers::{Provider, Providers},
 };
 
@@ -106,9 +106,23 @@ fn listed_message(provider: &Provider) -> pb::Provider {
         case_count: number(facts.cases),
         apply_time: provider.applied_at.map(timestamp),
         built_in: provider.version.provider_id.is_built_in(),
+        status: provider.status.as_ref().map(status_message),
     }
 }
 
-fn number(count: usize) -> i32 {
-    i32::try_from(count).unwrap_or(i32::MAX)
+/// What holds back the calls to a provider.
+pub(super) fn status_message(status: &ProviderStatus) -> pb::ProviderStatus {
+    let ProviderStatus { provider_id: _, failing, paused_until, braked_until } = status;
+    pb::ProviderStatus {
+        failing: failing.is_some(),
+        fail_time: failing.and_then(|failing| failing.since).map(timestamp),
+        next_try_time: failing.and_then(|failing| failing.next_try_at).map(timestamp),
+        failed_tries: failing.map_or(0, |failing| number(failing.failed_tries)),
+        pause_end_time: paused_until.map(timestamp),
+        brake_end_time: braked_until.map(timestamp),
+    }
+}
+
+fn number(count: impl TryInto<i32>) -> i32 {
+    count.try_into().unwrap_or(i32::MAX)
 }

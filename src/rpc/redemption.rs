@@ -29,7 +29,7 @@ use crate::{
         id::{AccountId, BatchId, FencingToken, Holder, PoolId, RedemptionId, RequestId},
         lease::{LeaseRef, MAX_LEASE, MIN_LEASE},
         money::Currency,
-        redemption::{CardCode, RedemptionFilter, RedemptionState, Resolution, ReversalWish},
+        redemption::{CardCode, RedemptionFilter, RedemptionState, Resolution, ReversalRequest},
     },
     service::{
         Error,
@@ -365,18 +365,18 @@ fn read_reverse(request: pb::ReverseRedemptionRequest) -> Result<ReverseCommand,
     let reason = fields.text("reason", &request.reason, 1000);
     let reversed_by = fields.text("reversed_by", &request.reversed_by, 256);
     let evidence = fields.optional_text("evidence", &request.evidence, 1000);
-    let wish = fields.choice("outcome", request.outcome, |outcome| {
+    let asked = fields.choice("outcome", request.outcome, |outcome| {
         Some(match outcome {
-            pb::ReversalOutcome::Unspecified => ReversalWish::Ask,
-            pb::ReversalOutcome::Reversed => ReversalWish::WasReversed,
-            pb::ReversalOutcome::NotReversed => ReversalWish::WasNotReversed,
+            pb::ReversalOutcome::Unspecified => ReversalRequest::Ask,
+            pb::ReversalOutcome::Reversed => ReversalRequest::WasReversed,
+            pb::ReversalOutcome::NotReversed => ReversalRequest::WasNotReversed,
         })
     });
-    let read = pool_id.zip(redemption_id).zip(wish).zip(reason.zip(reversed_by)).map(
-        |(((pool_id, redemption_id), wish), (reason, resolved_by))| ReverseCommand {
+    let read = pool_id.zip(redemption_id).zip(asked).zip(reason.zip(reversed_by)).map(
+        |(((pool_id, redemption_id), request), (reason, resolved_by))| ReverseCommand {
             pool_id,
             redemption_id,
-            wish,
+            request,
             words: Resolution { resolved_by, reason, evidence },
         },
     );

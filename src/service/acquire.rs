@@ -40,6 +40,7 @@ use crate::{
         id::{Holder, PoolId, RequestId},
         lease::LeaseRef,
         money::Money,
+        provider::ProviderStatus,
         selector::Selector,
     },
     store::{
@@ -100,6 +101,8 @@ pub struct Explained {
     pub considered: Vec<Considered>,
     /// How many accounts there are of each choice.
     pub counts: Counts,
+    /// What holds back the calls to the pool's provider.
+    pub provider: Option<ProviderStatus>,
 }
 
 /// The queues of the pools that somebody wants accounts of, each with its dispatcher.
@@ -282,7 +285,8 @@ impl Acquire {
             expected_minor: amounts.expected.map(|money| money.amount_minor),
         };
         let (counts, considered) = ready.explain(criteria, terms, limit, permit).await;
-        Ok(Explained { pool, considered, counts })
+        let provider = self.providers.status(&pool).await?;
+        Ok(Explained { pool, considered, counts, provider })
     }
 
     /// Waits a moment for the permits to go through the whole pool.

@@ -27,7 +27,7 @@ use crate::{
     domain::{
         id::{PoolId, ProviderId},
         pool::Pool,
-        provider::{AppliedProfile, ProfileVersion},
+        provider::{AppliedProfile, ProfileVersion, ProviderStatus},
         redemption::Redemption,
     },
     provider::{
@@ -108,6 +108,20 @@ impl Providers {
                 retry_after: Some(held.retry_after),
             })
         })
+    }
+
+    /// What holds back the calls to the pool's provider, as all servers see it.
+    pub async fn status(&self, pool: &Pool) -> Result<Option<ProviderStatus>, Error> {
+        let provider_id = &pool.provider_id;
+        // One that cannot be loaded here has no brake that this server could know.
+        let brake = if provider_id.is_built_in() {
+            self.0.built_in.profile().limits.brake.as_ref().map(|brake| brake.count)
+        } else {
+            let newest = self.newest(provider_id).await.ok();
+            newest.and_then(|newest| Some(newest.profile().limits.brake.as_ref()?.count))
+        };
+        let asked = [(provider_id, brake.unwrap_or_default())];
+        Ok(self.0.store.list_status(&asked).await?.into_iter().next())
     }
 
     /// Whether calls about redemptions of the pool may be made now. A provider that fails may be tried when it is due.
@@ -197,7 +211,7 @@ impl Providers {
         if let Some(provider) = self.loaded().versions.get(&applied.version) {
             return Ok(provider.clone());
         }
-        let profile = Profile::parse(&applied.text).map_err(|faults| {
+        let profile = Profile::parse_applied(&applied.text).map_err(|faults| {
             let faults: Vec<_> = faults.iter().map(ToString::to_string).collect();
             unusable(
                 id,

@@ -23,7 +23,7 @@ use crate::{
         pool::Pool,
         redemption::{
             AccountFacts, CannotReverse, NewReversal, Past, Redemption, Resolution, Reversal,
-            ReversalAnswer, ReversalRefusal, ReversalState, ReversalStep, ReversalWish,
+            ReversalAnswer, ReversalRefusal, ReversalRequest, ReversalState, ReversalStep,
         },
     },
     failpoints::{self, Guard},
@@ -39,7 +39,7 @@ use crate::{
 const RETRY: Duration = Duration::from_millis(250);
 /// Until the first check of a reversal whose outcome was not told.
 const FIRST_CHECK: Duration = Duration::from_millis(500);
-/// How often a wish is compared anew with a redemption that has changed meanwhile.
+/// How often a request is compared anew with a redemption that has changed meanwhile.
 const MAX_COMPARISONS: u32 = 5;
 
 /// What a person wants to become of a success.
@@ -50,7 +50,7 @@ pub struct ReverseCommand {
     /// The redemption.
     pub redemption_id: RedemptionId,
     /// Whether the provider is asked, or what it did is told.
-    pub wish: ReversalWish,
+    pub request: ReversalRequest,
     /// Who wants it, why, and by what evidence.
     pub words: Resolution,
 }
@@ -109,7 +109,7 @@ impl Reversals {
             let (redemption, newest) = &seen;
             let provider = self.0.providers.pinned(redemption).await?;
             let means = provider.profile().reversal_means(redemption.provider_task.is_some());
-            let step = command.wish.step(redemption, newest.as_ref(), words, &means);
+            let step = command.request.step(redemption, newest.as_ref(), words, &means);
             let by_word = TakenBack {
                 actor: words.resolved_by.clone(),
                 answer: None,

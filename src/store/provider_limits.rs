@@ -5,9 +5,13 @@
 use std::time::Duration;
 
 use sqlx::postgres::types::PgInterval;
+use time::OffsetDateTime;
 
 use super::{Store, StoreError, duration, interval};
-use crate::domain::id::ProviderId;
+use crate::domain::{
+    id::ProviderId,
+    provider::{Failing, ProviderStatus},
+};
 
 /// The most providers whose limits are read at once.
 const MAX_PROVIDERS: i64 = 10_000;
@@ -114,22 +118,40 @@ impl Store {
         Ok(())
     }
 
-    /// In how long a place is free where all are taken by what has failed, or is overdue. `None`: some are not.
-    pub async fn next_slot(
+    /// How long a brake of `of` places stays in force. `None`: it is not, because some of them are free or under way.
+    pub async fn brake_left(
         &self,
         provider_id: &ProviderId,
-        kind: SlotKind,
         of: u32,
     ) -> Result<Option<Duration>, StoreError> {
-        let next = sqlx::query_file!(
-            "src/store/sql/provider/next_slot.sql",
-            provider_id.as_str(),
-            kind.as_str(),
-            number(of),
+        let rows = self.read_status(&[(provider_id, of)]).await?;
+        let left = |row: &StatusRow| Some(row.braked_until? - row.db_now);
+        let left = rows.first().and_then(left);
+        Ok(left.map(|left| left.try_into().unwrap_or_default()))
+    }
+
+    /// What holds back the calls to providers, each with how many places its brake has; 0: it has none. Answered in
+    /// that order.
+    pub async fn list_status(
+        &self,
+        providers: &[(&ProviderId, u32)],
+    ) -> Result<Vec<ProviderStatus>, StoreError> {
+        self.read_status(providers).await?.into_iter().map(StatusRow::read).collect()
+    }
+
+    async fn read_status(
+        &self,
+        providers: &[(&ProviderId, u32)],
+    ) -> Result<Vec<StatusRow>, StoreError> {
+        let (ids, places): (Vec<_>, Vec<_>) =
+            providers.iter().map(|(id, places)| (id.as_str().to_owned(), number(*places))).unzip();
+        let rows = sqlx::query_file_as!(
+            StatusRow,
+            "src/store/sql/provider/list_status.sql",
+            &ids,
+            &places
         );
-        let next = next.fetch_one(&self.db).await?;
-        let free_in = next.free_in.as_ref().map(duration);
-        Ok(free_in.filter(|_| next.all_kept == Some(true)))
+        Ok(rows.fetch_all(&self.db).await?)
     }
 
     /// Keeps all places of a brake for a pause, where all of them have failed. May be repeated.
@@ -227,6 +249,32 @@ impl Store {
     }
 }
 
+struct StatusRow {
+    provider_id: String,
+    failing: bool,
+    failing_since: Option<OffsetDateTime>,
+    failed_tries: i32,
+    next_try_at: Option<OffsetDateTime>,
+    paused_until: Option<OffsetDateTime>,
+    braked_until: Option<OffsetDateTime>,
+    db_now: OffsetDateTime,
+}
+
+impl StatusRow {
+    fn read(self) -> Result<ProviderStatus, StoreError> {
+        Ok(ProviderStatus {
+            provider_id: read_id(&self.provider_id)?,
+            failing: self.failing.then(|| Failing {
+                since: self.failing_since,
+                next_try_at: self.next_try_at,
+                failed_tries: u32::try_from(self.failed_tries).unwrap_or_default(),
+            }),
+            paused_until: self.paused_until,
+            braked_until: self.braked_until,
+        })
+    }
+}
+
 struct StateRow {
     provider_id: String,
     failing: bool,
@@ -237,16 +285,18 @@ struct StateRow {
 
 impl StateRow {
     fn read(self) -> Result<SharedState, StoreError> {
-        let provider_id = ProviderId::parse(&self.provider_id)
-            .map_err(|_| StoreError::Unreadable("provider_limits.provider_id"))?;
         Ok(SharedState {
-            provider_id,
+            provider_id: read_id(&self.provider_id)?,
             failing: self.failing,
             failed_tries: u32::try_from(self.failed_tries).unwrap_or_default(),
             retry_in: duration(&self.retry_in),
             held_for: duration(&self.held_for),
         })
     }
+}
+
+fn read_id(text: &str) -> Result<ProviderId, StoreError> {
+    ProviderId::parse(text).map_err(|_| StoreError::Unreadable("provider_limits.provider_id"))
 }
 
 fn number(count: u32) -> i32 {

@@ -6,6 +6,7 @@
 //! | file | what |
 //! |---|---|
 //! | `api` | the paths, and the bodies and logins of each API |
+//! | `call` | a call: read once, and answered when the ledger has what is answered |
 //! | `request` | how a request for a redemption is executed, and where a fault strikes |
 //! | `reply`, `shared` | what is answered, and what all requests share |
 //! | `book` | what was asked, and what came of it: the provider's rules |
@@ -19,6 +20,7 @@
 mod api;
 mod args;
 mod book;
+mod call;
 mod cards;
 mod cut;
 pub mod faults;

@@ -1,6 +1,7 @@
 //! `holdfast account explain`: which accounts would be picked, and why each other is passed over.
 
 use clap::Args;
+use serde_json::Value;
 
 use crate::{
     cli::shared::{
@@ -82,6 +83,9 @@ pub(super) async fn run(args: ExplainArgs) -> anyhow::Result<()> {
     if explained.pool_closed {
         note(closed(&pool));
     }
+    if let Some(status) = &explained.provider_status {
+        view::held_back(&pool.provider_id, status).iter().for_each(note);
+    }
     print(args.format.for_stdout(), &pool, &explained)
 }
 
@@ -113,10 +117,11 @@ fn print(
             rows.iter().map(|row| object(columns, row)).collect::<Vec<_>>().join(",")
         };
         return sink.line(format_args!(
-            "{{\"pool_id\":{},\"currency_code\":{},\"pool_closed\":{},\"verdicts\":[{}],\"accounts\":[{}]}}",
+            "{{\"pool_id\":{},\"currency_code\":{},\"pool_closed\":{},\"provider_status\":{},\"verdicts\":[{}],\"accounts\":[{}]}}",
             view::text(&pool.pool_id),
             view::text(&pool.currency_code),
             explained.pool_closed,
+            explained.provider_status.as_ref().map_or(Value::Null, view::provider_status),
             list(view::VERDICT, verdicts.collect()),
             list(view::CONSIDERED, accounts.collect()),
         ));

@@ -12,7 +12,7 @@ use time::OffsetDateTime;
 pub(crate) use self::{
     considered::{CONSIDERED, VERDICT, considered, verdict},
     plan::{PLAN, PLAN_AT_A_GLANCE, PLAN_FOR_PEOPLE, plan},
-    provider::{PROVIDER, PROVIDER_WITH_FILE, provider},
+    provider::{PROVIDER, PROVIDER_WITH_FILE, held_back, provider, provider_status},
     token::{TOKEN, token},
 };
 use crate::rpc::pb;

@@ -20,6 +20,8 @@ pub struct DueCheck {
     pub checks: i32,
     /// How many checks before this one, in a row, found the provider without the key.
     pub not_found_checks: i32,
+    /// How many had an answer that proves nothing, since several in a row found the provider without the key.
+    pub odd_checks: i32,
     /// When the last send after the send window began; `None` when there was none.
     pub sent_again_at: Option<OffsetDateTime>,
     /// The database's time.

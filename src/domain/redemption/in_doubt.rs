@@ -70,6 +70,8 @@ pub struct Doubtful {
     pub lead_time: Duration,
     /// How often in a row it was not found, this time included.
     pub not_found: i32,
+    /// How often an answer proved nothing since it was not found several times in a row, this time included.
+    pub odd: i32,
     /// The provider's id of its work is known.
     pub has_task: bool,
     /// The provider may not begin it any more.
@@ -108,6 +110,22 @@ pub enum Told {
     Odd,
 }
 
+impl Doubtful {
+    fn is_often_odd(&self) -> bool {
+        self.odd > CHECKS_BEFORE_MORE
+    }
+
+    /// How many odd answers count after a check. `not_found`: it did not find the redemption, whatever was answered to
+    /// what was done then. Several such checks in a row show that the provider answers as it should.
+    pub fn odd_after(&self, told: Option<Told>, not_found: bool) -> i32 {
+        match told {
+            _ if not_found && self.not_found > CHECKS_BEFORE_MORE => 0,
+            Some(Told::Odd) if !not_found => self.odd,
+            _ => self.odd.saturating_sub(1),
+        }
+    }
+}
+
 impl Capabilities {
     /// The question to begin with, if any can be asked.
     pub fn question(&self, has_task: bool) -> Option<Action> {
@@ -143,8 +161,9 @@ impl Capabilities {
             (Action::LookUp | Action::Find, Told::NotFound) => self.after_not_found(doubtful),
             // It has only just begun with it, when the check before this one did not find it.
             (Action::LookUp | Action::Find, Told::AtWork) if doubtful.not_found > 1 => Action::Wait,
-            (Action::LookUp | Action::Find, Told::AtWork | Told::Odd) => {
-                self.after_its_time(doubtful)
+            (Action::LookUp | Action::Find, Told::AtWork) => self.after_its_time(doubtful),
+            (Action::LookUp | Action::Find, Told::Odd) => {
+                self.after_odd(doubtful, doubtful.is_often_odd())
             }
             // It has only just begun with it: it is asked what became of it at the next check.
             (Action::SendAgain, Told::AtWork)
@@ -152,6 +171,10 @@ impl Capabilities {
                     && doubtful.not_found <= CHECKS_BEFORE_VAIN =>
             {
                 Action::Wait
+            }
+            (Action::SendAgain, Told::Odd) => {
+                let is_in_vain = doubtful.not_found > CHECKS_BEFORE_VAIN;
+                self.after_odd(doubtful, is_in_vain || doubtful.is_often_odd())
             }
             (Action::SendAgain, _) => self.after_its_time(doubtful),
             (Action::Cancel, _) if self.reverses => Action::Reverse,
@@ -182,6 +205,14 @@ impl Capabilities {
             Action::Review
         } else {
             Action::Wait
+        }
+    }
+
+    /// The same where an answer proved nothing. One alone leaves nothing to a person: the next may be a good one.
+    fn after_odd(&self, doubtful: &Doubtful, is_often: bool) -> Action {
+        match self.after_its_time(doubtful) {
+            Action::Review if !is_often => Action::Wait,
+            action => action,
         }
     }
 

@@ -76,6 +76,8 @@ pub enum Next {
         after: Duration,
         /// Whether the provider did not know the key this time.
         not_found: bool,
+        /// How many odd answers count from now on.
+        odd_checks: i32,
         /// Checks by the reconciler up to this one; when there were more, another server checks.
         checks: i32,
     },
@@ -175,6 +177,14 @@ impl Next {
     /// Whether the provider did not know the key this time.
     pub fn not_found(&self) -> bool {
         matches!(self, Self::Check { not_found: true, .. })
+    }
+
+    /// How many odd answers count from now on.
+    pub fn odd_checks(&self) -> i32 {
+        match self {
+            Self::Check { odd_checks, .. } => *odd_checks,
+            Self::Review { .. } => 0,
+        }
     }
 
     /// What the provider says that it credited.

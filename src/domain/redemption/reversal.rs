@@ -115,7 +115,7 @@ pub struct DueReversal {
 
 /// What a person wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ReversalWish {
+pub enum ReversalRequest {
     /// The provider is to take it back.
     Ask,
     /// It was taken back, by that person's word.
@@ -124,7 +124,7 @@ pub enum ReversalWish {
     WasNotReversed,
 }
 
-/// What follows from a person's wish.
+/// What follows from a person's request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReversalStep {
     /// This reversal is recorded, and then the provider is asked.
@@ -173,7 +173,7 @@ impl CannotReverse {
     }
 }
 
-impl ReversalWish {
+impl ReversalRequest {
     /// What follows for a redemption, of which this is the newest reversal.
     ///
     /// # Errors

@@ -17,7 +17,8 @@
 //! | `not_executed`, `unauthorized` | to the first send, when ours or alone: nothing was done; else only that the provider takes no calls now |
 //! | `processing`, `duplicate` | to be looked up; a task that is told counts when ours or alone |
 //!
-//! An op with items needs exactly one that fits for a success. Where several do, nothing is definite.
+//! Where the rule that matched names no status, a success needs 2xx, and what else is definite 2xx, 4xx or 5xx; 205 and
+//! 206 are never enough. An op with items needs exactly one that fits for a success. Where several do, nothing is definite.
 
 use std::time::Duration;
 
@@ -34,7 +35,7 @@ use crate::{
     failpoints::{self, Guard},
     provider::{
         json::Field,
-        profile::{Answered, Op, OpKind, Profile, Reading, Then, Values},
+        profile::{Answered, Op, OpKind, Profile, Reading, Then, Values, is_partial},
         scrub::{MAX_MESSAGE_CHARS, clean_of},
     },
 };
@@ -127,6 +128,9 @@ impl Answer<'_> {
         if let Whose::Another(why) = self.whose {
             return self.in_doubt(why);
         }
+        if let Some(why) = self.unnamed_status() {
+            return self.in_doubt(why);
+        }
         match &self.reading.then {
             Then::Succeeded => self.succeeded(),
             Then::Failed { spent, reason, account } => {
@@ -144,6 +148,25 @@ impl Answer<'_> {
                 self.in_doubt(why.unwrap_or("which the profile does not have here"))
             }
         }
+    }
+
+    /// Why the status lets nothing follow from the answer, if so. Where its rule names none, a success has 2xx, and a
+    /// failure may have 4xx and 5xx too. 205 and 206 have no whole body.
+    fn unnamed_status(&self) -> Option<&'static str> {
+        let status = self.reading.status;
+        let is_fit = match &self.reading.then {
+            Then::Succeeded => (200..300).contains(&status) && !is_partial(status),
+            Then::Failed { .. }
+            | Then::Undone
+            | Then::NotExecuted
+            | Then::Unauthorized
+            | Then::NotFound => {
+                (200..300).contains(&status) && !is_partial(status) || (400..600).contains(&status)
+            }
+            Then::Processing | Then::Duplicate | Then::Review | Then::InDoubt => true,
+        };
+        (!is_fit && !self.reading.names_status)
+            .then_some("no rule names this status, and it is none for what the rule says")
     }
 
     fn succeeded(&self) -> Proof {

@@ -38,10 +38,9 @@ impl Provider {
 
     /// The request of an inquiry, and what it was made of. The error: why nothing is sent.
     async fn inquiry(&self, code: &CardCode) -> Result<(Values, Request), Answer> {
-        let values = self.values(Values::at(OffsetDateTime::now_utc()));
-        let mut values = values.map_err(Answer::NeverSent)?;
+        let means = self.means().await.map_err(Answer::NeverSent)?;
+        let mut values = means.with(Values::at(OffsetDateTime::now_utc()));
         values.code = Some(code.expose().to_owned());
-        values.token = self.token(None).await.map_err(Answer::NeverSent)?;
         let request = self.request(OpKind::Inquire, &values).map_err(Answer::Unsendable)?;
         Ok((values, request))
     }
@@ -136,10 +135,8 @@ impl Provider {
 
     /// The secrets, the token and the time alone.
     async fn question_values(&self) -> Result<Values, CallError> {
-        let values = self.values(Values::at(OffsetDateTime::now_utc()));
-        let mut values = values.map_err(CallError::NeverSent)?;
-        values.token = self.token(None).await.map_err(CallError::NeverSent)?;
-        Ok(values)
+        let means = self.means().await.map_err(CallError::NeverSent)?;
+        Ok(means.with(Values::at(OffsetDateTime::now_utc())))
     }
 }
 

@@ -37,11 +37,17 @@ use self::{
     case::read_currency,
     names::Name,
     op::read_ops,
+    settings::fit_times,
     source::{Faults, Table},
 };
 use crate::domain::{id::ProviderId, money::Currency, provider::ProfileVersion, redemption::Dedup};
 
-pub(in crate::provider) use self::{case::Case, op::Op, reading::Reading, rule::Then};
+pub(in crate::provider) use self::{
+    case::Case,
+    op::Op,
+    reading::Reading,
+    rule::{Then, is_partial},
+};
 pub use self::{
     hidden::Shown,
     keys::{KeyKind, KeyOf},
@@ -87,8 +93,18 @@ pub struct Profile {
 }
 
 impl Profile {
-    /// Reads a file, or says all that is wrong with it.
+    /// Reads a new file, or says all that is wrong with it.
     pub fn parse(text: &str) -> Result<Self, Vec<Fault>> {
+        Self::parse_file(text, true)
+    }
+
+    /// Reads a file that was applied. What can be read is taken, although a new file with it would be refused:
+    /// redemptions are pinned to it.
+    pub fn parse_applied(text: &str) -> Result<Self, Vec<Fault>> {
+        Self::parse_file(text, false)
+    }
+
+    fn parse_file(text: &str, is_new: bool) -> Result<Self, Vec<Fault>> {
         let fault = |line, message: &str| Err(vec![Fault { line, message: message.to_owned() }]);
         if text.len() > MAX_BYTES {
             return fault(1, "the file is longer than 256 KiB");
@@ -101,10 +117,10 @@ impl Profile {
             faults.add(&at, format!("not TOML: {}", error.message()));
         }
         if !errors.is_empty() {
-            return Err(faults.into_vec());
+            return Err(faults.into_vec(is_new));
         }
         let profile = Self::read(&Table::root(&faults, map.get_ref()));
-        let found = faults.into_vec();
+        let found = faults.into_vec(is_new);
         match profile {
             Some(profile) if found.is_empty() => Ok(profile),
             _ if found.is_empty() => fault(1, "it cannot be read"),
@@ -148,10 +164,17 @@ impl Profile {
             let currencies: Vec<_> = currencies.list()?.iter().map(read_currency).collect();
             currencies.into_iter().collect()
         });
-        let http = root.need("http").and_then(|http| HttpSettings::read(&http.table()?));
+        let http_table = root.need("http").and_then(|http| http.table());
+        let mut http = http_table.as_ref().and_then(HttpSettings::read);
         let auth = read_auth(root, http.as_ref().is_some_and(|http| http.allow_plain));
         let identity = root.need("identity").and_then(|table| Identity::read(&table.table()?));
-        let times = root.need("times").and_then(|times| Times::read(&times.table()?));
+        let times_table = root.need("times").and_then(|times| times.table());
+        let mut times = times_table.as_ref().and_then(Times::read);
+        if let (Some(http_table), Some(http)) = (&http_table, &mut http)
+            && let (Some(times_table), Some(times)) = (&times_table, &mut times)
+        {
+            fit_times((http_table, http), (times_table, times));
+        }
         let limits = root.get("limits").and_then(|limits| limits.table());
         let limits = limits.map(|table| Limits::read(&table)).unwrap_or_default();
         let ops = root.need("op").and_then(|ops| ops.table()).map(|ops| read_ops(&ops));
@@ -178,6 +201,11 @@ impl Profile {
         };
         checks::check_send(&profile, root.faults);
         Some(profile)
+    }
+
+    /// Whether the provider's pools may have this currency.
+    pub fn takes(&self, currency: Currency) -> bool {
+        self.currencies.is_empty() || self.currencies.contains(&currency)
     }
 
     /// What redemptions are pinned to.
@@ -254,17 +282,17 @@ impl Profile {
     }
 
     /// Whether an op is asked on a connection of its own. An answer that may be to another request proves nothing, and
-    /// few providers tell a question why they refused a send. By the built-in contract they do. So a refusal without
-    /// the key is looked up at once there, and its sends share connections.
+    /// few providers tell a question why they refused a send. Where one does, a refusal without the key is looked up at
+    /// once, and sends share connections.
     pub fn asks_alone(&self, kind: OpKind) -> bool {
         let Some(op) = self.op(kind) else { return false };
-        let is_recovered = self.identity.dedup == Dedup::Replay
-            && (self.has(OpKind::LookUp) || self.has(OpKind::Find));
-        match kind {
-            OpKind::Send if is_recovered && self.id.is_built_in() => false,
-            OpKind::Send => op.needs_own_connection() || !is_recovered,
-            _ => op.needs_own_connection(),
+        if kind != OpKind::Send || self.identity.dedup != Dedup::Replay {
+            return kind == OpKind::Send || op.needs_own_connection();
         }
+        let mut questions = [OpKind::LookUp, OpKind::Find].into_iter().filter_map(|it| self.op(it));
+        let is_recovered = self.has(OpKind::LookUp) || self.has(OpKind::Find);
+        let tells_refusals = questions.any(|question| question.tells_refusals);
+        !tells_refusals && (op.needs_own_connection() || !is_recovered)
     }
 }
 

@@ -26,6 +26,8 @@ pub(in crate::provider) struct Op {
     pub(super) body: Body,
     /// What its "not found" proves, or, of `reverse`, its `undone`.
     pub(in crate::provider) ends_doubt: bool,
+    /// Of a question: it is told why a send was refused, with the key.
+    pub(in crate::provider) tells_refusals: bool,
     pub(in crate::provider) take: Take,
     pub(super) items: Option<Pointers>,
     pub(super) matches: Vec<(Pointer, Leaf)>,
@@ -183,6 +185,13 @@ impl<'a> Draft<'a> {
         };
         let body = Body::read(&table, scope);
         let method = read_method(&table, body.as_ref());
+        let tells = table.get("tells_refusals");
+        if let Some(tells) = &tells
+            && !matches!(kind, OpKind::LookUp | OpKind::Find)
+        {
+            tells.fault("is for look_up and find");
+        }
+        let tells_refusals = tells.and_then(|tells| tells.truth()).unwrap_or(false);
         let ends_doubt = table.get("ends_doubt").map(|ends| (ends.truth(), ends));
         if let Some((Some(true), ends)) = &ends_doubt
             && !matches!(kind, OpKind::LookUp | OpKind::Find | OpKind::Reverse)
@@ -204,6 +213,7 @@ impl<'a> Draft<'a> {
             line: value.line(),
             is_whole: false,
             ends_doubt: ends_doubt.is_some_and(|(ends, _)| ends == Some(true)),
+            tells_refusals,
             take: take.and_then(|take| Take::read(&take)).unwrap_or_default(),
             items: items.and_then(|items| Pointers::read(&items)),
             matches: matches.and_then(|matches| read_match(&matches, kind)).unwrap_or_default(),

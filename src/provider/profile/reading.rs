@@ -33,6 +33,8 @@ pub(in crate::provider) struct Reading {
     pub(in crate::provider) then: Then,
     /// The line of the rule that matched.
     pub(in crate::provider) rule: Option<usize>,
+    /// That rule names the answer's status.
+    pub(in crate::provider) names_status: bool,
     /// Why it is in doubt, where that is not a rule's word.
     pub(in crate::provider) why: Option<String>,
     pub(in crate::provider) told: Told,
@@ -161,12 +163,13 @@ impl Reading {
         let seen = Seen { status, body: json, element: element.as_ref(), found, values };
         let mut then = Then::InDoubt;
         let mut why = why_no_json.map(str::to_owned);
-        let mut line = None;
+        let (mut line, mut names_status) = (None, false);
         for rule in &op.rules {
             match rule.when.holds(&seen) {
                 Ok(false) => {}
                 Ok(true) => {
                     (then, why, line) = (rule.then.clone(), None, Some(rule.line));
+                    names_status = rule.when.names_status(status);
                     break;
                 }
                 Err(problem) => {
@@ -184,7 +187,7 @@ impl Reading {
         let by_match = op.matches_by(&Name::Key) || op.matches_by(&Name::Task);
         let is_ours_by_match = found == Some(true) && by_match;
         let is_json = json.is_some();
-        Self { status, is_json, then, rule: line, why, told, found, is_ours_by_match }
+        Self { status, is_json, then, rule: line, names_status, why, told, found, is_ours_by_match }
     }
 
     fn unreadable(_op: &Op, _values: &Values, status: u16, why: &str) -> Self {
@@ -193,6 +196,7 @@ impl Reading {
             is_json: false,
             then: Then::InDoubt,
             rule: None,
+            names_status: false,
             why: Some(why.to_owned()),
             told: Told::nothing(None),
             found: None,

@@ -246,6 +246,13 @@ impl When {
             || self.has.iter().chain(&self.absent).any(Pointers::need_element)
     }
 
+    /// Whether it names a status itself. A class such as "2xx" does not name the statuses of answers that are not whole.
+    pub(super) fn names_status(&self, status: u16) -> bool {
+        self.status.iter().any(|(first, last)| {
+            (*first..=*last).contains(&status) && (first == last || !is_partial(status))
+        })
+    }
+
     /// The statuses that it may hold for.
     pub(super) fn statuses(&self) -> impl Iterator<Item = u16> {
         let every = self.status.is_empty().then_some((100, 599));
@@ -307,6 +314,11 @@ impl When {
         }
         Ok(true)
     }
+}
+
+/// Reset content and partial content: there is no answer, or a part of one.
+pub(in crate::provider) fn is_partial(status: u16) -> bool {
+    matches!(status, 205 | 206)
 }
 
 fn twice() -> String {

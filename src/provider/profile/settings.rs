@@ -193,8 +193,15 @@ impl Identity {
 
 impl Times {
     pub(super) fn read(table: &Table<'_>) -> Option<Self> {
-        let visibility = duration(table, "visibility", VISIBILITY);
         let max_processing = table.need("max_processing").and_then(|time| time.duration());
+        let default = VISIBILITY.min(max_processing.unwrap_or(VISIBILITY));
+        let visibility = duration(table, "visibility", default);
+        if let (Some(visibility), Some(longest), Some(given)) =
+            (visibility, max_processing, table.get("visibility"))
+            && visibility > longest
+        {
+            given.contradicts("must not be longer than times.max_processing");
+        }
         let send_window = duration(table, "send_window", SEND_WINDOW);
         table.finish();
         Some(Self {
@@ -202,6 +209,29 @@ impl Times {
             max_processing: max_processing?,
             send_window: send_window?,
         })
+    }
+}
+
+/// Faults calls that may take longer than the send window. What is given stands; a default follows what is given.
+pub(super) fn fit_times(
+    (http_table, http): (&Table<'_>, &mut HttpSettings),
+    (times_table, times): (&Table<'_>, &mut Times),
+) {
+    let given = (http_table.get("timeout").is_some(), times_table.get("send_window"));
+    match given {
+        (true, Some(window)) if times.send_window < http.timeout => {
+            window.contradicts("must not be shorter than http.timeout: a call may take as long");
+        }
+        (false, Some(window)) => {
+            http.timeout = http.timeout.min(times.send_window);
+            if http_table.get("connect_timeout").is_none() {
+                http.connect_timeout = http.connect_timeout.min(http.timeout);
+            } else if http.connect_timeout > http.timeout {
+                window.contradicts("must not be shorter than http.connect_timeout");
+            }
+        }
+        (true, None) => times.send_window = times.send_window.max(http.timeout),
+        _ => {}
     }
 }
 
@@ -221,6 +251,12 @@ impl Limits {
         };
         if let (Some(burst), None) = (table.get("burst"), limits.rate) {
             burst.fault("needs a rate");
+        }
+        if let (Some(each), Some(all)) = (limits.per_account_in_flight, limits.in_flight)
+            && each > all
+            && let Some(given) = table.get("per_account_in_flight")
+        {
+            given.contradicts("must not be more than limits.in_flight");
         }
         table.finish();
         limits
@@ -260,6 +296,9 @@ impl Quota {
             ("epoch_ms", QuotaUnit::EpochMs),
         ];
         let unit = table.get("unit").map_or(Some(QuotaUnit::Seconds), |unit| unit.word(&units));
+        if let (Some(given), true) = (table.get("reset"), remaining == reset) {
+            given.contradicts("must be another header than remaining");
+        }
         table.finish();
         Some(Self { remaining: remaining?, reset: reset?, unit: unit? })
     }

@@ -27,12 +27,14 @@ pub(super) struct Faults {
     /// Where its lines end.
     ends: Vec<usize>,
     found: RefCell<BTreeSet<Fault>>,
+    /// What can be read and contradicts itself: of a file that was applied before this was refused, it is left as it is.
+    contradictions: RefCell<BTreeSet<Fault>>,
 }
 
 impl Faults {
     pub(super) fn new(text: &str) -> Self {
         let ends = text.match_indices('\n').map(|(at, _)| at).collect();
-        Self { ends, found: RefCell::default() }
+        Self { ends, found: RefCell::default(), contradictions: RefCell::default() }
     }
 
     /// Notes a fault at a place in the text.
@@ -55,9 +57,13 @@ impl Faults {
         self.found.borrow().len()
     }
 
-    /// All that were found, in the order of the file.
-    pub(super) fn into_vec(self) -> Vec<Fault> {
-        self.found.into_inner().into_iter().collect()
+    /// All that were found, in the order of the file; contradictions where the file is new.
+    pub(super) fn into_vec(self, is_new: bool) -> Vec<Fault> {
+        let mut found = self.found.into_inner();
+        if is_new {
+            found.extend(self.contradictions.into_inner());
+        }
+        found.into_iter().collect()
     }
 }
 
@@ -145,6 +151,13 @@ impl<'a> Table<'a> {
 impl<'a> Value<'a> {
     pub(super) fn fault(&self, message: impl fmt::Display) {
         self.faults.add(&self.at, format!("{} {message}", self.name));
+    }
+
+    /// Faults a value that contradicts another one, in a new file.
+    pub(super) fn contradicts(&self, message: &str) {
+        let line = self.faults.line(&self.at);
+        let message = format!("{} {message}", self.name);
+        self.faults.contradictions.borrow_mut().insert(Fault { line, message });
     }
 
     fn none<T>(&self, message: impl fmt::Display) -> Option<T> {

@@ -192,6 +192,85 @@ then = "in_doubt"
     }
 }
 
+/// A file whose times, limits and base are these.
+fn timed(http: &str, times: &str, limits: &str) -> String {
+    format!(
+        r#"id = "p"
+version = 1
+[http]
+{http}
+[identity]
+key = "uuid"
+dedup = "none"
+[times]
+{times}
+[limits]
+{limits}
+[op.send]
+path = "/r"
+[[op.send.rule]]
+when = {{ status = [200], eq = {{ "/state" = "ok" }} }}
+then = "processing"
+"#
+    )
+}
+
+const BASE: &str = "base = \"https://provider.test\"";
+
+#[test]
+fn times_and_limits_that_contradict_each_other_are_named_with_their_lines() {
+    let found = faults(&timed(
+        "base = \"https://provider.test:0/v1\"\ntimeout = \"20s\"",
+        "max_processing = \"5s\"\nvisibility = \"6s\"\nsend_window = \"19s\"",
+        "in_flight = 4\nper_account_in_flight = 5\nquota = { remaining = \"x-a\", reset = \"X-A\" }",
+    ));
+    for wanted in [
+        "line 4: http.base has the port 0",
+        "line 11: times.visibility must not be longer than times.max_processing",
+        "line 15: limits.per_account_in_flight must not be more than limits.in_flight",
+        "line 16: limits.quota.reset must be another header",
+    ] {
+        assert!(found.iter().any(|fault| fault.starts_with(wanted)), "{wanted}: {found:#?}");
+    }
+    let late = timed(
+        &format!("{BASE}\ntimeout = \"20s\""),
+        "max_processing = \"1m\"\nsend_window = \"19s\"",
+        "",
+    );
+    let wanted =
+        "line 11: times.send_window must not be shorter than http.timeout: a call may take as long";
+    assert_eq!(faults(&late), [wanted]);
+    assert!(Profile::parse_applied(&late).is_ok(), "redemptions may be pinned to it");
+    let connects = timed(
+        &format!("{BASE}\nconnect_timeout = \"5s\""),
+        "max_processing = \"1m\"\nsend_window = \"3s\"",
+        "",
+    );
+    let wanted = "line 11: times.send_window must not be shorter than http.connect_timeout";
+    assert_eq!(faults(&connects), [wanted]);
+}
+
+#[test]
+fn times_that_are_left_out_follow_those_that_are_given() {
+    let read = |http: &str, times: &str| {
+        let text = timed(&format!("{BASE}\n{http}"), times, "");
+        let profile = Profile::parse(&text).unwrap();
+        let times = profile.times;
+        let seconds = [
+            profile.http.timeout,
+            profile.http.connect_timeout,
+            times.send_window,
+            times.visibility,
+        ];
+        seconds.map(|time| time.as_secs())
+    };
+    assert_eq!(read("", "max_processing = \"2m\""), [10, 2, 30, 5]);
+    assert_eq!(read("", "max_processing = \"3s\"\nsend_window = \"1s\""), [1, 1, 1, 3]);
+    assert_eq!(read("timeout = \"45s\"", "max_processing = \"2m\""), [45, 2, 45, 5]);
+    let equal = "max_processing = \"5s\"\nvisibility = \"5s\"\nsend_window = \"9s\"";
+    assert_eq!(read("timeout = \"9s\"", equal), [9, 2, 9, 5]);
+}
+
 #[test]
 fn what_is_not_toml_is_named_with_its_line() {
     let faults = faults("id = \"p\"\nversion = = 1\nid = \"q\"\n[http\n");

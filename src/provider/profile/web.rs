@@ -153,6 +153,9 @@ pub(super) fn read_url(value: &Value<'_>, allow_plain: bool) -> Option<Url> {
     if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
         return wrong("must be a URL of http or https");
     }
+    if url.port() == Some(0) {
+        value.contradicts("has the port 0, to which nothing can be sent");
+    }
     if !url.username().is_empty() || url.password().is_some() {
         return wrong("must not hold a user or password: that is for [auth]");
     }

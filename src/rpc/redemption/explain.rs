@@ -10,6 +10,7 @@ use crate::{
         convert::{self, Fields},
         page::first_of,
         pb,
+        provider::status_message,
         status::status,
     },
     service::acquire::{Acquire, ExplainAmounts, Explained},
@@ -51,6 +52,7 @@ fn explained_message(explained: &Explained) -> pb::ExplainAcquireResponse {
         considered_accounts: first_of(considered),
         verdict_counts: counts.collect(),
         pool_closed: pool.paused || pool.draining,
+        provider_status: explained.provider.as_ref().map(status_message),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{MAX_UPDATES, providers::currencies};
+use super::{MAX_UPDATES, providers::newest_profile};
 use crate::{
     domain::{
         access::PoolFilter,
@@ -30,11 +30,11 @@ impl Pools {
 
     /// Refuses a provider that is not there, and a currency that it does not take.
     async fn check_provider(&self, new: &NewPool) -> Result<(), Error> {
-        let takes = currencies(&self.store, &new.provider_id).await?;
-        if takes.is_empty() || takes.contains(&new.currency) {
+        let profile = newest_profile(&self.store, &new.provider_id).await?;
+        if profile.takes(new.currency) {
             return Ok(());
         }
-        let takes: Vec<_> = takes.iter().map(ToString::to_string).collect();
+        let takes: Vec<_> = profile.currencies.iter().map(ToString::to_string).collect();
         let rule = format!(
             "must be one of {}, which provider {} takes",
             takes.join(", "),

@@ -6,12 +6,19 @@ use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
 
 use time::OffsetDateTime;
 
+mod fit;
+mod lines;
+
+use self::{
+    fit::contradictions,
+    lines::{line_of_key, line_of_secret},
+};
 use crate::{
     domain::{
         id::ProviderId,
         money::Currency,
         page::Page,
-        provider::{AppliedProfile, ProfileVersion},
+        provider::{AppliedProfile, ProfileVersion, ProviderStatus},
     },
     provider::{
         SecretValues,
@@ -20,10 +27,7 @@ use crate::{
         profile::{BUILT_IN, Fault, Profile},
         secrets::Secrets,
     },
-    service::{
-        error::{Error, Violation},
-        webhooks::paths,
-    },
+    service::error::{Error, Violation},
     store::Store,
 };
 
@@ -45,6 +49,8 @@ pub struct Provider {
     pub applied_at: Option<OffsetDateTime>,
     /// What the file says. Nothing where this program cannot read it, because another version of it applied it.
     pub facts: Facts,
+    /// What holds back the calls to the provider, where that was asked for.
+    pub status: Option<ProviderStatus>,
 }
 
 /// What a profile says of itself.
@@ -58,6 +64,8 @@ pub struct Facts {
     pub secrets: BTreeSet<String>,
     /// How many recorded answers it has.
     pub cases: usize,
+    /// How many places its brake has; 0: it has none.
+    pub brake: u32,
 }
 
 /// What came of a check.
@@ -82,7 +90,7 @@ impl Providers {
         if let Some(before) = self.store.get_profile(&version).await? {
             return same_text(before, text);
         }
-        let faults = self.contradictions(&profile, text).await?;
+        let faults = contradictions(&self.store, &profile, text).await?;
         if !faults.is_empty() {
             return Err(invalid(&faults));
         }
@@ -115,10 +123,11 @@ impl Providers {
                 let fault = fault.map(|error| Fault { line, message: error.to_string() });
                 fault.into_iter().collect()
             }
-            None => self.contradictions(&profile, text).await?,
+            None => contradictions(&self.store, &profile, text).await?,
         };
         let facts = Facts::of(&profile);
-        let provider = Provider { version, text: text.into(), applied_at: None, facts };
+        let provider =
+            Provider { version, text: text.into(), applied_at: None, facts, status: None };
         Ok(Checked { provider: faults.is_empty().then_some(provider), faults })
     }
 
@@ -132,16 +141,29 @@ impl Providers {
         if provider_id.is_built_in() {
             let built_in = Provider::built_in();
             let is_asked = version.is_none_or(|version| version == built_in.version.version);
-            return is_asked.then_some(built_in).ok_or_else(not_found);
+            let asked = is_asked.then_some(built_in).ok_or_else(not_found)?;
+            let brake = asked.facts.brake;
+            return self.with_status(asked, brake).await;
         }
-        let applied = match version {
-            None => self.store.get_newest_profile(provider_id).await?,
-            Some(version) => {
+        let newest = self.store.get_newest_profile(provider_id).await?.ok_or_else(not_found)?;
+        let newest = on_a_thread(move || Provider::read(newest)).await?;
+        // The limits of the newest version hold.
+        let brake = newest.facts.brake;
+        let asked = match version {
+            Some(version) if version != newest.version.version => {
                 let provider_id = provider_id.clone();
-                self.store.get_profile(&ProfileVersion { provider_id, version }).await?
+                let asked = ProfileVersion { provider_id, version };
+                let asked = self.store.get_profile(&asked).await?.ok_or_else(not_found)?;
+                on_a_thread(move || Provider::read(asked)).await?
             }
+            _ => newest,
         };
-        applied.map(Provider::read).ok_or_else(not_found)
+        self.with_status(asked, brake).await
+    }
+
+    async fn with_status(&self, provider: Provider, brake: u32) -> Result<Provider, Error> {
+        let status = self.store.list_status(&[(&provider.version.provider_id, brake)]).await?;
+        Ok(Provider { status: status.into_iter().next(), ..provider })
     }
 
     /// Lists the newest version of each provider after `after`, at most `limit`.
@@ -151,47 +173,19 @@ impl Providers {
             rows: page.rows.into_iter().map(Provider::read).collect(),
             more: page.more,
         };
-        Ok(with_built_in(on_a_thread(read).await?, after, limit))
+        let mut page = with_built_in(on_a_thread(read).await?, after, limit);
+        let asked = page.rows.iter().map(|row| (&row.version.provider_id, row.facts.brake));
+        let status = self.store.list_status(&asked.collect::<Vec<_>>()).await?;
+        for (row, status) in page.rows.iter_mut().zip(status) {
+            row.status = Some(status);
+        }
+        Ok(page)
     }
 
     /// What is wrong with a profile by itself, on this server.
     async fn judge(&self, text: &str) -> Result<Result<Profile, Vec<Fault>>, Error> {
         let (text, secrets_dir) = (text.to_owned(), self.secrets_dir.clone());
         on_a_thread(move || judge(&text, secrets_dir)).await
-    }
-
-    /// What about a profile does not go with those that were applied before.
-    async fn contradictions(&self, profile: &Profile, text: &str) -> Result<Vec<Fault>, Error> {
-        let outdated = self.outdated(&profile.pinned(), text).await?;
-        let taken = self.taken_path(profile).await?;
-        Ok(outdated.into_iter().chain(taken).collect())
-    }
-
-    /// A webhook's path that another provider has would never be served.
-    async fn taken_path(&self, profile: &Profile) -> Result<Option<Fault>, Error> {
-        let Some(webhook) = &profile.webhook else { return Ok(None) };
-        let owner = paths::owner(&self.store, &webhook.path).await?;
-        Ok(owner.filter(|owner| *owner != profile.id).map(|owner| Fault {
-            line: webhook.path_line,
-            message: format!(
-                "webhook.path {} is that of provider {owner}: give this one another",
-                webhook.path
-            ),
-        }))
-    }
-
-    /// A version below the newest one would never be used.
-    async fn outdated(&self, version: &ProfileVersion, text: &str) -> Result<Option<Fault>, Error> {
-        let newest = self.store.get_newest_profile(&version.provider_id).await?;
-        let newest = newest.map_or(0, |newest| newest.version.version);
-        Ok((version.version < newest).then(|| Fault {
-            line: line_of_key(text, "version"),
-            message: format!(
-                "version {} would never be used, because version {newest} of provider {} was applied: give it a \
-                 higher one",
-                version.version, version.provider_id
-            ),
-        }))
     }
 }
 
@@ -203,11 +197,12 @@ impl Provider {
             text: BUILT_IN.into(),
             applied_at: None,
             facts: Facts::of(profile),
+            status: None,
         }
     }
 
     fn read(applied: AppliedProfile) -> Self {
-        let facts = Profile::parse(&applied.text).map(|profile| Facts::of(&profile));
+        let facts = Profile::parse_applied(&applied.text).map(|profile| Facts::of(&profile));
         let facts = facts.unwrap_or_else(|_| {
             let ProfileVersion { provider_id, version } = &applied.version;
             tracing::warn!(%provider_id, version, "a profile cannot be read by this program");
@@ -218,6 +213,7 @@ impl Provider {
             text: applied.text.into(),
             applied_at: Some(applied.applied_at),
             facts,
+            status: None,
         }
     }
 }
@@ -229,25 +225,26 @@ impl Facts {
             operations: profile.operations(),
             secrets: profile.secrets(),
             cases: profile.case_count(),
+            brake: profile.limits.brake.as_ref().map_or(0, |brake| brake.count),
         }
     }
 }
 
-/// Which currencies a provider's pools may have, by its newest profile; empty is any.
-pub(super) async fn currencies(
+/// The newest profile of a provider.
+pub(super) async fn newest_profile(
     store: &Store,
     provider_id: &ProviderId,
-) -> Result<Vec<Currency>, Error> {
+) -> Result<Profile, Error> {
     if provider_id.is_built_in() {
-        return Ok(Profile::built_in().currencies.clone());
+        return Ok(Profile::built_in().clone());
     }
     let newest = store.get_newest_profile(provider_id).await?;
     let newest = newest.ok_or_else(|| Error::ProviderNotFound {
         provider_id: provider_id.clone(),
         version: None,
     })?;
-    let profile = on_a_thread(move || Profile::parse(&newest.text)).await?;
-    profile.map(|profile| profile.currencies).map_err(|_| {
+    let profile = on_a_thread(move || Profile::parse_applied(&newest.text)).await?;
+    profile.map_err(|_| {
         let rule = format!("has a profile that this server cannot read: {provider_id}");
         Error::Invalid(vec![Violation::new("pool.provider_id", rule)])
     })
@@ -295,28 +292,6 @@ fn missing_secrets(profile: &Profile, secrets: &Secrets, text: &str) -> Vec<Faul
     faults.collect()
 }
 
-/// The first line that names `secret.NAME`, and not `account.secret.NAME` or a longer name.
-fn line_of_secret(text: &str, name: &str) -> usize {
-    let named = format!("secret.{name}");
-    let is_of_name = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
-    let names = |line: &str| {
-        line.match_indices(&named).any(|(at, _)| {
-            !line[..at].ends_with(is_of_name) && !line[at + named.len()..].starts_with(is_of_name)
-        })
-    };
-    text.lines().position(names).map_or(1, |line| line + 1)
-}
-
-/// The line of a key that stands before all tables.
-fn line_of_key(text: &str, key: &str) -> usize {
-    let head = text.lines().take_while(|line| !line.trim_start().starts_with('['));
-    let is_it = |line: &str| {
-        let after = line.trim_start().strip_prefix(key);
-        after.is_some_and(|after| after.trim_start().starts_with('='))
-    };
-    head.enumerate().find(|(_, line)| is_it(line)).map_or(1, |(line, _)| line + 1)
-}
-
 /// The profile as it was applied before, if it is the same file, byte by byte.
 fn same_text(before: AppliedProfile, text: &str) -> Result<Provider, Error> {
     if before.text == text {
@@ -354,7 +329,13 @@ mod tests {
     fn provider(id: &str) -> Provider {
         let provider_id = ProviderId::parse(id).unwrap();
         let version = ProfileVersion { provider_id, version: 1 };
-        Provider { version, text: "".into(), applied_at: None, facts: Facts::default() }
+        Provider {
+            version,
+            text: "".into(),
+            applied_at: None,
+            facts: Facts::default(),
+            status: None,
+        }
     }
 
     /// All ids of a list, page by page.

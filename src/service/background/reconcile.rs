@@ -217,7 +217,9 @@ impl Reconciler {
             };
             match action {
                 Action::Wait => {
-                    return self.record(check, &capabilities, calls, step, found_missing).await;
+                    let odd_checks = doubtful.odd_after(told(&step), found_missing);
+                    let found = Found { is_missing: found_missing, odd_checks };
+                    return self.record(check, &capabilities, calls, step, found).await;
                 }
                 Action::Review => return self.review(check, calls, answer_of(step).0).await,
                 _ => {}
@@ -241,14 +243,13 @@ impl Reconciler {
         Ok(self.store.note_send(pool_id, *redemption_id, check.due.checks).await?)
     }
 
-    /// `not_found`: this check did not find the key, whatever was done about it then.
     async fn record(
         &self,
         check: &Check,
         capabilities: &Capabilities,
         calls: i32,
         step: Step,
-        not_found: bool,
+        found: Found,
     ) -> Result<(), Error> {
         let redemption = &check.due.redemption;
         if let Step::Settle(verdict) = step {
@@ -260,7 +261,8 @@ impl Reconciler {
         // keeps asking for little is asked ever more rarely all the same.
         let longest = capabilities.max_processing / 2;
         let after = backoff(check.due.checks, longest).max(after.unwrap_or_default()).min(longest);
-        let next = Next::Check { after, not_found, checks: check.due.checks };
+        let Found { is_missing: not_found, odd_checks } = found;
+        let next = Next::Check { after, not_found, odd_checks, checks: check.due.checks };
         self.settler.defer(redemption, answer, calls, next).await?;
         Ok(())
     }
@@ -333,6 +335,14 @@ enum Claimed {
     NotAll,
 }
 
+/// What a check found, beside its last answer.
+struct Found {
+    /// It did not find the key, whatever was done about it then.
+    is_missing: bool,
+    /// How many odd answers count from now on.
+    odd_checks: i32,
+}
+
 /// A redemption that this server checks.
 struct Check {
     due: DueCheck,
@@ -358,6 +368,7 @@ impl Check {
                 .unwrap_or(age.saturating_sub(limits.send_window)),
             lead_time: self.lead_time,
             not_found: self.due.not_found_checks + 1,
+            odd: self.due.odd_checks + 1,
             has_task: self.due.redemption.provider_task.is_some(),
             not_after_passed: self.due.db_now >= self.due.not_after,
         }

@@ -61,9 +61,9 @@ pub(super) struct Shared {
     store: Store,
     provider_id: ProviderId,
     /// Of the newest version of its profile that is loaded.
-    limits: Mutex<Limits>,
+    limits: Mutex<Arc<Limits>>,
     /// Those for which the database has rows.
-    ensured: Mutex<Option<Limits>>,
+    ensured: Mutex<Option<Arc<Limits>>>,
     calls: FairPermits,
     /// Held by the one who asks for a place.
     turn: tokio::sync::Mutex<()>,
@@ -103,7 +103,7 @@ impl Shared {
         Self {
             store,
             provider_id,
-            limits: Mutex::new(limits),
+            limits: Mutex::new(Arc::new(limits)),
             ensured: Mutex::default(),
             calls: FairPermits::for_work(MAX_CALLS),
             turn: tokio::sync::Mutex::default(),
@@ -115,8 +115,8 @@ impl Shared {
     /// From now on these hold.
     pub(super) fn set_limits(&self, limits: &Limits) {
         let mut current = self.limits.lock().unwrap_or_else(PoisonError::into_inner);
-        if *current != *limits {
-            current.clone_from(limits);
+        if **current != *limits {
+            *current = Arc::new(limits.clone());
         }
     }
 
@@ -130,8 +130,8 @@ impl Shared {
         self.measure();
     }
 
-    fn limits(&self) -> Limits {
-        self.limits.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    fn limits(&self) -> Arc<Limits> {
+        Arc::clone(&self.limits.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Waits for the permit for a call that takes `longest` at the most.
@@ -240,7 +240,7 @@ impl Shared {
         answer_by: Duration,
         patience: Duration,
     ) -> Result<Option<BrakePermit>, NoPermit> {
-        let Some(brake) = self.limits().brake else { return Ok(None) };
+        let Some(brake) = self.limits().brake.clone() else { return Ok(None) };
         let deadline = Instant::now() + patience;
         self.check(patience)?;
         self.ensure().await?;
@@ -250,7 +250,7 @@ impl Shared {
             if let Some(slot) = slot {
                 return Ok(Some(BrakePermit { shared: Arc::clone(self), brake, slot }));
             }
-            if let Some(free_in) = self.store.next_slot(id, SlotKind::Brake, of).await? {
+            if let Some(free_in) = self.store.brake_left(id, of).await? {
                 self.state().stop(Instant::now() + free_in);
                 self.check(Duration::ZERO)?;
             }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-use super::Inner;
+use super::{Inner, join::SendInProgress};
 use crate::{
     domain::redemption::{Action, Ask, Dedup, Failure, Next, Redemption, Step, Verdict, reason},
     failpoints::{self, Guard},
@@ -23,11 +23,41 @@ const MAX_UNREACHABLE: i32 = 4;
 const FIRST_CHECK: Duration = Duration::from_millis(500);
 /// The longest back-off beside what a provider asks for that is at work on a redemption.
 const MAX_POLL_BACKOFF: Duration = Duration::from_secs(1);
+/// How often it is read whether another server has settled a redemption, during a longer pause before a poll.
+const SETTLED_POLL: Duration = Duration::from_secs(5);
 /// How long to wait before the provider's id of its work is recorded again while there is no database. Nothing else has
 /// it.
 const RETRY: Duration = Duration::from_millis(250);
 
 impl Inner {
+    /// Waits before the next poll, and answers whether it may still be made. Where the provider calls, another server
+    /// may be called, and settle the redemption: then the wait ends, too.
+    async fn pause(
+        &self,
+        send: &SendInProgress<'_>,
+        provider: &LimitedProvider,
+        redemption: &Redemption,
+        (window, pause): (&Deadline, Duration),
+    ) -> bool {
+        if provider.profile().webhook.is_none() || pause < SETTLED_POLL {
+            return send.pause(window, pause).await;
+        }
+        let settled = Box::pin(async {
+            loop {
+                sleep(SETTLED_POLL).await;
+                let id = redemption.redemption_id;
+                let read = self.store.get_redemption(&redemption.pool_id, id).await;
+                if read.is_ok_and(|read| read.is_some_and(|read| !read.state.is_open())) {
+                    return;
+                }
+            }
+        });
+        tokio::select! {
+            in_time = send.pause(window, pause) => in_time,
+            () = settled => !window.has_passed(),
+        }
+    }
+
     /// Asks the provider until the outcome is known, or the time to ask is over. Thousands may wait for
     /// an answer here, so what comes after it is in boxes.
     pub(super) async fn send_and_settle(
@@ -106,7 +136,8 @@ impl Inner {
                         step = Step::InDoubt { answer, is_answer: false };
                         continue;
                     };
-                    if !send.pause(&window, poll_pause(after, attempts)).await {
+                    let pause = poll_pause(after, attempts);
+                    if !self.pause(&send, provider, redemption, (&window, pause)).await {
                         step = Step::InDoubt { answer, is_answer: false };
                         continue;
                     }
@@ -144,7 +175,12 @@ impl Inner {
                     continue;
                 }
                 Step::InDoubt { answer, .. } => {
-                    let next = Next::Check { after: FIRST_CHECK, not_found: false, checks: 0 };
+                    let next = Next::Check {
+                        after: FIRST_CHECK,
+                        not_found: false,
+                        odd_checks: 0,
+                        checks: 0,
+                    };
                     return Box::pin(self.settler.defer(redemption, answer, attempts, next)).await;
                 }
             }

@@ -3,7 +3,8 @@
 //!
 //! What it says is never believed: the provider is asked, as always, and its answer judged. No state changes by a call,
 //! no check is counted, and no recovery action is taken earlier. It is one look-up as for a server that is dead (see
-//! [`super::background::reconcile::takeover`]), or one poll of a redemption that this server sends.
+//! [`super::background::reconcile::takeover`]), also while another server sends it, or one poll of a redemption that
+//! this server sends.
 //!
 //! Nothing rests on calls: what none comes for is looked up when its check is due.
 

@@ -52,7 +52,7 @@ pub(in crate::service) async fn owner(
             continue;
         };
         // To read a long file takes a while, in which other calls go on.
-        let read = tokio::task::spawn_blocking(move || Profile::parse(&text));
+        let read = tokio::task::spawn_blocking(move || Profile::parse_applied(&text));
         let read = read.await.map_err(|_| Error::Internal("the reading of a profile panicked"))?;
         let webhook = read.ok().and_then(|profile| profile.webhook);
         if webhook.is_some_and(|webhook| webhook.path == path) {

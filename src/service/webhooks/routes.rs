@@ -110,7 +110,7 @@ impl Loaded {
         version: &ProfileVersion,
     ) -> Result<Option<Arc<Hook>>, StoreError> {
         let Some(applied) = store.get_profile(version).await? else { return Ok(None) };
-        let read = tokio::task::spawn_blocking(move || Profile::parse(&applied.text)).await;
+        let read = tokio::task::spawn_blocking(move || Profile::parse_applied(&applied.text)).await;
         let Ok(Ok(profile)) = read else {
             tracing::warn!(%version, "a profile cannot be read by this program: its webhook is not served");
             return Ok(None);

@@ -26,6 +26,7 @@ redemption_row!(DueRow {
     not_after: OffsetDateTime,
     checks: i32,
     not_found_checks: i32,
+    odd_checks: i32,
     sent_again_at: Option<OffsetDateTime>,
     db_now: OffsetDateTime
 });
@@ -163,8 +164,9 @@ impl Store {
         Ok(Done { rows, may_be_more: claimed.may_be_more })
     }
 
-    /// Takes a redemption in doubt for an early look-up within `hold`. `None`: it is not the caller's, because a server
-    /// asks about it now, its check comes due meanwhile, or it is not in doubt. Nothing else of it changes.
+    /// Takes a redemption that is being sent or in doubt for an early look-up within `hold`. `None`: it is not the
+    /// caller's, because a server asks about it now, its check comes due meanwhile, or it is settled. Nothing else of it
+    /// changes.
     pub async fn claim_early_check(
         &self,
         pool_id: &PoolId,
@@ -190,6 +192,7 @@ impl DueRow {
             not_after: self.not_after,
             checks: self.checks,
             not_found_checks: self.not_found_checks,
+            odd_checks: self.odd_checks,
             sent_again_at: self.sent_again_at,
             db_now: self.db_now,
             redemption: self.redemption(pool_id)?,

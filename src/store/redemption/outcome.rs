@@ -224,6 +224,7 @@ impl Defer {
             &inputs.iter().map(|d| d.next.failure().map(|f| f.code_spent)).collect::<Vec<_>>()
                 as &[Option<bool>],
             &inputs.iter().map(|d| d.next.checks()).collect::<Vec<_>>(),
+            &inputs.iter().map(|d| d.next.odd_checks()).collect::<Vec<_>>(),
         )
         .fetch_all(&self.db)
         .await

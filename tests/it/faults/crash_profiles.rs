@@ -3,7 +3,6 @@
 
 use std::{fs, time::Duration};
 
-use futures_util::{StreamExt as _, stream};
 use holdfast::{
     failpoints::{Side, Step},
     rpc::pb::{self, RedemptionState, ReversalState},
@@ -13,9 +12,10 @@ use holdfast::{
         ledger::{self, State},
     },
 };
-use tokio::{runtime::Runtime, time::timeout};
+use tokio::time::timeout;
 
 use crate::support::{
+    cells::{self, Action, close, find, is_known, play_all, sides},
     fleet::{Able, Fleet, Setup},
     wait::eventually,
     world::{Clients, lease},
@@ -30,14 +30,6 @@ const ACCOUNT: &str = "account-1";
 /// Every credential of a test holds this.
 const PASSWORD: &str = "HFCRED-password";
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Action {
-    Kill,
-    Stop,
-    Error,
-    Delay,
-}
-
 #[derive(Clone, Copy, Debug)]
 struct Cell {
     step: Step,
@@ -47,14 +39,7 @@ struct Cell {
 
 impl Cell {
     fn charge(self) -> String {
-        let side = if self.side == Side::Before { "before" } else { "after" };
-        let action = match self.action {
-            Action::Kill => "kill",
-            Action::Stop => "stop",
-            Action::Error => "error",
-            Action::Delay => "delay:300ms",
-        };
-        format!("{}.{side}={action}", self.step.as_str())
+        cells::charge(self.step, self.side, self.action)
     }
 
     fn api(self) -> (Api, &'static str) {
@@ -207,29 +192,17 @@ impl Stage {
             assert!(tokio::time::Instant::now() < give_up_at, "the redemption does not end");
             let mut clients = self.clients();
             let read = async {
-                match self.find(&mut clients).await {
+                match find(&mut clients, POOL, "redeem").await.ok() {
                     Some(found) => Some(found),
                     None => begun(&mut clients).await,
                 }
             };
             let found = timeout(CALL, read).await.ok().flatten();
-            let is_known = |redemption: &pb::Redemption| {
-                !matches!(redemption.state(), RedemptionState::Submitted | RedemptionState::InDoubt)
-            };
             if let Some(found) = found.filter(is_known) {
                 return found;
             }
             self.look_after_servers().await;
         }
-    }
-
-    async fn find(&self, clients: &mut Clients) -> Option<pb::Redemption> {
-        let request = pb::GetRedemptionRequest {
-            pool_id: POOL.to_owned(),
-            request_id: "redeem".to_owned(),
-            ..Default::default()
-        };
-        clients.redemptions.get_redemption(request).await.ok()?.into_inner().redemption
     }
 
     /// Asks for a reversal with the same words until it is done.
@@ -302,26 +275,15 @@ async fn play(cell: Cell) {
     }
     stage.strikes(cell).await;
     stage.fleet.servers[0].go_on();
-    let id = {
-        let mut clients = stage.clients();
-        stage.find(&mut clients).await.unwrap().redemption_id
-    };
     assert_eq!(stage.rows(State::Succeeded), 1, "credited once");
     if cell.is_of_a_reversal() {
         assert_eq!(stage.rows(State::Cancelled), 1, "taken back once");
     }
     if expected == RedemptionState::NeedsReview {
         let mut clients = stage.clients();
-        let request = pb::ResolveRedemptionRequest {
-            pool_id: POOL.to_owned(),
-            redemption_id: id,
-            state: RedemptionState::Succeeded.into(),
-            amount: Some(pb::Money { amount_minor: 1000, currency_code: "USD".to_owned() }),
-            reason: "looked at the ledger".to_owned(),
-            resolved_by: "a person".to_owned(),
-            ..Default::default()
-        };
-        clients.redemptions.resolve_redemption(request).await.unwrap();
+        let redemption = find(&mut clients, POOL, "redeem").await.unwrap();
+        let credited = pb::Money { amount_minor: 1000, currency_code: "USD".to_owned() };
+        close(&mut clients, &redemption, Some(credited)).await;
     }
     let expected = if cell.is_of_a_reversal() { 0 } else { 1000 };
     let mut clients = stage.clients();
@@ -333,23 +295,10 @@ async fn play(cell: Cell) {
     assert!(broken.is_empty(), "{cell:?}: {broken:#?}");
 }
 
-/// Plays the cells of an action, some at a time.
-async fn play_all(action: Action) {
+/// Plays the cells of an action.
+async fn play_row(action: Action) {
     let steps = [Step::RecordTask, Step::Find, Step::BeginReversal, Step::Reverse, Step::Settle];
-    let cells = steps
-        .into_iter()
-        .flat_map(|step| [Side::Before, Side::After].map(|side| Cell { step, side, action }));
-    let played = stream::iter(cells)
-        .map(|cell| async move {
-            // On a thread of its own: one that fails does not end the others.
-            let alone = move || Runtime::new().unwrap().block_on(play(cell));
-            tokio::task::spawn_blocking(alone).await.is_err().then_some(cell)
-        })
-        .buffer_unordered(4)
-        .collect::<Vec<Option<Cell>>>()
-        .await;
-    let failed: Vec<_> = played.into_iter().flatten().collect();
-    assert!(failed.is_empty(), "cells that did not end as they should: {failed:#?}");
+    play_all(sides(steps).map(|(step, side)| Cell { step, side, action }), play).await;
 }
 
 macro_rules! rows {
@@ -357,7 +306,7 @@ macro_rules! rows {
         $(
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $name() {
-                play_all(Action::$action).await;
+                play_row(Action::$action).await;
             }
         )*
     };
@@ -395,12 +344,12 @@ async fn a_reversal_that_is_not_recorded_first_is_lost_with_its_server() {
         let mut clients = stage.clients();
         if is_known {
             eventually(CELL, "it is found out", async || {
-                let found = stage.find(&mut clients).await?;
+                let found = find(&mut clients, POOL, "redeem").await.ok()?;
                 found.reverse_time.map(drop)
             })
             .await;
         } else {
-            let found = stage.find(&mut clients).await.unwrap();
+            let found = find(&mut clients, POOL, "redeem").await.unwrap();
             assert_eq!((found.reversal, found.reverse_time), (None, None), "nobody knows of it");
         }
         stage.fleet.finish().await;

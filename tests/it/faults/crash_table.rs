@@ -3,7 +3,6 @@
 
 use std::time::Duration;
 
-use futures_util::{StreamExt as _, stream};
 use holdfast::{
     failpoints::{Side, Step},
     rpc::pb::{self, RedemptionState},
@@ -12,13 +11,11 @@ use holdfast::{
         ledger::{self, State},
     },
 };
-use tokio::{
-    runtime::Runtime,
-    time::{Instant, timeout},
-};
+use tokio::time::{Instant, timeout};
 use tonic::Status;
 
 use crate::support::{
+    cells::{self, Action, close, find, is_known, play_all, sides},
     fleet::{Able, Fleet, Setup},
     wait::eventually,
     world::{Clients, POOL, eur, lease},
@@ -30,15 +27,6 @@ const WHOLE: Able = Able { deduplicates: true, looks_up: true, cancels: true };
 const LOOKS_UP: Able = Able { deduplicates: false, looks_up: true, cancels: false };
 /// Does none of it.
 const NEITHER: Able = Able { deduplicates: false, looks_up: false, cancels: false };
-
-/// What happens at a point.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Action {
-    Kill,
-    Stop,
-    Error,
-    Delay,
-}
 
 /// How a cell ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,17 +105,6 @@ impl Cell {
             // Stopped, it brings the answer in the end: facts are not fenced.
             _ => End::Credited,
         }
-    }
-
-    fn charge(self) -> String {
-        let side = if self.side == Side::Before { "before" } else { "after" };
-        let action = match self.action {
-            Action::Kill => "kill",
-            Action::Stop => "stop",
-            Action::Error => "error",
-            Action::Delay => "delay:300ms",
-        };
-        format!("{}.{side}={action}", self.step.as_str())
     }
 
     fn setup(self) -> Setup {
@@ -213,14 +190,7 @@ impl Caller<'_> {
     }
 
     async fn find(&self) -> Result<pb::Redemption, Status> {
-        let request = pb::GetRedemptionRequest {
-            pool_id: POOL.to_owned(),
-            request_id: "redeem".to_owned(),
-            ..Default::default()
-        };
-        let mut clients = self.clients();
-        let call = async { clients.redemptions.get_redemption(request).await };
-        Ok(timed(call).await?.into_inner().redemption.unwrap())
+        timed(find(&mut self.clients(), POOL, "redeem")).await
     }
 
     async fn wait_for(&mut self, redemption: &pb::Redemption) -> pb::Redemption {
@@ -252,14 +222,10 @@ async fn timed<T>(call: impl Future<Output = Result<T, Status>>) -> Result<T, St
     timeout(CALL, call).await.unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer")))
 }
 
-fn is_known(redemption: &pb::Redemption) -> bool {
-    !matches!(redemption.state(), RedemptionState::Submitted | RedemptionState::InDoubt)
-}
-
 async fn play(cell: Cell) {
     let mut fleet = Fleet::start(cell.setup()).await;
     let code = fleet.code("CARD");
-    let charge = cell.charge();
+    let charge = cells::charge(cell.step, cell.side, cell.action);
     fleet.start_server(&[("HOLDFAST_CRASH_POINTS", &charge)]).await;
     fleet.set_faults(&cell.faults(&code)).await;
     prepare(&mut fleet).await;
@@ -315,13 +281,7 @@ async fn check_end(fleet: &mut Fleet, cell: Cell) {
     let expected = cell.end();
     // One that was stopped may still have to speak: a review before it does is not the end.
     let redemption = eventually(CELL, &format!("{cell:?} ends as {expected:?}"), async || {
-        let request = pb::GetRedemptionRequest {
-            pool_id: POOL.to_owned(),
-            request_id: "redeem".to_owned(),
-            ..Default::default()
-        };
-        let reply = clients.redemptions.get_redemption(request).await.unwrap().into_inner();
-        let redemption = reply.redemption.unwrap();
+        let redemption = find(&mut clients, POOL, "redeem").await.unwrap();
         let ended = match redemption.state() {
             RedemptionState::Succeeded => Some(End::Credited),
             RedemptionState::Failed => Some(End::Cancelled),
@@ -338,7 +298,7 @@ async fn check_end(fleet: &mut Fleet, cell: Cell) {
         assert_eq!((failure.reason.as_str(), failure.code_spent), ("CANCELLED", false), "{cell:?}");
     }
     if expected == End::Review {
-        close(fleet, &mut clients, &redemption).await;
+        close(&mut clients, &redemption, credited(fleet, &redemption)).await;
     }
     eventually(CELL, "the account can be used again", async || {
         let acquired = clients.acquire(|_| {}).await.ok()?;
@@ -347,42 +307,18 @@ async fn check_end(fleet: &mut Fleet, cell: Cell) {
     .await;
 }
 
-/// A person looks at the provider's own records, and says what is there.
-async fn close(fleet: &Fleet, clients: &mut Clients, redemption: &pb::Redemption) {
+/// What the provider's own records say that it credited.
+fn credited(fleet: &Fleet, redemption: &pb::Redemption) -> Option<pb::Money> {
     let rows = ledger::read(&fleet.ledger()).unwrap();
-    let credit = rows
-        .iter()
-        .find(|row| row.key == redemption.redemption_id && row.state == State::Succeeded)
-        .map(|row| eur(row.amount_minor));
-    let state = if credit.is_some() { RedemptionState::Succeeded } else { RedemptionState::Failed };
-    let request = pb::ResolveRedemptionRequest {
-        pool_id: redemption.pool_id.clone(),
-        redemption_id: redemption.redemption_id.clone(),
-        state: state.into(),
-        amount: credit,
-        reason: "looked at the ledger".to_owned(),
-        resolved_by: "a person".to_owned(),
-        ..Default::default()
-    };
-    clients.redemptions.resolve_redemption(request).await.unwrap();
+    let is_it =
+        |row: &&ledger::Row| row.key == redemption.redemption_id && row.state == State::Succeeded;
+    rows.iter().find(is_it).map(|row| eur(row.amount_minor))
 }
 
-/// Plays the cells of a row of the table, some at a time.
-async fn play_all(action: Action, able: Able) {
-    let cells = Step::ALL
-        .into_iter()
-        .flat_map(|step| [Side::Before, Side::After].map(|side| Cell { step, side, action, able }));
-    let played = stream::iter(cells.filter(|cell| cell.is_reached()))
-        .map(|cell| async move {
-            // On a thread of its own: one that fails does not end the others.
-            let alone = move || Runtime::new().unwrap().block_on(play(cell));
-            tokio::task::spawn_blocking(alone).await.is_err().then_some(cell)
-        })
-        .buffer_unordered(4)
-        .collect::<Vec<Option<Cell>>>()
-        .await;
-    let failed: Vec<_> = played.into_iter().flatten().collect();
-    assert!(failed.is_empty(), "cells that did not end as they should: {failed:#?}");
+/// Plays the cells of a row of the table.
+async fn play_row(action: Action, able: Able) {
+    let cells = sides(Step::ALL).map(|(step, side)| Cell { step, side, action, able });
+    play_all(cells.filter(|cell| cell.is_reached()), play).await;
 }
 
 macro_rules! rows {
@@ -390,7 +326,7 @@ macro_rules! rows {
         $(
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $name() {
-                play_all(Action::$action, $able).await;
+                play_row(Action::$action, $able).await;
             }
         )*
     };

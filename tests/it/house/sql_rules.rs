@@ -43,11 +43,11 @@ const OF_NO_POOL: [&str; 49] = [
     "list_pools",
     "list_profile_versions",
     "list_profiles",
+    "list_status",
     "list_tokens",
     "living_tokens",
     "may_count_rows",
     "missing_rights",
-    "next_slot",
     "note_failing",
     "note_token_use",
     "note_working",
@@ -368,7 +368,7 @@ const HOT: [(&str, &str); 18] = [
     (
         "defer",
         "'p', ARRAY[gen_random_uuid()], '{IN_DOUBT}', '{x}', '{1 min}', '{1}', '{f}', '{NULL}', \
-         '{NULL}', '{NULL}', '{NULL}', '{NULL}', '{NULL}', '{0}'",
+         '{NULL}', '{NULL}', '{NULL}', '{NULL}', '{NULL}', '{0}', '{0}'",
     ),
 ];
 

@@ -201,6 +201,21 @@ fn unless_unavailable<T>(answered: Result<T, Status>) -> Option<T> {
     }
 }
 
+#[test]
+fn the_adapter_of_the_docs_is_fifty_lines_of_code() {
+    let script = include_str!("../../../docs/examples/adapter.py");
+    let mut is_in_docstring = false;
+    let is_code = |line: &&str| {
+        let line = line.trim();
+        let marks = line.matches("\"\"\"").count();
+        let is_text = is_in_docstring || marks > 0;
+        is_in_docstring ^= marks == 1;
+        !is_text && !line.is_empty() && !line.starts_with('#')
+    };
+    let lines = script.lines().filter(is_code).count();
+    assert!((40..=50).contains(&lines), "{lines} lines");
+}
+
 #[tokio::test]
 async fn the_adapter_of_the_docs_credits_nothing_twice_through_kills_and_lost_answers() {
     let world = World::start().await;

@@ -39,7 +39,7 @@ async fn a_profile_is_applied_listed_and_shown() {
     run(&world, &["provider", "apply", file]).await.says(0, &[]);
     let shown = run(&world, &["provider", "show", "shop", "--format", "table"]).await;
     let text = &shown.says(0, &[]).stdout;
-    for part in ["│ version     ┆ 2 ", "\nmax_processing = \"2m\"\n", "# A provider for tests."]
+    for part in ["│ version        ┆ 2 ", "\nmax_processing = \"2m\"\n", "# A provider for tests."]
     {
         assert!(text.contains(part), "{part}: {text}");
     }

@@ -3,15 +3,15 @@
 
 use std::time::Duration;
 
-use futures_util::{StreamExt as _, stream};
 use holdfast::{
     failpoints::{Side, Step},
     rpc::pb::{self, RedemptionState},
     simulator::faults::{Fault, Faults},
 };
-use tokio::{runtime::Runtime, time::timeout};
+use tokio::time::timeout;
 
 use crate::support::{
+    cells::{Action, charge, find, is_known, play_all},
     fleet::{Able, Fleet, Setup},
     real::{MINOR, Real, prepare},
     wait::eventually,
@@ -41,13 +41,6 @@ struct Cell {
     /// What goes wrong at the provider, so that the step is reached.
     fault: Option<Fault>,
     end: End,
-}
-
-impl Cell {
-    fn charge(self) -> String {
-        let side = if self.side == Side::Before { "before" } else { "after" };
-        format!("{}.{side}=kill", self.step.as_str())
-    }
 }
 
 fn both(real: Real, step: Step, fault: Option<Fault>, ends: [End; 2]) -> [Cell; 2] {
@@ -85,7 +78,7 @@ async fn play(cell: Cell) {
     let able = Able { deduplicates: true, looks_up: true, cancels: true };
     let mut fleet = Fleet::start(Setup { able, serve: Vec::new(), provider: Vec::new() }).await;
     let fake = fleet.start_fake(cell.real).await;
-    let charge = cell.charge();
+    let charge = charge(cell.step, cell.side, Action::Kill);
     fleet.start_server(&[("HOLDFAST_CRASH_POINTS", &charge)]).await;
     let mut clients = fleet.clients(0);
     prepare(&mut clients, cell.real, fleet.fakes[fake].profile(), POOL, 1).await;
@@ -110,15 +103,8 @@ async fn play(cell: Cell) {
     let place = fleet.start_server(&[]).await;
     let mut clients = fleet.clients(place);
     let redemption = eventually(CELL, &format!("{cell:?} ends"), async || {
-        let request = pb::GetRedemptionRequest {
-            pool_id: POOL.to_owned(),
-            request_id: "card".to_owned(),
-            ..Default::default()
-        };
-        let found = clients.redemptions.get_redemption(request).await.unwrap().into_inner();
-        let found = found.redemption.unwrap();
-        let open = [RedemptionState::Submitted, RedemptionState::InDoubt];
-        (!open.contains(&found.state())).then_some(found)
+        let found = find(&mut clients, POOL, "card").await.unwrap();
+        is_known(&found).then_some(found)
     })
     .await;
     let reason = redemption.failure.as_ref().map(|failure| &*failure.reason);
@@ -131,32 +117,17 @@ async fn play(cell: Cell) {
     assert!(is_as_expected, "{cell:?}: {redemption:?}");
 }
 
-/// Plays the cells, some at a time.
-async fn play_all(cells: Vec<Cell>) {
-    let played = stream::iter(cells)
-        .map(|cell| async move {
-            // On a thread of its own: one that fails does not end the others.
-            let alone = move || Runtime::new().unwrap().block_on(play(cell));
-            tokio::task::spawn_blocking(alone).await.is_err().then_some(cell)
-        })
-        .buffer_unordered(4)
-        .collect::<Vec<Option<Cell>>>()
-        .await;
-    let failed: Vec<_> = played.into_iter().flatten().collect();
-    assert!(failed.is_empty(), "cells that did not end as they should: {failed:#?}");
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_anywhere_over_tasks_a_committed_task_is_credited_and_a_lost_one_is_a_persons() {
-    play_all(of_tasks()).await;
+    play_all(of_tasks(), play).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_anywhere_over_an_api_that_replays_keys_nothing_is_lost_or_doubled() {
-    play_all(of_a_search(Real::Square)).await;
+    play_all(of_a_search(Real::Square), play).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_anywhere_over_an_api_that_rejects_keys_nothing_is_lost_or_doubled() {
-    play_all(of_a_search(Real::Fiserv)).await;
+    play_all(of_a_search(Real::Fiserv), play).await;
 }

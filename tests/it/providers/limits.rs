@@ -30,12 +30,12 @@ use crate::{
     },
 };
 
-const POOL: &str = "limited";
+pub(super) const POOL: &str = "limited";
 const SERVERS: usize = 3;
 
 /// What the provider does with a card.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Mode {
+pub(super) enum Mode {
     Works,
     /// It knows no code.
     KnowsNothing,
@@ -47,7 +47,7 @@ enum Mode {
 }
 
 /// A provider that remembers when it was called.
-struct Fake {
+pub(super) struct Fake {
     seen: Mutex<Seen>,
 }
 
@@ -76,7 +76,7 @@ impl Fake {
         (fake, serve(app).await)
     }
 
-    fn set(&self, mode: Mode) {
+    pub(super) fn set(&self, mode: Mode) {
         self.seen.lock().unwrap().mode = mode;
     }
 
@@ -175,7 +175,7 @@ then = "in_doubt"
 }
 
 /// Three servers, a provider with limits, and a pool of it.
-async fn world(limits: &str, accounts: usize) -> (World, Arc<Fake>, Vec<Clients>) {
+pub(super) async fn world(limits: &str, accounts: usize) -> (World, Arc<Fake>, Vec<Clients>) {
     let world = World::with(|_| {}, SERVERS).await;
     let (fake, base) = Fake::start().await;
     let mut clients = Vec::new();
@@ -211,7 +211,10 @@ async fn acquire(clients: &mut Clients) -> Result<pb::LeaseRef, Status> {
     acquired.await.map(|acquired| lease(&acquired))
 }
 
-async fn redeem_one(mut clients: Clients, code: String) -> Result<pb::Redemption, Status> {
+pub(super) async fn redeem_one(
+    mut clients: Clients,
+    code: String,
+) -> Result<pb::Redemption, Status> {
     let lease = acquire(&mut clients).await?;
     let redeemed = clients.redeem(&lease, &code, |request| {
         request.release_on_completion = true;
@@ -224,7 +227,7 @@ async fn redeem_one(mut clients: Clients, code: String) -> Result<pb::Redemption
 }
 
 /// Redeems so many cards over all servers.
-async fn redeem_all(
+pub(super) async fn redeem_all(
     world: &World,
     clients: &[Clients],
     count: usize,

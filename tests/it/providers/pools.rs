@@ -3,7 +3,7 @@
 use holdfast::rpc::pb;
 use tonic::{Code, Status};
 
-use super::{apply, profile, world_with};
+use super::{apply, check, profile, world_with};
 use crate::support::world::{Clients, POOL, bad_fields, check_names, reason};
 
 fn pool(pool_id: &str, provider_id: &str, currency: &str) -> pb::Pool {
@@ -79,6 +79,52 @@ async fn a_currency_that_the_newest_profile_does_not_take_is_refused() {
     let any = profile("any", 1).replacen("currencies = [\"EUR\", \"USD\"]\n", "", 1);
     apply(&mut clients, &any).await.unwrap();
     create(&mut clients, pool("chf", "any", "CHF")).await.unwrap();
+}
+
+/// A profile whose `currencies` are these.
+fn taking(id: &str, version: i32, currencies: &str) -> String {
+    profile(id, version).replacen("[\"EUR\", \"USD\"]", currencies, 1)
+}
+
+#[tokio::test]
+async fn a_version_that_drops_a_currency_of_a_pool_is_refused_with_the_pools() {
+    let (_world, mut clients) = world_with(&["shop", "other"]).await;
+    apply(&mut clients, &profile("shop", 1)).await.unwrap();
+    apply(&mut clients, &profile("other", 1)).await.unwrap();
+    for number in 0..12 {
+        create(&mut clients, pool(&format!("eu-{number:02}"), "shop", "EUR")).await.unwrap();
+    }
+    create(&mut clients, pool("us", "shop", "USD")).await.unwrap();
+    create(&mut clients, pool("of-another", "other", "EUR")).await.unwrap();
+
+    // All faults at once.
+    let narrow = taking("shop", 2, "[\"JPY\"]");
+    let error = apply(&mut clients, &narrow).await.unwrap_err();
+    assert_eq!(error.code(), Code::InvalidArgument);
+    assert_eq!(bad_fields(&error), ["profile", "profile"]);
+    let told = check(&mut clients, &narrow).await;
+    let line = i32::try_from(super::line_of(&narrow, "currencies")).unwrap();
+    assert_eq!(told.faults.iter().map(|fault| fault.line).collect::<Vec<_>>(), [line, line]);
+    let (eur, usd) = (&told.faults[0].message, &told.faults[1].message);
+    assert!(eur.contains("lacks EUR") && eur.contains("eu-00, eu-01"), "{eur}");
+    assert!(eur.contains("eu-09 and 2 more") && !eur.contains("eu-10"), "{eur}");
+    assert!(usd.contains("lacks USD, the currency of pool us of"), "{usd}");
+    assert!(!eur.contains("of-another") && !usd.contains("of-another"));
+    assert_eq!(
+        super::get(&mut clients, "shop", 0).await.unwrap().version,
+        1,
+        "nothing was applied"
+    );
+
+    // One that leaves the currencies out takes any, and so does one that has more of them.
+    let partly = taking("shop", 2, "[\"EUR\"]");
+    let told = check(&mut clients, &partly).await;
+    assert_eq!(told.fault_count, 1, "{told:?}");
+    apply(&mut clients, &taking("shop", 2, "[\"USD\", \"JPY\", \"EUR\"]")).await.unwrap();
+    let any = profile("shop", 3).replacen("currencies = [\"EUR\", \"USD\"]\n", "", 1);
+    apply(&mut clients, &any).await.unwrap();
+    // The same text as before is fine: it is no new version.
+    apply(&mut clients, &profile("shop", 1)).await.unwrap();
 }
 
 #[tokio::test]

@@ -2,10 +2,10 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex, OnceLock,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use axum::{
@@ -17,7 +17,7 @@ use axum::{
 use holdfast::rpc::pb;
 use tokio::net::TcpListener;
 
-use super::apply;
+use super::{apply, give_secret};
 use crate::support::{
     checks,
     wait::eventually,
@@ -195,6 +195,111 @@ async fn a_person_sees_what_the_provider_answered_where_it_cannot_be_asked() {
     assert!(answer.contains("cannot be asked"), "{answer}");
 }
 
+/// Looked up by the key: there, not there, or something else.
+const LOOK_UP: &str = r#"
+[op.look_up]
+path = "/look-up/{{ key }}"
+take = { key = "/key", amount = { at = "/amount", unit = "minor" } }
+ends_doubt = true
+[[op.look_up.rule]]
+when = { status = [200], eq = { "/state" = "done" } }
+then = "succeeded"
+[[op.look_up.rule]]
+when = { status = [404], eq = { "/error" = "NOT_FOUND" } }
+then = "not_found"
+"#;
+
+#[tokio::test]
+async fn one_odd_answer_past_its_time_leaves_nothing_to_a_person_where_good_ones_follow() {
+    let begun = Arc::new(OnceLock::new());
+    let odd = Arc::new(AtomicUsize::new(0));
+    let url = serve(move |path, _| {
+        let begun: Instant = *begun.get_or_init(Instant::now);
+        match path {
+            "/send" => say(500, "oops"),
+            // Past twice the longest processing time, since which it might have been left to a person.
+            _ if begun.elapsed() < Duration::from_secs(4) => say(503, "later"),
+            _ if odd.fetch_add(1, Ordering::Relaxed) == 0 => say(200, "{}"),
+            _ => say(404, r#"{"error": "NOT_FOUND"}"#),
+        }
+    })
+    .await;
+    let world = World::start().await;
+    let mut clients = world.clients(0).await;
+    create(&mut clients, &profile(&url, "replay", &format!("{SEND}{LOOK_UP}")), 1).await;
+    redeem(&mut clients, &world.code("untold")).await;
+    assert_eq!(settled(&world).await.0, "FAILED");
+}
+
+#[tokio::test]
+async fn an_answer_that_stays_odd_reaches_a_person_with_the_field_that_is_wrong() {
+    let url = serve(|path, _| match path.strip_prefix("/look-up/") {
+        None => say(500, "oops"),
+        Some(key) => say(200, &format!(r#"{{"key": "{key}", "state": "done", "amount": "ten"}}"#)),
+    })
+    .await;
+    let world = World::start().await;
+    let mut clients = world.clients(0).await;
+    create(&mut clients, &profile(&url, "replay", &format!("{SEND}{LOOK_UP}")), 1).await;
+    redeem(&mut clients, &world.code("untold")).await;
+    let (state, answer) = settled(&world).await;
+    assert_eq!(state, "NEEDS_REVIEW");
+    assert!(answer.contains("amount is no amount"), "{answer}");
+}
+
+#[tokio::test]
+async fn an_answer_with_an_unusual_status_that_no_rule_names_is_no_outcome() {
+    let told = Arc::new(Mutex::new((200, "done")));
+    let tells = Arc::clone(&told);
+    let url = serve(move |_, _| {
+        let (status, state) = *tells.lock().unwrap();
+        say(status, &format!(r#"{{"state": "{state}", "amount": 1000, "error": "NO"}}"#))
+    })
+    .await;
+    let send = r#"
+[op.send]
+path = "/send"
+body = { key = "{{ key }}", code = "{{ code }}" }
+take = { amount = { at = "/amount", unit = "minor" }, failure = "/error" }
+[[op.send.rule]]
+when = { eq = { "/state" = "done" } }
+then = "succeeded"
+[[op.send.rule]]
+when = { eq = { "/state" = "refused" } }
+then = { failed = { spent = false } }
+"#;
+    use pb::RedemptionState::{Failed, Succeeded};
+    let whole = [(200, "done", Succeeded), (201, "done", Succeeded), (422, "refused", Failed)];
+    let odd =
+        [205, 206, 300, 302, 307, 600, 999].map(|status| [(status, "done"), (status, "refused")]);
+    let odd: Vec<_> = odd.concat().into_iter().chain([(400, "done"), (500, "done")]).collect();
+    let world = World::start().await;
+    let mut clients = world.clients(0).await;
+    create(&mut clients, &profile(&url, "none", send), odd.len() + 1).await;
+    for (status, state, wanted) in whole {
+        *told.lock().unwrap() = (status, state);
+        let redemption = redeem(&mut clients, &world.code(&format!("{status}-{state}"))).await;
+        assert_eq!(redemption.state(), wanted, "{status} {state}: {redemption:?}");
+    }
+    for (status, state) in odd {
+        *told.lock().unwrap() = (status, state);
+        let redemption = redeem(&mut clients, &world.code(&format!("{status}-{state}"))).await;
+        assert!(
+            ![Succeeded, Failed].contains(&redemption.state()),
+            "{status} {state}: {redemption:?}"
+        );
+    }
+    // Nothing can be asked: a person has each of them.
+    let mut db = world.sql().await;
+    eventually(Duration::from_secs(20), "a person has them", async || {
+        (checks::open_redemptions(&mut db).await == 0).then_some(())
+    })
+    .await;
+    let settled = "SELECT count(*) FROM redemptions WHERE state IN ('SUCCEEDED', 'FAILED')";
+    let settled: i64 = sqlx::query_scalar(settled).fetch_one(&mut db).await.unwrap();
+    assert_eq!(settled, 3);
+}
+
 #[tokio::test]
 async fn a_page_that_gets_lost_says_nothing_and_is_waited_for() {
     // The second page is not told until long after the time for a review.
@@ -257,4 +362,22 @@ take = { token = "/token" }
     let redemption = redeem(&mut clients, &world.code("untold")).await;
     let reason = redemption.failure.unwrap().reason;
     assert_eq!(reason, "… is not good for this");
+}
+
+#[tokio::test]
+async fn a_secret_that_an_answer_repeats_is_taken_out_also_where_its_file_has_changed() {
+    let world = World::start().await;
+    give_secret(&world, "untold", "key", "untold-old");
+    let file = world.args().secrets_dir.as_ref().unwrap().join("untold/key");
+    // The file changes while the answer is on its way.
+    let url = serve(move |_, _| {
+        std::fs::write(&file, "untold-new").unwrap();
+        say(422, r#"{"error": "untold-old is not good for this"}"#)
+    })
+    .await;
+    let auth = "[auth]\nkind = \"bearer\"\ntoken = \"{{ secret.key }}\"\n";
+    let mut clients = world.clients(0).await;
+    create(&mut clients, &profile(&url, "none", &format!("{auth}{SEND}")), 1).await;
+    let redemption = redeem(&mut clients, &world.code("untold")).await;
+    assert_eq!(redemption.failure.unwrap().reason, "… is not good for this");
 }

@@ -4,6 +4,7 @@ pub(crate) mod batch;
 pub(crate) mod books;
 pub(crate) mod by_store;
 pub(crate) mod caller;
+pub(crate) mod cells;
 pub(crate) mod checks;
 mod checks_of_plans;
 pub(crate) mod cluster;

@@ -5,27 +5,24 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use axum::{
     Json, Router,
-    body::Bytes,
-    extract::{ConnectInfo, State as Shares},
     response::{IntoResponse as _, Response},
     routing::post,
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use hmac::{Hmac, KeyInit as _, Mac as _};
-use http::{HeaderMap, StatusCode};
+use http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use sha2::Sha256;
 use time::{Duration, OffsetDateTime};
 
-use super::{header, money, new_name, sha256};
+use super::{money, new_name, sha256};
 use crate::{
     book::{Asked, Book, Entry, How},
+    call::Call,
     cards::code_sha256,
-    cut::Connection,
     ledger::{NotDurable, Row, State},
-    reply::Reply,
-    request::{Manners, Told, execute, submit},
+    request::{Manners, Told, submit},
     shared::{Shared, lock},
 };
 
@@ -62,15 +59,16 @@ fn unknown() -> Response {
 }
 
 /// The answer to a caller whose key, time or signature is wrong.
-fn refusal(shared: &Shared, headers: &HeaderMap, body: &[u8]) -> Option<Response> {
-    let why = if shared.api_key.as_deref().is_some_and(|key| header(headers, "api-key") != key) {
+fn refusal(call: &Call) -> Option<Response> {
+    let shared = &call.shared;
+    let why = if shared.api_key.as_deref().is_some_and(|key| call.header("api-key") != key) {
         "the api key is wrong"
     } else {
         let secret = shared.api_secret.as_deref()?;
-        let age = header(headers, "timestamp").parse().ok().and_then(age);
+        let age = call.header("timestamp").parse().ok().and_then(age);
         if age.is_none_or(|age| age.abs() > SIGNATURE_AGE) {
             "the timestamp is too old, or no time in milliseconds"
-        } else if !is_signed(secret, headers, body) {
+        } else if !is_signed(secret, call) {
             "the signature is wrong"
         } else {
             return None;
@@ -85,13 +83,13 @@ fn age(epoch_ms: i128) -> Option<Duration> {
     Some(OffsetDateTime::now_utc() - time)
 }
 
-fn is_signed(secret: &str, headers: &HeaderMap, body: &[u8]) -> bool {
+fn is_signed(secret: &str, call: &Call) -> bool {
     let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(secret.as_bytes()) else { return false };
     for name in ["api-key", "client-request-id", "timestamp"] {
-        mac.update(header(headers, name).as_bytes());
+        mac.update(call.header(name).as_bytes());
     }
-    mac.update(body);
-    let signature = BASE64.decode(header(headers, "authorization"));
+    mac.update(&call.body);
+    let signature = BASE64.decode(call.header("authorization"));
     signature.is_ok_and(|signature| mac.verify_slice(&signature).is_ok())
 }
 
@@ -133,16 +131,11 @@ struct Merchant {
     merchant_id: String,
 }
 
-async fn charge(
-    Shares(shared): Shares<Arc<Shared>>,
-    ConnectInfo(connection): ConnectInfo<Connection>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Response {
-    if let Some(refused) = refusal(&shared, &headers, &body) {
+async fn charge(call: Call) -> Response {
+    if let Some(refused) = refusal(&call) {
         return refused;
     }
-    let Ok(charge) = serde_json::from_slice::<Charge>(&body) else {
+    let Some(charge) = call.json::<Charge>() else {
         return bad("the body is not a charge of a card");
     };
     let Amount { total, currency } = charge.amount;
@@ -151,7 +144,7 @@ async fn charge(
     let code = charge.source.card.card_data;
     let asked = Asked {
         key: charge.transaction_details.merchant_transaction_id,
-        payload_sha256: sha256(&body),
+        payload_sha256: sha256(&call.body),
         code_sha256: code_sha256(&code),
         account_ref: charge.merchant_details.merchant_id,
         expected_currency: Some(currency),
@@ -161,7 +154,7 @@ async fn charge(
         extra: BTreeMap::new(),
     };
     let apply = |shared, code, how| redeem(shared, asked, code, how);
-    execute(&shared, &connection, code, &MANNERS, apply).await
+    call.execute(code, &MANNERS, apply).await
 }
 
 async fn redeem(
@@ -251,48 +244,38 @@ impl Referring {
     }
 }
 
-async fn inquire(
-    Shares(shared): Shares<Arc<Shared>>,
-    ConnectInfo(connection): ConnectInfo<Connection>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Response {
-    if let Some(refused) = refusal(&shared, &headers, &body) {
+async fn inquire(call: Call) -> Response {
+    if let Some(refused) = refusal(&call) {
         return refused;
     }
-    if lock(&shared.injector).of_lookup() {
-        return (MANNERS.broken)();
+    if let Some(broken) = call.struck_look_up(&MANNERS) {
+        return broken;
     }
-    let request = serde_json::from_slice::<Referring>(&body).ok();
+    let shared = &call.shared;
+    let request = call.json::<Referring>();
     let found = request.and_then(|request| request.find(&lock(&shared.book)));
     let Some(mut found) = found else { return bad("the body refers to no transaction") };
     found.retain(|entry| shared.is_visible(entry));
-    if let Err(failed) = shared.durable(&found).await {
-        return Reply::from(failed).give(&connection).await;
-    }
     let tell = |Entry { row, .. }: &Entry| {
-        let mut told = transaction(&shared, row, "");
+        let mut told = transaction(shared, row, "");
         told["transactionDetails"] = json!({"merchantTransactionId": row.key});
         told["merchantDetails"] = json!({"merchantId": row.account_ref});
         told
     };
-    Json(found.iter().map(tell).collect::<Vec<_>>()).into_response()
+    let answer = || Json(found.iter().map(tell).collect::<Vec<_>>()).into_response();
+    call.once_all_durable(&found, answer).await
 }
 
 /// Takes a charge back that succeeded. A second time, the answer is the same.
-async fn cancel(
-    Shares(shared): Shares<Arc<Shared>>,
-    ConnectInfo(connection): ConnectInfo<Connection>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Response {
-    if let Some(refused) = refusal(&shared, &headers, &body) {
+async fn cancel(call: Call) -> Response {
+    if let Some(refused) = refusal(&call) {
         return refused;
     }
+    let shared = &call.shared;
     if !shared.cancels {
         return problem(StatusCode::NOT_FOUND, "404", "there is no such path");
     }
-    let Ok(request) = serde_json::from_slice::<Referring>(&body) else {
+    let Some(request) = call.json::<Referring>() else {
         return bad("the body refers to no transaction");
     };
     let reversed = {
@@ -309,12 +292,9 @@ async fn cancel(
         book.reverse(&entry.row.key)
     };
     let Some(entry) = reversed else { return unknown() };
-    if let Err(failed) = shared.ledger.durable(entry.number).await {
-        return Reply::from(failed).give(&connection).await;
-    }
-    match entry.row.state {
+    let answer = || match entry.row.state {
         State::Cancelled => {
-            let mut told = transaction(&shared, &entry.row, "");
+            let mut told = transaction(shared, &entry.row, "");
             told["gatewayResponse"]["transactionType"] = json!("CANCEL");
             (StatusCode::CREATED, Json(told)).into_response()
         }
@@ -322,5 +302,6 @@ async fn cancel(
             let why = "the transaction did not succeed";
             problem(StatusCode::CONFLICT, "TRANSACTION_NOT_CANCELLABLE", why)
         }
-    }
+    };
+    call.once_durable(entry.number, answer).await
 }

@@ -16,7 +16,7 @@ use axum::{
     routing::get,
 };
 use clap::ValueEnum;
-use http::{HeaderMap, StatusCode};
+use http::StatusCode;
 use sha2::{Digest as _, Sha256};
 
 use super::shared::{Shared, lock};
@@ -71,11 +71,6 @@ async fn put_faults(Shares(shared): Shares<Arc<Shared>>, body: Bytes) -> Respons
         Ok(()) => show_faults(Shares(shared)).await,
         Err(error) => holdfast::problem(StatusCode::BAD_REQUEST, "BAD_REQUEST", &error.to_string()),
     }
-}
-
-/// The header's text, or none.
-fn header<'a>(headers: &'a HeaderMap, name: &str) -> &'a str {
-    headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
 }
 
 /// A new name of the provider's own.

@@ -5,25 +5,22 @@ use std::sync::Arc;
 
 use axum::{
     Json, Router,
-    body::Bytes,
-    extract::{ConnectInfo, Query, State as Shares},
+    extract::Query,
     response::{IntoResponse as _, Response},
     routing::post,
 };
-use http::{HeaderMap, StatusCode};
+use http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use time::format_description::well_known::Rfc3339;
-use tokio::time::sleep;
 
-use super::{header, new_name, sha256};
+use super::{new_name, sha256};
 use crate::{
     book::{Asked, How, Standing},
+    call::Call,
     cards::code_sha256,
-    cut::Connection,
     ledger::{NotDurable, Row, State},
-    reply::Reply,
-    request::{Manners, Told, execute, submit},
+    request::{Manners, Told, submit},
     shared::{Shared, lock},
 };
 
@@ -63,9 +60,9 @@ fn invalid(status: StatusCode, code: &str, detail: &str) -> Response {
 }
 
 /// The answer to a caller whose token is wrong.
-fn refusal(shared: &Shared, headers: &HeaderMap) -> Option<Response> {
-    let key = shared.api_key.as_deref()?;
-    let is_good = header(headers, "authorization").strip_prefix("Bearer ") == Some(key);
+fn refusal(call: &Call) -> Option<Response> {
+    let key = call.shared.api_key.as_deref()?;
+    let is_good = call.header("authorization").strip_prefix("Bearer ") == Some(key);
     let status = StatusCode::UNAUTHORIZED;
     (!is_good).then(|| problem(status, "AUTHENTICATION_ERROR", "UNAUTHORIZED", "not this token"))
 }
@@ -97,17 +94,12 @@ struct Money {
     currency: String,
 }
 
-async fn create(
-    Shares(shared): Shares<Arc<Shared>>,
-    ConnectInfo(connection): ConnectInfo<Connection>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Response {
-    if let Some(refused) = refusal(&shared, &headers) {
+async fn create(call: Call) -> Response {
+    if let Some(refused) = refusal(&call) {
         return refused;
     }
     let bad = |code, why| invalid(StatusCode::BAD_REQUEST, code, why);
-    let Ok(request) = serde_json::from_slice::<Request>(&body) else {
+    let Some(request) = call.json::<Request>() else {
         return bad("BAD_REQUEST", "the body is no redeeming activity");
     };
     if !(1..=128).contains(&request.idempotency_key.len()) {
@@ -118,9 +110,10 @@ async fn create(
         return bad("INVALID_VALUE", "only REDEEM is served, with an amount of at least 1");
     }
     let code = activity.gift_card_gan.clone();
-    let asked = asked(&shared, request.idempotency_key, sha256(&body), activity);
+    let payload = sha256(&call.body);
+    let asked = asked(&call.shared, request.idempotency_key, payload, activity);
     let apply = |shared, code, how| redeem(shared, asked, code, how);
-    execute(&shared, &connection, code, &MANNERS, apply).await
+    call.execute(code, &MANNERS, apply).await
 }
 
 fn asked(shared: &Shared, key: String, payload_sha256: String, activity: Activity) -> Asked {
@@ -204,18 +197,11 @@ struct ListQuery {
     cursor: Option<String>,
 }
 
-async fn list(
-    Shares(shared): Shares<Arc<Shared>>,
-    ConnectInfo(connection): ConnectInfo<Connection>,
-    headers: HeaderMap,
-    Query(query): Query<ListQuery>,
-) -> Response {
-    if let Some(refused) = refusal(&shared, &headers) {
-        return refused;
+async fn list(Query(query): Query<ListQuery>, call: Call) -> Response {
+    if let Some(answer) = refusal(&call).or_else(|| call.struck_look_up(&MANNERS)) {
+        return answer;
     }
-    if lock(&shared.injector).of_lookup() {
-        return (MANNERS.broken)();
-    }
+    let shared = &call.shared;
     let bad = |why| invalid(StatusCode::BAD_REQUEST, "INVALID_VALUE", why);
     if query.sort_order.as_deref().is_some_and(|order| order != "DESC") {
         return bad("only DESC is served");
@@ -240,19 +226,19 @@ async fn list(
     found.truncate(limit);
     let cursor = found.last().filter(|_| more).map(|(number, _)| format!("{number:x}"));
     let entries: Vec<_> = found.into_iter().map(|(_, entry)| entry).collect();
-    if let Err(failed) = shared.durable(&entries).await {
-        return Reply::from(failed).give(&connection).await;
-    }
-    let mut body = json!({});
-    // An empty list is left out, as is the cursor after the last page.
-    if !entries.is_empty() {
-        body["gift_card_activities"] =
-            entries.iter().map(|entry| activity(&shared, &entry.row)).collect();
-    }
-    if let Some(cursor) = cursor {
-        body["cursor"] = cursor.into();
-    }
-    Json(body).into_response()
+    let answer = || {
+        let mut body = json!({});
+        // An empty list is left out, as is the cursor after the last page.
+        if !entries.is_empty() {
+            body["gift_card_activities"] =
+                entries.iter().map(|entry| activity(shared, &entry.row)).collect();
+        }
+        if let Some(cursor) = cursor {
+            body["cursor"] = cursor.into();
+        }
+        Json(body).into_response()
+    };
+    call.once_all_durable(&entries, answer).await
 }
 
 #[derive(Deserialize)]
@@ -260,25 +246,18 @@ struct Gan {
     gan: String,
 }
 
-async fn from_gan(
-    Shares(shared): Shares<Arc<Shared>>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Response {
-    if let Some(refused) = refusal(&shared, &headers) {
+async fn from_gan(call: Call) -> Response {
+    if let Some(refused) = refusal(&call) {
         return refused;
     }
-    let Ok(Gan { gan }) = serde_json::from_slice(&body) else {
+    let Some(Gan { gan }) = call.json() else {
         return invalid(StatusCode::BAD_REQUEST, "BAD_REQUEST", "the body has no gan");
     };
-    shared.count_inquiry();
-    let (latency, fails) = lock(&shared.injector).of_inquiry();
-    sleep(latency).await;
-    if fails {
-        return (MANNERS.broken)();
+    if let Some(broken) = call.struck_inquiry(&MANNERS).await {
+        return broken;
     }
     let fingerprint = code_sha256(&gan);
-    let found = lock(&shared.book).inquire(&fingerprint);
+    let found = lock(&call.shared.book).inquire(&fingerprint);
     let Some(Standing { card, left_minor, .. }) = found else {
         return invalid(StatusCode::NOT_FOUND, "NOT_FOUND", "there is no such card");
     };

@@ -5,24 +5,22 @@ use std::sync::Arc;
 
 use axum::{
     Json, Router,
-    body::Bytes,
-    extract::{ConnectInfo, Query, State as Shares},
+    extract::Query,
     response::{IntoResponse as _, Response},
     routing::{get, post},
 };
-use http::{HeaderMap, StatusCode};
+use http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 
-use super::{header, money, new_name, sha256};
+use super::{money, new_name, sha256};
 use crate::{
     book::{Asked, Entry, How, Submitted},
+    call::Call,
     cards::code_sha256,
-    cut::Connection,
     ledger::{NotDurable, Row, State},
-    reply::Reply,
-    request::{Manners, execute},
+    request::Manners,
     shared::{Shared, lock},
 };
 
@@ -61,22 +59,18 @@ fn problem(status: StatusCode, code: u32, msg: &str) -> Response {
 }
 
 /// The answer to a caller whose key is wrong.
-fn refusal(shared: &Shared, headers: &HeaderMap) -> Option<Response> {
-    let is_good = shared.api_key.as_deref().is_none_or(|key| header(headers, "x-api-key") == key);
+fn refusal(call: &Call) -> Option<Response> {
+    let key = call.shared.api_key.as_deref();
+    let is_good = key.is_none_or(|key| call.header("x-api-key") == key);
     (!is_good).then(|| problem(StatusCode::UNAUTHORIZED, 401, "the api key is wrong"))
 }
 
-async fn create(
-    Shares(shared): Shares<Arc<Shared>>,
-    ConnectInfo(connection): ConnectInfo<Connection>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Response {
-    if let Some(refused) = refusal(&shared, &headers) {
+async fn create(call: Call) -> Response {
+    if let Some(refused) = refusal(&call) {
         return refused;
     }
     let invalid = |why| problem(StatusCode::OK, 1001, why);
-    let Ok(task) = serde_json::from_slice::<Task>(&body) else {
+    let Some(task) = call.json::<Task>() else {
         return invalid("the body is not a task");
     };
     if task.interval > MAX_INTERVAL {
@@ -87,7 +81,7 @@ async fn create(
     }
     let code = task.list[0].pin.clone();
     let apply = |shared, _, how| begin(shared, task, how);
-    execute(&shared, &connection, code, &MANNERS, apply).await
+    call.execute(code, &MANNERS, apply).await
 }
 
 /// Enters all items into the book, and tells the task once the ledger has them.
@@ -137,28 +131,21 @@ struct StatusQuery {
     task_id: String,
 }
 
-async fn status(
-    Shares(shared): Shares<Arc<Shared>>,
-    ConnectInfo(connection): ConnectInfo<Connection>,
-    headers: HeaderMap,
-    Query(StatusQuery { task_id }): Query<StatusQuery>,
-) -> Response {
-    if let Some(refused) = refusal(&shared, &headers) {
-        return refused;
+async fn status(Query(StatusQuery { task_id }): Query<StatusQuery>, call: Call) -> Response {
+    if let Some(answer) = refusal(&call).or_else(|| call.struck_look_up(&MANNERS)) {
+        return answer;
     }
-    if lock(&shared.injector).of_lookup() {
-        return (MANNERS.broken)();
-    }
-    let items = items(&shared, &task_id);
-    if let Err(failed) = shared.durable(&items).await {
-        return Reply::from(failed).give(&connection).await;
-    }
-    if items.is_empty() || !items.iter().all(|entry| shared.is_visible(entry)) {
-        return problem(StatusCode::OK, 404, "no such task");
-    }
-    let list: Vec<Value> = items.iter().map(|entry| item(&shared, &entry.row)).collect();
-    let data = json!({"task_id": task_id, "status": state(&shared, &items), "list": list});
-    Json(json!({"code": 0, "msg": "ok", "data": data})).into_response()
+    let shared = &call.shared;
+    let items = items(shared, &task_id);
+    let answer = || {
+        if items.is_empty() || !items.iter().all(|entry| shared.is_visible(entry)) {
+            return problem(StatusCode::OK, 404, "no such task");
+        }
+        let list: Vec<Value> = items.iter().map(|entry| item(shared, &entry.row)).collect();
+        let data = json!({"task_id": task_id, "status": state(shared, &items), "list": list});
+        Json(json!({"code": 0, "msg": "ok", "data": data})).into_response()
+    };
+    call.once_all_durable(&items, answer).await
 }
 
 /// What the customer is called about when an item has ended: its task, if that was the last one of it.

@@ -67,7 +67,7 @@ impl Sources {
         let request = pb::GetProviderRequest { provider_id: id.to_owned(), version };
         let reply = self.server.providers().get_provider(unary(request)).await.map_err(RpcError)?;
         let file = required(reply.into_inner().provider, "provider")?.profile;
-        let profile = Profile::parse(&file).map_err(|faults| {
+        let profile = Profile::parse_applied(&file).map_err(|faults| {
             let fault = faults.first().map(|it| format!("line {}: {}", it.line, it.message));
             anyhow::anyhow!(
                 "this program cannot read the profile of {id}: {}",

@@ -30,6 +30,7 @@ fn doubtful(age: u32, not_found: i32) -> Doubtful {
         since_last_send: SECOND * age.saturating_sub(30),
         lead_time: SECOND * 10,
         not_found,
+        odd: 3,
         has_task: false,
         not_after_passed: age >= 500,
     }
@@ -101,6 +102,9 @@ fn sending_again_in_vain_comes_to_an_end() {
         let provider = able(dedup, true, false);
         assert_eq!(again(&provider, Told::Odd, 119, 9), Action::Wait);
         assert_eq!(again(&provider, Told::Odd, 120, 3), Action::Review);
+        let once = |not_found| Doubtful { odd: 1, ..doubtful(120, not_found) };
+        let next = |not_found| provider.next_action(Action::SendAgain, Told::Odd, &once(not_found));
+        assert_eq!((next(6), next(7)), (Action::Wait, Action::Review), "one odd answer alone");
         assert_eq!(again(&provider, Told::AtWork, 120, 6), Action::Wait, "it has just begun");
         assert_eq!(again(&provider, Told::AtWork, 120, 7), Action::Review);
         assert_eq!(again(&able(dedup, true, true), Told::Odd, 60, 3), Action::Cancel);
@@ -152,6 +156,46 @@ fn an_answer_that_is_always_odd_reaches_a_person() {
     let looks_up = able(Dedup::Replay, true, false);
     assert_eq!((odd(&looks_up, 119), odd(&looks_up, 120)), (Action::Wait, Action::Review));
     assert_eq!(odd(&able(Dedup::None, true, true), 60), Action::Cancel);
+}
+
+#[test]
+fn one_odd_answer_leaves_nothing_to_a_person() {
+    for finds in [false, true] {
+        let provider = Capabilities { finds, ..able(Dedup::Replay, true, false) };
+        for action in QUESTIONS {
+            let next = |odd| {
+                let doubtful = Doubtful { odd, ..doubtful(5000, 9) };
+                provider.next_action(action, Told::Odd, &doubtful)
+            };
+            assert_eq!([1, 2, 3].map(next), [Action::Wait, Action::Wait, Action::Review]);
+        }
+    }
+}
+
+#[test]
+fn odd_answers_count_until_it_is_not_found_several_times_in_a_row() {
+    /// The state after checks, from (not_found, odd): each finds nothing, or has an odd answer, or none.
+    fn after(checks: &str) -> (i32, i32) {
+        checks.chars().fold((0, 0), |(not_found, odd), check| {
+            let doubtful = Doubtful { odd: odd + 1, ..doubtful(5000, not_found + 1) };
+            let (told, is_not_found) = match check {
+                'n' => (Some(Told::NotFound), true),
+                // Not found, and what was sent again was answered oddly.
+                's' => (Some(Told::Odd), true),
+                'o' => (Some(Told::Odd), false),
+                _ => (Some(Told::Nothing), false),
+            };
+            let odd = doubtful.odd_after(told, is_not_found);
+            (if is_not_found { not_found + 1 } else { 0 }, odd)
+        })
+    }
+    assert_eq!(after("ooo").1, 3);
+    assert_eq!(after("o-o-").1, 2, "no answer says nothing");
+    assert_eq!(after("ononon").1, 3, "in turns they come to an end");
+    assert_eq!(after("onnonn").1, 2);
+    assert_eq!(after("ooonnn").1, 0, "good ones since");
+    assert_eq!(after("ooonnno").1, 1);
+    assert_eq!(after("onns").1, 0);
 }
 
 #[test]

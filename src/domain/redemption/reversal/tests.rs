@@ -74,9 +74,9 @@ fn doubt(age: Duration) -> ReversalDoubt {
     ReversalDoubt { age, lead_time: Duration::from_secs(10) }
 }
 
-/// What follows from a wish, by the newest reversal.
+/// What follows from a request, by the newest reversal.
 fn step(
-    wish: ReversalWish,
+    request: ReversalRequest,
     newest: Option<ReversalState>,
     reason: &str,
 ) -> Result<ReversalStep, ReversalRefusal> {
@@ -85,14 +85,16 @@ fn step(
         reversed_at: is_reversed.then_some(OffsetDateTime::UNIX_EPOCH),
         ..redemption(RedemptionState::Succeeded)
     };
-    wish.step(&redemption, newest.map(reversal).as_ref(), &words(reason), &able())
+    request.step(&redemption, newest.map(reversal).as_ref(), &words(reason), &able())
 }
 
 #[test]
 fn only_a_success_is_taken_back() {
     for state in RedemptionState::ALL {
-        for wish in [ReversalWish::Ask, ReversalWish::WasReversed, ReversalWish::WasNotReversed] {
-            let step = wish.step(&redemption(state), None, &words("x"), &able());
+        for request in
+            [ReversalRequest::Ask, ReversalRequest::WasReversed, ReversalRequest::WasNotReversed]
+        {
+            let step = request.step(&redemption(state), None, &words("x"), &able());
             if state == RedemptionState::Succeeded {
                 assert_ne!(step, Err(ReversalRefusal::NotSucceeded(state)));
             } else {
@@ -105,7 +107,7 @@ fn only_a_success_is_taken_back() {
 #[test]
 fn the_same_words_twice_ask_once_and_other_words_are_refused() {
     use ReversalState::{Failed, InDoubt, NeedsReview, Requested, Succeeded};
-    let ask = |newest, reason| step(ReversalWish::Ask, newest, reason);
+    let ask = |newest, reason| step(ReversalRequest::Ask, newest, reason);
     assert_eq!(ask(None, "wrong account"), Ok(ReversalStep::Begin(1)));
     for open in [Requested, InDoubt, NeedsReview] {
         assert_eq!(ask(Some(open), "wrong account"), Ok(ReversalStep::AsItIs));
@@ -120,8 +122,8 @@ fn the_same_words_twice_ask_once_and_other_words_are_refused() {
 #[test]
 fn a_person_closes_what_is_open_and_nobody_is_at_work_on() {
     use ReversalState::{Failed, InDoubt, NeedsReview, Requested, Succeeded};
-    let was = |newest| step(ReversalWish::WasReversed, newest, "x");
-    let was_not = |newest| step(ReversalWish::WasNotReversed, newest, "x");
+    let was = |newest| step(ReversalRequest::WasReversed, newest, "x");
+    let was_not = |newest| step(ReversalRequest::WasNotReversed, newest, "x");
     for open in [InDoubt, NeedsReview] {
         assert_eq!(was(Some(open)), Ok(ReversalStep::Succeed));
         assert_eq!(was_not(Some(open)), Ok(ReversalStep::Fail));
@@ -144,9 +146,9 @@ fn what_cannot_be_asked_for_can_be_told() {
     for why in [CannotReverse::NoOp, CannotReverse::NeedsCode] {
         let means = ReversalMeans { cannot: Some(why), ..able() };
         let success = redemption(RedemptionState::Succeeded);
-        let step = |wish: ReversalWish| wish.step(&success, None, &words("x"), &means);
-        assert_eq!(step(ReversalWish::Ask), Err(ReversalRefusal::Unsupported(why)));
-        assert_eq!(step(ReversalWish::WasReversed), Ok(ReversalStep::Note(1)));
+        let step = |request: ReversalRequest| request.step(&success, None, &words("x"), &means);
+        assert_eq!(step(ReversalRequest::Ask), Err(ReversalRefusal::Unsupported(why)));
+        assert_eq!(step(ReversalRequest::WasReversed), Ok(ReversalStep::Note(1)));
     }
 }
 

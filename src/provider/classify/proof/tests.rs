@@ -10,7 +10,7 @@ use crate::{
     domain::{money::Currency, redemption::CardCode},
     provider::{
         classify::Secrets,
-        profile::{Answered, Profile, Values},
+        profile::{Answered, BUILT_IN, Profile, Values},
     },
 };
 
@@ -194,10 +194,22 @@ fn what_may_be_definite_although_it_tells_no_key_is_asked_on_a_connection_of_its
     // A success and a refusal that a question is answered by do not, and what is not there has none.
     assert!(!takes_key(false).asks_alone(OpKind::LookUp));
     assert!(takes_key(true).asks_alone(OpKind::LookUp));
-    // By the built-in contract a look-up knows refusals too.
-    for kind in [OpKind::Send, OpKind::LookUp, OpKind::Cancel] {
-        assert!(!Profile::built_in().asks_alone(kind), "{kind:?}");
+    // By the built-in contract a look-up knows refusals too, and so it does by a copy of it.
+    let copy = BUILT_IN.replacen("id = \"holdfast\"", "id = \"copy\"", 1);
+    let copy = Profile::parse(&copy).unwrap();
+    for profile in [Profile::built_in(), &copy] {
+        for kind in [OpKind::Send, OpKind::LookUp, OpKind::Cancel] {
+            assert!(!profile.asks_alone(kind), "{kind:?}");
+        }
     }
+    // Where it does not say so, or keys are not replayed, sends have connections of their own.
+    let without = BUILT_IN.replacen("tells_refusals = true", "", 1);
+    assert!(Profile::parse(&without).unwrap().asks_alone(OpKind::Send));
+    let rejects = BUILT_IN.replacen("dedup = \"replay\"", "dedup = \"reject\"", 1);
+    assert!(Profile::parse(&rejects).unwrap().asks_alone(OpKind::Send));
+    let on_a_send = BUILT_IN.replacen("[op.send]\n", "[op.send]\ntells_refusals = true\n", 1);
+    let faults = Profile::parse(&on_a_send).unwrap_err();
+    assert!(faults[0].to_string().contains("tells_refusals is for look_up and find"), "{faults:?}");
 }
 
 #[test]
@@ -219,6 +231,71 @@ fn what_the_code_alone_found_needs_our_account_and_a_time_since_it_was_recorded(
     assert!(matches!(task("acc-2"), Proof::Processing { task: None, .. }));
     assert_eq!(find(r#"{"state": "by_another"}"#).word(), "failed");
     assert_eq!(find(r#"{"state": "unknown"}"#).word(), "not_found");
+}
+
+#[test]
+fn a_status_that_no_rule_names_proves_only_what_it_is_for() {
+    let profile = profile("replay", r#"key = "/key""#, true);
+    let send = |status, state: &str| {
+        let body = with_key(&format!(r#""state": "{state}", "amount": 5"#));
+        proof(&profile, OpKind::Send, circumstances(Doubt::FirstSend), status, &body)
+    };
+    for status in [200, 201, 299] {
+        assert_eq!(send(status, "ok").word(), "succeeded", "{status}");
+        assert_eq!(send(status, "no").word(), "failed", "{status}");
+    }
+    for status in [400, 422, 599] {
+        assert_eq!(send(status, "ok").word(), "in_doubt", "{status}");
+        assert_eq!(send(status, "no").word(), "failed", "{status}");
+        assert_eq!(send(status, "busy").word(), "not_executed", "{status}");
+    }
+    for status in [100, 199, 205, 206, 300, 302, 304, 399, 600, 999] {
+        for state in ["ok", "no", "busy"] {
+            assert_eq!(send(status, state).word(), "in_doubt", "{status} {state}");
+        }
+    }
+    let Proof::InDoubt { answer } = send(206, "ok") else { panic!() };
+    assert!(answer.contains("HTTP 206, but no rule names this status"), "{answer}");
+}
+
+#[test]
+fn a_rule_may_name_an_unusual_status_and_a_class_names_no_partial_answer() {
+    let named = |status: &str| {
+        let text = format!(
+            r#"id = "p"
+version = 1
+[http]
+base = "https://provider.test"
+[identity]
+key = "uuid"
+dedup = "none"
+[times]
+max_processing = "2m"
+[op.send]
+path = "/r/{{{{ key }}}}"
+take = {{ amount = {{ at = "/amount", unit = "minor" }} }}
+[[op.send.rule]]
+when = {{ status = [{status}], eq = {{ "/state" = "ok" }} }}
+then = "succeeded"
+"#
+        );
+        Profile::parse(&text).unwrap()
+    };
+    let body = r#"{"state": "ok", "amount": 5}"#;
+    for (rule, status, word) in [
+        ("206", 206, "succeeded"),
+        ("302", 302, "succeeded"),
+        ("\"4xx\"", 409, "succeeded"),
+        ("\"2xx\"", 202, "succeeded"),
+        ("\"2xx\"", 206, "in_doubt"),
+        ("\"2xx\", 206", 206, "succeeded"),
+        ("\"2xx\"", 205, "in_doubt"),
+    ] {
+        let profile = named(rule);
+        let circumstances = circumstances(Doubt::FirstSend);
+        let proof = proof(&profile, OpKind::Send, circumstances, status, body);
+        assert_eq!(proof.word(), word, "{rule} {status}");
+    }
 }
 
 #[test]

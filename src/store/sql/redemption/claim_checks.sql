@@ -35,5 +35,5 @@ SELECT
     x.provider_ref, x.provider_id, x.provider_version, x.provider_task, x.failure_reason, x.failure_message,
     x.code_spent, x.resolved_by, x.resolution_reason, x.resolution_evidence, x.attempts, x.last_answer,
     x.next_check_at, x.created_at, x.finished_at, x.reversed_at, x.code_ciphertext AS "code_ciphertext!", x.not_after, x.checks,
-    x.not_found_checks, x.sent_again_at, now() AS "db_now!"
+    x.not_found_checks, x.odd_checks, x.sent_again_at, now() AS "db_now!"
 FROM claimed x

@@ -1,15 +1,14 @@
--- Claim one early check, shape (a): a redemption in doubt that its provider called about is the caller's to look up,
--- until the hold is over. As in claim_early_checks.sql nothing else of the row changes. Not one that a server checks
--- now, nor one whose check comes due within the hold: a check may send again, cancel or reverse, and what a look-up
+-- Claim one early check, shape (a): a redemption that its provider called about is the caller's to look up, until the
+-- hold is over. As in claim_early_checks.sql nothing else of the row changes, because its sender may be at work on it: one
+-- that is being sent stays SUBMITTED. Not one that a server checks now, nor one whose check comes due within the hold: a check may send again, cancel or reverse, and what a look-up
 -- beside it is told may be true no longer when it is recorded.
 -- $1 pool_id, $2 redemption id, $3 the hold. No row: it is not the caller's.
 UPDATE redemptions r
 SET early_check_at = now() + $3::interval
 WHERE r.pool_id = $1
   AND r.redemption_id = $2
-  -- In doubt, but not by the state: one row is looked up by its key.
+  -- Not by the states that are open: one row is looked up by its key.
   AND r.finished_at IS NULL
-  AND r.state <> 'SUBMITTED'
   AND r.state <> 'NEEDS_REVIEW'
   AND r.next_check_at > now() + $3::interval
   AND (r.checked_until IS NULL OR r.checked_until <= now())

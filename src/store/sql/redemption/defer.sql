@@ -5,17 +5,17 @@
 -- $4 what was answered, $5 until the next check (null: none), $6 calls made since the last record,
 -- $7 whether the provider did not know the key, $8 amounts credited, $9 their currencies,
 -- $10 provider refs, $11 failure reasons, $12 failure messages, $13 whether the code is spent,
--- $14 checks up to this one. A server that was overtaken does not hurry the one that checks now.
+-- $14 checks up to this one, $15 how many odd answers count from now on. A server that was overtaken does not hurry the one that checks now.
 -- What the provider did (a review with its ref) is kept also where a person reviews it already.
 WITH doubt AS MATERIALIZED (
     SELECT d.*
     FROM unnest(
         $2::uuid[], $3::text[], $4::text[], $5::interval[], $6::int[], $7::bool[], $8::bigint[],
-        $9::text[], $10::text[], $11::text[], $12::text[], $13::bool[], $14::int[]
+        $9::text[], $10::text[], $11::text[], $12::text[], $13::bool[], $14::int[], $15::int[]
     ) AS d (
         redemption_id, state, answer, next_check, attempts, not_found, amount_minor,
         amount_currency, provider_ref, failure_reason, failure_message, code_spent,
-        checks
+        checks, odd_checks
     )
 ),
 locked AS MATERIALIZED (
@@ -40,6 +40,7 @@ deferred AS (
         checked_until = NULL,
         attempts = r.attempts + d.attempts,
         not_found_checks = CASE WHEN d.not_found THEN r.not_found_checks + 1 ELSE 0 END,
+        odd_checks = d.odd_checks,
         amount_minor = COALESCE(d.amount_minor, r.amount_minor),
         amount_currency = COALESCE(d.amount_currency, r.amount_currency),
         provider_ref = COALESCE(d.provider_ref, r.provider_ref),

@@ -64,7 +64,7 @@ async fn forged_calls_cost_no_statement_and_a_redemption_goes_through_beside_the
     super::give_secret(&world, "shop", "salt", "salt");
     let shop = Shop::open().await;
     let mut clients = world.clients(0).await;
-    open_pool(&mut clients, &shop.profile("shop", 1, UUID, "1s")).await;
+    open_pool(&mut clients, &shop.profile("shop", 1, UUID, "2s")).await;
     clients.create_account("a", |_| {}).await;
     let id = "0190163d-8694-739b-aea5-966c26f8ad90";
     let watched = || {
@@ -101,7 +101,7 @@ async fn a_call_that_is_repeated_asks_the_provider_now_and_then() {
     let world = world_of(&["shop"]).await;
     let shop = Shop::open().await;
     let mut clients = world.clients(0).await;
-    open_pool(&mut clients, &shop.profile("shop", 1, UUID, "1s")).await;
+    open_pool(&mut clients, &shop.profile("shop", 1, UUID, "2s")).await;
     doubt(&world, &clients, "shop").await;
     let key = shop.key_of("account-shop").unwrap();
     let asked = shop.look_ups(&key);

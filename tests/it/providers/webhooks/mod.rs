@@ -154,7 +154,7 @@ async fn a_call_about_what_is_in_doubt_is_followed_by_a_look_up() {
     let mut clients = world.clients(0).await;
     for (id, kind) in kinds {
         let shop = Shop::open().await;
-        open_pool(&mut clients, &shop.profile(id, 1, kind, "1s")).await;
+        open_pool(&mut clients, &shop.profile(id, 1, kind, "2s")).await;
         let before = doubt(&world, &clients, id).await;
         let key = shop.key_of(&format!("account-{id}")).unwrap();
         let call = match id {
@@ -212,9 +212,8 @@ async fn a_server_that_polls_does_so_at_once_when_its_provider_calls() {
     assert!(LIMIT.as_secs() < WAIT / 4);
 }
 
-/// What another server sends is left to it: it may be about to do something else about it.
 #[tokio::test]
-async fn a_server_that_does_not_send_it_leaves_what_is_sent_alone() {
+async fn a_server_that_does_not_send_it_looks_up_what_its_provider_calls_about() {
     let mut world = world_of(&["slow"]).await;
     world.start_server().await;
     let shop = Shop::open().await;
@@ -222,15 +221,27 @@ async fn a_server_that_does_not_send_it_leaves_what_is_sent_alone() {
     open_pool(&mut clients, &shop.profile("slow", 1, UUID, "9m")).await;
     let redeeming = tokio::spawn(redeem(clients, "slow".to_owned(), world.code("slow")));
     let key = eventually(LIMIT, "the card is sent", async || shop.key_of("account-slow")).await;
-    shop.finish();
     let call = Call::about_key("slow", &key);
+    // Before it has ended nothing comes of it but a look-up: the row stays as its sender knows it.
+    let mut db = world.sql().await;
+    let before = checks_of(&mut db, "slow").await;
     assert_eq!(served(&world, 1, &call).await, StatusCode::NO_CONTENT);
-    let checks = checks_of(&mut world.sql().await, "slow").await;
-    assert_eq!((&*checks.state, checks.was_claimed), ("SUBMITTED", false));
-    assert_eq!(served(&world, 0, &call).await, StatusCode::NO_CONTENT);
+    eventually(LIMIT, "a look-up", async || (shop.look_ups(&key) == 1).then_some(())).await;
+    let after = checks_of(&mut db, "slow").await;
+    assert_eq!(
+        (&*after.state, after.next_check_at, after.checks, after.attempts, after.was_claimed),
+        ("SUBMITTED", before.next_check_at, 0, before.attempts, true)
+    );
+    assert_eq!(shop.sends(&key), 1);
+
+    shop.finish();
+    assert_eq!(served(&world, 1, &call).await, StatusCode::NO_CONTENT);
+    let settled = succeeds(&world, "slow").await;
+    assert_eq!((settled.checks, shop.look_ups(&key), shop.sends(&key)), (0, 2, 1));
+    // Its sender, whose next poll is minutes away, finds that out.
     let redeemed = tokio::time::timeout(LIMIT, redeeming).await.unwrap().unwrap();
     assert_eq!(redeemed.state(), RedemptionState::Succeeded);
-    assert_eq!(shop.look_ups(&key), 1);
+    assert_eq!(shop.sends(&key), 1);
 }
 
 /// A check may do more than to ask. While one is under way a call waits for it.
@@ -239,7 +250,7 @@ async fn a_call_during_a_check_is_followed_by_a_look_up_after_it() {
     let world = world_of(&["shop"]).await;
     let shop = Shop::open().await;
     let mut clients = world.clients(0).await;
-    open_pool(&mut clients, &shop.profile("shop", 1, UUID, "1s")).await;
+    open_pool(&mut clients, &shop.profile("shop", 1, UUID, "6s")).await;
     doubt(&world, &clients, "shop").await;
     let key = shop.key_of("account-shop").unwrap();
     let (store, pool_id) = (world.store(), PoolId::parse("shop").unwrap());

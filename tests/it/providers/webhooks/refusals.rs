@@ -19,8 +19,8 @@ async fn what_is_not_proven_to_be_the_providers_changes_nothing() {
     let world = world_of(&["shop", "other"]).await;
     let (shop, other) = (Shop::open().await, Shop::open().await);
     let mut clients = world.clients(0).await;
-    open_pool(&mut clients, &shop.profile("shop", 1, UUID, "1s")).await;
-    open_pool(&mut clients, &other.profile("other", 1, UUID, "1s")).await;
+    open_pool(&mut clients, &shop.profile("shop", 1, UUID, "2s")).await;
+    open_pool(&mut clients, &other.profile("other", 1, UUID, "2s")).await;
     let before = doubt(&world, &clients, "shop").await;
     let key = shop.key_of("account-shop").unwrap();
     let asked = shop.look_ups(&key);
@@ -109,7 +109,7 @@ async fn a_body_that_is_endless_or_slow_is_read_no_further() {
     let world = world_of(&["shop"]).await;
     let shop = Shop::open().await;
     let mut clients = world.clients(0).await;
-    open_pool(&mut clients, &shop.profile("shop", 1, UUID, "1s")).await;
+    open_pool(&mut clients, &shop.profile("shop", 1, UUID, "2s")).await;
     let call = Call::about_key("shop", "k");
     served(&world, 0, &call).await;
     let chunk = format!("4000\r\n{}\r\n", "x".repeat(0x4000));

@@ -27,7 +27,7 @@ async fn a_server_serves_webhooks_again_after_it_was_restarted_and_with_its_secr
     let mut world = world_of(&["shop"]).await;
     let shop = Shop::open().await;
     let mut clients = world.clients(0).await;
-    open_pool(&mut clients, &shop.profile("shop", 1, UUID, "1s")).await;
+    open_pool(&mut clients, &shop.profile("shop", 1, UUID, "2s")).await;
     doubt(&world, &clients, "shop").await;
     drop(clients);
     world.take_server(0).stop().await.unwrap();
@@ -50,8 +50,8 @@ async fn a_path_is_its_first_providers_and_stays_served_when_a_version_leaves_it
     let world = world_of(&["shop", "other"]).await;
     let shop = Shop::open().await;
     let mut clients = world.clients(0).await;
-    open_pool(&mut clients, &shop.profile("shop", 1, UUID, "1s")).await;
-    let taken = shop.profile("other", 1, UUID, "1s").replace("path = \"other\"", "path = \"shop\"");
+    open_pool(&mut clients, &shop.profile("shop", 1, UUID, "2s")).await;
+    let taken = shop.profile("other", 1, UUID, "2s").replace("path = \"other\"", "path = \"shop\"");
     let told = check(&mut clients, &taken).await;
     assert_eq!(told.fault_count, 1, "{told:?}");
     let line = i32::try_from(line_of(&taken, "path = \"shop\"")).unwrap();
@@ -61,7 +61,7 @@ async fn a_path_is_its_first_providers_and_stays_served_when_a_version_leaves_it
     assert_eq!(bad_fields(&error), ["profile"]);
 
     // The next version has another path and another header: both are served, each as it was applied last.
-    let next = shop.profile("shop", 2, UUID, "1s").replace("path = \"shop\"", "path = \"moved\"");
+    let next = shop.profile("shop", 2, UUID, "2s").replace("path = \"shop\"", "path = \"moved\"");
     apply(&mut clients, &next).await.unwrap();
     let key = "0190163d-8694-739b-aea5-966c26f8ad90";
     let moved = Call { path: "moved".into(), ..Call::about_key("shop", key) };
@@ -71,7 +71,7 @@ async fn a_path_is_its_first_providers_and_stays_served_when_a_version_leaves_it
     let taken = taken.replace("path = \"shop\"", "path = \"moved\"");
     assert!(apply(&mut clients, &taken).await.is_err());
     let newer = shop
-        .profile("shop", 3, UUID, "1s")
+        .profile("shop", 3, UUID, "2s")
         .replace("header = \"x-signature\"", "header = \"x-other\"");
     apply(&mut clients, &newer).await.unwrap();
     eventually(LIMIT, "the newest version of the path counts", async || {
@@ -131,7 +131,8 @@ async fn the_calls_of_the_task_api_are_heard() {
         .replace("id = \"task-api\"", "id = \"tasks\"")
         .replace("https://tasks.example", &simulator.url())
         .replace("[\"USD\"]", "[\"EUR\"]")
-        .replace("send_window = \"30s\"", "send_window = \"1s\"")
+        .replace("timeout = \"15s\"", "timeout = \"2s\"")
+        .replace("send_window = \"30s\"", "send_window = \"2s\"")
         .replace("account.secret.username", "account.id")
         .replace("account.secret.password", "account.id")
         // More cards are under way here at a time.

@@ -36,6 +36,7 @@ struct Book {
     sent: HashMap<String, String>,
     done: HashSet<String>,
     look_ups: HashMap<String, usize>,
+    sends: HashMap<String, usize>,
 }
 
 impl Shop {
@@ -66,6 +67,10 @@ impl Shop {
         self.0.lock().unwrap().look_ups.get(key).copied().unwrap_or(0)
     }
 
+    pub(super) fn sends(&self, key: &str) -> usize {
+        self.0.lock().unwrap().sends.get(key).copied().unwrap_or(0)
+    }
+
     /// The key of the only card that was sent for an account.
     pub(super) fn key_of(&self, account: &str) -> Option<String> {
         let book = self.0.lock().unwrap();
@@ -75,12 +80,14 @@ impl Shop {
     /// Its profile. `key` is the kind of its keys, and `send_window` how long it is asked by who sent.
     pub(super) fn profile(&self, id: &str, version: i32, key: &str, send_window: &str) -> String {
         let url = &self.0.lock().unwrap().url;
+        // Long enough for answers that are stalled, where there is time for that.
+        let timeout = if send_window == "9m" { "15s" } else { send_window };
         format!(
             r#"id = "{id}"
 version = {version}
 [http]
 base = "{url}"
-timeout = "15s"
+timeout = "{timeout}"
 [auth]
 kind = "none"
 [identity]
@@ -133,6 +140,7 @@ async fn send(State(shop): State<Shop>, Json(body): Json<Value>) -> Json<Value> 
     let mut book = shop.0.lock().unwrap();
     let text = |name: &str| body[name].as_str().unwrap().to_owned();
     book.sent.insert(text("key"), text("account"));
+    *book.sends.entry(text("key")).or_default() += 1;
     answer(&book, &text("key"))
 }
 

@@ -6,8 +6,7 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
-    body::Bytes,
-    extract::{ConnectInfo, Path, Query, State as Shares},
+    extract::{Path, Query},
     response::{IntoResponse as _, Response},
     routing::{get, post},
 };
@@ -15,14 +14,13 @@ use http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
-use tokio::time::sleep;
 
+use self::redeem::MANNERS;
 use crate::{
-    book::{Entry, Position, Standing},
+    book::{Position, Standing},
+    call::Call,
     cards::code_sha256,
-    cut::Connection,
-    ledger::{NotDurable, Row, State},
-    reply::Reply,
+    ledger::{Row, State},
     shared::{Shared, lock},
 };
 
@@ -67,38 +65,23 @@ pub(super) fn problem(status: StatusCode, error: &str, message: &str) -> Respons
     (status, Json(json!({"error": error, "message": message}))).into_response()
 }
 
-/// What is known of a key, once it is on disk.
-async fn recorded(shared: &Shared, key: &str) -> Result<Option<Entry>, NotDurable> {
-    let entry = lock(&shared.book).get(key);
-    if let Some(entry) = &entry {
-        shared.ledger.durable(entry.number).await?;
+async fn look_up(Path(key): Path<String>, call: Call) -> Response {
+    if let Some(broken) = call.struck_look_up(&MANNERS) {
+        return broken;
     }
-    Ok(entry)
+    let shared = &call.shared;
+    let unknown = |why| problem(StatusCode::NOT_FOUND, "NOT_FOUND", why);
+    let found = lock(&shared.book).get(&key);
+    let Some(entry) = found else { return unknown("the key was never seen") };
+    let answer = || match shared.is_visible(&entry) {
+        true => Json(redemption(shared, &entry.row)).into_response(),
+        false => unknown("the key is not to be seen"),
+    };
+    call.once_durable(entry.number, answer).await
 }
 
-async fn look_up(
-    Shares(shared): Shares<Arc<Shared>>,
-    ConnectInfo(connection): ConnectInfo<Connection>,
-    Path(key): Path<String>,
-) -> Response {
-    if lock(&shared.injector).of_lookup() {
-        return problem(StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL", "a fault");
-    }
-    match recorded(&shared, &key).await {
-        Ok(Some(entry)) if !shared.is_visible(&entry) => {
-            problem(StatusCode::NOT_FOUND, "NOT_FOUND", "the key is not to be seen")
-        }
-        Ok(Some(entry)) => Json(redemption(&shared, &entry.row)).into_response(),
-        Ok(None) => problem(StatusCode::NOT_FOUND, "NOT_FOUND", "the key was never seen"),
-        Err(failed) => Reply::from(failed).give(&connection).await,
-    }
-}
-
-async fn cancel(
-    Shares(shared): Shares<Arc<Shared>>,
-    ConnectInfo(connection): ConnectInfo<Connection>,
-    Path(key): Path<String>,
-) -> Response {
+async fn cancel(Path(key): Path<String>, call: Call) -> Response {
+    let shared = &call.shared;
     if !shared.cancels {
         return problem(StatusCode::NOT_FOUND, "NOT_FOUND", "there is no such path");
     }
@@ -106,15 +89,13 @@ async fn cancel(
         return problem(StatusCode::BAD_REQUEST, "BAD_REQUEST", "the key is too long");
     }
     let entry = lock(&shared.book).cancel(&key);
-    if let Err(failed) = shared.ledger.durable(entry.number).await {
-        return Reply::from(failed).give(&connection).await;
-    }
-    match entry.row.state {
+    let answer = || match entry.row.state {
         State::Succeeded => {
             problem(StatusCode::CONFLICT, "ALREADY_SUCCEEDED", "the redemption has succeeded")
         }
-        _ => Json(redemption(&shared, &entry.row)).into_response(),
-    }
+        _ => Json(redemption(shared, &entry.row)).into_response(),
+    };
+    call.once_durable(entry.number, answer).await
 }
 
 #[derive(Deserialize)]
@@ -122,17 +103,14 @@ struct InquireRequest {
     code: String,
 }
 
-async fn inquire(Shares(shared): Shares<Arc<Shared>>, body: Bytes) -> Response {
-    let Ok(request) = serde_json::from_slice::<InquireRequest>(&body) else {
+async fn inquire(call: Call) -> Response {
+    let Some(request) = call.json::<InquireRequest>() else {
         return problem(StatusCode::BAD_REQUEST, "BAD_REQUEST", "the body is not an inquiry");
     };
-    shared.count_inquiry();
-    let (latency, fails) = lock(&shared.injector).of_inquiry();
-    sleep(latency).await;
-    if fails {
-        return problem(StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL", "a fault");
+    if let Some(broken) = call.struck_inquiry(&MANNERS).await {
+        return broken;
     }
-    let found = lock(&shared.book).inquire(&code_sha256(&request.code));
+    let found = lock(&call.shared.book).inquire(&code_sha256(&request.code));
     match found {
         None => problem(StatusCode::NOT_FOUND, "CODE_UNKNOWN", "there is no such card"),
         Some(Standing { card, is_whole, .. }) => Json(json!({
@@ -152,11 +130,8 @@ struct ListQuery {
     page_token: Option<String>,
 }
 
-async fn list(
-    Shares(shared): Shares<Arc<Shared>>,
-    ConnectInfo(connection): ConnectInfo<Connection>,
-    Query(query): Query<ListQuery>,
-) -> Response {
+async fn list(Query(query): Query<ListQuery>, call: Call) -> Response {
+    let shared = &call.shared;
     let Some((from, to, after)) = read_query(&query) else {
         return problem(
             StatusCode::BAD_REQUEST,
@@ -168,17 +143,17 @@ async fn list(
         let book = lock(&shared.book);
         (book.list(from, to, after, PAGE + 1), book.rows())
     };
-    if let Err(failed) = shared.ledger.durable(rows).await {
-        return Reply::from(failed).give(&connection).await;
-    }
     let more = entries.len() > PAGE;
     entries.truncate(PAGE);
     let next =
         entries.last().filter(|_| more).map(|entry| write_token((entry.row.at, entry.number)));
-    let redemptions: Vec<Value> =
-        entries.iter().map(|entry| redemption(&shared, &entry.row)).collect();
-    Json(json!({"redemptions": redemptions, "next_page_token": next.unwrap_or_default()}))
-        .into_response()
+    let answer = || {
+        let redemptions: Vec<Value> =
+            entries.iter().map(|entry| redemption(shared, &entry.row)).collect();
+        Json(json!({"redemptions": redemptions, "next_page_token": next.unwrap_or_default()}))
+            .into_response()
+    };
+    call.once_durable(rows, answer).await
 }
 
 fn read_query(query: &ListQuery) -> Option<(OffsetDateTime, OffsetDateTime, Option<Position>)> {

@@ -4,11 +4,9 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use axum::{
     Json,
-    body::Bytes,
-    extract::{ConnectInfo, State as Shares},
     response::{IntoResponse as _, Response},
 };
-use http::{HeaderMap, StatusCode};
+use http::StatusCode;
 use serde::Deserialize;
 use serde_json::json;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
@@ -17,21 +15,19 @@ use super::{problem, redemption};
 use crate::{
     api::sha256,
     book::{Asked, How},
+    call::Call,
     cards::code_sha256,
-    cut::Connection,
     ledger::{NotDurable, Row, State},
-    request::{self, Manners, Told, execute},
+    request::{self, Manners, Told},
     shared::Shared,
 };
 
 /// How long a caller that was told to come later is told to wait.
 const RETRY_AFTER_MS: u64 = 50;
 
-static MANNERS: Manners = Manners {
+pub(super) static MANNERS: Manners = Manners {
     busy,
-    broken: || {
-        problem(StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL", "a fault, after it was executed")
-    },
+    broken: || problem(StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL", "a fault"),
     half: (StatusCode::CREATED, "{\"key\":\"half of an ans"),
 };
 
@@ -50,33 +46,27 @@ struct Expected {
 }
 
 /// Reads the request, and answers it as the faults will have it.
-pub(super) async fn redeem(
-    Shares(shared): Shares<Arc<Shared>>,
-    ConnectInfo(connection): ConnectInfo<Connection>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Response {
-    let (asked, code) = match read_request(&headers, &body) {
+pub(super) async fn redeem(call: Call) -> Response {
+    let (asked, code) = match read_request(&call) {
         Ok(read) => read,
         Err(why) => return problem(StatusCode::BAD_REQUEST, "BAD_REQUEST", why),
     };
     let apply = |shared, code, how| submit(shared, asked, code, how);
-    execute(&shared, &connection, code, &MANNERS, apply).await
+    call.execute(code, &MANNERS, apply).await
 }
 
-fn read_request(headers: &HeaderMap, body: &[u8]) -> Result<(Asked, String), &'static str> {
-    let key = headers
-        .get("idempotency-key")
-        .and_then(|key| key.to_str().ok())
-        .filter(|key| (1..=128).contains(&key.len()))
-        .ok_or("Idempotency-Key must be 1 to 128 visible characters")?;
+fn read_request(call: &Call) -> Result<(Asked, String), &'static str> {
+    let key = call.header("idempotency-key");
+    if !(1..=128).contains(&key.len()) {
+        return Err("Idempotency-Key must be 1 to 128 visible characters");
+    }
     let request: RedemptionRequest =
-        serde_json::from_slice(body).map_err(|_| "the body is not a request for a redemption")?;
+        call.json().ok_or("the body is not a request for a redemption")?;
     let not_after = OffsetDateTime::parse(&request.not_after, &Rfc3339)
         .map_err(|_| "not_after is not an RFC 3339 time")?;
     let asked = Asked {
         key: key.to_owned(),
-        payload_sha256: sha256(body),
+        payload_sha256: sha256(&call.body),
         code_sha256: code_sha256(&request.code),
         account_ref: request.account_ref,
         expected_currency: request.expected.map(|expected| expected.currency_code),
