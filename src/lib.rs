@@ -7,6 +7,7 @@ pub mod domain;
 
 pub mod admission;
 pub mod config;
+pub mod core_dumps;
 pub mod failpoints;
 pub mod secret;
 pub mod secret_file;

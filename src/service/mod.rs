@@ -13,6 +13,7 @@ mod clock;
 mod days;
 pub mod error;
 mod expiry;
+pub mod keys;
 mod poll;
 pub mod pools;
 pub mod providers;

@@ -18,6 +18,7 @@ mod cli;
 mod database;
 mod faults;
 mod house;
+mod keys;
 mod overload;
 mod plans;
 mod provider;
