@@ -87,7 +87,7 @@ impl SecretKeys {
         };
         let next = KeySet::new(keys)?.following(stored)?;
         let is_new = next.ids() != before.ids() || next.current() != before.current();
-        if is_new || next.order != before.order {
+        if is_new || next.order != before.order || !next.past.keys().eq(before.past.keys()) {
             *self.now.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(next);
         }
         Ok(is_new)
@@ -347,8 +347,12 @@ mod tests {
         assert!(keys.follow(&all).is_err(), "it still encrypts something");
         all[0].is_retired = true;
         assert!(keys.follow(&all).unwrap());
-        let after = keys.fingerprints("acme", &code);
-        assert_eq!((after.of(id(1)), after.of(id(2))), (before.of(id(1)), before.of(id(2))));
+        let started_now = SecretKeys::from_file(&dir.path().join("keys")).unwrap();
+        started_now.follow(&all).unwrap();
+        for keys in [&keys, &started_now] {
+            let after = keys.fingerprints("acme", &code);
+            assert_eq!((after.of(id(1)), after.of(id(2))), (before.of(id(1)), before.of(id(2))));
+        }
         assert_eq!(keys.now().ids(), [id(2)]);
         // And on to the next.
         assert_eq!(keys.now().keep_others(&all).len(), 1);

@@ -9,17 +9,20 @@ use holdfast::{
         redemption::{BeginRefusal, Begun, NewRedemption, SendLimits},
         secret_key::{Fingerprints, KeyId},
     },
-    store::Store,
+    rpc::pb::RedemptionState,
+    store::{Store, StoreError},
 };
 use rand::RngExt as _;
 use sqlx::{AssertSqlSafe, PgConnection};
 
-use crate::support::{
-    wait::eventually,
-    world::{POOL, World},
+use crate::{
+    redeem::review::{resolve, word},
+    support::{
+        wait::eventually,
+        world::{POOL, World},
+    },
 };
 
-const HOUR: Duration = Duration::from_secs(3600);
 const LIMIT: Duration = Duration::from_secs(10);
 
 fn second() -> KeyId {
@@ -36,7 +39,6 @@ fn redemption(
     request: &str,
     print: Fingerprints,
 ) -> NewRedemption {
-    let first = if print.current == KeyId::FIRST { vec![1] } else { vec![2, 0, 2] };
     NewRedemption {
         redemption_id: RedemptionId::new(),
         lease: LeaseRef {
@@ -47,7 +49,7 @@ fn redemption(
         request_id: RequestId::parse_any(request).unwrap(),
         release_on_completion: true,
         code_fingerprint: print,
-        code_ciphertext: first,
+        code_ciphertext: vec![1],
         code_last4: String::new(),
         expected_minor: None,
         expected_learned: false,
@@ -55,8 +57,30 @@ fn redemption(
     }
 }
 
+/// Nothing is sent, and the codes cannot be read: a person settles them in the end.
 async fn begin(store: &Store, new: NewRedemption) -> Begun {
-    store.begin(new, SendLimits { not_after: HOUR, take_over: HOUR }).await.unwrap()
+    let moment = Duration::from_millis(1);
+    match store.begin(new, SendLimits { not_after: moment, take_over: moment }).await {
+        Err(StoreError::Overloaded) => Begun::Refused(BeginRefusal::TryAgain),
+        begun => begun.unwrap(),
+    }
+}
+
+/// A person closes all that was begun.
+async fn close_all(world: &World, db: &mut PgConnection) {
+    run(db, "UPDATE installation SET current_key = 1; DELETE FROM secret_keys WHERE key_id = 2")
+        .await;
+    let mut clients = world.clients(0).await;
+    let ids = sqlx::query_scalar("SELECT redemption_id::text FROM redemptions");
+    let ids: Vec<String> = ids.fetch_all(db).await.unwrap();
+    for id in ids {
+        let open = eventually(LIMIT, "it is for a person", async || {
+            let open = clients.redemption(&id).await;
+            (open.state() == RedemptionState::NeedsReview).then_some(open)
+        })
+        .await;
+        resolve(&mut clients, word(&open, RedemptionState::Failed)).await.unwrap();
+    }
 }
 
 async fn run(db: &mut PgConnection, sql: &str) {
@@ -92,6 +116,17 @@ async fn leases(db: &mut PgConnection) -> Vec<holdfast::rpc::pb::LeaseRef> {
         .collect()
 }
 
+/// Holds a begin up in the middle, after it has looked, until the gate is open.
+const GATE: &str = "
+    CREATE TABLE gate (is_open bool);
+    CREATE FUNCTION wait_at_the_gate() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        WHILE NOT EXISTS (SELECT FROM gate) LOOP PERFORM pg_sleep(0.02); END LOOP;
+        RETURN NEW;
+    END $$;
+    CREATE TRIGGER gate BEFORE INSERT ON redemptions FOR EACH ROW WHEN (NEW.request_id = 'slow')
+        EXECUTE FUNCTION wait_at_the_gate()";
+
 /// The one that began before the change is held up in the middle, after it has looked. The other uses the new key, and
 /// must not begin the same code.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -99,22 +134,13 @@ async fn a_begin_that_is_under_way_with_the_old_key_is_seen_by_one_with_the_new(
     let (world, mut db) = two_keys(2).await;
     let held = leases(&mut db).await;
     let (old, new) = (world.store(), world.store());
-    // Somebody inserts the same request, and has not decided yet: the begin waits for that.
-    let mut other = world.sql().await;
-    run(&mut other, "BEGIN").await;
-    run(
-        &mut other,
-        "INSERT INTO redemptions (pool_id, redemption_id, account_id, fencing_token, request_id, holder, state,
-            release_on_completion, code_fingerprint, code_ciphertext, code_last4, not_after)
-         VALUES ('pool', gen_random_uuid(), 'x', 1, 'slow', 'h', 'SUBMITTED', true, '\\x01', '\\x01', '', now())",
-    )
-    .await;
+    run(&mut db, GATE).await;
     let first = redemption(&held[0], "slow", prints(7, KeyId::FIRST));
     let slow = tokio::spawn(async move { begin(&old, first).await });
-    eventually(LIMIT, "the first begin waits", async || {
-        let waits =
-            "SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'transactionid'";
-        let count: i64 = sqlx::query_scalar(waits).fetch_one(&mut db).await.unwrap();
+    eventually(LIMIT, "the first begin stands still", async || {
+        let sleeps = "SELECT count(*) FROM pg_stat_activity
+            WHERE datname = current_database() AND wait_event = 'PgSleep'";
+        let count: i64 = sqlx::query_scalar(sleeps).fetch_one(&mut db).await.unwrap();
         (count > 0).then_some(())
     })
     .await;
@@ -124,20 +150,17 @@ async fn a_begin_that_is_under_way_with_the_old_key_is_seen_by_one_with_the_new(
     run(&mut db, "UPDATE installation SET current_key = 2").await;
     let second_try = redemption(&held[1], "fast", prints(7, second()));
     let fast = begin(&new, second_try).await;
-    run(&mut other, "ROLLBACK").await;
+    run(&mut db, "INSERT INTO gate VALUES (true)").await;
     let slow = slow.await.unwrap();
     assert!(matches!(slow, Begun::Recorded { .. }), "{slow:?}");
-    let is_found =
-        matches!(fast, Begun::Refused(BeginRefusal::CodeInUse { .. } | BeginRefusal::TryAgain));
-    assert!(is_found, "{fast:?}");
+    assert!(matches!(fast, Begun::Refused(BeginRefusal::TryAgain)), "{fast:?}");
+    let again = redemption(&held[1], "fast", prints(7, second()));
+    let again = begin(&new, again).await;
+    assert!(matches!(again, Begun::Refused(BeginRefusal::CodeInUse { .. })), "{again:?}");
     let living: i64 =
         sqlx::query_scalar("SELECT count(*) FROM redemptions").fetch_one(&mut db).await.unwrap();
     assert_eq!(living, 1);
-    run(
-        &mut db,
-        "UPDATE installation SET current_key = 1; DELETE FROM secret_keys WHERE key_id = 2",
-    )
-    .await;
+    close_all(&world, &mut db).await;
 }
 
 /// Two servers begin the same codes over and over, while the current key changes to and fro under them.
@@ -194,5 +217,5 @@ async fn no_code_is_begun_twice_while_the_key_changes_to_and_fro() {
             .await
             .unwrap();
     assert_eq!(keys, [1, 2], "under both keys");
-    run(&mut db, "UPDATE installation SET current_key = 1").await;
+    close_all(&world, &mut db).await;
 }

@@ -7,18 +7,23 @@ use holdfast::{
         App,
         keys::{self, Progress},
     },
+    domain::id::RequestId,
     rpc::pb,
     simulator::faults::{Fault, Faults},
 };
 use sqlx::{Connection as _, PgConnection, Row as _};
 
 use super::{first_key, key_file, rotate, write_keys};
-use crate::support::world::{Clients, POOL, World, lease, reason};
+use crate::support::{
+    wait::eventually,
+    world::{Clients, POOL, World, lease, reason},
+};
 
 /// Redeems a card into an account of its own, and answers with the redemption and the request's id.
 async fn redeem(clients: &mut Clients, code: &str) -> Result<pb::Redemption, tonic::Status> {
     let held = lease(&clients.acquire(|_| {}).await.unwrap());
-    let redeemed = clients.redeem(&held, code, |_| {}).await;
+    let request = |r: &mut pb::RedeemRequest| r.request_id = RequestId::random().to_string();
+    let redeemed = clients.redeem(&held, code, request).await;
     if redeemed.is_err() {
         clients.release(&held).await.unwrap();
     }
@@ -67,7 +72,7 @@ async fn a_code_is_a_duplicate_under_every_key_and_what_is_stored_is_read() {
     redeem(&mut one, &settled).await.unwrap();
     world.set_faults(Faults {
         rules: Faults::of_card(&open, &[Fault::Slow202]),
-        processing_time: Duration::from_secs(3600),
+        processing_time: Duration::from_secs(25),
         ..Faults::default()
     });
     let held = lease(&one.acquire(|_| {}).await.unwrap());
@@ -121,7 +126,13 @@ async fn a_code_is_a_duplicate_under_every_key_and_what_is_stored_is_read() {
     for code in [&settled, &open, &later] {
         is_duplicate(&mut four, code).await;
     }
-    assert_eq!(keys_of(&mut db, CODES).await, [3]);
+    assert!(keys_of(&mut db, CODES).await.iter().all(|key| *key == 3));
+    // It is sent again as it was, and settled.
+    eventually(Duration::from_secs(40), "the open one is settled", async || {
+        let open = four.redemption(&waiting.redemption_id).await;
+        (open.state() == pb::RedemptionState::Succeeded).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
