@@ -1,7 +1,7 @@
 //! The secret keys: what finds card codes again, and what codes and accounts' credentials are encrypted with.
 //!
 //! [`SecretKeys`] is what the services use. The keys' bytes are read from a file; which of them is current, and what is
-//! known of those that are not in the file any more, is in the database: see
+//! kept of those that are not in the file any more, is in the database: see
 //! `docs/adr/0054-secret-keys-have-ids-and-the-database-says-which-is-current.md`.
 
 mod facts;

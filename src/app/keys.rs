@@ -4,12 +4,12 @@ use std::{path::Path, time::Duration};
 
 use secrecy::SecretString;
 
-pub use crate::{
+use crate::{
     domain::secret_key::{KeyId, StoredKey},
-    service::keys::rotation::{Progress, Rotated, removable},
-    store::keys::KeyUse,
+    secret::SecretKeys,
+    service::rotation::{self, Progress, Rotated},
+    store::{Store, keys::KeyUse},
 };
-use crate::{secret::SecretKeys, service::keys::rotation, store::Store};
 
 /// How many connections a command needs.
 const CONNECTIONS: u32 = 2;
@@ -20,6 +20,11 @@ pub async fn uses(database_url: &SecretString) -> anyhow::Result<Vec<(StoredKey,
     let uses = rotation::uses(&store).await;
     store.close().await;
     uses
+}
+
+/// The keys that nothing needs any more: no file has to have them.
+pub fn removable(stored: &[StoredKey]) -> Vec<KeyId> {
+    rotation::removable(stored)
 }
 
 /// Makes the first key of a file the current one, and encrypts with it all that is stored.

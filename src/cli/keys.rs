@@ -9,8 +9,9 @@ use serde_json::Value;
 
 use super::shared::output::{FormatArgs, Rows, Sink, note, while_read};
 use crate::{
-    app::keys::{self, KeyId, KeyUse, Progress, StoredKey},
+    app::keys,
     config::{database_url, parse_duration},
+    domain::secret_key::{KeyId, StoredKey},
 };
 
 #[derive(Debug, Subcommand)]
@@ -79,7 +80,7 @@ async fn status(args: StatusArgs) -> anyhow::Result<()> {
     let stored: Vec<StoredKey> = uses.iter().map(|(key, _)| key.clone()).collect();
     let removable = keys::removable(&stored);
     let mut rows = Rows::new(args.format.for_stdout(), KEY, Sink::stdout());
-    for (key, KeyUse { codes, credentials, fingerprints }) in &uses {
+    for (key, made) in &uses {
         let state = if key.is_current {
             "CURRENT"
         } else if removable.contains(&key.key_id) {
@@ -91,9 +92,9 @@ async fn status(args: StatusArgs) -> anyhow::Result<()> {
         rows.push(&[
             key_id,
             state.into(),
-            (*codes).into(),
-            (*credentials).into(),
-            (*fingerprints).into(),
+            made.codes.into(),
+            made.credentials.into(),
+            made.fingerprints.into(),
         ])?;
     }
     rows.finish()?;
@@ -102,7 +103,7 @@ async fn status(args: StatusArgs) -> anyhow::Result<()> {
 
 async fn rotate(args: RotateArgs) -> anyhow::Result<()> {
     let url = args.database.url()?;
-    let mut told = |progress| note(line(progress));
+    let mut told = |progress| note(progress);
     let rotated = keys::rotate(&url, &args.secret_key_file, args.wait, &mut told).await?;
     note(format!("all that is stored is encrypted with the secret key {}", rotated.current));
     if !rotated.removable.is_empty() {
@@ -114,20 +115,6 @@ async fn rotate(args: RotateArgs) -> anyhow::Result<()> {
         ));
     }
     Ok(())
-}
-
-fn line(progress: Progress) -> String {
-    match progress {
-        Progress::WaitsForServers(count) => {
-            format!("waiting for {count} servers to read the new key")
-        }
-        Progress::WaitsForWriters(count) => {
-            format!("waiting for {count} transactions that write since before")
-        }
-        Progress::Current(key) => format!("the secret key {key} is current"),
-        Progress::Codes(count) => format!("{count} codes of open redemptions encrypted anew"),
-        Progress::Credentials(count) => format!("{count} accounts' credentials encrypted anew"),
-    }
 }
 
 fn list(keys: &[KeyId]) -> String {

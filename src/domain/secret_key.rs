@@ -64,7 +64,7 @@ impl Fingerprints {
         self.of(self.current).unwrap_or_default()
     }
 
-    /// The one of a key; `None` where the key is not known.
+    /// The one of a key; `None` where there is no such key.
     pub fn of(&self, key: KeyId) -> Option<Fingerprint> {
         self.all.iter().find(|(id, _)| *id == key).map(|(_, fingerprint)| *fingerprint)
     }

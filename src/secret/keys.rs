@@ -116,7 +116,7 @@ impl SecretKeys {
     /// Decrypts a code that is stored under `aad`.
     ///
     /// # Errors
-    /// When it was made with a key that is not known or another `aad`, or was damaged.
+    /// When it was made with a key that this server lacks or another `aad`, or was damaged.
     pub fn decrypt(&self, aad: &[u8], stored: &[u8]) -> Result<CardCode, Undecryptable> {
         self.now().key_of(stored).ok_or(Undecryptable)?.decrypt(aad, stored)
     }

@@ -1,8 +1,6 @@
 //! Keeping up with the secret keys: the file, which may have more of them by now, and the database, which says which is
 //! current.
 
-pub mod rotation;
-
 use std::time::Duration;
 
 use tokio::time::{MissedTickBehavior, interval};
@@ -64,8 +62,8 @@ pub async fn run(store: Store, secret: SecretKeys, stop: CancellationToken) {
             Ok(is_new) => {
                 if is_new {
                     let keys = secret.now();
-                    let known: Vec<_> = keys.ids().iter().map(ToString::to_string).collect();
-                    tracing::info!(current = %keys.current(), known = known.join(", "), "secret keys read");
+                    let ids: Vec<_> = keys.ids().iter().map(ToString::to_string).collect();
+                    tracing::info!(current = %keys.current(), keys = ids.join(", "), "secret keys read");
                 }
                 told = None;
                 let _ = store.note_keys(&secret.now().ids()).await;

@@ -20,6 +20,7 @@ pub mod providers;
 pub mod redeem;
 pub mod release;
 pub mod reverse;
+pub mod rotation;
 pub mod sweep;
 pub mod webhooks;
 

@@ -416,7 +416,10 @@ impl Inner {
                 }
                 Begun::Refused(BeginRefusal::TryAgain) => sleep(RETRY).await,
                 Begun::Refused(BeginRefusal::OldKeys) => {
-                    Box::pin(keys::catch_up(&self.store, &self.secret)).await?;
+                    // One who was refused for the same reason may have read them already.
+                    if self.secret.now().current() == new.code_fingerprint.current {
+                        Box::pin(keys::catch_up(&self.store, &self.secret)).await?;
+                    }
                     let provider_id = &provider.version().provider_id;
                     (new.code_fingerprint, new.code_ciphertext) =
                         self.sealed(command, id, provider_id, facts);

@@ -151,7 +151,7 @@ fn begun(
     let in_use = in_the_way.as_ref().and_then(InTheWay::code_in_use);
     let are_old_keys = in_the_way.as_ref().is_some_and(|found| found.are_old_keys);
     let refusal = match (answer, same_request, in_use) {
-        // Whether it is the same code is not known by old keys.
+        // Old keys do not tell whether it is the same code.
         (_, Some(_), _) | (Applied::NotInState, ..) if are_old_keys => BeginRefusal::OldKeys,
         (_, Some(same_request), _) => return Ok(same_request),
         (Applied::Unreadable(error), ..) => return Err(error),

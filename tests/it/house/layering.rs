@@ -3,9 +3,10 @@
 use super::imports::{Edges, Modules};
 
 /// Each module, and those that it may use.
-const MAY_USE: [(&str, &[&str]); 19] = [
+const MAY_USE: [(&str, &[&str]); 20] = [
     ("domain", &[]),
     ("config", &["domain", "listener", "secret_file"]),
+    ("core_dumps", &[]),
     ("failpoints", &[]),
     ("admission", &[]),
     ("secret", &["domain", "secret_file"]),
@@ -26,6 +27,7 @@ const MAY_USE: [(&str, &[&str]); 19] = [
         &[
             "admin",
             "config",
+            "domain",
             "embedded",
             "health",
             "failpoints",
@@ -40,7 +42,20 @@ const MAY_USE: [(&str, &[&str]); 19] = [
             "webhook",
         ],
     ),
-    ("cli", &["app", "config", "domain", "embedded", "listener", "provider", "rpc", "telemetry"]),
+    (
+        "cli",
+        &[
+            "app",
+            "config",
+            "core_dumps",
+            "domain",
+            "embedded",
+            "listener",
+            "provider",
+            "rpc",
+            "telemetry",
+        ],
+    ),
 ];
 
 /// Libraries that only some modules know.

@@ -6,7 +6,10 @@ mod secrecy;
 
 use std::{fs, path::PathBuf, process::Command, time::Duration};
 
-use holdfast::app::keys::{self, Progress, Rotated};
+use holdfast::{
+    app::keys,
+    service::rotation::{Progress, Rotated},
+};
 
 use crate::support::{secrets::write_secret, world::World};
 

@@ -1,22 +1,19 @@
 //! A change of the secret key: nothing is lost, nothing is found twice, and it goes on where it was ended.
 
-use std::{collections::HashMap, time::Duration};
+use std::collections::HashMap;
 
 use holdfast::{
-    app::{
-        App,
-        keys::{self, Progress},
-    },
-    domain::id::RequestId,
+    app::{App, keys},
+    domain::{id::RequestId, secret_key::KeyId},
     rpc::pb,
-    simulator::faults::{Fault, Faults},
+    service::rotation::Progress,
 };
 use sqlx::{Connection as _, PgConnection, Row as _};
 
 use super::{first_key, key_file, rotate, write_keys};
-use crate::support::{
-    wait::eventually,
-    world::{Clients, POOL, World, lease, reason},
+use crate::{
+    redeem::review::{left_for_review, resolve, word},
+    support::world::{Clients, POOL, World, eur, lease, reason},
 };
 
 /// Redeems a card into an account of its own, and answers with the redemption and the request's id.
@@ -70,15 +67,7 @@ async fn a_code_is_a_duplicate_under_every_key_and_what_is_stored_is_read() {
     with_credentials(&mut one, 0, 600).await;
     let (settled, open) = (world.code("settled"), world.code("open"));
     redeem(&mut one, &settled).await.unwrap();
-    world.set_faults(Faults {
-        rules: Faults::of_card(&open, &[Fault::Slow202]),
-        processing_time: Duration::from_secs(25),
-        ..Faults::default()
-    });
-    let held = lease(&one.acquire(|_| {}).await.unwrap());
-    let request = |r: &mut pb::RedeemRequest| r.request_id = "of-the-open-one".to_owned();
-    let waiting = one.redeem(&held, &open, request).await.unwrap().redemption.unwrap();
-    assert!(waiting.finish_time.is_none(), "{waiting:?}");
+    let (held, waiting) = left_for_review(&world, &mut one, &open).await;
 
     let first = first_key(&world);
     write_keys(&world, &first, &[2, 1]);
@@ -113,6 +102,10 @@ async fn a_code_is_a_duplicate_under_every_key_and_what_is_stored_is_read() {
     for code in [&settled, &open, &later] {
         is_duplicate(&mut three, code).await;
     }
+    let request = |r: &mut pb::RedeemRequest| {
+        r.request_id.clone_from(&waiting.request_id);
+        r.expected = Some(eur(1000));
+    };
     let again = three.redeem(&held, &open, request).await.unwrap();
     assert_eq!(again.redemption.unwrap().redemption_id, waiting.redemption_id);
 
@@ -126,13 +119,8 @@ async fn a_code_is_a_duplicate_under_every_key_and_what_is_stored_is_read() {
     for code in [&settled, &open, &later] {
         is_duplicate(&mut four, code).await;
     }
-    assert!(keys_of(&mut db, CODES).await.iter().all(|key| *key == 3));
-    // It is sent again as it was, and settled.
-    eventually(Duration::from_secs(40), "the open one is settled", async || {
-        let open = four.redemption(&waiting.redemption_id).await;
-        (open.state() == pb::RedemptionState::Succeeded).then_some(())
-    })
-    .await;
+    assert_eq!(keys_of(&mut db, CODES).await, [3]);
+    resolve(&mut four, word(&waiting, pb::RedemptionState::Succeeded)).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -142,7 +130,7 @@ async fn a_change_that_was_ended_half_way_goes_on() {
     with_credentials(&mut clients, 0, 1100).await;
     write_keys(&world, &first_key(&world), &[2, 1]);
     let mut db = world.sql().await;
-    for end in [Progress::Current(holdfast::app::keys::KeyId::FIRST), Progress::Credentials(500)] {
+    for end in [Progress::Current(KeyId::FIRST), Progress::Credentials(500)] {
         // It ends at the first step that says so, like a process that is killed there.
         let (told, mut ended) = tokio::sync::mpsc::unbounded_channel();
         let url = world.db_url.clone();

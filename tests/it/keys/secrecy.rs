@@ -6,6 +6,9 @@ use std::{
     time::Duration,
 };
 
+use holdfast::{domain::id::RequestId, rpc::pb::RedeemRequest};
+use tokio::time::{sleep, timeout};
+
 use crate::support::{
     fleet::{Able, Fleet, Setup},
     world::{POOL, lease},
@@ -78,19 +81,27 @@ async fn a_code_is_in_no_memory_after_its_redemption_is_settled() {
     for number in 0..20 {
         let code = fleet.code(&format!("MEMORY{number}"));
         let held = lease(&clients.acquire(|_| {}).await.unwrap());
-        clients.redeem(&held, &code, |r| r.release_on_completion = true).await.unwrap();
+        let request = |r: &mut RedeemRequest| {
+            r.request_id = RequestId::random().to_string();
+            r.release_on_completion = true;
+        };
+        clients.redeem(&held, &code, request).await.unwrap();
         codes.push(code);
     }
     // Buffers of connections keep what they carried last, until the connections end. Those to the provider do when
     // they were idle for some seconds.
     drop(clients);
     let mut found = Vec::new();
-    for _ in 0..20 {
-        found = found_in_memory(fleet.servers[0].id(), &codes);
-        if found.is_empty() {
-            return;
+    let limit = Duration::from_secs(20);
+    let is_gone = timeout(limit, async {
+        loop {
+            found = found_in_memory(fleet.servers[0].id(), &codes);
+            if found.is_empty() {
+                return;
+            }
+            sleep(Duration::from_millis(500)).await;
         }
-        tokio::time::sleep(Duration::from_millis(500)).await;
-    }
-    panic!("{found:#?}");
+    });
+    let is_gone = is_gone.await.is_ok();
+    assert!(is_gone, "{found:#?}");
 }

@@ -186,7 +186,7 @@ async fn a_wrong_or_missing_key_is_refused_at_start() {
     let mut args = world.args().clone();
     args.secret_key_file = Some(folder.path().join(holdfast::secret::FILE_NAME));
     let wrong = App::start(&args).await.unwrap_err();
-    assert!(format!("{wrong:#}").contains("the secret key is not the one"), "{wrong:#}");
+    assert!(format!("{wrong:#}").contains("the secret key 1 is not the one"), "{wrong:#}");
     args.secret_key_file = None;
     let missing = App::start(&args).await.unwrap_err();
     assert!(format!("{missing:#}").contains("HOLDFAST_SECRET_KEY_FILE"), "{missing:#}");

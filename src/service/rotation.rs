@@ -4,7 +4,7 @@
 //! Each step may be repeated, and what was done is seen in the database. So a change that was ended in the middle goes on
 //! when it is begun again.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use anyhow::{Context as _, ensure};
 use tokio::time::{Instant, sleep};
@@ -37,6 +37,22 @@ pub enum Progress {
     Codes(i64),
     /// So many accounts' credentials were encrypted anew.
     Credentials(i64),
+}
+
+impl fmt::Display for Progress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::WaitsForServers(count) => {
+                write!(f, "waiting for {count} servers to read the new key")
+            }
+            Self::WaitsForWriters(count) => {
+                write!(f, "waiting for {count} transactions that write since before")
+            }
+            Self::Current(key) => write!(f, "the secret key {key} is current"),
+            Self::Codes(count) => write!(f, "{count} codes of open redemptions encrypted anew"),
+            Self::Credentials(count) => write!(f, "{count} accounts' credentials encrypted anew"),
+        }
+    }
 }
 
 /// A change that is done.
