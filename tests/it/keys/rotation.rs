@@ -120,7 +120,9 @@ async fn a_code_is_a_duplicate_under_every_key_and_what_is_stored_is_read() {
         is_duplicate(&mut four, code).await;
     }
     assert_eq!(keys_of(&mut db, CODES).await, [3]);
-    resolve(&mut four, word(&waiting, pb::RedemptionState::Succeeded)).await.unwrap();
+    let word = word(&waiting, pb::RedemptionState::Succeeded);
+    let word = pb::ResolveRedemptionRequest { amount: Some(eur(1100)), ..word };
+    resolve(&mut four, word).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
