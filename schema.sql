@@ -147,14 +147,49 @@ CREATE FUNCTION account_refuse_version() RETURNS trigger
         END
         $$;
 
-CREATE FUNCTION count_token_change() RETURNS trigger
+CREATE FUNCTION code_is_free(pool text, key_id integer, key_ids integer[], fingerprints bytea[]) RETURNS boolean
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    AS $$
+DECLARE
+    fingerprint bytea;
+BEGIN
+    FOREACH fingerprint IN ARRAY fingerprints LOOP
+        IF NOT pg_try_advisory_xact_lock(hashtextextended(pool || ' ' || encode(fingerprint, 'hex'), 0)) THEN
+            RETURN false;
+        END IF;
+    END LOOP;
+    RETURN code_is_free.key_id = (SELECT i.current_key FROM installation i)
+        AND NOT EXISTS (SELECT FROM secret_keys s WHERE s.key_id <> ALL (key_ids))
+        AND NOT EXISTS (
+            SELECT FROM redemptions r
+            WHERE r.pool_id = pool
+              AND r.code_fingerprint = ANY (fingerprints)
+              AND r.state IN ('SUBMITTED', 'IN_DOUBT', 'NEEDS_REVIEW', 'SUCCEEDED')
+              AND r.reversed_at IS NULL
+        );
+END
+$$;
+
+CREATE FUNCTION credentials_check_key() RETURNS trigger
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     AS $$
 BEGIN
-    UPDATE token_changes c SET changes = c.changes + 1 WHERE c.only_row;
-    RETURN NULL;
+    IF key_of(NEW.credentials) <> (SELECT i.current_key FROM installation i) THEN
+        RAISE EXCEPTION 'the secret key % is not current any more', key_of(NEW.credentials) USING ERRCODE = 'HF001';
+    END IF;
+    RETURN NEW;
 END
+$$;
+
+CREATE FUNCTION key_of(sealed bytea) RETURNS integer
+    LANGUAGE sql IMMUTABLE
+    AS $$
+    SELECT CASE
+        WHEN length(sealed) > 0 AND get_byte(sealed, 0) = 1 THEN 1
+        WHEN length(sealed) > 2 AND get_byte(sealed, 0) = 2 THEN get_byte(sealed, 1) * 256 + get_byte(sealed, 2)
+    END
 $$;
 
 CREATE FUNCTION note_change_by_hand(pool text, account text) RETURNS void
@@ -216,13 +251,36 @@ $$;
 
 CREATE TABLE installation (
     singleton boolean DEFAULT true NOT NULL,
-    key_check bytea NOT NULL,
     created_at timestamptz DEFAULT now() NOT NULL,
+    current_key integer DEFAULT 1 NOT NULL,
     CONSTRAINT installation_singleton_check CHECK (singleton)
 );
 
 ALTER TABLE installation
     ADD CONSTRAINT installation_pkey PRIMARY KEY (singleton);
+
+ALTER TABLE installation
+    ADD CONSTRAINT installation_current_key_fkey FOREIGN KEY (current_key) REFERENCES secret_keys(key_id);
+
+
+-- Table secret_keys
+
+CREATE TABLE secret_keys (
+    key_id integer NOT NULL,
+    key_check bytea NOT NULL,
+    retired_at timestamptz,
+    kept_by integer,
+    kept bytea,
+    created_at timestamptz DEFAULT now() NOT NULL,
+    CONSTRAINT secret_keys_check CHECK (((kept_by IS NULL) = (kept IS NULL))),
+    CONSTRAINT secret_keys_key_id_check CHECK (((key_id >= 1) AND (key_id <= 65535)))
+);
+
+ALTER TABLE secret_keys
+    ADD CONSTRAINT secret_keys_pkey PRIMARY KEY (key_id);
+
+ALTER TABLE secret_keys
+    ADD CONSTRAINT secret_keys_kept_by_fkey FOREIGN KEY (kept_by) REFERENCES secret_keys(key_id);
 
 
 -- Table pools
@@ -443,6 +501,8 @@ CREATE TABLE account_credentials (
 ALTER TABLE account_credentials
     ADD CONSTRAINT account_credentials_pkey PRIMARY KEY (pool_id, account_id);
 
+CREATE TRIGGER credentials_check_key BEFORE INSERT OR UPDATE OF credentials ON account_credentials FOR EACH ROW EXECUTE FUNCTION credentials_check_key();
+
 
 -- Table redemptions
 
@@ -488,7 +548,7 @@ CREATE TABLE redemptions (
     sent_again_at timestamptz,
     checked_until timestamptz,
     reversed_at timestamptz,
-    odd_checks integer DEFAULT 0 NOT NULL,
+    code_fingerprint_key integer DEFAULT 1 NOT NULL,
     CONSTRAINT redemptions_amount_minor_check CHECK ((amount_minor >= 0)),
     CONSTRAINT redemptions_code_is_wiped CHECK ((((state = ANY (ARRAY['SUCCEEDED'::text, 'FAILED'::text])) = (finished_at IS NOT NULL)) AND ((finished_at IS NULL) = (code_ciphertext IS NOT NULL)))),
     CONSTRAINT redemptions_expected_minor_check CHECK ((expected_minor > 0)),
@@ -555,7 +615,8 @@ CREATE TRIGGER reversals_are_kept BEFORE DELETE ON reversals FOR EACH ROW EXECUT
 CREATE TABLE servers (
     server_id uuid NOT NULL,
     beat bigint DEFAULT 0 NOT NULL,
-    beat_at timestamptz DEFAULT now() NOT NULL
+    beat_at timestamptz DEFAULT now() NOT NULL,
+    key_ids integer[]
 )
 WITH (fillfactor='10', autovacuum_vacuum_threshold='1000', autovacuum_vacuum_scale_factor='0');
 
@@ -599,8 +660,7 @@ CREATE TABLE provider_limits (
     held_until timestamptz DEFAULT '-infinity'::timestamptz NOT NULL,
     failing boolean DEFAULT false NOT NULL,
     retry_at timestamptz DEFAULT '-infinity'::timestamptz NOT NULL,
-    failed_tries integer DEFAULT 0 NOT NULL,
-    failing_since timestamptz DEFAULT 'infinity'::timestamptz NOT NULL
+    failed_tries integer DEFAULT 0 NOT NULL
 );
 
 ALTER TABLE provider_limits
@@ -622,42 +682,3 @@ CREATE TABLE provider_slots (
 
 ALTER TABLE provider_slots
     ADD CONSTRAINT provider_slots_pkey PRIMARY KEY (provider_id, kind, slot);
-
-
--- Table tokens
-
-CREATE TABLE tokens (
-    name text NOT NULL COLLATE "C",
-    secret_hash bytea NOT NULL,
-    roles text[] NOT NULL,
-    pools text[] NOT NULL,
-    created_by text NOT NULL,
-    created_at timestamptz DEFAULT now() NOT NULL,
-    expires_at timestamptz,
-    revoked_at timestamptz,
-    last_used_at timestamptz,
-    CONSTRAINT tokens_are_granted_something CHECK (((cardinality(roles) = cardinality(pools)) AND (cardinality(roles) > 0))),
-    CONSTRAINT tokens_secret_hash_check CHECK ((octet_length(secret_hash) = 32))
-);
-
-ALTER TABLE tokens
-    ADD CONSTRAINT tokens_pkey PRIMARY KEY (name);
-
-ALTER TABLE tokens
-    ADD CONSTRAINT tokens_secret_hash_key UNIQUE (secret_hash);
-
-CREATE TRIGGER tokens_changed AFTER UPDATE OF name, secret_hash, roles, pools, expires_at, revoked_at ON tokens FOR EACH ROW EXECUTE FUNCTION count_token_change();
-
-CREATE TRIGGER tokens_made_or_removed AFTER INSERT OR DELETE ON tokens FOR EACH ROW EXECUTE FUNCTION count_token_change();
-
-
--- Table token_changes
-
-CREATE TABLE token_changes (
-    only_row boolean DEFAULT true NOT NULL,
-    changes bigint DEFAULT 0 NOT NULL,
-    CONSTRAINT token_changes_only_row_check CHECK (only_row)
-);
-
-ALTER TABLE token_changes
-    ADD CONSTRAINT token_changes_pkey PRIMARY KEY (only_row);

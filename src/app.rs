@@ -1,6 +1,7 @@
 //! A server, put together: the database, the services, the listeners, and the way down.
 
 mod access;
+pub mod keys;
 mod listeners;
 mod parts;
 
@@ -26,8 +27,8 @@ use crate::{
     listener::{Accepts, ConnectionLimit, address::is_reachable},
     provider::Provider,
     rpc::{CONNECTION_WINDOW, STREAM_WINDOW, layers::Admission, reflection},
-    secret::SecretKey,
-    service::admin::tokens::Tokens,
+    secret::SecretKeys,
+    service::{self, admin::tokens::Tokens},
     shutdown::{Patience, Shutdown},
     store::Store,
     telemetry::{self, Rendered},
@@ -69,15 +70,7 @@ impl App {
         let store = Store::open_with(&url, args.database_connections, limits.of_callers())?;
         store.migrate().await.context("the database cannot be prepared")?;
         store.check_rights().await.context("the database cannot be used")?;
-        let key_fits = store
-            .check_key(&secret.check_value())
-            .await
-            .context("the check value of the secret key can be neither read nor kept")?;
-        anyhow::ensure!(
-            key_fits,
-            "the secret key is not the one that this database's codes are encrypted with; \
-             give the right one with HOLDFAST_SECRET_KEY_FILE"
-        );
+        service::keys::take_up(&store, &secret).await.context("the secret keys cannot be used")?;
         let provider = Provider::built_in(&args.provider)?;
         // Before anything can be begun: the redemptions of a server without a row are taken for a dead one's.
         store.beat().await.context("the server's first beat cannot be written")?;
@@ -267,7 +260,9 @@ async fn close(store: &Store, is_finished: bool) {
 }
 
 /// The database to use, started if it is a private one, and the secret key that goes with it.
-async fn database(args: &ServeArgs) -> anyhow::Result<(Option<Postgres>, SecretString, SecretKey)> {
+async fn database(
+    args: &ServeArgs,
+) -> anyhow::Result<(Option<Postgres>, SecretString, SecretKeys)> {
     let key_file = args.secret_key_file.as_deref();
     if let Some(url) = args.database_url()? {
         let key_file = key_file.context(
@@ -275,7 +270,7 @@ async fn database(args: &ServeArgs) -> anyhow::Result<(Option<Postgres>, SecretS
              in a file (openssl rand -hex 32) and name it with HOLDFAST_SECRET_KEY_FILE. Keep it: \
              the codes in the database cannot be read without it",
         )?;
-        return Ok((None, url, SecretKey::from_file(key_file)?));
+        return Ok((None, url, SecretKeys::from_file(key_file)?));
     }
     let data_dir = &args.data_dir;
     tracing::info!(
@@ -292,10 +287,10 @@ async fn database(args: &ServeArgs) -> anyhow::Result<(Option<Postgres>, SecretS
     Ok((Some(postgres), url, secret))
 }
 
-fn private_key(key_file: Option<&Path>, data_dir: &Path) -> anyhow::Result<SecretKey> {
+fn private_key(key_file: Option<&Path>, data_dir: &Path) -> anyhow::Result<SecretKeys> {
     match key_file {
-        Some(file) => SecretKey::from_file(file),
-        None => SecretKey::create_beside(data_dir),
+        Some(file) => SecretKeys::from_file(file),
+        None => SecretKeys::create_beside(data_dir),
     }
 }
 

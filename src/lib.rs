@@ -8,6 +8,7 @@ pub mod domain;
 pub mod access;
 pub mod admission;
 pub mod config;
+pub mod core_dumps;
 pub mod failpoints;
 pub mod secret;
 pub mod secret_file;

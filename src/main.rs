@@ -1,9 +1,14 @@
 //! The program: reads its arguments, runs one command, answers with an exit code.
 
-use std::process::ExitCode;
+use std::{alloc::System, process::ExitCode};
 
 use clap::Parser as _;
 use holdfast::cli;
+use zeroizing_alloc::ZeroAlloc;
+
+/// Wipes what is freed, whoever had it: codes and keys pass through the buffers of many libraries.
+#[global_allocator]
+static ALLOCATOR: ZeroAlloc<System> = ZeroAlloc(System);
 
 fn main() -> ExitCode {
     let arguments = cli::Cli::parse();

@@ -1,8 +1,8 @@
 //! Files that hold a secret: read, and never more open than they should be.
 //!
-//! Others are neither the owner nor in the file's group. Who can write such a file decides what the secret is, so
-//! that is refused. Who can read it knows the secret. That is a warning, because some orchestrators mount all
-//! secrets so. A group may read: secrets are often mounted as root's, for the group that the program runs as.
+//! Others are neither the owner nor in the file's group. Who can read such a file knows the secret, and who can write
+//! it decides what the secret is: both are refused, and no setting allows them. A group may read: secrets are often
+//! mounted as root's, for the group that the program runs as.
 
 use std::{fs, io::Read as _, os::unix::fs::PermissionsExt as _, path::Path};
 
@@ -30,7 +30,7 @@ enum Verdict {
 /// is dropped, and never in an error. Warns where it is more open than it should be.
 ///
 /// # Errors
-/// When it cannot be read, is not text, is longer than any secret, or others can write it.
+/// When it cannot be read, is not text, is longer than any secret, or others can read or write it.
 pub fn read(path: &Path, what: &str) -> anyhow::Result<Zeroizing<String>> {
     let (text, warning) = read_quietly(path, what)?;
     if let Some(why) = warning {
@@ -52,10 +52,7 @@ pub fn read_quietly(
         Verdict::Fine => None,
         Verdict::Warn(why) => Some(why),
         Verdict::Refuse(why) => {
-            bail!(
-                "{what} {} is refused: {why}. `chmod o-w` it, and see that it still holds your secret",
-                path.display()
-            )
+            bail!("{what} {} is refused: {why}", path.display())
         }
     };
     let mut text = Zeroizing::new(String::new());
@@ -87,10 +84,14 @@ pub fn is_open_to_all(folder: &Path) -> bool {
 fn judge(mode: u32, is_replaceable: bool) -> Verdict {
     if mode & OTHERS_CAN_WRITE != 0 {
         Verdict::Refuse(
-            "every user of this machine can write it (its permissions end in a 2, 3, 6 or 7)",
+            "every user of this machine can write it (its permissions end in a 2, 3, 6 or 7). `chmod 0600` it, and \
+             see that it still holds your secret",
         )
     } else if mode & OTHERS_CAN_READ != 0 {
-        Verdict::Warn("every user of this machine can read it; `chmod o-r` it")
+        Verdict::Refuse(
+            "every user of this machine can read it (its permissions end in a 4 or 5). `chmod 0600` it; a secret that \
+             Kubernetes mounts needs `defaultMode: 0400`, or 0440 with an fsGroup",
+        )
     } else if is_replaceable {
         Verdict::Warn("every user of this machine can replace it; `chmod o-w` its folder")
     } else if mode & GROUP_CAN_WRITE != 0 {
@@ -105,15 +106,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_that_others_can_write_is_refused() {
-        for mode in [0o602, 0o606, 0o666, 0o777, 0o100_646] {
+    fn a_file_that_others_can_read_or_write_is_refused() {
+        for mode in [0o602, 0o606, 0o666, 0o777, 0o100_646, 0o604, 0o644, 0o444, 0o100_755] {
             assert!(matches!(judge(mode, false), Verdict::Refuse(_)), "{mode:o}");
         }
     }
 
     #[test]
-    fn a_file_that_others_can_read_or_replace_or_a_group_can_write_is_a_warning() {
-        for mode in [0o604, 0o644, 0o444, 0o620, 0o660, 0o664] {
+    fn a_file_that_others_can_replace_or_a_group_can_write_is_a_warning() {
+        for mode in [0o620, 0o660] {
             assert!(matches!(judge(mode, false), Verdict::Warn(_)), "{mode:o}");
         }
         assert!(matches!(judge(0o600, true), Verdict::Warn(_)));
@@ -143,12 +144,16 @@ mod tests {
     fn what_a_file_holds_is_read_and_not_told_in_an_error() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("secret");
+        let set_mode = |mode| fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
         fs::write(&path, "hush").unwrap();
+        set_mode(0o600);
         assert_eq!(&*read(&path, "the file").unwrap(), "hush");
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).unwrap();
-        let error = format!("{:#}", read(&path, "the file").unwrap_err());
-        assert!(error.contains("every user of this machine can write it"), "{error}");
-        assert!(!error.contains("hush"), "{error}");
+        for (mode, means) in [(0o666, "can write it"), (0o644, "defaultMode: 0400")] {
+            set_mode(mode);
+            let error = format!("{:#}", read(&path, "the file").unwrap_err());
+            assert!(error.contains(means) && error.contains("chmod"), "{error}");
+            assert!(!error.contains("hush"), "{error}");
+        }
         fs::write(&path, "x".repeat(70_000)).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
         assert!(format!("{:#}", read(&path, "the file").unwrap_err()).contains("longer"));

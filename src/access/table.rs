@@ -71,7 +71,8 @@ pub const TABLE: &[Row] = &[
     row("DeletePlan", OPERATOR),
     // ProviderService
     at("ApplyProvider", ADMIN, Where::All),
-    at("CheckProvider", AUDITOR, Where::Some),
+    // Its faults name pools, of all there are.
+    at("CheckProvider", AUDITOR, Where::All),
     at("GetProvider", AUDITOR, Where::Some),
     at("ListProviders", AUDITOR, Where::Some),
     // AccessService

@@ -1,7 +1,5 @@
 //! The parts of a server: its services, wired, and its background tasks.
 
-use std::sync::Arc;
-
 use tokio::{sync::watch, task::JoinSet};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -22,7 +20,7 @@ use crate::{
         provider::ProviderRpc,
         redemption::RedemptionRpc,
     },
-    secret::SecretKey,
+    secret::SecretKeys,
     service::{
         acquire::Acquire,
         admin::{self, accounts::Accounts, plans::Plans, redemptions::Redemptions, tokens::Tokens},
@@ -35,6 +33,7 @@ use crate::{
             Batch, Services,
             inquiry::{Inquiry, InquiryLimits},
         },
+        keys,
         pools::Pools,
         providers::Providers,
         redeem::{Redeem, Stopping, settle::Settler},
@@ -65,6 +64,7 @@ pub(super) struct Parts {
     reconciler: Reconciler,
     reversals: Reversals,
     redemption: RedemptionRpc,
+    secret: SecretKeys,
     closing: CancellationToken,
 }
 
@@ -73,11 +73,10 @@ impl Parts {
         args: &ServeArgs,
         store: Store,
         provider: Provider,
-        secret: SecretKey,
+        secret: SecretKeys,
         shutdown: &Shutdown,
         tasks: &TaskTracker,
     ) -> Self {
-        let secret = Arc::new(secret);
         let closing = shutdown.closing.clone();
         let pools = Pools::new(store.clone());
         let secrets_dir = args.secrets_dir.clone();
@@ -92,7 +91,7 @@ impl Parts {
             store.clone(),
             pools.clone(),
             providers.clone(),
-            Arc::clone(&secret),
+            secret.clone(),
             settler.clone(),
             Stopping { tasks: tasks.clone(), closing: closing.clone() },
         );
@@ -100,7 +99,7 @@ impl Parts {
             concurrency: usize::from(args.inquiry_concurrency),
             remember: args.inquiry_cache,
         };
-        let inquiry = Inquiry::new(Arc::clone(&secret), inquiry_limits, closing.clone());
+        let inquiry = Inquiry::new(secret.clone(), inquiry_limits, closing.clone());
         let services = Services {
             store: store.clone(),
             pools: pools.clone(),
@@ -115,18 +114,18 @@ impl Parts {
             store.clone(),
             pools.clone(),
             providers.clone(),
-            Arc::clone(&secret),
+            secret.clone(),
             tasks.clone(),
         );
         let reconciler = Reconciler::new(
             store.clone(),
             pools.clone(),
             providers.clone(),
-            Arc::clone(&secret),
+            secret.clone(),
             settler.clone(),
         );
-        let accounts = Accounts::new(store.clone(), pools.clone(), Arc::clone(&secret));
-        let redemptions = Redemptions::new(store.clone(), pools.clone(), secret, settler);
+        let accounts = Accounts::new(store.clone(), pools.clone(), secret.clone());
+        let redemptions = Redemptions::new(store.clone(), pools.clone(), secret.clone(), settler);
         let redemption = RedemptionRpc {
             pools: pools.clone(),
             acquire: acquire.clone(),
@@ -146,6 +145,7 @@ impl Parts {
             reconciler,
             reversals,
             redemption,
+            secret,
             closing,
         }
     }
@@ -165,6 +165,7 @@ impl Parts {
             stop.clone(),
         ));
         loops.spawn(self.providers.clone().follow(stop.clone()));
+        loops.spawn(keys::run(self.store.clone(), self.secret.clone(), stop.clone()));
         loops.spawn(statistics::run(self.store.clone(), stop.clone()));
         loops.spawn(self.reconciler.clone().run(args.reconcile_interval, stop.clone()));
         let check_reversals =

@@ -12,6 +12,7 @@ mod access;
 mod account;
 mod batch;
 mod demo;
+mod keys;
 mod migrate;
 mod plan;
 mod pool;
@@ -27,7 +28,7 @@ use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 
 use self::shared::{output, stop::Stop};
-use crate::{embedded, listener::address::parse_address};
+use crate::{core_dumps, embedded, listener::address::parse_address};
 
 /// Locks accounts and redeems card codes into them, exactly once.
 #[derive(Debug, Parser)]
@@ -52,6 +53,9 @@ enum Command {
     Serve(Box<crate::config::ServeArgs>),
     /// Bring a database's schema up to date, then exit. Serving does so too.
     Migrate(migrate::MigrateArgs),
+    /// Secret keys: which are in use, and changing to another while servers run.
+    #[command(subcommand)]
+    Keys(keys::KeysCommand),
     /// Show the whole thing on one machine: Postgres, a provider, the server, batches, a report.
     Demo(demo::DemoArgs),
     /// Serve the provider's contract with cards, a ledger and faults of its own, to try things on.
@@ -87,11 +91,21 @@ impl Command {
             _ => Ok(()),
         }
     }
+
+    /// Keeps the memory of a command that has keys from everybody else, and that of any command out of core dumps.
+    fn hide_memory(&self) -> anyhow::Result<()> {
+        core_dumps::turn_off().context("core dumps cannot be turned off")?;
+        if let Self::Serve(_) | Self::Keys(_) = self {
+            core_dumps::hide_memory().context("this program's memory cannot be hidden")?;
+        }
+        Ok(())
+    }
 }
 
 /// Runs a command to its end. Its error, if any, is printed once.
 pub fn run_to_exit(cli: Cli) -> ExitCode {
     let prepared = cli.command.leave_out_what_is_for_other_databases();
+    let prepared = prepared.and_then(|()| cli.command.hide_memory());
     let done = prepared.and_then(|()| runtime()).and_then(|runtime| runtime.block_on(run(cli)));
     match done {
         Ok(code) => code,
@@ -111,7 +125,13 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 
 async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let logs = |command: &Command| {
-        matches!(command, Command::Serve(_) | Command::SimulateProvider(_) | Command::Migrate(_))
+        matches!(
+            command,
+            Command::Serve(_)
+                | Command::SimulateProvider(_)
+                | Command::Migrate(_)
+                | Command::Keys(_)
+        )
     };
     if logs(&cli.command) {
         crate::telemetry::init_logs(&cli.log)?;
@@ -120,6 +140,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::Serve(args) => Box::pin(serve::run(*args, stop()?)).await.map(done),
         Command::Migrate(args) => Box::pin(migrate::run(args)).await.map(done),
+        Command::Keys(command) => Box::pin(keys::run(command)).await.map(done),
         Command::Demo(args) => Box::pin(demo::run(args)).await,
         Command::SimulateProvider(args) => Box::pin(simulate::run(args, stop()?)).await.map(done),
         Command::Pool(command) => Box::pin(pool::run(command, stop)).await.map(done),

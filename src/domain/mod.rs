@@ -16,4 +16,5 @@ pub mod pool;
 pub mod principal;
 pub mod provider;
 pub mod redemption;
+pub mod secret_key;
 pub mod selector;

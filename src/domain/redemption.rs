@@ -24,6 +24,7 @@ mod reversal;
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
+use secrecy::zeroize::Zeroize;
 use time::OffsetDateTime;
 
 pub use self::{
@@ -125,6 +126,13 @@ impl AccountFacts {
     /// Whether there is nothing in it.
     pub fn is_empty(&self) -> bool {
         self.country.is_none() && self.labels.is_empty() && self.credentials.is_empty()
+    }
+}
+
+/// Credentials leave the memory.
+impl Drop for AccountFacts {
+    fn drop(&mut self) {
+        self.credentials.values_mut().for_each(Zeroize::zeroize);
     }
 }
 

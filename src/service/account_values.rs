@@ -6,7 +6,7 @@ use crate::{
         id::{AccountId, PoolId},
         redemption::AccountFacts,
     },
-    secret::SecretKey,
+    secret::SecretKeys,
     store::{Store, StoreError},
 };
 
@@ -30,7 +30,7 @@ pub enum NoValues {
 /// See [`NoValues`].
 pub async fn account_values(
     store: &Store,
-    secret: &SecretKey,
+    secret: &SecretKeys,
     pool_id: &PoolId,
     account_id: &AccountId,
 ) -> Result<AccountFacts, NoValues> {
@@ -49,7 +49,7 @@ pub async fn account_values(
 
 /// An account's credentials as they are stored; `None` when there are none.
 pub(super) fn encrypted(
-    secret: &SecretKey,
+    secret: &SecretKeys,
     pool_id: &PoolId,
     account_id: &AccountId,
     credentials: &Credentials,
@@ -59,6 +59,6 @@ pub(super) fn encrypted(
 }
 
 /// What binds credentials to their account. No pool's name has `/`, so it is that of no other account, nor of a code.
-fn context(pool_id: &PoolId, account_id: &AccountId) -> Vec<u8> {
+pub(super) fn context(pool_id: &PoolId, account_id: &AccountId) -> Vec<u8> {
     format!("credentials/{pool_id}/{account_id}").into_bytes()
 }

@@ -318,6 +318,7 @@ impl From<StoreError> for Error {
             StoreError::DeadlinePassed => Self::DeadlinePassed,
             StoreError::ShuttingDown => Self::ShuttingDown,
             StoreError::Unavailable(cause) => Self::DatabaseUnavailable(cause),
+            StoreError::KeyChanged => Self::DatabaseUnavailable(error.to_string()),
             StoreError::Refused(_)
             | StoreError::CodeRedeemedAgain
             | StoreError::Unreadable(_)

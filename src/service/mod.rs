@@ -13,12 +13,14 @@ mod clock;
 mod days;
 pub mod error;
 mod expiry;
+pub mod keys;
 mod poll;
 pub mod pools;
 pub mod providers;
 pub mod redeem;
 pub mod release;
 pub mod reverse;
+pub mod rotation;
 pub mod sweep;
 pub mod webhooks;
 

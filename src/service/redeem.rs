@@ -19,13 +19,14 @@ use super::{
     Error,
     account_values::{NoValues, account_values},
     clock::Deadline,
+    keys,
     pools::{Pools, check_currencies},
     providers::{LimitedProvider, Providers, SendPermit, brake_outcome, fingerprint_name, free},
 };
 use crate::{
     admission::{self, Caller},
     domain::{
-        id::{PoolId, RedemptionId, RequestId},
+        id::{PoolId, ProviderId, RedemptionId, RequestId},
         lease::LeaseRef,
         money::Money,
         pool::Pool,
@@ -33,9 +34,10 @@ use crate::{
             AccountFacts, Ask, BeginRefusal, Begun, CardCode, Known, Living, NewRedemption,
             Redemption,
         },
+        secret_key::Fingerprints,
     },
     failpoints::{self, Guard},
-    secret::SecretKey,
+    secret::SecretKeys,
     store::Store,
 };
 
@@ -97,7 +99,7 @@ struct Inner {
     store: Store,
     pools: Pools,
     providers: Providers,
-    secret: Arc<SecretKey>,
+    secret: SecretKeys,
     settler: Settler,
     stopping: Stopping,
     /// The redemptions that this server is at work on, for callers who join.
@@ -110,7 +112,7 @@ impl Redeem {
         store: Store,
         pools: Pools,
         providers: Providers,
-        secret: Arc<SecretKey>,
+        secret: SecretKeys,
         settler: Settler,
         stopping: Stopping,
     ) -> Self {
@@ -161,8 +163,8 @@ impl Redeem {
     /// Why the code cannot be redeemed in the pool, if it is being redeemed there, or was.
     pub async fn in_use(&self, pool_id: &PoolId, code: &CardCode) -> Result<Option<Error>, Error> {
         let pool = self.0.pools.settings(pool_id).await?;
-        let fingerprint = self.0.secret.fingerprint(fingerprint_name(&pool.provider_id), code);
-        let living = self.0.store.get_living_redemption(&pool.pool_id, &fingerprint).await?;
+        let fingerprints = self.0.secret.fingerprints(fingerprint_name(&pool.provider_id), code);
+        let living = self.0.store.get_living_redemption(&pool.pool_id, &fingerprints).await?;
         Ok(living.map(|Living { redemption_id, request_id, state }| Error::CodeInUse {
             redemption_id,
             request_id,
@@ -225,7 +227,7 @@ impl Inner {
         let recorded = async {
             let facts = self.account_facts(&command.lease, &provider).await?;
             let new = self.record_of(&command, &facts, &provider).await?;
-            Ok::<_, Error>((self.begin(new, &command, &provider).await?, facts))
+            Ok::<_, Error>((self.begin(new, &facts, &command, &provider).await?, facts))
         };
         // What it takes is given back before the provider is waited for.
         let (began, facts) = match Box::pin(recorded).await {
@@ -304,9 +306,9 @@ impl Inner {
         expected: Option<Money>,
     ) -> Result<Option<Redeemed>, Error> {
         let found = self.store.get_redemption_by_request(pool_id, request_id).await?;
-        let Some((redemption, fingerprint)) = found else { return Ok(None) };
+        let Some((redemption, key, fingerprint)) = found else { return Ok(None) };
         let name = fingerprint_name(&redemption.profile.provider_id);
-        let same_code = fingerprint == self.secret.fingerprint(name, code);
+        let same_code = self.secret.fingerprints(name, code).is_of(key, &fingerprint);
         check_same_request(&redemption, same_code, expected)?;
         let redemption = Box::new(self.join(redemption).await?);
         Ok(Some(Redeemed { redemption, replayed: true }))
@@ -320,20 +322,36 @@ impl Inner {
         provider: &LimitedProvider,
     ) -> Result<NewRedemption, Error> {
         let redemption_id = self.new_id(provider).await?;
-        let context = code_context(&command.lease.pool_id, redemption_id);
-        let name = fingerprint_name(&provider.version().provider_id);
+        let provider_id = &provider.version().provider_id;
+        let (code_fingerprint, code_ciphertext) =
+            self.sealed(command, redemption_id, provider_id, facts);
         Ok(NewRedemption {
             redemption_id,
             lease: command.lease.clone(),
             request_id: command.request_id.clone(),
             release_on_completion: command.release_on_completion,
-            code_fingerprint: self.secret.fingerprint(name, &command.code),
-            code_ciphertext: self.secret.encrypt_with(&context, &command.code, facts),
+            code_fingerprint,
+            code_ciphertext,
             code_last4: command.code.last4().to_owned(),
             expected_minor: command.expected_or_learned().map(|money| money.amount_minor),
             expected_learned: command.expected.is_none() && command.learned.is_some(),
             profile: provider.version().clone(),
         })
+    }
+
+    /// A code's fingerprints, and the code encrypted, by the keys of now.
+    fn sealed(
+        &self,
+        command: &RedeemCommand,
+        redemption_id: RedemptionId,
+        provider_id: &ProviderId,
+        facts: &AccountFacts,
+    ) -> (Fingerprints, Vec<u8>) {
+        // Of one time: the current key is the same for both.
+        let keys = self.secret.now();
+        let context = code_context(&command.lease.pool_id, redemption_id);
+        let fingerprints = keys.fingerprints(fingerprint_name(provider_id), &command.code);
+        (fingerprints, keys.encrypt_with(&context, &command.code, facts))
     }
 
     /// What of the account the provider's profile names, beside its id.
@@ -375,7 +393,8 @@ impl Inner {
     /// Records the redemption, or finds the one that stands for the request already.
     async fn begin(
         &self,
-        new: NewRedemption,
+        mut new: NewRedemption,
+        facts: &AccountFacts,
         command: &RedeemCommand,
         provider: &LimitedProvider,
     ) -> Result<Began, Error> {
@@ -398,6 +417,15 @@ impl Inner {
                     return Ok(Began::Before(Box::new(redemption)));
                 }
                 Begun::Refused(BeginRefusal::TryAgain) => sleep(RETRY).await,
+                Begun::Refused(BeginRefusal::OldKeys) => {
+                    // One who was refused for the same reason may have read them already.
+                    if self.secret.now().current() == new.code_fingerprint.current {
+                        Box::pin(keys::catch_up(&self.store, &self.secret)).await?;
+                    }
+                    let provider_id = &provider.version().provider_id;
+                    (new.code_fingerprint, new.code_ciphertext) =
+                        self.sealed(command, id, provider_id, facts);
+                }
                 Begun::Refused(refusal) => return Err(refused(refusal, command)),
             }
         }

@@ -28,7 +28,7 @@ use crate::{
     },
     failpoints::{self, Guard},
     provider::Call,
-    secret::SecretKey,
+    secret::SecretKeys,
     store::{
         Store, StoreError,
         reversal::{ReversalDeferral, Reversed, TakenBack},
@@ -66,7 +66,7 @@ struct Inner {
     store: Store,
     pools: Pools,
     providers: Providers,
-    secret: Arc<SecretKey>,
+    secret: SecretKeys,
     tasks: TaskTracker,
 }
 
@@ -76,7 +76,7 @@ impl Reversals {
         store: Store,
         pools: Pools,
         providers: Providers,
-        secret: Arc<SecretKey>,
+        secret: SecretKeys,
         tasks: TaskTracker,
     ) -> Self {
         Self(Arc::new(Inner { store, pools, providers, secret, tasks }))

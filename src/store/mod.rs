@@ -9,6 +9,7 @@ pub mod acquire;
 pub mod apply;
 mod controls;
 pub mod credentials;
+pub mod keys;
 mod lane;
 pub mod lease;
 mod page;
@@ -135,23 +136,6 @@ impl Store {
             db,
             overload,
         })))
-    }
-
-    /// Keeps the check value of the first secret key, and says whether `key_check` is it.
-    pub async fn check_key(&self, key_check: &[u8]) -> Result<bool, StoreError> {
-        // Read first: a role that serves may do no more than that, once a key is there.
-        if let Some(kept) = self.kept_key_check().await? {
-            return Ok(kept == key_check);
-        }
-        sqlx::query_file!("src/store/sql/pg/insert_key_check.sql", key_check)
-            .execute(&self.db)
-            .await?;
-        Ok(self.kept_key_check().await?.is_some_and(|kept| kept == key_check))
-    }
-
-    async fn kept_key_check(&self) -> Result<Option<Vec<u8>>, StoreError> {
-        let kept = sqlx::query_file_scalar!("src/store/sql/pg/get_key_check.sql");
-        Ok(kept.fetch_optional(&self.db).await?)
     }
 
     /// Whether the database answers, and takes writes.

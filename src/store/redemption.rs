@@ -21,6 +21,7 @@ use crate::domain::{
     id::{AccountId, BatchId, PoolId, RedemptionId, RequestId},
     page::Page,
     redemption::{Living, RedemptionFilter},
+    secret_key::Fingerprints,
 };
 
 /// By how much the clock of a server, which makes the ids, may be off the database's while a list by time still
@@ -42,7 +43,7 @@ fn first_id_at(at: OffsetDateTime) -> Uuid {
 
 redemption_row!(RedemptionRow {});
 redemption_row!(ListedRow { more: bool });
-redemption_row!(RequestRow { code_fingerprint: Vec<u8> });
+redemption_row!(RequestRow { code_fingerprint: Vec<u8>, code_fingerprint_key: i32 });
 impl Store {
     /// Reads a redemption.
     pub async fn get_redemption(
@@ -71,12 +72,12 @@ impl Store {
         read_patiently(read).await?.into_iter().map(|row| row.redemption(pool_id)).collect()
     }
 
-    /// Reads the redemption that stands for a request, with its code's fingerprint.
+    /// Reads the redemption that stands for a request, with its code's fingerprint and the key that made it.
     pub async fn get_redemption_by_request(
         &self,
         pool_id: &PoolId,
         request_id: &RequestId,
-    ) -> Result<Option<(Redemption, Vec<u8>)>, StoreError> {
+    ) -> Result<Option<(Redemption, i32, Vec<u8>)>, StoreError> {
         let request_ids = [request_id.to_string()];
         let read = || {
             sqlx::query_file_as!(
@@ -91,22 +92,24 @@ impl Store {
             .await?
             .map(|mut row| {
                 let fingerprint = std::mem::take(&mut row.code_fingerprint);
-                Ok((row.redemption(pool_id)?, fingerprint))
+                let key = row.code_fingerprint_key;
+                Ok((row.redemption(pool_id)?, key, fingerprint))
             })
             .transpose()
     }
 
-    /// The redemption that has the code of this fingerprint, if any has.
+    /// The redemption that has the code of these fingerprints, if any has.
     pub async fn get_living_redemption(
         &self,
         pool_id: &PoolId,
-        code_fingerprint: &[u8; 32],
+        code_fingerprints: &Fingerprints,
     ) -> Result<Option<Living>, StoreError> {
+        let all: Vec<_> = code_fingerprints.all.iter().map(|(_, it)| it.to_vec()).collect();
         let read = || {
             sqlx::query_file!(
                 "src/store/sql/redemption/get_living_redemption.sql",
                 pool_id.as_str(),
-                &code_fingerprint[..],
+                &all,
             )
             .fetch_optional(&self.db)
         };

@@ -19,6 +19,7 @@ mod cli;
 mod database;
 mod faults;
 mod house;
+mod keys;
 mod overload;
 mod plans;
 mod provider;

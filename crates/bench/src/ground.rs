@@ -9,7 +9,7 @@ use std::{
 use anyhow::Context as _;
 use holdfast::{
     embedded::{Data, Options, Postgres},
-    secret::{self, SecretKey},
+    secret::{self, SecretKeys},
     store::Store,
 };
 #[cfg(target_os = "linux")]
@@ -66,7 +66,7 @@ impl Ground {
             options.settings.push(((*name).to_owned(), (*value).to_owned()));
         }
         let postgres = Postgres::start(options).await?;
-        let _ = SecretKey::create_beside(&directory.0)?;
+        let _ = SecretKeys::create_beside(&directory.0)?;
         Ok(Self {
             postgres: Some(postgres),
             directory,

@@ -10,6 +10,7 @@ use crate::domain::{
     id::{RedemptionId, RequestId},
     lease::LeaseRef,
     provider::ProfileVersion,
+    secret_key::Fingerprints,
 };
 
 /// A redemption to record before it is sent.
@@ -24,7 +25,7 @@ pub struct NewRedemption {
     /// Ends the lease when the outcome is known.
     pub release_on_completion: bool,
     /// Finds the same code again.
-    pub code_fingerprint: [u8; 32],
+    pub code_fingerprint: Fingerprints,
     /// The code, encrypted.
     pub code_ciphertext: Vec<u8>,
     /// The last characters of the code.
@@ -76,6 +77,8 @@ pub enum BeginRefusal {
         /// Which stands so.
         state: RedemptionState,
     },
+    /// The secret keys are not those that its code was encrypted with: others may be made with them.
+    OldKeys,
     /// What stood in the way has gone: the same call may be made again.
     TryAgain,
 }

@@ -1,9 +1,6 @@
 //! Accounts, as people keep them: created, imported, read, listed and changed.
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::Arc,
-};
+use std::collections::{HashMap, HashSet};
 
 use crate::{
     admission::Permit,
@@ -18,15 +15,16 @@ use crate::{
         page::Page,
         pool::Pool,
     },
-    secret::SecretKey,
+    secret::SecretKeys,
     service::{
         Error,
         account_values::encrypted,
         error::Violation,
+        keys,
         pools::{Pools, check_currencies},
     },
     store::{
-        Store,
+        Store, StoreError,
         account::{Creation, Inserted},
         apply::Applied,
     },
@@ -57,12 +55,12 @@ pub struct UpdateCommand {
 pub struct Accounts {
     store: Store,
     pools: Pools,
-    secret: Arc<SecretKey>,
+    secret: SecretKeys,
 }
 
 impl Accounts {
     /// The accounts of a store, whose credentials are encrypted with the key.
-    pub fn new(store: Store, pools: Pools, secret: Arc<SecretKey>) -> Self {
+    pub fn new(store: Store, pools: Pools, secret: SecretKeys) -> Self {
         Self { store, pools, secret }
     }
 
@@ -102,15 +100,15 @@ impl Accounts {
             .map(|command| {
                 check_currencies(pool, [("account.balance", command.balance)])?;
                 if seen.insert(command.new.account_id.clone()) {
-                    let credentials = self.encrypted(pool_id, &command);
-                    good.push(Creation { account: command.new.clone(), credentials });
-                    Ok(command.new)
+                    let new = command.new.clone();
+                    good.push(command);
+                    Ok(new)
                 } else {
                     Err(Error::AccountExists(pool_id.clone(), command.new.account_id))
                 }
             })
             .collect();
-        let Inserted { accounts, mut refused } = self.store.insert_accounts(pool_id, &good).await?;
+        let Inserted { accounts, mut refused } = self.insert(pool_id, &good).await?;
         let mut inserted: HashMap<AccountId, Account> =
             accounts.into_iter().map(|account| (account.account_id.clone(), account)).collect();
         let mut missing_plans: HashMap<PlanId, bool> = HashMap::new();
@@ -128,6 +126,27 @@ impl Accounts {
             });
         }
         Ok(answers)
+    }
+
+    /// Inserts accounts; once more where the secret key changed meanwhile.
+    async fn insert(
+        &self,
+        pool_id: &PoolId,
+        commands: &[CreateCommand],
+    ) -> Result<Inserted, Error> {
+        let creation = |command: &CreateCommand| Creation {
+            account: command.new.clone(),
+            credentials: self.encrypted(pool_id, command),
+        };
+        let creations: Vec<_> = commands.iter().map(creation).collect();
+        match self.store.insert_accounts(pool_id, &creations).await {
+            Err(StoreError::KeyChanged) => {
+                keys::catch_up(&self.store, &self.secret).await?;
+                let creations: Vec<_> = commands.iter().map(creation).collect();
+                Ok(self.store.insert_accounts(pool_id, &creations).await?)
+            }
+            inserted => Ok(inserted?),
+        }
     }
 
     fn encrypted(&self, pool_id: &PoolId, command: &CreateCommand) -> Option<Vec<u8>> {
@@ -236,7 +255,14 @@ impl Accounts {
             }
         }
         let stored = encrypted(&self.secret, pool_id, account_id, credentials);
-        Ok(self.store.set_credentials(pool_id, account_id, stored.as_deref()).await?)
+        match self.store.set_credentials(pool_id, account_id, stored.as_deref()).await {
+            Err(StoreError::KeyChanged) => {
+                keys::catch_up(&self.store, &self.secret).await?;
+                let stored = encrypted(&self.secret, pool_id, account_id, credentials);
+                Ok(self.store.set_credentials(pool_id, account_id, stored.as_deref()).await?)
+            }
+            set => Ok(set?),
+        }
     }
 
     /// Lists an account's events before the version `before`, newest first, at most `limit`.

@@ -1,7 +1,5 @@
 //! Redemptions for people: they read them, and resolve those that nothing else can.
 
-use std::sync::Arc;
-
 use crate::{
     domain::{
         id::{PoolId, RedemptionId, RequestId},
@@ -11,7 +9,7 @@ use crate::{
         redemption::{Failure, Outcome, Redemption, RedemptionFilter, RedemptionState, Resolution},
     },
     provider::{codes_in, holds_code},
-    secret::SecretKey,
+    secret::SecretKeys,
     service::{
         Error,
         error::{Violation, all},
@@ -67,13 +65,13 @@ pub enum ResolvedOutcome {
 pub struct Redemptions {
     store: Store,
     pools: Pools,
-    secret: Arc<SecretKey>,
+    secret: SecretKeys,
     settler: Settler,
 }
 
 impl Redemptions {
     /// The redemptions of a store.
-    pub fn new(store: Store, pools: Pools, secret: Arc<SecretKey>, settler: Settler) -> Self {
+    pub fn new(store: Store, pools: Pools, secret: SecretKeys, settler: Settler) -> Self {
         Self { store, pools, secret, settler }
     }
 
@@ -94,7 +92,7 @@ impl Redemptions {
         request_id: &RequestId,
     ) -> Result<(Pool, Redemption), Error> {
         let found = self.store.get_redemption_by_request(pool_id, request_id).await?;
-        self.found(pool_id, found.map(|(redemption, _)| redemption), request_id.as_str()).await
+        self.found(pool_id, found.map(|(redemption, ..)| redemption), request_id.as_str()).await
     }
 
     async fn found(
@@ -193,8 +191,8 @@ impl Redemptions {
     async fn holds_another(&self, seen: &Redemption, text: &str) -> Result<bool, Error> {
         let name = fingerprint_name(&seen.profile.provider_id);
         for code in codes_in(text) {
-            let fingerprint = self.secret.fingerprint(name, &code);
-            if self.store.get_living_redemption(&seen.pool_id, &fingerprint).await?.is_some() {
+            let fingerprints = self.secret.fingerprints(name, &code);
+            if self.store.get_living_redemption(&seen.pool_id, &fingerprints).await?.is_some() {
                 return Ok(true);
             }
         }

@@ -29,7 +29,7 @@ use crate::{
         },
     },
     provider::{Call, Doubt},
-    secret::SecretKey,
+    secret::SecretKeys,
     service::{
         Error,
         clock::Deadline,
@@ -54,7 +54,7 @@ pub struct Reconciler {
     store: Store,
     pools: Pools,
     providers: Providers,
-    secret: Arc<SecretKey>,
+    secret: SecretKeys,
     settler: Settler,
     /// One permit for each check at a time.
     checking: Arc<Semaphore>,
@@ -66,7 +66,7 @@ impl Reconciler {
         store: Store,
         pools: Pools,
         providers: Providers,
-        secret: Arc<SecretKey>,
+        secret: SecretKeys,
         settler: Settler,
     ) -> Self {
         let checking = Arc::new(Semaphore::new(AT_ONCE));
@@ -287,6 +287,9 @@ impl Reconciler {
         not_after: OffsetDateTime,
     ) -> Result<Option<Ask>, Error> {
         let context = code_context(&redemption.pool_id, redemption.redemption_id);
+        if self.secret.lacks_key_of(code_ciphertext) {
+            return Err(Error::Internal("a code's secret key is not in this server's key file"));
+        }
         let Ok((code, account)) = self.secret.decrypt_with(&context, code_ciphertext) else {
             return Ok(None);
         };

@@ -18,7 +18,7 @@ use crate::{
         redemption::CardCode,
     },
     provider::{CallError, profile::OpKind, question::Card},
-    secret::SecretKey,
+    secret::SecretKeys,
     service::{
         Error,
         providers::{LimitedProvider, fingerprint_name},
@@ -66,7 +66,7 @@ enum Reply {
 pub struct Inquiry(Arc<Inner>);
 
 struct Inner {
-    secret: Arc<SecretKey>,
+    secret: SecretKeys,
     limits: InquiryLimits,
     /// Fair among the callers of pools: one's cards do not stand before all others'.
     permits: FairPermits,
@@ -84,7 +84,7 @@ impl fmt::Debug for Inquiry {
 
 impl Inquiry {
     /// When `closing` is cancelled, those who wait are told so.
-    pub fn new(secret: Arc<SecretKey>, limits: InquiryLimits, closing: CancellationToken) -> Self {
+    pub fn new(secret: SecretKeys, limits: InquiryLimits, closing: CancellationToken) -> Self {
         let cache = (!limits.remember.is_zero()).then(|| {
             Cache::builder().max_capacity(MAX_REMEMBERED).time_to_live(limits.remember).build()
         });

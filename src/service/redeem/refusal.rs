@@ -17,7 +17,7 @@ pub(super) fn refused(refusal: BeginRefusal, command: &RedeemCommand) -> Error {
             Error::CodeInUse { redemption_id, request_id, state }
         }
         BeginRefusal::Account(refusal, _) => refused_by_account(refusal, command),
-        BeginRefusal::TryAgain => Error::Overloaded,
+        BeginRefusal::TryAgain | BeginRefusal::OldKeys => Error::Overloaded,
     }
 }
 

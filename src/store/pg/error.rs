@@ -28,6 +28,9 @@ pub enum StoreError {
     /// The code of a redemption that was to be made a success was redeemed again since, under another request.
     #[error("the code was redeemed again since, under another request")]
     CodeRedeemedAgain,
+    /// The secret key changed, and this server did not know it yet; nothing was done.
+    #[error("the secret key changed at this moment")]
+    KeyChanged,
     /// A row holds a value that this program does not know.
     #[error("the database holds a value that is not known here: {0}")]
     Unreadable(&'static str),
@@ -61,8 +64,11 @@ const CONTENTION: [&str; 2] = ["40001", "40P01"];
 const LOCKED: &str = "55P03";
 /// A lock, or the statement as a whole, took longer than it may.
 const BLOCKED: [&str; 2] = [LOCKED, "57014"];
-/// Classes of errors that a statement has whatever its rows hold: not supported, no such prepared statement.
-const OF_THE_STATEMENT: [&str; 2] = ["0A", "26"];
+/// Classes of errors that a statement has whatever its rows hold: not supported, no such prepared statement, and our
+/// own.
+const OF_THE_STATEMENT: [&str; 3] = ["0A", "26", "HF"];
+/// What was to be written was encrypted with a secret key that is not current any more: our own trigger says so.
+const KEY_CHANGED: &str = "HF001";
 /// A statement that would write, on a server that takes no writes.
 const READ_ONLY: &str = "25006";
 /// Starting, stopping, failing over, cut by an operator, an error of the disk, or unsure itself what
@@ -152,6 +158,10 @@ pub(in crate::store) fn is_violation_of(error: &sqlx::Error, index: &str) -> boo
     })
 }
 
+fn is_key_changed(error: &sqlx::Error) -> bool {
+    error.as_database_error().is_some_and(|error| error.code().as_deref() == Some(KEY_CHANGED))
+}
+
 /// Whether a foreign key refused the statement.
 pub(in crate::store) fn is_foreign_key_violation(error: &sqlx::Error) -> bool {
     error.as_database_error().is_some_and(DatabaseError::is_foreign_key_violation)
@@ -163,6 +173,7 @@ impl StoreError {
             Fault::Refused if is_violation_of(error, "redemptions_living_code") => {
                 Self::CodeRedeemedAgain
             }
+            Fault::Refused if is_key_changed(error) => Self::KeyChanged,
             Fault::Contention | Fault::Blocked | Fault::Unavailable => {
                 Self::Unavailable(error.to_string())
             }

@@ -15,9 +15,10 @@ static MIGRATOR: Migrator = sqlx::migrate!();
 const NOTES: &str = "_sqlx_migrations";
 
 /// What serving does with each table. A test compares it with the statements.
-pub const RIGHTS: [(&str, &[&str]); 17] = [
+pub const RIGHTS: [(&str, &[&str]); 18] = [
     // The first server to start inserts into it, once.
     ("installation", &["SELECT"]),
+    ("secret_keys", &["SELECT"]),
     ("pools", &["SELECT", "INSERT", "UPDATE"]),
     ("plans", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
     ("accounts", &["SELECT", "INSERT", "UPDATE"]),

@@ -11,6 +11,7 @@ use crate::{
     domain::{
         account::{AccountEvent, Change, Refusal},
         id::{PoolId, RedemptionId},
+        secret_key::{Fingerprint, KeyId},
     },
     failpoints::Step,
     store::{
@@ -27,8 +28,10 @@ redemption_row!(BegunRow { is_whole: i32, not_after: OffsetDateTime });
 
 struct InTheWay {
     position: i32,
+    are_old_keys: bool,
     same_request: Option<Uuid>,
     same_request_fingerprint: Option<Vec<u8>>,
+    same_request_key: Option<i32>,
     same_code: Option<Uuid>,
     same_code_request_id: Option<String>,
     same_code_state: Option<String>,
@@ -146,7 +149,10 @@ fn begun(
 ) -> Result<Begun, StoreError> {
     let same_request = in_the_way.as_ref().and_then(|found| found.same_request(new));
     let in_use = in_the_way.as_ref().and_then(InTheWay::code_in_use);
+    let are_old_keys = in_the_way.as_ref().is_some_and(|found| found.are_old_keys);
     let refusal = match (answer, same_request, in_use) {
+        // Old keys do not tell whether it is the same code.
+        (_, Some(_), _) | (Applied::NotInState, ..) if are_old_keys => BeginRefusal::OldKeys,
         (_, Some(same_request), _) => return Ok(same_request),
         (Applied::Unreadable(error), ..) => return Err(error),
         (Applied::NoPool, ..) => BeginRefusal::NoPool,
@@ -239,7 +245,7 @@ impl Records<'_> {
             &changes.iter().map(|(place, _)| work.inputs[*place].change_id()).collect::<Vec<_>>(),
             &new().map(|n| n.request_id.to_string()).collect::<Vec<_>>(),
             &new().map(|n| n.release_on_completion).collect::<Vec<_>>(),
-            &new().map(|n| n.code_fingerprint.to_vec()).collect::<Vec<_>>(),
+            &new().map(|n| n.code_fingerprint.newest().to_vec()).collect::<Vec<_>>(),
             &new().map(|n| n.code_ciphertext.clone()).collect::<Vec<_>>(),
             &new().map(|n| n.code_last4.clone()).collect::<Vec<_>>(),
             &new().map(|n| n.expected_minor).collect::<Vec<_>>() as &[Option<i64>],
@@ -251,6 +257,10 @@ impl Records<'_> {
             &new().map(|n| n.profile.provider_id.to_string()).collect::<Vec<_>>(),
             &new().map(|n| n.profile.version).collect::<Vec<_>>(),
             self.decider.server_id,
+            &new().map(|n| n.code_fingerprint.current.number()).collect::<Vec<_>>(),
+            &each(new()).map(|(n, ..)| n.redemption_id.0).collect::<Vec<_>>(),
+            &each(new()).map(|(_, key, _)| key.number()).collect::<Vec<_>>(),
+            &each(new()).map(|(.., fingerprint)| fingerprint.to_vec()).collect::<Vec<_>>(),
         )
         .fetch_all(&self.decider.db)
         .await
@@ -268,21 +278,38 @@ impl Records<'_> {
         let new = || places.iter().map(|place| &self.inputs[*place].new);
         let numbers: Vec<_> =
             places.iter().map(|place| i32::try_from(*place).unwrap_or(i32::MAX)).collect();
+        let positions: Vec<_> = (numbers.iter().zip(new()))
+            .flat_map(|(number, n)| n.code_fingerprint.all.iter().map(|_| *number))
+            .collect();
         let found = sqlx::query_file_as!(
             InTheWay,
             "src/store/sql/redemption/explain_begin.sql",
             pool_id.as_str(),
             &numbers,
             &new().map(|n| n.request_id.to_string()).collect::<Vec<_>>(),
-            &new().map(|n| n.code_fingerprint.to_vec()).collect::<Vec<_>>(),
+            &new().map(|n| n.code_fingerprint.current.number()).collect::<Vec<_>>(),
+            &positions,
+            &each(new()).map(|(_, key, _)| key.number()).collect::<Vec<_>>(),
+            &each(new()).map(|(.., fingerprint)| fingerprint.to_vec()).collect::<Vec<_>>(),
         )
         .fetch_all(&self.decider.db)
         .await?;
         for row in found.into_iter().filter(InTheWay::is_any) {
-            self.in_the_way.insert(usize::try_from(row.position).unwrap_or(usize::MAX), row);
+            let place = usize::try_from(row.position).unwrap_or(usize::MAX);
+            // One for each fingerprint, of which at most one is of a redemption.
+            if row.same_code.is_some() || !self.in_the_way.contains_key(&place) {
+                self.in_the_way.insert(place, row);
+            }
         }
         Ok(())
     }
+}
+
+/// Each fingerprint of each redemption, with its key.
+fn each<'a>(
+    new: impl Iterator<Item = &'a NewRedemption>,
+) -> impl Iterator<Item = (&'a NewRedemption, KeyId, Fingerprint)> {
+    new.flat_map(|n| n.code_fingerprint.all.iter().map(move |(key, print)| (n, *key, *print)))
 }
 
 impl BegunRow {
@@ -294,11 +321,12 @@ impl BegunRow {
 
 impl InTheWay {
     fn is_any(&self) -> bool {
-        self.same_request.is_some() || self.same_code.is_some()
+        self.same_request.is_some() || self.same_code.is_some() || self.are_old_keys
     }
 
     fn same_request(&self, new: &NewRedemption) -> Option<Begun> {
-        let same_code = self.same_request_fingerprint.as_deref() == Some(&new.code_fingerprint[..]);
+        let fingerprint = self.same_request_key.zip(self.same_request_fingerprint.as_deref());
+        let same_code = fingerprint.is_some_and(|(key, it)| new.code_fingerprint.is_of(key, it));
         let redemption_id = RedemptionId(self.same_request?);
         Some(Begun::SameRequest { redemption_id, same_code })
     }

@@ -48,7 +48,7 @@ const EXPECTED: &[(&str, &str)] = &[
     ("UpdatePlan", "oA"),
     ("DeletePlan", "oA"),
     ("ApplyProvider", "A*"),
-    ("CheckProvider", "oaA"),
+    ("CheckProvider", "oaA*"),
     ("GetProvider", "oaA"),
     ("ListProviders", "oaA"),
     ("CreateToken", "A*"),

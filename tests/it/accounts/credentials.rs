@@ -6,7 +6,7 @@ use std::{collections::HashMap, fmt::Debug, time::Duration};
 use holdfast::{
     domain::id::{AccountId, PoolId},
     rpc::pb,
-    secret::SecretKey,
+    secret::SecretKeys,
     service::account_values::{NoValues, account_values},
 };
 use prost::Message;
@@ -70,13 +70,13 @@ async fn stored(world: &World, account_id: &str) -> HashMap<String, String> {
 
 async fn read(
     world: &World,
-    secret: &SecretKey,
+    secret: &SecretKeys,
     account_id: &str,
 ) -> Result<HashMap<String, String>, NoValues> {
     let (pool_id, account_id) =
         (PoolId::parse(POOL).unwrap(), AccountId::parse(account_id).unwrap());
     let values = account_values(&world.store(), secret, &pool_id, &account_id).await?;
-    Ok(values.credentials.into_iter().collect())
+    Ok(values.credentials.clone().into_iter().collect())
 }
 
 /// How many rows of credentials there are.
@@ -219,7 +219,7 @@ async fn stored_credentials_are_bound_to_their_account_and_key() {
     let (pool_id, account_id) = (PoolId::parse("pool2").unwrap(), AccountId::parse("a").unwrap());
     let error = account_values(&world.store(), &secret, &pool_id, &account_id).await.err().unwrap();
     assert!(matches!(error, NoValues::Undecryptable), "{error}");
-    let error = read(&world, &SecretKey::ephemeral(), "a").await.unwrap_err();
+    let error = read(&world, &SecretKeys::ephemeral(), "a").await.unwrap_err();
     assert!(matches!(error, NoValues::Undecryptable), "{error}");
     let error = read(&world, &secret, "none").await.unwrap_err();
     assert!(matches!(error, NoValues::NoAccount), "{error}");

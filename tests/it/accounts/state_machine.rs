@@ -297,7 +297,7 @@ impl Bench {
             lease,
             request_id: RequestId::random(),
             release_on_completion: false,
-            code_fingerprint,
+            code_fingerprint: code_fingerprint.into(),
             code_ciphertext: vec![1],
             code_last4: String::new(),
             expected_minor: None,

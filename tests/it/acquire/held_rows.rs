@@ -140,7 +140,7 @@ async fn many_begins_under_one_lease_are_one_and_the_others_are_told_of_it() {
             lease: lease_ref(&held),
             request_id: RequestId::random(),
             release_on_completion: true,
-            code_fingerprint,
+            code_fingerprint: code_fingerprint.into(),
             code_ciphertext: vec![1],
             code_last4: String::new(),
             expected_minor: None,

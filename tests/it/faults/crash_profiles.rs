@@ -107,7 +107,7 @@ impl Stage {
         let secrets = folder.join("secrets");
         fs::create_dir_all(secrets.join(file)).unwrap();
         for (name, value) in [("api_key", "the-key"), ("api_secret", "the-secret")] {
-            fs::write(secrets.join(file).join(name), value).unwrap();
+            crate::support::secrets::write_secret(secrets.join(file).join(name), value);
         }
         let secrets = secrets.display().to_string();
         let mut stage = Self { fleet, simulator, args, secrets };

@@ -3,10 +3,11 @@
 use super::imports::{Edges, Modules};
 
 /// Each module, and those that it may use.
-const MAY_USE: [(&str, &[&str]); 20] = [
+const MAY_USE: [(&str, &[&str]); 21] = [
     ("domain", &[]),
     ("access", &["domain"]),
     ("config", &["access", "admission", "domain", "listener", "secret_file"]),
+    ("core_dumps", &[]),
     ("failpoints", &[]),
     ("admission", &[]),
     ("secret", &["domain", "secret_file"]),
@@ -52,6 +53,7 @@ const MAY_USE: [(&str, &[&str]); 20] = [
         &[
             "app",
             "config",
+            "core_dumps",
             "domain",
             "embedded",
             "listener",

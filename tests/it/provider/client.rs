@@ -267,7 +267,7 @@ async fn a_code_that_is_echoed_is_in_no_text() {
 async fn the_token_key_and_wait_go_over_the_wire() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("token");
-    std::fs::write(&file, "s3cret\n").unwrap();
+    crate::support::secrets::write_secret(&file, "s3cret\n");
     let app = Router::new().route(
         "/base/redemptions",
         any(|headers: HeaderMap| async move {
@@ -318,7 +318,7 @@ fn settings_that_cannot_work_are_refused_at_the_start() {
     }
     let dir = tempfile::tempdir().unwrap();
     let empty = dir.path().join("empty");
-    std::fs::write(&empty, "\n").unwrap();
+    crate::support::secrets::write_secret(&empty, "\n");
     for file in [empty.as_path(), Path::new("/no/such/file")] {
         let mut args = args("http://x");
         args.token_file = Some(file.to_owned());

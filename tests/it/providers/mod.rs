@@ -82,7 +82,7 @@ fn line_of(text: &str, start: &str) -> usize {
 fn give_secret(world: &World, provider: &str, name: &str, secret: &str) {
     let folder = world.args().secrets_dir.as_ref().unwrap().join(provider);
     fs::create_dir_all(&folder).unwrap();
-    fs::write(folder.join(name), secret).unwrap();
+    crate::support::secrets::write_secret(folder.join(name), secret);
 }
 
 /// A world whose server has `secret.token` of these providers.

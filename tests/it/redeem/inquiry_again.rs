@@ -19,7 +19,7 @@ use holdfast::{
     domain::{id::PoolId, money::Currency, redemption::CardCode},
     provider::Provider,
     rpc::pb,
-    secret::SecretKey,
+    secret::SecretKeys,
     service::{
         Error,
         batch::inquiry::{Inquiry, InquiryLimits},
@@ -135,7 +135,7 @@ async fn a_card_whose_value_changed_since_it_was_asked_about_is_marked() {
 /// Asks about cards at `url`, for at most so long.
 fn inquiry(url: &str, patience: Duration) -> Asking {
     let limits = InquiryLimits { concurrency: 4, remember: Duration::from_secs(30) };
-    let secret = Arc::new(SecretKey::ephemeral());
+    let secret = SecretKeys::ephemeral();
     let args = holdfast::config::ProviderArgs { send_window: patience, ..args(url) };
     Asking {
         provider: Provider::built_in(&args).unwrap(),

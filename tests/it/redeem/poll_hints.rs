@@ -20,7 +20,7 @@ use holdfast::{
     domain::{id::PoolId, money::Currency, redemption::CardCode},
     provider::{Provider, classify::MIN_AFTER},
     rpc::pb::RedemptionState,
-    secret::SecretKey,
+    secret::SecretKeys,
     service::batch::inquiry::{Inquiry, InquiryLimits},
 };
 use tokio_util::sync::CancellationToken;
@@ -153,11 +153,11 @@ async fn a_card_is_not_asked_about_again_at_once_whatever_the_provider_says() {
     };
     let url = serve(Router::new().route("/cards/inquire", post(busy))).await;
     let folder = tempfile::tempdir().unwrap();
-    let _ = SecretKey::create_beside(folder.path()).unwrap();
-    let secret = SecretKey::from_file(&folder.path().join(holdfast::secret::FILE_NAME)).unwrap();
+    let _ = SecretKeys::create_beside(folder.path()).unwrap();
+    let secret = SecretKeys::from_file(&folder.path().join(holdfast::secret::FILE_NAME)).unwrap();
     let limits = InquiryLimits { concurrency: 1, remember: Duration::ZERO };
     let provider = Provider::built_in(&args(&url)).unwrap();
-    let inquiry = Inquiry::new(Arc::new(secret), limits, CancellationToken::new());
+    let inquiry = Inquiry::new(secret, limits, CancellationToken::new());
     let pool = PoolId::parse("p").unwrap();
     let provider = limited(&provider, &pool);
     let (eur, code) = (Currency::parse("EUR").unwrap(), CardCode::parse("ASKED-1234").unwrap());

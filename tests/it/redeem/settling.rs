@@ -414,7 +414,7 @@ async fn what_a_server_that_died_had_recorded_is_found_and_settled() {
         },
         request_id: RequestId::random(),
         release_on_completion: true,
-        code_fingerprint: secret.fingerprint("default", &code),
+        code_fingerprint: secret.fingerprints("default", &code),
         code_ciphertext: secret.encrypt(format!("{POOL}/{redemption_id}").as_bytes(), &code),
         code_last4: String::new(),
         expected_minor: None,

@@ -11,7 +11,7 @@ use std::{
 use holdfast::{
     embedded::{DATABASE, Data, Options, Postgres},
     rpc::pb,
-    secret::{self, SecretKey},
+    secret::{self, SecretKeys},
 };
 
 use crate::support::{
@@ -102,7 +102,7 @@ fn the_demo_ignores_every_variable_that_concerns_another_postgres() {
 async fn variables_complete_a_database_url_that_was_given() {
     let folder = tempfile::tempdir().unwrap();
     let postgres = Postgres::start(Options::new(Data::ThrowAway)).await.unwrap();
-    SecretKey::create_beside(folder.path()).unwrap();
+    SecretKeys::create_beside(folder.path()).unwrap();
     let key = folder.path().join(secret::FILE_NAME);
     let args = [
         "serve".to_owned(),
@@ -215,9 +215,9 @@ fn refused(args: &[String]) -> String {
 }
 
 #[tokio::test]
-async fn a_secret_s_file_that_others_can_write_is_refused_whichever_it_is() {
+async fn a_secret_s_file_that_others_can_read_or_write_is_refused_whichever_it_is() {
     let folder = tempfile::tempdir().unwrap();
-    SecretKey::create_beside(folder.path()).unwrap();
+    SecretKeys::create_beside(folder.path()).unwrap();
     let file = |name: &str, text: &str, mode: u32| {
         let path = folder.path().join(name);
         fs::write(&path, text).unwrap();
@@ -230,7 +230,7 @@ async fn a_secret_s_file_that_others_can_write_is_refused_whichever_it_is() {
     let (key, url, token) =
         (good("key", &key_text), good("url", &database.url), good("token", "tok-123456"));
     let bad_key = file("bad-key", &key_text, 0o666);
-    let bad_url = file("bad-url", &database.url, 0o602);
+    let bad_url = file("bad-url", &database.url, 0o604);
     let bad_token = file("bad-token", "tok-123456", 0o646);
     for (key, url, token, bad) in [
         (&bad_key, &url, &token, &bad_key),
@@ -245,7 +245,7 @@ async fn a_secret_s_file_that_others_can_write_is_refused_whichever_it_is() {
             "--admin-listen=127.0.0.1:0".to_owned(),
         ]);
         assert!(
-            printed.contains(bad) && printed.contains("every user of this machine can write it"),
+            printed.contains(bad) && printed.contains("every user of this machine can"),
             "{printed}"
         );
         assert!(!printed.contains(key_text.trim()) && !printed.contains("tok-123456"), "{printed}");
@@ -254,12 +254,12 @@ async fn a_secret_s_file_that_others_can_write_is_refused_whichever_it_is() {
 }
 
 #[tokio::test]
-async fn a_key_file_that_others_can_read_is_a_warning_and_one_for_a_group_is_none() {
+async fn a_key_file_that_its_group_can_write_is_a_warning_and_one_it_can_read_is_none() {
     let folder = tempfile::tempdir().unwrap();
-    SecretKey::create_beside(folder.path()).unwrap();
+    SecretKeys::create_beside(folder.path()).unwrap();
     let key = folder.path().join(secret::FILE_NAME);
     let database = crate::support::world::fresh_database().await;
-    for (mode, warned) in [(0o644, 1), (0o440, 0), (0o600, 0), (0o660, 1)] {
+    for (mode, warned) in [(0o440, 0), (0o600, 0), (0o660, 1)] {
         fs::set_permissions(&key, fs::Permissions::from_mode(mode)).unwrap();
         let args = [
             "serve".to_owned(),

@@ -72,7 +72,7 @@ async fn a_database_that_goes_away_is_told_and_its_return_too() {
     let kept = || Options::new(Data::Kept(folder.path().join("pg")));
     let postgres = Postgres::start(kept()).await.unwrap();
     let key = folder.path().join(holdfast::secret::FILE_NAME);
-    holdfast::secret::SecretKey::create_beside(folder.path()).unwrap();
+    holdfast::secret::SecretKeys::create_beside(folder.path()).unwrap();
     let world = World::start().await;
     let mut args = world.args().clone();
     args.database_url = Some(postgres.url(holdfast::embedded::DATABASE).into());
@@ -182,11 +182,11 @@ async fn those_who_wait_for_an_account_are_told_that_the_server_stops() {
 async fn a_wrong_or_missing_key_is_refused_at_start() {
     let world = World::start().await;
     let folder = tempfile::tempdir().unwrap();
-    holdfast::secret::SecretKey::create_beside(folder.path()).unwrap();
+    holdfast::secret::SecretKeys::create_beside(folder.path()).unwrap();
     let mut args = world.args().clone();
     args.secret_key_file = Some(folder.path().join(holdfast::secret::FILE_NAME));
     let wrong = App::start(&args).await.unwrap_err();
-    assert!(format!("{wrong:#}").contains("the secret key is not the one"), "{wrong:#}");
+    assert!(format!("{wrong:#}").contains("the secret key 1 is not the one"), "{wrong:#}");
     args.secret_key_file = None;
     let missing = App::start(&args).await.unwrap_err();
     assert!(format!("{missing:#}").contains("HOLDFAST_SECRET_KEY_FILE"), "{missing:#}");

@@ -14,7 +14,7 @@ use std::{
 };
 
 use holdfast::{
-    secret::{self, SecretKey},
+    secret::{self, SecretKeys},
     simulator::faults::Faults,
 };
 use rustix::process::{Pid, Signal, kill_process};
@@ -236,7 +236,7 @@ impl Fleet {
         // In memory where there is room: a disk that is busy with other things would make a provider
         // that syncs slow, and what it told late is in doubt.
         let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
-        let _ = SecretKey::create_beside(folder.path()).unwrap();
+        let _ = SecretKeys::create_beside(folder.path()).unwrap();
         let ledger = folder.path().join("ledger.jsonl");
         let mut args = vec![
             "simulate-provider".to_owned(),

@@ -18,6 +18,7 @@ pub(crate) mod program;
 pub(crate) mod proxy;
 pub(crate) mod raw_http2;
 pub(crate) mod real;
+pub(crate) mod secrets;
 pub(crate) mod statements;
 pub(crate) mod steady;
 pub(crate) mod tls;

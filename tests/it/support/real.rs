@@ -94,7 +94,7 @@ impl Real {
             ("webhook_url", "https://holdfast.example/webhooks/x"),
         ];
         for (name, secret) in secrets {
-            fs::write(folder.join(name), secret).unwrap();
+            crate::support::secrets::write_secret(folder.join(name), secret);
         }
     }
 }

@@ -16,7 +16,7 @@ use holdfast::{
         provider_service_client::ProviderServiceClient,
         redemption_service_client::RedemptionServiceClient,
     },
-    secret::SecretKey,
+    secret::SecretKeys,
     simulator::{
         Simulator, SimulatorArgs,
         faults::{Fault, Faults},
@@ -122,7 +122,7 @@ impl World {
             .spawn(async move { Simulator::start(&simulator).await.unwrap() })
             .await
             .unwrap();
-        let _ = SecretKey::create_beside(folder.path()).unwrap();
+        let _ = SecretKeys::create_beside(folder.path()).unwrap();
         let mut args = serve_args(&database.url, &folder, provider.url());
         change(&mut args);
         let mut world = Self {
@@ -215,8 +215,8 @@ impl World {
     }
 
     /// The servers' secret key.
-    pub(crate) fn secret(&self) -> SecretKey {
-        SecretKey::from_file(self.args.secret_key_file.as_ref().unwrap()).unwrap()
+    pub(crate) fn secret(&self) -> SecretKeys {
+        SecretKeys::from_file(self.args.secret_key_file.as_ref().unwrap()).unwrap()
     }
 
     /// A store of the test's own on the same database.

@@ -6,20 +6,23 @@
 -- changes, $9 request ids, $10 whether to release on completion, $11 code fingerprints, $12 code ciphertexts, $13 last
 -- four characters, $14 expected amounts in minor units, $15 whether those were learned, $16 what is reserved then,
 -- $17 how long the provider may begin it, $18 when the reconciler takes over if nobody has settled it, $19 providers,
--- $20 the versions of their profiles; $21 the server that sends them.
+-- $20 the versions of their profiles; $21 the server that sends them; one element for each redemption: $22 the keys of
+-- the fingerprints; one for each fingerprint of a code, by whichever key: $23 redemption ids, $24 keys, $25 fingerprints.
 -- One without a row in the answer is as it was: see apply.sql; or the request or the code is there already.
 WITH asked AS MATERIALIZED (
     SELECT w.*
     FROM unnest(
         $3::uuid[], $4::text[], $5::bigint[], $6::bigint[], $7::uuid[], $8::uuid[], $9::text[], $10::bool[],
         $11::bytea[], $12::bytea[], $13::text[], $14::bigint[], $15::bool[], $16::bigint[], $17::interval[],
-        $18::interval[], $19::text[], $20::int[]
+        $18::interval[], $19::text[], $20::int[], $22::int[]
     ) AS w (
         redemption_id, account_id, token, version, seen, change_id, request_id, release_on_completion,
         code_fingerprint, code_ciphertext, code_last4, expected_minor, expected_learned, reserved_minor, not_after_in,
-        take_over_in, provider_id, provider_version
+        take_over_in, provider_id, provider_version, key_id
     )
     WHERE EXISTS (SELECT FROM pools p WHERE p.pool_id = $1 AND p.revision = $2)
+      -- Servers may know different keys for a moment. Where nothing was installed there is the first alone.
+      AND w.key_id = coalesce((SELECT i.current_key FROM installation i), 1)
 ),
 cur AS MATERIALIZED (
     SELECT
@@ -35,18 +38,38 @@ cur AS MATERIALIZED (
     ORDER BY a.account_id
     FOR NO KEY UPDATE OF a SKIP LOCKED
 ),
+-- With several keys, a code may have been begun under another.
+free AS MATERIALIZED (
+    SELECT k.*
+    FROM cur k
+    WHERE (SELECT count(*) FROM secret_keys s) <= 1
+       OR code_is_free(
+            $1,
+            k.key_id,
+            ARRAY(
+                SELECT f.key_id
+                FROM unnest($23::uuid[], $24::int[]) AS f (redemption_id, key_id)
+                WHERE f.redemption_id = k.redemption_id
+            ),
+            ARRAY(
+                SELECT f.fingerprint
+                FROM unnest($23::uuid[], $25::bytea[]) AS f (redemption_id, fingerprint)
+                WHERE f.redemption_id = k.redemption_id
+            )
+       )
+),
 recorded AS (
     INSERT INTO redemptions AS r (
         pool_id, redemption_id, account_id, fencing_token, request_id, holder, state,
-        release_on_completion, code_fingerprint, code_ciphertext, code_last4, expected_minor,
+        release_on_completion, code_fingerprint, code_fingerprint_key, code_ciphertext, code_last4, expected_minor,
         expected_learned, plan_id, plan_day, not_after, next_check_at, provider_id, provider_version, server_id
     )
     SELECT
         $1, k.redemption_id, k.account_id, k.token, k.request_id, k.holder, 'SUBMITTED',
-        k.release_on_completion, k.code_fingerprint, k.code_ciphertext, k.code_last4, k.expected_minor,
+        k.release_on_completion, k.code_fingerprint, k.key_id, k.code_ciphertext, k.code_last4, k.expected_minor,
         k.expected_learned, k.plan_id, k.plan_day, now() + k.not_after_in, now() + k.take_over_in, k.provider_id,
         k.provider_version, $21::uuid
-    FROM cur k
+    FROM free k
     ON CONFLICT DO NOTHING
     RETURNING r.*
 ),

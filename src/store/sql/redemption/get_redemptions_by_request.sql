@@ -1,6 +1,6 @@
 -- Redemptions by the requests that they stand for.
 SELECT
-    r.code_fingerprint, r.redemption_id, r.account_id, r.fencing_token, r.request_id, r.holder, r.state,
+    r.code_fingerprint, r.code_fingerprint_key, r.redemption_id, r.account_id, r.fencing_token, r.request_id, r.holder, r.state,
     r.code_last4, r.expected_minor, r.expected_learned, r.release_on_completion, r.plan_id, r.plan_day,
     r.amount_minor, r.amount_currency, r.provider_ref, r.provider_id, r.provider_version, r.provider_task,
     r.failure_reason, r.failure_message, r.code_spent, r.resolved_by, r.resolution_reason, r.resolution_evidence,

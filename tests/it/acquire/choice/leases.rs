@@ -69,7 +69,7 @@ impl Bench {
             lease: self.lease_ref(&held),
             request_id: RequestId::parse_any(&redemption_id.0.to_string()).unwrap(),
             release_on_completion: release,
-            code_fingerprint,
+            code_fingerprint: code_fingerprint.into(),
             code_ciphertext: vec![1],
             code_last4: String::new(),
             expected_minor: card,

@@ -49,7 +49,7 @@ fn webhook_addr(stage: &Stage) -> String {
 pub(super) async fn a_forged_webhook_comes(stage: &mut Stage) -> Vec<Broken> {
     let secrets = stage.fleet.folder().join("secrets");
     fs::create_dir_all(secrets.join("shop")).unwrap();
-    fs::write(secrets.join("shop/hook"), "hush").unwrap();
+    crate::support::secrets::write_secret(secrets.join("shop/hook"), "hush");
     stage.env.push(("HOLDFAST_SECRETS_DIR", secrets.to_str().unwrap().to_owned().leak()));
     stage.env.push(("HOLDFAST_WEBHOOK_LISTEN", "127.0.0.1:0"));
     let mut clients = begin(stage, "").await;

@@ -38,9 +38,9 @@ async fn a_server_serves_webhooks_again_after_it_was_restarted_and_with_its_secr
     let secret = world.args().secrets_dir.as_ref().unwrap().join("shop/hook");
     fs::remove_file(&secret).unwrap();
     assert_eq!(nobodys.make(&world, 0).await, StatusCode::SERVICE_UNAVAILABLE);
-    fs::write(&secret, "another").unwrap();
+    crate::support::secrets::write_secret(&secret, "another");
     assert_eq!(nobodys.make(&world, 0).await, StatusCode::UNAUTHORIZED);
-    fs::write(&secret, "hook-of-shop\n").unwrap();
+    crate::support::secrets::write_secret(&secret, "hook-of-shop\n");
     assert_eq!(nobodys.make(&world, 0).await, StatusCode::NO_CONTENT);
     settle(&world, &shop, "shop").await;
 }

@@ -1,0 +1,42 @@
+//! Secret keys, as commands see them: what is made with which, and changing to another.
+
+use std::{path::Path, time::Duration};
+
+use secrecy::SecretString;
+
+use crate::{
+    domain::secret_key::{KeyId, StoredKey},
+    secret::SecretKeys,
+    service::rotation::{self, Progress, Rotated},
+    store::{Store, keys::KeyUse},
+};
+
+/// How many connections a command needs.
+const CONNECTIONS: u32 = 2;
+
+/// How much is made with each key that the database knows.
+pub async fn uses(database_url: &SecretString) -> anyhow::Result<Vec<(StoredKey, KeyUse)>> {
+    let store = Store::open(database_url, CONNECTIONS)?;
+    let uses = rotation::uses(&store).await;
+    store.close().await;
+    uses
+}
+
+/// The keys that nothing needs any more: no file has to have them.
+pub fn removable(stored: &[StoredKey]) -> Vec<KeyId> {
+    rotation::removable(stored)
+}
+
+/// Makes the first key of a file the current one, and encrypts with it all that is stored.
+pub async fn rotate(
+    database_url: &SecretString,
+    file: &Path,
+    patience: Duration,
+    told: &mut (dyn FnMut(Progress) + Send),
+) -> anyhow::Result<Rotated> {
+    let secret = SecretKeys::from_file(file)?;
+    let store = Store::open(database_url, CONNECTIONS)?;
+    let rotated = rotation::rotate(&store, &secret, patience, told).await;
+    store.close().await;
+    rotated
+}

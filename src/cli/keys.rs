@@ -1,0 +1,122 @@
+//! `holdfast keys`: which secret keys are in use, and changing to another while servers run.
+
+use std::{path::PathBuf, time::Duration};
+
+use anyhow::Context as _;
+use clap::{Args, Subcommand};
+use secrecy::SecretString;
+use serde_json::Value;
+
+use super::shared::output::{FormatArgs, Rows, Sink, note, while_read};
+use crate::{
+    app::keys,
+    config::{database_url, parse_duration},
+    domain::secret_key::{KeyId, StoredKey},
+};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum KeysCommand {
+    /// List the secret keys that the database knows, what is made with each, and which are needed no more.
+    Status(StatusArgs),
+    /// Make the first key of the key file the current one, and encrypt with it all that is stored. Run it again to go
+    /// on where it was ended.
+    Rotate(RotateArgs),
+}
+
+/// Which database it is about.
+#[derive(Args, Debug)]
+struct DatabaseArgs {
+    /// Postgres to use: postgres://user:password@host/database.
+    #[arg(long, env = "HOLDFAST_DATABASE_URL", hide_env_values = true)]
+    database_url: Option<SecretString>,
+
+    /// A file that holds the database URL.
+    #[arg(long, env = "HOLDFAST_DATABASE_URL_FILE", conflicts_with = "database_url")]
+    database_url_file: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct StatusArgs {
+    #[command(flatten)]
+    database: DatabaseArgs,
+    #[command(flatten)]
+    format: FormatArgs,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct RotateArgs {
+    #[command(flatten)]
+    database: DatabaseArgs,
+
+    /// The file of the secret keys, as servers have it. Its first key becomes the current one.
+    #[arg(long, env = "HOLDFAST_SECRET_KEY_FILE")]
+    secret_key_file: PathBuf,
+
+    /// How long to wait for servers that have not read the new key.
+    #[arg(long, default_value = "30s", value_parser = parse_duration)]
+    wait: Duration,
+}
+
+impl DatabaseArgs {
+    fn url(&self) -> anyhow::Result<SecretString> {
+        let url = database_url(self.database_url.as_ref(), self.database_url_file.as_deref())?;
+        url.context("no database is given: set HOLDFAST_DATABASE_URL")
+    }
+}
+
+/// Runs one of the commands.
+pub(super) async fn run(command: KeysCommand) -> anyhow::Result<()> {
+    match command {
+        KeysCommand::Status(args) => while_read(status(args)).await,
+        KeysCommand::Rotate(args) => rotate(args).await,
+    }
+}
+
+/// The columns of a key.
+const KEY: &[&str] = &["key_id", "state", "codes", "credentials", "fingerprints"];
+
+async fn status(args: StatusArgs) -> anyhow::Result<()> {
+    let uses = keys::uses(&args.database.url()?).await?;
+    let stored: Vec<StoredKey> = uses.iter().map(|(key, _)| key.clone()).collect();
+    let removable = keys::removable(&stored);
+    let mut rows = Rows::new(args.format.for_stdout(), KEY, Sink::stdout());
+    for (key, made) in &uses {
+        let state = if key.is_current {
+            "CURRENT"
+        } else if removable.contains(&key.key_id) {
+            "REMOVABLE"
+        } else {
+            "NEEDED"
+        };
+        let key_id = Value::from(key.key_id.number());
+        rows.push(&[
+            key_id,
+            state.into(),
+            made.codes.into(),
+            made.credentials.into(),
+            made.fingerprints.into(),
+        ])?;
+    }
+    rows.finish()?;
+    Ok(())
+}
+
+async fn rotate(args: RotateArgs) -> anyhow::Result<()> {
+    let url = args.database.url()?;
+    let mut told = |progress| note(progress);
+    let rotated = keys::rotate(&url, &args.secret_key_file, args.wait, &mut told).await?;
+    note(format!("all that is stored is encrypted with the secret key {}", rotated.current));
+    if !rotated.removable.is_empty() {
+        note(format!(
+            "these keys are needed no more, and may be removed from every key file: {}. What they made fingerprints with \
+             is in the database, encrypted with the secret key {}",
+            list(&rotated.removable),
+            rotated.current
+        ));
+    }
+    Ok(())
+}
+
+fn list(keys: &[KeyId]) -> String {
+    keys.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,12 @@
+-- Of no pool: how many codes of open redemptions, and credentials, are encrypted with each key.
+SELECT c.key_id AS "key_id!", count(*) FILTER (WHERE c.is_code) AS "codes!", count(*) FILTER (WHERE NOT c.is_code) AS "credentials!"
+FROM (
+    SELECT key_of(r.code_ciphertext) AS key_id, true AS is_code
+    FROM redemptions r
+    WHERE r.state IN ('SUBMITTED', 'IN_DOUBT', 'NEEDS_REVIEW') AND r.code_ciphertext IS NOT NULL
+    UNION ALL
+    SELECT key_of(k.credentials), false
+    FROM account_credentials k
+) c
+WHERE c.key_id IS NOT NULL
+GROUP BY c.key_id
