@@ -35,7 +35,12 @@ fn main() -> Result<(), AnyError> {
         .codec_path("crate::rpc::codec::Codec")
         .extern_path(".google.rpc.Status", "::tonic_types::Status")
         // They hold codes or credentials: `src/rpc/redacted.rs` has their Debug.
-        .skip_debug(["holdfast.v1.RedeemRequest", "holdfast.v1.BatchItem", "holdfast.v1.Account", "holdfast.v1.CreateTokenResponse"])
+        .skip_debug([
+            "holdfast.v1.RedeemRequest",
+            "holdfast.v1.BatchItem",
+            "holdfast.v1.Account",
+            "holdfast.v1.CreateTokenResponse",
+        ])
         .compile_fds(descriptors)?;
     Ok(())
 }

@@ -137,6 +137,7 @@ impl App {
             .add_service(parts.account_service())
             .add_service(parts.pool_service())
             .add_service(parts.provider_service())
+            .add_service(parts.access_service())
             .serve_with_incoming_shutdown(
                 Accepts::new(listener, limit).into_http2(),
                 shutdown.closing.clone().cancelled_owned(),

@@ -10,8 +10,10 @@ use crate::{
     provider::Provider,
     rpc::{
         MAX_ANSWER_BYTES, MAX_REQUEST_BYTES,
+        access::AccessRpc,
         account::AccountRpc,
         pb::{
+            access_service_server::AccessServiceServer,
             account_service_server::AccountServiceServer, pool_service_server::PoolServiceServer,
             provider_service_server::ProviderServiceServer,
             redemption_service_server::RedemptionServiceServer,
@@ -23,7 +25,10 @@ use crate::{
     secret::SecretKey,
     service::{
         acquire::Acquire,
-        admin::{self, accounts::Accounts, plans::Plans, redemptions::Redemptions},
+        admin::{
+            self, accounts::Accounts, audit_events::AuditTrail, plans::Plans,
+            redemptions::Redemptions,
+        },
         background::{
             heartbeat,
             reconcile::{Reconciler, takeover::Takeover},
@@ -171,6 +176,12 @@ impl Parts {
     pub(super) fn webhooks(&self) -> Webhooks {
         let (redeem, reconciler) = (self.redemption.redeem.clone(), self.reconciler.clone());
         Webhooks::new(self.store.clone(), redeem, reconciler, self.closing.clone())
+    }
+
+    pub(super) fn access_service(&self) -> AccessServiceServer<AccessRpc> {
+        AccessServiceServer::new(AccessRpc::new(AuditTrail::new(self.store.clone())))
+            .max_decoding_message_size(MAX_REQUEST_BYTES)
+            .max_encoding_message_size(MAX_ANSWER_BYTES)
     }
 
     pub(super) fn redemption_service(&self) -> RedemptionServiceServer<RedemptionRpc> {

@@ -2,6 +2,7 @@
 //! clock. Everything else depends on this, and this on nothing else of ours.
 
 pub mod account;
+pub mod audit;
 pub mod choice;
 pub mod credentials;
 pub mod failure;

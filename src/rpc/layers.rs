@@ -21,11 +21,11 @@ use tracing::Instrument as _;
 use super::{
     answer,
     message::{self, Complete, RequestBody},
-    methods, refusal, status,
+    methods, refusal, status, test_caller,
 };
 use crate::{
     admission::{self, Caller, Class, Overload, Permit},
-    domain::principal::Principal,
+    domain::principal::{Authority, Principal},
 };
 
 /// Admits calls while the server takes them, and gives each a span.
@@ -101,6 +101,15 @@ pub(super) fn principal_of<T>(request: &Request<T>) -> Principal {
     request.extensions().get::<Principal>().cloned().unwrap_or_default()
 }
 
+/// Who sent a message, from where, and what of others it may touch in the pool that the message is about.
+pub(super) fn authority_of<T>(request: &Request<T>) -> Authority {
+    let extensions = request.extensions();
+    let known = extensions.get::<Authority>().cloned();
+    let known = known.or_else(|| extensions.get::<Principal>().cloned().map(Authority::of));
+    let known = known.unwrap_or_default();
+    Authority { peer: request.remote_addr().map(|addr| addr.ip().to_canonical()), ..known }
+}
+
 impl<S> Layer<S> for Admission {
     type Service = Admitted<S>;
 
@@ -158,7 +167,8 @@ impl Admission {
         B: RequestBody,
     {
         let came = Instant::now();
-        let (parts, body) = request.into_parts();
+        let (mut parts, body) = request.into_parts();
+        test_caller::note(&mut parts);
         let path = parts.uri.path();
         let is_health = path.starts_with(HEALTH);
         if self.closing.is_cancelled() && !is_health {

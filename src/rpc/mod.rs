@@ -1,8 +1,10 @@
 //! The gRPC services: they read requests, call one service each, and write answers. The only code that knows
 //! tonic and prost.
 
+pub mod access;
 pub mod account;
 mod answer;
+mod audit_events;
 pub mod codec;
 mod convert;
 pub mod layers;
@@ -18,6 +20,7 @@ pub mod redemption;
 pub mod reflection;
 mod refusal;
 mod status;
+mod test_caller;
 
 /// The longest request, in bytes. It is refused by its length, before tonic would.
 pub const MAX_REQUEST_BYTES: usize = codec::MAX_MESSAGE_BYTES;

@@ -158,7 +158,7 @@ pub(crate) fn status(error: &Error) -> Status {
                 ("amount_minor", amount.amount_minor.to_string()),
             ],
         ),
-        Error::CodeInUse { redemption_id, request_id, state } => precondition(
+        Error::CodeInUse { redemption: Some((redemption_id, request_id)), state } => precondition(
             "CODE_IN_USE",
             text,
             [
@@ -167,6 +167,20 @@ pub(crate) fn status(error: &Error) -> Status {
                 ("state", state.as_str().to_owned()),
             ],
         ),
+        Error::CodeInUse { redemption: None, state } => {
+            precondition("CODE_IN_USE", text, [("state", state.as_str().to_owned())])
+        }
+        Error::OthersLease { lease, needs } => {
+            let details = reason(
+                "PERMISSION_DENIED",
+                [
+                    ("needs", (*needs).to_owned()),
+                    ("pool_id", lease.pool_id.to_string()),
+                    ("account_id", lease.account_id.to_string()),
+                ],
+            );
+            fit(Code::PermissionDenied, &text, details)
+        }
         Error::CardNotRedeemable { known } => {
             precondition("CARD_NOT_REDEEMABLE", text, [("known", known.to_string())])
         }
@@ -289,6 +303,11 @@ pub(crate) fn undecodable(error: &DecodeError) -> Status {
 pub(crate) fn message_too_large(bytes: usize, max_bytes: usize) -> Status {
     let rule = format!("is {bytes} bytes long; at most {max_bytes} are read");
     status(&Error::Invalid(vec![Violation::new("message", rule)]))
+}
+
+/// The contract has the RPC, and this server does not serve it.
+pub(crate) fn not_served() -> Status {
+    fit(Code::Unimplemented, "this server does not serve the RPC", reason("UNIMPLEMENTED", []))
 }
 
 /// More calls than the server takes at once.

@@ -47,7 +47,7 @@ fn wait_queue(waiting: &[(&str, &Arc<Criteria>)]) -> WaitQueue {
 }
 
 fn next(queue: &WaitQueue) -> Vec<String> {
-    queue.servable().iter().map(|waiter| waiter.wanted.request_id.to_string()).collect()
+    queue.servable().iter().map(|waiter| waiter.wanted.request.to_string()).collect()
 }
 
 #[test]
