@@ -8,6 +8,7 @@
 //! - 2: arguments that cannot be read;
 //! - 3: `redeem-batch` went through but something is left to do, or `redemption audit` found differences.
 
+mod access;
 mod account;
 mod batch;
 mod demo;
@@ -73,6 +74,8 @@ enum Command {
     /// Providers: the profiles that say how each is asked, and what its answers mean.
     #[command(subcommand)]
     Provider(provider::ProviderCommand),
+    /// Show what people did and which settings were changed: who, from where, what, before and after.
+    AuditLog(access::AuditLogArgs),
 }
 
 impl Command {
@@ -124,6 +127,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::RedeemBatch(args) => Box::pin(batch::run(args, stop)).await,
         Command::Redemption(command) => Box::pin(redemption::run(command)).await,
         Command::Provider(command) => Box::pin(provider::run(command)).await,
+        Command::AuditLog(args) => Box::pin(access::audit_log(args)).await.map(done),
     }
 }
 

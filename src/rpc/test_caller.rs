@@ -1,15 +1,19 @@
 //! The caller that a test says it is: for tests of what belongs to whom. Without the feature `crash-points`, which only
 //! tests turn on, this is nothing.
+//!
+//! It is named by the user agent, which a client sets for a whole connection: `holdfast-test-caller/NAME;ROLE`.
 
 use http::request::Parts;
 
-/// Notes who calls, by the header `holdfast-test-caller`: a principal's name, and after a `;` a role.
+/// Notes who calls.
 #[cfg(feature = "crash-points")]
 pub(super) fn note(parts: &mut Parts) {
     use crate::domain::principal::{Authority, Principal};
 
-    let header = parts.headers.get("holdfast-test-caller").and_then(|text| text.to_str().ok());
-    let Some((name, role)) = header.and_then(|text| text.split_once(';')) else { return };
+    let agent = parts.headers.get(http::header::USER_AGENT).and_then(|text| text.to_str().ok());
+    let caller = agent.and_then(|agent| agent.strip_prefix("holdfast-test-caller/"));
+    let caller = caller.and_then(|caller| caller.split_whitespace().next());
+    let Some((name, role)) = caller.and_then(|text| text.split_once(';')) else { return };
     let principal = Principal::named(name);
     parts.extensions.insert(principal.clone());
     parts.extensions.insert(Authority {

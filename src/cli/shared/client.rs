@@ -15,8 +15,8 @@ use tonic_types::{ErrorDetails, StatusExt as _};
 use crate::rpc::{
     CONNECTION_WINDOW, STREAM_WINDOW,
     pb::{
-        account_service_client::AccountServiceClient, pool_service_client::PoolServiceClient,
-        provider_service_client::ProviderServiceClient,
+        access_service_client::AccessServiceClient, account_service_client::AccountServiceClient,
+        pool_service_client::PoolServiceClient, provider_service_client::ProviderServiceClient,
         redemption_service_client::RedemptionServiceClient,
     },
 };
@@ -72,6 +72,11 @@ impl Server {
     /// Accounts.
     pub(crate) fn accounts(&self) -> AccountServiceClient<Channel> {
         AccountServiceClient::new(self.0.clone())
+    }
+
+    /// Who may call, and who changed what.
+    pub(crate) fn access(&self) -> AccessServiceClient<Channel> {
+        AccessServiceClient::new(self.0.clone())
     }
 
     /// Redemptions.

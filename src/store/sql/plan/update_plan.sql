@@ -2,7 +2,7 @@
 -- one may have come between its caller's read and this ($12), and then there is no row. $13 who changes it, $14 from
 -- where.
 WITH was AS MATERIALIZED (
-    SELECT n.* FROM plans n WHERE n.pool_id = $1 AND n.plan_id = $2 FOR NO KEY UPDATE
+    SELECT n.* FROM plans n WHERE n.pool_id = $1 AND n.plan_id = $2 ORDER BY n.plan_id FOR NO KEY UPDATE OF n
 ),
 changed AS (
     UPDATE plans n

@@ -2,7 +2,7 @@
 -- durations would be out of order. Another change may have come between its caller's read and this.
 -- $13 who changes it, $14 from where.
 WITH was AS MATERIALIZED (
-    SELECT p.* FROM pools p WHERE p.pool_id = $1 FOR NO KEY UPDATE
+    SELECT p.* FROM pools p WHERE p.pool_id = $1 ORDER BY p.pool_id FOR NO KEY UPDATE OF p
 ),
 changed AS (
     UPDATE pools p
