@@ -307,7 +307,7 @@ pub(crate) fn message_too_large(bytes: usize, max_bytes: usize) -> Status {
 
 /// The contract has the RPC, and this server does not serve it.
 pub(crate) fn not_served() -> Status {
-    fit(Code::Unimplemented, "this server does not serve the RPC", reason("UNIMPLEMENTED", []))
+    fit(Code::Unimplemented, "this server does not serve the RPC", ErrorDetails::new())
 }
 
 /// More calls than the server takes at once.

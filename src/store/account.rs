@@ -3,11 +3,13 @@
 
 use std::collections::HashMap;
 
+use serde_json::json;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{
     Store, StoreError,
+    audit::{self, Written},
     page::{MAX_BYTES, read_page},
     patience::read_patiently,
     pg::error::{is_foreign_key_violation, is_of_a_row},
@@ -266,6 +268,20 @@ impl EventRow {
     }
 }
 
+/// Says in the log what the audit trail has of an account that was created.
+fn log_created(account: &Account, by: &Authority) {
+    let after = json!({
+        "login_status": account.login_status.as_str(),
+        "plan_id": account.plan_id.as_ref().map(PlanId::as_str),
+        "country_code": account.country_code,
+        "balance_minor": account.balance_minor,
+        "labels": labels_json(&account.labels),
+    });
+    let (pool_id, subject) = (account.pool_id.as_str(), account.account_id.as_str());
+    let (action, before, after, reason) = ("CreateAccount", None, Some(after), "");
+    audit::log_written(by, &Written { action, pool_id, subject, before, after, reason });
+}
+
 impl Store {
     /// Creates accounts. Each is recorded in the audit trail, but those of an import, which is recorded as a whole. Those that are there already, or that name a plan which is not, are not in
     /// the answer. One that the database refuses is named with its cause, and does not hold up the others.
@@ -302,6 +318,9 @@ impl Store {
         };
         let accounts: Vec<_> = rows.iter().filter_map(read).collect();
         accounts.iter().for_each(|account| self.ready.note(account));
+        if !is_import {
+            accounts.iter().for_each(|account| log_created(account, by));
+        }
         Ok(Inserted { accounts, refused: bad.into_iter().map(refused).collect() })
     }
 

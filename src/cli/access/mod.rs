@@ -6,11 +6,11 @@ use clap::Args;
 use time::OffsetDateTime;
 
 use super::shared::{
-    client::{PAGE_SIZE, ServerArgs, unary},
+    client::{PAGE_SIZE, RpcError, ServerArgs, unary},
     output::{Format, FormatArgs, Rows, Sink, while_read},
     parse, view,
 };
-use crate::{cli::shared::client::RpcError, domain::id::PoolId, rpc::pb};
+use crate::{domain::id::PoolId, rpc::pb};
 
 /// Which events to show.
 #[derive(Args, Debug)]
