@@ -5,7 +5,7 @@ mod explain;
 mod message;
 mod selector;
 
-use std::{pin::Pin, time::Duration};
+use std::{pin::Pin, sync::Arc, time::Duration};
 
 use futures_util::Stream;
 use tonic::{Request, Response, Status, Streaming};
@@ -303,7 +303,7 @@ fn read_redeem(
         expected,
         learned: None,
         release_on_completion: request.release_on_completion,
-        by,
+        by: Arc::new(by),
         caller,
     });
     fields.finish(read)

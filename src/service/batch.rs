@@ -61,7 +61,7 @@ pub struct BatchOpen {
     /// Who asks, by its own word.
     pub holder: Holder,
     /// Who calls, and what of others it may read.
-    pub by: Authority,
+    pub by: Arc<Authority>,
     /// Which accounts may be picked.
     pub selection: Selection,
     /// How many items may be under way at once.

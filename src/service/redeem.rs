@@ -75,7 +75,7 @@ pub struct RedeemCommand {
     /// Ends the lease when the outcome is known.
     pub release_on_completion: bool,
     /// Who calls, and what of others it may read.
-    pub by: Authority,
+    pub by: Arc<Authority>,
     /// The call: nothing is begun for one whose deadline has passed.
     pub caller: Caller,
 }

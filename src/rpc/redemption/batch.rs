@@ -1,6 +1,6 @@
 //! Messages of `BatchRedeem`, read and written.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use futures_util::{Stream, StreamExt as _};
 use prost::Message as _;
@@ -99,7 +99,7 @@ fn read_open(message: Option<Message>, by: Authority) -> Result<BatchOpen, Error
         batch_id,
         pool_id,
         holder,
-        by,
+        by: Arc::new(by),
         selection,
         max_in_flight: usize::try_from(max_in_flight).unwrap_or(1),
         item_timeout: item_timeout.unwrap_or(DEFAULT_ITEM_TIMEOUT),

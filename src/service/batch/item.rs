@@ -13,7 +13,11 @@ use super::{
 use crate::{
     admission::Caller,
     domain::{
-        id::RequestId, lease::LeaseRef, pool::Pool, principal::RequestKey, selector::Selector,
+        id::RequestId,
+        lease::LeaseRef,
+        pool::Pool,
+        principal::{Authority, RequestKey},
+        selector::Selector,
     },
     service::{
         Error,
@@ -238,7 +242,7 @@ impl Item {
     ) -> Result<Redeemed, Error> {
         let command = RedeemCommand {
             request_id: request.request_id.clone(),
-            by: self.open.by.clone(),
+            by: Arc::clone(&self.open.by),
             lease: lease.clone(),
             code: self.item.code.clone(),
             expected: self.item.expected,
@@ -262,7 +266,8 @@ impl Item {
         };
         if lease_is_unused
             && let Err(error) =
-                Box::pin(self.batch.services.leases.release(lease, self.open.by.clone())).await
+                Box::pin(self.batch.services.leases.release(lease, Authority::clone(&self.open.by)))
+                    .await
         {
             tracing::debug!(%error, "an item's unused lease was gone already");
         }
