@@ -61,10 +61,10 @@ impl Item {
                 ("item.selector.expected", item.selection.expected),
             ],
         )?;
-        let request = RequestKey::new(
+        let request = Box::new(RequestKey::new(
             self.open.by.principal.clone(),
             RequestId::of_item(&self.open.batch_id, &item.item_id),
-        );
+        ));
         if self.resumed
             && let Some(found) = Box::pin(self.find(&request)).await?
         {
