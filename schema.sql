@@ -55,7 +55,21 @@ CREATE TYPE account_change AS (
     last_answer text,
     resolved_by text,
     resolution_reason text,
-    resolution_evidence text
+    resolution_evidence text,
+    principal text,
+    lease_principal text,
+    resolved_principal text
+);
+
+CREATE TYPE audit_note AS (
+    change_id uuid,
+    principal text,
+    peer text,
+    action text,
+    subject text,
+    before jsonb,
+    after jsonb,
+    reason text
 );
 
 
@@ -78,21 +92,25 @@ CREATE FUNCTION account_changed_by_hand() RETURNS trigger
             END IF;
             PERFORM public.note_change_by_hand(NEW.pool_id, NEW.account_id);
             IF TG_OP = 'UPDATE' AND OLD.lease_request_id IS NOT NULL THEN
-                DELETE FROM public.leases WHERE pool_id = OLD.pool_id AND request_id = OLD.lease_request_id;
+                DELETE FROM public.leases
+                WHERE pool_id = OLD.pool_id AND request_id = OLD.lease_request_id AND principal = OLD.lease_principal;
             END IF;
             IF NEW.lease_request_id IS NOT NULL THEN
-                INSERT INTO public.leases (pool_id, request_id, account_id, expires_at)
-                VALUES (NEW.pool_id, NEW.lease_request_id, NEW.account_id, NEW.lease_expires_at);
+                INSERT INTO public.leases (pool_id, request_id, principal, account_id, expires_at)
+                VALUES (
+                    NEW.pool_id, NEW.lease_request_id, NEW.lease_principal, NEW.account_id, NEW.lease_expires_at
+                );
             END IF;
             NEW.version := CASE WHEN TG_OP = 'UPDATE' THEN OLD.version ELSE 0 END + 1;
             NEW.change_id := gen_random_uuid();
             NEW.updated_at := now();
             INSERT INTO public.account_events (
-                pool_id, account_id, version, change_id, happened_at, actor, reason, from_status, to_status,
+                pool_id, account_id, version, change_id, happened_at, actor, principal, reason, from_status, to_status,
                 fencing_token, redemption_id, balance_minor, lease_expires_at
             ) VALUES (
                 NEW.pool_id, NEW.account_id, NEW.version, NEW.change_id, now(),
                 'database user ' || session_user,
+                'database:' || session_user,
                 CASE TG_OP WHEN 'INSERT' THEN 'created' ELSE 'changed' END,
                 CASE WHEN TG_OP = 'UPDATE' THEN OLD.status END, NEW.status, NEW.fencing_token,
                 COALESCE(NEW.open_redemption_id, CASE WHEN TG_OP = 'UPDATE' THEN OLD.open_redemption_id END),
@@ -131,7 +149,8 @@ BEGIN
         RAISE foreign_key_violation USING
             MESSAGE = format('account %s of pool %s has redemptions', OLD.account_id, OLD.pool_id);
     END IF;
-    DELETE FROM leases WHERE pool_id = OLD.pool_id AND request_id = OLD.lease_request_id;
+    DELETE FROM leases
+    WHERE pool_id = OLD.pool_id AND request_id = OLD.lease_request_id AND principal = OLD.lease_principal;
     DELETE FROM account_credentials WHERE pool_id = OLD.pool_id AND account_id = OLD.account_id;
     PERFORM note_change_by_hand(OLD.pool_id, OLD.account_id);
     RETURN OLD;
@@ -146,6 +165,15 @@ CREATE FUNCTION account_refuse_version() RETURNS trigger
                 OLD.account_id, OLD.pool_id, OLD.version, NEW.version;
         END
         $$;
+
+CREATE FUNCTION changed_values(row_values jsonb, other_values jsonb) RETURNS jsonb
+    LANGUAGE sql IMMUTABLE
+    AS $$
+    SELECT jsonb_object_agg(o.key, o.value)
+    FROM jsonb_each(row_values) o
+    WHERE o.value <> COALESCE(other_values -> o.key, 'null')
+      AND o.key <> ALL ('{pool_id,plan_id,revision,created_at,updated_at}'::text[])
+$$;
 
 CREATE FUNCTION code_is_free(pool text, key_id integer, key_ids integer[], fingerprints bytea[]) RETURNS boolean
     LANGUAGE plpgsql
@@ -168,6 +196,16 @@ BEGIN
               AND r.state IN ('SUBMITTED', 'IN_DOUBT', 'NEEDS_REVIEW', 'SUCCEEDED')
               AND r.reversed_at IS NULL
         );
+END
+$$;
+
+CREATE FUNCTION count_token_change() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    AS $$
+BEGIN
+    UPDATE token_changes c SET changes = c.changes + 1 WHERE c.only_row;
+    RETURN NULL;
 END
 $$;
 
@@ -387,6 +425,7 @@ CREATE TABLE accounts (
     usable_at timestamptz GENERATED ALWAYS AS (GREATEST(day_due_at, cooldown_until, hold_until)) STORED,
     change_id uuid DEFAULT gen_random_uuid() NOT NULL,
     token_group bigint GENERATED ALWAYS AS ((fencing_token / 16)) STORED NOT NULL,
+    lease_principal text DEFAULT ''::text NOT NULL COLLATE "C",
     CONSTRAINT accounts_balance_minor_check CHECK ((balance_minor >= 0)),
     CONSTRAINT accounts_country_code_check CHECK ((country_code ~ '^[A-Z]{2}$'::text)),
     CONSTRAINT accounts_day_credited_minor_check CHECK ((day_credited_minor >= 0)),
@@ -414,7 +453,7 @@ ALTER TABLE accounts
 
 CREATE INDEX accounts_by_plan ON accounts USING btree (pool_id, plan_id) WHERE (plan_id IS NOT NULL);
 
-CREATE TRIGGER account_changed_by_hand BEFORE UPDATE OF pool_id, account_id, status, login_status, plan_id, country_code, balance_minor, labels, fencing_token, resume_status, holder, lease_request_id, lease_acquired_at, lease_expires_at, bound_by_lease, release_requested, lease_end, open_redemption_id, idle_since, created_at, updated_at, plan_day, day_credited_minor, reserved_minor, day_due_at, cooldown_until, hold_until, hold_cause, hold_count, paused, draining, change_id ON accounts FOR EACH ROW WHEN ((new.version = old.version)) EXECUTE FUNCTION account_changed_by_hand();
+CREATE TRIGGER account_changed_by_hand BEFORE UPDATE OF pool_id, account_id, status, login_status, plan_id, country_code, balance_minor, labels, fencing_token, resume_status, holder, lease_principal, lease_request_id, lease_acquired_at, lease_expires_at, bound_by_lease, release_requested, lease_end, open_redemption_id, idle_since, created_at, updated_at, plan_day, day_credited_minor, reserved_minor, day_due_at, cooldown_until, hold_until, hold_cause, hold_count, paused, draining, change_id ON accounts FOR EACH ROW WHEN ((new.version = old.version)) EXECUTE FUNCTION account_changed_by_hand();
 
 CREATE TRIGGER account_created_by_hand BEFORE INSERT ON accounts FOR EACH ROW WHEN ((new.version = 0)) EXECUTE FUNCTION account_changed_by_hand();
 
@@ -437,13 +476,14 @@ CREATE TABLE leases (
     pool_id text NOT NULL COLLATE "C",
     request_id text NOT NULL COLLATE "C",
     account_id text NOT NULL COLLATE "C",
-    expires_at timestamptz NOT NULL
+    expires_at timestamptz NOT NULL,
+    principal text DEFAULT ''::text NOT NULL COLLATE "C"
 )
 WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='5000', autovacuum_vacuum_cost_delay='0');
 ALTER TABLE leases ALTER COLUMN pool_id SET (n_distinct=1);
 
 ALTER TABLE leases
-    ADD CONSTRAINT leases_pkey PRIMARY KEY (pool_id, request_id);
+    ADD CONSTRAINT leases_pkey PRIMARY KEY (pool_id, request_id, principal);
 
 CREATE INDEX leases_end ON leases USING btree (expires_at, pool_id);
 
@@ -463,7 +503,8 @@ CREATE TABLE account_events (
     redemption_id uuid,
     balance_minor bigint NOT NULL,
     lease_expires_at timestamptz,
-    change_id uuid
+    change_id uuid,
+    principal text DEFAULT ''::text NOT NULL COLLATE "C"
 )
 WITH (autovacuum_vacuum_insert_scale_factor='0.05');
 
@@ -548,7 +589,10 @@ CREATE TABLE redemptions (
     sent_again_at timestamptz,
     checked_until timestamptz,
     reversed_at timestamptz,
+    principal text DEFAULT ''::text NOT NULL COLLATE "C",
+    resolved_principal text COLLATE "C",
     code_fingerprint_key integer DEFAULT 1 NOT NULL,
+    odd_checks integer DEFAULT 0 NOT NULL,
     CONSTRAINT redemptions_amount_minor_check CHECK ((amount_minor >= 0)),
     CONSTRAINT redemptions_code_is_wiped CHECK ((((state = ANY (ARRAY['SUCCEEDED'::text, 'FAILED'::text])) = (finished_at IS NOT NULL)) AND ((finished_at IS NULL) = (code_ciphertext IS NOT NULL)))),
     CONSTRAINT redemptions_expected_minor_check CHECK ((expected_minor > 0)),
@@ -572,7 +616,7 @@ CREATE UNIQUE INDEX redemptions_open ON redemptions USING btree (pool_id, accoun
 
 CREATE INDEX redemptions_open_tasks ON redemptions USING btree (provider_id, provider_task) WHERE ((provider_task IS NOT NULL) AND (state = ANY (ARRAY['SUBMITTED'::text, 'IN_DOUBT'::text])));
 
-CREATE UNIQUE INDEX redemptions_request ON redemptions USING btree (pool_id, request_id);
+CREATE UNIQUE INDEX redemptions_request ON redemptions USING btree (pool_id, request_id, principal);
 
 
 -- Table reversals
@@ -595,6 +639,8 @@ CREATE TABLE reversals (
     created_at timestamptz DEFAULT now() NOT NULL,
     updated_at timestamptz DEFAULT now() NOT NULL,
     finished_at timestamptz,
+    principal text DEFAULT ''::text NOT NULL COLLATE "C",
+    resolved_principal text COLLATE "C",
     CONSTRAINT reversals_are_finished CHECK (((state = ANY (ARRAY['SUCCEEDED'::text, 'FAILED'::text])) = (finished_at IS NOT NULL))),
     CONSTRAINT reversals_number_check CHECK ((number > 0)),
     CONSTRAINT reversals_state_check CHECK ((state = ANY (ARRAY['REQUESTED'::text, 'IN_DOUBT'::text, 'NEEDS_REVIEW'::text, 'SUCCEEDED'::text, 'FAILED'::text])))
@@ -608,6 +654,32 @@ CREATE INDEX reversals_due ON reversals USING btree (next_check_at, pool_id) WHE
 CREATE UNIQUE INDEX reversals_living ON reversals USING btree (pool_id, redemption_id) WHERE (state <> 'FAILED'::text);
 
 CREATE TRIGGER reversals_are_kept BEFORE DELETE ON reversals FOR EACH ROW EXECUTE FUNCTION refuse_deletion();
+
+
+-- Table audit_events
+
+CREATE TABLE audit_events (
+    pool_id text DEFAULT ''::text NOT NULL COLLATE "C",
+    event_id bigint DEFAULT ((((EXTRACT(epoch FROM clock_timestamp()) * (1000000)::numeric))::bigint * 256) + (floor((random() * (256)::double precision)))::bigint) NOT NULL,
+    created_at timestamptz DEFAULT now() NOT NULL,
+    principal text NOT NULL COLLATE "C",
+    peer text NOT NULL COLLATE "C",
+    action text NOT NULL COLLATE "C",
+    subject text NOT NULL COLLATE "C",
+    before jsonb,
+    after jsonb,
+    reason text DEFAULT ''::text NOT NULL,
+    CONSTRAINT audit_events_after_check CHECK ((jsonb_typeof(after) = 'object'::text)),
+    CONSTRAINT audit_events_before_check CHECK ((jsonb_typeof(before) = 'object'::text))
+)
+WITH (autovacuum_vacuum_insert_scale_factor='0.05');
+
+ALTER TABLE audit_events
+    ADD CONSTRAINT audit_events_pkey PRIMARY KEY (pool_id, event_id);
+
+CREATE INDEX audit_events_newest ON audit_events USING btree (event_id);
+
+CREATE TRIGGER audit_events_append_only BEFORE DELETE OR UPDATE ON audit_events FOR EACH ROW EXECUTE FUNCTION refuse_change();
 
 
 -- Table servers
@@ -660,7 +732,8 @@ CREATE TABLE provider_limits (
     held_until timestamptz DEFAULT '-infinity'::timestamptz NOT NULL,
     failing boolean DEFAULT false NOT NULL,
     retry_at timestamptz DEFAULT '-infinity'::timestamptz NOT NULL,
-    failed_tries integer DEFAULT 0 NOT NULL
+    failed_tries integer DEFAULT 0 NOT NULL,
+    failing_since timestamptz DEFAULT 'infinity'::timestamptz NOT NULL
 );
 
 ALTER TABLE provider_limits
@@ -682,3 +755,42 @@ CREATE TABLE provider_slots (
 
 ALTER TABLE provider_slots
     ADD CONSTRAINT provider_slots_pkey PRIMARY KEY (provider_id, kind, slot);
+
+
+-- Table tokens
+
+CREATE TABLE tokens (
+    name text NOT NULL COLLATE "C",
+    secret_hash bytea NOT NULL,
+    roles text[] NOT NULL,
+    pools text[] NOT NULL,
+    created_by text NOT NULL,
+    created_at timestamptz DEFAULT now() NOT NULL,
+    expires_at timestamptz,
+    revoked_at timestamptz,
+    last_used_at timestamptz,
+    CONSTRAINT tokens_are_granted_something CHECK (((cardinality(roles) = cardinality(pools)) AND (cardinality(roles) > 0))),
+    CONSTRAINT tokens_secret_hash_check CHECK ((octet_length(secret_hash) = 32))
+);
+
+ALTER TABLE tokens
+    ADD CONSTRAINT tokens_pkey PRIMARY KEY (name);
+
+ALTER TABLE tokens
+    ADD CONSTRAINT tokens_secret_hash_key UNIQUE (secret_hash);
+
+CREATE TRIGGER tokens_changed AFTER UPDATE OF name, secret_hash, roles, pools, expires_at, revoked_at ON tokens FOR EACH ROW EXECUTE FUNCTION count_token_change();
+
+CREATE TRIGGER tokens_made_or_removed AFTER INSERT OR DELETE ON tokens FOR EACH ROW EXECUTE FUNCTION count_token_change();
+
+
+-- Table token_changes
+
+CREATE TABLE token_changes (
+    only_row boolean DEFAULT true NOT NULL,
+    changes bigint DEFAULT 0 NOT NULL,
+    CONSTRAINT token_changes_only_row_check CHECK (only_row)
+);
+
+ALTER TABLE token_changes
+    ADD CONSTRAINT token_changes_pkey PRIMARY KEY (only_row);

@@ -157,11 +157,15 @@ pub enum Guard {
     WebhooksAreSigned,
     /// A reversal is recorded before the provider is asked for it.
     ReversalsAreRecordedFirst,
+    /// A lease is used by the principal that acquired it.
+    LeasesAreTheirPrincipals,
+    /// Another principal's redemption is not named.
+    OthersAreNotNamed,
 }
 
 impl Guard {
     /// Every guard.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 28] = [
         Self::LateIsNotSent,
         Self::LostIsNoProof,
         Self::FailureByKey,
@@ -188,6 +192,8 @@ impl Guard {
         Self::RefusalsAreFresh,
         Self::WebhooksAreSigned,
         Self::ReversalsAreRecordedFirst,
+        Self::LeasesAreTheirPrincipals,
+        Self::OthersAreNotNamed,
     ];
 
     /// The word for it in the variable.
@@ -219,6 +225,8 @@ impl Guard {
             Self::RefusalsAreFresh => "refusals_are_fresh",
             Self::WebhooksAreSigned => "webhooks_are_signed",
             Self::ReversalsAreRecordedFirst => "reversals_are_recorded_first",
+            Self::LeasesAreTheirPrincipals => "leases_are_their_principals",
+            Self::OthersAreNotNamed => "others_are_not_named",
         }
     }
 }

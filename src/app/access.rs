@@ -17,6 +17,7 @@ use crate::{
     domain::{
         access::{Grants, Token},
         id::TokenName,
+        principal::{Authority, Principal},
     },
     secret_file,
     service::admin::tokens::Tokens,
@@ -113,7 +114,8 @@ pub async fn create_token(
     let store = Store::open(database_url, 2)?;
     store.migrate().await.context("the database cannot be prepared")?;
     let tokens = Tokens::new(store.clone());
-    let made = tokens.create(&new.name, &new.grants, new.lifetime, "database").await;
+    let by = Authority::of(Principal::named("database"));
+    let made = tokens.create(&new.name, &new.grants, new.lifetime, &by).await;
     store.close().await;
     Ok(made?)
 }

@@ -23,7 +23,10 @@ use crate::{
     secret::SecretKeys,
     service::{
         acquire::Acquire,
-        admin::{self, accounts::Accounts, plans::Plans, redemptions::Redemptions, tokens::Tokens},
+        admin::{
+            self, accounts::Accounts, audit_events::AuditTrail, plans::Plans,
+            redemptions::Redemptions, tokens::Tokens,
+        },
         background::{
             heartbeat,
             reconcile::{Reconciler, takeover::Takeover},
@@ -45,13 +48,6 @@ use crate::{
     shutdown::Shutdown,
     store::Store,
 };
-
-/// Tokens, over gRPC.
-pub(super) fn access_service(tokens: Tokens) -> AccessServiceServer<AccessRpc> {
-    AccessServiceServer::new(AccessRpc::new(tokens))
-        .max_decoding_message_size(MAX_REQUEST_BYTES)
-        .max_encoding_message_size(MAX_ANSWER_BYTES)
-}
 
 /// The services, wired.
 pub(super) struct Parts {
@@ -181,6 +177,12 @@ impl Parts {
     pub(super) fn webhooks(&self) -> Webhooks {
         let (redeem, reconciler) = (self.redemption.redeem.clone(), self.reconciler.clone());
         Webhooks::new(self.store.clone(), redeem, reconciler, self.closing.clone())
+    }
+
+    pub(super) fn access_service(&self, tokens: Tokens) -> AccessServiceServer<AccessRpc> {
+        AccessServiceServer::new(AccessRpc::new(tokens, AuditTrail::new(self.store.clone())))
+            .max_decoding_message_size(MAX_REQUEST_BYTES)
+            .max_encoding_message_size(MAX_ANSWER_BYTES)
     }
 
     pub(super) fn redemption_service(&self) -> RedemptionServiceServer<RedemptionRpc> {

@@ -10,6 +10,7 @@
 
 mod access;
 mod account;
+mod audit_log;
 mod batch;
 mod demo;
 mod keys;
@@ -81,6 +82,8 @@ enum Command {
     /// Tokens: what callers show, and what they may do with it.
     #[command(subcommand)]
     Token(access::TokenCommand),
+    /// Show what people did and which settings were changed: who, from where, what, before and after.
+    AuditLog(audit_log::AuditLogArgs),
 }
 
 impl Command {
@@ -150,6 +153,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Redemption(command) => Box::pin(redemption::run(command)).await,
         Command::Provider(command) => Box::pin(provider::run(command)).await,
         Command::Token(command) => Box::pin(access::run(command)).await.map(done),
+        Command::AuditLog(args) => Box::pin(audit_log::run(args)).await.map(done),
     }
 }
 

@@ -17,6 +17,7 @@
 
 mod change;
 mod entity;
+mod refusal;
 mod status;
 
 use std::{cmp::min, time::Duration};
@@ -27,14 +28,16 @@ pub use self::{
         Account, AccountFilter, Hold, Labels, Lease, LeaseAnswer, NewAccount, RecordedEvent,
         Version,
     },
+    refusal::Refusal,
     status::{AccountStatus, LeaseEnd, LoginStatus, Rest, Resume},
 };
 pub use super::hold::HoldCause;
 use super::{
-    id::{FencingToken, Holder, PlanId, RedemptionId, RequestId},
+    id::{FencingToken, Holder, PlanId, RedemptionId},
     lease::LeaseLoss,
-    plan::{Filled, Misfit, Terms},
+    plan::{Filled, Terms},
     pool::PoolTerms,
+    principal::{Authority, Principal, RequestKey},
 };
 
 /// What can happen to an account.
@@ -48,11 +51,15 @@ pub enum AccountEvent {
         token: FencingToken,
         /// How long it is to last.
         ttl: Duration,
+        /// Who calls.
+        by: Principal,
     },
     /// The holder begins a redemption.
     Begin {
         /// The lease.
         token: FencingToken,
+        /// Who calls.
+        by: Principal,
         /// The redemption.
         redemption_id: RedemptionId,
         /// What it is expected to bring, in minor units.
@@ -60,10 +67,12 @@ pub enum AccountEvent {
     },
     /// The redemption's outcome is known.
     Settle(Settle),
-    /// The holder gives the account back.
+    /// The holder gives the account back, or an operator ends another's lease.
     Release {
         /// The lease.
         token: FencingToken,
+        /// Who calls.
+        by: Authority,
     },
     /// Somebody found that the lease's time has passed.
     Expire {
@@ -87,9 +96,11 @@ pub enum AccountEvent {
         begun_on: Option<(PlanId, i32)>,
         /// Who found out, or asked for it.
         actor: String,
+        /// Who calls, where a person says so.
+        by: Option<Authority>,
     },
     /// A person changes it.
-    Update(Box<AccountChange>),
+    Update(Box<AccountChange>, Authority),
     /// Its day has nothing left to take.
     EndDay {
         /// Who found out.
@@ -100,9 +111,9 @@ pub enum AccountEvent {
 /// A lease that is wanted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wanted {
-    /// The idempotency key.
-    pub request_id: RequestId,
-    /// Who asks.
+    /// The idempotency key, and whose it is.
+    pub request: RequestKey,
+    /// Who asks, by its own word.
     pub holder: Holder,
     /// How long the lease is to last.
     pub ttl: Duration,
@@ -125,6 +136,8 @@ pub struct Settle {
     pub release: bool,
     /// Who settles.
     pub actor: String,
+    /// Who calls, where a person says so.
+    pub by: Option<Authority>,
 }
 
 /// See [`Settle`].
@@ -161,84 +174,6 @@ pub struct AccountChange {
     pub lift_hold: bool,
 }
 
-/// Why an event cannot happen to an account as it is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Refusal {
-    /// Its pool begins nothing new.
-    PoolPaused,
-    /// Its pool gives out no new leases.
-    PoolDraining,
-    /// It is under a lease already.
-    AlreadyLocked,
-    /// It is full.
-    Completed,
-    /// The provider does not let it in, or a person took it out of use.
-    Inactive,
-    /// A person paused it.
-    Paused,
-    /// A person drains it.
-    Draining,
-    /// There is no such plan.
-    NoPlan,
-    /// It may not be used yet.
-    Resting {
-        /// Why.
-        cause: Rest,
-        /// For how long.
-        left: Duration,
-    },
-    /// Its plan would not take the amount now, or wants nothing more.
-    DoesNotFit {
-        /// The plan.
-        plan_id: PlanId,
-        /// Why.
-        misfit: Misfit,
-        /// What the plan still wants, in minor units.
-        headroom_minor: i64,
-        /// How much of that today.
-        day_headroom_minor: i64,
-    },
-    /// It is under no lease.
-    NotLocked,
-    /// The lease is not the caller's any more.
-    LeaseLost(LeaseLoss),
-    /// The lease's time has not passed yet.
-    LeaseAlive,
-    /// A redemption's outcome is not known yet.
-    RedemptionOpen(RedemptionId),
-    /// That redemption is not open on it.
-    RedemptionNotOpen,
-    /// Its day is not over.
-    DayNotOver,
-    /// It has less than is to be taken off.
-    BalanceTooLow,
-}
-
-impl Refusal {
-    /// Whether it follows from the terms of the pool, and not from the account alone.
-    pub fn is_of_terms(&self) -> bool {
-        match self {
-            Self::PoolPaused
-            | Self::PoolDraining
-            | Self::NoPlan
-            | Self::DoesNotFit { .. }
-            | Self::DayNotOver => true,
-            Self::AlreadyLocked
-            | Self::Completed
-            | Self::Inactive
-            | Self::Paused
-            | Self::Draining
-            | Self::Resting { .. }
-            | Self::NotLocked
-            | Self::LeaseLost(_)
-            | Self::LeaseAlive
-            | Self::RedemptionOpen(_)
-            | Self::RedemptionNotOpen
-            | Self::BalanceTooLow => false,
-        }
-    }
-}
-
 /// Who appears in the events of changes that come over the API without a holder's name.
 const API_ACTOR: &str = "api";
 
@@ -250,16 +185,21 @@ pub fn transition(
 ) -> Result<Change, Refusal> {
     match event {
         AccountEvent::Acquire(wanted) => acquire(account, wanted, pool),
-        AccountEvent::Renew { token, ttl } => {
-            let lease = held(account, *token)?;
+        AccountEvent::Renew { token, ttl, by } => {
+            let lease = held(account, *token, by)?;
             let next = Next { lease_for: Some(*ttl), ..Next::of(account) };
-            Ok(Change::new(account, Guard::LeaseAlive, &lease.holder, "renewed", next))
+            Ok(Change::new(account, Guard::LeaseAlive, &lease.holder, "renewed", next).by(by))
         }
-        AccountEvent::Begin { token, redemption_id, expected_minor } => {
-            begin(account, *token, *redemption_id, *expected_minor, pool)
+        AccountEvent::Begin { token, by, redemption_id, expected_minor } => {
+            let lease = held(account, *token, by)?;
+            begin(account, lease, *redemption_id, *expected_minor, pool).map(|change| change.by(by))
         }
-        AccountEvent::Settle(settle) => settled(account, settle, pool),
-        AccountEvent::Release { token } => release(account, *token),
+        AccountEvent::Settle(settle) => {
+            settled(account, settle, pool).map(|change| change.by_person(settle.by.as_ref()))
+        }
+        AccountEvent::Release { token, by } => {
+            release(account, *token, by).map(|change| change.by(&by.principal))
+        }
         AccountEvent::Expire { actor } => expire(account, actor),
         // Facts are not fenced, and move nothing but the money.
         AccountEvent::CreditLate { amount_minor, begun_on, actor } => {
@@ -268,11 +208,14 @@ pub fn transition(
                 if is_of_its_day(account, begun_on.as_ref()) { *amount_minor } else { 0 };
             Ok(Change::new(account, Guard::None, actor, "credited_late", next))
         }
-        AccountEvent::Reverse { amount_minor, begun_on, actor } => {
+        AccountEvent::Reverse { amount_minor, begun_on, actor, by } => {
             let next = taken_back(account, *amount_minor, begun_on.as_ref(), pool)?;
-            Ok(Change::new(account, Guard::None, actor, "reversed", next))
+            let change = Change::new(account, Guard::None, actor, "reversed", next);
+            Ok(change.by_person(by.as_ref()))
         }
-        AccountEvent::Update(change) => update(account, change, pool),
+        AccountEvent::Update(change, by) => {
+            update(account, change, pool).map(|change| change.by(&by.principal))
+        }
         AccountEvent::EndDay { actor } => end_day(account, actor, pool),
     }
 }
@@ -293,7 +236,7 @@ fn acquire(account: &Account, wanted: &Wanted, pool: &PoolTerms) -> Result<Chang
     if let Some((cause, left)) = account.rest() {
         return Err(Refusal::Resting { cause, left });
     }
-    let lease = NewLease { holder: wanted.holder.clone(), request_id: wanted.request_id.clone() };
+    let lease = NewLease { holder: wanted.holder.clone(), request: wanted.request.clone() };
     let next = Next {
         status: AccountStatus::Locking,
         resume: Resume::of(open),
@@ -306,17 +249,17 @@ fn acquire(account: &Account, wanted: &Wanted, pool: &PoolTerms) -> Result<Chang
         reserved_minor: wanted.expected_minor,
         ..Next::of(account)
     };
-    Ok(Change::new(account, Guard::Usable, &wanted.holder, "acquired", next))
+    let change = Change::new(account, Guard::Usable, &wanted.holder, "acquired", next);
+    Ok(change.by(&wanted.request.principal))
 }
 
 fn begin(
     account: &Account,
-    token: FencingToken,
+    lease: &Lease,
     redemption_id: RedemptionId,
     expected_minor: Option<i64>,
     pool: &PoolTerms,
 ) -> Result<Change, Refusal> {
-    let lease = held(account, token)?;
     if let Some(open) = account.open_redemption_id {
         return Err(Refusal::RedemptionOpen(open));
     }
@@ -447,13 +390,16 @@ fn fail(account: &Account, cause: HoldCause, pool: &PoolTerms, next: &mut Next) 
     }
 }
 
-fn release(account: &Account, token: FencingToken) -> Result<Change, Refusal> {
+fn release(account: &Account, token: FencingToken, by: &Authority) -> Result<Change, Refusal> {
     let lease = match (&account.lease, account.lease_loss(token)) {
         // Asked for again, or after the lease's time: it ends, or is to end, all the same.
         (Some(lease), None | Some(LeaseLoss::Expired | LeaseLoss::Released)) => lease,
         (None, None) => return Err(Refusal::NotLocked),
         (_, Some(loss)) => return Err(Refusal::LeaseLost(loss)),
     };
+    if !by.may_end_others {
+        is_of(lease, &by.principal)?;
+    }
     let mut next = Next::of(account);
     let reason = if account.open_redemption_id.is_some() {
         next.release_requested = true;
@@ -549,13 +495,26 @@ fn end_day(account: &Account, actor: &str, pool: &PoolTerms) -> Result<Change, R
     Ok(Change::new(account, Guard::DayDue, actor, "day_ended", next))
 }
 
-/// The lease of `token`, while it lasts.
-fn held(account: &Account, token: FencingToken) -> Result<&Lease, Refusal> {
+/// The lease of `token`, while it lasts, of the one who calls.
+fn held<'a>(
+    account: &'a Account,
+    token: FencingToken,
+    by: &Principal,
+) -> Result<&'a Lease, Refusal> {
+    // Whose it is comes first: nobody else learns more of it.
+    if let Some(lease) = account.lease.as_ref().filter(|_| account.token == token) {
+        is_of(lease, by)?;
+    }
     match (&account.lease, account.lease_loss(token)) {
         (Some(lease), None) => Ok(lease),
         (_, Some(loss)) => Err(Refusal::LeaseLost(loss)),
         (None, None) => Err(Refusal::NotLocked),
     }
+}
+
+/// A lease is used by the one that acquired it alone. One that nobody in particular acquired is anybody's.
+fn is_of(lease: &Lease, by: &Principal) -> Result<(), Refusal> {
+    if by.may_use(&lease.request.principal) { Ok(()) } else { Err(Refusal::OtherPrincipal) }
 }
 
 /// Whether the plan takes a card of this amount now, without an amount any card, and still wants so much today.

@@ -3,6 +3,7 @@
 
 pub mod access;
 pub mod account;
+pub mod audit;
 pub mod choice;
 pub mod credentials;
 pub mod failure;

@@ -1,32 +1,34 @@
-//! `AccessService`: tokens over gRPC.
+//! `AccessService`: who may call, and who changed what, over gRPC.
 
 use tonic::{Request, Response, Status};
 
 use super::{
+    audit_events,
     convert::{Fields, timestamp},
-    layers::principal_of,
+    layers::authority_of,
     page::page,
     pb,
-    status::{not_served, status},
+    status::status,
 };
 use crate::{
     domain::{
         access::{Grant, Grants, MAX_GRANTS, MAX_LIFETIME, MIN_LIFETIME, PoolPattern, Role, Token},
         id::TokenName,
     },
-    service::admin::tokens::Tokens,
+    service::admin::{audit_events::AuditTrail, tokens::Tokens},
 };
 
 /// Serves `AccessService`.
 #[derive(Clone, Debug)]
 pub struct AccessRpc {
     tokens: Tokens,
+    trail: AuditTrail,
 }
 
 impl AccessRpc {
-    /// Over the tokens.
-    pub fn new(tokens: Tokens) -> Self {
-        Self { tokens }
+    /// Over the tokens, and the audit trail.
+    pub fn new(tokens: Tokens, trail: AuditTrail) -> Self {
+        Self { tokens, trail }
     }
 }
 
@@ -36,14 +38,14 @@ impl pb::access_service_server::AccessService for AccessRpc {
         &self,
         request: Request<pb::CreateTokenRequest>,
     ) -> Result<Response<pb::CreateTokenResponse>, Status> {
-        let principal = principal_of(&request);
+        let by = authority_of(&request);
         let request = request.into_inner();
         let mut fields = Fields::default();
         let name = fields.id("name", &request.name, TokenName::parse);
         let grants = read_grants(&mut fields, &request.grants);
         let lifetime = fields.duration("lifetime", request.lifetime, MIN_LIFETIME, MAX_LIFETIME);
         let (name, grants) = fields.finish(name.zip(grants)).map_err(|e| status(&e))?;
-        let made = self.tokens.create(&name, &grants, lifetime, principal.name()).await;
+        let made = self.tokens.create(&name, &grants, lifetime, &by).await;
         let (token, secret) = made.map_err(|e| status(&e))?;
         Ok(Response::new(pb::CreateTokenResponse {
             token: Some(token_message(&token)),
@@ -70,18 +72,19 @@ impl pb::access_service_server::AccessService for AccessRpc {
         &self,
         request: Request<pb::RevokeTokenRequest>,
     ) -> Result<Response<pb::RevokeTokenResponse>, Status> {
+        let by = authority_of(&request);
         let mut fields = Fields::default();
         let name = fields.id("name", &request.into_inner().name, TokenName::parse);
         let name = fields.finish(name).map_err(|e| status(&e))?;
-        let token = self.tokens.revoke(&name).await.map_err(|e| status(&e))?;
+        let token = self.tokens.revoke(&name, &by).await.map_err(|e| status(&e))?;
         Ok(Response::new(pb::RevokeTokenResponse { token: Some(token_message(&token)) }))
     }
 
     async fn list_audit_events(
         &self,
-        _: Request<pb::ListAuditEventsRequest>,
+        request: Request<pb::ListAuditEventsRequest>,
     ) -> Result<Response<pb::ListAuditEventsResponse>, Status> {
-        Err(not_served())
+        audit_events::list(&self.trail, request).await
     }
 }
 

@@ -14,7 +14,7 @@ use self::{
 };
 use super::{
     convert::Fields,
-    layers::{access_of, caller_of, check_pool},
+    layers::{access_of, authority_of, caller_of, check_pool},
     mask::Mask,
     page::page,
     pb,
@@ -51,10 +51,11 @@ impl pb::account_service_server::AccountService for AccountRpc {
         &self,
         request: Request<pb::CreateAccountRequest>,
     ) -> Result<Response<pb::CreateAccountResponse>, Status> {
+        let by = authority_of(&request);
         let (pool_id, command) =
             read_new_account(request.into_inner().account).map_err(|e| status(&e))?;
         let (pool, account) =
-            self.accounts.create(&pool_id, command).await.map_err(|e| status(&e))?;
+            self.accounts.create(&pool_id, command, &by).await.map_err(|e| status(&e))?;
         let account = account_message(&account, pool.currency);
         Ok(Response::new(pb::CreateAccountResponse { account: Some(account) }))
     }
@@ -66,8 +67,9 @@ impl pb::account_service_server::AccountService for AccountRpc {
         // A stream that waits for its client holds no call's permit. What it brings is at work chunk by chunk.
         caller_of(&request).leave();
         let access = access_of(&request).clone();
+        let by = authority_of(&request);
         let mut stream = request.into_inner();
-        let mut import = Import::new(self.accounts.clone());
+        let mut import = Import::new(self.accounts.clone(), by);
         loop {
             let message = tokio::select! {
                 message = timeout(IMPORT_IDLE, stream.next()) => match message {
@@ -134,10 +136,14 @@ impl pb::account_service_server::AccountService for AccountRpc {
         &self,
         request: Request<pb::UpdateAccountRequest>,
     ) -> Result<Response<pb::UpdateAccountResponse>, Status> {
+        let by = authority_of(&request);
         let (pool_id, account_id, command) =
             read_change(request.into_inner()).map_err(|e| status(&e))?;
-        let (pool, account) =
-            self.accounts.update(&pool_id, &account_id, command).await.map_err(|e| status(&e))?;
+        let (pool, account) = self
+            .accounts
+            .update(&pool_id, &account_id, command, &by)
+            .await
+            .map_err(|e| status(&e))?;
         let account = account_message(&account, pool.currency);
         Ok(Response::new(pb::UpdateAccountResponse { account: Some(account) }))
     }

@@ -27,7 +27,7 @@ use super::{
     answer::{self, Unfinished},
     ended,
     message::{self, Activity, Complete, RequestBody},
-    methods, refusal, status,
+    methods, refusal, status, test_caller,
 };
 use crate::{
     access::{
@@ -35,7 +35,10 @@ use crate::{
         table::{Row, Where, row_of},
     },
     admission::{self, Caller, Class, InFlight, Origin, Overload, Permit, Refused, origin},
-    domain::principal::Principal,
+    domain::{
+        access::{Need, PoolFilter, Role},
+        principal::{Authority, Principal, ReadablePools},
+    },
     listener::{
         Peer,
         connection::{Arrived, Connection, OpenCall},
@@ -147,6 +150,14 @@ pub(super) fn check_pool(rpc: &str, access: &Access, pool_id: &str) -> Result<()
         }
         None => Err(status::status(&Error::Internal("an RPC has no row in the table of access"))),
     }
+}
+
+/// Who sent a message, from where, and what of others it may touch in the pool that the message is about.
+pub(super) fn authority_of<T>(request: &Request<T>) -> Authority {
+    let extensions = request.extensions();
+    let known = extensions.get::<Authority>().cloned().unwrap_or_default();
+    let peer = extensions.get::<Peer>().and_then(|peer| peer.addr);
+    Authority { peer: peer.map(|addr| addr.ip().to_canonical()), ..known }
 }
 
 impl<S> Layer<S> for Admission {
@@ -302,6 +313,7 @@ impl Admission {
             return Ok(status::deadline_passed().into_http());
         }
         let permits = self.permits(method, complete.message(), origin.as_ref());
+        let pool = method.description.pool(complete.message()).map(str::to_owned);
         let Permits { call: permit, stream, in_flight } = match permits {
             Ok(permits) => permits,
             Err(refused) => return Ok(refusal::of(refused)),
@@ -320,8 +332,9 @@ impl Admission {
         let budget = self.overload.unread_requests();
         let body = complete.into_body(budget, &owner, Some(Arc::clone(&activity)));
         let lasting = access.clone().filter(|_| method.row.is_some_and(|row| row.lasts));
-        if let Some(access) = access {
-            parts.extensions.insert(access);
+        match access {
+            Some(access) => self.note_caller(method, &mut parts, pool.as_deref(), access),
+            None => test_caller::note(&mut parts),
         }
         let answer = inner.call(http::Request::from_parts(parts, body));
         let answer = in_time(answer, deadline).instrument(span);
@@ -340,6 +353,32 @@ impl Admission {
         let kept = Unfinished { connection, activity, _kept: (open, in_flight, stream) };
         let budget = self.overload.unread_answers();
         answer.map(|answer| answer::bounded(answer, budget, &owner, kept))
+    }
+
+    /// Puts who calls, and what of others they may touch in the call's pool, where its service finds it.
+    fn note_caller(
+        &self,
+        method: &Method,
+        parts: &mut http::request::Parts,
+        pool: Option<&str>,
+        access: Access,
+    ) {
+        let may = |role| match pool {
+            Some(pool_id) => access.may(Need::Role(role), pool_id),
+            None => access.may_everywhere(Need::Role(role)),
+        };
+        parts.extensions.insert(Authority {
+            principal: access.principal().clone(),
+            peer: None,
+            may_end_others: may(Role::Operator),
+            may_read_others: may(Role::Auditor),
+        });
+        if let Some(row) = method.row.filter(|row| row.r#where == Where::ItsPoolOrSome) {
+            let PoolFilter { starts, ids } = access.pools(row.need);
+            let starts = starts.into_iter().map(|start| format!("{start}*"));
+            parts.extensions.insert(ReadablePools(starts.chain(ids).collect()));
+        }
+        parts.extensions.insert(access);
     }
 
     /// The permits of a call, by its class, by the pool that it is about, and by whom it is counted for.

@@ -4,6 +4,7 @@
 pub mod access;
 pub mod account;
 mod answer;
+mod audit_events;
 pub mod codec;
 mod convert;
 mod ended;
@@ -20,6 +21,7 @@ pub mod redemption;
 pub mod reflection;
 mod refusal;
 mod status;
+mod test_caller;
 
 /// The longest request, in bytes. It is refused by its length, before tonic would.
 pub const MAX_REQUEST_BYTES: usize = codec::MAX_MESSAGE_BYTES;

@@ -6,7 +6,7 @@ use tonic::{Request, Response, Status};
 
 use super::{
     convert::{self, Fields, timestamp},
-    layers::access_of,
+    layers::{access_of, authority_of},
     mask::Mask,
     page::page,
     pb,
@@ -59,8 +59,9 @@ impl pb::pool_service_server::PoolService for PoolRpc {
         &self,
         request: Request<pb::CreatePoolRequest>,
     ) -> Result<Response<pb::CreatePoolResponse>, Status> {
+        let by = authority_of(&request);
         let new = read_new_pool(request.into_inner()).map_err(|e| status(&e))?;
-        let pool = self.pools.create(&new).await.map_err(|e| status(&e))?;
+        let pool = self.pools.create(&new, &by).await.map_err(|e| status(&e))?;
         Ok(Response::new(pb::CreatePoolResponse { pool: Some(pool_message(&pool)) }))
     }
 
@@ -95,13 +96,14 @@ impl pb::pool_service_server::PoolService for PoolRpc {
         &self,
         request: Request<pb::UpdatePoolRequest>,
     ) -> Result<Response<pb::UpdatePoolResponse>, Status> {
+        let by = authority_of(&request);
         let (pool_id, fixed, change) =
             read_pool_change(request.into_inner()).map_err(|e| status(&e))?;
         if fixed.is_given() {
             let pool = self.pools.get(&pool_id).await.map_err(|e| status(&e))?;
             fixed.check(&pool).map_err(|e| status(&e))?;
         }
-        let pool = self.pools.update(&pool_id, change).await.map_err(|e| status(&e))?;
+        let pool = self.pools.update(&pool_id, change, &by).await.map_err(|e| status(&e))?;
         Ok(Response::new(pb::UpdatePoolResponse { pool: Some(pool_message(&pool)) }))
     }
 
@@ -109,9 +111,10 @@ impl pb::pool_service_server::PoolService for PoolRpc {
         &self,
         request: Request<pb::CreatePlanRequest>,
     ) -> Result<Response<pb::CreatePlanResponse>, Status> {
+        let by = authority_of(&request);
         let (pool_id, plan_id, terms, amounts) =
             read_new_plan(request.into_inner()).map_err(|e| status(&e))?;
-        let created = self.plans.create(&pool_id, &plan_id, &terms, amounts).await;
+        let created = self.plans.create(&pool_id, &plan_id, &terms, amounts, &by).await;
         let (pool, plan) = created.map_err(|e| status(&e))?;
         Ok(Response::new(pb::CreatePlanResponse { plan: Some(plan_message(&plan, pool.currency)) }))
     }
@@ -151,9 +154,10 @@ impl pb::pool_service_server::PoolService for PoolRpc {
         &self,
         request: Request<pb::UpdatePlanRequest>,
     ) -> Result<Response<pb::UpdatePlanResponse>, Status> {
+        let by = authority_of(&request);
         let (pool_id, plan_id, change, amounts) =
             read_plan_change(request.into_inner()).map_err(|e| status(&e))?;
-        let updated = self.plans.update(&pool_id, &plan_id, change, amounts).await;
+        let updated = self.plans.update(&pool_id, &plan_id, change, amounts, &by).await;
         let (pool, plan) = updated.map_err(|e| status(&e))?;
         Ok(Response::new(pb::UpdatePlanResponse { plan: Some(plan_message(&plan, pool.currency)) }))
     }
@@ -162,12 +166,13 @@ impl pb::pool_service_server::PoolService for PoolRpc {
         &self,
         request: Request<pb::DeletePlanRequest>,
     ) -> Result<Response<pb::DeletePlanResponse>, Status> {
+        let by = authority_of(&request);
         let request = request.into_inner();
         let mut fields = Fields::default();
         let pool_id = fields.id("pool_id", &request.pool_id, PoolId::parse);
         let plan_id = fields.id("plan_id", &request.plan_id, PlanId::parse);
         let (pool_id, plan_id) = fields.finish(pool_id.zip(plan_id)).map_err(|e| status(&e))?;
-        self.plans.delete(&pool_id, &plan_id).await.map_err(|e| status(&e))?;
+        self.plans.delete(&pool_id, &plan_id, &by).await.map_err(|e| status(&e))?;
         Ok(Response::new(pb::DeletePlanResponse {}))
     }
 }

@@ -4,6 +4,7 @@ use tonic::{Request, Response, Status};
 
 use super::{
     convert::{Fields, timestamp},
+    layers::authority_of,
     page::{first_of, page},
     pb,
     status::status,
@@ -32,8 +33,9 @@ impl pb::provider_service_server::ProviderService for ProviderRpc {
         &self,
         request: Request<pb::ApplyProviderRequest>,
     ) -> Result<Response<pb::ApplyProviderResponse>, Status> {
+        let by = authority_of(&request);
         let text = request.into_inner().profile;
-        let provider = self.providers.apply(&text).await.map_err(|e| status(&e))?;
+        let provider = self.providers.apply(&text, &by).await.map_err(|e| status(&e))?;
         let provider = Some(provider_message(&provider));
         Ok(Response::new(pb::ApplyProviderResponse { provider }))
     }

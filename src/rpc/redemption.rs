@@ -5,7 +5,7 @@ mod explain;
 mod message;
 mod selector;
 
-use std::{pin::Pin, time::Duration};
+use std::{pin::Pin, sync::Arc, time::Duration};
 
 use futures_util::Stream;
 use tonic::{Request, Response, Status, Streaming};
@@ -18,7 +18,7 @@ use self::{
 use super::{
     account::message::{account_message, lease_message},
     convert::Fields,
-    layers::caller_of,
+    layers::{authority_of, caller_of, principal_of},
     page::page,
     pb,
     status::status,
@@ -29,6 +29,7 @@ use crate::{
         id::{AccountId, BatchId, FencingToken, Holder, PoolId, RedemptionId, RequestId},
         lease::{LeaseRef, MAX_LEASE, MIN_LEASE},
         money::Currency,
+        principal::{Authority, Principal},
         redemption::{CardCode, RedemptionFilter, RedemptionState, Resolution, ReversalRequest},
     },
     service::{
@@ -77,8 +78,9 @@ impl pb::redemption_service_server::RedemptionService for RedemptionRpc {
         &self,
         request: Request<pb::AcquireAccountRequest>,
     ) -> Result<Response<pb::AcquireAccountResponse>, Status> {
-        let caller = caller_of(&request);
-        let command = read_acquire(request.into_inner(), caller).map_err(|e| status(&e))?;
+        let (caller, principal) = (caller_of(&request), principal_of(&request));
+        let command =
+            read_acquire(request.into_inner(), caller, principal).map_err(|e| status(&e))?;
         let acquired = self.acquire.acquire(command).await.map_err(|e| status(&e))?;
         let account = acquired.account;
         let currency = self.currency(&account.pool_id).await?;
@@ -99,12 +101,13 @@ impl pb::redemption_service_server::RedemptionService for RedemptionRpc {
         &self,
         request: Request<pb::RenewLeaseRequest>,
     ) -> Result<Response<pb::RenewLeaseResponse>, Status> {
+        let by = principal_of(&request);
         let request = request.into_inner();
         let mut fields = Fields::default();
         let lease = read_lease(&mut fields, request.lease);
         let ttl = fields.duration("lease_duration", request.lease_duration, MIN_LEASE, MAX_LEASE);
         let lease = fields.finish(lease).map_err(|e| status(&e))?;
-        let account = self.leases.renew(lease, ttl).await.map_err(|e| status(&e))?;
+        let account = self.leases.renew(lease, ttl, by).await.map_err(|e| status(&e))?;
         let lease = account.lease.as_ref().map(|lease| lease_message(&account, lease));
         Ok(Response::new(pb::RenewLeaseResponse { lease }))
     }
@@ -113,8 +116,8 @@ impl pb::redemption_service_server::RedemptionService for RedemptionRpc {
         &self,
         request: Request<pb::RedeemRequest>,
     ) -> Result<Response<pb::RedeemResponse>, Status> {
-        let caller = caller_of(&request);
-        let command = read_redeem(request.into_inner(), caller).map_err(|e| status(&e))?;
+        let (caller, by) = (caller_of(&request), authority_of(&request));
+        let command = read_redeem(request.into_inner(), caller, by).map_err(|e| status(&e))?;
         let redeemed = self.redeem.redeem(command).await.map_err(|e| status(&e))?;
         let currency = self.currency(&redeemed.redemption.pool_id).await?;
         Ok(Response::new(pb::RedeemResponse {
@@ -127,10 +130,11 @@ impl pb::redemption_service_server::RedemptionService for RedemptionRpc {
         &self,
         request: Request<pb::ReleaseAccountRequest>,
     ) -> Result<Response<pb::ReleaseAccountResponse>, Status> {
+        let by = authority_of(&request);
         let mut fields = Fields::default();
         let lease = read_lease(&mut fields, request.into_inner().lease);
         let lease = fields.finish(lease).map_err(|e| status(&e))?;
-        let account = self.leases.release(lease).await.map_err(|e| status(&e))?;
+        let account = self.leases.release(lease, by).await.map_err(|e| status(&e))?;
         let currency = self.currency(&account.pool_id).await?;
         let account = account_message(&account, currency);
         Ok(Response::new(pb::ReleaseAccountResponse { account: Some(account) }))
@@ -140,7 +144,8 @@ impl pb::redemption_service_server::RedemptionService for RedemptionRpc {
         &self,
         request: Request<Streaming<pb::BatchRedeemRequest>>,
     ) -> Result<Response<BatchStream>, Status> {
-        let events = batch::open(&self.batch, request.into_inner()).await?;
+        let by = authority_of(&request);
+        let events = batch::open(&self.batch, request.into_inner(), by).await?;
         Ok(Response::new(Box::pin(events)))
     }
 
@@ -148,10 +153,11 @@ impl pb::redemption_service_server::RedemptionService for RedemptionRpc {
         &self,
         request: Request<pb::GetRedemptionRequest>,
     ) -> Result<Response<pb::GetRedemptionResponse>, Status> {
+        let by = authority_of(&request);
         let (pool_id, name) = read_get(request.into_inner()).map_err(|e| status(&e))?;
         let found = match name {
-            Name::Redemption(id) => self.redemptions.get(&pool_id, id).await,
-            Name::Request(id) => self.redemptions.get_by_request(&pool_id, &id).await,
+            Name::Redemption(id) => self.redemptions.get(&pool_id, id, &by).await,
+            Name::Request(id) => self.redemptions.get_by_request(&pool_id, &id, &by).await,
         };
         let (pool, redemption) = found.map_err(|e| status(&e))?;
         let read = self.reversals.with_reversal(redemption).await.map_err(|e| status(&e))?;
@@ -163,6 +169,7 @@ impl pb::redemption_service_server::RedemptionService for RedemptionRpc {
         &self,
         request: Request<pb::ListRedemptionsRequest>,
     ) -> Result<Response<pb::ListRedemptionsResponse>, Status> {
+        let by = authority_of(&request);
         let request = request.into_inner();
         let mut fields = Fields::default();
         let pool_id = fields.id("pool_id", &request.pool_id, PoolId::parse);
@@ -190,6 +197,7 @@ impl pb::redemption_service_server::RedemptionService for RedemptionRpc {
             batch_id: fields.optional_id("batch_id", &request.batch_id, BatchId::parse),
             created_from: fields.time("create_time_from", request.create_time_from),
             created_to: fields.time("create_time_to", request.create_time_to),
+            readable_by: (!by.may_read_others).then_some(by.principal),
         };
         if let (Some(from), Some(to)) = (filter.created_from, filter.created_to)
             && from >= to
@@ -215,7 +223,8 @@ impl pb::redemption_service_server::RedemptionService for RedemptionRpc {
         &self,
         request: Request<pb::ResolveRedemptionRequest>,
     ) -> Result<Response<pb::ResolveRedemptionResponse>, Status> {
-        let command = read_resolve(request.into_inner()).map_err(|e| status(&e))?;
+        let by = authority_of(&request);
+        let command = read_resolve(request.into_inner(), by).map_err(|e| status(&e))?;
         let (pool, redemption) = self.redemptions.resolve(command).await.map_err(|e| status(&e))?;
         let redemption = redemption_message(&redemption, pool.currency);
         Ok(Response::new(pb::ResolveRedemptionResponse { redemption: Some(redemption) }))
@@ -225,7 +234,8 @@ impl pb::redemption_service_server::RedemptionService for RedemptionRpc {
         &self,
         request: Request<pb::ReverseRedemptionRequest>,
     ) -> Result<Response<pb::ReverseRedemptionResponse>, Status> {
-        let command = read_reverse(request.into_inner()).map_err(|e| status(&e))?;
+        let by = authority_of(&request);
+        let command = read_reverse(request.into_inner(), by).map_err(|e| status(&e))?;
         let (pool, read) = self.reversals.reverse(command).await.map_err(|e| status(&e))?;
         let redemption = reversed_message(&read, pool.currency);
         Ok(Response::new(pb::ReverseRedemptionResponse { redemption: Some(redemption) }))
@@ -241,6 +251,7 @@ impl RedemptionRpc {
 fn read_acquire(
     request: pb::AcquireAccountRequest,
     caller: Caller,
+    principal: Principal,
 ) -> Result<AcquireCommand, Error> {
     let mut fields = Fields::default();
     let request_id = fields.optional_id("request_id", &request.request_id, RequestId::parse);
@@ -251,6 +262,7 @@ fn read_acquire(
     let selection = read_selector(&mut fields, "selector", request.selector);
     let read = pool_id.zip(holder).map(|(pool_id, holder)| AcquireCommand {
         request_id: request_id.unwrap_or_else(RequestId::random),
+        principal,
         pool_id,
         holder,
         ttl,
@@ -274,7 +286,11 @@ fn read_lease(fields: &mut Fields, lease: Option<pb::LeaseRef>) -> Option<LeaseR
     Some(LeaseRef { pool_id, account_id, token: FencingToken(lease.fencing_token) })
 }
 
-fn read_redeem(request: pb::RedeemRequest, caller: Caller) -> Result<RedeemCommand, Error> {
+fn read_redeem(
+    request: pb::RedeemRequest,
+    caller: Caller,
+    by: Authority,
+) -> Result<RedeemCommand, Error> {
     let mut fields = Fields::default();
     let request_id = fields.id("request_id", &request.request_id, RequestId::parse);
     let lease = read_lease(&mut fields, request.lease);
@@ -287,6 +303,7 @@ fn read_redeem(request: pb::RedeemRequest, caller: Caller) -> Result<RedeemComma
         expected,
         learned: None,
         release_on_completion: request.release_on_completion,
+        by: Arc::new(by),
         caller,
     });
     fields.finish(read)
@@ -315,7 +332,10 @@ fn read_get(request: pb::GetRedemptionRequest) -> Result<(PoolId, Name), Error> 
     fields.finish(pool_id.zip(name))
 }
 
-fn read_resolve(request: pb::ResolveRedemptionRequest) -> Result<ResolveCommand, Error> {
+fn read_resolve(
+    request: pb::ResolveRedemptionRequest,
+    by: Authority,
+) -> Result<ResolveCommand, Error> {
     let mut fields = Fields::default();
     let pool_id = fields.id("pool_id", &request.pool_id, PoolId::parse);
     let redemption_id = fields.id("redemption_id", &request.redemption_id, RedemptionId::parse);
@@ -352,13 +372,22 @@ fn read_resolve(request: pb::ResolveRedemptionRequest) -> Result<ResolveCommand,
             redemption_id,
             outcome,
             recorded_amount_is_wrong: request.recorded_amount_is_wrong,
-            resolution: Resolution { resolved_by, reason, evidence },
+            resolution: Resolution {
+                resolved_by,
+                principal: by.principal.clone(),
+                reason,
+                evidence,
+            },
+            by,
         },
     );
     fields.finish(read)
 }
 
-fn read_reverse(request: pb::ReverseRedemptionRequest) -> Result<ReverseCommand, Error> {
+fn read_reverse(
+    request: pb::ReverseRedemptionRequest,
+    by: Authority,
+) -> Result<ReverseCommand, Error> {
     let mut fields = Fields::default();
     let pool_id = fields.id("pool_id", &request.pool_id, PoolId::parse);
     let redemption_id = fields.id("redemption_id", &request.redemption_id, RedemptionId::parse);
@@ -377,7 +406,8 @@ fn read_reverse(request: pb::ReverseRedemptionRequest) -> Result<ReverseCommand,
             pool_id,
             redemption_id,
             request,
-            words: Resolution { resolved_by, reason, evidence },
+            words: Resolution { resolved_by, principal: by.principal.clone(), reason, evidence },
+            by,
         },
     );
     fields.finish(read)

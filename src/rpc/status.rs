@@ -166,7 +166,7 @@ pub(crate) fn status(error: &Error) -> Status {
                 ("amount_minor", amount.amount_minor.to_string()),
             ],
         ),
-        Error::CodeInUse { redemption_id, request_id, state } => precondition(
+        Error::CodeInUse { redemption: Some((redemption_id, request_id)), state } => precondition(
             "CODE_IN_USE",
             text,
             [
@@ -175,6 +175,20 @@ pub(crate) fn status(error: &Error) -> Status {
                 ("state", state.as_str().to_owned()),
             ],
         ),
+        Error::CodeInUse { redemption: None, state } => {
+            precondition("CODE_IN_USE", text, [("state", state.as_str().to_owned())])
+        }
+        Error::OthersLease { lease, needs } => {
+            let details = reason(
+                "PERMISSION_DENIED",
+                [
+                    ("needs", (*needs).to_owned()),
+                    ("pool_id", lease.pool_id.to_string()),
+                    ("account_id", lease.account_id.to_string()),
+                ],
+            );
+            fit(Code::PermissionDenied, &text, details)
+        }
         Error::CardNotRedeemable { known } => {
             precondition("CARD_NOT_REDEEMABLE", text, [("known", known.to_string())])
         }
@@ -367,11 +381,6 @@ pub(crate) fn permission_denied(row: &Row) -> Status {
         row.rpc
     );
     fit(Code::PermissionDenied, &text, reason("PERMISSION_DENIED", [("needs", role.to_owned())]))
-}
-
-/// An RPC of the contract that this program does not serve yet.
-pub(crate) fn not_served() -> Status {
-    Status::unimplemented("this server does not serve the RPC yet")
 }
 
 /// More than an RPC of one message takes.

@@ -40,6 +40,7 @@ use crate::{
         id::{Holder, PoolId, RequestId},
         lease::LeaseRef,
         money::Money,
+        principal::{Authority, Principal, RequestKey},
         provider::ProviderStatus,
         selector::Selector,
     },
@@ -64,9 +65,11 @@ const EXPLAIN_WAIT: Duration = Duration::from_secs(1);
 pub struct AcquireCommand {
     /// The caller's name for the request.
     pub request_id: RequestId,
+    /// Who asks, as authentication found it.
+    pub principal: Principal,
     /// Of this pool.
     pub pool_id: PoolId,
-    /// Who asks.
+    /// Who asks, by its own word.
     pub holder: Holder,
     /// How long the lease is to last; the pool's own duration when not given.
     pub ttl: Option<Duration>,
@@ -166,7 +169,7 @@ impl Acquire {
         let now = Instant::now();
         let waiter = Waiter {
             wanted: Wanted {
-                request_id: command.request_id.clone(),
+                request: RequestKey::new(command.principal.clone(), command.request_id.clone()),
                 holder: command.holder.clone(),
                 ttl,
             },
@@ -360,17 +363,18 @@ impl Drop for Answer {
         }
         let lease = LeaseRef {
             pool_id: self.pool_id.clone(),
-            account_id: acquired.account.account_id,
+            account_id: acquired.account.account_id.clone(),
             token: acquired.account.token,
         };
+        let Some(owner) = acquired.principal() else { return };
         let store = self.store.clone();
-        tokio::spawn(async move { give_back(&store, &lease).await });
+        tokio::spawn(async move { give_back(&store, &lease, owner).await });
     }
 }
 
 /// Ends a lease that no caller was told of.
-async fn give_back(store: &Store, lease: &LeaseRef) {
-    if let Err(error) = store.release(lease).await {
+async fn give_back(store: &Store, lease: &LeaseRef, owner: Principal) {
+    if let Err(error) = store.release(lease, Authority::of(owner)).await {
         tracing::warn!(
             pool_id = %lease.pool_id, account_id = %lease.account_id, %error,
             "a lease that nobody took could not be released, and ends by itself"
@@ -418,6 +422,7 @@ fn log_locked(acquired: &Acquired) {
         original_status = acquired.original_status.as_str(),
         fencing_token = account.token.0,
         holder = %lease.holder,
+        principal = %lease.request.principal,
         lease_ms = u64::try_from(account.lease_remaining().as_millis()).unwrap_or(u64::MAX),
         again = !acquired.fresh,
         "locked"

@@ -31,6 +31,7 @@ use crate::{
         id::{BatchId, Holder, ItemId, PoolId},
         money::Money,
         pool::Pool,
+        principal::Authority,
         redemption::{CardCode, RedemptionState},
         selector::Selector,
     },
@@ -57,8 +58,10 @@ pub struct BatchOpen {
     pub batch_id: BatchId,
     /// Its pool.
     pub pool_id: PoolId,
-    /// Who asks.
+    /// Who asks, by its own word.
     pub holder: Holder,
+    /// Who calls, and what of others it may read.
+    pub by: Arc<Authority>,
     /// Which accounts may be picked.
     pub selection: Selection,
     /// How many items may be under way at once.
@@ -201,7 +204,8 @@ impl Batch {
         {
             return Err(Error::PlanNotFound(open.pool_id, plan_id.clone()));
         }
-        let resumed = self.0.services.store.batch_exists(&open.pool_id, &open.batch_id).await?;
+        let store = &self.0.services.store;
+        let resumed = store.batch_exists(&open.pool_id, &open.batch_id, &open.by.principal).await?;
         // What is known of one that was opened before is told all the same.
         if !resumed && pool.paused {
             return Err(Error::PoolPaused(pool.pool_id));

@@ -126,18 +126,27 @@ pub enum Error {
         /// Why.
         loss: LeaseLoss,
     },
+    /// The lease is another caller's.
+    #[error(
+        "the lease with token {} on account {} was acquired by another principal: {}",
+        .lease.token, .lease.account_id, others(.needs)
+    )]
+    OthersLease {
+        /// The lease.
+        lease: LeaseRef,
+        /// What the caller would need: a role, or [`OWN_LEASE`].
+        needs: &'static str,
+    },
     /// The account has a redemption whose outcome is not known.
     #[error(
         "redemption {0} is open on the account; read it with GetRedemption, and wait until it is settled"
     )]
     RedemptionOpen(RedemptionId),
     /// The code is being redeemed, or was.
-    #[error("the code is {} in redemption {redemption_id}, for request_id {request_id}", in_use(*.state))]
+    #[error("the code is {} {}", in_use(*.state), by_whom(.redemption.as_ref()))]
     CodeInUse {
-        /// By this redemption.
-        redemption_id: RedemptionId,
-        /// For this request.
-        request_id: RequestId,
+        /// By this redemption, for this request; `None` where the caller may not read it.
+        redemption: Option<(RedemptionId, RequestId)>,
         /// Which stands so.
         state: RedemptionState,
     },
@@ -311,6 +320,11 @@ pub enum Error {
     Internal(&'static str),
 }
 
+/// The role that ends the leases of others.
+pub const OPERATOR: &str = "operator";
+/// No role helps: a lease is used by the one that acquired it.
+pub const OWN_LEASE: &str = "own-lease";
+
 impl From<StoreError> for Error {
     fn from(error: StoreError) -> Self {
         match error {
@@ -431,6 +445,22 @@ fn not_reversed(why: ReversalRefusal, profile: &ProfileVersion) -> String {
         }
         ReversalRefusal::AlreadyReversed => "was taken back already, and stays so".to_owned(),
         ReversalRefusal::NothingOpen => "has no reversal that could be closed".to_owned(),
+    }
+}
+
+fn others(needs: &str) -> &'static str {
+    match needs {
+        OPERATOR => "only that one, or an operator, may release it",
+        _ => "only that one may use it; acquire an account of your own",
+    }
+}
+
+fn by_whom(redemption: Option<&(RedemptionId, RequestId)>) -> String {
+    match redemption {
+        Some((redemption_id, request_id)) => {
+            format!("in redemption {redemption_id}, for request_id {request_id}")
+        }
+        None => "by another principal".to_owned(),
     }
 }
 

@@ -14,7 +14,11 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio::time::sleep;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use self::{join::Sends, refusal::refused, settle::Settler};
+use self::{
+    join::Sends,
+    refusal::{code_in_use, refused},
+    settle::Settler,
+};
 use super::{
     Error,
     account_values::{NoValues, account_values},
@@ -30,9 +34,9 @@ use crate::{
         lease::LeaseRef,
         money::Money,
         pool::Pool,
+        principal::{Authority, RequestKey},
         redemption::{
-            AccountFacts, Ask, BeginRefusal, Begun, CardCode, Known, Living, NewRedemption,
-            Redemption,
+            AccountFacts, Ask, BeginRefusal, Begun, CardCode, Known, NewRedemption, Redemption,
         },
         secret_key::Fingerprints,
     },
@@ -72,11 +76,18 @@ pub struct RedeemCommand {
     pub learned: Option<Money>,
     /// Ends the lease when the outcome is known.
     pub release_on_completion: bool,
-    /// Who asks: nothing is begun for one whose deadline has passed.
+    /// Who calls, and what of others it may read.
+    pub by: Arc<Authority>,
+    /// The call: nothing is begun for one whose deadline has passed.
     pub caller: Caller,
 }
 
 impl RedeemCommand {
+    /// Which request it is.
+    fn request(&self) -> RequestKey {
+        RequestKey::new(self.by.principal.clone(), self.request_id.clone())
+    }
+
     fn expected_or_learned(&self) -> Option<Money> {
         self.expected.or(self.learned)
     }
@@ -153,23 +164,24 @@ impl Redeem {
     pub async fn find(
         &self,
         pool_id: &PoolId,
-        request_id: &RequestId,
+        request: &RequestKey,
         code: &CardCode,
         expected: Option<Money>,
     ) -> Result<Option<Redeemed>, Error> {
-        self.0.find(pool_id, request_id, code, expected).await
+        self.0.find(pool_id, request, code, expected).await
     }
 
     /// Why the code cannot be redeemed in the pool, if it is being redeemed there, or was.
-    pub async fn in_use(&self, pool_id: &PoolId, code: &CardCode) -> Result<Option<Error>, Error> {
+    pub async fn in_use(
+        &self,
+        pool_id: &PoolId,
+        code: &CardCode,
+        by: &Authority,
+    ) -> Result<Option<Error>, Error> {
         let pool = self.0.pools.settings(pool_id).await?;
         let fingerprints = self.0.secret.fingerprints(fingerprint_name(&pool.provider_id), code);
         let living = self.0.store.get_living_redemption(&pool.pool_id, &fingerprints).await?;
-        Ok(living.map(|Living { redemption_id, request_id, state }| Error::CodeInUse {
-            redemption_id,
-            request_id,
-            state,
-        }))
+        Ok(living.map(|living| code_in_use(living, by)))
     }
 }
 
@@ -294,18 +306,18 @@ impl Inner {
     }
 
     async fn begun_before(&self, command: &RedeemCommand) -> Result<Option<Redeemed>, Error> {
-        let RedeemCommand { request_id, code, expected, lease, .. } = command;
-        self.find(&lease.pool_id, request_id, code, *expected).await
+        let RedeemCommand { code, expected, lease, .. } = command;
+        self.find(&lease.pool_id, &command.request(), code, *expected).await
     }
 
     async fn find(
         &self,
         pool_id: &PoolId,
-        request_id: &RequestId,
+        request: &RequestKey,
         code: &CardCode,
         expected: Option<Money>,
     ) -> Result<Option<Redeemed>, Error> {
-        let found = self.store.get_redemption_by_request(pool_id, request_id).await?;
+        let found = self.store.get_redemption_by_request(pool_id, request).await?;
         let Some((redemption, key, fingerprint)) = found else { return Ok(None) };
         let name = fingerprint_name(&redemption.profile.provider_id);
         let same_code = self.secret.fingerprints(name, code).is_of(key, &fingerprint);
@@ -328,7 +340,7 @@ impl Inner {
         Ok(NewRedemption {
             redemption_id,
             lease: command.lease.clone(),
-            request_id: command.request_id.clone(),
+            request: command.request(),
             release_on_completion: command.release_on_completion,
             code_fingerprint,
             code_ciphertext,

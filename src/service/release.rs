@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use super::{
-    error::Error,
+    error::{Error, OPERATOR, OWN_LEASE},
     pools::{Pools, lease_duration},
 };
 use crate::{
     domain::{
         account::{Account, LeaseAnswer},
         lease::{LeaseLoss, LeaseRef},
+        principal::{Authority, Principal},
     },
     store::Store,
 };
@@ -28,12 +29,18 @@ impl Leases {
     }
 
     /// Makes a lease end later.
-    pub async fn renew(&self, lease: LeaseRef, ttl: Option<Duration>) -> Result<Account, Error> {
+    pub async fn renew(
+        &self,
+        lease: LeaseRef,
+        ttl: Option<Duration>,
+        by: Principal,
+    ) -> Result<Account, Error> {
         let pool = self.pools.settings(&lease.pool_id).await?;
         let ttl = lease_duration(&pool, ttl)?;
-        match self.store.renew(&lease, ttl).await? {
+        match self.store.renew(&lease, ttl, by).await? {
             LeaseAnswer::Done(account) => Ok(account),
             LeaseAnswer::Lost(loss, _) => Err(Error::LeaseLost { lease, loss }),
+            LeaseAnswer::OtherPrincipal => Err(Error::OthersLease { lease, needs: OWN_LEASE }),
             LeaseAnswer::NoAccount => Err(Error::AccountNotFound(lease.pool_id, lease.account_id)),
             LeaseAnswer::NoPool => Err(Error::PoolNotFound(lease.pool_id)),
         }
@@ -41,15 +48,15 @@ impl Leases {
 
     /// Ends a lease, or notes the request while a redemption is open. Releasing twice is fine. It is done even
     /// when the caller goes away meanwhile: nobody else would.
-    pub async fn release(&self, lease: LeaseRef) -> Result<Account, Error> {
+    pub async fn release(&self, lease: LeaseRef, by: Authority) -> Result<Account, Error> {
         let this = self.clone();
-        let work = tokio::spawn(async move { this.end(lease).await });
+        let work = tokio::spawn(async move { this.end(lease, by).await });
         work.await.unwrap_or(Err(Error::Internal("the release's task ended early")))
     }
 
-    async fn end(&self, lease: LeaseRef) -> Result<Account, Error> {
+    async fn end(&self, lease: LeaseRef, by: Authority) -> Result<Account, Error> {
         self.pools.settings(&lease.pool_id).await?;
-        match self.store.release(&lease).await? {
+        match self.store.release(&lease, by).await? {
             LeaseAnswer::Done(account) => {
                 tracing::debug!(
                     pool_id = %lease.pool_id,
@@ -63,6 +70,7 @@ impl Leases {
             }
             LeaseAnswer::Lost(LeaseLoss::Released, account) => Ok(account),
             LeaseAnswer::Lost(loss, _) => Err(Error::LeaseLost { lease, loss }),
+            LeaseAnswer::OtherPrincipal => Err(Error::OthersLease { lease, needs: OPERATOR }),
             LeaseAnswer::NoAccount => Err(Error::AccountNotFound(lease.pool_id, lease.account_id)),
             LeaseAnswer::NoPool => Err(Error::PoolNotFound(lease.pool_id)),
         }

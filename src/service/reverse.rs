@@ -21,6 +21,7 @@ use crate::{
         id::{PoolId, RedemptionId},
         money::Money,
         pool::Pool,
+        principal::Authority,
         redemption::{
             AccountFacts, CannotReverse, NewReversal, Past, Redemption, Resolution, Reversal,
             ReversalAnswer, ReversalRefusal, ReversalRequest, ReversalState, ReversalStep,
@@ -53,6 +54,8 @@ pub struct ReverseCommand {
     pub request: ReversalRequest,
     /// Who wants it, why, and by what evidence.
     pub words: Resolution,
+    /// Who calls.
+    pub by: Authority,
 }
 
 /// A redemption, and its newest reversal.
@@ -103,7 +106,7 @@ impl Reversals {
     }
 
     async fn run(&self, command: &ReverseCommand) -> Result<WithReversal, Error> {
-        let words = &command.words;
+        let (words, by) = (&command.words, &command.by);
         for _ in 0..MAX_COMPARISONS {
             let seen = self.read(&command.pool_id, command.redemption_id).await?;
             let (redemption, newest) = &seen;
@@ -115,18 +118,19 @@ impl Reversals {
                 answer: None,
                 attempts: 0,
                 resolution: Some(words.clone()),
+                by: Some(by.clone()),
             };
             match (step.map_err(|why| refused(redemption, why))?, newest) {
                 (ReversalStep::AsItIs, _) => return Ok(seen),
                 (ReversalStep::Begin(number), _) => {
-                    if self.begin(&provider, redemption, number, words).await? {
+                    if self.begin(&provider, redemption, number, (words, by)).await? {
                         return self.read(&command.pool_id, command.redemption_id).await;
                     }
                 }
                 (ReversalStep::Note(number), _) => {
                     let state = ReversalState::NeedsReview;
                     let new = NewReversal { number, state, take_over: None };
-                    if self.0.store.begin_reversal(redemption, &new, words).await? {
+                    if self.0.store.begin_reversal(redemption, &new, words, by).await? {
                         self.take_back_by_word(redemption, &by_word).await?;
                         return self.read(&command.pool_id, command.redemption_id).await;
                     }
@@ -136,7 +140,7 @@ impl Reversals {
                     return self.read(&command.pool_id, command.redemption_id).await;
                 }
                 (ReversalStep::Fail, Some(open)) => {
-                    let (pool_id, words) = (&redemption.pool_id, Some(words));
+                    let (pool_id, words) = (&redemption.pool_id, Some((words, by)));
                     if self.0.store.fail_reversal(pool_id, open, None, words).await? {
                         log_failed(redemption, open);
                         return self.read(&command.pool_id, command.redemption_id).await;
@@ -155,7 +159,7 @@ impl Reversals {
         provider: &LimitedProvider,
         redemption: &Redemption,
         number: i32,
-        words: &Resolution,
+        (words, by): (&Resolution, &Authority),
     ) -> Result<bool, Error> {
         self.check_balance(redemption).await?;
         let profile = &redemption.profile;
@@ -173,7 +177,7 @@ impl Reversals {
         let new = NewReversal { number, state: ReversalState::Requested, take_over };
         let window = Deadline::after(limits.send_window);
         let is_first = failpoints::holds(Guard::ReversalsAreRecordedFirst);
-        if is_first && !self.0.store.begin_reversal(redemption, &new, words).await? {
+        if is_first && !self.0.store.begin_reversal(redemption, &new, words, by).await? {
             return Ok(false);
         }
         let answer = if !window.has_passed() || !failpoints::holds(Guard::LateIsNotSent) {
@@ -183,9 +187,9 @@ impl Reversals {
             ReversalAnswer::Unclear("the server stood still before it could be sent".to_owned())
         };
         if !is_first {
-            self.0.store.begin_reversal(redemption, &new, words).await?;
+            self.0.store.begin_reversal(redemption, &new, words, by).await?;
         }
-        let told = Told { number, checks: 0, attempts: 1, actor: &words.resolved_by };
+        let told = Told { number, checks: 0, attempts: 1, actor: &words.resolved_by, by: Some(by) };
         match answer {
             ReversalAnswer::NeverSent(why) => {
                 let never = self.newest(redemption).await?.filter(|newest| {
@@ -270,6 +274,7 @@ impl Reversals {
             answer: Some(answer.clone()),
             attempts: told.attempts,
             resolution: None,
+            by: told.by.cloned(),
         };
         match until_written(|| self.0.store.take_back(redemption, &taken)).await? {
             Reversed::Recorded(account) => log_reversed(redemption, account.balance_minor, &taken),
@@ -353,6 +358,8 @@ pub(super) struct Told<'a> {
     pub(super) attempts: i32,
     /// In the account's event.
     pub(super) actor: &'a str,
+    /// Who calls, where a person does.
+    pub(super) by: Option<&'a Authority>,
 }
 
 /// Tries until it is written, or refused for good: nothing else has what it holds.

@@ -3,11 +3,13 @@
 
 use std::collections::HashMap;
 
+use serde_json::json;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{
     Store, StoreError,
+    audit::{self, Written},
     page::{MAX_BYTES, read_page},
     patience::read_patiently,
     pg::error::{is_foreign_key_violation, is_of_a_row},
@@ -21,6 +23,7 @@ use crate::domain::{
     },
     id::{AccountId, FencingToken, Holder, PlanId, PoolId, RedemptionId, RequestId},
     page::Page,
+    principal::{Authority, Principal, RequestKey},
 };
 
 /// An account to create, and its credentials as they are stored.
@@ -70,6 +73,7 @@ macro_rules! account_row {
             pub(super) fencing_token: i64,
             pub(super) resume_status: Option<String>,
             pub(super) holder: Option<String>,
+            pub(super) lease_principal: String,
             pub(super) lease_request_id: Option<String>,
             pub(super) lease_acquired_at: Option<time::OffsetDateTime>,
             pub(super) lease_expires_at: Option<time::OffsetDateTime>,
@@ -121,6 +125,7 @@ macro_rules! account_row {
                     lease: stored::read_lease(
                         status,
                         self.holder.as_deref(),
+                        &self.lease_principal,
                         self.lease_request_id.as_deref(),
                         self.lease_acquired_at.zip(self.lease_expires_at),
                         self.release_requested,
@@ -200,6 +205,7 @@ pub(super) fn read_lease_end(text: &str) -> Result<LeaseEnd, StoreError> {
 pub(super) fn read_lease(
     status: AccountStatus,
     holder: Option<&str>,
+    principal: &str,
     request_id: Option<&str>,
     times: Option<(OffsetDateTime, OffsetDateTime)>,
     release_requested: bool,
@@ -214,8 +220,11 @@ pub(super) fn read_lease(
     };
     Ok(Some(Lease {
         holder: Holder::parse(holder).map_err(|_| StoreError::Unreadable("accounts.holder"))?,
-        request_id: RequestId::parse_any(request_id)
-            .map_err(|_| StoreError::Unreadable("accounts.lease_request_id"))?,
+        request: RequestKey::new(
+            Principal::named(principal),
+            RequestId::parse_any(request_id)
+                .map_err(|_| StoreError::Unreadable("accounts.lease_request_id"))?,
+        ),
         acquired_at,
         expires_at,
         release_requested,
@@ -231,6 +240,7 @@ struct EventRow {
     version: i64,
     happened_at: OffsetDateTime,
     actor: String,
+    principal: String,
     reason: String,
     from_status: Option<String>,
     to_status: String,
@@ -246,6 +256,7 @@ impl EventRow {
             version: self.version,
             happened_at: self.happened_at,
             actor: self.actor,
+            principal: Principal::named(&self.principal),
             reason: self.reason,
             from_status: self.from_status.as_deref().map(read_status).transpose()?,
             to_status: read_status(&self.to_status)?,
@@ -257,18 +268,36 @@ impl EventRow {
     }
 }
 
+/// Says in the log what the audit trail has of an account that was created.
+fn log_created(account: &Account, by: &Authority) {
+    let after = json!({
+        "login_status": account.login_status.as_str(),
+        "plan_id": account.plan_id.as_ref().map(PlanId::as_str),
+        "country_code": account.country_code,
+        "balance_minor": account.balance_minor,
+        "labels": labels_json(&account.labels),
+    });
+    let (pool_id, subject) = (account.pool_id.as_str(), account.account_id.as_str());
+    let (action, before, after, reason) = ("CreateAccount", None, Some(after), "");
+    audit::log_written(by, &Written { action, pool_id, subject, before, after, reason });
+}
+
 impl Store {
-    /// Creates accounts. Those that are there already, or that name a plan which is not, are not in
+    /// Creates accounts. Each is recorded in the audit trail, but those of an import, which is recorded as a whole. Those that are there already, or that name a plan which is not, are not in
     /// the answer. One that the database refuses is named with its cause, and does not hold up the others.
     pub async fn insert_accounts(
         &self,
         pool_id: &PoolId,
         new: &[Creation],
+        by: &Authority,
+        is_import: bool,
     ) -> Result<Inserted, StoreError> {
         let all: Vec<_> = new.iter().collect();
-        let (rows, bad) = match self.insert_rows(pool_id, &all).await {
+        let (rows, bad) = match self.insert_rows(pool_id, &all, by, is_import).await {
             Err(error) if new.len() > 1 && is_of_a_row(&error) => {
-                let insert = |some: Vec<_>| async move { self.insert_rows(pool_id, &some).await };
+                let insert = |some: Vec<_>| async move {
+                    self.insert_rows(pool_id, &some, by, is_import).await
+                };
                 let Halves { done, bad, stopped } = by_halves(all, insert).await;
                 if let Some(error) = stopped {
                     return Err(error.into());
@@ -289,6 +318,9 @@ impl Store {
         };
         let accounts: Vec<_> = rows.iter().filter_map(read).collect();
         accounts.iter().for_each(|account| self.ready.note(account));
+        if !is_import {
+            accounts.iter().for_each(|account| log_created(account, by));
+        }
         Ok(Inserted { accounts, refused: bad.into_iter().map(refused).collect() })
     }
 
@@ -296,6 +328,8 @@ impl Store {
         &self,
         pool_id: &PoolId,
         new: &[&Creation],
+        by: &Authority,
+        is_import: bool,
     ) -> Result<Vec<AccountRow>, sqlx::Error> {
         let credentials: Vec<_> = new.iter().map(|n| n.credentials.clone()).collect();
         let new: Vec<_> = new.iter().map(|n| &n.account).collect();
@@ -320,6 +354,9 @@ impl Store {
                 // Of no server: this one, too, reads by following what a call created that nobody waited for.
                 Uuid::nil(),
                 &credentials as &[Option<Vec<u8>>],
+                by.principal.name(),
+                by.peer(),
+                !is_import,
             )
             .fetch_all(&self.rest)
         };
@@ -342,6 +379,7 @@ impl Store {
                 "src/store/sql/account/read_accounts.sql",
                 pool_id.as_str(),
                 &[account_id.to_string()],
+                &[] as &[String],
                 &[] as &[String],
             )
             .fetch_optional(&self.db)

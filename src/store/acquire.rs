@@ -14,7 +14,8 @@ use crate::{
     domain::{
         account::{self, Account, AccountEvent, AccountStatus, Refusal, Resume},
         choice::Criteria,
-        id::{Holder, PoolId, RequestId},
+        id::{Holder, PoolId},
+        principal::{Principal, RequestKey},
     },
     failpoints::{Guard, holds},
 };
@@ -22,8 +23,8 @@ use crate::{
 /// A lease that is wanted.
 #[derive(Clone, Debug)]
 pub struct Wanted {
-    /// The caller's name for the request.
-    pub request_id: RequestId,
+    /// The caller's name for the request, and who calls.
+    pub request: RequestKey,
     /// Who asks.
     pub holder: Holder,
     /// How long the lease is to last.
@@ -56,11 +57,11 @@ pub struct Claim {
 #[derive(Debug, Default)]
 pub struct Claimed {
     /// The leases of requests, those included that they had already.
-    pub leased: HashMap<RequestId, Acquired>,
+    pub leased: HashMap<RequestKey, Acquired>,
     /// The pool gives out no leases now.
     pub closed: Option<Refusal>,
     /// Requests for which nothing could be done, and why.
-    pub failed: HashMap<RequestId, StoreError>,
+    pub failed: HashMap<RequestKey, StoreError>,
 }
 
 impl Acquired {
@@ -68,11 +69,16 @@ impl Acquired {
         Self { fresh: true, original_status, account }
     }
 
+    /// Whose lease it is.
+    pub fn principal(&self) -> Option<Principal> {
+        self.account.lease.as_ref().map(|lease| lease.request.principal.clone())
+    }
+
     /// A lease that its request has already.
-    fn before(account: Account) -> Option<(RequestId, Self)> {
-        let request_id = account.lease.as_ref()?.request_id.clone();
+    fn before(account: Account) -> Option<(RequestKey, Self)> {
+        let request = account.lease.as_ref()?.request.clone();
         let original_status = account.resume.map(Resume::status)?;
-        Some((request_id, Self { fresh: false, original_status, account }))
+        Some((request, Self { fresh: false, original_status, account }))
     }
 }
 
@@ -80,7 +86,7 @@ impl Claim {
     fn event(&self) -> AccountEvent {
         let Self { wanted, criteria, .. } = self;
         AccountEvent::Acquire(account::Wanted {
-            request_id: wanted.request_id.clone(),
+            request: wanted.request.clone(),
             holder: wanted.holder.clone(),
             ttl: wanted.ttl,
             plan_id: criteria.selector.plan_id.clone(),
@@ -107,7 +113,7 @@ impl Store {
             match answer {
                 Ok(Applied::Done(done)) => {
                     let acquired = Acquired::now(claim.account.status, done.account);
-                    claimed.leased.insert(claim.wanted.request_id, acquired);
+                    claimed.leased.insert(claim.wanted.request, acquired);
                 }
                 Ok(Applied::Refused(
                     refusal @ (Refusal::PoolPaused | Refusal::PoolDraining),
@@ -115,7 +121,7 @@ impl Store {
                 )) => claimed.closed = Some(refusal),
                 Ok(_) => lost.push(claim),
                 Err(error) if is_of_a_row(&error) => bad.push((claim, error)),
-                Err(error) => drop(claimed.failed.insert(claim.wanted.request_id, error)),
+                Err(error) => drop(claimed.failed.insert(claim.wanted.request, error)),
             }
         }
         let is_of_all = claimed.leased.is_empty() && bad.len() > 1;
@@ -124,8 +130,8 @@ impl Store {
             match self.read_lost(pool_id, &lost).await {
                 Ok(leased) => claimed.leased.extend(leased),
                 Err(error) => {
-                    let requests = lost.into_iter().map(|claim| claim.wanted.request_id);
-                    claimed.failed.extend(requests.map(|request_id| (request_id, error.clone())));
+                    let requests = lost.into_iter().map(|claim| claim.wanted.request);
+                    claimed.failed.extend(requests.map(|request| (request, error.clone())));
                 }
             }
         }
@@ -137,15 +143,15 @@ impl Store {
         &self,
         pool_id: &PoolId,
         lost: &[Claim],
-    ) -> Result<HashMap<RequestId, Acquired>, StoreError> {
+    ) -> Result<HashMap<RequestKey, Acquired>, StoreError> {
         let accounts: Vec<_> =
             lost.iter().map(|claim| claim.account.account_id.to_string()).collect();
-        let requests = lost.iter().map(|claim| claim.wanted.request_id.clone());
+        let requests = lost.iter().map(|claim| claim.wanted.request.clone());
         let requests: Vec<_> = requests.filter(|_| holds(Guard::LostRepliesAreFound)).collect();
         let ready = self.ready(pool_id);
         let leased = ready.read(&accounts, &requests).await?;
         let leased: HashMap<_, _> = leased.into_iter().filter_map(Acquired::before).collect();
-        for claim in lost.iter().filter(|claim| !leased.contains_key(&claim.wanted.request_id)) {
+        for claim in lost.iter().filter(|claim| !leased.contains_key(&claim.wanted.request)) {
             ready.note_lost(&claim.account);
         }
         Ok(leased)
@@ -155,8 +161,8 @@ impl Store {
     pub async fn leases_of(
         &self,
         pool_id: &PoolId,
-        requests: &[RequestId],
-    ) -> Result<HashMap<RequestId, Acquired>, StoreError> {
+        requests: &[RequestKey],
+    ) -> Result<HashMap<RequestKey, Acquired>, StoreError> {
         let leased = self.ready(pool_id).read(&[], requests).await?;
         Ok(leased.into_iter().filter_map(Acquired::before).collect())
     }
@@ -168,13 +174,13 @@ impl Store {
         pool_id: &PoolId,
         bad: Vec<(Claim, StoreError)>,
         is_of_all: bool,
-    ) -> HashMap<RequestId, StoreError> {
+    ) -> HashMap<RequestKey, StoreError> {
         let mut is_any_left_out = false;
         for (claim, error) in &bad {
             let (acquire, id) = (Statement::Acquire, claim.account.account_id.as_str());
             is_any_left_out |= self.quarantine.leave_out(acquire, pool_id, id, error, is_of_all);
         }
         let failed = bad.into_iter().filter(|_| !is_any_left_out);
-        failed.map(|(claim, error)| (claim.wanted.request_id, error)).collect()
+        failed.map(|(claim, error)| (claim.wanted.request, error)).collect()
     }
 }

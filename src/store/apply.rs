@@ -5,6 +5,7 @@
 //! the account is read, and the change is decided again. A refusal counts only by an account and terms that were
 //! read after the caller came. A reply that was lost is found by the change's id, at the version that it made.
 
+mod audit;
 mod decider;
 mod row;
 mod work;
@@ -17,7 +18,7 @@ use std::{
 use sqlx::types::time::OffsetDateTime;
 use uuid::Uuid;
 
-use self::row::ChangeRow;
+use self::{audit::AuditNote, row::ChangeRow};
 pub(super) use self::{
     decider::{Decider, Write},
     work::{Lost, Work},
@@ -32,6 +33,7 @@ use crate::{
         account::{Account, AccountChange, AccountEvent, Change, Refusal},
         id::{AccountId, PoolId, RedemptionId},
         money::Money,
+        principal::Authority,
         redemption::{Failure, RedemptionState},
     },
     failpoints::{self, Guard, Step},
@@ -165,6 +167,7 @@ struct AppliedRow {
     attempts: Option<i32>,
     last_answer: Option<String>,
     resolved_by: Option<String>,
+    resolved_principal: Option<String>,
     resolution_reason: Option<String>,
     resolution_evidence: Option<String>,
 }
@@ -187,7 +190,7 @@ impl Batch for Apply {
             | AccountEvent::Reverse { .. } => Some(Step::Settle),
             AccountEvent::Release { .. } => Some(Step::Release),
             AccountEvent::Expire { .. } => Some(Step::Expire),
-            AccountEvent::Begin { .. } | AccountEvent::Update(_) | AccountEvent::EndDay { .. } => {
+            AccountEvent::Begin { .. } | AccountEvent::Update(..) | AccountEvent::EndDay { .. } => {
                 None
             }
         }
@@ -221,7 +224,8 @@ impl Batch for Apply {
         let Applied::Done(done) = output else { return None };
         let account = done.account;
         let is_new = account.lease.as_ref().is_some_and(|lease| lease.acquired_at == account.as_of);
-        let release = AccountEvent::Release { token: account.token };
+        let by = Authority::of(account.lease.as_ref()?.request.principal.clone());
+        let release = AccountEvent::Release { token: account.token, by };
         (is_new && account.open_redemption_id.is_none()).then(|| Asked::about(account, release))
     }
 }
@@ -238,10 +242,14 @@ impl Write for Changes<'_> {
         changes: Vec<(usize, Change)>,
     ) -> Result<(), sqlx::Error> {
         let mut rows = Vec::with_capacity(changes.len());
+        let mut notes = HashMap::new();
         for (place, change) in &changes {
             let asked = &work.inputs[*place];
             if let Some(account) = work.account(*place) {
                 rows.push(ChangeRow::new(account, change, asked));
+                if let Some(note) = AuditNote::of(asked, account, change) {
+                    notes.insert(*place, note);
+                }
                 asked.unanswered.store(change.from.number, Ordering::Relaxed);
             }
         }
@@ -252,6 +260,7 @@ impl Write for Changes<'_> {
             revision,
             &rows as &[ChangeRow],
             self.0.server_id,
+            &notes.values().collect::<Vec<_>>() as &[&AuditNote],
         )
         .fetch_all(&self.0.db)
         .await?;
@@ -262,6 +271,9 @@ impl Write for Changes<'_> {
             let asked = &work.inputs[place];
             match written.remove(asked.account_id.as_str()) {
                 Some(row) => {
+                    if let Some(note) = notes.remove(&place) {
+                        note.log(pool_id.as_str());
+                    }
                     let at = row.at;
                     self.0.written(work, place, change, at, row.settled());
                 }
@@ -322,6 +334,7 @@ impl AppliedRow {
             last_answer: self.last_answer,
             resolution: read_resolution(
                 self.resolved_by,
+                self.resolved_principal,
                 self.resolution_reason,
                 self.resolution_evidence,
             ),
@@ -336,8 +349,9 @@ impl Store {
         pool_id: &PoolId,
         account_id: &AccountId,
         change: AccountChange,
+        by: Authority,
     ) -> Result<Applied, StoreError> {
-        let event = AccountEvent::Update(Box::new(change));
+        let event = AccountEvent::Update(Box::new(change), by);
         self.apply.call(pool_id, Asked::new(account_id.clone(), event)).await
     }
 }

@@ -8,6 +8,7 @@ use crate::{
         account::{Account, AccountEvent, Change, LoginStatus, Refusal, transition},
         plan::Terms,
         pool::PoolTerms,
+        principal::Principal,
     },
     failpoints::{
         Guard::{self, *},
@@ -16,8 +17,9 @@ use crate::{
 };
 
 /// The guards that can be switched off.
-const GUARDS: [Guard; 9] = [
+const GUARDS: [Guard; 10] = [
     TokensAreCompared,
+    LeasesAreTheirPrincipals,
     PausedPoolsBeginNothing,
     PausedAccountsBeginNothing,
     RestingAccountsAreNotUsed,
@@ -39,6 +41,9 @@ pub(super) fn decide(
     }
     let (mut seen, mut event, mut pool) = (account.clone(), event.clone(), pool.clone());
     hide_of_event(&mut seen, &mut event);
+    if let Some(lease) = seen.lease.as_mut().filter(|_| !holds(LeasesAreTheirPrincipals)) {
+        lease.request.principal = Principal::anonymous();
+    }
     pool.paused &= holds(PausedPoolsBeginNothing);
     seen.paused &= holds(PausedAccountsBeginNothing);
     if !holds(InactiveAccountsAreNotLeased) {
@@ -82,7 +87,7 @@ pub(super) fn counts(is_fresh: bool) -> bool {
 fn hide_of_event(account: &mut Account, event: &mut AccountEvent) {
     match event {
         AccountEvent::Begin { token, .. }
-        | AccountEvent::Release { token }
+        | AccountEvent::Release { token, .. }
         | AccountEvent::Renew { token, .. }
             if !holds(TokensAreCompared) =>
         {

@@ -1,11 +1,17 @@
 //! Accounts' credentials, as they are stored, and what else of an account a request to a provider can have.
 
+use serde_json::json;
+
 use super::{
     Store, StoreError,
     account::{Labels, read_labels},
+    audit::{self, Written},
     patience::read_patiently,
 };
-use crate::domain::id::{AccountId, PoolId};
+use crate::domain::{
+    id::{AccountId, PoolId},
+    principal::Authority,
+};
 
 /// What a profile's templates can name of an account.
 #[derive(Debug)]
@@ -26,29 +32,41 @@ impl Store {
         pool_id: &PoolId,
         account_id: &AccountId,
         credentials: Option<&[u8]>,
+        by: &Authority,
     ) -> Result<(), StoreError> {
         let (pool_id, account_id) = (pool_id.as_str(), account_id.as_str());
-        match credentials {
+        let (done, what) = match credentials {
             Some(credentials) => {
-                sqlx::query_file!(
+                let done = sqlx::query_file!(
                     "src/store/sql/account/set_credentials.sql",
                     pool_id,
                     account_id,
-                    credentials
+                    credentials,
+                    by.principal.name(),
+                    by.peer(),
                 )
                 .execute(&self.rest)
-                .await?
+                .await?;
+                (done, "set")
             }
             None => {
-                sqlx::query_file!(
+                let done = sqlx::query_file!(
                     "src/store/sql/account/remove_credentials.sql",
                     pool_id,
-                    account_id
+                    account_id,
+                    by.principal.name(),
+                    by.peer(),
                 )
                 .execute(&self.rest)
-                .await?
+                .await?;
+                (done, "removed")
             }
         };
+        if done.rows_affected() > 0 {
+            let (action, subject, reason) = ("UpdateAccount", account_id, "");
+            let (before, after) = (None, Some(json!({ "credentials": what })));
+            audit::log_written(by, &Written { action, pool_id, subject, before, after, reason });
+        }
         Ok(())
     }
 

@@ -18,6 +18,7 @@ use crate::{
         account::{Account, AccountEvent, Refusal},
         id::PoolId,
         lease::{LeaseLoss, LeaseRef},
+        principal::{Authority, Principal},
     },
     failpoints::{self, Guard},
 };
@@ -27,13 +28,22 @@ const EXPIRED: &str = "expired";
 
 impl Store {
     /// Makes a lease end `ttl` from now.
-    pub async fn renew(&self, lease: &LeaseRef, ttl: Duration) -> Result<LeaseAnswer, StoreError> {
-        self.under_lease(lease, AccountEvent::Renew { token: lease.token, ttl }).await
+    pub async fn renew(
+        &self,
+        lease: &LeaseRef,
+        ttl: Duration,
+        by: Principal,
+    ) -> Result<LeaseAnswer, StoreError> {
+        self.under_lease(lease, AccountEvent::Renew { token: lease.token, ttl, by }).await
     }
 
     /// Ends a lease, or notes that it is to end while a redemption is open.
-    pub async fn release(&self, lease: &LeaseRef) -> Result<LeaseAnswer, StoreError> {
-        self.under_lease(lease, AccountEvent::Release { token: lease.token }).await
+    pub async fn release(
+        &self,
+        lease: &LeaseRef,
+        by: Authority,
+    ) -> Result<LeaseAnswer, StoreError> {
+        self.under_lease(lease, AccountEvent::Release { token: lease.token, by }).await
     }
 
     async fn under_lease(
@@ -44,6 +54,7 @@ impl Store {
         let asked = Asked::new(lease.account_id.clone(), event);
         Ok(match self.apply.call(&lease.pool_id, asked).await? {
             Applied::Done(done) => LeaseAnswer::Done(done.account),
+            Applied::Refused(Refusal::OtherPrincipal, _) => LeaseAnswer::OtherPrincipal,
             Applied::Refused(refusal, account) => {
                 let loss = match refusal {
                     Refusal::LeaseLost(loss) => self.how_lost(lease, loss, &account).await?,

@@ -7,6 +7,7 @@
 pub mod account;
 pub mod acquire;
 pub mod apply;
+pub mod audit;
 mod controls;
 pub mod credentials;
 pub mod keys;

@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+use serde_json::Value;
 use sqlx::postgres::types::PgInterval;
 use time::OffsetDateTime;
 
 use super::{
     Store, StoreError,
     account::{AccountRow, read_account_id},
+    audit::{self, Written},
     duration, interval,
     page::{MAX_BYTES, read_page},
     pg::error::is_foreign_key_violation,
@@ -19,6 +21,7 @@ use crate::domain::{
     page::Page,
     plan::{Denominations, Progress, Terms},
     pool::Plan,
+    principal::Authority,
 };
 
 /// Declares the row of a statement that answers with plans: the columns that all of them share, and those of
@@ -85,6 +88,17 @@ pub(super) fn denominations(
 
 plan_row!(PlanRow {});
 plan_row!(ListedRow { more: bool });
+plan_row!(ChangedRow { before: Option<Value>, after: Option<Value> });
+
+impl ChangedRow {
+    /// Says in the log what was recorded of the change.
+    fn told(mut self, by: &Authority, pool_id: &PoolId, action: &str) -> Self {
+        let (before, after) = (self.before.take(), self.after.take());
+        let (pool_id, subject, reason) = (pool_id.as_str(), &*self.plan_id, "");
+        audit::log_written(by, &Written { action, pool_id, subject, before, after, reason });
+        self
+    }
+}
 
 impl Store {
     /// Creates a plan; `None` when it is there already.
@@ -93,10 +107,11 @@ impl Store {
         pool_id: &PoolId,
         plan_id: &PlanId,
         terms: &Terms,
+        by: &Authority,
     ) -> Result<Option<Plan>, StoreError> {
         let columns = Columns::of(terms);
         let inserted = sqlx::query_file_as!(
-            PlanRow,
+            ChangedRow,
             "src/store/sql/plan/insert_plan.sql",
             pool_id.as_str(),
             plan_id.as_str(),
@@ -109,11 +124,13 @@ impl Store {
             columns.largest,
             columns.step,
             columns.fixed.as_deref(),
+            by.principal.name(),
+            by.peer(),
         )
         .fetch_optional(&self.db)
         .await?;
         self.ready.changed(pool_id);
-        inserted.map(|row| row.read(pool_id)).transpose()
+        inserted.map(|row| row.told(by, pool_id, "CreatePlan").read(pool_id)).transpose()
     }
 
     /// Reads a plan.
@@ -154,10 +171,15 @@ impl Store {
     }
 
     /// Gives a plan, which is as `now` says, other terms; `None` when it is not so any more.
-    pub async fn update_plan(&self, now: &Plan, terms: &Terms) -> Result<Option<Plan>, StoreError> {
+    pub async fn update_plan(
+        &self,
+        now: &Plan,
+        terms: &Terms,
+        by: &Authority,
+    ) -> Result<Option<Plan>, StoreError> {
         let columns = Columns::of(terms);
         let updated = sqlx::query_file_as!(
-            PlanRow,
+            ChangedRow,
             "src/store/sql/plan/update_plan.sql",
             now.pool_id.as_str(),
             now.plan_id.as_str(),
@@ -171,11 +193,14 @@ impl Store {
             columns.step,
             columns.fixed.as_deref(),
             now.updated_at,
+            by.principal.name(),
+            by.peer(),
         )
         .fetch_optional(&self.db)
         .await?;
         self.ready.changed(&now.pool_id);
-        updated.map(|row| row.read(&now.pool_id)).transpose()
+        let pool_id = &now.pool_id;
+        updated.map(|row| row.told(by, pool_id, "UpdatePlan").read(pool_id)).transpose()
     }
 
     /// Lets free accounts of a plan go on to their next day, where this one has nothing left to take. At most
@@ -247,17 +272,29 @@ impl Store {
         &self,
         pool_id: &PoolId,
         plan_id: &PlanId,
+        by: &Authority,
     ) -> Result<bool, StoreError> {
         let deleted = sqlx::query_file_scalar!(
             "src/store/sql/plan/delete_plan.sql",
             pool_id.as_str(),
             plan_id.as_str(),
+            by.principal.name(),
+            by.peer(),
         )
         .fetch_optional(&self.db)
         .await;
         self.ready.changed(pool_id);
         match deleted {
-            Ok(row) => Ok(row.is_some()),
+            Ok(None) => Ok(false),
+            Ok(Some(before)) => {
+                let (pool_id, subject) = (pool_id.as_str(), plan_id.as_str());
+                let (action, after, reason) = ("DeletePlan", None, "");
+                audit::log_written(
+                    by,
+                    &Written { action, pool_id, subject, before, after, reason },
+                );
+                Ok(true)
+            }
             // An account was bound to it meanwhile.
             Err(error) if is_foreign_key_violation(&error) => Ok(false),
             Err(error) => Err(error.into()),

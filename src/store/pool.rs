@@ -2,23 +2,35 @@
 
 use std::time::Duration;
 
+use serde_json::Value;
 use sqlx::postgres::types::PgInterval;
 use time::OffsetDateTime;
 
-use super::{Store, StoreError, duration, interval, page::read_page, patience::read_patiently};
+use super::{
+    Store, StoreError,
+    audit::{self, Written},
+    duration, interval,
+    page::read_page,
+    patience::read_patiently,
+};
 use crate::domain::{
     access::PoolFilter,
     id::{PoolId, ProviderId},
     money::Currency,
     page::Page,
     pool::PoolChange,
+    principal::Authority,
 };
 pub use crate::domain::{
     hold::Holds,
     pool::{AmountMismatch, NewPool, Pool},
 };
 
-struct PoolRow {
+/// Declares the row of a statement that answers with pools: the columns that all of them share, and those of its own.
+macro_rules! pool_row {
+    ($name:ident { $($own:ident: $type:ty),* }) => {
+struct $name {
+    $($own: $type,)*
     pool_id: String,
     provider_id: String,
     currency_code: String,
@@ -37,7 +49,7 @@ struct PoolRow {
     updated_at: OffsetDateTime,
 }
 
-impl PoolRow {
+impl $name {
     fn read(self) -> Result<Pool, StoreError> {
         Ok(Pool {
             pool_id: read_pool_id(&self.pool_id)?,
@@ -64,6 +76,21 @@ impl PoolRow {
         })
     }
 }
+    };
+}
+
+pool_row!(PoolRow {});
+pool_row!(ChangedRow { before: Option<Value>, after: Option<Value> });
+
+impl ChangedRow {
+    /// Says in the log what was recorded of the change.
+    fn told(mut self, by: &Authority, action: &str) -> Self {
+        let (before, after) = (self.before.take(), self.after.take());
+        let (pool_id, subject, reason) = (&*self.pool_id, &*self.pool_id, "");
+        audit::log_written(by, &Written { action, pool_id, subject, before, after, reason });
+        self
+    }
+}
 
 pub(super) fn read_pool_id(text: &str) -> Result<PoolId, StoreError> {
     PoolId::parse(text).map_err(|_| StoreError::Unreadable("pool_id"))
@@ -75,9 +102,13 @@ pub(super) fn read_pool_ids(ids: &[String]) -> Result<Vec<PoolId>, StoreError> {
 
 impl Store {
     /// Creates a pool; `None` when it is there already.
-    pub async fn insert_pool(&self, new: &NewPool) -> Result<Option<Pool>, StoreError> {
-        sqlx::query_file_as!(
-            PoolRow,
+    pub async fn insert_pool(
+        &self,
+        new: &NewPool,
+        by: &Authority,
+    ) -> Result<Option<Pool>, StoreError> {
+        let inserted = sqlx::query_file_as!(
+            ChangedRow,
             "src/store/sql/pool/insert_pool.sql",
             new.pool_id.as_str(),
             new.currency.as_str(),
@@ -93,11 +124,12 @@ impl Store {
             interval(new.holds.throttled),
             interval(new.holds.longest),
             new.provider_id.as_str(),
+            by.principal.name(),
+            by.peer(),
         )
         .fetch_optional(&self.db)
-        .await?
-        .map(PoolRow::read)
-        .transpose()
+        .await?;
+        inserted.map(|row| row.told(by, "CreatePool").read()).transpose()
     }
 
     /// Reads a pool.
@@ -133,9 +165,10 @@ impl Store {
         &self,
         pool_id: &PoolId,
         change: PoolChange,
+        by: &Authority,
     ) -> Result<Option<Pool>, StoreError> {
         let updated = sqlx::query_file_as!(
-            PoolRow,
+            ChangedRow,
             "src/store/sql/pool/update_pool.sql",
             pool_id.as_str(),
             change.default_lease.map(interval),
@@ -149,11 +182,13 @@ impl Store {
             change.holds.limit_reached.map(interval),
             change.holds.throttled.map(interval),
             change.holds.longest.map(interval),
+            by.principal.name(),
+            by.peer(),
         )
         .fetch_optional(&self.db)
         .await?;
         self.ready.changed(pool_id);
-        updated.map(PoolRow::read).transpose()
+        updated.map(|row| row.told(by, "UpdatePool").read()).transpose()
     }
 
     /// The pools that have a lease to end whose time passed `within` this time, or at any time.

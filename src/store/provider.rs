@@ -1,15 +1,18 @@
 //! Profiles of providers, as they were applied. The built-in one has no row: it ships with the program.
 
+use serde_json::Value;
 use time::OffsetDateTime;
 
 use super::{
     Store, StoreError,
+    audit::{self, Written},
     page::{MAX_BYTES, read_page},
     patience::read_patiently,
 };
 use crate::domain::{
     id::ProviderId,
     page::Page,
+    principal::Authority,
     provider::{AppliedProfile, ProfileVersion},
 };
 
@@ -18,6 +21,15 @@ struct ProfileRow {
     version: i32,
     profile: String,
     applied_at: OffsetDateTime,
+}
+
+struct AppliedRow {
+    provider_id: String,
+    version: i32,
+    profile: String,
+    applied_at: OffsetDateTime,
+    before: Option<Value>,
+    after: Option<Value>,
 }
 
 struct VersionRow {
@@ -60,18 +72,26 @@ impl Store {
         &self,
         id: &ProfileVersion,
         text: &str,
+        by: &Authority,
     ) -> Result<Option<AppliedProfile>, StoreError> {
-        sqlx::query_file_as!(
-            ProfileRow,
+        let applied = sqlx::query_file_as!(
+            AppliedRow,
             "src/store/sql/provider/insert_profile.sql",
             id.provider_id.as_str(),
             id.version,
             text,
+            by.principal.name(),
+            by.peer(),
         )
         .fetch_optional(&self.db)
-        .await?
-        .map(ProfileRow::read)
-        .transpose()
+        .await?;
+        let read = |row: AppliedRow| {
+            let AppliedRow { provider_id, version, profile, applied_at, before, after } = row;
+            let (action, pool_id, subject, reason) = ("ApplyProvider", "", &*provider_id, "");
+            audit::log_written(by, &Written { action, pool_id, subject, before, after, reason });
+            ProfileRow { provider_id, version, profile, applied_at }.read()
+        };
+        applied.map(read).transpose()
     }
 
     /// Reads a version of a profile.

@@ -33,8 +33,9 @@ use crate::{
     domain::{
         account::{Account, AccountEvent},
         choice::{Choice, Considered, Counts, Criteria},
-        id::{AccountId, PoolId, RequestId},
+        id::{AccountId, PoolId},
         pool::PoolTerms,
+        principal::RequestKey,
     },
     failpoints::{Guard, holds},
 };
@@ -201,10 +202,13 @@ impl Ready {
     }
 
     /// Those of the requests that have a lease already, as far as is known.
-    pub fn with_leases<'a>(&self, requests: impl Iterator<Item = &'a RequestId>) -> Vec<RequestId> {
+    pub fn with_leases<'a>(
+        &self,
+        requests: impl Iterator<Item = &'a RequestKey>,
+    ) -> Vec<RequestKey> {
         let memory = self.set();
-        let is_leased = |request_id: &&RequestId| {
-            memory.set.has_lease(request_id) && holds(Guard::LostRepliesAreFound)
+        let is_leased = |request: &&RequestKey| {
+            memory.set.has_lease(request) && holds(Guard::LostRepliesAreFound)
         };
         requests.filter(is_leased).cloned().collect()
     }
@@ -313,16 +317,15 @@ impl Ready {
     pub async fn read(
         &self,
         ids: &[String],
-        requests: &[RequestId],
+        requests: &[RequestKey],
     ) -> Result<Vec<Account>, StoreError> {
-        let request_ids: Vec<_> = requests.iter().map(RequestId::to_string).collect();
         let mut ids = ids.to_vec();
         {
             // What is known of their leases may be old.
             let memory = self.set();
             ids.extend(requests.iter().filter_map(|request| memory.set.leased_to(request)));
         }
-        let read = self.sets.read_accounts(&self.pool_id, &ids, &request_ids).await?;
+        let read = self.sets.read_accounts(&self.pool_id, &ids, requests).await?;
         let found: HashSet<_> = read.iter().map(|(id, _)| id.as_str()).collect();
         {
             let mut memory = self.set();
@@ -332,7 +335,7 @@ impl Ready {
             }
         }
         let is_asked = |account: &Account| {
-            account.lease.as_ref().is_some_and(|lease| requests.contains(&lease.request_id))
+            account.lease.as_ref().is_some_and(|lease| requests.contains(&lease.request))
         };
         let accounts = read.into_iter().filter_map(|(_, account)| account.ok());
         Ok(accounts.filter(is_asked).collect())

@@ -20,6 +20,7 @@ pub use crate::domain::redemption::{Redemption, Resolution};
 use crate::domain::{
     id::{AccountId, BatchId, PoolId, RedemptionId, RequestId},
     page::Page,
+    principal::{Principal, RequestKey},
     redemption::{Living, RedemptionFilter},
     secret_key::Fingerprints,
 };
@@ -76,15 +77,16 @@ impl Store {
     pub async fn get_redemption_by_request(
         &self,
         pool_id: &PoolId,
-        request_id: &RequestId,
+        request: &RequestKey,
     ) -> Result<Option<(Redemption, i32, Vec<u8>)>, StoreError> {
-        let request_ids = [request_id.to_string()];
+        let request_ids = [request.request_id.to_string()];
         let read = || {
             sqlx::query_file_as!(
                 RequestRow,
                 "src/store/sql/redemption/get_redemptions_by_request.sql",
                 pool_id.as_str(),
                 &request_ids,
+                request.principal.name(),
             )
             .fetch_optional(&self.db)
         };
@@ -116,7 +118,10 @@ impl Store {
         let Some(row) = read_patiently(read).await? else { return Ok(None) };
         Ok(Some(Living {
             redemption_id: RedemptionId(row.redemption_id),
-            request_id: read_request_id(&row.request_id)?,
+            request: RequestKey::new(
+                Principal::named(&row.principal),
+                read_request_id(&row.request_id)?,
+            ),
             state: read_state(&row.state)?,
         }))
     }
@@ -165,16 +170,18 @@ impl Store {
             first,
             MAX_BYTES,
             (!reversals.is_empty()).then_some(&reversals[..]),
+            filter.readable_by.as_ref().map(Principal::name),
         );
         let found = rows.fetch_all(&self.rest).await?;
         read_page(found, limit, |row| row.more, |row| row.redemption(pool_id))
     }
 
-    /// Whether any item of a batch was begun.
+    /// Whether any item of a principal's batch was begun.
     pub async fn batch_exists(
         &self,
         pool_id: &PoolId,
         batch_id: &BatchId,
+        principal: &Principal,
     ) -> Result<bool, StoreError> {
         let (from, to) = RequestId::range_of_batch(batch_id);
         Ok(sqlx::query_file_scalar!(
@@ -182,6 +189,7 @@ impl Store {
             pool_id.as_str(),
             from,
             to,
+            principal.name(),
         )
         .fetch_one(&self.db)
         .await?)

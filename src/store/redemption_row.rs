@@ -4,6 +4,7 @@ use super::{StoreError, account::read_plan_id};
 use crate::domain::{
     id::{Holder, PlanId, ProviderId, RequestId},
     money::{Currency, Money},
+    principal::Principal,
     provider::ProfileVersion,
     redemption::{Failure, RedemptionState, Resolution},
 };
@@ -18,6 +19,7 @@ macro_rules! redemption_row {
             pub(super) account_id: String,
             pub(super) fencing_token: i64,
             pub(super) request_id: String,
+            pub(super) principal: String,
             pub(super) holder: String,
             pub(super) state: String,
             pub(super) code_last4: String,
@@ -36,6 +38,7 @@ macro_rules! redemption_row {
             pub(super) failure_message: Option<String>,
             pub(super) code_spent: Option<bool>,
             pub(super) resolved_by: Option<String>,
+            pub(super) resolved_principal: Option<String>,
             pub(super) resolution_reason: Option<String>,
             pub(super) resolution_evidence: Option<String>,
             pub(super) attempts: i32,
@@ -55,6 +58,7 @@ macro_rules! redemption_row {
                 Ok($crate::domain::redemption::Redemption {
                     redemption_id: $crate::domain::id::RedemptionId(self.redemption_id),
                     request_id: stored::read_request_id(&self.request_id)?,
+                    principal: $crate::domain::principal::Principal::named(&self.principal),
                     pool_id: pool_id.clone(),
                     account_id: $crate::store::account::read_account_id(&self.account_id)?,
                     token: $crate::domain::id::FencingToken(self.fencing_token),
@@ -79,6 +83,7 @@ macro_rules! redemption_row {
                     ),
                     resolution: stored::read_resolution(
                         self.resolved_by,
+                        self.resolved_principal,
                         self.resolution_reason,
                         self.resolution_evidence,
                     ),
@@ -145,9 +150,11 @@ pub(super) fn read_failure(
 
 pub(super) fn read_resolution(
     resolved_by: Option<String>,
+    principal: Option<String>,
     reason: Option<String>,
     evidence: Option<String>,
 ) -> Option<Resolution> {
     let (resolved_by, reason) = resolved_by.zip(reason)?;
-    Some(Resolution { resolved_by, reason, evidence })
+    let principal = Principal::named(principal.as_deref().unwrap_or_default());
+    Some(Resolution { resolved_by, principal, reason, evidence })
 }

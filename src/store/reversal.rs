@@ -4,12 +4,14 @@
 
 use std::time::Duration;
 
+use serde_json::json;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{
     Store, StoreError,
     apply::{Applied, Asked, RecordedOutcome},
+    audit::{self, Written},
     interval,
     patience::read_patiently,
     points::at_points,
@@ -19,6 +21,7 @@ use crate::{
     domain::{
         account::{Account, AccountEvent, Refusal},
         id::{PoolId, RedemptionId},
+        principal::{Authority, Principal},
         redemption::{
             DueReversal, NewReversal, Redemption, RedemptionState, Resolution, Reversal,
             ReversalState,
@@ -41,6 +44,8 @@ pub struct TakenBack {
     pub attempts: i32,
     /// A person's word, where it is that.
     pub resolution: Option<Resolution>,
+    /// Who calls, where a person does.
+    pub by: Option<Authority>,
 }
 
 /// What became of [`TakenBack`].
@@ -75,9 +80,11 @@ macro_rules! reversal_row {
             number: i32,
             state: String,
             reversed_by: String,
+            principal: String,
             reason: String,
             evidence: Option<String>,
             resolved_by: Option<String>,
+            resolved_principal: Option<String>,
             resolution_reason: Option<String>,
             resolution_evidence: Option<String>,
             attempts: i32,
@@ -97,11 +104,13 @@ macro_rules! reversal_row {
                         .ok_or(StoreError::Unreadable("reversals.state"))?,
                     request: Resolution {
                         resolved_by: self.reversed_by,
+                        principal: Principal::named(&self.principal),
                         reason: self.reason,
                         evidence: self.evidence,
                     },
                     resolution: read_resolution(
                         self.resolved_by,
+                        self.resolved_principal,
                         self.resolution_reason,
                         self.resolution_evidence,
                     ),
@@ -125,6 +134,7 @@ impl Store {
         redemption: &Redemption,
         new: &NewReversal,
         words: &Resolution,
+        by: &Authority,
     ) -> Result<bool, StoreError> {
         let record = sqlx::query_file_scalar!(
             "src/store/sql/reversal/begin_reversal.sql",
@@ -136,8 +146,25 @@ impl Store {
             words.reason,
             words.evidence.as_deref(),
             new.take_over.map(interval) as _,
+            by.principal.name(),
+            by.peer(),
         );
-        Ok(at_points(Step::BeginReversal, record.fetch_optional(&self.db)).await?.is_some())
+        let begun =
+            at_points(Step::BeginReversal, record.fetch_optional(&self.db)).await?.is_some();
+        if begun {
+            audit::log_written(
+                by,
+                &Written {
+                    action: "ReverseRedemption",
+                    pool_id: redemption.pool_id.as_str(),
+                    subject: &redemption.redemption_id.to_string(),
+                    before: None,
+                    after: Some(json!({ "reversal": new.number, "state": new.state.as_str() })),
+                    reason: &words.reason,
+                },
+            );
+        }
+        Ok(begun)
     }
 
     /// The newest reversal of a redemption, if it has any.
@@ -224,7 +251,7 @@ impl Store {
         pool_id: &PoolId,
         reversal: &Reversal,
         answer: Option<&str>,
-        resolution: Option<&Resolution>,
+        word: Option<(&Resolution, &Authority)>,
     ) -> Result<bool, StoreError> {
         let fail = sqlx::query_file_scalar!(
             "src/store/sql/reversal/fail_reversal.sql",
@@ -233,11 +260,28 @@ impl Store {
             reversal.number,
             reversal.state.as_str(),
             answer,
-            resolution.map(|words| words.resolved_by.as_str()),
-            resolution.map(|words| words.reason.as_str()),
-            resolution.and_then(|words| words.evidence.as_deref()),
+            word.map(|(words, _)| words.resolved_by.as_str()),
+            word.map(|(words, _)| words.reason.as_str()),
+            word.and_then(|(words, _)| words.evidence.as_deref()),
+            word.map(|(_, by)| by.principal.name()),
+            word.map(|(_, by)| by.peer()),
         );
-        Ok(fail.fetch_optional(&self.db).await?.is_some())
+        let failed = fail.fetch_optional(&self.db).await?.is_some();
+        if let (true, Some((words, by))) = (failed, word) {
+            let (number, was) = (reversal.number, reversal.state.as_str());
+            audit::log_written(
+                by,
+                &Written {
+                    action: "ReverseRedemption",
+                    pool_id: pool_id.as_str(),
+                    subject: &reversal.redemption_id.to_string(),
+                    before: Some(json!({ "reversal": number, "state": was })),
+                    after: Some(json!({ "reversal": number, "state": "FAILED" })),
+                    reason: &words.reason,
+                },
+            );
+        }
+        Ok(failed)
     }
 
     /// Records that a redemption was taken back, and takes its amount off the account, under any lease.
@@ -251,6 +295,7 @@ impl Store {
             amount_minor: amount.amount_minor,
             begun_on: redemption.begun_on.clone(),
             actor: taken.actor.clone(),
+            by: taken.by.clone(),
         };
         let outcome = RecordedOutcome {
             redemption_id: redemption.redemption_id,

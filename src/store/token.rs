@@ -2,14 +2,21 @@
 
 use std::time::Duration;
 
+use serde_json::{Value, json};
 use sqlx::postgres::types::PgInterval;
 use time::OffsetDateTime;
 
-use super::{Store, StoreError, duration, interval, page::read_page};
+use super::{
+    Store, StoreError,
+    audit::{self, Written},
+    duration, interval,
+    page::read_page,
+};
 use crate::domain::{
     access::{Grant, Grants, PoolPattern, Role, Token},
     id::TokenName,
     page::Page,
+    principal::Authority,
 };
 
 /// The most tokens that are valid at once. Those beyond it, by name, do not work.
@@ -90,6 +97,27 @@ fn columns(grants: &Grants) -> (Vec<String>, Vec<String>) {
     grants.iter().map(column).unzip()
 }
 
+/// What the log says of a change of a token.
+fn of_token<'a>(action: &'a str, name: &'a str, after: Value) -> Written<'a> {
+    Written { action, pool_id: "", subject: name, before: None, after: Some(after), reason: "" }
+}
+
+/// The token of a statement's row.
+macro_rules! token_row {
+    ($row:ident) => {
+        TokenRow {
+            name: $row.name,
+            roles: $row.roles,
+            pools: $row.pools,
+            created_by: $row.created_by,
+            created_at: $row.created_at,
+            expires_at: $row.expires_at,
+            revoked_at: $row.revoked_at,
+            last_used_at: $row.last_used_at,
+        }
+    };
+}
+
 impl Store {
     /// Makes a token; `None` when one has its name. When the reply to it was lost, its name is taken, and its secret is
     /// unknown to whoever asked: they make another.
@@ -98,24 +126,27 @@ impl Store {
         name: &TokenName,
         secret_hash: &[u8; 32],
         grants: &Grants,
-        created_by: &str,
+        by: &Authority,
         lifetime: Option<Duration>,
     ) -> Result<Option<Token>, StoreError> {
         let (roles, pools) = columns(grants);
-        sqlx::query_file_as!(
-            TokenRow,
+        let made = sqlx::query_file!(
             "src/store/sql/token/insert_token.sql",
             name.as_str(),
             secret_hash.as_slice(),
             &roles,
             &pools,
-            created_by,
+            by.principal.name(),
             lifetime.map(interval),
+            by.peer(),
         )
         .fetch_optional(&self.db)
-        .await?
-        .map(TokenRow::read)
-        .transpose()
+        .await?;
+        let Some(row) = made else { return Ok(None) };
+        let after = json!({ "roles": row.roles, "pools": row.pools });
+        audit::log_written(by, &of_token("CreateToken", &row.name, after));
+        let token = token_row!(row).read()?;
+        Ok(Some(token))
     }
 
     /// Makes a token, or gives the one of this name another secret. May be repeated.
@@ -141,12 +172,26 @@ impl Store {
     }
 
     /// Revokes a token; `None` when there is none. May be repeated: it stays revoked since the first time.
-    pub async fn revoke_token(&self, name: &TokenName) -> Result<Option<Token>, StoreError> {
-        sqlx::query_file_as!(TokenRow, "src/store/sql/token/revoke_token.sql", name.as_str())
-            .fetch_optional(&self.db)
-            .await?
-            .map(TokenRow::read)
-            .transpose()
+    pub async fn revoke_token(
+        &self,
+        name: &TokenName,
+        by: &Authority,
+    ) -> Result<Option<Token>, StoreError> {
+        let revoked = sqlx::query_file!(
+            "src/store/sql/token/revoke_token.sql",
+            name.as_str(),
+            by.principal.name(),
+            by.peer(),
+        )
+        .fetch_optional(&self.db)
+        .await?;
+        let Some(row) = revoked else { return Ok(None) };
+        if row.is_change {
+            let after = json!({ "revoked": true });
+            audit::log_written(by, &of_token("RevokeToken", &row.name, after));
+        }
+        let token = token_row!(row).read()?;
+        Ok(Some(token))
     }
 
     /// Lists tokens after `after` (exclusive), at most `limit`.

@@ -1,5 +1,6 @@
 //! Tables that commands print: the columns, and the row of each message.
 
+mod audit;
 mod considered;
 mod plan;
 mod provider;
@@ -10,6 +11,7 @@ use serde_json::{Map, Value};
 use time::OffsetDateTime;
 
 pub(crate) use self::{
+    audit::{AUDIT_EVENT, AUDIT_EVENT_AT_A_GLANCE, audit_event},
     considered::{CONSIDERED, VERDICT, considered, verdict},
     plan::{PLAN, PLAN_AT_A_GLANCE, PLAN_FOR_PEOPLE, plan},
     provider::{PROVIDER, PROVIDER_WITH_FILE, held_back, provider, provider_status},
@@ -80,6 +82,7 @@ pub(crate) const ACCOUNT: &[&str] = &[
     "paused",
     "draining",
     "holder",
+    "lease_principal",
     "lease_expire_time",
     "open_redemption_id",
     "labels",
@@ -111,6 +114,7 @@ pub(crate) fn account(account: &pb::Account) -> Vec<Value> {
         set(account.paused()),
         set(account.draining()),
         lease.map_or(Value::Null, |lease| text(&lease.holder)),
+        lease.map_or(Value::Null, |lease| text(&lease.principal)),
         time(lease.and_then(|lease| lease.expire_time.as_ref())),
         text(&account.open_redemption_id),
         labels(&account.labels),
@@ -123,6 +127,7 @@ pub(crate) const EVENT: &[&str] = &[
     "version",
     "event_time",
     "actor",
+    "principal",
     "reason",
     "from_status",
     "to_status",
@@ -138,6 +143,7 @@ pub(crate) fn event(event: &pb::AccountEvent) -> Vec<Value> {
         event.version.into(),
         time(event.event_time.as_ref()),
         text(&event.actor),
+        text(&event.principal),
         text(&event.reason),
         status(event.from_status()),
         status(event.to_status()),
@@ -164,6 +170,7 @@ pub(crate) const REDEMPTION: &[&str] = &[
     "provider_ref",
     "attempts",
     "request_id",
+    "principal",
     "create_time",
     "finish_time",
     "next_check_time",
@@ -225,6 +232,7 @@ pub(crate) fn redemption(redemption: &pb::Redemption, now: OffsetDateTime) -> Ve
         text(&redemption.provider_ref),
         redemption.attempts.into(),
         text(&redemption.request_id),
+        text(&redemption.principal),
         time(redemption.create_time.as_ref()),
         time(redemption.finish_time.as_ref()),
         time(redemption.next_check_time.as_ref()),

@@ -11,7 +11,8 @@ use super::{
 };
 use crate::domain::{
     hold::HoldCause,
-    id::{FencingToken, Holder, PlanId, RedemptionId, RequestId},
+    id::{FencingToken, Holder, PlanId, RedemptionId},
+    principal::{Authority, Principal, RequestKey},
 };
 
 /// What must be so by the database's clock when a change is written.
@@ -87,10 +88,10 @@ impl Until {
 /// A lease that begins with the change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewLease {
-    /// Who holds it.
+    /// Who holds it, by its own word.
     pub holder: Holder,
-    /// For which request.
-    pub request_id: RequestId,
+    /// For which request, and whose.
+    pub request: RequestKey,
 }
 
 /// The next row of an account.
@@ -196,8 +197,10 @@ pub struct Change {
     pub from: Version,
     /// What must be so by the database's clock.
     pub guard: Guard,
-    /// Who makes it.
+    /// Who makes it, by its own word.
     pub actor: String,
+    /// Who makes it, as authentication found it.
+    pub principal: Principal,
     /// Why, in the account's event.
     pub reason: &'static str,
     /// What the account is then.
@@ -212,7 +215,21 @@ impl Change {
         reason: &'static str,
         next: Next,
     ) -> Self {
-        Self { from: account.version, guard, actor: actor.to_string(), reason, next }
+        let principal = Principal::server();
+        Self { from: account.version, guard, actor: actor.to_string(), principal, reason, next }
+    }
+
+    /// The same, made by a caller and not by the server.
+    pub(super) fn by(self, principal: &Principal) -> Self {
+        Self { principal: principal.clone(), ..self }
+    }
+
+    /// The same, made by a person where one says so.
+    pub(super) fn by_person(self, person: Option<&Authority>) -> Self {
+        match person {
+            Some(person) => self.by(&person.principal),
+            None => self,
+        }
     }
 
     /// The account after the change, which was written as `change_id` at the database's time `at`.
@@ -264,8 +281,8 @@ fn lease_after(
     at: OffsetDateTime,
 ) -> Option<Lease> {
     let lease = match new {
-        Some(NewLease { holder, request_id }) => {
-            Some(Lease { holder, request_id, acquired_at: at, expires_at: at, release_requested })
+        Some(NewLease { holder, request }) => {
+            Some(Lease { holder, request, acquired_at: at, expires_at: at, release_requested })
         }
         None => before,
     };

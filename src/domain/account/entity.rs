@@ -8,9 +8,10 @@ use uuid::Uuid;
 use super::status::{AccountStatus, LeaseEnd, LoginStatus, Rest, Resume};
 use crate::domain::{
     hold::HoldCause,
-    id::{AccountId, FencingToken, Holder, PlanId, PoolId, RedemptionId, RequestId},
+    id::{AccountId, FencingToken, Holder, PlanId, PoolId, RedemptionId},
     lease::LeaseLoss,
     plan::Progress,
+    principal::{Principal, RequestKey},
 };
 
 /// An account's labels, in the order of their keys.
@@ -98,10 +99,10 @@ pub struct Hold {
 /// A lease, as the database told it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lease {
-    /// Who holds it.
+    /// Who holds it, by its own word.
     pub holder: Holder,
-    /// For which request it was acquired.
-    pub request_id: RequestId,
+    /// For which request it was acquired, and by whom.
+    pub request: RequestKey,
     /// When it was acquired.
     pub acquired_at: OffsetDateTime,
     /// When it ends.
@@ -145,8 +146,10 @@ pub struct RecordedEvent {
     pub version: i64,
     /// When.
     pub happened_at: OffsetDateTime,
-    /// Who.
+    /// Who, by its own word.
     pub actor: String,
+    /// Who, as authentication found it.
+    pub principal: Principal,
     /// Why.
     pub reason: String,
     /// The status before; none for the first event.
@@ -170,6 +173,8 @@ pub enum LeaseAnswer {
     Done(Account),
     /// The lease is not the caller's any more. With the account as it is.
     Lost(LeaseLoss, Account),
+    /// The lease is another caller's.
+    OtherPrincipal,
     /// There is no such account.
     NoAccount,
     /// There is no such pool.

@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::*;
 use crate::domain::{
     hold::Holds,
-    id::{AccountId, PoolId},
+    id::{AccountId, PoolId, RequestId},
     plan::Denominations,
 };
 
@@ -64,9 +64,18 @@ fn free() -> Account {
     }
 }
 
+fn request_id() -> RequestId {
+    RequestId::parse_any("request").unwrap()
+}
+
+/// Nobody in particular, as on a server that asks nobody who they are.
+fn nobody() -> Principal {
+    Principal::anonymous()
+}
+
 fn wanted() -> Wanted {
     Wanted {
-        request_id: RequestId::parse_any("request").unwrap(),
+        request: RequestKey::new(Principal::anonymous(), request_id()),
         holder: Holder::parse("me").unwrap(),
         ttl: HOUR,
         plan_id: None,
@@ -90,14 +99,18 @@ fn locked() -> Account {
 
 fn open() -> Account {
     let account = locked();
-    let begin =
-        AccountEvent::Begin { token: account.token, redemption_id: ID, expected_minor: Some(100) };
+    let begin = AccountEvent::Begin {
+        token: account.token,
+        by: nobody(),
+        redemption_id: ID,
+        expected_minor: Some(100),
+    };
     after(&account, &begin).unwrap()
 }
 
 fn settle(outcome: SettleOutcome, release: bool) -> AccountEvent {
     let actor = "me".to_owned();
-    AccountEvent::Settle(Settle { redemption_id: ID, outcome, release, actor })
+    AccountEvent::Settle(Settle { redemption_id: ID, outcome, release, actor, by: None })
 }
 
 const CREDITED: SettleOutcome = SettleOutcome::Succeeded { amount_minor: 100 };
@@ -112,7 +125,9 @@ fn a_lease_gives_the_account_back_as_it_was() {
     let account = locked();
     assert_eq!((account.status, account.token), (AccountStatus::Locking, FencingToken(8)));
     assert_eq!(account.lease_remaining(), HOUR);
-    let released = after(&account, &AccountEvent::Release { token: account.token }).unwrap();
+    let released =
+        after(&account, &AccountEvent::Release { token: account.token, by: Authority::default() })
+            .unwrap();
     assert_eq!(released.status, AccountStatus::Waiting);
     assert_eq!(released.lease_loss(account.token), Some(LeaseLoss::Released));
     let actor = "sweeper".to_owned();
@@ -171,7 +186,12 @@ fn a_plan_that_a_lease_bound_is_taken_away_without_a_success() {
     let acquire = AccountEvent::Acquire(Wanted { plan_id: Some(plan_id()), ..wanted() });
     let bound = after(&unbound, &acquire).unwrap();
     assert_eq!((&bound.plan_id, bound.bound_by_lease), (&Some(plan_id()), true));
-    let begin = AccountEvent::Begin { token: bound.token, redemption_id: ID, expected_minor: None };
+    let begin = AccountEvent::Begin {
+        token: bound.token,
+        by: nobody(),
+        redemption_id: ID,
+        expected_minor: None,
+    };
     let open = after(&bound, &begin).unwrap();
     for (outcome, plan) in [(REFUSED, None), (CREDITED, Some(plan_id()))] {
         let settled = after(&open, &settle(outcome, true)).unwrap();
@@ -184,8 +204,12 @@ fn a_plan_that_a_lease_bound_is_taken_away_without_a_success() {
 #[test]
 fn what_begins_nothing_new_refuses_a_begin_and_an_acquisition() {
     let account = locked();
-    let begin =
-        AccountEvent::Begin { token: account.token, redemption_id: ID, expected_minor: None };
+    let begin = AccountEvent::Begin {
+        token: account.token,
+        by: nobody(),
+        redemption_id: ID,
+        expected_minor: None,
+    };
     let acquire = AccountEvent::Acquire(wanted());
     let paused = PoolTerms { paused: true, ..pool() };
     assert_eq!(transition(&account, &begin, &paused), Err(Refusal::PoolPaused));
@@ -207,9 +231,10 @@ fn another_token_has_no_say() {
     let account = locked();
     let token = FencingToken(account.token.0 - 1);
     let lost = Err(Refusal::LeaseLost(LeaseLoss::TakenOver));
-    assert_eq!(after(&account, &AccountEvent::Renew { token, ttl: HOUR }), lost);
-    assert_eq!(after(&account, &AccountEvent::Release { token }), lost);
-    let begin = AccountEvent::Begin { token, redemption_id: ID, expected_minor: None };
+    assert_eq!(after(&account, &AccountEvent::Renew { token, ttl: HOUR, by: nobody() }), lost);
+    assert_eq!(after(&account, &AccountEvent::Release { token, by: Authority::default() }), lost);
+    let begin =
+        AccountEvent::Begin { token, by: nobody(), redemption_id: ID, expected_minor: None };
     assert_eq!(after(&account, &begin), lost);
 }
 
@@ -217,7 +242,8 @@ fn another_token_has_no_say() {
 fn a_release_waits_for_the_open_redemption() {
     let account = open();
     let token = account.token;
-    let asked = after(&account, &AccountEvent::Release { token }).unwrap();
+    let asked =
+        after(&account, &AccountEvent::Release { token, by: Authority::default() }).unwrap();
     assert_eq!(asked.status, AccountStatus::Locking);
     assert_eq!(asked.lease_loss(token), Some(LeaseLoss::Released));
     let settled = after(&asked, &settle(REFUSED, false)).unwrap();
@@ -232,10 +258,18 @@ fn any_event() -> impl Strategy<Value = AccountEvent> {
     let actor = || "somebody".to_owned();
     prop_oneof![
         Just(AccountEvent::Acquire(wanted())),
-        (7..40i64).prop_map(|token| AccountEvent::Renew { token: FencingToken(token), ttl: HOUR }),
-        (7..40i64).prop_map(|token| AccountEvent::Release { token: FencingToken(token) }),
+        (7..40i64).prop_map(|token| AccountEvent::Renew {
+            token: FencingToken(token),
+            ttl: HOUR,
+            by: nobody()
+        }),
+        (7..40i64).prop_map(|token| AccountEvent::Release {
+            token: FencingToken(token),
+            by: Authority::default()
+        }),
         (7..40i64).prop_map(|token| AccountEvent::Begin {
             token: FencingToken(token),
+            by: nobody(),
             redemption_id: ID,
             expected_minor: None,
         }),
@@ -244,7 +278,7 @@ fn any_event() -> impl Strategy<Value = AccountEvent> {
         Just(AccountEvent::Expire { actor: actor() }),
         Just(AccountEvent::EndDay { actor: actor() }),
         Just(AccountEvent::CreditLate { amount_minor: 100, begun_on: None, actor: actor() }),
-        Just(AccountEvent::Reverse { amount_minor: 100, begun_on: None, actor: actor() }),
+        Just(AccountEvent::Reverse { amount_minor: 100, begun_on: None, actor: actor(), by: None }),
     ]
 }
 
@@ -285,7 +319,10 @@ proptest! {
 
 /// What becomes of an account when 200 that a redemption of this day brought are taken back.
 fn reversed(account: &Account, begun_on: Option<(PlanId, i32)>) -> Result<Account, Refusal> {
-    after(account, &AccountEvent::Reverse { amount_minor: 200, begun_on, actor: String::new() })
+    after(
+        account,
+        &AccountEvent::Reverse { amount_minor: 200, begun_on, actor: String::new(), by: None },
+    )
 }
 
 #[test]
@@ -323,4 +360,45 @@ fn a_full_account_wants_more_again_and_a_lease_goes_on() {
     let taken = reversed(&leased, None).unwrap();
     assert_eq!((taken.status, taken.token), (AccountStatus::Locking, leased.token));
     assert_eq!((taken.resume, taken.lease), (Some(Resume::Processing), leased.lease));
+}
+
+#[test]
+fn a_lease_is_used_by_its_principal_alone_and_an_operator_may_end_it() {
+    let [mine, others] = ["token:a", "token:b"].map(Principal::named);
+    let wanted = Wanted { request: RequestKey::new(mine.clone(), request_id()), ..wanted() };
+    let held = after(&free(), &AccountEvent::Acquire(wanted)).unwrap();
+    let token = held.token;
+    let renew = |by: &Principal| AccountEvent::Renew { token, ttl: HOUR, by: by.clone() };
+    let begin = |by: &Principal| AccountEvent::Begin {
+        token,
+        by: by.clone(),
+        redemption_id: ID,
+        expected_minor: None,
+    };
+    let release = |by: Authority| AccountEvent::Release { token, by };
+    let refused = Err(Refusal::OtherPrincipal);
+    for by in [&others, &nobody()] {
+        assert_eq!(after(&held, &renew(by)), refused);
+        assert_eq!(after(&held, &begin(by)), refused);
+        assert_eq!(after(&held, &release(Authority::of(by.clone()))), refused);
+    }
+    for event in [renew(&mine), begin(&mine), release(Authority::of(mine.clone()))] {
+        assert!(after(&held, &event).is_ok(), "{event:?}");
+    }
+    let operator = Authority { may_end_others: true, ..Authority::of(others.clone()) };
+    assert!(after(&held, &release(operator)).is_ok());
+    // Of another token nothing is told but that it is lost.
+    let token = FencingToken(token.0 - 1);
+    let stale = AccountEvent::Renew { token, ttl: HOUR, by: others };
+    assert_eq!(after(&held, &stale), Err(Refusal::LeaseLost(LeaseLoss::TakenOver)));
+}
+
+#[test]
+fn a_lease_that_nobody_in_particular_acquired_is_anybodys() {
+    let held = after(&free(), &AccountEvent::Acquire(wanted())).unwrap();
+    let by = Principal::named("token:a");
+    let renew = AccountEvent::Renew { token: held.token, ttl: HOUR, by: by.clone() };
+    assert!(after(&held, &renew).is_ok());
+    let change = transition(&held, &renew, &pool());
+    assert_eq!(change.unwrap().principal, by, "who renews it is recorded");
 }

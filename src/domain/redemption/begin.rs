@@ -7,8 +7,9 @@ use time::OffsetDateTime;
 use super::{Redemption, RedemptionState};
 use crate::domain::{
     account::{Account, Refusal},
-    id::{RedemptionId, RequestId},
+    id::RedemptionId,
     lease::LeaseRef,
+    principal::RequestKey,
     provider::ProfileVersion,
     secret_key::Fingerprints,
 };
@@ -20,8 +21,8 @@ pub struct NewRedemption {
     pub redemption_id: RedemptionId,
     /// The lease that it is under.
     pub lease: LeaseRef,
-    /// The caller's name for the request.
-    pub request_id: RequestId,
+    /// The caller's name for the request, and who calls.
+    pub request: RequestKey,
     /// Ends the lease when the outcome is known.
     pub release_on_completion: bool,
     /// Finds the same code again.
@@ -73,7 +74,7 @@ pub enum BeginRefusal {
         /// By this redemption.
         redemption_id: RedemptionId,
         /// For this request.
-        request_id: RequestId,
+        request: RequestKey,
         /// Which stands so.
         state: RedemptionState,
     },

@@ -6,6 +6,7 @@ use super::{Failure, RedemptionState};
 use crate::domain::{
     id::{AccountId, FencingToken, Holder, PlanId, PoolId, RedemptionId, RequestId},
     money::Money,
+    principal::{Principal, RequestKey},
     provider::ProfileVersion,
 };
 
@@ -16,13 +17,15 @@ pub struct Redemption {
     pub redemption_id: RedemptionId,
     /// The caller's name for the request.
     pub request_id: RequestId,
+    /// Who began it, as authentication found it.
+    pub principal: Principal,
     /// Its pool.
     pub pool_id: PoolId,
     /// The account that the card was redeemed into.
     pub account_id: AccountId,
     /// The token of the lease that began it.
     pub token: FencingToken,
-    /// Who held that lease.
+    /// Who held that lease, by its own word.
     pub holder: Holder,
     /// What is known of its outcome.
     pub state: RedemptionState,
@@ -80,8 +83,10 @@ impl Redemption {
 /// A person's word about a redemption.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Resolution {
-    /// Who.
+    /// Who, by its own word.
     pub resolved_by: String,
+    /// Who, as authentication found it.
+    pub principal: Principal,
     /// Why.
     pub reason: String,
     /// The evidence of that person, where it is named.
@@ -93,8 +98,8 @@ pub struct Resolution {
 pub struct Living {
     /// Its name.
     pub redemption_id: RedemptionId,
-    /// The caller's name for the request.
-    pub request_id: RequestId,
+    /// The caller's name for the request, and whose it is.
+    pub request: RequestKey,
     /// What is known of its outcome.
     pub state: RedemptionState,
 }

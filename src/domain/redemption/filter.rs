@@ -3,7 +3,10 @@
 use time::OffsetDateTime;
 
 use super::{RedemptionState, ReversalState};
-use crate::domain::id::{AccountId, BatchId};
+use crate::domain::{
+    id::{AccountId, BatchId},
+    principal::Principal,
+};
 
 /// Which redemptions a list is of.
 #[derive(Clone, Debug, Default)]
@@ -14,6 +17,8 @@ pub struct RedemptionFilter {
     pub account_id: Option<AccountId>,
     /// Only of this batch.
     pub batch_id: Option<BatchId>,
+    /// Only of this principal, or of nobody in particular: who asks may not read those of others.
+    pub readable_by: Option<Principal>,
     /// Only with a reversal in one of these states; with or without any when empty.
     pub reversal_states: Vec<ReversalState>,
     /// Only recorded at this time or later, by the database's clock.

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use super::{Failure, Redemption, RedemptionState, Resolution};
-use crate::domain::{account::Account, hold::HoldCause, id::RedemptionId, money::Money};
+use crate::domain::{
+    account::Account, hold::HoldCause, id::RedemptionId, money::Money, principal::Authority,
+};
 
 /// An outcome to record.
 #[derive(Clone, Debug)]
@@ -18,6 +20,8 @@ pub struct Settlement {
     pub actor: String,
     /// A person's word, when it is that.
     pub resolution: Option<Resolution>,
+    /// Who calls, when it is that.
+    pub by: Option<Authority>,
     /// What is wrong with the account, where that is why it failed.
     pub hold: Option<HoldCause>,
     /// It only follows from what this server sent. It does not hold once the redemption is in doubt,

@@ -6,7 +6,7 @@ use prost::Message as _;
 
 use super::read_new_account;
 use crate::{
-    domain::{page::MAX_PAGE_BYTES, pool::Pool},
+    domain::{page::MAX_PAGE_BYTES, pool::Pool, principal::Authority},
     rpc::{convert::echo, pb, status::rich},
     service::{
         Error,
@@ -27,23 +27,28 @@ const MAX_FAILURE_BYTES: usize = MAX_PAGE_BYTES;
 /// An import under way.
 pub(super) struct Import {
     accounts: Accounts,
+    by: Authority,
     /// The pool of the first account.
     pool: Option<Pool>,
     chunk: Vec<(i64, CreateCommand)>,
     chunk_bytes: usize,
     failure_bytes: usize,
     reply: pb::ImportAccountsResponse,
+    /// How many accounts were created by what the audit trail has of it.
+    recorded: i64,
 }
 
 impl Import {
-    pub(super) fn new(accounts: Accounts) -> Self {
+    pub(super) fn new(accounts: Accounts, by: Authority) -> Self {
         Self {
             accounts,
+            by,
             pool: None,
             chunk: Vec::new(),
             chunk_bytes: 0,
             failure_bytes: 0,
             reply: Default::default(),
+            recorded: 0,
         }
     }
 
@@ -85,7 +90,7 @@ impl Import {
                 ((index, name), command)
             })
             .unzip();
-        let outcomes = self.accounts.import(pool, commands).await?;
+        let outcomes = self.accounts.import(pool, commands, &self.by).await?;
         for ((index, name), outcome) in names.into_iter().zip(outcomes) {
             match outcome {
                 Ok(_) => self.reply.created += 1,
@@ -111,6 +116,27 @@ impl Import {
 
     pub(super) async fn finish(mut self) -> Result<pb::ImportAccountsResponse, Error> {
         self.flush().await?;
-        Ok(self.reply)
+        if let Some(pool) = &self.pool {
+            let counts = (self.reply.received, self.reply.created, self.reply.failed);
+            self.accounts.record_import(&pool.pool_id, counts, &self.by).await?;
+            self.recorded = self.reply.created;
+        }
+        Ok(std::mem::take(&mut self.reply))
+    }
+}
+
+/// One that ends early is recorded with what it has created.
+impl Drop for Import {
+    fn drop(&mut self) {
+        let Some(pool) = self.pool.take().filter(|_| self.reply.created > self.recorded) else {
+            return;
+        };
+        let counts = (self.reply.received, self.reply.created, self.reply.failed);
+        let (accounts, by) = (self.accounts.clone(), self.by.clone());
+        tokio::spawn(async move {
+            if let Err(error) = accounts.record_import(&pool.pool_id, counts, &by).await {
+                tracing::error!(pool_id = %pool.pool_id, %error, "an import could not be recorded");
+            }
+        });
     }
 }

@@ -1,6 +1,6 @@
 //! Messages of `BatchRedeem`, read and written.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use futures_util::{Stream, StreamExt as _};
 use prost::Message as _;
@@ -12,6 +12,7 @@ use crate::{
     domain::{
         id::{BatchId, Holder, ItemId, PoolId},
         money::Currency,
+        principal::Authority,
         redemption::CardCode,
     },
     rpc::{
@@ -43,13 +44,14 @@ const MAX_ITEM_TIMEOUT: Duration = Duration::from_secs(600);
 pub(super) async fn open(
     batch: &Batch,
     mut messages: Streaming<pb::BatchRedeemRequest>,
+    by: Authority,
 ) -> Result<impl Stream<Item = Result<pb::BatchRedeemResponse, Status>> + Send + 'static, Status> {
     // It is complete: the call would not have been admitted otherwise.
     let first = tokio::select! {
         first = messages.next() => first.transpose()?,
         () = batch.closing().cancelled() => return Err(shutting_down()),
     };
-    let open = read_open(first.and_then(|first| first.message)).map_err(|e| status(&e))?;
+    let open = read_open(first.and_then(|first| first.message), by).map_err(|e| status(&e))?;
     let items = messages.scan((), |(), message| {
         std::future::ready(match message {
             Ok(message) => Some(Ok(read_item(message.message))),
@@ -70,7 +72,7 @@ fn unreadable(error: &Status) -> Error {
     }
 }
 
-fn read_open(message: Option<Message>) -> Result<BatchOpen, Error> {
+fn read_open(message: Option<Message>, by: Authority) -> Result<BatchOpen, Error> {
     let mut fields = Fields::default();
     let open = match message {
         Some(Message::Open(open)) => open,
@@ -97,6 +99,7 @@ fn read_open(message: Option<Message>) -> Result<BatchOpen, Error> {
         batch_id,
         pool_id,
         holder,
+        by: Arc::new(by),
         selection,
         max_in_flight: usize::try_from(max_in_flight).unwrap_or(1),
         item_timeout: item_timeout.unwrap_or(DEFAULT_ITEM_TIMEOUT),

@@ -39,6 +39,7 @@ pub(super) fn redemption_message(redemption: &Redemption, currency: Currency) ->
     pb::Redemption {
         redemption_id: redemption.redemption_id.to_string(),
         request_id: redemption.request_id.to_string(),
+        principal: redemption.principal.to_string(),
         pool_id: redemption.pool_id.to_string(),
         account_id: redemption.account_id.to_string(),
         fencing_token: redemption.token.0,
@@ -78,11 +79,12 @@ pub(super) fn reversed_message(
 }
 
 fn reversal_message(reversal: &Reversal) -> pb::Reversal {
-    let Resolution { resolved_by, reason, evidence } = reversal.request.clone();
+    let Resolution { resolved_by, principal, reason, evidence } = reversal.request.clone();
     pb::Reversal {
         state: reversal_state_message(reversal.state),
         number: reversal.number,
         reversed_by: resolved_by,
+        principal: principal.to_string(),
         reason,
         evidence: evidence.unwrap_or_default(),
         resolution: reversal.resolution.as_ref().map(resolution_message),
@@ -119,6 +121,7 @@ fn reversal_state_message(state: ReversalState) -> i32 {
 fn resolution_message(resolution: &Resolution) -> pb::Resolution {
     pb::Resolution {
         resolved_by: resolution.resolved_by.clone(),
+        principal: resolution.principal.to_string(),
         reason: resolution.reason.clone(),
         evidence: resolution.evidence.clone().unwrap_or_default(),
     }

@@ -25,9 +25,10 @@ use crate::{
     domain::{
         account::Refusal,
         choice::Criteria,
-        id::{PoolId, RequestId},
+        id::PoolId,
         lease::{LeaseLoss, LeaseRef},
         pool::PoolTerms,
+        principal::RequestKey,
     },
     failpoints::{self, Guard},
     service::{Error, sweep::log_expired},
@@ -60,7 +61,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Claims that have ended.
 struct Concluded {
-    requests: HashSet<RequestId>,
+    requests: HashSet<RequestKey>,
     result: Result<Claimed, StoreError>,
 }
 
@@ -267,11 +268,11 @@ impl Dispatcher {
         let may_ask = |waiter: &&Waiter| {
             !waiter.is_claimed && (waiter.lookups < MAX_LOOKUPS || waiter.until > now)
         };
-        let asked = self.queue.iter().filter(may_ask).map(|waiter| &waiter.wanted.request_id);
+        let asked = self.queue.iter().filter(may_ask).map(|waiter| &waiter.wanted.request);
         let again = self.ready.with_leases(asked);
         let claims: Vec<_> = {
             let mut waiters = self.queue.servable();
-            waiters.retain(|waiter| !again.contains(&waiter.wanted.request_id));
+            waiters.retain(|waiter| !again.contains(&waiter.wanted.request));
             let asked = waiters.iter().map(|waiter| &waiter.criteria);
             let chosen = self.ready.choose(asked, terms, room.min(MAX_ROWS));
             let claim = |chosen: Chosen| {
@@ -283,7 +284,7 @@ impl Dispatcher {
         };
         let is_full = claims.len() >= room.min(MAX_ROWS);
         let mut requests: HashSet<_> =
-            claims.iter().map(|claim| claim.wanted.request_id.clone()).collect();
+            claims.iter().map(|claim| claim.wanted.request.clone()).collect();
         requests.extend(again.iter().cloned());
         if let Some(arrived) = self.queue.try_now(&requests, &again, !is_full) {
             self.meter.begins(arrived);
@@ -323,22 +324,22 @@ impl Dispatcher {
         if let Some(error) = unavailable.cloned() {
             return Err(error);
         }
-        for (waiter, error) in self.queue.take(|waiter| failed.remove(&waiter.wanted.request_id)) {
+        for (waiter, error) in self.queue.take(|waiter| failed.remove(&waiter.wanted.request)) {
             let _ = waiter.reply.send(Err(error.into()));
         }
         Ok(())
     }
 
     /// Gives each lease to those who wait for it: all have sent the same request. It is new for the first of them.
-    fn hand_out(&mut self, found: HashMap<RequestId, Acquired>) {
+    fn hand_out(&mut self, found: HashMap<RequestKey, Acquired>) {
         let mut taken = HashSet::new();
         for (waiter, mut acquired) in
-            self.queue.take(|waiter| found.get(&waiter.wanted.request_id).cloned())
+            self.queue.take(|waiter| found.get(&waiter.wanted.request).cloned())
         {
             let lease = self.lease_of(&acquired);
             let over = acquired.account.lease_remaining().is_zero()
                 && failpoints::holds(Guard::HandedOutAlive);
-            acquired.fresh &= !taken.contains(&waiter.wanted.request_id);
+            acquired.fresh &= !taken.contains(&waiter.wanted.request);
             if acquired.account.lease.as_ref().is_some_and(|lease| lease.release_requested) {
                 let loss = LeaseLoss::Released;
                 let _ = waiter.reply.send(Err(Error::LeaseLost { lease, loss }));
@@ -355,20 +356,24 @@ impl Dispatcher {
                     self.queue.given(&waiter.wanted.holder);
                 }
                 if waiter.reply.send(Ok(acquired)).is_ok() {
-                    taken.insert(waiter.wanted.request_id);
+                    taken.insert(waiter.wanted.request);
                 }
             }
         }
         // Those who asked for these have left.
-        let left = found
-            .iter()
-            .filter(|(request_id, acquired)| acquired.fresh && !taken.contains(*request_id));
-        let unwanted: Vec<_> = left.map(|(_, acquired)| self.lease_of(acquired)).collect();
+        let left =
+            found.iter().filter(|(request, acquired)| acquired.fresh && !taken.contains(*request));
+        let unwanted: Vec<_> = left
+            .map(|(request, acquired)| (self.lease_of(acquired), request.principal.clone()))
+            .collect();
         if !unwanted.is_empty() {
             // Under load they are many, and those who wait for an account are not to wait for each of these.
             let store = self.store.clone();
             tokio::spawn(async move {
-                join_all(unwanted.iter().map(|lease| give_back(&store, lease))).await;
+                join_all(
+                    unwanted.iter().map(|(lease, owner)| give_back(&store, lease, owner.clone())),
+                )
+                .await;
             });
         }
     }
@@ -462,8 +467,7 @@ impl Dispatcher {
         let positions = self.queue.positions();
         let mut groups: HashMap<Arc<Criteria>, Vec<TimedOut>> = HashMap::new();
         for (waiter, ()) in self.queue.take(|waiter| is_over(waiter).then_some(())) {
-            let position =
-                positions.get(waiter.wanted.request_id.as_str()).copied().unwrap_or(waiting);
+            let position = positions.get(&waiter.wanted.request).copied().unwrap_or(waiting);
             let group = groups.entry(Arc::clone(&waiter.criteria)).or_default();
             group.push(TimedOut { waiter, position, waiting });
         }
@@ -482,7 +486,7 @@ async fn claim(
     store: &Store,
     pool_id: &PoolId,
     claims: Vec<Claim>,
-    again: &[RequestId],
+    again: &[RequestKey],
 ) -> Result<Claimed, StoreError> {
     let mut claimed = match claims.is_empty() {
         true => Claimed::default(),

@@ -9,10 +9,7 @@ use tokio::{sync::oneshot, time::Instant};
 
 use crate::{
     admission::Caller,
-    domain::{
-        choice::Criteria,
-        id::{Holder, RequestId},
-    },
+    domain::{choice::Criteria, id::Holder, principal::RequestKey},
     service::Error,
     store::acquire::{Acquired, Wanted},
 };
@@ -64,7 +61,7 @@ pub(super) struct WaitQueue {
     /// What they ask for, each once.
     criteria: HashSet<Arc<Criteria>>,
     /// The requests for which accounts are being leased. Whoever comes with one of them gets the same lease.
-    claimed: HashSet<RequestId>,
+    claimed: HashSet<RequestKey>,
     /// To whom the last leases went.
     given: VecDeque<Holder>,
     share_percent: usize,
@@ -81,7 +78,7 @@ impl WaitQueue {
             }
             self.criteria.insert(Arc::clone(&waiter.criteria));
         }
-        waiter.is_claimed = self.claimed.contains(&waiter.wanted.request_id);
+        waiter.is_claimed = self.claimed.contains(&waiter.wanted.request);
         self.waiting.push_back(waiter);
     }
 
@@ -117,16 +114,16 @@ impl WaitQueue {
     /// already, and maybe all others. Answers when the last of those arrived for whom it is the first time.
     pub(super) fn try_now(
         &mut self,
-        claimed: &HashSet<RequestId>,
-        again: &[RequestId],
+        claimed: &HashSet<RequestKey>,
+        again: &[RequestKey],
         all: bool,
     ) -> Option<Instant> {
         let mut arrived = None;
         self.claimed.extend(claimed.iter().cloned());
         for waiter in &mut self.waiting {
-            let is_claimed = claimed.contains(&waiter.wanted.request_id);
+            let is_claimed = claimed.contains(&waiter.wanted.request);
             waiter.is_claimed |= is_claimed;
-            let is_again = again.contains(&waiter.wanted.request_id);
+            let is_again = again.contains(&waiter.wanted.request);
             waiter.lookups = waiter.lookups.saturating_add(u8::from(is_again));
             if (all || is_claimed) && !std::mem::replace(&mut waiter.tried, true) {
                 arrived = arrived.max(Some(waiter.since));
@@ -136,10 +133,10 @@ impl WaitQueue {
     }
 
     /// Notes that nothing is claimed for these requests any more.
-    pub(super) fn claimed(&mut self, requests: &HashSet<RequestId>) {
-        self.claimed.retain(|request_id| !requests.contains(request_id));
+    pub(super) fn claimed(&mut self, requests: &HashSet<RequestKey>) {
+        self.claimed.retain(|request| !requests.contains(request));
         for waiter in &mut self.waiting {
-            waiter.is_claimed &= !requests.contains(&waiter.wanted.request_id);
+            waiter.is_claimed &= !requests.contains(&waiter.wanted.request);
         }
     }
 
@@ -199,10 +196,10 @@ impl WaitQueue {
     }
 
     /// Everybody's position, counted from 1, by request.
-    pub(super) fn positions(&self) -> HashMap<String, usize> {
+    pub(super) fn positions(&self) -> HashMap<RequestKey, usize> {
         self.in_order()
             .enumerate()
-            .map(|(before, waiter)| (waiter.wanted.request_id.to_string(), before + 1))
+            .map(|(before, waiter)| (waiter.wanted.request.clone(), before + 1))
             .collect()
     }
 
@@ -211,7 +208,7 @@ impl WaitQueue {
     pub(super) fn servable(&self) -> Vec<&Waiter> {
         let mut requests = HashSet::new();
         let waiting = self.in_order().filter(|waiter| !waiter.is_gone() && !waiter.is_claimed);
-        waiting.filter(|waiter| requests.insert(&waiter.wanted.request_id)).collect()
+        waiting.filter(|waiter| requests.insert(&waiter.wanted.request)).collect()
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::collections::{HashMap, HashSet};
 
+use serde_json::json;
+
 use crate::{
     admission::Permit,
     domain::{
@@ -14,6 +16,7 @@ use crate::{
         money::Money,
         page::Page,
         pool::Pool,
+        principal::Authority,
     },
     secret::SecretKeys,
     service::{
@@ -27,6 +30,7 @@ use crate::{
         Store, StoreError,
         account::{Creation, Inserted},
         apply::Applied,
+        audit::NewAuditEvent,
     },
 };
 
@@ -69,9 +73,10 @@ impl Accounts {
         &self,
         pool_id: &PoolId,
         command: CreateCommand,
+        by: &Authority,
     ) -> Result<(Pool, Account), Error> {
         let pool = self.pools.settings(pool_id).await?;
-        let created = self.import(&pool, vec![command]).await?;
+        let created = self.insert(&pool, vec![command], by, false).await?;
         let account =
             created.into_iter().next().ok_or(Error::Internal("no answer to an insert"))?;
         Ok((pool, account?))
@@ -87,11 +92,42 @@ impl Accounts {
         self.store.overload().admit_item(pool_id.as_str()).await
     }
 
-    /// Creates accounts, and says of each what became of it, in their order.
+    /// Creates accounts of an import, and says of each what became of it, in their order. See
+    /// [`Accounts::record_import`].
     pub async fn import(
         &self,
         pool: &Pool,
         commands: Vec<CreateCommand>,
+        by: &Authority,
+    ) -> Result<Vec<Result<Account, Error>>, Error> {
+        self.insert(pool, commands, by, true).await
+    }
+
+    /// Records an import in the audit trail: how many accounts were created, and how many were not.
+    pub async fn record_import(
+        &self,
+        pool_id: &PoolId,
+        (received, created, failed): (i64, i64, i64),
+        by: &Authority,
+    ) -> Result<(), Error> {
+        let counts = json!({ "received": received, "created": created, "failed": failed });
+        let event = NewAuditEvent {
+            action: "ImportAccounts",
+            pool_id: Some(pool_id),
+            subject: pool_id.as_str(),
+            before: None,
+            after: Some(counts),
+            reason: "",
+        };
+        Ok(self.store.record_audit_event(by, event).await?)
+    }
+
+    async fn insert(
+        &self,
+        pool: &Pool,
+        commands: Vec<CreateCommand>,
+        by: &Authority,
+        is_import: bool,
     ) -> Result<Vec<Result<Account, Error>>, Error> {
         let pool_id = &pool.pool_id;
         let (mut seen, mut good) = (HashSet::new(), Vec::new());
@@ -108,7 +144,8 @@ impl Accounts {
                 }
             })
             .collect();
-        let Inserted { accounts, mut refused } = self.insert(pool_id, &good).await?;
+        let Inserted { accounts, mut refused } =
+            self.insert_sealed(pool_id, &good, by, is_import).await?;
         let mut inserted: HashMap<AccountId, Account> =
             accounts.into_iter().map(|account| (account.account_id.clone(), account)).collect();
         let mut missing_plans: HashMap<PlanId, bool> = HashMap::new();
@@ -129,21 +166,23 @@ impl Accounts {
     }
 
     /// Inserts accounts; once more where the secret key changed meanwhile.
-    async fn insert(
+    async fn insert_sealed(
         &self,
         pool_id: &PoolId,
         commands: &[CreateCommand],
+        by: &Authority,
+        is_import: bool,
     ) -> Result<Inserted, Error> {
         let creation = |command: &CreateCommand| Creation {
             account: command.new.clone(),
             credentials: self.encrypted(pool_id, command),
         };
         let creations: Vec<_> = commands.iter().map(creation).collect();
-        match self.store.insert_accounts(pool_id, &creations).await {
+        match self.store.insert_accounts(pool_id, &creations, by, is_import).await {
             Err(StoreError::KeyChanged) => {
                 keys::catch_up(&self.store, &self.secret).await?;
                 let creations: Vec<_> = commands.iter().map(creation).collect();
-                Ok(self.store.insert_accounts(pool_id, &creations).await?)
+                Ok(self.store.insert_accounts(pool_id, &creations, by, is_import).await?)
             }
             inserted => Ok(inserted?),
         }
@@ -201,29 +240,31 @@ impl Accounts {
         pool_id: &PoolId,
         account_id: &AccountId,
         command: UpdateCommand,
+        by: &Authority,
     ) -> Result<(Pool, Account), Error> {
         let UpdateCommand { change, credentials } = command;
         let (pool, before) = self.get(pool_id, account_id).await?;
         if let Some(credentials) = credentials {
-            self.set_credentials(&before, &change, &credentials).await?;
+            self.set_credentials(&before, &change, &credentials, by).await?;
         }
         let plan_id = change.plan_id.clone().flatten();
-        let account = match self.store.update_account(pool_id, account_id, change).await? {
-            Applied::Done(done) => done.account,
-            Applied::Refused(refusal, _) => {
-                return Err(match (refusal, plan_id) {
-                    (Refusal::NoPlan, Some(plan_id)) => {
-                        Error::PlanNotFound(pool_id.clone(), plan_id)
-                    }
-                    _ => Error::AccountLocked(pool_id.clone(), account_id.clone()),
-                });
-            }
-            Applied::NoPool => return Err(Error::PoolNotFound(pool_id.clone())),
-            Applied::Unreadable(error) => return Err(error.into()),
-            Applied::NoAccount | Applied::Missed | Applied::NotInState => {
-                return Err(Error::AccountNotFound(pool_id.clone(), account_id.clone()));
-            }
-        };
+        let account =
+            match self.store.update_account(pool_id, account_id, change, by.clone()).await? {
+                Applied::Done(done) => done.account,
+                Applied::Refused(refusal, _) => {
+                    return Err(match (refusal, plan_id) {
+                        (Refusal::NoPlan, Some(plan_id)) => {
+                            Error::PlanNotFound(pool_id.clone(), plan_id)
+                        }
+                        _ => Error::AccountLocked(pool_id.clone(), account_id.clone()),
+                    });
+                }
+                Applied::NoPool => return Err(Error::PoolNotFound(pool_id.clone())),
+                Applied::Unreadable(error) => return Err(error.into()),
+                Applied::NoAccount | Applied::Missed | Applied::NotInState => {
+                    return Err(Error::AccountNotFound(pool_id.clone(), account_id.clone()));
+                }
+            };
         tracing::info!(
             %pool_id, %account_id,
             login_status = account.login_status.as_str(),
@@ -240,6 +281,7 @@ impl Accounts {
         account: &Account,
         change: &AccountChange,
         credentials: &Credentials,
+        by: &Authority,
     ) -> Result<(), Error> {
         let (pool_id, account_id) = (&account.pool_id, &account.account_id);
         // What the row's change would be refused for, so that the credentials are not changed then either. They are where
@@ -255,11 +297,11 @@ impl Accounts {
             }
         }
         let stored = encrypted(&self.secret, pool_id, account_id, credentials);
-        match self.store.set_credentials(pool_id, account_id, stored.as_deref()).await {
+        match self.store.set_credentials(pool_id, account_id, stored.as_deref(), by).await {
             Err(StoreError::KeyChanged) => {
                 keys::catch_up(&self.store, &self.secret).await?;
                 let stored = encrypted(&self.secret, pool_id, account_id, credentials);
-                Ok(self.store.set_credentials(pool_id, account_id, stored.as_deref()).await?)
+                Ok(self.store.set_credentials(pool_id, account_id, stored.as_deref(), by).await?)
             }
             set => Ok(set?),
         }

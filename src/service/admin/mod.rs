@@ -1,6 +1,7 @@
 //! The services for people: what they keep, read, and resolve.
 
 pub mod accounts;
+pub mod audit_events;
 pub mod plans;
 mod pools;
 pub mod providers;

@@ -10,6 +10,7 @@ use crate::{
         page::Page,
         plan::{Denominations, Terms},
         pool::{Plan, Pool},
+        principal::Authority,
     },
     service::{
         days::advance_days,
@@ -75,11 +76,12 @@ impl Plans {
         plan_id: &PlanId,
         terms: &Terms,
         amounts: Amounts,
+        by: &Authority,
     ) -> Result<(Pool, Plan), Error> {
         let pool = self.pools.settings(pool_id).await?;
         check_currencies(&pool, amounts.iter().map(|(field, money)| (&**field, Some(*money))))?;
         check_terms(terms)?;
-        let plan = self.store.insert_plan(pool_id, plan_id, terms).await?;
+        let plan = self.store.insert_plan(pool_id, plan_id, terms, by).await?;
         let plan = plan.ok_or_else(|| Error::PlanExists(pool_id.clone(), plan_id.clone()))?;
         // One of the same name may have been deleted.
         Ok((pool, plan))
@@ -110,6 +112,7 @@ impl Plans {
         plan_id: &PlanId,
         change: PlanChange,
         amounts: Amounts,
+        by: &Authority,
     ) -> Result<(Pool, Plan), Error> {
         // Once more when another change came between the read and this one.
         for _ in 0..MAX_UPDATES {
@@ -118,7 +121,7 @@ impl Plans {
             check_currencies(&pool, amounts.iter().map(|(field, money)| (&**field, Some(*money))))?;
             let terms = change.clone().apply(&now.terms);
             check_terms(&terms)?;
-            if let Some(plan) = self.store.update_plan(&now, &terms).await? {
+            if let Some(plan) = self.store.update_plan(&now, &terms, by).await? {
                 tracing::info!(%pool_id, %plan_id, ?terms, "plan updated");
                 advance_days(&self.store, pool_id, plan_id, "api").await;
                 return Ok((pool, plan));
@@ -128,8 +131,13 @@ impl Plans {
     }
 
     /// Deletes a plan that no account is bound to.
-    pub async fn delete(&self, pool_id: &PoolId, plan_id: &PlanId) -> Result<(), Error> {
-        if self.store.delete_plan(pool_id, plan_id).await? {
+    pub async fn delete(
+        &self,
+        pool_id: &PoolId,
+        plan_id: &PlanId,
+        by: &Authority,
+    ) -> Result<(), Error> {
+        if self.store.delete_plan(pool_id, plan_id, by).await? {
             tracing::info!(%pool_id, %plan_id, "plan deleted");
             return Ok(());
         }

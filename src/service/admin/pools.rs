@@ -10,6 +10,7 @@ use crate::{
         lease::{MAX_LEASE, MIN_LEASE},
         page::Page,
         pool::{NewPool, Pool, PoolChange},
+        principal::Authority,
     },
     service::{
         error::{Error, Violation, all},
@@ -19,12 +20,12 @@ use crate::{
 
 impl Pools {
     /// Creates a pool.
-    pub async fn create(&self, new: &NewPool) -> Result<Pool, Error> {
+    pub async fn create(&self, new: &NewPool, by: &Authority) -> Result<Pool, Error> {
         all([
             check_bounds("pool.", new.min_lease, new.default_lease, new.max_lease),
             self.check_provider(new).await,
         ])?;
-        let pool = self.store.insert_pool(new).await?;
+        let pool = self.store.insert_pool(new, by).await?;
         pool.map(|pool| self.remember(pool)).ok_or_else(|| Error::PoolExists(new.pool_id.clone()))
     }
 
@@ -44,7 +45,12 @@ impl Pools {
     }
 
     /// Changes a pool.
-    pub async fn update(&self, pool_id: &PoolId, change: PoolChange) -> Result<Pool, Error> {
+    pub async fn update(
+        &self,
+        pool_id: &PoolId,
+        change: PoolChange,
+        by: &Authority,
+    ) -> Result<Pool, Error> {
         // Once more when another change came between the read and this one.
         for _ in 0..MAX_UPDATES {
             let now = self.get(pool_id).await?;
@@ -54,7 +60,7 @@ impl Pools {
                 change.default_lease.unwrap_or(now.default_lease),
                 change.max_lease.unwrap_or(now.max_lease),
             )?;
-            if let Some(pool) = self.store.update_pool(pool_id, change).await? {
+            if let Some(pool) = self.store.update_pool(pool_id, change, by).await? {
                 tracing::info!(
                     %pool_id, paused = pool.paused, draining = pool.draining, "pool updated"
                 );

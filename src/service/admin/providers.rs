@@ -18,6 +18,7 @@ use crate::{
         id::ProviderId,
         money::Currency,
         page::Page,
+        principal::Authority,
         provider::{AppliedProfile, ProfileVersion, ProviderStatus},
     },
     provider::{
@@ -84,7 +85,7 @@ impl Providers {
     }
 
     /// Applies a profile: its redemptions from now on are begun under it. The same text again is fine.
-    pub async fn apply(&self, text: &str) -> Result<Provider, Error> {
+    pub async fn apply(&self, text: &str, by: &Authority) -> Result<Provider, Error> {
         let profile = self.judge(text).await?.map_err(|faults| invalid(&faults))?;
         let version = profile.pinned();
         if let Some(before) = self.store.get_profile(&version).await? {
@@ -94,7 +95,7 @@ impl Providers {
         if !faults.is_empty() {
             return Err(invalid(&faults));
         }
-        match self.store.insert_profile(&version, text).await? {
+        match self.store.insert_profile(&version, text, by).await? {
             Some(applied) => {
                 tracing::info!(
                     provider_id = %version.provider_id, version = version.version, "profile applied"

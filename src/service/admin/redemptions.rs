@@ -6,6 +6,7 @@ use crate::{
         money::Money,
         page::Page,
         pool::Pool,
+        principal::{Authority, RequestKey},
         redemption::{Failure, Outcome, Redemption, RedemptionFilter, RedemptionState, Resolution},
     },
     provider::{codes_in, holds_code},
@@ -41,6 +42,8 @@ pub struct ResolveCommand {
     pub recorded_amount_is_wrong: bool,
     /// Who says so, and why.
     pub resolution: Resolution,
+    /// Who calls.
+    pub by: Authority,
 }
 
 /// See [`ResolveCommand`].
@@ -75,23 +78,27 @@ impl Redemptions {
         Self { store, pools, secret, settler }
     }
 
-    /// Reads a redemption by its id.
+    /// Reads a redemption by its id. One that the caller may not read is not there for it.
     pub async fn get(
         &self,
         pool_id: &PoolId,
         id: RedemptionId,
+        by: &Authority,
     ) -> Result<(Pool, Redemption), Error> {
         let found = self.store.get_redemption(pool_id, id).await?;
+        let found = found.filter(|redemption| by.may_read(&redemption.principal));
         self.found(pool_id, found, &id.to_string()).await
     }
 
-    /// Reads the redemption that stands for a request.
+    /// Reads the redemption that stands for the caller's own request of this name.
     pub async fn get_by_request(
         &self,
         pool_id: &PoolId,
         request_id: &RequestId,
+        by: &Authority,
     ) -> Result<(Pool, Redemption), Error> {
-        let found = self.store.get_redemption_by_request(pool_id, request_id).await?;
+        let request = RequestKey::new(by.principal.clone(), request_id.clone());
+        let found = self.store.get_redemption_by_request(pool_id, &request).await?;
         self.found(pool_id, found.map(|(redemption, ..)| redemption), request_id.as_str()).await
     }
 
@@ -120,7 +127,8 @@ impl Redemptions {
 
     /// Closes a redemption by a person's word. The same word twice is fine.
     pub async fn resolve(&self, command: ResolveCommand) -> Result<(Pool, Redemption), Error> {
-        let (pool, mut redemption) = self.get(&command.pool_id, command.redemption_id).await?;
+        let (pool, mut redemption) =
+            self.get(&command.pool_id, command.redemption_id, &command.by).await?;
         if let ResolvedOutcome::Succeeded { amount, .. } = &command.outcome {
             check_currencies(&pool, [("amount", Some(*amount))])?;
         }
@@ -166,7 +174,8 @@ impl Redemptions {
         } else {
             self.check_words(command, seen).await?;
         }
-        self.settler.resolve(seen, outcome(command), command.resolution.clone()).await
+        let (resolution, by) = (command.resolution.clone(), command.by.clone());
+        self.settler.resolve(seen, outcome(command), resolution, by).await
     }
 
     /// Refuses words that repeat a card's code: they are kept in clear. Of a redemption that is settled nobody knows the
@@ -244,7 +253,7 @@ fn is_slip(amount_minor: i64, expected_minor: i64) -> bool {
 
 /// Every text of a person's word that is kept, by its field.
 fn words(command: &ResolveCommand) -> Vec<(&'static str, &str)> {
-    let Resolution { resolved_by, reason, evidence } = &command.resolution;
+    let Resolution { resolved_by, reason, evidence, .. } = &command.resolution;
     let mut words = vec![("reason", reason.as_str()), ("resolved_by", resolved_by.as_str())];
     words.extend(evidence.as_deref().map(|evidence| ("evidence", evidence)));
     if let ResolvedOutcome::Succeeded { provider_ref: Some(name), .. } = &command.outcome {

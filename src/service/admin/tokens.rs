@@ -14,6 +14,7 @@ use crate::{
         access::{Grants, Token},
         id::TokenName,
         page::Page,
+        principal::Authority,
     },
     service::error::Error,
     store::{Store, StoreError},
@@ -50,22 +51,19 @@ impl Tokens {
         name: &TokenName,
         grants: &Grants,
         lifetime: Option<Duration>,
-        created_by: &str,
+        by: &Authority,
     ) -> Result<(Token, TokenSecret), Error> {
         let secret = TokenSecret::generate();
-        let made =
-            self.store.insert_token(name, &secret.hash(), grants, created_by, lifetime).await?;
+        let made = self.store.insert_token(name, &secret.hash(), grants, by, lifetime).await?;
         let token = made.ok_or_else(|| Error::TokenExists(name.clone()))?;
-        tracing::info!(name = %token.name, created_by, "token made");
         self.reread().await;
         Ok((token, secret))
     }
 
     /// Revokes a token. On this server it stops working at once.
-    pub async fn revoke(&self, name: &TokenName) -> Result<Token, Error> {
-        let revoked = self.store.revoke_token(name).await?;
+    pub async fn revoke(&self, name: &TokenName, by: &Authority) -> Result<Token, Error> {
+        let revoked = self.store.revoke_token(name, by).await?;
         let token = revoked.ok_or_else(|| Error::TokenNotFound(name.clone()))?;
-        tracing::info!(name = %token.name, "token revoked");
         self.reread().await;
         Ok(token)
     }
@@ -83,7 +81,7 @@ impl Tokens {
         if is_new {
             self.store.put_token(&name, &hash, &grants, "").await?;
         } else {
-            self.store.insert_token(&name, &hash, &grants, "", None).await?;
+            self.store.insert_token(&name, &hash, &grants, &Authority::default(), None).await?;
         }
         Ok(())
     }

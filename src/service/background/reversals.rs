@@ -80,8 +80,13 @@ async fn check(
     let has_task = redemption.provider_task.is_some();
     let means = provider.profile().reversal_means(has_task);
     let doubt = ReversalDoubt { age: due.age, lead_time: limits.hold() };
-    let mut told =
-        Told { number: due.reversal.number, checks: due.checks, attempts: 0, actor: ACTOR };
+    let mut told = Told {
+        number: due.reversal.number,
+        checks: due.checks,
+        attempts: 0,
+        actor: ACTOR,
+        by: None,
+    };
     let past = match reversals.past(redemption).await? {
         Ok(past) => past,
         Err(why) => return reversals.defer(redemption, &told, None, why.to_string()).await,

@@ -12,7 +12,13 @@ use super::{
 };
 use crate::{
     admission::Caller,
-    domain::{id::RequestId, lease::LeaseRef, pool::Pool, selector::Selector},
+    domain::{
+        id::RequestId,
+        lease::LeaseRef,
+        pool::Pool,
+        principal::{Authority, RequestKey},
+        selector::Selector,
+    },
     service::{
         Error,
         acquire::AcquireCommand,
@@ -55,21 +61,24 @@ impl Item {
                 ("item.selector.expected", item.selection.expected),
             ],
         )?;
-        let request_id = RequestId::of_item(&self.open.batch_id, &item.item_id);
+        let request = Box::new(RequestKey::new(
+            self.open.by.principal.clone(),
+            RequestId::of_item(&self.open.batch_id, &item.item_id),
+        ));
         if self.resumed
-            && let Some(found) = Box::pin(self.find(&request_id)).await?
+            && let Some(found) = Box::pin(self.find(&request)).await?
         {
             return Ok(found);
         }
         let mut tries = Tries::default();
         let worth = match Box::pin(self.worth(&mut tries)).await {
             Err(error) if !self.client_gone.is_cancelled() => {
-                return Box::pin(self.refused(&request_id, error)).await;
+                return Box::pin(self.refused(&request, error)).await;
             }
             worth => worth?,
         };
         loop {
-            let outcome = self.attempt(&request_id, worth.as_ref()).await;
+            let outcome = self.attempt(&request, worth.as_ref()).await;
             let pause = match &outcome {
                 Err(error) => self.pause_before_next(error, &mut tries),
                 Ok(_) => None,
@@ -98,7 +107,7 @@ impl Item {
     /// Locks an account, and redeems the card under it.
     async fn attempt(
         &self,
-        request_id: &RequestId,
+        request: &RequestKey,
         worth: Option<&Worth>,
     ) -> Result<Redeemed, Error> {
         // Waits for a permit: an item is not refused for want of one, it slows its stream.
@@ -112,8 +121,8 @@ impl Item {
                 | Error::PoolPaused(_)
                 | Error::PoolDraining(_)
                 | Error::ProviderUnavailable { .. }),
-            ) => Box::pin(self.find(request_id)).await?.ok_or(error),
-            lease => self.redeem(&caller, request_id, lease?, worth).await,
+            ) => Box::pin(self.find(request)).await?.ok_or(error),
+            lease => self.redeem(&caller, request, lease?, worth).await,
         }
     }
 
@@ -153,9 +162,9 @@ impl Item {
     }
 
     /// What was begun for the item before.
-    async fn find(&self, request_id: &RequestId) -> Result<Option<Redeemed>, Error> {
+    async fn find(&self, request: &RequestKey) -> Result<Option<Redeemed>, Error> {
         let Self { batch, open, item, .. } = self;
-        batch.services.redeem.find(&open.pool_id, request_id, &item.code, item.expected).await
+        batch.services.redeem.find(&open.pool_id, request, &item.code, item.expected).await
     }
 
     /// Asks what the card is worth. No account is locked meanwhile, and nobody asks on when the client goes away.
@@ -177,15 +186,15 @@ impl Item {
 
     /// The result of the item when the provider says that it will not do. The card may be spent because
     /// the item was sent twice, and the first one was begun; or because of another item.
-    async fn refused(&self, request_id: &RequestId, error: Error) -> Result<Redeemed, Error> {
-        if let Some(found) = self.find(request_id).await? {
+    async fn refused(&self, request: &RequestKey, error: Error) -> Result<Redeemed, Error> {
+        if let Some(found) = self.find(request).await? {
             return Ok(found);
         }
         if !matches!(error, Error::CardNotRedeemable { .. }) {
             return Err(error);
         }
         let Self { batch, open, item, .. } = self;
-        let in_use = batch.services.redeem.in_use(&open.pool_id, &item.code).await?;
+        let in_use = batch.services.redeem.in_use(&open.pool_id, &item.code, &open.by).await?;
         Err(in_use.unwrap_or(error))
     }
 
@@ -194,6 +203,7 @@ impl Item {
         let command = AcquireCommand {
             // A new request each time: the item's own name stands for its redemption.
             request_id: RequestId::random(),
+            principal: self.open.by.principal.clone(),
             pool_id: self.open.pool_id.clone(),
             holder: self.open.holder.clone(),
             ttl: None,
@@ -226,12 +236,13 @@ impl Item {
     async fn redeem(
         &self,
         caller: &Caller,
-        request_id: &RequestId,
+        request: &RequestKey,
         lease: LeaseRef,
         worth: Option<&Worth>,
     ) -> Result<Redeemed, Error> {
         let command = RedeemCommand {
-            request_id: request_id.clone(),
+            request_id: request.request_id.clone(),
+            by: Arc::clone(&self.open.by),
             lease: lease.clone(),
             code: self.item.code.clone(),
             expected: self.item.expected,
@@ -254,7 +265,9 @@ impl Item {
             Err(_) => true,
         };
         if lease_is_unused
-            && let Err(error) = Box::pin(self.batch.services.leases.release(lease)).await
+            && let Err(error) =
+                Box::pin(self.batch.services.leases.release(lease, Authority::clone(&self.open.by)))
+                    .await
         {
             tracing::debug!(%error, "an item's unused lease was gone already");
         }

@@ -2,9 +2,22 @@
 
 use super::RedeemCommand;
 use crate::{
-    domain::{account::Refusal, redemption::BeginRefusal},
-    service::Error,
+    domain::{
+        account::Refusal,
+        principal::Authority,
+        redemption::{BeginRefusal, Living},
+    },
+    failpoints::{Guard, holds},
+    service::{Error, error::OWN_LEASE},
 };
+
+/// A code that another redemption has. Which one is told to those who may read it.
+pub(super) fn code_in_use(living: Living, by: &Authority) -> Error {
+    let Living { redemption_id, request, state } = living;
+    let may_read = by.may_read(&request.principal) || !holds(Guard::OthersAreNotNamed);
+    let redemption = may_read.then_some((redemption_id, request.request_id));
+    Error::CodeInUse { redemption, state }
+}
 
 pub(super) fn refused(refusal: BeginRefusal, command: &RedeemCommand) -> Error {
     let lease = &command.lease;
@@ -13,8 +26,8 @@ pub(super) fn refused(refusal: BeginRefusal, command: &RedeemCommand) -> Error {
         BeginRefusal::NoAccount => {
             Error::AccountNotFound(lease.pool_id.clone(), lease.account_id.clone())
         }
-        BeginRefusal::CodeInUse { redemption_id, request_id, state } => {
-            Error::CodeInUse { redemption_id, request_id, state }
+        BeginRefusal::CodeInUse { redemption_id, request, state } => {
+            code_in_use(Living { redemption_id, request, state }, &command.by)
         }
         BeginRefusal::Account(refusal, _) => refused_by_account(refusal, command),
         BeginRefusal::TryAgain | BeginRefusal::OldKeys => Error::Overloaded,
@@ -26,6 +39,7 @@ fn refused_by_account(refusal: Refusal, command: &RedeemCommand) -> Error {
     let (pool_id, account_id) = (lease.pool_id.clone(), lease.account_id.clone());
     match refusal {
         Refusal::LeaseLost(loss) => Error::LeaseLost { lease: lease.clone(), loss },
+        Refusal::OtherPrincipal => Error::OthersLease { lease: lease.clone(), needs: OWN_LEASE },
         Refusal::RedemptionOpen(id) => Error::RedemptionOpen(id),
         Refusal::PoolPaused => Error::PoolPaused(pool_id),
         Refusal::Paused => Error::AccountPaused(pool_id, account_id),

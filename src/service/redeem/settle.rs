@@ -9,6 +9,7 @@ use crate::{
         id::{PoolId, RedemptionId},
         money::Money,
         pool::{AmountMismatch, Pool},
+        principal::Authority,
         redemption::{
             Deferral, Failure, LateCredit, Next, Outcome, Redemption, RedemptionState, Resolution,
             Settled, Settlement, Verdict, reason,
@@ -95,6 +96,7 @@ impl Settler {
             attempts,
             actor: actor.to_owned(),
             resolution: None,
+            by: None,
             hold,
             inferred: false,
         };
@@ -116,6 +118,7 @@ impl Settler {
             attempts,
             actor: actor.to_owned(),
             resolution: None,
+            by: None,
             hold: None,
             inferred: failpoints::holds(Guard::InferredIsNotProof),
         };
@@ -156,6 +159,7 @@ impl Settler {
         redemption: &Redemption,
         outcome: Outcome,
         resolution: Resolution,
+        by: Authority,
     ) -> Result<(bool, Redemption), Error> {
         let settlement = Settlement {
             redemption: redemption.clone(),
@@ -163,6 +167,7 @@ impl Settler {
             attempts: 0,
             actor: resolution.resolved_by.clone(),
             resolution: Some(resolution),
+            by: Some(by),
             hold: None,
             inferred: false,
         };

@@ -140,7 +140,7 @@ impl Webhooks {
         let inner = Arc::clone(&self.0);
         tokio::spawn(async move {
             let closing = inner.closing.clone();
-            closing.run_until_cancelled(inner.follow(round, open)).await;
+            Box::pin(closing.run_until_cancelled(inner.follow(round, open))).await;
         });
         Ok(outcome)
     }

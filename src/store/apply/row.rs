@@ -64,11 +64,14 @@ pub(super) struct ChangeRow {
     resolved_by: Option<String>,
     resolution_reason: Option<String>,
     resolution_evidence: Option<String>,
+    principal: String,
+    lease_principal: Option<String>,
+    resolved_principal: Option<String>,
 }
 
 impl ChangeRow {
     pub(super) fn new(account: &Account, change: &Change, asked: &Asked) -> Self {
-        let Change { from, guard, actor, reason, next } = change;
+        let Change { from, guard, actor, principal, reason, next } = change;
         let outcome = asked.outcome.as_ref();
         let failure = outcome.and_then(|outcome| outcome.failure.as_ref());
         let resolution = outcome.and_then(|outcome| outcome.resolution.as_ref());
@@ -86,7 +89,7 @@ impl ChangeRow {
             resume_status: next.resume.map(Resume::status).map(|status| status.as_str().to_owned()),
             fencing_token: next.token.0,
             holder: next.lease.as_ref().map(|lease| lease.holder.to_string()),
-            lease_request_id: next.lease.as_ref().map(|lease| lease.request_id.to_string()),
+            lease_request_id: next.lease.as_ref().map(|lease| lease.request.request_id.to_string()),
             lease_for: next.lease_for.map(interval),
             bound_by_lease: next.bound_by_lease,
             release_requested: next.release_requested,
@@ -127,6 +130,12 @@ impl ChangeRow {
             resolved_by: resolution.map(|resolution| resolution.resolved_by.clone()),
             resolution_reason: resolution.map(|resolution| resolution.reason.clone()),
             resolution_evidence: resolution.and_then(|resolution| resolution.evidence.clone()),
+            principal: principal.name().to_owned(),
+            lease_principal: next
+                .lease
+                .as_ref()
+                .map(|lease| lease.request.principal.name().to_owned()),
+            resolved_principal: resolution.map(|resolution| resolution.principal.name().to_owned()),
         }
     }
 }

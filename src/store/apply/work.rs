@@ -200,7 +200,7 @@ impl<'a> Work<'a> {
     pub(super) fn found_own(&mut self, place: usize, account: Account) {
         let is_gone = match &self.inputs[place].event {
             AccountEvent::Acquire(wanted) => {
-                account.lease.as_ref().is_none_or(|lease| lease.request_id != wanted.request_id)
+                account.lease.as_ref().is_none_or(|lease| lease.request != wanted.request)
             }
             _ => false,
         };

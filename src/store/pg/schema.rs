@@ -15,7 +15,7 @@ static MIGRATOR: Migrator = sqlx::migrate!();
 const NOTES: &str = "_sqlx_migrations";
 
 /// What serving does with each table. A test compares it with the statements.
-pub const RIGHTS: [(&str, &[&str]); 18] = [
+pub const RIGHTS: [(&str, &[&str]); 19] = [
     // The first server to start inserts into it, once.
     ("installation", &["SELECT"]),
     ("secret_keys", &["SELECT"]),
@@ -28,6 +28,7 @@ pub const RIGHTS: [(&str, &[&str]); 18] = [
     ("account_credentials", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
     ("redemptions", &["SELECT", "INSERT", "UPDATE"]),
     ("reversals", &["SELECT", "INSERT", "UPDATE"]),
+    ("audit_events", &["SELECT", "INSERT"]),
     ("servers", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
     ("providers", &["SELECT", "INSERT"]),
     ("provider_keys", &["SELECT", "INSERT"]),

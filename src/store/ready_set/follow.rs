@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::{Ready, ReadySet, ReadySets};
 use crate::{
-    domain::{account::Account, id::PoolId},
+    domain::{account::Account, id::PoolId, principal::RequestKey},
     store::{
         Store, StoreError,
         account::{AccountRow, ListedRow, skip_unreadable},
@@ -60,14 +60,15 @@ impl ReadySets {
         &self,
         pool_id: &PoolId,
         ids: &[String],
-        requests: &[String],
+        requests: &[RequestKey],
     ) -> Result<Vec<(String, Result<Account, StoreError>)>, sqlx::Error> {
         let rows = sqlx::query_file_as!(
             AccountRow,
             "src/store/sql/account/read_accounts.sql",
             pool_id.as_str(),
             ids,
-            requests,
+            &requests.iter().map(|request| request.request_id.to_string()).collect::<Vec<_>>(),
+            &requests.iter().map(|request| request.principal.to_string()).collect::<Vec<_>>(),
         );
         let rows = rows.fetch_all(&self.db).await?;
         let read: Vec<_> = rows

@@ -14,8 +14,9 @@ use crate::{
     domain::{
         account::{Account, AccountStatus, LoginStatus},
         choice::Criteria,
-        id::{AccountId, RequestId},
+        id::AccountId,
         pool::PoolTerms,
+        principal::RequestKey,
     },
     failpoints::{Guard, holds},
 };
@@ -49,7 +50,7 @@ pub(super) struct ReadySet {
     deferred: BTreeSet<(OffsetDateTime, AccountId)>,
     /// Leases without an open redemption, by their ends.
     leases: BTreeSet<(OffsetDateTime, AccountId)>,
-    requests: HashMap<RequestId, AccountId>,
+    requests: HashMap<RequestKey, AccountId>,
     /// Accounts that were chosen, and are being leased.
     claimed: HashSet<AccountId>,
     /// Accounts that could not be leased although nothing has changed: somebody holds their rows.
@@ -134,13 +135,13 @@ impl ReadySet {
     }
 
     /// The account that is under a lease of this request.
-    pub(super) fn leased_to(&self, request_id: &RequestId) -> Option<String> {
-        self.requests.get(request_id).map(AccountId::to_string)
+    pub(super) fn leased_to(&self, request: &RequestKey) -> Option<String> {
+        self.requests.get(request).map(AccountId::to_string)
     }
 
     /// Whether an account is under a lease of this request.
-    pub(super) fn has_lease(&self, request_id: &RequestId) -> bool {
-        self.requests.contains_key(request_id)
+    pub(super) fn has_lease(&self, request: &RequestKey) -> bool {
+        self.requests.contains_key(request)
     }
 
     pub(super) fn all(&self) -> Vec<Arc<Account>> {
@@ -196,7 +197,7 @@ impl ReadySet {
         let Some(Entry { account, .. }) = self.accounts.remove(account_id) else { return };
         if let Some(lease) = &account.lease {
             self.leases.remove(&(lease.expires_at, account_id.clone()));
-            self.requests.remove(&lease.request_id);
+            self.requests.remove(&lease.request);
         }
         if let Some(time) = account.available_at() {
             self.deferred.remove(&(time, account_id.clone()));
@@ -259,7 +260,7 @@ impl ReadySet {
     fn stand(&mut self, account: &Arc<Account>) {
         let id = account.account_id.clone();
         if let Some(lease) = &account.lease {
-            self.requests.insert(lease.request_id.clone(), id.clone());
+            self.requests.insert(lease.request.clone(), id.clone());
         }
         match self.standing(account) {
             Standing::Free => {

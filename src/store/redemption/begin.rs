@@ -11,6 +11,7 @@ use crate::{
     domain::{
         account::{AccountEvent, Change, Refusal},
         id::{PoolId, RedemptionId},
+        principal::{Principal, RequestKey},
         secret_key::{Fingerprint, KeyId},
     },
     failpoints::Step,
@@ -34,6 +35,7 @@ struct InTheWay {
     same_request_key: Option<i32>,
     same_code: Option<Uuid>,
     same_code_request_id: Option<String>,
+    same_code_principal: Option<String>,
     same_code_state: Option<String>,
 }
 
@@ -53,6 +55,7 @@ impl Store {
         let lease = new.lease.clone();
         let event = AccountEvent::Begin {
             token: lease.token,
+            by: new.request.principal.clone(),
             redemption_id: new.redemption_id,
             expected_minor: new.expected_minor,
         };
@@ -157,10 +160,12 @@ fn begun(
         (Applied::Unreadable(error), ..) => return Err(error),
         (Applied::NoPool, ..) => BeginRefusal::NoPool,
         (Applied::NoAccount, ..) => BeginRefusal::NoAccount,
-        // Who has lost the lease, or has a redemption open, is told that first.
+        // Who has lost the lease, or never had it, or has a redemption open, is told that first.
         (
             Applied::Refused(
-                refusal @ (Refusal::LeaseLost(_) | Refusal::RedemptionOpen(_)),
+                refusal @ (Refusal::LeaseLost(_)
+                | Refusal::OtherPrincipal
+                | Refusal::RedemptionOpen(_)),
                 account,
             ),
             ..,
@@ -243,7 +248,7 @@ impl Records<'_> {
             &changes.iter().map(|(_, change)| change.from.number).collect::<Vec<_>>(),
             &changes.iter().map(|(_, change)| change.from.change_id).collect::<Vec<_>>(),
             &changes.iter().map(|(place, _)| work.inputs[*place].change_id()).collect::<Vec<_>>(),
-            &new().map(|n| n.request_id.to_string()).collect::<Vec<_>>(),
+            &new().map(|n| n.request.request_id.to_string()).collect::<Vec<_>>(),
             &new().map(|n| n.release_on_completion).collect::<Vec<_>>(),
             &new().map(|n| n.code_fingerprint.newest().to_vec()).collect::<Vec<_>>(),
             &new().map(|n| n.code_ciphertext.clone()).collect::<Vec<_>>(),
@@ -261,6 +266,7 @@ impl Records<'_> {
             &each(new()).map(|(n, ..)| n.redemption_id.0).collect::<Vec<_>>(),
             &each(new()).map(|(_, key, _)| key.number()).collect::<Vec<_>>(),
             &each(new()).map(|(.., fingerprint)| fingerprint.to_vec()).collect::<Vec<_>>(),
+            &new().map(|n| n.request.principal.to_string()).collect::<Vec<_>>(),
         )
         .fetch_all(&self.decider.db)
         .await
@@ -286,11 +292,12 @@ impl Records<'_> {
             "src/store/sql/redemption/explain_begin.sql",
             pool_id.as_str(),
             &numbers,
-            &new().map(|n| n.request_id.to_string()).collect::<Vec<_>>(),
+            &new().map(|n| n.request.request_id.to_string()).collect::<Vec<_>>(),
             &new().map(|n| n.code_fingerprint.current.number()).collect::<Vec<_>>(),
             &positions,
             &each(new()).map(|(_, key, _)| key.number()).collect::<Vec<_>>(),
             &each(new()).map(|(.., fingerprint)| fingerprint.to_vec()).collect::<Vec<_>>(),
+            &new().map(|n| n.request.principal.to_string()).collect::<Vec<_>>(),
         )
         .fetch_all(&self.decider.db)
         .await?;
@@ -334,7 +341,10 @@ impl InTheWay {
     fn code_in_use(&self) -> Option<BeginRefusal> {
         Some(BeginRefusal::CodeInUse {
             redemption_id: RedemptionId(self.same_code?),
-            request_id: read_request_id(self.same_code_request_id.as_deref()?).ok()?,
+            request: RequestKey::new(
+                Principal::named(self.same_code_principal.as_deref()?),
+                read_request_id(self.same_code_request_id.as_deref()?).ok()?,
+            ),
             state: read_state(self.same_code_state.as_deref()?).ok()?,
         })
     }

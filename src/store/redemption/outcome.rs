@@ -127,6 +127,7 @@ fn asked_to_settle(settlement: &Settlement) -> Asked {
         outcome,
         release: redemption.release_on_completion,
         actor: settlement.actor.clone(),
+        by: settlement.by.clone(),
     };
     let recorded = RecordedOutcome {
         redemption_id: redemption.redemption_id,

@@ -1,7 +1,10 @@
 //! Who calls, and what they may do.
 
+mod audit_trail;
+mod crashes;
 mod jwt;
 mod pools;
+mod principals;
 mod start;
 mod table;
 mod tokens;

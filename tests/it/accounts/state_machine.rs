@@ -11,6 +11,7 @@ use holdfast::{
         id::{AccountId, FencingToken, Holder, PlanId, PoolId, RedemptionId, RequestId},
         lease::LeaseRef,
         money::{Currency, Money},
+        principal::{Authority, Principal, RequestKey},
         redemption::{
             Begun, Failure, LateCredit, NewRedemption, NewReversal, Outcome, Resolution,
             ReversalState, SendLimits, Settled, Settlement,
@@ -234,15 +235,20 @@ impl Bench {
         let id = &account.account_id;
         let lease =
             LeaseRef { pool_id: pool_id.clone(), account_id: id.clone(), token: account.token };
-        let update = async |change| match store.update_account(&pool_id, id, change).await.unwrap()
+        let update = async |change| match store
+            .update_account(&pool_id, id, change, Authority::default())
+            .await
+            .unwrap()
         {
             Applied::Done(done) => Some(Some(done.account)),
             _ => None,
         };
         match event {
             Event::Acquire => self.acquire(id).await.map(Some),
-            Event::Renew => of_lease(store.renew(&lease, Duration::from_secs(60)).await.unwrap()),
-            Event::Release => of_lease(store.release(&lease).await.unwrap()),
+            Event::Renew => {
+                of_lease(store.renew(&lease, Duration::from_secs(60), nobody()).await.unwrap())
+            }
+            Event::Release => of_lease(store.release(&lease, Authority::default()).await.unwrap()),
             Event::Begin => self.begin(lease).await.then_some(None),
             Event::Succeed(amount_minor) => {
                 let amount = Money { amount_minor, currency: Currency::parse("EUR").unwrap() };
@@ -279,7 +285,7 @@ impl Bench {
     async fn acquire(&mut self, id: &AccountId) -> Option<Account> {
         let selector = Selector { account_id: Some(id.clone()), ..Selector::default() };
         let wanted = Wanted {
-            request_id: RequestId::random(),
+            request: RequestKey::new(nobody(), RequestId::random()),
             holder: Holder::parse("me").unwrap(),
             ttl: Duration::from_secs(60),
         };
@@ -295,7 +301,7 @@ impl Bench {
         let new = NewRedemption {
             redemption_id,
             lease,
-            request_id: RequestId::random(),
+            request: RequestKey::new(nobody(), RequestId::random()),
             release_on_completion: false,
             code_fingerprint: code_fingerprint.into(),
             code_ciphertext: vec![1],
@@ -327,6 +333,7 @@ impl Bench {
             attempts: 1,
             actor: "test".to_owned(),
             resolution: None,
+            by: None,
             hold,
             inferred: false,
         };
@@ -360,16 +367,33 @@ impl Bench {
         let redemption = self.store.get_redemption(&self.pool_id, id).await.unwrap().unwrap();
         let word = |reason: &str| Resolution {
             resolved_by: "test".to_owned(),
+            principal: nobody(),
             reason: reason.to_owned(),
             evidence: None,
         };
         let new = NewReversal { number: 1, state: ReversalState::Requested, take_over: None };
-        assert!(self.store.begin_reversal(&redemption, &new, &word("a")).await.unwrap());
+        assert!(
+            self.store
+                .begin_reversal(&redemption, &new, &word("a"), &Authority::default())
+                .await
+                .unwrap()
+        );
         let another = NewReversal { number: 2, ..new };
-        assert!(!self.store.begin_reversal(&redemption, &another, &word("b")).await.unwrap());
+        assert!(
+            !self
+                .store
+                .begin_reversal(&redemption, &another, &word("b"), &Authority::default())
+                .await
+                .unwrap()
+        );
         let balance = self.read(&account.account_id).await.balance_minor;
-        let taken =
-            TakenBack { actor: "test".to_owned(), answer: None, attempts: 1, resolution: None };
+        let taken = TakenBack {
+            actor: "test".to_owned(),
+            answer: None,
+            attempts: 1,
+            resolution: None,
+            by: None,
+        };
         let reversed = self.store.take_back(&redemption, &taken).await.unwrap();
         if balance < 50 {
             assert!(matches!(reversed, Reversed::BalanceTooLow), "{reversed:?}");
@@ -412,6 +436,10 @@ impl Bench {
     }
 }
 
+fn nobody() -> Principal {
+    Principal::anonymous()
+}
+
 fn of_lease(answer: LeaseAnswer) -> Option<Option<Account>> {
     match answer {
         LeaseAnswer::Done(account) => Some(Some(account)),
@@ -427,6 +455,6 @@ async fn a_token_from_the_future_is_lost() {
     let id = bench.account("a", &[FREE[1], LOCK]).await;
     let lease =
         LeaseRef { pool_id: bench.pool_id.clone(), account_id: id, token: FencingToken(99) };
-    let answer = bench.store.release(&lease).await.unwrap();
+    let answer = bench.store.release(&lease, Authority::default()).await.unwrap();
     assert!(matches!(answer, LeaseAnswer::Lost(..)), "{answer:?}");
 }

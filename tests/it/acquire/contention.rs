@@ -9,6 +9,7 @@ use holdfast::{
         id::{AccountId, FencingToken, PoolId, RedemptionId},
         lease::LeaseRef,
         money::{Currency, Money},
+        principal::Authority,
         redemption::Failure,
     },
     rpc::pb::{self, AccountStatus, RedemptionState},
@@ -112,7 +113,7 @@ async fn one_statement_releases_accounts_in_the_order_of_their_keys() {
     let store = world.store();
     let waiting = tokio::spawn({
         let (store, held_up) = (store.clone(), held_up.clone());
-        async move { store.release(&held_up).await }
+        async move { store.release(&held_up, Authority::default()).await }
     });
     eventually(Duration::from_secs(10), "a release that waits for the other program", async || {
         let waits = "SELECT count(*) FROM pg_stat_activity
@@ -122,7 +123,8 @@ async fn one_statement_releases_accounts_in_the_order_of_their_keys() {
         (waits == 1).then_some(())
     })
     .await;
-    let mut queued: Vec<_> = rest.iter().map(|lease| Box::pin(store.release(lease))).collect();
+    let release = |lease| Box::pin(store.release(lease, Authority::default()));
+    let mut queued: Vec<_> = rest.iter().map(release).collect();
     for release in &mut queued {
         assert!(release.now_or_never().is_none(), "it is queued");
     }
@@ -152,6 +154,7 @@ async fn settlement(store: &Store, id: &str, outcome: Outcome, inferred: bool) -
         attempts: 1,
         actor: "test".to_owned(),
         resolution: None,
+        by: None,
         hold: None,
         inferred,
     }

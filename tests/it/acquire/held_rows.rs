@@ -8,6 +8,7 @@ use holdfast::{
         account::Refusal,
         id::{AccountId, FencingToken, PoolId, RedemptionId, RequestId},
         lease::LeaseRef,
+        principal::{Principal, RequestKey},
     },
     rpc::pb::{self, RedemptionState},
     store::{
@@ -114,7 +115,8 @@ async fn many_renewals_of_one_lease_are_all_done() {
     clients.create_account("a", |_| {}).await;
     let held = lease(&clients.acquire(|_| {}).await.unwrap());
     let (store, of) = (world.store(), lease_ref(&held));
-    let renewals = (0..CALLS).map(|_| store.renew(&of, Duration::from_secs(60)));
+    let renewals =
+        (0..CALLS).map(|_| store.renew(&of, Duration::from_secs(60), Principal::anonymous()));
     for answer in join_all(renewals).await {
         assert!(matches!(answer.unwrap(), LeaseAnswer::Done(_)));
     }
@@ -138,7 +140,7 @@ async fn many_begins_under_one_lease_are_one_and_the_others_are_told_of_it() {
         let new = NewRedemption {
             redemption_id,
             lease: lease_ref(&held),
-            request_id: RequestId::random(),
+            request: RequestKey::new(Principal::anonymous(), RequestId::random()),
             release_on_completion: true,
             code_fingerprint: code_fingerprint.into(),
             code_ciphertext: vec![1],

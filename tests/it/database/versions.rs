@@ -8,6 +8,7 @@ use holdfast::{
         account::LeaseAnswer,
         id::{AccountId, FencingToken, PoolId},
         lease::{LeaseLoss, LeaseRef},
+        principal::{Authority, Principal},
     },
     rpc::pb,
 };
@@ -166,7 +167,7 @@ async fn changes_of_one_account_that_are_asked_for_at_once_are_made_one_after_th
     let store = world.store();
     let held = lease_ref(&lease(&clients.acquire(|_| {}).await.unwrap()));
     let (before, _) = version(&mut db).await;
-    let renew = || store.renew(&held, Duration::from_secs(60));
+    let renew = || store.renew(&held, Duration::from_secs(60), Principal::anonymous());
     let renewed = join_all((0..20).map(|_| renew())).await;
     let versions = renewed.into_iter().map(|answer| match answer.unwrap() {
         LeaseAnswer::Done(account) => account.version.number,
@@ -175,7 +176,10 @@ async fn changes_of_one_account_that_are_asked_for_at_once_are_made_one_after_th
     let versions: HashSet<_> = versions.collect();
     assert_eq!(versions, (before + 1..=before + 20).collect(), "each is told its own version");
 
-    let (one, other) = tokio::join!(store.release(&held), store.release(&held));
+    let (one, other) = {
+        let release = || store.release(&held, Authority::default());
+        tokio::join!(release(), release())
+    };
     let is_released = |answer: &LeaseAnswer| matches!(answer, LeaseAnswer::Done(_));
     let was_released =
         |answer: &LeaseAnswer| matches!(answer, LeaseAnswer::Lost(LeaseLoss::Released, _));

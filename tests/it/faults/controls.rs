@@ -7,6 +7,7 @@
 //! servers that the provider can do what it cannot. Where two guards keep one promise, both are taken out.
 
 mod plans;
+mod principals;
 mod scenarios;
 mod swap;
 mod webhooks;
@@ -303,7 +304,7 @@ controls! {
     }, "a living code was begun twice", scenarios::a_code_is_used_twice;
     a_request_without_its_index: over(WHOLE, &[]), Without {
         sql: "DROP INDEX redemptions_request;
-              CREATE INDEX redemptions_request ON redemptions (pool_id, request_id)",
+              CREATE INDEX redemptions_request ON redemptions (pool_id, request_id, principal)",
         ..Without::default()
     }, "a request was begun twice", scenarios::a_request_is_used_twice;
     events_without_their_key: over(WHOLE, &[]), Without {
@@ -339,6 +340,35 @@ controls! {
     a_webhook_that_anyone_may_send: over(WHOLE, &[]), Without {
         guards_off: "webhooks_are_signed", ..Without::default()
     }, "a forged webhook was heard", webhooks::a_forged_webhook_comes;
+
+    // What belongs to whom, and what is recorded of it.
+    a_lease_renewed_by_another: over(WHOLE, &[]), Without {
+        guards_off: "leases_are_their_principals", ..Without::default()
+    }, "another's lease was renewed", principals::another_s_lease_is_used;
+    a_lease_redeemed_under_by_another: over(WHOLE, &[]), Without {
+        guards_off: "leases_are_their_principals", ..Without::default()
+    }, "another's lease was redeemed under", principals::another_s_lease_is_redeemed_under;
+    a_lease_released_by_another: over(WHOLE, &[]), Without {
+        guards_off: "leases_are_their_principals", ..Without::default()
+    }, "another's lease was released", principals::another_s_lease_is_released;
+    a_request_of_everybody: over(WHOLE, &[]), Without {
+        rewrites: &[
+            ("-- Redemptions that stand in the way", "AND same_request.principal = w.principal", ""),
+        ],
+        sql: "DROP INDEX redemptions_request;
+              CREATE UNIQUE INDEX redemptions_request ON redemptions (pool_id, request_id)",
+        ..Without::default()
+    }, "another's request was joined", principals::another_s_request_is_sent;
+    a_redemption_named_to_another: over(WHOLE, &[]), Without {
+        guards_off: "others_are_not_named", ..Without::default()
+    }, "another's redemption was named", principals::another_s_card_is_sent;
+    an_act_without_its_event: over(WHOLE, &[]), Without {
+        rewrites: &[("-- Apply:", "JOIN done d ON d.change_id = n.change_id", "JOIN done d ON false")],
+        ..Without::default()
+    }, "an operator's act is not in the trail", principals::an_operator_ends_another_s_lease;
+    an_event_without_its_trigger: over(WHOLE, &[]), Without {
+        sql: "DROP TRIGGER audit_events_append_only ON audit_events", ..Without::default()
+    }, "an event of the trail was changed", principals::an_event_of_the_trail_is_changed;
 
     // Settings that are not true.
     a_provider_that_is_said_to_count_keys_once: over(NEITHER, &[]), Without {

@@ -17,7 +17,16 @@ const MAY_USE: [(&str, &[&str]); 21] = [
     ("store", &["domain", "failpoints", "admission"]),
     (
         "service",
-        &["access", "domain", "failpoints", "admission", "secret", "provider", "store", "telemetry"],
+        &[
+            "access",
+            "domain",
+            "failpoints",
+            "admission",
+            "secret",
+            "provider",
+            "store",
+            "telemetry",
+        ],
     ),
     ("rpc", &["access", "domain", "admission", "listener", "service"]),
     ("health", &["listener", "store"]),

@@ -24,7 +24,7 @@ use tonic::Status;
 use crate::support::world::{Clients, World};
 
 /// A small profile that needs `secret.token`.
-fn profile(id: &str, version: i32) -> String {
+pub(crate) fn profile(id: &str, version: i32) -> String {
     format!(
         r#"# A provider for tests.
 id = "{id}"
@@ -79,7 +79,7 @@ fn line_of(text: &str, start: &str) -> usize {
 }
 
 /// Gives the servers of a world a secret of a provider.
-fn give_secret(world: &World, provider: &str, name: &str, secret: &str) {
+pub(crate) fn give_secret(world: &World, provider: &str, name: &str, secret: &str) {
     let folder = world.args().secrets_dir.as_ref().unwrap().join(provider);
     fs::create_dir_all(&folder).unwrap();
     crate::support::secrets::write_secret(folder.join(name), secret);

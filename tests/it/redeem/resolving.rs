@@ -4,6 +4,7 @@ use holdfast::{
     domain::{
         id::{PoolId, RedemptionId},
         money::{Currency, Money},
+        principal::{Authority, Principal},
         redemption::{
             Outcome, Redemption, RedemptionState as Seen, Resolution, Settled, Settlement,
         },
@@ -102,9 +103,11 @@ async fn resolve_records_nothing_about_a_redemption_that_has_changed_since() {
         actor: "anna".into(),
         resolution: Some(Resolution {
             resolved_by: "anna".into(),
+            principal: Principal::anonymous(),
             reason: "why".into(),
             evidence: None,
         }),
+        by: Some(Authority::default()),
         hold: None,
         inferred: false,
     };

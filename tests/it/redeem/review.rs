@@ -220,6 +220,7 @@ async fn resolve_closes_a_redemption_in_doubt_as_credited() {
         resolved_by: printed.resolved_by.clone(),
         reason: printed.reason.clone(),
         evidence: printed.evidence.clone(),
+        principal: String::new(),
     };
     assert_eq!(resolution, expected);
     let account = clients.account("a").await;

@@ -6,6 +6,7 @@ use holdfast::{
     domain::{
         id::{AccountId, FencingToken, PoolId, RedemptionId, RequestId},
         lease::LeaseRef,
+        principal::{Principal, RequestKey},
         redemption::{Begun, CardCode, NewRedemption, SendLimits},
     },
     rpc::pb::{self, AccountStatus, LoginStatus, RedemptionState},
@@ -412,7 +413,7 @@ async fn what_a_server_that_died_had_recorded_is_found_and_settled() {
             account_id: AccountId::parse(&held.account_id).unwrap(),
             token: FencingToken(held.fencing_token),
         },
-        request_id: RequestId::random(),
+        request: RequestKey::new(Principal::anonymous(), RequestId::random()),
         release_on_completion: true,
         code_fingerprint: secret.fingerprints("default", &code),
         code_ciphertext: secret.encrypt(format!("{POOL}/{redemption_id}").as_bytes(), &code),

@@ -3,10 +3,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use holdfast::{
-    domain::{
-        choice::Criteria,
-        id::{PoolId, RequestId},
-    },
+    domain::{choice::Criteria, id::PoolId, principal::RequestKey},
     store::{
         Store,
         acquire::{Acquired, Claim, Wanted},
@@ -19,14 +16,14 @@ pub(crate) async fn acquire(
     store: &Store,
     pool_id: &PoolId,
     asked: &[(Wanted, Criteria)],
-) -> HashMap<RequestId, Acquired> {
+) -> HashMap<RequestKey, Acquired> {
     let ready = store.ready(pool_id);
     assert!(ready.follow().await.unwrap(), "the pool is there");
-    let requests: Vec<_> = asked.iter().map(|(wanted, _)| wanted.request_id.clone()).collect();
+    let requests: Vec<_> = asked.iter().map(|(wanted, _)| wanted.request.clone()).collect();
     let mut found = store.leases_of(pool_id, &requests).await.unwrap();
     let asked: Vec<_> = asked
         .iter()
-        .filter(|(wanted, _)| !found.contains_key(&wanted.request_id))
+        .filter(|(wanted, _)| !found.contains_key(&wanted.request))
         .map(|(wanted, criteria)| (wanted.clone(), Arc::new(criteria.clone())))
         .collect();
     let terms = ready.terms().unwrap();

@@ -28,7 +28,7 @@ use super::{
     proxy::{Proxy, http::Http},
     real::{Fake, Real},
     wait::eventually,
-    world::{Clients, fresh_database},
+    world::{Clients, fresh_database, test_caller},
 };
 
 /// How every code begins that is redeemed over a fleet.
@@ -338,6 +338,14 @@ impl Fleet {
     /// The clients of a server. They connect when they are first used, and again when they must.
     pub(crate) fn clients(&self, place: usize) -> Clients {
         Clients::over(channel(&self.servers[place].addr), self.journal.clone())
+    }
+
+    /// The same, who call as a principal with a role: see `World::clients_as`.
+    pub(crate) fn clients_as(&self, place: usize, principal: &str, role: &str) -> Clients {
+        let endpoint = Endpoint::from_shared(format!("http://{}", self.servers[place].addr));
+        let agent = test_caller(principal, role);
+        let channel = endpoint.unwrap().user_agent(agent).unwrap().connect_lazy();
+        Clients::over(channel, self.journal.clone())
     }
 
     /// A code that no other fleet has.

@@ -12,7 +12,8 @@ use holdfast::{
     config::{AccessArgs, ProviderArgs, ServeArgs},
     domain::{access::Grants, id::TokenName},
     rpc::pb::{
-        self, account_service_client::AccountServiceClient, pool_service_client::PoolServiceClient,
+        self, access_service_client::AccessServiceClient,
+        account_service_client::AccountServiceClient, pool_service_client::PoolServiceClient,
         provider_service_client::ProviderServiceClient,
         redemption_service_client::RedemptionServiceClient,
     },
@@ -70,6 +71,7 @@ pub(crate) struct Clients {
     pub(crate) accounts: AccountServiceClient<Channel>,
     pub(crate) pools: PoolServiceClient<Channel>,
     pub(crate) providers: ProviderServiceClient<Channel>,
+    pub(crate) access: AccessServiceClient<Channel>,
     journal: Journal,
 }
 
@@ -173,6 +175,16 @@ impl World {
     /// The clients of a server.
     pub(crate) async fn clients(&self, place: usize) -> Clients {
         Clients::over(self.channel(place).await, self.journal.clone())
+    }
+
+    /// The clients of a server who call as a principal with a role: `redeemer`, `auditor` or `operator`.
+    pub(crate) async fn clients_as(&self, place: usize, principal: &str, role: &str) -> Clients {
+        let url = format!("http://{}", self.servers[place].addr());
+        let agent = test_caller(principal, role);
+        let endpoint = Channel::from_shared(url).unwrap().user_agent(agent).unwrap();
+        let connect = async move { endpoint.connect().await.unwrap() };
+        let channel = self.runtime.as_ref().unwrap().spawn(connect).await.unwrap();
+        Clients::over(channel, self.journal.clone())
     }
 
     /// A connection to a server.
@@ -302,6 +314,11 @@ async fn admin_token(db_url: &str) -> String {
     made.1.expose().to_owned()
 }
 
+/// How a test says who calls, and nothing else does.
+pub(crate) fn test_caller(principal: &str, role: &str) -> String {
+    format!("holdfast-test-caller/{principal};{role}")
+}
+
 fn code_of(number: u32, name: &str) -> String {
     format!("{CODE_PREFIX}-{number:04}-{name}")
 }
@@ -376,7 +393,8 @@ impl Clients {
             redemptions: RedemptionServiceClient::new(channel.clone()),
             accounts: AccountServiceClient::new(channel.clone()),
             pools: PoolServiceClient::new(channel.clone()),
-            providers: ProviderServiceClient::new(channel),
+            providers: ProviderServiceClient::new(channel.clone()),
+            access: AccessServiceClient::new(channel),
             journal,
         }
     }

@@ -10,6 +10,7 @@ use holdfast::{
         choice::Criteria,
         id::{Holder, PoolId, RequestId},
         lease::LeaseRef,
+        principal::{Authority, Principal, RequestKey},
     },
     store::{
         Store,
@@ -94,7 +95,7 @@ async fn over_rpc(client: &mut Client) -> anyhow::Result<Duration> {
 pub(super) async fn by_store(store: &Store, criteria: &Arc<Criteria>) -> anyhow::Result<Duration> {
     let pool_id = PoolId::parse(POOL).map_err(|error| anyhow::anyhow!("{error:?}"))?;
     let wanted = Wanted {
-        request_id: RequestId::random(),
+        request: RequestKey::new(Principal::anonymous(), RequestId::random()),
         holder: Holder::parse("bench").map_err(|error| anyhow::anyhow!("{error:?}"))?,
         ttl: Duration::from_secs(60),
     };
@@ -114,7 +115,7 @@ pub(super) async fn by_store(store: &Store, criteria: &Arc<Criteria>) -> anyhow:
     let account = claimed.leased.into_values().next().map(|acquired| acquired.account);
     let account = account.ok_or_else(|| anyhow::anyhow!("the account was not leased"))?;
     let lease = LeaseRef { pool_id, account_id: account.account_id, token: account.token };
-    store.release(&lease).await?;
+    store.release(&lease, Authority::default()).await?;
     Ok(took)
 }
 

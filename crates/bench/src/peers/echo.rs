@@ -126,6 +126,7 @@ fn lease(holder: String) -> pb::Lease {
         acquire_time: now,
         expire_time: now,
         remaining: Some(prost_types::Duration { seconds: 60, nanos: 0 }),
+        principal: String::new(),
     }
 }
 

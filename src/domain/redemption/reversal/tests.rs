@@ -4,19 +4,26 @@ use super::*;
 use crate::domain::{
     id::{FencingToken, Holder, ProviderId, RequestId},
     money::Currency,
+    principal::Principal,
     provider::ProfileVersion,
 };
 
 const MINUTE: Duration = Duration::from_secs(60);
 
 fn words(reason: &str) -> Resolution {
-    Resolution { resolved_by: "a person".to_owned(), reason: reason.to_owned(), evidence: None }
+    Resolution {
+        resolved_by: "a person".to_owned(),
+        principal: Principal::anonymous(),
+        reason: reason.to_owned(),
+        evidence: None,
+    }
 }
 
 fn redemption(state: RedemptionState) -> Redemption {
     Redemption {
         redemption_id: RedemptionId(Uuid::nil()),
         request_id: RequestId::parse_any("request").unwrap(),
+        principal: Principal::anonymous(),
         pool_id: PoolId::parse("pool").unwrap(),
         account_id: AccountId::parse("a").unwrap(),
         token: FencingToken(1),

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::*;
 use crate::domain::{
     id::{AccountId, RequestId},
+    principal::Principal,
     selector::Selector,
 };
 
@@ -18,6 +19,11 @@ fn holder(name: &str) -> Holder {
     Holder::parse(name).unwrap()
 }
 
+fn request(n: usize) -> RequestKey {
+    let request_id = RequestId::parse(&n.to_string()).unwrap();
+    RequestKey::new(Principal::anonymous(), request_id)
+}
+
 /// Those who wait: each by holder, with its criteria.
 fn wait_queue(waiting: &[(&str, &Arc<Criteria>)]) -> WaitQueue {
     let mut queue = WaitQueue::default();
@@ -27,7 +33,7 @@ fn wait_queue(waiting: &[(&str, &Arc<Criteria>)]) -> WaitQueue {
         std::mem::forget(answer);
         queue.push(Waiter {
             wanted: Wanted {
-                request_id: RequestId::parse(&n.to_string()).unwrap(),
+                request: request(n),
                 holder: holder(name),
                 ttl: Duration::from_secs(1),
             },
@@ -47,7 +53,7 @@ fn wait_queue(waiting: &[(&str, &Arc<Criteria>)]) -> WaitQueue {
 }
 
 fn next(queue: &WaitQueue) -> Vec<String> {
-    queue.servable().iter().map(|waiter| waiter.wanted.request_id.to_string()).collect()
+    queue.servable().iter().map(|waiter| waiter.wanted.request.request_id.to_string()).collect()
 }
 
 #[test]
@@ -77,7 +83,7 @@ fn a_holder_that_has_had_more_than_its_share_of_late_waits_behind_the_others() {
     assert_eq!(next(&queue), ["0", "1", "2", "3"], "too few tell nothing");
     queue.given(&holder("batch"));
     assert_eq!(next(&queue), ["2", "3", "0", "1"]);
-    assert_eq!(queue.positions()["0"], 3);
+    assert_eq!(queue.positions()[&request(0)], 3);
     for _ in 0..TELLING {
         queue.given(&holder("one"));
     }

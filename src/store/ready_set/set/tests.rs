@@ -10,8 +10,9 @@ use crate::domain::{
     account::{Hold, HoldCause, Labels, Lease, Version},
     choice::{Choice, Considered},
     hold::Holds,
-    id::{FencingToken, Holder, PlanId, PoolId},
+    id::{FencingToken, Holder, PlanId, PoolId, RequestId},
     plan::{Denominations, Terms},
+    principal::Principal,
     selector::Selector,
 };
 
@@ -36,6 +37,11 @@ fn terms() -> PoolTerms {
     PoolTerms { revision: 1, paused: false, draining: false, holds, plans }
 }
 
+fn request(number: usize) -> RequestKey {
+    let request_id = RequestId::parse_any(&format!("r-{number}")).unwrap();
+    RequestKey::new(Principal::anonymous(), request_id)
+}
+
 /// An account with a number, of which many things are made.
 fn account(number: usize, kind: u64) -> Account {
     let of = |range: u64, shift: u32| (kind >> shift) % range;
@@ -44,7 +50,7 @@ fn account(number: usize, kind: u64) -> Account {
     let is_leased = of(8, 2) == 0;
     let lease = Lease {
         holder: Holder::parse("me").unwrap(),
-        request_id: RequestId::parse_any(&format!("r-{number}")).unwrap(),
+        request: request(number),
         acquired_at: NOW,
         expires_at: later,
         release_requested: false,
@@ -224,7 +230,7 @@ fn a_set_that_is_not_whole_keeps_what_is_leased_alone() {
         set.note(account(usize::try_from(kind % 2).unwrap(), kind));
     }
     assert_eq!(set.all().len(), 1);
-    assert!(set.has_lease(&RequestId::parse_any("r-0").unwrap()));
+    assert!(set.has_lease(&request(0)));
 }
 
 #[test]

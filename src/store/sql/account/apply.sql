@@ -2,7 +2,7 @@
 -- redemptions that go with them. Guards the version and the change it was decided from, the pool's revision, and
 -- time; decides nothing.
 -- $1 pool_id, $2 the revision of the pool from which they were decided, $3 the changes: at most one of an account;
--- $4 the server.
+-- $4 the server, $5 what is recorded of changes that people make, each with its change.
 -- Answers with the accounts that were changed, and what a redemption has that the program does not know. One that
 -- is missing has another version or another revision, or its guard does not hold, or its redemption is in another
 -- state, or somebody holds its row: then it is as it was.
@@ -18,6 +18,7 @@ cur AS MATERIALIZED (
         a.status AS from_status,
         a.open_redemption_id AS was_open,
         a.lease_request_id AS was_request_id,
+        a.lease_principal AS was_principal,
         now() AS at,
         ((now() AT TIME ZONE 'utc') + c.lease_for) AT TIME ZONE 'utc' AS lease_ends_at,
         ((now() AT TIME ZONE 'utc') + c.day_due_in) AT TIME ZONE 'utc' AS next_day_at,
@@ -51,6 +52,7 @@ taken_back AS (
     UPDATE reversals v
     SET state = 'SUCCEEDED',
         resolved_by = COALESCE(k.resolved_by, v.resolved_by),
+        resolved_principal = COALESCE(k.resolved_principal, v.resolved_principal),
         resolution_reason = COALESCE(k.resolution_reason, v.resolution_reason),
         resolution_evidence = COALESCE(k.resolution_evidence, v.resolution_evidence),
         attempts = v.attempts + k.attempts,
@@ -82,6 +84,9 @@ settled AS (
         attempts = r.attempts + CASE WHEN k.reverses THEN 0 ELSE k.attempts END,
         last_answer = CASE WHEN k.reverses THEN r.last_answer ELSE COALESCE(k.last_answer, r.last_answer) END,
         resolved_by = CASE WHEN k.reverses THEN r.resolved_by ELSE COALESCE(k.resolved_by, r.resolved_by) END,
+        resolved_principal = CASE
+            WHEN k.reverses THEN r.resolved_principal ELSE COALESCE(k.resolved_principal, r.resolved_principal)
+        END,
         resolution_reason =
             CASE WHEN k.reverses THEN r.resolution_reason ELSE COALESCE(k.resolution_reason, r.resolution_reason) END,
         resolution_evidence = CASE
@@ -103,17 +108,17 @@ settled AS (
       AND (NOT k.reverses OR r.redemption_id IN (SELECT t.redemption_id FROM taken_back t))
     RETURNING
         r.redemption_id, r.amount_minor, r.amount_currency, r.provider_ref, r.attempts, r.last_answer,
-        r.resolved_by, r.resolution_reason, r.resolution_evidence
+        r.resolved_by, r.resolved_principal, r.resolution_reason, r.resolution_evidence
 ),
 -- A request that has a lease gets no second one.
 leased AS (
-    INSERT INTO leases (pool_id, request_id, account_id, expires_at)
-    SELECT $1, k.lease_request_id, k.account_id, k.lease_ends_at
+    INSERT INTO leases (pool_id, request_id, principal, account_id, expires_at)
+    SELECT $1, k.lease_request_id, k.lease_principal, k.account_id, k.lease_ends_at
     FROM cur k
     WHERE k.lease_request_id IS NOT NULL
-    ORDER BY k.lease_request_id
+    ORDER BY k.lease_request_id, k.lease_principal
     ON CONFLICT DO NOTHING
-    RETURNING request_id
+    RETURNING account_id
 ),
 done AS (
     UPDATE accounts a
@@ -121,6 +126,7 @@ done AS (
         resume_status = k.resume_status,
         fencing_token = k.fencing_token,
         holder = COALESCE(k.holder, a.holder),
+        lease_principal = COALESCE(k.lease_principal, a.lease_principal),
         lease_request_id = CASE
             WHEN k.status = 'LOCKING' THEN COALESCE(k.lease_request_id, a.lease_request_id)
         END,
@@ -157,19 +163,20 @@ done AS (
       AND a.change_id = k.seen
       -- IN, which Postgres looks up in a table of hashes; a join with a CTE reads all of it for each row.
       AND (k.redemption_id IS NULL OR k.redemption_id IN (SELECT s.redemption_id FROM settled s))
-      AND (k.lease_request_id IS NULL OR k.lease_request_id IN (SELECT l.request_id FROM leased l))
+      AND (k.lease_request_id IS NULL OR k.account_id IN (SELECT l.account_id FROM leased l))
     RETURNING
         a.account_id, a.version, a.change_id, a.updated_at, a.status, a.fencing_token, a.balance_minor,
-        a.lease_expires_at, a.open_redemption_id, k.from_status, k.was_open, k.was_request_id, k.lease_for, k.actor, k.reason, k.redemption_id
+        a.lease_expires_at, a.open_redemption_id, k.from_status, k.was_open, k.was_request_id, k.was_principal,
+        k.lease_for, k.actor, k.principal, k.reason, k.redemption_id
 ),
 event AS (
     INSERT INTO account_events (
-        pool_id, account_id, version, change_id, happened_at, actor, reason, from_status, to_status,
+        pool_id, account_id, version, change_id, happened_at, actor, principal, reason, from_status, to_status,
         fencing_token, redemption_id, balance_minor, lease_expires_at
     )
     SELECT
-        $1, d.account_id, d.version, d.change_id, d.updated_at, d.actor, d.reason, d.from_status, d.status,
-        d.fencing_token, COALESCE(d.redemption_id, d.open_redemption_id, d.was_open), d.balance_minor,
+        $1, d.account_id, d.version, d.change_id, d.updated_at, d.actor, d.principal, d.reason, d.from_status,
+        d.status, d.fencing_token, COALESCE(d.redemption_id, d.open_redemption_id, d.was_open), d.balance_minor,
         CASE WHEN d.status = 'LOCKING' THEN d.lease_expires_at END
     FROM done d
 ),
@@ -180,6 +187,7 @@ renewed AS (
     FROM done d
     WHERE l.pool_id = $1
       AND l.request_id = d.was_request_id
+      AND l.principal = d.was_principal
       AND l.request_id = ANY (ARRAY(
           SELECT e.was_request_id FROM done e WHERE e.status = 'LOCKING' AND e.lease_for IS NOT NULL
       ))
@@ -188,6 +196,9 @@ ended AS (
     DELETE FROM leases l
     WHERE l.pool_id = $1
       AND l.request_id = ANY (ARRAY(SELECT d.was_request_id FROM done d WHERE d.status <> 'LOCKING'))
+      AND (l.request_id, l.principal) IN (
+          SELECT d.was_request_id, d.was_principal FROM done d WHERE d.status <> 'LOCKING'
+      )
 ),
 -- For the servers that keep the accounts in memory.
 told AS (
@@ -195,6 +206,12 @@ told AS (
     SELECT $1, $4, array_agg(d.account_id)
     FROM done d
     HAVING count(*) > 0
+),
+audited AS (
+    INSERT INTO audit_events (pool_id, principal, peer, action, subject, before, after, reason)
+    SELECT $1, n.principal, n.peer, n.action, n.subject, n.before, n.after, n.reason
+    FROM unnest($5::audit_note[]) n
+    JOIN done d ON d.change_id = n.change_id
 )
 SELECT
     d.account_id AS "account_id!",
@@ -205,6 +222,7 @@ SELECT
     s.attempts AS "attempts?",
     s.last_answer AS "last_answer?",
     s.resolved_by AS "resolved_by?",
+    s.resolved_principal AS "resolved_principal?",
     s.resolution_reason AS "resolution_reason?",
     s.resolution_evidence AS "resolution_evidence?"
 FROM done d

@@ -3,7 +3,8 @@
 -- an id its account's own. Events are keyed by account and version, are never taken away, and the first has
 -- version 1.
 -- $1 pool_id; one element for each account: $2 account ids, $3 login statuses, $4 plan ids, $5 country codes, $6
--- balances in minor units, $7 labels, $10 encrypted credentials or null; $8 who creates them, $9 the server.
+-- balances in minor units, $7 labels, $10 encrypted credentials or null; $8 who creates them, by their
+-- word and ($11) as authentication found it, $12 from where, $13 whether each is recorded for itself; $9 the server.
 WITH new AS MATERIALIZED (
     SELECT
         w.*,
@@ -17,9 +18,10 @@ WITH new AS MATERIALIZED (
 ),
 event AS (
     INSERT INTO account_events (
-        pool_id, account_id, version, change_id, happened_at, actor, reason, to_status, fencing_token, balance_minor
+        pool_id, account_id, version, change_id, happened_at, actor, principal, reason, to_status,
+        fencing_token, balance_minor
     )
-    SELECT $1, n.account_id, 1, n.change_id, now(), $8, 'created', n.status, 0, n.balance_minor
+    SELECT $1, n.account_id, 1, n.change_id, now(), $8, $11, 'created', n.status, 0, n.balance_minor
     FROM new n
     ON CONFLICT DO NOTHING
     RETURNING account_id
@@ -48,6 +50,17 @@ told AS (
     SELECT $1, $9, array_agg(c.account_id)
     FROM created c
     HAVING count(*) > 0
+),
+audited AS (
+    INSERT INTO audit_events (pool_id, principal, peer, action, subject, after)
+    SELECT
+        $1, $11, $12, 'CreateAccount', c.account_id,
+        jsonb_strip_nulls(jsonb_build_object(
+            'login_status', c.login_status, 'plan_id', c.plan_id, 'country_code', c.country_code,
+            'balance_minor', c.balance_minor, 'labels', c.labels
+        ))
+    FROM created c
+    WHERE $13::bool
 )
 SELECT
     c.account_id AS "account_id!",
@@ -70,6 +83,7 @@ SELECT
     c.fencing_token AS "fencing_token!",
     c.resume_status AS "resume_status?",
     c.holder AS "holder?",
+    c.lease_principal AS "lease_principal!",
     c.lease_request_id AS "lease_request_id?",
     c.lease_acquired_at AS "lease_acquired_at?",
     c.lease_expires_at AS "lease_expires_at?",

@@ -45,6 +45,7 @@ SELECT
     m.fencing_token AS "fencing_token!",
     m.resume_status AS "resume_status?",
     m.holder AS "holder?",
+    m.lease_principal AS "lease_principal!",
     m.lease_request_id AS "lease_request_id?",
     m.lease_acquired_at AS "lease_acquired_at?",
     m.lease_expires_at AS "lease_expires_at?",

@@ -22,6 +22,7 @@ SELECT
     a.fencing_token AS "fencing_token!",
     a.resume_status AS "resume_status?",
     a.holder AS "holder?",
+    a.lease_principal AS "lease_principal!",
     a.lease_request_id AS "lease_request_id?",
     a.lease_acquired_at AS "lease_acquired_at?",
     a.lease_expires_at AS "lease_expires_at?",
@@ -41,6 +42,7 @@ WHERE l.pool_id = $1
   AND l.expires_at <= now()
   AND l.expires_at >= COALESCE(now() - $3::interval, '-infinity')
   AND a.lease_request_id = l.request_id
+  AND a.lease_principal = l.principal
   AND a.status = 'LOCKING'
   AND a.open_redemption_id IS NULL
   AND a.lease_expires_at <= now()

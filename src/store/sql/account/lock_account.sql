@@ -21,6 +21,7 @@ SELECT
     a.fencing_token AS "fencing_token!",
     a.resume_status AS "resume_status?",
     a.holder AS "holder?",
+    a.lease_principal AS "lease_principal!",
     a.lease_request_id AS "lease_request_id?",
     a.lease_acquired_at AS "lease_acquired_at?",
     a.lease_expires_at AS "lease_expires_at?",

@@ -1,4 +1,5 @@
--- Accounts as they are: those with the ids $2, and those that are under a lease of the requests $3. $1 pool_id.
+-- Accounts as they are: those with the ids $2, and those that are under a lease of the requests $3 of the principals
+-- $4. $1 pool_id.
 SELECT
     a.account_id AS "account_id!",
     a.status AS "status!",
@@ -20,6 +21,7 @@ SELECT
     a.fencing_token AS "fencing_token!",
     a.resume_status AS "resume_status?",
     a.holder AS "holder?",
+    a.lease_principal AS "lease_principal!",
     a.lease_request_id AS "lease_request_id?",
     a.lease_acquired_at AS "lease_acquired_at?",
     a.lease_expires_at AS "lease_expires_at?",
@@ -39,8 +41,8 @@ FROM (
     JOIN accounts i ON i.pool_id = $1 AND i.account_id = w.account_id
     UNION ALL
     SELECT r.*
-    FROM unnest($3::text[]) AS w (request_id)
-    JOIN leases l ON l.pool_id = $1 AND l.request_id = w.request_id
+    FROM unnest($3::text[], $4::text[]) AS w (request_id, principal)
+    JOIN leases l ON l.pool_id = $1 AND l.request_id = w.request_id AND l.principal = w.principal
     JOIN accounts r ON r.pool_id = $1 AND r.account_id = l.account_id
-    WHERE r.lease_request_id = l.request_id
+    WHERE r.lease_request_id = l.request_id AND r.lease_principal = l.principal
 ) a

@@ -5,5 +5,8 @@ WHERE l.pool_id = $1
   AND l.expires_at <= now()
   AND NOT EXISTS (
       SELECT FROM accounts a
-      WHERE a.pool_id = $1 AND a.account_id = l.account_id AND a.lease_request_id = l.request_id
+      WHERE a.pool_id = $1
+        AND a.account_id = l.account_id
+        AND a.lease_request_id = l.request_id
+        AND a.lease_principal = l.principal
   )

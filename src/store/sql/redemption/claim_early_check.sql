@@ -14,9 +14,11 @@ WHERE r.pool_id = $1
   AND (r.checked_until IS NULL OR r.checked_until <= now())
   AND (r.early_check_at IS NULL OR r.early_check_at <= now())
 RETURNING
-    r.redemption_id, r.account_id, r.fencing_token, r.request_id, r.holder, r.state, r.code_last4, r.expected_minor,
+    r.redemption_id, r.account_id, r.fencing_token, r.request_id, r.principal, r.holder, r.state, r.code_last4,
+    r.expected_minor,
     r.expected_learned, r.release_on_completion, r.plan_id, r.plan_day, r.amount_minor, r.amount_currency,
     r.provider_ref, r.provider_id, r.provider_version, r.provider_task, r.failure_reason, r.failure_message,
-    r.code_spent, r.resolved_by, r.resolution_reason, r.resolution_evidence, r.attempts, r.last_answer,
+    r.code_spent, r.resolved_by, r.resolved_principal, r.resolution_reason, r.resolution_evidence, r.attempts,
+    r.last_answer,
     r.next_check_at, r.created_at, r.finished_at, r.reversed_at, r.code_ciphertext AS "code_ciphertext!", r.not_after,
     r.server_id AS "server_id!", $3::interval AS "hold!"

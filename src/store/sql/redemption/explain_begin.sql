@@ -1,7 +1,8 @@
 -- What stands in the way of new redemptions: the redemption of the same request, the one of the same code, and that the
 -- caller knows too little of the secret keys. Changes nothing.
 -- $1 pool_id; one element for each input: $2 positions, $3 request ids, $4 the keys of the fingerprints; one for each
--- fingerprint of a code, by whichever key: $5 positions, $6 keys, $7 fingerprints.
+-- fingerprint of a code, by whichever key: $5 positions, $6 keys, $7 fingerprints; one for
+-- each input: $8 whose requests.
 SELECT
     w.position AS "position!",
     w.key_id <> coalesce((SELECT i.current_key FROM installation i), 1)
@@ -17,10 +18,12 @@ SELECT
     same_request.code_fingerprint_key AS "same_request_key?",
     same_code.redemption_id AS "same_code?",
     same_code.request_id AS "same_code_request_id?",
+    same_code.principal AS "same_code_principal?",
     same_code.state AS "same_code_state?"
-FROM unnest($2::int[], $3::text[], $4::int[]) AS w (position, request_id, key_id)
+FROM unnest($2::int[], $3::text[], $4::int[], $8::text[]) AS w (position, request_id, key_id, principal)
 LEFT JOIN redemptions same_request
     ON same_request.pool_id = $1 AND same_request.request_id = w.request_id
+    AND same_request.principal = w.principal
 LEFT JOIN unnest($5::int[], $7::bytea[]) AS p (position, fingerprint) ON p.position = w.position
 LEFT JOIN redemptions same_code
     ON same_code.pool_id = $1

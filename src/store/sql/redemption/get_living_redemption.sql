@@ -2,7 +2,7 @@
 -- is one at the most. No row: the code is free in this pool.
 -- $1 pool_id, $2 the code's fingerprints by all keys.
 SELECT
-    r.redemption_id, r.request_id, r.state
+    r.redemption_id, r.request_id, r.principal, r.state
 FROM redemptions r
 WHERE r.pool_id = $1
   AND r.code_fingerprint = ANY ($2::bytea[])

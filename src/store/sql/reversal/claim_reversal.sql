@@ -12,6 +12,7 @@ WHERE v.pool_id = $1
   AND v.state IN ('REQUESTED', 'IN_DOUBT')
   AND v.next_check_at <= now()
 RETURNING
-    v.redemption_id, v.number, v.state, v.reversed_by, v.reason, v.evidence, v.resolved_by, v.resolution_reason,
+    v.redemption_id, v.number, v.state, v.reversed_by, v.principal, v.reason, v.evidence, v.resolved_by,
+    v.resolved_principal, v.resolution_reason,
     v.resolution_evidence, v.attempts, v.last_answer, v.next_check_at, v.created_at, v.finished_at, v.checks,
     v.updated_at

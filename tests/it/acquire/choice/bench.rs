@@ -12,6 +12,7 @@ use holdfast::{
         id::{AccountId, PlanId, PoolId, ProviderId},
         money::Currency,
         plan::{Denominations, Terms},
+        principal::Authority,
     },
     store::{
         Store,
@@ -110,16 +111,19 @@ impl Bench {
             holder_share_percent: 50,
             holds: pool_holds(&self.model.holds),
         };
-        self.store.insert_pool(&pool).await.unwrap().unwrap();
+        self.store.insert_pool(&pool, &Authority::default()).await.unwrap().unwrap();
         for (plan_id, plan) in &self.model.plans {
             let plan_id = PlanId::parse(plan_id).unwrap();
-            let inserted = self.store.insert_plan(&self.pool_id, &plan_id, &terms(plan)).await;
+            let (terms, by) = (terms(plan), Authority::default());
+            let inserted = self.store.insert_plan(&self.pool_id, &plan_id, &terms, &by).await;
             inserted.unwrap().unwrap();
         }
         let accounts: Vec<_> =
             self.names.clone().iter().map(|id| self.random_account(id)).collect();
         let new: Vec<_> = accounts.iter().map(new_account).collect();
-        let stored = self.store.insert_accounts(&self.pool_id, &new).await.unwrap().accounts;
+        let by = Authority::default();
+        let inserted = self.store.insert_accounts(&self.pool_id, &new, &by, true).await;
+        let stored = inserted.unwrap().accounts;
         assert_eq!(stored.len(), accounts.len());
         for (mut account, stored) in accounts.into_iter().zip(stored) {
             assert_eq!(account.id, stored.account_id.as_str());

@@ -9,6 +9,7 @@ use holdfast::{
         id::{AccountId, FencingToken, RedemptionId, RequestId},
         lease::LeaseRef,
         money::{Currency, Money},
+        principal::{Authority, Principal, RequestKey},
         redemption::Failure,
     },
     store::{
@@ -67,7 +68,10 @@ impl Bench {
         let new = NewRedemption {
             redemption_id,
             lease: self.lease_ref(&held),
-            request_id: RequestId::parse_any(&redemption_id.0.to_string()).unwrap(),
+            request: RequestKey::new(
+                Principal::anonymous(),
+                RequestId::parse_any(&redemption_id.0.to_string()).unwrap(),
+            ),
             release_on_completion: release,
             code_fingerprint: code_fingerprint.into(),
             code_ciphertext: vec![1],
@@ -94,7 +98,8 @@ impl Bench {
         }
         let mut release = release;
         if percent(&mut self.random, 3) {
-            let answer = self.store.release(&self.lease_ref(&held)).await.unwrap();
+            let answer =
+                self.store.release(&self.lease_ref(&held), Authority::default()).await.unwrap();
             assert!(matches!(answer, LeaseAnswer::Done(_)), "{}: {answer:?}", self.context());
             release = true;
         }
@@ -134,6 +139,7 @@ impl Bench {
             attempts: 1,
             actor: "test".to_owned(),
             resolution: None,
+            by: None,
             hold: match outcome {
                 Outcome::AccountFailed(Cause::LoginInvalid) => Some(HoldCause::LoginInvalid),
                 Outcome::AccountFailed(Cause::LimitReached) => Some(HoldCause::LimitReached),
@@ -170,7 +176,7 @@ impl Bench {
     }
 
     async fn release(&mut self, held: &Held) {
-        let answer = self.store.release(&self.lease_ref(held)).await.unwrap();
+        let answer = self.store.release(&self.lease_ref(held), Authority::default()).await.unwrap();
         let LeaseAnswer::Done(account) = answer else { panic!("{}: {answer:?}", self.context()) };
         self.told(account.updated_at);
         self.model.end_lease(&held.account, self.now);

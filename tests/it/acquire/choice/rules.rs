@@ -7,6 +7,7 @@ use holdfast::{
         id::{PlanId, PoolId, RedemptionId},
         money::{Currency, MAX_AMOUNT_MINOR, Money},
         plan::{Denominations, Filled, Progress, Terms},
+        principal::Authority,
     },
     store::{
         Store,
@@ -55,7 +56,8 @@ impl Rules {
         while plans.len() < PLANS {
             let terms = random_terms(&mut random);
             if terms.violations().is_empty() {
-                let inserted = store.insert_plan(&pool_id, &name(plans.len()), &terms).await;
+                let by = Authority::default();
+                let inserted = store.insert_plan(&pool_id, &name(plans.len()), &terms, &by).await;
                 assert_eq!(inserted.unwrap().unwrap().terms, terms, "it is stored as it is");
                 plans.push(terms);
             }
@@ -178,6 +180,7 @@ async fn a_credit_fills_in_the_database_what_the_rule_says() {
                 attempts: 1,
                 actor: "test".to_owned(),
                 resolution: None,
+                by: None,
                 hold: None,
                 inferred: false,
             };

@@ -7,6 +7,7 @@ use holdfast::{
         account::LoginStatus,
         choice::Criteria,
         id::{AccountId, Holder, PlanId, RequestId},
+        principal::{Authority, Principal, RequestKey},
         selector::Selector,
     },
     store::{
@@ -94,7 +95,7 @@ impl Bench {
         }
         let mut found = by_store::acquire(&self.store, &self.pool_id, &wanted).await;
         if let Some(again) = again {
-            let acquired = found.remove(&wanted.remove(0).0.request_id);
+            let acquired = found.remove(&wanted.remove(0).0.request);
             self.check_again(&again, acquired.as_ref());
         }
         match found.values().next() {
@@ -103,7 +104,7 @@ impl Bench {
         }
         // First come, first served.
         for (wish, (wanted, _)) in wishes.iter().zip(&wanted) {
-            self.compare_choice(wish, &wanted.request_id, found.get(&wanted.request_id)).await;
+            self.compare_choice(wish, &wanted.request, found.get(&wanted.request)).await;
         }
         wishes.len()
     }
@@ -114,7 +115,7 @@ impl Bench {
         let wanted = wanted(&held.request);
         let again = [(wanted.clone(), criteria(&Wish::default()))];
         let found = by_store::acquire(&self.store, &self.pool_id, &again).await;
-        self.check_again(&held, found.get(&wanted.request_id));
+        self.check_again(&held, found.get(&wanted.request));
     }
 
     fn check_again(&mut self, held: &Held, acquired: Option<&Acquired>) {
@@ -128,7 +129,7 @@ impl Bench {
     async fn compare_choice(
         &mut self,
         wish: &Wish,
-        request: &RequestId,
+        request: &RequestKey,
         acquired: Option<&Acquired>,
     ) {
         let fitting = self.model.fitting(wish, self.now);
@@ -163,7 +164,7 @@ impl Bench {
         self.held.push(Held {
             account: id,
             token: account.token.0,
-            request: request.to_string(),
+            request: request.request_id.to_string(),
             expected: wish.expected,
         });
     }
@@ -229,8 +230,11 @@ impl Bench {
             }
         }
         let account_id = AccountId::parse(&id).unwrap();
-        let changed =
-            self.store.update_account(&self.pool_id, &account_id, change.clone()).await.unwrap();
+        let changed = self
+            .store
+            .update_account(&self.pool_id, &account_id, change.clone(), Authority::default())
+            .await
+            .unwrap();
         assert!(matches!(changed, Applied::Done(_)), "{}: {changed:?}", self.context());
         account.active = change.login_status.map_or(account.active, |s| s == LoginStatus::Active);
         account.paused = change.paused.unwrap_or(account.paused);
@@ -275,7 +279,7 @@ impl Bench {
 
 fn wanted(request: &str) -> Wanted {
     Wanted {
-        request_id: RequestId::parse_any(request).unwrap(),
+        request: RequestKey::new(Principal::anonymous(), RequestId::parse_any(request).unwrap()),
         holder: Holder::parse("me").unwrap(),
         ttl: Duration::from_secs(60 * LEASE),
     }
