@@ -285,22 +285,6 @@ END
 $$;
 
 
--- Table installation
-
-CREATE TABLE installation (
-    singleton boolean DEFAULT true NOT NULL,
-    created_at timestamptz DEFAULT now() NOT NULL,
-    current_key integer DEFAULT 1 NOT NULL,
-    CONSTRAINT installation_singleton_check CHECK (singleton)
-);
-
-ALTER TABLE installation
-    ADD CONSTRAINT installation_pkey PRIMARY KEY (singleton);
-
-ALTER TABLE installation
-    ADD CONSTRAINT installation_current_key_fkey FOREIGN KEY (current_key) REFERENCES secret_keys(key_id);
-
-
 -- Table secret_keys
 
 CREATE TABLE secret_keys (
@@ -319,6 +303,22 @@ ALTER TABLE secret_keys
 
 ALTER TABLE secret_keys
     ADD CONSTRAINT secret_keys_kept_by_fkey FOREIGN KEY (kept_by) REFERENCES secret_keys(key_id);
+
+
+-- Table installation
+
+CREATE TABLE installation (
+    singleton boolean DEFAULT true NOT NULL,
+    created_at timestamptz DEFAULT now() NOT NULL,
+    current_key integer DEFAULT 1 NOT NULL,
+    CONSTRAINT installation_singleton_check CHECK (singleton)
+);
+
+ALTER TABLE installation
+    ADD CONSTRAINT installation_pkey PRIMARY KEY (singleton);
+
+ALTER TABLE installation
+    ADD CONSTRAINT installation_current_key_fkey FOREIGN KEY (current_key) REFERENCES secret_keys(key_id);
 
 
 -- Table pools

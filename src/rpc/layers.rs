@@ -137,7 +137,7 @@ pub(super) fn access_of<T>(request: &Request<T>) -> &Access {
 
 /// Who sent a message. Nobody in particular, where the server asks nobody who they are.
 pub(super) fn principal_of<T>(request: &Request<T>) -> Principal {
-    access_of(request).principal().clone()
+    request.extensions().get::<Authority>().map(|by| by.principal.clone()).unwrap_or_default()
 }
 
 /// Refuses a pool that one message of many names, where its caller may not do `rpc` there.
@@ -281,7 +281,7 @@ impl Admission {
         now: Instant,
     ) -> Result<Option<Access>, Unallowed> {
         let Some(row) = method.row.filter(|_| self.authenticator.is_on()) else { return Ok(None) };
-        let peer = parts.extensions.get::<Peer>();
+        let peer = parts.extensions.get::<Peer>().filter(|peer| !peer.names.0.is_empty());
         let certificate = peer.map(|peer| CertificateNames(Arc::clone(&peer.names.0)));
         let access = self.authenticator.authenticate(&parts.headers, certificate.as_ref(), now);
         let access = access.map_err(Unallowed::Caller)?;

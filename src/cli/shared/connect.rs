@@ -20,7 +20,6 @@ use hyper_util::rt::TokioIo;
 use rustls::{
     AlertDescription, CertificateError, ClientConfig, SignatureScheme,
     client::ResolvesClientCert,
-    crypto::ring,
     pki_types::ServerName,
     sign::CertifiedKey,
     version::{TLS12, TLS13},
@@ -136,7 +135,7 @@ impl TlsArgs {
             );
             return Ok(Connect { tls: None, first });
         }
-        let ring = Arc::new(ring::default_provider());
+        let ring = Arc::new(rustls::crypto::ring::default_provider());
         let builder = ClientConfig::builder_with_provider(Arc::clone(&ring))
             .with_protocol_versions(&[&TLS13, &TLS12])
             .context("rustls has no protocol")?;

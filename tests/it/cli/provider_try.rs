@@ -20,7 +20,7 @@ use holdfast::{
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 
-use crate::support::world::World;
+use crate::support::{secrets::write_secret, world::World};
 
 const CODE: &str = "ABCD-1234-EFGH";
 const SECRET: &str = "hush/hush\"1";
@@ -109,7 +109,7 @@ fn with_base(text: &str, url: &str) -> String {
 fn put(folder: &Path, name: &str, text: &str) -> String {
     let path = folder.join(name);
     fs::create_dir_all(path.parent().unwrap()).unwrap();
-    fs::write(&path, text).unwrap();
+    write_secret(&path, text);
     path.to_str().unwrap().to_owned()
 }
 

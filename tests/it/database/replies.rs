@@ -213,12 +213,12 @@ async fn lose_replies_of_all(fault: Fault) {
 
 #[tokio::test]
 async fn a_connection_is_cut_when_a_statement_of_each_kind_was_committed() {
-    lose_replies_of_all(Fault::CutReply).await;
+    Box::pin(lose_replies_of_all(Fault::CutReply)).await;
 }
 
 #[tokio::test]
 async fn a_connection_falls_silent_when_a_statement_of_each_kind_was_committed() {
-    lose_replies_of_all(Fault::SwallowReply).await;
+    Box::pin(lose_replies_of_all(Fault::SwallowReply)).await;
 }
 
 #[tokio::test]

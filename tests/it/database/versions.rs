@@ -151,7 +151,7 @@ async fn of_two_changes_of_one_account_in_one_statement_one_is_written() {
     let revision = revision(&mut db).await;
     let changes = Value::Array(vec![change("DE"), change("FR")]);
     let told = sqlx::query(apply).bind(POOL).bind(revision).bind(changes).bind(Uuid::now_v7());
-    let told = told.fetch_all(&mut db).await.unwrap();
+    let told = told.bind(Vec::<String>::new()).fetch_all(&mut db).await.unwrap();
     assert_eq!(told.len(), 1);
     assert_eq!(told[0].get::<String, _>("account_id!"), ACCOUNT);
     let after = version(&mut db).await;

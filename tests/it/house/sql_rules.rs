@@ -255,7 +255,7 @@ fn every_statement_is_one_and_leaves_nothing_open() {
 
 /// Statements that insert beside what they change: what they insert is the event of the change, its redemption, or a new
 /// account's credentials, or the first secret key. Those of people are seldom.
-const INSERT_BESIDE: [&str; 14] = [
+const INSERT_BESIDE: [&str; 16] = [
     "apply",
     "begin",
     "begin_reversal",
@@ -266,7 +266,9 @@ const INSERT_BESIDE: [&str; 14] = [
     "insert_plan",
     "insert_pool",
     "insert_profile",
+    "insert_token",
     "remove_credentials",
+    "revoke_token",
     "set_credentials",
     "update_plan",
     "update_pool",

@@ -6,6 +6,7 @@ use holdfast::{
     domain::{
         id::{AccountId, FencingToken, PoolId, RedemptionId, RequestId},
         lease::LeaseRef,
+        principal::{Principal, RequestKey},
         redemption::{BeginRefusal, Begun, NewRedemption, SendLimits},
         secret_key::{Fingerprints, KeyId},
     },
@@ -46,7 +47,7 @@ fn redemption(
             account_id: AccountId::parse(&lease.account_id).unwrap(),
             token: FencingToken(lease.fencing_token),
         },
-        request_id: RequestId::parse_any(request).unwrap(),
+        request: RequestKey::new(Principal::anonymous(), RequestId::parse_any(request).unwrap()),
         release_on_completion: true,
         code_fingerprint: print,
         code_ciphertext: vec![1],

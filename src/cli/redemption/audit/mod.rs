@@ -408,7 +408,7 @@ impl Audit {
         let mut found = stream::iter(rest)
             .map(|(key, id): (Box<str>, Option<Uuid>)| async move {
                 let found = match id {
-                    Some(id) => ours::find(&server, &pools, id).await?,
+                    Some(id) => ours::find(server, pools, id).await?,
                     None => None,
                 };
                 anyhow::Ok((key, found))

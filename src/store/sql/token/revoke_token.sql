@@ -1,7 +1,7 @@
 -- Of no pool: revokes a token, and records who did. One that was revoked stays revoked since then: null is not the least.
 -- No row: there is none. $1 the name, $2 who revokes it, $3 from where.
 WITH old AS (
-    SELECT t.name, t.revoked_at FROM tokens t WHERE t.name = $1 FOR NO KEY UPDATE
+    SELECT t.name, t.revoked_at FROM tokens t WHERE t.name = $1
 ),
 revoked AS (
     UPDATE tokens t

@@ -116,7 +116,7 @@ pub(super) async fn a_person_holds_the_row_of_a_begin(stage: &mut Stage) -> Vec<
         let request_id = held.account_id.clone();
         redeem(&mut clients, &held, &request_id, &code).await.map(drop)
     };
-    a_person_holds_a_row(stage, begin).await
+    Box::pin(a_person_holds_a_row(stage, begin)).await
 }
 
 /// Asks the same under two leases, first under the one whose row a person holds. That fails when it has waited for as
