@@ -144,7 +144,7 @@ async fn a_server_that_would_be_open_to_others_does_not_start() {
     let here = ["--listen=127.0.0.1:0", "--admin-listen=[::1]:0"];
     let refused = [
         (&["--listen=0.0.0.0:0", here[1]][..], "without TLS"),
-        (&[here[0], "--admin-listen=0.0.0.0:0"], "the admin address is served on 0.0.0.0"),
+        (&[here[0], "--admin-listen=0.0.0.0:0"], "the admin address would be served on 0.0.0.0"),
         (&["--listen=[::]:0", here[1], "--auth=off"], "without TLS and without authentication"),
     ];
     for (args, why) in refused {

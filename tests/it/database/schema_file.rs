@@ -16,7 +16,7 @@ const PARTS: &str = "
     SELECT format('%s %s: %s', c.relkind, c.relname, c.reloptions) FROM relation c
     UNION ALL
     SELECT format('column %s %s of %s: %s collate %s, not null %s, default %s, generated %s, %s',
-        a.attnum, a.attname, c.relname, format_type(a.atttypid, a.atttypmod), l.collname, a.attnotnull,
+        row_number() OVER (PARTITION BY c.oid ORDER BY a.attnum), a.attname, c.relname, format_type(a.atttypid, a.atttypmod), l.collname, a.attnotnull,
         pg_get_expr(d.adbin, d.adrelid), a.attgenerated, a.attoptions)
     FROM relation c
     JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped

@@ -139,7 +139,7 @@ async fn of_two_changes_of_one_account_in_one_statement_one_is_written() {
     let change = |country_code: &str| {
         json!({
             "account_id": ACCOUNT, "version": number, "seen": seen, "seen_token": 0,
-            "change_id": Uuid::new_v4(), "guard": "none", "actor": "tester", "reason": "updated",
+            "change_id": Uuid::new_v4(), "guard": "none", "actor": "tester", "principal": "", "reason": "updated",
             "status": "WAITING", "fencing_token": 0, "bound_by_lease": false,
             "release_requested": false, "login_status": "ACTIVE", "country_code": country_code,
             "paused": false, "draining": false, "credit_minor": 0, "plan_day": 1,

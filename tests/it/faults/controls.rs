@@ -353,7 +353,7 @@ controls! {
     }, "another's lease was released", principals::another_s_lease_is_released;
     a_request_of_everybody: over(WHOLE, &[]), Without {
         rewrites: &[
-            ("-- Redemptions that stand in the way", "AND same_request.principal = w.principal", ""),
+            ("-- What stands in the way", "AND same_request.principal = w.principal", ""),
         ],
         sql: "DROP INDEX redemptions_request;
               CREATE UNIQUE INDEX redemptions_request ON redemptions (pool_id, request_id)",

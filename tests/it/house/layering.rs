@@ -82,7 +82,7 @@ const KNOWN_TO: [(&str, &[&str]); 9] = [
     ("reqwest", &["access", "provider"]),
     ("toml", &["access", "provider"]),
     ("jsonwebtoken", &["access"]),
-    ("ring", &["access"]),
+    ("ring", &["access", "listener"]),
     ("axum", &["admin", "webhook"]),
     (
         "tokio",
