@@ -172,7 +172,6 @@ async fn an_address_that_others_can_reach_is_warned_of_at_every_start() {
                 format!("--admin-listen={admin}"),
                 "--insecure-listen".to_owned(),
                 "--drain-delay=0s".to_owned(),
-                "--insecure-listen".to_owned(),
                 format!("--data-dir={}", folder.path().join("data").display()),
             ];
             Process::start("server", folder.path(), &args, &[]).await

@@ -4,7 +4,7 @@ use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, time::Duration};
 
 use holdfast::{
     app::App,
-    config::{AdminTls, GrpcTls, ServeArgs, WebhookTls},
+    config::{AccessArgs, AdminTls, GrpcTls, ServeArgs, WebhookTls},
     listener::tls::ClientAuth,
 };
 
@@ -91,6 +91,7 @@ async fn other_machines_reach_nothing_without_tls_unless_that_is_said() {
     let everywhere = |args: &mut ServeArgs| {
         args.listen = ([0, 0, 0, 0], 0).into();
         args.admin_listen = "[::]:0".parse().unwrap();
+        args.access = AccessArgs::on();
     };
     let told = refusal(&world, everywhere).await;
     for part in [
