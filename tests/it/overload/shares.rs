@@ -187,6 +187,7 @@ async fn redemptions_of_one_pool_that_the_provider_never_answers_lock_out_no_oth
     }
     assert!(hung.try_join_next().is_none(), "the others wait still");
     // Whoever waited is answered once the provider is; what is in doubt is settled later.
+    fleet.set_faults(&Faults::default()).await;
     provider.cut_all().await;
     // What was not sent yet is refused while the provider fails as a whole.
     let mut begun = 0;
