@@ -125,7 +125,7 @@ async fn one_address_has_no_more_connections_than_it_may_and_another_has_its_own
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_call_whose_caller_neither_sends_nor_reads_ends_and_its_connection_with_the_last() {
-    let idle = Duration::from_millis(500);
+    let idle = Duration::from_secs(3);
     let (world, mut clients) = world(|limits| limits.stream_idle_timeout = idle).await;
     let mut unread = RawClient::connect(&world.server(0).addr().to_string(), 0).await;
     let mut answers = Vec::new();
