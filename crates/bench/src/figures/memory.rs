@@ -23,6 +23,8 @@ use crate::{
 
 /// The most cards that one stream may have in flight.
 const STREAM_IN_FLIGHT: usize = 1_000;
+/// As many callers: one alone has only a share of what may wait.
+const CALLERS: usize = 4;
 /// How long the redemptions may take to be begun.
 const BEGINNING: Duration = Duration::from_secs(120);
 /// How long the memory is sampled once all wait, and how often.
@@ -73,11 +75,12 @@ impl Waiting<'_> {
         let server = Server::start_with(ground, &url, &settings, self.variables).await?;
         let idle = server.process.memory_mb()?;
         let mut streams = JoinSet::new();
-        let mut client = connect(&server.url, 1).await?.remove(0);
+        let mut clients = connect(&server.url, CALLERS).await?;
         let mut opened = 0;
         while opened < wanted {
             let in_flight = STREAM_IN_FLIGHT.min(wanted - opened);
-            let (mut results, mut cards) = open(&mut client, in_flight).await?;
+            let client = &mut clients[opened / STREAM_IN_FLIGHT % CALLERS];
+            let (mut results, mut cards) = open(client, in_flight).await?;
             streams.spawn(async move {
                 for _ in 0..in_flight {
                     cards.send().await;
