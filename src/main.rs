@@ -6,7 +6,7 @@ use clap::Parser as _;
 use holdfast::cli;
 use zeroizing_alloc::ZeroAlloc;
 
-/// Wipes what is freed, whoever had it: codes and keys pass through the buffers of many libraries.
+/// Wipes all memory that is freed: codes and keys pass through the buffers of many libraries.
 #[global_allocator]
 static ALLOCATOR: ZeroAlloc<System> = ZeroAlloc(System);
 

@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::domain::{
-    access::{Grants, Need, PoolFilter, Role},
+    access::{Grants, Need, PoolFilter},
     principal::Principal,
 };
 
@@ -51,7 +51,7 @@ impl Default for Access {
 }
 
 impl Access {
-    /// Whoever calls where nobody is asked.
+    /// The caller of a server where nobody is asked who they are.
     pub fn anybody() -> &'static Self {
         &ANYBODY
     }
@@ -90,11 +90,6 @@ impl Access {
     /// Whether a need is met in some pool.
     pub fn may_somewhere(&self, need: Need) -> bool {
         self.0.grants.may_somewhere(need)
-    }
-
-    /// Whether they may do what operators do in a pool, such as to end the leases of others.
-    pub fn is_operator(&self, pool_id: &str) -> bool {
-        self.may(Need::Role(Role::Operator), pool_id)
     }
 
     /// The pools in which a need is met.

@@ -447,7 +447,7 @@ impl Unallowed {
 fn allow(method: &Method, access: Option<&Access>, message: &[u8]) -> Result<(), Unallowed> {
     let Some((access, row)) = access.zip(method.row) else { return Ok(()) };
     let may = match (row.r#where, method.description.pool(message)) {
-        // Whoever may not was refused before the message was read.
+        // A caller who may not was refused before the message was read.
         (Where::Some | Where::All, _) => true,
         (Where::ItsPool | Where::ItsPoolOrSome, Some(pool_id)) => access.may(row.need, pool_id),
         (Where::ItsPool, None) => access.may_everywhere(row.need),

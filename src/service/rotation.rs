@@ -85,7 +85,7 @@ pub async fn rotate(
         secret.follow(&store.list_keys().await?)?;
     }
     told(Progress::Current(key));
-    // Whoever wrote with the old key has ended, or is refused from now on.
+    // Every server that wrote with the old key has ended, or is refused from now on.
     wait_for_writers(store, told).await?;
     let mut after = Sealed { store, secret, key, codes: 0, credentials: 0 };
     after.seal_all(told).await?;
