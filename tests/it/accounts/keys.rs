@@ -105,8 +105,14 @@ async fn an_account_with_redemptions_is_not_deleted() {
 #[tokio::test]
 async fn a_key_is_found_as_quickly_however_many_versions_a_long_running_transaction_keeps() {
     const CYCLES: i64 = 400;
+    const LEASED: usize = 20;
     let world = World::start().await;
     let mut clients = world.clients(0).await;
+    // Others that are leased meanwhile: of a pool with a single account Postgres reads the whole index.
+    for number in 0..LEASED {
+        clients.create_account(&format!("other-{number}"), |_| {}).await;
+        clients.acquire(|_| {}).await.unwrap();
+    }
     clients.create_account("a", |_| {}).await;
     let mut db = world.sql().await;
     plan_as_the_store(&mut db).await;
@@ -123,10 +129,12 @@ async fn a_key_is_found_as_quickly_however_many_versions_a_long_running_transact
     let kept = "SELECT pg_relation_size('accounts') / current_setting('block_size')::int";
     let kept: i64 = sqlx::query_scalar(kept).fetch_one(&mut db).await.unwrap();
     assert!(kept > CYCLES / 20, "{kept} pages hold what died");
+    // Statements are planned anew with what is true now, as autovacuum lets them at any time.
+    psql(&mut db, "ANALYZE accounts, leases").await;
     let then = pages_of_a_cycle(&mut db).await;
     // Where the versions are read it is a page for each and each time: four for a cycle.
     assert!(
-        then < at_first + CYCLES / 4,
+        then < at_first + CYCLES / 20,
         "{at_first} pages at first, {then} after {CYCLES} cycles"
     );
     other_program.close().await.unwrap();
@@ -155,7 +163,7 @@ async fn apply(db: &mut PgConnection, next: &str) -> i64 {
         "SELECT array_agg(jsonb_populate_record(NULL::account_change, to_jsonb(a) || jsonb_build_object(
              'seen', a.change_id, 'seen_token', a.fencing_token, 'change_id', gen_random_uuid(), 'credit_minor', 0,
              {next}
-         )))::text FROM accounts a"
+         )))::text FROM accounts a WHERE account_id = 'a'"
     );
     let change: String =
         sqlx::query_scalar(AssertSqlSafe(change)).fetch_one(&mut *db).await.unwrap();
