@@ -13,6 +13,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::Either;
 use tokio::time::{Instant, sleep};
 
 /// What one caller may have, and for how long a server keeps what nobody uses.
@@ -88,11 +89,14 @@ pub fn current_name() -> Arc<str> {
     ORIGIN.try_with(|origin| Arc::clone(&origin.name)).unwrap_or_default()
 }
 
-/// Does `work` for `origin`.
-pub async fn scope<F: Future>(origin: Option<Arc<Origin>>, work: F) -> F::Output {
+/// Does `work` for `origin`. Not an `async fn`, whose future would have room for `work` twice.
+pub fn scope<F: Future>(
+    origin: Option<Arc<Origin>>,
+    work: F,
+) -> impl Future<Output = F::Output> + use<F> {
     match origin {
-        Some(origin) => ORIGIN.scope(origin, work).await,
-        None => work.await,
+        Some(origin) => Either::Left(ORIGIN.scope(origin, work)),
+        None => Either::Right(work),
     }
 }
 

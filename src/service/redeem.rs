@@ -32,8 +32,7 @@ use crate::{
     domain::{
         id::{PoolId, ProviderId, RedemptionId, RequestId},
         lease::LeaseRef,
-        money::Money,
-        pool::Pool,
+        money::{Currency, Money},
         principal::{Authority, RequestKey},
         redemption::{
             AccountFacts, Ask, BeginRefusal, Begun, CardCode, Known, NewRedemption, Redemption,
@@ -142,14 +141,14 @@ impl Redeem {
     /// caller does not.
     pub async fn redeem(&self, command: RedeemCommand) -> Result<Redeemed, Error> {
         let inner = Arc::clone(&self.0);
-        let work = self.0.stopping.tasks.spawn(async move { inner.run(command).await });
+        let work = self.0.stopping.tasks.spawn(async move { inner.run(&command).await });
         work.await.unwrap_or(Err(Error::Internal("the redemption's task ended early")))
     }
 
     /// The same, for a caller whose own task goes on when others leave: it needs no second one.
     pub(super) async fn redeem_in_this_task(
         &self,
-        command: RedeemCommand,
+        command: &RedeemCommand,
     ) -> Result<Redeemed, Error> {
         self.0.run(command).await
     }
@@ -216,30 +215,50 @@ pub(super) fn rfc3339(at: OffsetDateTime) -> Result<String, Error> {
 }
 
 impl Inner {
-    async fn run(&self, command: RedeemCommand) -> Result<Redeemed, Error> {
+    async fn run(&self, command: &RedeemCommand) -> Result<Redeemed, Error> {
         if command.caller.is_over() {
             admission::note_dropped("redeem");
             return Err(Error::DeadlinePassed);
         }
-        let pool = Box::pin(self.pools.settings(&command.lease.pool_id)).await?;
-        check_currencies(&pool, [("expected", command.expected_or_learned())])?;
-        let provider = match Box::pin(self.providers.of_pool(&pool)).await {
+        let (currency, provider) = match Box::pin(self.provider_for(command)).await {
             Err(error @ Error::ProviderUnavailable { .. }) => {
-                return Box::pin(self.begun_before(&command)).await?.ok_or(error);
+                return Box::pin(self.begun_before(command)).await?.ok_or(error);
             }
-            provider => provider?,
+            found => found?,
         };
-        let SendPermit { call: permit, brake } =
-            match Box::pin(self.admitted(&provider, &command)).await? {
-                Admitted::Now(permit) => permit,
-                Admitted::Before(redeemed) => return Ok(*redeemed),
-            };
+        match Box::pin(self.admitted(&provider, command)).await? {
+            // In a box: what only waits for its permit needs no room for it.
+            Admitted::Now(permit) => {
+                Box::pin(self.begin_and_send(command, currency, &provider, permit)).await
+            }
+            Admitted::Before(redeemed) => Ok(*redeemed),
+        }
+    }
+
+    /// The pool's currency and its provider.
+    async fn provider_for(
+        &self,
+        command: &RedeemCommand,
+    ) -> Result<(Currency, LimitedProvider), Error> {
+        let pool = self.pools.settings(&command.lease.pool_id).await?;
+        check_currencies(&pool, [("expected", command.expected_or_learned())])?;
+        Ok((pool.currency, self.providers.of_pool(&pool).await?))
+    }
+
+    /// Records what may be sent, sends it, and waits for its outcome.
+    async fn begin_and_send(
+        &self,
+        command: &RedeemCommand,
+        currency: Currency,
+        provider: &LimitedProvider,
+        SendPermit { call: permit, brake }: SendPermit,
+    ) -> Result<Redeemed, Error> {
         // From before it is recorded: the server that takes over counts from then.
         let window = Deadline::after(provider.limits().send_window);
         let recorded = async {
-            let facts = self.account_facts(&command.lease, &provider).await?;
-            let new = self.record_of(&command, &facts, &provider).await?;
-            Ok::<_, Error>((self.begin(new, &facts, &command, &provider).await?, facts))
+            let facts = self.account_facts(&command.lease, provider).await?;
+            let new = self.record_of(command, &facts, provider).await?;
+            Ok::<_, Error>((self.begin(new, &facts, command, provider).await?, facts))
         };
         // What it takes is given back before the provider is waited for.
         let (began, facts) = match Box::pin(recorded).await {
@@ -253,9 +272,9 @@ impl Inner {
         command.caller.step_aside();
         match began {
             Began::Now(redemption, not_after) => {
-                let ask = ask(&command, &redemption, &pool, facts, not_after)?;
+                let ask = ask(command, &redemption, currency, facts, not_after)?;
                 let redemption =
-                    Box::pin(self.send_and_settle(&provider, permit, ask, &redemption, window))
+                    Box::pin(self.send_and_settle(provider, permit, ask, &redemption, window))
                         .await?;
                 if let Some(brake) = brake {
                     let outcome = brake_outcome(&brake, &redemption);
@@ -278,28 +297,39 @@ impl Inner {
         provider: &LimitedProvider,
         command: &RedeemCommand,
     ) -> Result<Admitted, Error> {
-        let now = Box::pin(provider.admit(Duration::ZERO)).await;
-        let held = match now {
-            Ok(permit) => return Ok(Admitted::Now(permit)),
-            Err(held @ Error::ProviderUnavailable { .. }) => held,
-            Err(error) => return Err(error),
-        };
-        if let Some(found) = Box::pin(self.begun_before(command)).await? {
-            return Ok(Admitted::Before(Box::new(found)));
+        if let Some(admitted) = Box::pin(self.admitted_at_once(provider, command)).await? {
+            return Ok(admitted);
         }
         // Others may work meanwhile.
         command.caller.step_aside();
+        let permit = Box::pin(provider.admit(provider.limits().send_window)).await?;
+        if command.caller.is_over() {
+            free(permit.brake);
+            admission::note_dropped("redeem");
+            return Err(Error::DeadlinePassed);
+        }
+        Ok(Admitted::Now(permit))
+    }
+
+    /// The same without waiting. `None`: it may be sent before its window ends.
+    async fn admitted_at_once(
+        &self,
+        provider: &LimitedProvider,
+        command: &RedeemCommand,
+    ) -> Result<Option<Admitted>, Error> {
+        let held = match provider.admit(Duration::ZERO).await {
+            Ok(permit) => return Ok(Some(Admitted::Now(permit))),
+            Err(held @ Error::ProviderUnavailable { .. }) => held,
+            Err(error) => return Err(error),
+        };
+        if let Some(found) = self.begun_before(command).await? {
+            return Ok(Some(Admitted::Before(Box::new(found))));
+        }
         match held {
             Error::ProviderUnavailable { retry_after: Some(after), .. }
                 if after <= provider.limits().send_window =>
             {
-                let permit = Box::pin(provider.admit(provider.limits().send_window)).await?;
-                if command.caller.is_over() {
-                    free(permit.brake);
-                    admission::note_dropped("redeem");
-                    return Err(Error::DeadlinePassed);
-                }
-                Ok(Admitted::Now(SendPermit { call: permit.call, brake: permit.brake }))
+                Ok(None)
             }
             held => Err(held),
         }
@@ -463,7 +493,7 @@ enum Began {
 fn ask(
     command: &RedeemCommand,
     redemption: &Redemption,
-    pool: &Pool,
+    currency: Currency,
     account: AccountFacts,
     not_after: OffsetDateTime,
 ) -> Result<Box<Ask>, Error> {
@@ -472,7 +502,7 @@ fn ask(
         code: command.code.clone(),
         account_id: command.lease.account_id.clone(),
         expected: command.expected_or_learned(),
-        currency: pool.currency,
+        currency,
         not_after: rfc3339(not_after)?,
         account,
         known: Known::at_first(redemption.created_at),
@@ -492,6 +522,6 @@ mod tests {
     #[test]
     fn a_redemption_that_waits_is_small() {
         let bytes = size::<&'static Inner, _, _>(Inner::run);
-        assert!(bytes <= 1280, "{bytes} bytes");
+        assert!(bytes <= 512, "{bytes} bytes");
     }
 }

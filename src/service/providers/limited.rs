@@ -167,8 +167,8 @@ impl LimitedProvider {
         }
     }
 
-    async fn permit(&self, patience: Duration) -> Result<Permit, NoPermit> {
-        self.shared.permit(&self.pool_id, self.limits().call_timeout, patience).await
+    fn permit(&self, patience: Duration) -> impl Future<Output = Result<Permit, NoPermit>> {
+        self.shared.permit(&self.pool_id, self.limits().call_timeout, patience)
     }
 
     async fn call(&self, permit: &Permit, call: Call, doubt: Doubt, ask: &Ask) -> Step {

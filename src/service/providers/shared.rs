@@ -143,21 +143,29 @@ impl Shared {
     ) -> Result<Permit, NoPermit> {
         let deadline = Instant::now() + patience;
         self.check(patience)?;
-        let call = match self.calls.try_acquire(pool_id.as_str()) {
-            Some(call) => call,
-            None => timeout_at(deadline, self.calls.acquire(pool_id.as_str()))
-                .await
-                .map_err(|_| busy("as many calls to it as this server makes are under way"))?,
-        };
-        let is_try = Box::pin(self.claim_try(longest)).await?;
+        let call = timeout_at(deadline, self.calls.acquire(pool_id.as_str()))
+            .await
+            .map_err(|_| busy("as many calls to it as this server makes are under way"))?;
+        // In a box: thousands may wait for the above, and need no room for it.
+        Box::pin(self.permit_among_servers(call, longest, deadline)).await
+    }
+
+    /// Waits for what the servers share, for one of the calls that this server makes.
+    async fn permit_among_servers(
+        self: &Arc<Self>,
+        call: FairPermit,
+        longest: Duration,
+        deadline: Instant,
+    ) -> Result<Permit, NoPermit> {
+        let is_try = self.claim_try(longest).await?;
         let mut permit = Permit { shared: Arc::clone(self), _call: call, slot: None, is_try };
         let limits = self.limits();
         if let Some(in_flight) = limits.in_flight {
-            permit.slot = Some(Box::pin(self.slot(in_flight, longest, deadline)).await?);
+            permit.slot = Some(self.slot(in_flight, longest, deadline).await?);
         }
         if let Some((calls, time)) = limits.rate {
             let every = time / calls.max(1);
-            Box::pin(self.pace(every, limits.burst.unwrap_or(1), deadline)).await?;
+            self.pace(every, limits.burst.unwrap_or(1), deadline).await?;
         }
         while let Some(held) = self.held_for() {
             self.check(deadline.saturating_duration_since(Instant::now()))?;
