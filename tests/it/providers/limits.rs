@@ -276,9 +276,10 @@ async fn a_server_that_dies_keeps_no_place_for_ever() {
 #[tokio::test]
 async fn calls_come_no_faster_than_the_rate_of_all_servers_together() {
     let (world, fake, clients) = world("rate = \"20/s\"\nburst = 5", 40).await;
+    // From before the first: a call that was allowed may reach the provider late, and the next ones in time.
+    let begun = Instant::now();
     all_succeeded(&redeem_all(&world, &clients, 40, "rate").await);
-    let calls = fake.calls();
-    let took = *calls.last().unwrap() - calls[0];
+    let took = *fake.calls().last().unwrap() - begun;
     // After the burst, one every 50 ms.
     assert!(took >= Duration::from_millis(50 * (40 - 5 - 1)), "{took:?} for 40 calls");
 }
