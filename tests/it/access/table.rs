@@ -42,6 +42,7 @@ const EXPECTED: &[(&str, &str)] = &[
     ("GetPool", "roaA"),
     ("ListPools", "roaA"),
     ("UpdatePool", "oA"),
+    ("DeletePool", "A"),
     ("CreatePlan", "oA"),
     ("GetPlan", "roaA"),
     ("ListPlans", "roaA"),

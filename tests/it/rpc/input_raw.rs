@@ -64,7 +64,7 @@ async fn call(channel: &Channel, path: &'static str, message: &[u8]) -> Result<B
 }
 
 /// Every RPC, streams included: a stream of one message looks like a single one.
-const RPCS: [&str; 30] = [
+const RPCS: [&str; 31] = [
     "/holdfast.v1.RedemptionService/AcquireAccount",
     "/holdfast.v1.RedemptionService/RenewLease",
     "/holdfast.v1.RedemptionService/Redeem",
@@ -84,6 +84,7 @@ const RPCS: [&str; 30] = [
     "/holdfast.v1.PoolService/GetPool",
     "/holdfast.v1.PoolService/ListPools",
     "/holdfast.v1.PoolService/UpdatePool",
+    "/holdfast.v1.PoolService/DeletePool",
     "/holdfast.v1.PoolService/CreatePlan",
     "/holdfast.v1.PoolService/GetPlan",
     "/holdfast.v1.PoolService/ListPlans",
