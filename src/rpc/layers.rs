@@ -31,7 +31,7 @@ use super::{
 };
 use crate::{
     access::{
-        Access, Authenticator, CertificateNames, Refusal,
+        Access, Authenticator, Refusal,
         table::{Row, Where, row_of},
     },
     admission::{self, Caller, Class, InFlight, Origin, Overload, Permit, Refused, origin},
@@ -276,9 +276,8 @@ impl Admission {
         now: Instant,
     ) -> Result<Option<Access>, Unallowed> {
         let Some(row) = method.row.filter(|_| self.authenticator.is_on()) else { return Ok(None) };
-        let peer = parts.extensions.get::<Peer>().filter(|peer| !peer.names.0.is_empty());
-        let certificate = peer.map(|peer| CertificateNames(Arc::clone(&peer.names.0)));
-        let access = self.authenticator.authenticate(&parts.headers, certificate.as_ref(), now);
+        let names = parts.extensions.get::<Peer>().map_or(&[][..], |peer| &peer.names.0);
+        let access = self.authenticator.authenticate(&parts.headers, names, now);
         let access = access.map_err(Unallowed::Caller)?;
         let may = match row.r#where {
             Where::All => access.may_everywhere(row.need),
