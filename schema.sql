@@ -337,7 +337,7 @@ CREATE TABLE pools (
     hold_limit_reached interval DEFAULT '01:00:00'::interval NOT NULL,
     hold_throttled interval DEFAULT '00:01:00'::interval NOT NULL,
     hold_longest interval DEFAULT '24:00:00'::interval NOT NULL,
-    revision bigint DEFAULT 1 NOT NULL,
+    revision bigint DEFAULT ((EXTRACT(epoch FROM clock_timestamp()) * (1000000)::numeric))::bigint NOT NULL,
     created_at timestamptz DEFAULT now() NOT NULL,
     updated_at timestamptz DEFAULT now() NOT NULL,
     provider_id text DEFAULT 'holdfast'::text NOT NULL COLLATE "C",

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use axum::{
-    Router,
+    Extension, Router,
     extract::{Request, State},
     http::StatusCode,
     routing::get,
@@ -17,7 +17,7 @@ use crate::{
     access::Authenticator,
     domain::access::{Need, Role},
     health::Health,
-    listener::{Accepts, ConnectionLimit, http1, tls::Tls},
+    listener::{Accepts, ConnectionLimit, Peer, http1, tls::Tls},
     telemetry::Rendered,
 };
 
@@ -42,12 +42,13 @@ pub async fn serve(
     let limit = ConnectionLimit::new(MAX_CONNECTIONS, "admin");
     let mut accepts = Accepts::new(listener, limit).with_the_last();
     while let Some((stream, permit)) = stop.run_until_cancelled(accepts.next()).await {
-        let service = TowerToHyperService::new(router.clone());
+        let router = router.clone();
+        let service = |peer: &Peer| TowerToHyperService::new(router.layer(Extension(peer.clone())));
         tokio::spawn(http1::serve(stream, permit, tls.clone(), service, MAX_AGE, stop.clone()));
     }
 }
 
-/// The metrics, and who is asked for a token before they are shown.
+/// The metrics, and who is asked who they are before they are shown.
 #[derive(Clone, Debug)]
 pub struct Metrics {
     /// All of them.
@@ -59,17 +60,21 @@ pub struct Metrics {
 /// They name the pools, all of them: so what is needed is needed for all.
 const NEEDS: Need = Need::Role(Role::Auditor);
 
-async fn rendered(State(metrics): State<Metrics>, request: Request) -> (StatusCode, Bytes) {
+async fn rendered(
+    State(metrics): State<Metrics>,
+    Extension(peer): Extension<Peer>,
+    request: Request,
+) -> (StatusCode, Bytes) {
     if let Some(gate) = &metrics.gate {
-        // A certificate lets its client connect here, and names nobody: the metrics want a token or JWT.
-        match gate.authenticate(request.headers(), None, Instant::now()) {
+        match gate.authenticate(request.headers(), &peer.names.0, Instant::now()) {
             Ok(access) if access.may_everywhere(NEEDS) => {}
             Ok(_) => {
                 let text = "the metrics need the role auditor on all pools (*)\n";
                 return (StatusCode::FORBIDDEN, Bytes::from_static(text.as_bytes()));
             }
             Err(_) => {
-                let text = "send `authorization: Bearer hf_…` with a token that is an auditor's on all pools (*)\n";
+                let text = "send `authorization: Bearer hf_…` with a token that is an auditor's on all pools (*), or show \
+                            the certificate of one\n";
                 return (StatusCode::UNAUTHORIZED, Bytes::from_static(text.as_bytes()));
             }
         }

@@ -49,7 +49,8 @@ pub async fn serve(
     let mut accepts = Accepts::new(listener, ConnectionLimit::new(MAX_CONNECTIONS, "webhook"));
     while let Some((stream, permit)) = stop.run_until_cancelled(accepts.next()).await {
         let service = TowerToHyperService::new(router.clone());
-        tokio::spawn(http1::serve(stream, permit, tls.clone(), service, MAX_AGE, stop.clone()));
+        let serve = http1::serve(stream, permit, tls.clone(), |_| service, MAX_AGE, stop.clone());
+        tokio::spawn(serve);
     }
 }
 

@@ -22,10 +22,6 @@ pub use self::session::Access;
 use self::{file::Subjects, jwt::Jwt, seen::Seen, tokens::Tokens};
 use crate::domain::principal::Principal;
 
-/// The names that a verified client certificate has, as URI or DNS. The listener puts them into a call's extensions.
-#[derive(Clone, Debug)]
-pub struct CertificateNames(pub Arc<[String]>);
-
 /// Why nobody knows who calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Refusal {
@@ -89,16 +85,17 @@ impl Authenticator {
         self.0.is_some()
     }
 
-    /// Who makes a call at `now` with these headers, over a connection with this certificate.
+    /// Who makes a call at `now` with these headers, over a connection whose verified certificate has these names: none
+    /// without a certificate.
     pub fn authenticate(
         &self,
         headers: &HeaderMap,
-        certificate: Option<&CertificateNames>,
+        names: &[String],
         now: Instant,
     ) -> Result<Access, Refusal> {
         match &self.0 {
             None => Ok(Access::default()),
-            Some(ways) => ways.authenticate(headers, certificate, now),
+            Some(ways) => ways.authenticate(headers, names, now),
         }
     }
 
@@ -138,14 +135,14 @@ impl Ways {
     fn authenticate(
         &self,
         headers: &HeaderMap,
-        certificate: Option<&CertificateNames>,
+        names: &[String],
         now: Instant,
     ) -> Result<Access, Refusal> {
-        let access = match (bearer(headers)?, certificate) {
-            (Some(text), _) if tokens::is_token(text) => self.tokens.find(text, now)?,
-            (Some(text), _) => self.by_jwt(text, now)?,
-            (None, Some(names)) => self.by_certificate(names),
-            (None, None) => return Err(Refusal::Missing),
+        let access = match bearer(headers)? {
+            Some(text) if tokens::is_token(text) => self.tokens.find(text, now)?,
+            Some(text) => self.by_jwt(text, now)?,
+            None if names.is_empty() => return Err(Refusal::Missing),
+            None => self.by_certificate(names),
         };
         if access.is_over(now) {
             return Err(Refusal::Invalid);
@@ -170,9 +167,9 @@ impl Ways {
     }
 
     /// The first name with a grant says who it is, or else the first.
-    fn by_certificate(&self, names: &CertificateNames) -> Access {
+    fn by_certificate(&self, names: &[String]) -> Access {
         let mut digest = Sha256::new();
-        for name in names.0.iter() {
+        for name in names {
             digest.update(name.as_bytes());
             digest.update([0]);
         }
@@ -180,7 +177,7 @@ impl Ways {
         if let Some(access) = self.seen.get(&hash) {
             return access;
         }
-        let principals = names.0.iter().map(|name| format!("cert:{name}"));
+        let principals = names.iter().map(|name| format!("cert:{name}"));
         let principals = principals.filter(|name| session::is_kept(name));
         let found = principals.map(|name| (self.subjects.grants(&name), name));
         let mut found: Vec<_> = found.collect();
@@ -240,7 +237,7 @@ mod tests {
     fn a_token_is_found_by_its_hash_and_all_else_is_refused() {
         let (authenticator, _folder) = authenticator("");
         let of = |values: &[&str]| {
-            let access = authenticator.authenticate(&headers(values), None, Instant::now());
+            let access = authenticator.authenticate(&headers(values), &[], Instant::now());
             access.map(|access| access.principal().name().to_owned())
         };
         let good = format!("Bearer {SECRET}");
@@ -261,11 +258,9 @@ mod tests {
      {
         let file = "[[grant]]\nprincipal = \"cert:spiffe://d/ns/*\"\nrole = \"redeemer\"\npools = \"eu\"\n";
         let (authenticator, folder) = authenticator(file);
-        let names = |names: &[&str]| {
-            CertificateNames(names.iter().map(|name| (*name).to_owned()).collect())
-        };
-        let of = |sent: &[&str], certificate: &CertificateNames| {
-            authenticator.authenticate(&headers(sent), Some(certificate), Instant::now())
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        let of = |sent: &[&str], names: &Vec<String>| {
+            authenticator.authenticate(&headers(sent), names, Instant::now())
         };
         let till = names(&["other.example", "spiffe://d/ns/till"]);
         let access = of(&[], &till).unwrap();
@@ -288,7 +283,7 @@ mod tests {
     #[test]
     fn where_nobody_is_asked_everybody_may_do_everything() {
         let access = Authenticator::off();
-        let access = access.authenticate(&headers(&["nonsense"]), None, Instant::now()).unwrap();
+        let access = access.authenticate(&headers(&["nonsense"]), &[], Instant::now()).unwrap();
         assert_eq!(access.principal().name(), "");
         assert!(access.may_everywhere(Need::Role(Role::Admin)));
     }

@@ -64,6 +64,7 @@ pub const TABLE: &[Row] = &[
     row("GetPool", ANY),
     at("ListPools", ANY, Where::Some),
     row("UpdatePool", OPERATOR),
+    row("DeletePool", ADMIN),
     row("CreatePlan", OPERATOR),
     row("GetPlan", ANY),
     row("ListPlans", ANY),

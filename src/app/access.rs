@@ -95,6 +95,11 @@ pub fn write_secret(file: &Path, secret: &str) -> anyhow::Result<()> {
     linked
 }
 
+/// Who a command is that talks to the database itself.
+pub(super) fn at_the_database() -> Authority {
+    Authority::of(Principal::named("database"))
+}
+
 /// A token to be made in a database.
 #[derive(Clone, Debug)]
 pub struct NewToken {
@@ -114,8 +119,7 @@ pub async fn create_token(
     let store = Store::open(database_url, 2)?;
     store.migrate().await.context("the database cannot be prepared")?;
     let tokens = Tokens::new(store.clone());
-    let by = Authority::of(Principal::named("database"));
-    let made = tokens.create(&new.name, &new.grants, new.lifetime, &by).await;
+    let made = tokens.create(&new.name, &new.grants, new.lifetime, &at_the_database()).await;
     store.close().await;
     Ok(made?)
 }

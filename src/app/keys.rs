@@ -4,10 +4,11 @@ use std::{path::Path, time::Duration};
 
 use secrecy::SecretString;
 
+use super::access;
 use crate::{
     domain::secret_key::{KeyId, StoredKey},
     secret::SecretKeys,
-    service::rotation::{self, Progress, Rotated},
+    service::rotation::{self, Order, Progress, Rotated},
     store::{Store, keys::KeyUse},
 };
 
@@ -27,16 +28,18 @@ pub fn removable(stored: &[StoredKey]) -> Vec<KeyId> {
     rotation::removable(stored)
 }
 
-/// Makes the first key of a file the current one, and encrypts with it all that is stored.
+/// Makes the first key of a file the current one, and encrypts with it all that is stored. The audit trail has the reason.
 pub async fn rotate(
     database_url: &SecretString,
     file: &Path,
     patience: Duration,
+    reason: &str,
     told: &mut (dyn FnMut(Progress) + Send),
 ) -> anyhow::Result<Rotated> {
     let secret = SecretKeys::from_file(file)?;
     let store = Store::open(database_url, CONNECTIONS)?;
-    let rotated = rotation::rotate(&store, &secret, patience, told).await;
+    let order = Order { by: access::at_the_database(), reason, patience };
+    let rotated = rotation::rotate(&store, &secret, &order, told).await;
     store.close().await;
     rotated
 }

@@ -71,9 +71,9 @@ impl Listeners {
                 Ok(None) => {}
                 Ok(Some(exposure)) => listeners.exposed.push((what, addr, exposure)),
                 Err(exposure) => wrong.push(format!(
-                    "{what} would be served on {addr}, which other machines may reach, {exposure}: set \
-                     {prefix}TLS_CERT_FILE and {prefix}TLS_KEY_FILE, and HOLDFAST_AUTH=on, or {variable} to an address of \
-                     this machine alone, or say --insecure-listen"
+                    "{what} would be served on {addr}, which other machines may reach, {exposure}: set {}, or \
+                     {variable} to an address of this machine alone, or say --insecure-listen",
+                    exposure.remedy(prefix)
                 )),
             }
         }

@@ -1,5 +1,7 @@
 //! Who changed what: `holdfast audit-log`.
 
+mod follow;
+
 use std::num::NonZeroUsize;
 
 use clap::Args;
@@ -8,7 +10,9 @@ use time::OffsetDateTime;
 use super::shared::{
     client::{PAGE_SIZE, RpcError, ServerArgs, unary},
     output::{Format, FormatArgs, Rows, Sink, while_read},
-    parse, view,
+    parse,
+    stop::Stop,
+    view,
 };
 use crate::{domain::id::PoolId, rpc::pb};
 
@@ -33,32 +37,49 @@ pub(super) struct AuditLogArgs {
     /// At most so many events, the newest.
     #[arg(long, default_value = "1000")]
     limit: NonZeroUsize,
+    /// Go on with new events as they come, until Ctrl-C. The oldest is first then.
+    #[arg(long, conflicts_with = "until")]
+    follow: bool,
     #[command(flatten)]
     format: FormatArgs,
     #[command(flatten)]
     server: ServerArgs,
 }
 
-/// Shows the audit trail, the newest event first.
+impl AuditLogArgs {
+    /// The events that are asked for; the first page.
+    fn request(&self) -> pb::ListAuditEventsRequest {
+        pb::ListAuditEventsRequest {
+            pool_id: self.pool.as_ref().map(ToString::to_string).unwrap_or_default(),
+            principal: self.principal.clone().unwrap_or_default(),
+            subject: self.subject.clone().unwrap_or_default(),
+            from_time: self.since.map(timestamp),
+            to_time: self.until.map(timestamp),
+            page_size: PAGE_SIZE,
+            page_token: String::new(),
+        }
+    }
+}
+
+fn timestamp(at: OffsetDateTime) -> prost_types::Timestamp {
+    prost_types::Timestamp {
+        seconds: at.unix_timestamp(),
+        nanos: i32::try_from(at.nanosecond()).unwrap_or_default(),
+    }
+}
+
+/// Shows the audit trail: the newest event first, or, where it is followed, the oldest.
 pub(super) async fn run(args: AuditLogArgs) -> anyhow::Result<()> {
+    if args.follow {
+        let mut stop = Stop::listen(false)?;
+        return while_read(follow::show(args, stop.asked())).await;
+    }
     while_read(show(args)).await
 }
 
 async fn show(args: AuditLogArgs) -> anyhow::Result<()> {
     let mut access = args.server.connect().await?.access();
-    let time = |at: OffsetDateTime| prost_types::Timestamp {
-        seconds: at.unix_timestamp(),
-        nanos: i32::try_from(at.nanosecond()).unwrap_or_default(),
-    };
-    let mut request = pb::ListAuditEventsRequest {
-        pool_id: args.pool.map(|pool| pool.to_string()).unwrap_or_default(),
-        principal: args.principal.unwrap_or_default(),
-        subject: args.subject.unwrap_or_default(),
-        from_time: args.since.map(time),
-        to_time: args.until.map(time),
-        page_size: PAGE_SIZE,
-        page_token: String::new(),
-    };
+    let mut request = args.request();
     let format = args.format.for_stdout();
     let columns = match format {
         // All of them fit on no terminal.

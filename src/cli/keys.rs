@@ -55,6 +55,10 @@ pub(super) struct RotateArgs {
     /// How long to wait for servers that have not read the new key.
     #[arg(long, default_value = "30s", value_parser = parse_duration)]
     wait: Duration,
+
+    /// Why, for the audit trail: at most 1000 characters.
+    #[arg(long, default_value = "", hide_default_value = true, value_parser = reason)]
+    reason: String,
 }
 
 impl DatabaseArgs {
@@ -104,7 +108,8 @@ async fn status(args: StatusArgs) -> anyhow::Result<()> {
 async fn rotate(args: RotateArgs) -> anyhow::Result<()> {
     let url = args.database.url()?;
     let mut told = |progress| note(progress);
-    let rotated = keys::rotate(&url, &args.secret_key_file, args.wait, &mut told).await?;
+    let rotated =
+        keys::rotate(&url, &args.secret_key_file, args.wait, &args.reason, &mut told).await?;
     note(format!("all that is stored is encrypted with the secret key {}", rotated.current));
     if !rotated.removable.is_empty() {
         note(format!(
@@ -115,6 +120,19 @@ async fn rotate(args: RotateArgs) -> anyhow::Result<()> {
         ));
     }
     Ok(())
+}
+
+/// The longest reason, in characters: RPCs take no longer one.
+const MAX_REASON: usize = 1000;
+
+fn reason(text: &str) -> Result<String, &'static str> {
+    let is_short = text.chars().count() <= MAX_REASON;
+    let is_plain = !text.chars().any(|c| c.is_control() && c != '\n');
+    if is_short && is_plain {
+        Ok(text.to_owned())
+    } else {
+        Err("must be at most 1000 characters without control characters")
+    }
 }
 
 fn list(keys: &[KeyId]) -> String {

@@ -143,7 +143,7 @@ pub struct Grant {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Grants(Vec<Grant>);
 
-/// Which pools of a list may be shown.
+/// The pools that a list may show: those in which the caller's need is met.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PoolFilter {
     /// Pools whose ids begin so. An empty start is all of them.

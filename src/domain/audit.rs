@@ -2,7 +2,7 @@
 
 use time::OffsetDateTime;
 
-use super::{id::PoolId, principal::Principal};
+use super::{access::PoolFilter, id::PoolId, principal::Principal};
 
 /// Something that a person did, or a setting that was changed.
 #[derive(Clone, Debug)]
@@ -34,8 +34,8 @@ pub struct AuditEvent {
 pub struct AuditFilter {
     /// Only of this pool.
     pub pool_id: Option<PoolId>,
-    /// Only of the pools that one of these names: an id, or the beginning of ids and '*'. `None`: of all.
-    pub pools: Option<Vec<String>>,
+    /// Only of these pools. `None`: of all.
+    pub pools: Option<PoolFilter>,
     /// Only of this principal.
     pub principal: Option<String>,
     /// Only of this subject.

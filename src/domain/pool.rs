@@ -143,3 +143,19 @@ pub struct PoolTerms {
     /// Its plans.
     pub plans: HashMap<PlanId, Terms>,
 }
+
+/// What keeps a pool from being deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PoolUse {
+    /// How many accounts it has; not counted beyond [`PoolUse::MOST`].
+    pub accounts: i64,
+    /// The same of redemptions.
+    pub redemptions: i64,
+    /// Whether it has or had an account: its events are kept.
+    pub had_accounts: bool,
+}
+
+impl PoolUse {
+    /// So many are counted.
+    pub const MOST: i64 = 1000;
+}

@@ -92,10 +92,6 @@ impl Authority {
     }
 }
 
-/// The pools that a call which names none may read: each an id, or the beginning of ids and '*'. Without it, all.
-#[derive(Clone, Debug)]
-pub struct ReadablePools(pub Vec<String>);
-
 /// A request's name and whose it is: together they are unique in a pool.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct RequestKey {

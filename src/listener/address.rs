@@ -47,6 +47,19 @@ impl fmt::Display for Exposure {
     }
 }
 
+impl Exposure {
+    /// The settings that put an end to it; those of TLS begin with `prefix`.
+    pub fn remedy(&self, prefix: &str) -> String {
+        let tls = format!("{prefix}TLS_CERT_FILE and {prefix}TLS_KEY_FILE");
+        let auth = "HOLDFAST_AUTH=on";
+        match (self.lacks_tls, self.lacks_auth) {
+            (true, true) => format!("{tls}, and {auth}"),
+            (true, false) => tls,
+            _ => auth.to_owned(),
+        }
+    }
+}
+
 /// Checks whether `addr` may be listened on. Answers with what is missing there, if it is to be warned of: `insecure`
 /// says that it is allowed.
 ///
@@ -95,6 +108,14 @@ mod tests {
             let error = parse_address(bad).unwrap_err();
             assert!(error.contains("[::1]:50051"), "{bad}: {error}");
         }
+    }
+
+    #[test]
+    fn the_remedy_names_what_is_missing_and_nothing_else() {
+        let remedy = |lacks_tls, lacks_auth| Exposure { lacks_tls, lacks_auth }.remedy("X_");
+        assert_eq!(remedy(true, false), "X_TLS_CERT_FILE and X_TLS_KEY_FILE");
+        assert_eq!(remedy(false, true), "HOLDFAST_AUTH=on");
+        assert_eq!(remedy(true, true), "X_TLS_CERT_FILE and X_TLS_KEY_FILE, and HOLDFAST_AUTH=on");
     }
 
     #[test]

@@ -12,7 +12,7 @@ use tokio::{net::TcpStream, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    ConnectionPermit,
+    ConnectionPermit, Peer,
     tls::{Link, Tls},
 };
 
@@ -23,12 +23,13 @@ const LAST_ANSWER: Duration = Duration::from_secs(5);
 /// The most bytes that are read before they are needed; the head of a request has to fit.
 const BUFFER: usize = 16 * 1024;
 
-/// Serves a connection, after the handshake where there is TLS, until it ends, for at most `max_age`, or until `stop`. The next request opens another.
+/// Serves a connection, after the handshake where there is TLS, until it ends, for at most `max_age`, or until `stop`. The next request opens
+/// another. `service` is told who is at the other end.
 pub async fn serve<S>(
     stream: TcpStream,
     _permit: ConnectionPermit,
     tls: Option<Tls>,
-    service: S,
+    service: impl FnOnce(&Peer) -> S,
     max_age: Duration,
     stop: CancellationToken,
 ) where
@@ -42,6 +43,7 @@ pub async fn serve<S>(
         None => Some(Link::plain(stream)),
     };
     let Some(link) = link else { return };
+    let service = service(link.peer());
     let mut served = pin!(
         http1::Builder::new()
             .timer(TokioTimer::new())

@@ -10,9 +10,9 @@ use super::{
 };
 use crate::{
     domain::{
+        access::PoolFilter,
         audit::{AuditEvent, AuditFilter},
         id::PoolId,
-        principal::ReadablePools,
     },
     service::admin::audit_events::AuditTrail,
 };
@@ -24,8 +24,7 @@ pub(super) async fn list(
     trail: &AuditTrail,
     request: Request<pb::ListAuditEventsRequest>,
 ) -> Result<Response<pb::ListAuditEventsResponse>, Status> {
-    let pools =
-        request.extensions().get::<ReadablePools>().map(|ReadablePools(pools)| pools.clone());
+    let pools = request.extensions().get::<PoolFilter>().cloned();
     let request = request.into_inner();
     let mut fields = Fields::default();
     let limit = fields.page_size(request.page_size);

@@ -31,13 +31,13 @@ use super::{
 };
 use crate::{
     access::{
-        Access, Authenticator, CertificateNames, Refusal,
+        Access, Authenticator, Refusal,
         table::{Row, Where, row_of},
     },
     admission::{self, Caller, Class, InFlight, Origin, Overload, Permit, Refused, origin},
     domain::{
-        access::{Need, PoolFilter, Role},
-        principal::{Authority, Principal, ReadablePools},
+        access::{Need, Role},
+        principal::Authority,
     },
     listener::{
         Peer,
@@ -133,11 +133,6 @@ pub(super) fn caller_of<T>(request: &Request<T>) -> Caller {
 /// Who sent a message, and what they may do. Everything, where the server asks nobody who they are.
 pub(super) fn access_of<T>(request: &Request<T>) -> &Access {
     request.extensions().get::<Access>().unwrap_or(Access::anybody())
-}
-
-/// Who sent a message. Nobody in particular, where the server asks nobody who they are.
-pub(super) fn principal_of<T>(request: &Request<T>) -> Principal {
-    request.extensions().get::<Authority>().map(|by| by.principal.clone()).unwrap_or_default()
 }
 
 /// Refuses a pool that one message of many names, where its caller may not do `rpc` there.
@@ -281,9 +276,8 @@ impl Admission {
         now: Instant,
     ) -> Result<Option<Access>, Unallowed> {
         let Some(row) = method.row.filter(|_| self.authenticator.is_on()) else { return Ok(None) };
-        let peer = parts.extensions.get::<Peer>().filter(|peer| !peer.names.0.is_empty());
-        let certificate = peer.map(|peer| CertificateNames(Arc::clone(&peer.names.0)));
-        let access = self.authenticator.authenticate(&parts.headers, certificate.as_ref(), now);
+        let names = parts.extensions.get::<Peer>().map_or(&[][..], |peer| &peer.names.0);
+        let access = self.authenticator.authenticate(&parts.headers, names, now);
         let access = access.map_err(Unallowed::Caller)?;
         let may = match row.r#where {
             Where::All => access.may_everywhere(row.need),
@@ -374,9 +368,7 @@ impl Admission {
             may_read_others: may(Role::Auditor),
         });
         if let Some(row) = method.row.filter(|row| row.r#where == Where::ItsPoolOrSome) {
-            let PoolFilter { starts, ids } = access.pools(row.need);
-            let starts = starts.into_iter().map(|start| format!("{start}*"));
-            parts.extensions.insert(ReadablePools(starts.chain(ids).collect()));
+            parts.extensions.insert(access.pools(row.need));
         }
         parts.extensions.insert(access);
     }

@@ -162,6 +162,18 @@ impl pb::pool_service_server::PoolService for PoolRpc {
         Ok(Response::new(pb::UpdatePlanResponse { plan: Some(plan_message(&plan, pool.currency)) }))
     }
 
+    async fn delete_pool(
+        &self,
+        request: Request<pb::DeletePoolRequest>,
+    ) -> Result<Response<pb::DeletePoolResponse>, Status> {
+        let by = authority_of(&request);
+        let mut fields = Fields::default();
+        let pool_id = fields.id("pool_id", &request.get_ref().pool_id, PoolId::parse);
+        let pool_id = fields.finish(pool_id).map_err(|e| status(&e))?;
+        self.pools.delete(&pool_id, &by).await.map_err(|e| status(&e))?;
+        Ok(Response::new(pb::DeletePoolResponse {}))
+    }
+
     async fn delete_plan(
         &self,
         request: Request<pb::DeletePlanRequest>,

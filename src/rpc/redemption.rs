@@ -18,7 +18,7 @@ use self::{
 use super::{
     account::message::{account_message, lease_message},
     convert::Fields,
-    layers::{authority_of, caller_of, principal_of},
+    layers::{authority_of, caller_of},
     page::page,
     pb,
     status::status,
@@ -78,7 +78,7 @@ impl pb::redemption_service_server::RedemptionService for RedemptionRpc {
         &self,
         request: Request<pb::AcquireAccountRequest>,
     ) -> Result<Response<pb::AcquireAccountResponse>, Status> {
-        let (caller, principal) = (caller_of(&request), principal_of(&request));
+        let (caller, principal) = (caller_of(&request), authority_of(&request).principal);
         let command =
             read_acquire(request.into_inner(), caller, principal).map_err(|e| status(&e))?;
         let acquired = self.acquire.acquire(command).await.map_err(|e| status(&e))?;
@@ -101,7 +101,7 @@ impl pb::redemption_service_server::RedemptionService for RedemptionRpc {
         &self,
         request: Request<pb::RenewLeaseRequest>,
     ) -> Result<Response<pb::RenewLeaseResponse>, Status> {
-        let by = principal_of(&request);
+        let by = authority_of(&request).principal;
         let request = request.into_inner();
         let mut fields = Fields::default();
         let lease = read_lease(&mut fields, request.lease);

@@ -250,6 +250,15 @@ pub(crate) fn status(error: &Error) -> Status {
                 ("day_headroom_minor", day_headroom_minor.to_string()),
             ],
         ),
+        Error::PoolInUse(pool_id, of) => precondition(
+            "POOL_IN_USE",
+            text,
+            [
+                ("pool_id", pool_id.to_string()),
+                ("accounts", of.accounts.to_string()),
+                ("redemptions", of.redemptions.to_string()),
+            ],
+        ),
         Error::PlanInUse { pool_id, plan_id, account_id } => precondition(
             "PLAN_IN_USE",
             text,

@@ -10,6 +10,7 @@ use crate::{
         lease::{LeaseLoss, LeaseRef},
         money::{Currency, Money},
         plan::Misfit,
+        pool::PoolUse,
         provider::ProfileVersion,
         redemption::{CannotReverse, RedemptionState, ReversalRefusal, ReversalState},
     },
@@ -235,6 +236,14 @@ pub enum Error {
         /// How much of that today.
         day_headroom_minor: i64,
     },
+    /// The pool has accounts, or had some: they and their history are kept.
+    #[error(
+        "pool {0} has {accounts} accounts and {redemptions} redemptions, and only a pool that never had an account is \
+         deleted: drain it instead, and its history stays",
+        accounts = .1.accounts,
+        redemptions = .1.redemptions
+    )]
+    PoolInUse(PoolId, PoolUse),
     /// Accounts are bound to the plan.
     #[error(
         "plan {plan_id} of pool {pool_id} has accounts bound to it{}: give them another plan, or none, \

@@ -23,5 +23,6 @@ pub mod reverse;
 pub mod rotation;
 pub mod sweep;
 pub mod webhooks;
+mod words;
 
 pub use error::Error;

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::error::{Error, Violation};
 use crate::{
@@ -72,13 +72,16 @@ impl Pools {
         }
     }
 
-    /// A pool's currency. It never changes, so a cached one is good at any age. An answer
-    /// that is there already does not wait for the database.
+    /// A pool's currency. It never changes, unless the pool is deleted and another one gets its id: so a cached one is
+    /// read anew when it is old. An answer that is there already does not wait long for the database.
     pub async fn currency(&self, pool_id: &PoolId) -> Result<Currency, Error> {
         let cached = self.cached().get(pool_id).map(|cached| cached.pool.currency);
-        match cached {
-            Some(currency) => Ok(currency),
-            None => Ok(self.get(pool_id).await?.currency),
+        match (timeout(FRESH, self.settings(pool_id)).await, cached) {
+            (Ok(Ok(pool)), _) => Ok(pool.currency),
+            (Ok(Err(gone @ Error::PoolNotFound(_))), _) => Err(gone),
+            (_, Some(currency)) => Ok(currency),
+            (Ok(Err(error)), None) => Err(error),
+            (Err(_), None) => Ok(self.get(pool_id).await?.currency),
         }
     }
 
@@ -89,9 +92,18 @@ impl Pools {
 
     /// Reads a pool.
     pub async fn get(&self, pool_id: &PoolId) -> Result<Pool, Error> {
-        let pool = self.store.get_pool(pool_id).await?;
-        let pool = pool.ok_or_else(|| Error::PoolNotFound(pool_id.clone()))?;
-        Ok(self.remember(pool))
+        match self.store.get_pool(pool_id).await? {
+            Some(pool) => Ok(self.remember(pool)),
+            None => {
+                self.forget(pool_id);
+                Err(Error::PoolNotFound(pool_id.clone()))
+            }
+        }
+    }
+
+    /// Lets go of a pool that is deleted.
+    pub(super) fn forget(&self, pool_id: &PoolId) {
+        self.cached().remove(pool_id);
     }
 
     /// Keeps a pool's settings as they were just read or written.

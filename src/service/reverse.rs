@@ -15,6 +15,7 @@ use super::{
     clock::Deadline,
     pools::Pools,
     providers::{LimitedProvider, Providers},
+    words::{check_words, words_of},
 };
 use crate::{
     domain::{
@@ -107,6 +108,8 @@ impl Reversals {
 
     async fn run(&self, command: &ReverseCommand) -> Result<WithReversal, Error> {
         let (words, by) = (&command.words, &command.by);
+        let (about, _) = self.read(&command.pool_id, command.redemption_id).await?;
+        check_words(&self.0.store, &self.0.secret, &about, &words_of("reversed_by", words)).await?;
         for _ in 0..MAX_COMPARISONS {
             let seen = self.read(&command.pool_id, command.redemption_id).await?;
             let (redemption, newest) = &seen;

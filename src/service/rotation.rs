@@ -10,7 +10,10 @@ use anyhow::{Context as _, ensure};
 use tokio::time::{Instant, sleep};
 
 use crate::{
-    domain::secret_key::{Fingerprint, KeyId, StoredKey},
+    domain::{
+        principal::Authority,
+        secret_key::{Fingerprint, KeyId, StoredKey},
+    },
     secret::SecretKeys,
     service::{account_values, providers::fingerprint_name, redeem::code_context},
     store::{
@@ -55,6 +58,17 @@ impl fmt::Display for Progress {
     }
 }
 
+/// Who changes to another key, why, and for how long servers are waited for.
+#[derive(Clone, Debug)]
+pub struct Order<'a> {
+    /// Who; it is recorded.
+    pub by: Authority,
+    /// Why; it is recorded. May be empty.
+    pub reason: &'a str,
+    /// How long servers have to read the new key.
+    pub patience: Duration,
+}
+
 /// A change that is done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rotated {
@@ -64,8 +78,7 @@ pub struct Rotated {
     pub removable: Vec<KeyId>,
 }
 
-/// Makes the first key of the file the current one, and encrypts with it all that is stored. Servers have `patience` to
-/// read the new key.
+/// Makes the first key of the file the current one, and encrypts with it all that is stored.
 ///
 /// # Errors
 /// When a server does not read it, or something stored cannot be decrypted, or the database does not answer. What was done
@@ -73,7 +86,7 @@ pub struct Rotated {
 pub async fn rotate(
     store: &Store,
     secret: &SecretKeys,
-    patience: Duration,
+    order: &Order<'_>,
     told: &mut (dyn FnMut(Progress) + Send),
 ) -> anyhow::Result<Rotated> {
     let key = secret.now().first();
@@ -81,7 +94,7 @@ pub async fn rotate(
     ensure!(!stored.is_empty(), "no server has used this database yet: there is no key to change");
     secret.follow(&stored)?;
     if !stored.iter().any(|it| it.key_id == key && it.is_current) {
-        make_current(store, secret, key, patience, told).await?;
+        make_current(store, secret, key, order, told).await?;
         secret.follow(&store.list_keys().await?)?;
     }
     told(Progress::Current(key));
@@ -124,10 +137,10 @@ async fn make_current(
     store: &Store,
     secret: &SecretKeys,
     key: KeyId,
-    patience: Duration,
+    order: &Order<'_>,
     told: &mut (dyn FnMut(Progress) + Send),
 ) -> anyhow::Result<()> {
-    wait_for_servers(store, key, patience, told).await?;
+    wait_for_servers(store, key, order.patience, told).await?;
     let check_value = secret.now().check_value(key).context("the key is not in the file")?;
     // From here on a server begins nothing without its fingerprints by this key, and guards them.
     store.add_key(key, &check_value).await?;
@@ -136,7 +149,7 @@ async fn make_current(
     secret.follow(&stored)?;
     // What does not guard them has ended before any fingerprint is made by this key.
     wait_for_writers(store, told).await?;
-    Ok(store.use_key(key).await?)
+    Ok(store.use_key(key, &order.by, order.reason).await?)
 }
 
 async fn wait_for_servers(

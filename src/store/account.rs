@@ -361,7 +361,7 @@ impl Store {
             .fetch_all(&self.rest)
         };
         match insert().await {
-            // A plan was deleted meanwhile: its accounts are left out now.
+            // A plan or the pool was deleted meanwhile: its accounts are left out now.
             Err(error) if is_foreign_key_violation(&error) => insert().await,
             answered => answered,
         }

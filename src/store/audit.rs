@@ -150,8 +150,7 @@ impl Store {
     ) -> Result<Page<AuditEvent>, StoreError> {
         let end = filter.to.map(|to| id_at(to.saturating_add(MAX_TRANSACTION)));
         let first = filter.from.map_or(i64::MIN, id_at);
-        let like: Option<Vec<_>> =
-            filter.pools.as_ref().map(|pools| pools.iter().map(|pool| like(pool)).collect());
+        let pools = filter.pools.as_ref();
         let rows = sqlx::query_file_as!(
             EventRow,
             "src/store/sql/audit/list_audit_events.sql",
@@ -164,7 +163,8 @@ impl Store {
             filter.from,
             filter.to,
             first,
-            like.as_deref(),
+            pools.map(|pools| pools.starts.as_slice()),
+            pools.map(|pools| pools.ids.as_slice()),
         );
         let found = rows.fetch_all(&self.rest).await?;
         read_page(found, limit, |row| row.more, |row| Ok(row.read()))
@@ -174,35 +174,4 @@ impl Store {
 /// The first id that an event of this time can have: the table's default counts so.
 fn id_at(at: OffsetDateTime) -> i64 {
     i64::try_from(at.unix_timestamp_nanos() / 1000 * 256).unwrap_or(i64::MAX)
-}
-
-/// The pattern of SQL for a pool's id, or for the beginning of ids and '*'.
-fn like(pool: &str) -> String {
-    let (text, is_beginning) = match pool.strip_suffix('*') {
-        Some(beginning) => (beginning, true),
-        None => (pool, false),
-    };
-    let mut pattern = String::with_capacity(pool.len());
-    for character in text.chars() {
-        if matches!(character, '%' | '_' | '\\') {
-            pattern.push('\\');
-        }
-        pattern.push(character);
-    }
-    if is_beginning {
-        pattern.push('%');
-    }
-    pattern
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_pattern_of_pools_is_one_of_sql() {
-        assert_eq!(like("shop-*"), "shop-%");
-        assert_eq!(like("*"), "%");
-        assert_eq!(like("a_b%"), "a\\_b\\%");
-    }
 }

@@ -2,11 +2,17 @@
 
 use std::time::Duration;
 
+use serde_json::json;
 use uuid::Uuid;
 
-use super::{Store, StoreError, interval};
+use super::{
+    Store, StoreError,
+    audit::{self, Written},
+    interval,
+};
 use crate::domain::{
     id::{AccountId, PoolId, ProviderId, RedemptionId},
+    principal::Authority,
     secret_key::{Fingerprint, KeyId, StoredKey},
 };
 
@@ -110,9 +116,30 @@ impl Store {
         Ok(())
     }
 
-    /// Makes a key the current one. May be repeated.
-    pub async fn use_key(&self, key: KeyId) -> Result<(), StoreError> {
-        sqlx::query_file!("src/store/sql/key/use_key.sql", key.number()).execute(&self.db).await?;
+    /// Makes a key the current one, and records who did. May be repeated: it is recorded once.
+    pub async fn use_key(
+        &self,
+        key: KeyId,
+        by: &Authority,
+        reason: &str,
+    ) -> Result<(), StoreError> {
+        let used = sqlx::query_file_scalar!(
+            "src/store/sql/key/use_key.sql",
+            key.number(),
+            by.principal.name(),
+            by.peer(),
+            reason,
+        );
+        let Some(before) = used.fetch_optional(&self.db).await? else { return Ok(()) };
+        let written = Written {
+            action: "RotateKeys",
+            pool_id: "",
+            subject: &key.to_string(),
+            before: Some(json!({ "key_id": before })),
+            after: Some(json!({ "key_id": key.number() })),
+            reason,
+        };
+        audit::log_written(by, &written);
         Ok(())
     }
 

@@ -128,8 +128,13 @@ impl Store {
             by.peer(),
         )
         .fetch_optional(&self.db)
-        .await?;
+        .await;
         self.ready.changed(pool_id);
+        let inserted = match inserted {
+            // There is no such pool any more.
+            Err(error) if is_foreign_key_violation(&error) => return Ok(None),
+            inserted => inserted?,
+        };
         inserted.map(|row| row.told(by, pool_id, "CreatePlan").read(pool_id)).transpose()
     }
 

@@ -12,6 +12,7 @@ use super::{
     duration, interval,
     page::read_page,
     patience::read_patiently,
+    pg::error::is_foreign_key_violation,
 };
 use crate::domain::{
     access::PoolFilter,
@@ -23,7 +24,7 @@ use crate::domain::{
 };
 pub use crate::domain::{
     hold::Holds,
-    pool::{AmountMismatch, NewPool, Pool},
+    pool::{AmountMismatch, NewPool, Pool, PoolUse},
 };
 
 /// Declares the row of a statement that answers with pools: the columns that all of them share, and those of its own.
@@ -189,6 +190,45 @@ impl Store {
         .await?;
         self.ready.changed(pool_id);
         updated.map(|row| row.told(by, "UpdatePool").read()).transpose()
+    }
+
+    /// Deletes a pool that never had an account, with its plans; whether it did.
+    pub async fn delete_pool(&self, pool_id: &PoolId, by: &Authority) -> Result<bool, StoreError> {
+        let deleted = sqlx::query_file_scalar!(
+            "src/store/sql/pool/delete_pool.sql",
+            pool_id.as_str(),
+            by.principal.name(),
+            by.peer(),
+        )
+        .fetch_optional(&self.db)
+        .await;
+        self.ready.changed(pool_id);
+        match deleted {
+            Ok(None) => Ok(false),
+            Ok(Some(before)) => {
+                let (pool_id, action) = (pool_id.as_str(), "DeletePool");
+                let (subject, after, reason) = (pool_id, None, "");
+                let written = Written { action, pool_id, subject, before, after, reason };
+                audit::log_written(by, &written);
+                Ok(true)
+            }
+            // An account or a plan was made meanwhile.
+            Err(error) if is_foreign_key_violation(&error) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// What keeps a pool from being deleted.
+    pub async fn pool_use(&self, pool_id: &PoolId) -> Result<PoolUse, StoreError> {
+        let row = sqlx::query_file!(
+            "src/store/sql/pool/count_pool_use.sql",
+            pool_id.as_str(),
+            PoolUse::MOST,
+        )
+        .fetch_one(&self.rest)
+        .await?;
+        let (accounts, redemptions) = (row.accounts, row.redemptions);
+        Ok(PoolUse { accounts, redemptions, had_accounts: row.had_accounts })
     }
 
     /// The pools that have a lease to end whose time passed `within` this time, or at any time.

@@ -6,8 +6,9 @@ use clap::{Args, Subcommand, ValueEnum};
 use secrecy::SecretString;
 
 use super::shared::{
-    client::{PAGE_SIZE, RpcError, ServerArgs, every_page, required, unary, wire},
-    output::{FormatArgs, Rows, Sink, after_change, note, record, while_read},
+    client::{PAGE_SIZE, RpcError, ServerArgs, required, unary, wire},
+    list::print_list,
+    output::{FormatArgs, Sink, after_change, note, record, while_read},
     parse, view,
 };
 use crate::{
@@ -196,18 +197,17 @@ fn pool_pattern(text: &str) -> Result<PoolPattern, &'static str> {
 
 async fn list(args: ListArgs) -> anyhow::Result<()> {
     let mut access = args.server.connect().await?.access();
-    let mut rows = Rows::new(args.format.for_stdout(), view::TOKEN, Sink::stdout());
-    every_page(
+    print_list(
+        args.format,
+        view::TOKEN,
         async |page_token| {
             let request = pb::ListTokensRequest { page_size: PAGE_SIZE, page_token };
             let page = access.list_tokens(unary(request)).await?.into_inner();
             Ok((page.tokens, page.next_page_token))
         },
-        |token| rows.push(&view::token(&token)),
+        view::token,
     )
-    .await?;
-    rows.finish()?;
-    Ok(())
+    .await
 }
 
 async fn revoke(args: RevokeArgs) -> anyhow::Result<()> {

@@ -10,7 +10,8 @@ use clap::{Args, Subcommand, ValueEnum};
 use self::change::{Change, ChangeArgs};
 pub(super) use self::update::read as credentials_of;
 use super::shared::{
-    client::{PAGE_SIZE, RpcError, ServerArgs, every_page, required, unary},
+    client::{PAGE_SIZE, RpcError, ServerArgs, required, unary},
+    list::print_list,
     output::{Format, FormatArgs, Rows, Sink, object, record, while_read},
     parse, view,
 };
@@ -145,18 +146,17 @@ async fn list(args: ListArgs) -> anyhow::Result<()> {
         login_status: login_status.into(),
         plan_id: args.plan.map(|plan| plan.to_string()).unwrap_or_default(),
     };
-    let mut rows = Rows::new(args.format.for_stdout(), view::ACCOUNT, Sink::stdout());
-    every_page(
+    print_list(
+        args.format,
+        view::ACCOUNT,
         async |page_token| {
             let request = pb::ListAccountsRequest { page_token, ..filter.clone() };
             let page = accounts.list_accounts(unary(request)).await?.into_inner();
             Ok((page.accounts, page.next_page_token))
         },
-        |account| rows.push(&view::account(&account)),
+        view::account,
     )
-    .await?;
-    rows.finish()?;
-    Ok(())
+    .await
 }
 
 async fn show(args: ShowArgs) -> anyhow::Result<()> {

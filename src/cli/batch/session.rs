@@ -1,15 +1,13 @@
 //! A batch from its opening to its summary, over as many connections as it takes.
 
 use std::{
-    error::Error as _,
     fmt,
     time::{Duration, Instant},
 };
 
 use anyhow::Context as _;
 use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
-use tonic::{Code, Status};
-use tonic_types::StatusExt as _;
+use tonic::Status;
 
 use super::{
     Batch, CardFile, Outcome, Progress, Tally,
@@ -20,6 +18,7 @@ use super::{
 use crate::{
     cli::shared::{
         client::{RpcError, Server},
+        lost::{is_lost, wait},
         pools::pool_currency,
         upload::upload,
     },
@@ -28,10 +27,6 @@ use crate::{
 
 /// Connections in a row that may be lost without a single new outcome.
 const MAX_LOST: u32 = 6;
-/// How long to wait before the first try to connect again. Doubled with each that fails.
-const FIRST_WAIT: Duration = Duration::from_millis(if cfg!(test) { 1 } else { 250 });
-/// The longest wait, also when the server asks for more.
-const MAX_WAIT: Duration = Duration::from_secs(10);
 /// Items that may wait to be sent. Beyond that, reading the file waits for the server.
 const READ_AHEAD: usize = 64;
 
@@ -255,20 +250,6 @@ async fn converse(
             None => {}
         }
     }
-}
-
-/// Whether opening the batch again may help: the server says so, or the connection broke. Errors
-/// that a server sent have no source; those of the connection have.
-fn is_lost(status: &Status) -> bool {
-    status.code() == Code::Unavailable
-        || status.source().is_some()
-        || status.get_details_retry_info().is_some()
-}
-
-fn wait(lost: u32, status: &Status) -> Duration {
-    let ours = FIRST_WAIT * 2_u32.saturating_pow(lost.saturating_sub(1));
-    let asked = status.get_details_retry_info().and_then(|info| info.retry_delay);
-    ours.max(asked.unwrap_or_default()).min(MAX_WAIT)
 }
 
 /// A stream that ends without a summary is one that was cut off.

@@ -1,4 +1,4 @@
-//! `holdfast pool`: create, change, list, pause, drain and resume pools.
+//! `holdfast pool`: create, change, list, pause, drain, resume and delete pools.
 
 mod change;
 mod drain;
@@ -10,7 +10,7 @@ use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 use self::change::{ChangeArgs, print_changed, set};
 use super::shared::{
     client::{RpcError, ServerArgs, unary, wire},
-    output::{FormatArgs, Rows, Sink, while_read},
+    output::{FormatArgs, Rows, Sink, note, while_read},
     parse,
     pools::each_pool,
     stop::Stop,
@@ -39,6 +39,8 @@ pub(super) enum PoolCommand {
     Drain(drain::DrainArgs),
     /// End a pause and a drain.
     Resume(ChangeArgs),
+    /// Delete a pool that never had an account, with its plans.
+    Delete(DeleteArgs),
 }
 
 #[derive(Args, Debug)]
@@ -160,6 +162,15 @@ enum AmountMismatch {
 }
 
 #[derive(Args, Debug)]
+pub(super) struct DeleteArgs {
+    /// The pool.
+    #[arg(value_parser = parse::pool)]
+    pool: PoolId,
+    #[command(flatten)]
+    server: ServerArgs,
+}
+
+#[derive(Args, Debug)]
 pub(super) struct ListArgs {
     #[command(flatten)]
     format: FormatArgs,
@@ -178,6 +189,7 @@ pub(super) async fn run(
         PoolCommand::List(args) => while_read(list(args)).await,
         PoolCommand::Pause(args) => set(args, &[("paused", true)]).await,
         PoolCommand::Drain(args) => drain::run(args, stop).await,
+        PoolCommand::Delete(args) => delete(args).await,
         PoolCommand::Resume(args) => set(args, &[("paused", false), ("draining", false)]).await,
     }
 }
@@ -200,6 +212,13 @@ async fn update(args: UpdateArgs) -> anyhow::Result<()> {
     let request = unary(pb::UpdatePoolRequest { pool, update_mask: None });
     let reply = args.server.connect().await?.pools().update_pool(request).await;
     print_changed(args.format, reply.map_err(RpcError)?.into_inner().pool)
+}
+
+async fn delete(args: DeleteArgs) -> anyhow::Result<()> {
+    let request = unary(pb::DeletePoolRequest { pool_id: args.pool.to_string() });
+    args.server.connect().await?.pools().delete_pool(request).await.map_err(RpcError)?;
+    note(format_args!("pool {} is deleted", args.pool));
+    Ok(())
 }
 
 async fn list(args: ListArgs) -> anyhow::Result<()> {

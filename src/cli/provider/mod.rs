@@ -9,9 +9,10 @@ use clap::{Args, Subcommand};
 use tonic::Code;
 
 use super::shared::{
-    client::{PAGE_SIZE, RpcError, Server, ServerArgs, every_page, required, unary},
+    client::{PAGE_SIZE, RpcError, Server, ServerArgs, required, unary},
+    list::print_list,
     output::{
-        Format, FormatArgs, Rows, Sink, after_change, note, printable, printable_lines, record,
+        Format, FormatArgs, Sink, after_change, note, printable, printable_lines, record,
         while_read,
     },
     parse, view,
@@ -168,18 +169,17 @@ async fn checked(
 
 async fn list(args: ListArgs) -> anyhow::Result<()> {
     let mut providers = args.server.connect().await?.providers();
-    let mut rows = Rows::new(args.format.for_stdout(), view::PROVIDER, Sink::stdout());
-    every_page(
+    print_list(
+        args.format,
+        view::PROVIDER,
         async |page_token| {
             let request = pb::ListProvidersRequest { page_size: PAGE_SIZE, page_token };
             let page = providers.list_providers(unary(request)).await?.into_inner();
             Ok((page.providers, page.next_page_token))
         },
-        |provider| rows.push(&view::provider(&provider)),
+        view::provider,
     )
-    .await?;
-    rows.finish()?;
-    Ok(())
+    .await
 }
 
 async fn show(args: ShowArgs) -> anyhow::Result<()> {

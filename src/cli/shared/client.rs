@@ -255,6 +255,7 @@ fn next_step(code: Code, details: &ErrorDetails) -> Option<String> {
         "REDEMPTION_NOT_FOUND" => "`holdfast redemption list` shows the pool's redemptions",
         "POOL_PAUSED" | "POOL_DRAINING" => "`holdfast pool resume` ends a pause and a drain",
         "ACCOUNT_PAUSED" => "`holdfast account resume` ends the pause",
+        "POOL_IN_USE" => "`holdfast pool drain` takes it out of use, and its history stays",
         "PLAN_IN_USE" => "`holdfast account list --plan` shows its accounts",
         "AMOUNT_DOES_NOT_FIT" => "`holdfast plan show` shows what the plan takes",
         "NO_ACCOUNT_AVAILABLE" => {

@@ -89,6 +89,7 @@ impl PoolService for Fake {
         list_plans(ListPlansRequest) -> ListPlansResponse,
         update_plan(UpdatePlanRequest) -> UpdatePlanResponse,
         delete_plan(DeletePlanRequest) -> DeletePlanResponse,
+        delete_pool(DeletePoolRequest) -> DeletePoolResponse,
     }
 }
 

@@ -5,6 +5,8 @@ pub(in crate::cli) mod connect;
 pub(in crate::cli) mod csv_files;
 #[cfg(test)]
 pub(in crate::cli) mod fake;
+pub(in crate::cli) mod list;
+pub(in crate::cli) mod lost;
 pub(in crate::cli) mod output;
 pub(in crate::cli) mod parse;
 pub(in crate::cli) mod pools;

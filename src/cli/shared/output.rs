@@ -48,6 +48,18 @@ impl FormatArgs {
         self.format.unwrap_or(usual)
     }
 
+    /// The format for rows on stdout that go on coming: a table is printed when all are there.
+    pub(crate) fn for_endless_stdout(self) -> anyhow::Result<Format> {
+        match self.format {
+            Some(Format::Table) => {
+                anyhow::bail!(
+                    "a table is printed when all rows are there: use --format csv or json"
+                )
+            }
+            format => Ok(format.unwrap_or(Format::Csv)),
+        }
+    }
+
     /// The format for a file.
     pub(crate) fn for_file(self) -> Format {
         self.format.unwrap_or(Format::Csv)

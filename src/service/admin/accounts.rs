@@ -146,6 +146,10 @@ impl Accounts {
             .collect();
         let Inserted { accounts, mut refused } =
             self.insert_sealed(pool_id, &good, by, is_import).await?;
+        if accounts.is_empty() && !good.is_empty() {
+            // The settings that it was checked by may be those of a pool that is deleted.
+            self.pools.get(pool_id).await?;
+        }
         let mut inserted: HashMap<AccountId, Account> =
             accounts.into_iter().map(|account| (account.account_id.clone(), account)).collect();
         let mut missing_plans: HashMap<PlanId, bool> = HashMap::new();

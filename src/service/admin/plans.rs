@@ -81,9 +81,11 @@ impl Plans {
         let pool = self.pools.settings(pool_id).await?;
         check_currencies(&pool, amounts.iter().map(|(field, money)| (&**field, Some(*money))))?;
         check_terms(terms)?;
-        let plan = self.store.insert_plan(pool_id, plan_id, terms, by).await?;
-        let plan = plan.ok_or_else(|| Error::PlanExists(pool_id.clone(), plan_id.clone()))?;
-        // One of the same name may have been deleted.
+        let Some(plan) = self.store.insert_plan(pool_id, plan_id, terms, by).await? else {
+            // The pool may have been deleted since its settings were read.
+            self.pools.get(pool_id).await?;
+            return Err(Error::PlanExists(pool_id.clone(), plan_id.clone()));
+        };
         Ok((pool, plan))
     }
 

@@ -70,6 +70,24 @@ impl Pools {
         Err(Error::Overloaded)
     }
 
+    /// Deletes a pool that never had an account, with its plans.
+    pub async fn delete(&self, pool_id: &PoolId, by: &Authority) -> Result<(), Error> {
+        // Once more when a plan was made at the same moment.
+        for _ in 0..MAX_UPDATES {
+            if self.store.delete_pool(pool_id, by).await? {
+                self.forget(pool_id);
+                tracing::info!(%pool_id, "pool deleted");
+                return Ok(());
+            }
+            self.get(pool_id).await?;
+            let of = self.store.pool_use(pool_id).await?;
+            if of.had_accounts {
+                return Err(Error::PoolInUse(pool_id.clone(), of));
+            }
+        }
+        Err(Error::Overloaded)
+    }
+
     /// Lists the pools after `after`, at most `limit`.
     pub async fn list(
         &self,

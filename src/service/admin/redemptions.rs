@@ -9,14 +9,13 @@ use crate::{
         principal::{Authority, RequestKey},
         redemption::{Failure, Outcome, Redemption, RedemptionFilter, RedemptionState, Resolution},
     },
-    provider::{codes_in, holds_code},
     secret::SecretKeys,
     service::{
         Error,
         error::{Violation, all},
         pools::{Pools, check_currencies},
-        providers::fingerprint_name,
-        redeem::{code_context, settle::Settler},
+        redeem::settle::Settler,
+        words::{Word, check_words, words_of},
     },
     store::Store,
 };
@@ -178,34 +177,8 @@ impl Redemptions {
         self.settler.resolve(seen, outcome(command), resolution, by).await
     }
 
-    /// Refuses words that repeat a card's code: they are kept in clear. Of a redemption that is settled nobody knows the
-    /// code any more. Then, and of all other redemptions of the pool, it is told by its fingerprint.
     async fn check_words(&self, command: &ResolveCommand, seen: &Redemption) -> Result<(), Error> {
-        let stored = self.store.get_code(&command.pool_id, command.redemption_id).await?;
-        let context = code_context(&command.pool_id, command.redemption_id);
-        // One that cannot be decrypted is why a person has to review it, and must not keep them from it.
-        let own = stored.and_then(|code| self.secret.decrypt(&context, &code).ok());
-        let mut wrong = Vec::new();
-        for (field, text) in words(command) {
-            if own.as_ref().is_some_and(|code| holds_code(code, text)) {
-                wrong.push(Violation::new(field, "must not hold the card's code"));
-            } else if self.holds_another(seen, text).await? {
-                wrong.push(Violation::new(field, "must not hold the code of a card"));
-            }
-        }
-        if wrong.is_empty() { Ok(()) } else { Err(Error::Invalid(wrong)) }
-    }
-
-    /// Whether a text holds the code of a redemption of the pool which is open or was credited.
-    async fn holds_another(&self, seen: &Redemption, text: &str) -> Result<bool, Error> {
-        let name = fingerprint_name(&seen.profile.provider_id);
-        for code in codes_in(text) {
-            let fingerprints = self.secret.fingerprints(name, &code);
-            if self.store.get_living_redemption(&seen.pool_id, &fingerprints).await?.is_some() {
-                return Ok(true);
-            }
-        }
-        Ok(false)
+        check_words(&self.store, &self.secret, seen, &words(command)).await
     }
 }
 
@@ -252,10 +225,8 @@ fn is_slip(amount_minor: i64, expected_minor: i64) -> bool {
 }
 
 /// Every text of a person's word that is kept, by its field.
-fn words(command: &ResolveCommand) -> Vec<(&'static str, &str)> {
-    let Resolution { resolved_by, reason, evidence, .. } = &command.resolution;
-    let mut words = vec![("reason", reason.as_str()), ("resolved_by", resolved_by.as_str())];
-    words.extend(evidence.as_deref().map(|evidence| ("evidence", evidence)));
+fn words(command: &ResolveCommand) -> Vec<Word<'_>> {
+    let mut words = words_of("resolved_by", &command.resolution);
     if let ResolvedOutcome::Succeeded { provider_ref: Some(name), .. } = &command.outcome {
         words.push(("provider_ref", name));
     }

@@ -19,7 +19,7 @@ pub const RIGHTS: [(&str, &[&str]); 19] = [
     // The first server to start inserts into it, once.
     ("installation", &["SELECT"]),
     ("secret_keys", &["SELECT"]),
-    ("pools", &["SELECT", "INSERT", "UPDATE"]),
+    ("pools", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
     ("plans", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
     ("accounts", &["SELECT", "INSERT", "UPDATE"]),
     ("leases", &["SELECT", "INSERT", "UPDATE", "DELETE"]),

@@ -1,5 +1,6 @@
 //! Who calls, and what they may do.
 
+mod audit_follow;
 mod audit_trail;
 mod crashes;
 mod jwt;

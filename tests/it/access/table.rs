@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use bytes::{Buf as _, BufMut as _, Bytes};
+use bytes::Bytes;
 use holdfast::{
     access::table::{TABLE, Where, row_of},
     rpc::pb::{self, Role},
@@ -10,14 +10,10 @@ use holdfast::{
 use http::uri::PathAndQuery;
 use prost::Message as _;
 use prost_types::{DescriptorProto, FileDescriptorSet, field_descriptor_proto::Type};
-use tonic::{
-    Code, Request, Status,
-    client::Grpc,
-    codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
-};
+use tonic::{Code, Request, client::Grpc};
 
 use super::{admin, caller, world};
-use crate::support::caller::Caller;
+use crate::support::{caller::Caller, raw_grpc::Raw};
 
 /// Who may call each RPC: r redeemer, o operator, a auditor, A admin. On pools that were granted to them, where the RPC
 /// is about a pool. `*`: on all pools alone.
@@ -42,6 +38,7 @@ const EXPECTED: &[(&str, &str)] = &[
     ("GetPool", "roaA"),
     ("ListPools", "roaA"),
     ("UpdatePool", "oA"),
+    ("DeletePool", "A"),
     ("CreatePlan", "oA"),
     ("GetPlan", "roaA"),
     ("ListPlans", "roaA"),
@@ -140,43 +137,6 @@ fn request(path: &[u32], pool_id: &str) -> Vec<u8> {
     prost::encoding::encode_varint(value.len() as u64, &mut bytes);
     bytes.extend(value);
     bytes
-}
-
-/// Sends and reads bytes as they are.
-struct Raw;
-
-impl Codec for Raw {
-    type Encode = Bytes;
-    type Decode = Bytes;
-    type Encoder = Self;
-    type Decoder = Self;
-
-    fn encoder(&mut self) -> Self {
-        Self
-    }
-
-    fn decoder(&mut self) -> Self {
-        Self
-    }
-}
-
-impl Encoder for Raw {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn encode(&mut self, item: Bytes, buf: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        buf.put(item);
-        Ok(())
-    }
-}
-
-impl Decoder for Raw {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn decode(&mut self, buf: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
-        Ok(Some(buf.copy_to_bytes(buf.remaining())))
-    }
 }
 
 /// The code of a call with one message; a stream of one looks alike.

@@ -48,5 +48,5 @@ fn command() -> Command {
 }
 
 async fn rotate(world: &World, told: &mut (dyn FnMut(Progress) + Send)) -> anyhow::Result<Rotated> {
-    keys::rotate(&world.db_url.clone().into(), &key_file(world), PATIENCE, told).await
+    keys::rotate(&world.db_url.clone().into(), &key_file(world), PATIENCE, "a test", told).await
 }

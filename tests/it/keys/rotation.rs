@@ -147,7 +147,7 @@ async fn a_change_that_was_ended_half_way_goes_on() {
                 );
                 assert!(!is_end, "killed");
             };
-            keys::rotate(&url.into(), &file, super::PATIENCE, &mut tell).await
+            keys::rotate(&url.into(), &file, super::PATIENCE, "a test", &mut tell).await
         });
         assert!(work.await.unwrap_err().is_panic());
         assert!(ended.recv().await.is_some());
@@ -215,6 +215,44 @@ async fn nothing_changes_while_a_server_has_not_read_the_new_key() {
     let mut db = PgConnection::connect(&world.db_url).await.unwrap();
     assert_eq!(keys_of(&mut db, "SELECT current_key FROM installation").await, [1]);
     assert_eq!(keys_of(&mut db, "SELECT key_id FROM secret_keys").await, [1]);
+}
+
+/// Runs `holdfast keys rotate` to its end.
+fn rotate_by_command(world: &World, reason: &str) -> std::process::Output {
+    super::command()
+        .args(["keys", "rotate", "--reason", reason, "--database-url", &world.db_url])
+        .arg("--secret-key-file")
+        .arg(key_file(world))
+        .output()
+        .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_is_recorded_once_with_who_why_and_both_keys_or_does_not_happen() {
+    let world = World::start().await;
+    let mut clients = world.clients(0).await;
+    write_keys(&world, &first_key(&world), &[2, 1]);
+    let mut db = world.sql().await;
+    let refuse = "CREATE FUNCTION refuse_event() RETURNS trigger LANGUAGE plpgsql AS $$
+         BEGIN RAISE EXCEPTION 'no event'; END $$;
+         CREATE TRIGGER refuse_event BEFORE INSERT ON audit_events
+         FOR EACH ROW EXECUTE FUNCTION refuse_event();";
+    sqlx::raw_sql(refuse).execute(&mut db).await.unwrap();
+    assert!(!rotate_by_command(&world, "once a year").status.success());
+    assert_eq!(keys_of(&mut db, "SELECT current_key FROM installation").await, [1]);
+
+    sqlx::raw_sql("DROP TRIGGER refuse_event ON audit_events").execute(&mut db).await.unwrap();
+    for reason in ["once a year", "what it goes on with is the same change"] {
+        let output = rotate_by_command(&world, reason);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+    let request = pb::ListAuditEventsRequest::default();
+    let events = clients.access.list_audit_events(request).await.unwrap().into_inner().events;
+    let of: Vec<_> = events.iter().filter(|event| event.action == "RotateKeys").collect();
+    let [event] = &of[..] else { panic!("{events:?}") };
+    assert_eq!((&*event.principal, &*event.peer, &*event.pool_id), ("database", "", ""));
+    assert_eq!((&*event.subject, &*event.reason), ("2", "once a year"));
+    assert_eq!((&*event.before, &*event.after), (r#"{"key_id": 1}"#, r#"{"key_id": 2}"#));
 }
 
 #[tokio::test]

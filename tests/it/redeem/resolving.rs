@@ -144,3 +144,35 @@ async fn resolve_refuses_words_that_hold_the_code_of_any_redemption_of_the_pool(
     }
     assert_eq!(clients.redemption(&open.redemption_id).await, open, "nothing was recorded");
 }
+
+#[tokio::test]
+async fn reverse_refuses_words_that_hold_the_code_of_any_redemption_of_the_pool() {
+    let world = World::start().await;
+    let mut clients = world.clients(0).await;
+    clients.create_accounts(2).await;
+    let (own, other) = (world.code("own"), world.code("other"));
+    let mut redeemed = Vec::new();
+    for code in [&own, &other] {
+        let held = lease(&clients.acquire(|_| {}).await.unwrap());
+        redeemed.push(clients.redeem(&held, code, |_| {}).await.unwrap().redemption.unwrap());
+    }
+    let word = |text: String| pb::ReverseRedemptionRequest {
+        pool_id: POOL.into(),
+        redemption_id: redeemed[0].redemption_id.clone(),
+        reason: format!("it was seen beside {text} by support"),
+        reversed_by: text.clone(),
+        evidence: format!("ticket of {text}"),
+        outcome: pb::ReversalOutcome::Reversed.into(),
+    };
+    for hidden in [&own, &other] {
+        let refused = clients.redemptions.reverse_redemption(word(hidden.to_lowercase())).await;
+        let error = refused.unwrap_err();
+        assert_eq!(bad_fields(&error), ["reason", "reversed_by", "evidence"], "{hidden}");
+        assert!(!error.message().contains(hidden.as_str()));
+    }
+    let (id, mut db) = (&redeemed[0].redemption_id, world.sql().await);
+    let reversals: i64 =
+        sqlx::query_scalar("SELECT count(*) FROM reversals").fetch_one(&mut db).await.unwrap();
+    assert_eq!((reversals, clients.redemption(id).await), (0, redeemed[0].clone()));
+    clients.redemptions.reverse_redemption(word("ticket 118".into())).await.unwrap();
+}

@@ -1,58 +1,17 @@
 //! Input that no well-made client sends: absurd durations, messages that are too large, bytes that are
 //! not the RPC's request.
 
-use bytes::{Buf as _, BufMut as _, Bytes};
+use bytes::Bytes;
 use holdfast::rpc::pb;
 use http::uri::PathAndQuery;
 use prost_types::Duration;
-use tonic::{
-    Code, Request, Status,
-    client::Grpc,
-    codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
-    transport::Channel,
-};
+use tonic::{Code, Request, Status, client::Grpc, transport::Channel};
 
 use crate::support::{
     batch::{Session, begun, item, opening, said_item},
+    raw_grpc::Raw,
     world::{POOL, World, bad_fields, lease, reason},
 };
-
-/// Sends and reads bytes as they are.
-struct Raw;
-
-impl Codec for Raw {
-    type Encode = Bytes;
-    type Decode = Bytes;
-    type Encoder = Self;
-    type Decoder = Self;
-
-    fn encoder(&mut self) -> Self {
-        Self
-    }
-
-    fn decoder(&mut self) -> Self {
-        Self
-    }
-}
-
-impl Encoder for Raw {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn encode(&mut self, item: Bytes, buf: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        buf.put(item);
-        Ok(())
-    }
-}
-
-impl Decoder for Raw {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn decode(&mut self, buf: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
-        Ok(Some(buf.copy_to_bytes(buf.remaining())))
-    }
-}
 
 /// Calls an RPC with one message of these bytes.
 async fn call(channel: &Channel, path: &'static str, message: &[u8]) -> Result<Bytes, Status> {
@@ -64,7 +23,7 @@ async fn call(channel: &Channel, path: &'static str, message: &[u8]) -> Result<B
 }
 
 /// Every RPC, streams included: a stream of one message looks like a single one.
-const RPCS: [&str; 30] = [
+const RPCS: [&str; 31] = [
     "/holdfast.v1.RedemptionService/AcquireAccount",
     "/holdfast.v1.RedemptionService/RenewLease",
     "/holdfast.v1.RedemptionService/Redeem",
@@ -84,6 +43,7 @@ const RPCS: [&str; 30] = [
     "/holdfast.v1.PoolService/GetPool",
     "/holdfast.v1.PoolService/ListPools",
     "/holdfast.v1.PoolService/UpdatePool",
+    "/holdfast.v1.PoolService/DeletePool",
     "/holdfast.v1.PoolService/CreatePlan",
     "/holdfast.v1.PoolService/GetPlan",
     "/holdfast.v1.PoolService/ListPlans",

@@ -16,6 +16,7 @@ pub(crate) mod plans;
 pub(crate) mod postgres;
 pub(crate) mod program;
 pub(crate) mod proxy;
+pub(crate) mod raw_grpc;
 pub(crate) mod raw_http2;
 pub(crate) mod real;
 pub(crate) mod secrets;

@@ -1,5 +1,5 @@
 -- Creates accounts of one pool: WAITING, or COMPLETED when the balance has reached the plan's target. An account
--- that is or was there already, or that names a plan which is not, has no row in the answer. Its first event makes
+-- that is or was there already, or that names a plan which is not, has no row in the answer; none has one where the pool was deleted. Its first event makes
 -- an id its account's own. Events are keyed by account and version, are never taken away, and the first has
 -- version 1.
 -- $1 pool_id; one element for each account: $2 account ids, $3 login statuses, $4 plan ids, $5 country codes, $6
@@ -13,7 +13,8 @@ WITH new AS MATERIALIZED (
     FROM unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::bigint[], $7::jsonb[], $10::bytea[])
         AS w (account_id, login_status, plan_id, country_code, balance_minor, labels, credentials)
     LEFT JOIN plans n ON n.pool_id = $1 AND n.plan_id = w.plan_id
-    WHERE w.plan_id IS NULL OR n.plan_id IS NOT NULL
+    WHERE (w.plan_id IS NULL OR n.plan_id IS NOT NULL)
+      AND EXISTS (SELECT FROM pools p WHERE p.pool_id = $1)
     ORDER BY w.account_id
 ),
 event AS (

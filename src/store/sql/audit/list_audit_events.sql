@@ -1,6 +1,6 @@
 -- The audit trail before the event $1, newest first, at most $2 events and $3 bytes; of one pool ($4),
--- of one principal ($5), of one subject ($6), from $7 to before $8, of pools that are like these ($10), where they are
--- not null. No event is before $9: a range of the index, so that what is older is not read. "more" says of an event that another was found after it.
+-- of one principal ($5), of one subject ($6), from $7 to before $8, of pools whose id begins as one of $10 or is one
+-- of $11, where they are not null. No event is before $9: a range of the index, so that what is older is not read. "more" says of an event that another was found after it.
 WITH found AS (
     SELECT
         e.*,
@@ -11,7 +11,11 @@ WITH found AS (
     WHERE e.event_id < $1
       AND e.event_id >= $9
       AND ($4::text IS NULL OR e.pool_id = $4)
-      AND ($10::text[] IS NULL OR e.pool_id LIKE ANY ($10))
+      AND (
+          $10::text[] IS NULL
+          OR e.pool_id = ANY ($11::text[])
+          OR EXISTS (SELECT FROM unnest($10::text[]) AS s (start) WHERE starts_with(e.pool_id, s.start))
+      )
       AND ($5::text IS NULL OR e.principal = $5)
       AND ($6::text IS NULL OR e.subject = $6)
       AND ($7::timestamptz IS NULL OR e.created_at >= $7)

@@ -1,5 +1,6 @@
 //! TLS of a server: handshakes, clients' certificates, new files, what is refused at start, and commands.
 
+mod callers;
 mod clients;
 mod commands;
 mod handshakes;
