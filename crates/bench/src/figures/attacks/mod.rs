@@ -150,9 +150,11 @@ impl<'a> Scene<'a> {
                     let labels = format!("{{{}}}", labels.join(", "));
                     fill(&url, FAT_POOL, i64::try_from(FAT)?, &labels).await?;
                 }
-                Attack::Pools | Attack::Metrics => fill_small_pools(&url).await?,
                 _ => {}
             }
+        }
+        if attacks.iter().any(|attack| matches!(attack, Attack::Pools | Attack::Metrics)) {
+            fill_small_pools(&url).await?;
         }
         postgres::run(&url, "VACUUM (ANALYZE)").await?;
         let others = [(Role::Operator, "other-*"), (Role::Auditor, "other-*")];
@@ -278,11 +280,11 @@ async fn beside<T>(
 async fn fill(url: &str, pool: &str, accounts: i64, labels: &str) -> anyhow::Result<()> {
     let sql = format!(
         "INSERT INTO pools (pool_id, currency_code, default_lease, min_lease, max_lease, amount_mismatch)
-         VALUES ('{pool}', 'EUR', '1 minute', '1 second', '1 hour', 'ACCEPT') ON CONFLICT DO NOTHING;
+         VALUES ('{pool}', 'EUR', '1 minute', '1 second', '1 hour', 'ACCEPT');
          INSERT INTO accounts (pool_id, account_id, country_code, labels)
          SELECT '{pool}', format('account-%s', lpad(n::text, 8, '0')), 'DE', '{labels}'
          FROM generate_series(1, {accounts}) n
-         ON CONFLICT DO NOTHING"
+        "
     );
     postgres::run(url, &sql).await
 }
@@ -294,10 +296,10 @@ async fn fill_small_pools(url: &str) -> anyhow::Result<()> {
     let sql = format!(
         "INSERT INTO pools (pool_id, currency_code, default_lease, min_lease, max_lease, amount_mismatch)
          SELECT '{name}' || lpad(n::text, 4, '0'), 'EUR', '1 minute', '1 second', '1 hour', 'ACCEPT'
-         FROM generate_series(0, {last}) n ON CONFLICT DO NOTHING;
+         FROM generate_series(0, {last}) n;
          INSERT INTO accounts (pool_id, account_id, country_code)
          SELECT '{name}' || lpad(n::text, 4, '0'), 'account', 'DE'
-         FROM generate_series(0, {last}) n ON CONFLICT DO NOTHING"
+         FROM generate_series(0, {last}) n"
     );
     postgres::run(url, &sql).await
 }
