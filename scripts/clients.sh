@@ -74,6 +74,7 @@ install_all || {
 
 cargo build --quiet
 grpcurl=$(find_grpcurl)
+(run_python tests/clients/readme.py "${CARGO_TARGET_DIR:-target}/debug/holdfast" ${grpcurl:+"$grpcurl"})
 # shellcheck disable=SC2086
 run_python tests/clients/local.py "${CARGO_TARGET_DIR:-target}/debug/holdfast" scripts/buf.sh \
     ${grpcurl:+"$grpcurl"}

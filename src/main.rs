@@ -1,14 +1,16 @@
 //! The program: reads its arguments, runs one command, answers with an exit code.
 
-use std::{alloc::System, process::ExitCode};
+use std::process::ExitCode;
 
 use clap::Parser as _;
 use holdfast::cli;
+use tikv_jemallocator::Jemalloc;
 use zeroizing_alloc::ZeroAlloc;
 
-/// Wipes all memory that is freed: codes and keys pass through the buffers of many libraries.
+/// Wipes all memory that is freed: codes and keys pass through the buffers of many libraries. jemalloc gives memory back
+/// that is not needed any more, seconds after it was: what an attack took is not kept (ADR 0059).
 #[global_allocator]
-static ALLOCATOR: ZeroAlloc<System> = ZeroAlloc(System);
+static ALLOCATOR: ZeroAlloc<Jemalloc> = ZeroAlloc(Jemalloc);
 
 fn main() -> ExitCode {
     let arguments = cli::Cli::parse();

@@ -81,6 +81,12 @@ impl Limit {
         self.at_work.load(Ordering::Relaxed)
     }
 
+    /// Is this from now on.
+    #[cfg(test)]
+    pub(super) fn set(&self, now: usize) {
+        self.now.store(now, Ordering::Relaxed);
+    }
+
     /// Goes to work whether or not there is room.
     pub(super) fn enter(&self) {
         let before = self.at_work.fetch_add(1, Ordering::Relaxed);

@@ -392,24 +392,29 @@ impl Inner {
     ) -> Option<(Sharing, bool)> {
         let mut sharing = Sharing::default();
         let mut is_first = false;
-        if let Some(pool) = pool {
-            let share = self.shares.take(pool, class, left)?;
+        if let Some(origin) = origin {
+            let Some(share) = self.origin_shares.take(origin, class, left, false) else {
+                origin::note_limited("share");
+                return None;
+            };
+            // Beyond the limit also where another caller has calls in more pools than may each have one there.
             is_first = share.is_first;
+            sharing.origin = Some(share.name);
+        }
+        if let Some(pool) = pool {
+            let Some(share) = self.shares.take(pool, class, left, is_first) else {
+                self.leave_shares(&sharing, class, true);
+                return None;
+            };
+            is_first |= share.is_first;
             sharing.pool = Some(share.name);
         }
-        let Some(origin) = origin else { return Some((sharing, is_first)) };
-        let refused = |sharing: &Sharing| {
-            self.leave_shares(sharing, class, true);
-            origin::note_limited("share");
-            None
-        };
-        let Some(share) = self.origin_shares.take(origin, class, left) else {
-            return refused(&sharing);
-        };
-        sharing.origin = Some(share.name);
-        if let Some(pool) = pool {
-            let Some(share) = self.in_pool_shares.take(&in_pool(origin, pool), class, left) else {
-                return refused(&sharing);
+        if let (Some(pool), Some(origin)) = (pool, origin) {
+            let name = in_pool(origin, pool);
+            let Some(share) = self.in_pool_shares.take(&name, class, left, is_first) else {
+                self.leave_shares(&sharing, class, true);
+                origin::note_limited("share");
+                return None;
             };
             is_first |= share.is_first;
             sharing.in_pool = Some(share.name);

@@ -107,15 +107,22 @@ impl Shares {
         Self { weights, state: Mutex::default() }
     }
 
-    /// Counts a call of a pool, if the pool's share allows one more.
-    pub(super) fn take(&self, pool: &str, class: Class, left: Left) -> Option<Share> {
+    /// Counts a call of a pool, if the pool's share allows one more. `is_beyond`: it may be at work whatever is left.
+    pub(super) fn take(
+        &self,
+        pool: &str,
+        class: Class,
+        left: Left,
+        is_beyond: bool,
+    ) -> Option<Share> {
         let mut pools = self.lock();
         let Pools { by_name, at_work } = &mut *pools;
         let held = by_name.get(pool).map(|calls| calls.held[class as usize]).unwrap_or_default();
         let is_first = held.at_work == 0 && at_work[class as usize] < FIRST_CALLS;
         let Weights { present_part, at_work: weight } = self.weights;
-        let may_work =
-            is_first || left.at_work.is_none_or(|left| may_take(held.at_work, left, 0, weight));
+        let may_work = is_first
+            || is_beyond
+            || left.at_work.is_none_or(|left| may_take(held.at_work, left, 0, weight));
         if !may_work || !may_take(held.present * present_part, left.present, RESERVE, WAITING) {
             return None;
         }

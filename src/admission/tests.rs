@@ -313,6 +313,24 @@ fn the_first_call_of_a_pool_gets_in_although_anothers_burst_is_beyond_the_limit(
 }
 
 #[test]
+fn the_first_call_of_a_caller_gets_in_however_many_pools_anothers_burst_is_in() {
+    let overload = Overload::new();
+    let burst = |pool: usize| {
+        overload.admit_from(Class::Acquire, Some(&format!("pool-{pool}")), Some("one")).ok()
+    };
+    let burst: Vec<_> = (0..5000).filter_map(burst).collect();
+    assert!(burst.len() > WORK.start / 2, "{}", burst.len());
+    // What is at work already goes on when the limit falls.
+    overload.0.work.set(WORK.floor);
+    let other = |pool| overload.admit_from(Class::Acquire, Some(pool), Some("other"));
+    let first = other("own").expect("it has none at work");
+    assert!(other("own").is_err(), "the second obeys the limit");
+    drop(first);
+    assert!(other("pool-1").is_ok(), "in a pool of the burst too");
+    assert!(burst.len() > overload.0.work.now());
+}
+
+#[test]
 fn one_callers_crowd_leaves_room_for_others_in_its_pool_and_for_itself_in_other_pools() {
     for class in [Class::Acquire, Class::Redeem, Class::Rest, Class::Stream] {
         let overload = Overload::new();

@@ -34,6 +34,10 @@ pub trait Stream: Send + Sync {
 
     /// Ends it, and lets go of all that it holds.
     fn end(&self);
+
+    /// For how long it has been ended without its caller being told. hyper asks an answer for more only when its stream
+    /// has a window: one whose caller keeps that shut cannot be reset.
+    fn untold_for(&self) -> Option<Duration>;
 }
 
 /// A call that is not finished, until dropped.
@@ -47,6 +51,9 @@ pub struct Watched {
     number: u64,
 }
 
+/// How long a caller may keep the window of a stream shut that was ended, at most, before its connection is closed.
+const UNTOLD: Duration = Duration::from_secs(10);
+
 /// What is known of a connection's streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Seen {
@@ -56,6 +63,8 @@ pub(super) enum Seen {
     Unused(Duration),
     /// There are none any more: the last of them were ended because they were idle.
     AllEnded,
+    /// One was ended, and its caller cannot be told of it.
+    Untold,
 }
 
 impl fmt::Debug for Connection {
@@ -105,13 +114,15 @@ impl Connection {
 
     /// Ends the streams that were idle for `limit`.
     pub(super) fn end_idle(&self, limit: Duration) -> Seen {
-        let idle: Vec<_> = {
-            let streams = self.streams();
-            let live = streams.values().filter_map(Weak::upgrade);
-            live.filter(|stream| stream.idle_for() >= limit).collect()
-        };
+        let live: Vec<_> = self.streams().values().filter_map(Weak::upgrade).collect();
+        let (ended, open): (Vec<_>, Vec<_>) =
+            live.into_iter().partition(|stream| stream.untold_for().is_some());
+        let idle: Vec<_> = open.iter().filter(|stream| stream.idle_for() >= limit).collect();
         metrics::counter!("holdfast_streams_idle_total").increment(idle.len() as u64);
         idle.iter().for_each(|stream| stream.end());
+        if ended.iter().any(|stream| stream.untold_for() >= Some(UNTOLD.min(limit))) {
+            return Seen::Untold;
+        }
         if self.calls.load(Ordering::Relaxed) > 0 {
             return Seen::InUse;
         }
@@ -190,6 +201,10 @@ mod tests {
         fn end(&self) {
             self.1.lock().unwrap().take();
         }
+
+        fn untold_for(&self) -> Option<Duration> {
+            self.1.lock().unwrap().is_none().then_some(self.0)
+        }
     }
 
     const LIMIT: Duration = Duration::from_secs(10);
@@ -214,6 +229,17 @@ mod tests {
         drop(new);
         assert!(matches!(connection.end_idle(LIMIT), Seen::Unused(time) if time < LIMIT));
         assert!(connection.streams().is_empty());
+    }
+
+    #[test]
+    fn a_stream_that_cannot_be_told_of_its_end_ends_its_connection_whatever_else_is_in_use() {
+        let connection = Connection::new();
+        let _used = stream(&connection, Duration::ZERO);
+        let shut = stream(&connection, LIMIT);
+        assert_eq!(connection.end_idle(LIMIT), Seen::InUse);
+        assert_eq!(connection.end_idle(LIMIT), Seen::Untold);
+        drop(shut);
+        assert_eq!(connection.end_idle(LIMIT), Seen::InUse);
     }
 
     #[test]

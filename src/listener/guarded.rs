@@ -106,7 +106,7 @@ impl<IO> Guarded<IO> {
         let rules = self.permit.rules();
         let is_unused = match self.connection.end_idle(rules.stream_idle) {
             Seen::InUse => false,
-            Seen::AllEnded => return Some("unread"),
+            Seen::AllEnded | Seen::Untold => return Some("unread"),
             Seen::Unused(time) => time >= rules.idle || !self.frames.has_called(),
         };
         (is_unused && self.permit.is_crowded()).then_some("unused")

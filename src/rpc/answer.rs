@@ -10,7 +10,7 @@ use std::{
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, Waker},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -60,7 +60,7 @@ pub(super) fn bounded(
         // encodes them keeps its buffer until it is dropped.
         let mut cx = Context::from_waker(Waker::noop());
         while held.next.len() < 2 && held.poll_body(&mut cx).is_ready() {}
-        let state = Mutex::new(State { held: Some(Box::new(held)), is_ended: false, waker: None });
+        let state = Mutex::new(State { held: Some(Box::new(held)), ended: None, waker: None });
         let shared = Arc::new(Shared { state, activity });
         let as_stream: Arc<dyn Stream> = shared.clone();
         let watched = connection.map(|connection| connection.watch(Arc::downgrade(&as_stream)));
@@ -83,8 +83,8 @@ struct Shared {
 struct State {
     /// `None` when there is nothing more to hand on.
     held: Option<Box<Held>>,
-    /// Its connection has ended it, and its caller is not told yet.
-    is_ended: bool,
+    /// When its connection has ended it, of which its caller is not told yet.
+    ended: Option<Instant>,
     waker: Option<Waker>,
 }
 
@@ -102,13 +102,19 @@ impl Stream for Shared {
     fn end(&self) {
         let mut state = self.state();
         let (held, waker) = (state.held.take(), state.waker.take());
-        state.is_ended = held.is_some();
+        if held.is_some() {
+            state.ended = Some(Instant::now());
+        }
         drop(state);
         // Not under the lock: what is held may be much.
         drop(held);
         if let Some(waker) = waker {
             waker.wake();
         }
+    }
+
+    fn untold_for(&self) -> Option<Duration> {
+        self.state().ended.map(|ended| ended.elapsed())
     }
 }
 
@@ -205,7 +211,7 @@ impl Body for Bounded {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let mut state = self.shared.state();
-        if std::mem::take(&mut state.is_ended) {
+        if state.ended.take().is_some() {
             return Poll::Ready(Some(Err(status::answer_not_taken())));
         }
         let Some(held) = &mut state.held else { return Poll::Ready(None) };
@@ -224,7 +230,7 @@ impl Body for Bounded {
 
     fn is_end_stream(&self) -> bool {
         let state = self.shared.state();
-        !state.is_ended && state.held.as_ref().is_none_or(|held| held.is_end_stream())
+        state.ended.is_none() && state.held.as_ref().is_none_or(|held| held.is_end_stream())
     }
 }
 

@@ -55,7 +55,7 @@ use crate::{
 const CLOSING_GRACE: Duration = Duration::from_secs(1);
 /// How many may ask at once on this server what an acquisition would make of one pool's accounts.
 const MAX_EXPLAINING: usize = 2;
-/// The same for all pools: each keeps a core busy.
+/// The same for all pools: each keeps a part of a core busy.
 const MAX_EXPLAINING_ANY: usize = 4;
 /// How long one more waits before it is refused.
 const EXPLAIN_WAIT: Duration = Duration::from_secs(1);
@@ -111,6 +111,8 @@ pub struct Explained {
 /// The queues of the pools that somebody wants accounts of, each with its dispatcher.
 struct Queues {
     by_pool: Mutex<HashMap<PoolId, mpsc::Sender<Waiter>>>,
+    /// One for each dispatcher that runs.
+    dispatchers: Arc<()>,
     store: Store,
     closing: CancellationToken,
 }
@@ -137,8 +139,12 @@ impl Acquire {
         providers: Providers,
         closing: CancellationToken,
     ) -> Self {
-        let queues =
-            Queues { by_pool: Mutex::default(), store: store.clone(), closing: closing.clone() };
+        let queues = Queues {
+            by_pool: Mutex::default(),
+            dispatchers: Arc::default(),
+            store: store.clone(),
+            closing: closing.clone(),
+        };
         let (queues, explaining) = (Arc::new(queues), Arc::default());
         let explaining_any = FairPermits::for_work(MAX_EXPLAINING_ANY);
         Self { store, pools, providers, queues, explaining, explaining_any, closing }
@@ -268,13 +274,18 @@ impl Acquire {
                 ("selector.expected", amounts.expected),
             ],
         )?;
-        // Held until it has been gone through: nobody can stop that, also when the caller leaves.
         let permit = self.explain_permit(pool_id).await?;
         // The dispatcher gives up the pool's accounts when nobody wants any.
         drop(self.queues.of(pool_id));
         let ready = self.store.ready(pool_id);
         let not_found = || Error::PoolNotFound(pool_id.clone());
-        if !ready.follow().await? {
+        // Goes on when the caller leaves, with the permit. A pool that was read by half would be read anew for the next
+        // caller, and again, as long as callers leave.
+        let following = ready.clone();
+        let follow = async move { (following.follow().await, permit) };
+        let followed = tokio::spawn(origin::scope(origin::current(), follow)).await;
+        let (followed, permit) = followed.map_err(|_| StoreError::Overloaded)?;
+        if !followed? {
             return Err(not_found());
         }
         let terms = ready.terms().ok_or_else(not_found)?;
@@ -318,8 +329,9 @@ impl Queues {
             return queue.clone();
         }
         let (waiters, arrivals) = mpsc::channel(MAX_WAITING);
+        let (closing, beside) = (self.closing.clone(), Arc::clone(&self.dispatchers));
         let dispatcher =
-            Dispatcher::new(self.store.clone(), pool_id.clone(), arrivals, self.closing.clone());
+            Dispatcher::new(self.store.clone(), pool_id.clone(), arrivals, closing, beside);
         let (queues, of_pool) = (Arc::downgrade(self), pool_id.clone());
         tokio::spawn(async move {
             let late = dispatcher.run().await;

@@ -18,7 +18,11 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::Notify;
+use tokio::{
+    sync::{Notify, oneshot},
+    time::{Instant, sleep},
+};
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use self::{follow::Followed, set::ReadySet};
@@ -40,6 +44,10 @@ use crate::{
     failpoints::{Guard, holds},
 };
 
+/// Explanations of a permit take one part in so many of the time: a core has other things to do.
+const EXPLAINS_PART: u32 = 4;
+/// How many accounts are gone through before it is asked whether somebody waits.
+const EXPLAINED_AT_ONCE: usize = 1024;
 /// So many accounts more than are wanted are kept while a pool is gone through.
 const SORTED_AT_ONCE: usize = 4096;
 
@@ -258,8 +266,9 @@ impl Ready {
     }
 
     /// What an acquisition would make of the pool's accounts: how many there are of each choice, and the first
-    /// `limit` of them. Those that would be picked come first, in their order. `held` is held until all are gone
-    /// through, also when nobody waits for it any more.
+    /// `limit` of them. Those that would be picked come first, in their order. It ends when nobody waits for it any
+    /// more. `held` is held until then, and for so much longer that those who ask again and again keep no more than a part
+    /// of a core busy.
     pub async fn explain<H: Send + 'static>(
         &self,
         criteria: Criteria,
@@ -270,11 +279,17 @@ impl Ready {
         let unwritable: HashSet<_> =
             self.sets.quarantine.accounts(&self.pool_id).into_iter().collect();
         let this = self.clone();
-        let explain = move || {
-            let _held = held;
-            this.explain_now(&criteria, &terms, &unwritable, limit)
-        };
-        tokio::task::spawn_blocking(explain).await.unwrap_or_default()
+        let (begun, left) = (Instant::now(), CancellationToken::new());
+        // Cancelled when this is dropped: its caller has left.
+        let _leaves = left.clone().drop_guard();
+        let (explained, answer) = oneshot::channel();
+        tokio::spawn(async move {
+            let explain = move || this.explain_now(&criteria, &terms, &unwritable, limit, &left);
+            let _ = explained.send(tokio::task::spawn_blocking(explain).await.unwrap_or_default());
+            sleep(begun.elapsed() * (EXPLAINS_PART - 1)).await;
+            drop(held);
+        });
+        answer.await.unwrap_or_default()
     }
 
     fn explain_now(
@@ -283,6 +298,7 @@ impl Ready {
         terms: &PoolTerms,
         unwritable: &HashSet<String>,
         limit: usize,
+        left: &CancellationToken,
     ) -> (Counts, Vec<Considered>) {
         let (accounts, unreadable, now) = {
             let memory = self.set();
@@ -294,7 +310,10 @@ impl Ready {
             counts.insert(Choice::Unwritable, i64::try_from(unreadable).unwrap_or(i64::MAX));
         }
         let mut judged = Vec::new();
-        for account in accounts {
+        for (number, account) in accounts.into_iter().enumerate() {
+            if number % EXPLAINED_AT_ONCE == 0 && left.is_cancelled() {
+                return Default::default();
+            }
             let is_unwritable = unwritable.contains(account.account_id.as_str());
             let choice = Choice::of(&account, criteria, terms, now, is_unwritable);
             *counts.entry(choice).or_default() += 1;

@@ -2,6 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use crate::attacker::{Attack, AttackArgs};
 use clap::{Parser, Subcommand, ValueEnum};
 
 /// Measures Holdfast beside what it replaces.
@@ -49,6 +50,14 @@ pub(crate) struct Args {
     #[arg(long)]
     bloat_minutes: Option<u64>,
 
+    /// Which attacks there are (`--only attacks`), by comma [default: all].
+    #[arg(long, value_delimiter = ',')]
+    attack: Vec<Attack>,
+
+    /// How long each attack lasts, in seconds [default: 15, quick: 5].
+    #[arg(long)]
+    attack_seconds: Option<u64>,
+
     /// What the server logs, as with `holdfast serve --log`. What it says is read, and dropped.
     #[arg(long, default_value = "info")]
     pub(crate) server_log: String,
@@ -80,11 +89,14 @@ pub(crate) struct Args {
 }
 
 /// What this program does besides.
-#[derive(Clone, Copy, Debug, Subcommand)]
+#[derive(Clone, Debug, Subcommand)]
 pub(crate) enum Command {
     /// Answers the messages of a cycle and touches nothing, until standard input ends.
     #[command(hide = true)]
     Echo,
+    /// Attacks a server, until standard input ends.
+    #[command(hide = true)]
+    Attack(AttackArgs),
 }
 
 /// What can be measured by itself.
@@ -112,6 +124,10 @@ pub(crate) enum Figure {
     Stream,
     /// What a cycle and a redemption take, by statement and process. Only when it is named.
     Costs,
+    /// Cycles where callers are asked who they are beside cycles where they are not.
+    Auth,
+    /// A well-behaved client beside attacks. Only when it is named.
+    Attacks,
     /// Sizes of tables and times at half load, for an hour. Only when it is named.
     Bloat,
 }
@@ -119,7 +135,7 @@ pub(crate) enum Figure {
 impl Figure {
     /// Whether it is none of the table's, and has to be named.
     fn is_apart(self) -> bool {
-        matches!(self, Self::Costs | Self::Bloat)
+        matches!(self, Self::Costs | Self::Bloat | Self::Attacks)
     }
 }
 
@@ -188,6 +204,21 @@ impl Args {
     /// How long the overload lasts.
     pub(crate) fn overload(&self) -> Duration {
         Duration::from_secs(if self.quick { 4 } else { 15 })
+    }
+
+    /// The attacks that are asked for.
+    pub(crate) fn attacks(&self) -> Vec<Attack> {
+        if self.attack.is_empty() { Attack::value_variants().to_vec() } else { self.attack.clone() }
+    }
+
+    /// How long each lasts.
+    pub(crate) fn attack_duration(&self) -> Duration {
+        Duration::from_secs(self.sized(self.attack_seconds, 15, 5).max(1))
+    }
+
+    /// Whether that is what may be shown.
+    pub(crate) fn is_whole_attack(&self) -> bool {
+        !self.quick && self.attack.is_empty() && self.accounts() >= 1_000_000
     }
 
     /// How long the run at half load lasts.

@@ -83,6 +83,7 @@ pub(crate) const GRAPHILE: usize = 5;
 pub(crate) const SIZE: usize = 6;
 pub(crate) const OVERLOAD: usize = 7;
 pub(crate) const MEMORY: usize = 8;
+pub(crate) const AUTH: usize = 9;
 
 /// Indexes of the parts of rows that have several.
 pub(crate) mod part {
@@ -92,10 +93,15 @@ pub(crate) mod part {
     pub(crate) const WAITING: usize = 0;
     pub(crate) const WAITING_HTTP2: usize = 1;
     pub(crate) const STREAM: usize = 2;
+    pub(crate) const TOKEN: usize = 0;
+    pub(crate) const TOKEN_TLS: usize = 1;
+    pub(crate) const JWT: usize = 2;
 }
 
 /// How much more a server may need late in a long stream than early, and still be called flat.
 const FLAT: f64 = 1.05;
+/// What asking callers who they are may take, of cycles.
+const WITH_AUTH: Goal = Goal::AtLeast(0.97);
 
 pub(crate) fn rows() -> Vec<Row> {
     let single = |figure, goal| row(figure, &[(figure, goal)]);
@@ -145,6 +151,14 @@ pub(crate) fn rows() -> Vec<Row> {
                     "over a stream of 1,000,000 items: last quarter ÷ second quarter",
                     Goal::AtMost(FLAT, ""),
                 ),
+            ],
+        ),
+        row(
+            "cycles/s where callers are asked who they are ÷ where they are not: a token; a token over TLS; a JWT",
+            &[
+                ("cycles/s where callers show a token ÷ where nobody is asked", WITH_AUTH),
+                ("the same over TLS", WITH_AUTH),
+                ("cycles/s where callers show a JWT ÷ where nobody is asked", WITH_AUTH),
             ],
         ),
     ]

@@ -32,6 +32,11 @@ impl Times {
         self.0.saturating_record(u64::try_from(took.as_micros()).unwrap_or(u64::MAX).max(1));
     }
 
+    /// Takes those of another in too.
+    pub(crate) fn add(&mut self, other: &Self) -> anyhow::Result<()> {
+        Ok(self.0.add(&other.0)?)
+    }
+
     pub(crate) fn count(&self) -> u64 {
         self.0.len()
     }

@@ -11,9 +11,11 @@
 //! | `args` | what is asked for, and how long it may take |
 //! | `goals` | the figures and what each is to reach |
 //! | `figures/` | one figure, or a few that share their peers, a file |
+//! | `attacker/` | attacks, by a process of their own |
 //! | `peers/` | what is measured: the server, and what it is compared with |
 //! | `load`, `open_loop` | callers: as fast as they are answered, and at a rate |
 //! | `counters`, `usage` | what Postgres and the kernel count meanwhile |
+//! | `secure` | TLS, tokens and JWTs |
 //! | `process`, `postgres`, `ground`, `machine` | what it all stands on |
 //! | `report/` | the table, the JSON, the plots |
 
@@ -25,6 +27,7 @@
 )]
 
 mod args;
+mod attacker;
 mod counters;
 mod figures;
 mod goals;
@@ -37,6 +40,7 @@ mod pools;
 mod postgres;
 mod process;
 mod report;
+mod secure;
 mod stats;
 mod usage;
 
@@ -58,7 +62,12 @@ fn main() -> ExitCode {
         report::progress(&format!("error: {error:#}"));
         return ExitCode::FAILURE;
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let mut runtime = match &args.command {
+        // One thread: what it takes from the server on the same machine is bounded.
+        Some(Command::Attack(_)) => tokio::runtime::Builder::new_current_thread(),
+        _ => tokio::runtime::Builder::new_multi_thread(),
+    };
+    let runtime = runtime.enable_all().build();
     let done = runtime.map_err(anyhow::Error::from).and_then(|runtime| runtime.block_on(run(args)));
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -70,8 +79,9 @@ fn main() -> ExitCode {
 }
 
 async fn run(args: Args) -> anyhow::Result<()> {
-    match args.command {
+    match &args.command {
         Some(Command::Echo) => peers::echo::serve().await,
+        Some(Command::Attack(args)) => attacker::run(args).await,
         None => {
             // What is dropped here is stopped and removed, also when a person has had enough.
             let mut terminated = signal(SignalKind::terminate())?;
@@ -96,6 +106,9 @@ async fn measure(args: &Args) -> anyhow::Result<()> {
     }
     if args.wants(Figure::Costs) {
         figures::costs::measure(args).await?;
+    }
+    if args.wants(Figure::Attacks) {
+        figures::attacks::measure(args).await?;
     }
     if args.wants(Figure::Bloat) {
         figures::bloat::measure(args).await?;

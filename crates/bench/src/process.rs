@@ -114,6 +114,13 @@ impl Process {
         Ok(kib * 1024.0 / 1e6)
     }
 
+    /// What comes after these words in the last whole line that begins with them.
+    pub(crate) fn last_line(&self, begins: &str) -> Option<String> {
+        let (_, last) = self.output();
+        let (whole, _) = last.rsplit_once('\n')?;
+        whole.lines().rev().find_map(|line| line.strip_prefix(begins)).map(str::to_owned)
+    }
+
     /// What it wrote first and last.
     fn output(&self) -> (String, String) {
         let output = self.output.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,7 +1,8 @@
 //! `holdfast demo`: the whole thing on one machine, with processes of its own: a private Postgres, two
-//! providers that misbehave, the server, and batches from files through the real API. Ends with a
-//! report that lays the providers' ledgers beside our records.
+//! providers that misbehave, the server, and batches from files through the real API, over TLS and with a token. Ends
+//! with a report that lays the providers' ledgers beside our records.
 
+mod certificates;
 mod compare;
 mod files;
 mod ledger;
@@ -114,7 +115,7 @@ async fn show(
     args: &DemoArgs,
 ) -> anyhow::Result<bool> {
     let bearer = Bearer::from_file(&stage.token_file)?;
-    let server = Server::connect(&stage.server_url, bearer).await?;
+    let server = stage.connect(bearer).await?;
     world::prepare(&server, files::task_profile(&stage.task_url)).await?;
     for pool in POOLS {
         let accounts = if pool.has_tasks() { &files.task_accounts } else { &files.accounts };
@@ -136,7 +137,8 @@ async fn show(
     provider.extend(ledger::tasks(&stage.task_ledger, &ours)?);
     let after = world::accounts(&server).await?;
     let report = Report { runs, before, after, ours, provider, settled };
-    report.print(&stage.server_url, &stage.token_file, args.stay, Sink::stdout())
+    let way = [&stage.ca_file, &stage.token_file].map(|file| file.as_path());
+    report.print(&stage.server_url, way, args.stay, Sink::stdout())
 }
 
 /// Runs one pool's batch.

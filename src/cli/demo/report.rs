@@ -55,7 +55,7 @@ impl Report {
     pub(super) fn print(
         &self,
         server_url: &str,
-        token_file: &Path,
+        [ca_file, token_file]: [&Path; 2],
         stays: bool,
         mut sink: Sink,
     ) -> anyhow::Result<bool> {
@@ -76,12 +76,12 @@ impl Report {
         let agreed = differences.is_empty() && sums.is_empty();
         self.differences(&differences, &sums, &mut sink)?;
 
-        let address = server_url.trim_start_matches("http://");
+        let address = server_url.trim_start_matches("https://");
         sink.line(if stays { "\nTry it:" } else { "\nTo try it, with `holdfast demo --stay`:" })?;
-        sink.line(format_args!("  grpcurl -plaintext {address} list"))?;
-        let token_file = token_file.display();
+        let (ca_file, token_file) = (ca_file.display(), token_file.display());
+        sink.line(format_args!("  grpcurl -cacert {ca_file} {address} list"))?;
         sink.line(format_args!(
-            "  holdfast pool list --server {server_url} --token-file {token_file}"
+            "  holdfast pool list --server {server_url} --ca-file {ca_file} --token-file {token_file}"
         ))?;
         sink.flush()?;
         Ok(agreed)
@@ -269,7 +269,8 @@ mod tests {
     fn printed(report: &Report) -> (bool, String) {
         let file = tempfile::NamedTempFile::new().unwrap();
         let sink = Sink::over(std::fs::File::create(file.path()).unwrap());
-        let agreed = report.print("http://127.0.0.1:7", Path::new("/t"), true, sink).unwrap();
+        let agreed =
+            report.print("https://127.0.0.1:7", ["/c", "/t"].map(Path::new), true, sink).unwrap();
         (agreed, std::fs::read_to_string(file.path()).unwrap())
     }
 
@@ -277,7 +278,7 @@ mod tests {
     fn sides_that_agree_differ_by_nothing() {
         let (agreed, text) = printed(&report(500));
         assert!(agreed && text.contains("Difference: none."), "{text}");
-        assert!(text.contains("grpcurl -plaintext 127.0.0.1:7 list"), "{text}");
+        assert!(text.contains("grpcurl -cacert /c 127.0.0.1:7 list"), "{text}");
     }
 
     #[test]

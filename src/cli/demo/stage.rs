@@ -19,11 +19,12 @@ use tokio::{
     process::{Child, Command},
 };
 
-use super::{files::Files, ledger, world::TASK_API};
+use super::{certificates::Certificates, files::Files, ledger, world::TASK_API};
 use crate::{
     app::TOKEN_FILE,
     cli::shared::{
         client::{Server, unary},
+        connect::TlsArgs,
         output::note,
         token::Bearer,
     },
@@ -84,6 +85,8 @@ const KEPT_VARIABLES: [&str; 2] = ["HOLDFAST_LOG", "HOLDFAST_POSTGRES_BIN"];
 pub(super) struct Stage {
     /// The server's URL, for gRPC.
     pub(super) server_url: String,
+    /// The CA of the server's certificate.
+    pub(super) ca_file: PathBuf,
     /// Where the server's admin token is.
     pub(super) token_file: PathBuf,
     /// The provider's base URL.
@@ -107,7 +110,8 @@ impl Stage {
     ) -> anyhow::Result<Self> {
         let (listen, provider_listen) = (free_address()?, free_address()?);
         let provider_url = format!("http://{provider_listen}");
-        let server_url = format!("http://{listen}");
+        let server_url = format!("https://{listen}");
+        let certificates = Certificates::make(folder)?;
 
         let mut command = this_program("simulate-provider")?;
         command.args(FAULTS).arg(flag("--listen", provider_listen));
@@ -129,6 +133,11 @@ impl Stage {
         let mut command = this_program("serve")?;
         command.args(SERVER).arg(flag("--listen", listen));
         command.arg(flag("--admin-listen", free_address()?));
+        let Certificates { ca_file, cert_file, key_file } = certificates;
+        for prefix in ["", "admin-"] {
+            command.arg(format!("--{prefix}tls-cert-file")).arg(&cert_file);
+            command.arg(format!("--{prefix}tls-key-file")).arg(&key_file);
+        }
         command.arg(flag("--provider-url", &provider_url));
         command.arg("--data-dir").arg(folder.join("data"));
         command.arg("--secrets-dir").arg(secrets(folder)?);
@@ -140,9 +149,12 @@ impl Stage {
         provider.wait_until(async || ledger::provider_answers(&provider_url).await).await?;
         task_api.wait_until(async || TcpStream::connect(task_listen).await.is_ok()).await?;
         let token_file = folder.join("data").join(TOKEN_FILE);
-        server.wait_until(async || server_answers(&server_url, &token_file).await).await?;
+        server
+            .wait_until(async || server_answers(&server_url, &ca_file, &token_file).await)
+            .await?;
         Ok(Self {
             server_url,
+            ca_file,
             token_file,
             provider_url,
             task_url,
@@ -151,6 +163,12 @@ impl Stage {
             provider,
             task_api,
         })
+    }
+
+    /// A connection to the server.
+    pub(super) async fn connect(&self, bearer: Bearer) -> anyhow::Result<Server> {
+        let tls = TlsArgs::trusting(&self.ca_file);
+        Server::connect_with(&self.server_url, &tls, bearer).await
     }
 
     /// Stops all, the server first: it may still be asking the providers.
@@ -285,9 +303,10 @@ fn free_address() -> anyhow::Result<SocketAddr> {
     Ok(listener.local_addr()?)
 }
 
-async fn server_answers(url: &str, token_file: &Path) -> bool {
+async fn server_answers(url: &str, ca_file: &Path, token_file: &Path) -> bool {
     let Ok(bearer) = Bearer::from_file(token_file) else { return false };
-    let Ok(server) = Server::connect(url, bearer).await else { return false };
+    let tls = TlsArgs::trusting(ca_file);
+    let Ok(server) = Server::connect_with(url, &tls, bearer).await else { return false };
     let request = pb::ListPoolsRequest { page_size: 1, ..Default::default() };
     server.pools().list_pools(unary(request)).await.is_ok()
 }

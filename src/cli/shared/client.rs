@@ -64,12 +64,17 @@ pub(crate) struct Server(Connection);
 
 impl Server {
     /// Connects to a URL.
+    #[cfg(test)]
     pub(crate) async fn connect(url: &str, bearer: Bearer) -> anyhow::Result<Self> {
         Self::connect_with(url, &TlsArgs::default(), bearer).await
     }
 
     /// Connects to a URL, with these files where it says TLS.
-    async fn connect_with(url: &str, tls: &TlsArgs, bearer: Bearer) -> anyhow::Result<Self> {
+    pub(crate) async fn connect_with(
+        url: &str,
+        tls: &TlsArgs,
+        bearer: Bearer,
+    ) -> anyhow::Result<Self> {
         let endpoint = endpoint(url)?;
         let connect = tls.connect(url)?;
         let opening = connect.clone();

@@ -120,6 +120,11 @@ struct OwnCertificate {
 }
 
 impl TlsArgs {
+    /// Those that trust the CAs in a file.
+    pub(crate) fn trusting(ca_file: &std::path::Path) -> Self {
+        Self { ca_file: Some(ca_file.to_owned()), ..Self::default() }
+    }
+
     /// How to connect to a URL of one of the two schemes.
     ///
     /// # Errors

@@ -47,6 +47,9 @@ const POLL: Duration = Duration::from_millis(200);
 const IN_USE: Duration = Duration::from_secs(5);
 /// How often it is read while nobody asks.
 const IDLE_POLL: Duration = Duration::from_secs(15);
+/// How often all pools of a server together are read while nobody waits for their accounts, in a second. With more pools
+/// each is read less often: whoever comes then may have to wait for a read first.
+const IDLE_POLLS: f64 = 200.0;
 /// The most callers that may wait for one pool's accounts. One more is refused as overload.
 pub(super) const MAX_WAITING: usize = 16_384;
 /// The most requests for which accounts are claimed at a time.
@@ -86,6 +89,8 @@ pub(super) struct Dispatcher {
     /// The last explanations, for others who ask the same.
     recent: Arc<RecentCounts>,
     closing: CancellationToken,
+    /// One for each dispatcher of the server, this one too.
+    beside: Arc<()>,
     /// How long new waiters wait until they are first tried.
     meter: Meter,
     /// How many wait, for operators.
@@ -101,6 +106,7 @@ impl Dispatcher {
         pool_id: PoolId,
         arrivals: mpsc::Receiver<Waiter>,
         closing: CancellationToken,
+        beside: Arc<()>,
     ) -> Self {
         Self {
             ready: store.ready(&pool_id),
@@ -120,6 +126,7 @@ impl Dispatcher {
             expire_from: None,
             recent: Arc::default(),
             closing,
+            beside,
         }
     }
 
@@ -186,6 +193,9 @@ impl Dispatcher {
         if self.queue.is_empty() {
             let idle = IDLE_POLL.min(self.leave_after);
             let pause = if self.used_at.elapsed() < IN_USE { pause } else { idle };
+            let dispatchers = u32::try_from(Arc::strong_count(&self.beside)).unwrap_or(u32::MAX);
+            let share = Duration::from_secs_f64(f64::from(dispatchers) / IDLE_POLLS);
+            let pause = pause.max(share.min(self.leave_after));
             return self.followed_at.map_or(now + IDLE_POLL, |at| at + pause);
         }
         let until = now + self.ready.unchanged_for().map_or(pause, |time| time.min(pause));

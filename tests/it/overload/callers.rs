@@ -11,6 +11,7 @@ use tokio::{
 };
 
 use crate::support::{
+    batch::{Session, credited, item, opening, said_item, said_open},
     proxy::{Proxy, postgres::Postgres},
     raw_http2::{RawClient, framed},
     steady::Steady,
@@ -141,16 +142,90 @@ async fn a_call_whose_caller_neither_sends_nor_reads_ends_and_its_connection_wit
     assert!(metrics(&world).await.contains("holdfast_connections_closed_total{cause=\"unread\"}"));
 
     // A batch whose client reads what it is told now and then goes on.
-    let mut session =
-        crate::support::batch::Session::open(&mut clients, crate::support::batch::opening("b"))
-            .await
-            .unwrap();
+    let mut session = Session::open(&mut clients, opening("b")).await.unwrap();
     for n in 0..4 {
         tokio::time::sleep(idle / 2).await;
         let code = world.code(&format!("slow {n}"));
-        session.send(crate::support::batch::item(&n.to_string(), &code)).await;
-        crate::support::batch::credited(&session.result().await);
+        session.send(item(&n.to_string(), &code)).await;
+        credited(&session.result().await);
     }
+    session.finish().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_whose_window_stays_shut_ends_although_its_connection_has_calls_under_way() {
+    let idle = Duration::from_secs(3);
+    let (world, clients) = world(|limits| limits.stream_idle_timeout = idle).await;
+    let steady = Steady::begin(&clients);
+    let mut client = RawClient::connect(&world.server(0).addr().to_string(), 0).await;
+    let mut acquire = pb::AcquireAccountRequest {
+        request_id: "waits".into(),
+        pool_id: POOL.into(),
+        holder: "shut".into(),
+        ..Default::default()
+    };
+    waiting(&mut acquire);
+    let path = "/holdfast.v1.RedemptionService/AcquireAccount";
+    let under_way = client.call(path, framed(&acquire), true).await;
+    let path = "/holdfast.v1.AccountService/ListAccounts";
+    let shut = client.call(path, framed(&list()), true).await.answered().await;
+    let mut body = shut.into_body();
+    let begun = tokio::time::Instant::now();
+    let read = timeout(LIMIT, std::future::poll_fn(|cx| body.poll_data(cx))).await;
+    assert!(read.expect("it ends").is_none_or(|read| read.is_err()));
+    assert!(begun.elapsed() >= idle, "after {:?}", begun.elapsed());
+    // It cannot be ended by itself, so its connection is.
+    timeout(LIMIT, under_way.answer).await.expect("the connection ends").unwrap_err();
+    assert!(metrics(&world).await.contains("holdfast_streams_idle_total"));
+    steady.was_served().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn batches_whose_results_nobody_reads_are_bounded_and_end() {
+    const BATCHES: usize = 40;
+    const ITEMS: usize = 200;
+    let idle = Duration::from_secs(3);
+    let (world, mut clients) = world(|limits| limits.stream_idle_timeout = idle).await;
+    let mut unread = RawClient::connect(&world.server(0).addr().to_string(), 0).await;
+    let mut batches = Vec::new();
+    for batch in 0..BATCHES {
+        let opening = said_open(opening(&format!("unread-{batch}")));
+        // No currency is the pool's: each item has its answer at once.
+        let items = (0..ITEMS).map(|n| {
+            let expected = pb::Money { amount_minor: 1, currency_code: "USD".into() };
+            let item = item(&format!("item-{n}"), &world.code(&format!("{batch} {n}")));
+            framed(&said_item(pb::BatchItem { expected: Some(expected), ..item }))
+        });
+        let bytes: Vec<_> = std::iter::once(framed(&opening)).chain(items).collect();
+        let path = "/holdfast.v1.RedemptionService/BatchRedeem";
+        batches.push(unread.call(path, bytes.concat().into(), false).await);
+    }
+    for batch in batches {
+        let (mut request, answer) = (batch.request, batch.answer);
+        let ended = timeout(LIMIT, async {
+            match answer.await {
+                Ok(answer) => {
+                    let mut body = answer.into_body();
+                    let read = std::future::poll_fn(|cx| body.poll_data(cx)).await;
+                    read.is_none_or(|read| read.is_err())
+                }
+                Err(_) => true,
+            }
+        })
+        .await;
+        assert!(ended.expect("it ends"), "nothing of it can be read");
+        request.send_reset(h2::Reason::CANCEL);
+    }
+    let held = metrics(&world).await;
+    let held =
+        held.lines().find_map(|line| line.strip_prefix("holdfast_held_bytes{of=\"answers\"} "));
+    assert!(held.is_none_or(|bytes| bytes.parse::<f64>().unwrap() < 64.0 * 1024.0 * 1024.0));
+    // What they had is free.
+    let held = lease(&clients.acquire(|_| {}).await.unwrap());
+    clients.release(&held).await.unwrap();
+    let mut session = Session::open(&mut clients, opening("read")).await.unwrap();
+    session.send(item("one", &world.code("one"))).await;
+    credited(&session.result().await);
     session.finish().await.unwrap();
 }
 

@@ -103,7 +103,31 @@ async fn explain_acquire_is_refused_while_two_others_are_answered() {
         .await;
     let error = explain(&clients).await.unwrap().unwrap_err();
     assert_eq!(reason(&error), "OVERLOADED");
+    // Their permits are free when their statement has ended in Postgres, not when they leave.
     two.iter().for_each(JoinHandle::abort);
+    while running(&mut db, FOLLOW).await > 0 {
+        let error = explain(&clients).await.unwrap().unwrap_err();
+        if running(&mut db, FOLLOW).await > 0 {
+            assert_eq!(reason(&error), "OVERLOADED");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_pool_is_read_once_although_all_leave_who_want_an_explanation_of_it() {
+    let slow = "FROM found f CROSS JOIN pg_sleep(2)\n    WINDOW";
+    let (_proxy, _world, clients) = slow_world(LIST, "FROM found f\n    WINDOW", slow).await;
+    let begun = tokio::time::Instant::now();
+    // Each leaves long before the pool is read. One that comes when it is here is answered in time.
+    loop {
+        let explained = explain(&clients);
+        let abort = explained.abort_handle();
+        match tokio::time::timeout(Duration::from_millis(400), explained).await {
+            Ok(Ok(Ok(()))) => break,
+            _ => abort.abort(),
+        }
+        assert!(begun.elapsed() < LIMIT, "it is read again and again");
+    }
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@ mod floods;
 mod half_open;
 mod idle_pools;
 mod memory_bounds;
+mod metrics;
 mod open_files;
 mod refusals;
 mod shares;

@@ -1,6 +1,8 @@
 //! Figures: each is measured in a file of its own.
 
 mod alone;
+pub(crate) mod attacks;
+mod auth;
 pub(crate) mod bloat;
 pub(crate) mod costs;
 mod cycles;
@@ -56,6 +58,10 @@ pub(crate) async fn measure(args: &Args, ground: &Ground) -> anyhow::Result<Vec<
     if wanted(&[Figure::Size]) {
         let done = Box::pin(size::measure(args, ground, &mut rows[goals::SIZE])).await;
         note_failure(&mut parts(&mut rows[goals::SIZE..=goals::SIZE]), done);
+    }
+    if wanted(&[Figure::Auth]) {
+        let done = Box::pin(auth::measure(args, ground, &mut rows[goals::AUTH])).await;
+        note_failure(&mut parts(&mut rows[goals::AUTH..=goals::AUTH]), done);
     }
     Ok(rows)
 }

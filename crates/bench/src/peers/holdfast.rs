@@ -8,7 +8,6 @@ use holdfast::rpc::pb::{
     AcquireAccountRequest, LeaseRef, ReleaseAccountRequest,
     redemption_service_client::RedemptionServiceClient,
 };
-use tonic::transport::{Channel, Endpoint};
 use uuid::Uuid;
 
 use super::Peer;
@@ -17,6 +16,7 @@ use crate::{
     load::{Caller, closed_loop},
     postgres::POOL,
     process::{Process, START},
+    secure::{Connection, Target},
 };
 
 /// Callers who are in flight at once.
@@ -24,16 +24,18 @@ pub(crate) const IN_FLIGHT: usize = 256;
 /// Connections that they share, as callers in a few processes would.
 pub(crate) const CONNECTIONS: usize = 4;
 
-pub(crate) type Client = RedemptionServiceClient<Channel>;
+pub(crate) type Client = RedemptionServiceClient<Connection>;
 
 /// A server that runs.
 pub(crate) struct Server {
     pub(crate) process: Process,
     pub(crate) url: String,
+    /// Where its metrics are.
+    pub(crate) admin: String,
 }
 
 impl Server {
-    /// Starts a server over a database.
+    /// Starts a server over a database, which asks nobody who they are.
     pub(crate) async fn start(
         ground: &Ground,
         database_url: &str,
@@ -42,7 +44,7 @@ impl Server {
         Self::start_with(ground, database_url, settings, &[]).await
     }
 
-    /// The same, with some variables.
+    /// The same, with some variables. They may say that callers are asked who they are.
     pub(crate) async fn start_with(
         ground: &Ground,
         database_url: &str,
@@ -52,16 +54,21 @@ impl Server {
         let mut command = ground.holdfast("serve");
         command
             .args(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"])
-            .args(["--drain-delay", "0s", "--shutdown-timeout", "1s", "--auth", "off"])
+            .args(["--drain-delay", "0s", "--shutdown-timeout", "1s"])
             .arg("--secret-key-file")
             .arg(ground.key_file())
             .args(settings);
-        let mut variables = vec![("HOLDFAST_DATABASE_URL", database_url)];
+        let mut variables = vec![("HOLDFAST_DATABASE_URL", database_url), ("HOLDFAST_AUTH", "off")];
         variables.extend_from_slice(variables_too);
         let mut process = Process::start("holdfast serve", command, &variables)?;
-        let addr =
-            process.until(START, async |output| address(output, "listening", "addr")).await?;
-        Ok(Self { process, url: format!("http://{addr}") })
+        let listens = async |output: &str| {
+            Some([
+                address(output, "listening", "addr")?,
+                address(output, "listening", "admin_addr")?,
+            ])
+        };
+        let [addr, admin] = process.until(START, listens).await?;
+        Ok(Self { process, url: format!("http://{addr}"), admin })
     }
 
     pub(crate) async fn clients(&self, count: usize) -> anyhow::Result<Vec<Client>> {
@@ -80,12 +87,14 @@ pub(crate) fn address(output: &str, message: &str, field: &str) -> Option<String
 
 /// Clients, each with a connection of its own.
 pub(crate) async fn connect(url: &str, count: usize) -> anyhow::Result<Vec<Client>> {
-    let endpoint = Endpoint::from_shared(url.to_owned())?.tcp_nodelay(true);
+    connect_to(&Target::plain(url), count).await
+}
+
+/// The same, with TLS and as somebody where the target says so.
+pub(crate) async fn connect_to(target: &Target, count: usize) -> anyhow::Result<Vec<Client>> {
     let mut clients = Vec::with_capacity(count);
     for _ in 0..count {
-        let channel =
-            endpoint.connect().await.with_context(|| format!("nobody listens at {url}"))?;
-        clients.push(RedemptionServiceClient::new(channel));
+        clients.push(RedemptionServiceClient::new(target.connect().await?));
     }
     Ok(clients)
 }
@@ -129,7 +138,11 @@ pub(crate) struct CyclesOverRpc {
 
 impl CyclesOverRpc {
     pub(crate) async fn connect(name: &'static str, url: &str) -> anyhow::Result<Self> {
-        Ok(Self { name, clients: connect(url, CONNECTIONS).await? })
+        Self::connect_to(name, &Target::plain(url)).await
+    }
+
+    pub(crate) async fn connect_to(name: &'static str, target: &Target) -> anyhow::Result<Self> {
+        Ok(Self { name, clients: connect_to(target, CONNECTIONS).await? })
     }
 
     pub(crate) fn callers(&self, count: usize) -> Vec<Cycles> {

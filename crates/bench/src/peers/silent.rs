@@ -2,15 +2,13 @@
 
 use std::{path::PathBuf, sync::Arc};
 
-use anyhow::Context as _;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-use rustls::{ServerConfig, pki_types::PrivateKeyDer};
-use tempfile::TempDir;
 use tokio::{
     net::{TcpListener, TcpStream},
     task::JoinSet,
 };
 use tokio_rustls::TlsAcceptor;
+
+use crate::secure::Authority;
 
 /// More calls of one connection than wait at once.
 const MAX_STREAMS: u32 = 16_384;
@@ -20,19 +18,14 @@ pub(crate) struct SilentProvider {
     pub(crate) url: String,
     /// The certificate that signed the provider's, in PEM.
     pub(crate) ca_file: PathBuf,
-    _folder: TempDir,
+    _authority: Authority,
     _connections: JoinSet<()>,
 }
 
 impl SilentProvider {
     pub(crate) async fn start() -> anyhow::Result<Self> {
-        let folder = tempfile::Builder::new().prefix("holdfast-bench-").tempdir()?;
-        let mut params = CertificateParams::new(Vec::new())?;
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let authority = CertifiedIssuer::self_signed(params, KeyPair::generate()?)?;
-        let ca_file = folder.path().join("ca.pem");
-        std::fs::write(&ca_file, authority.pem())?;
-        let acceptor = acceptor(&authority)?;
+        let authority = Authority::new()?;
+        let acceptor = TlsAcceptor::from(Arc::new(authority.server()?));
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let url = format!("https://localhost:{}", listener.local_addr()?.port());
         let mut connections = JoinSet::new();
@@ -43,22 +36,9 @@ impl SilentProvider {
                 open.spawn(take_calls(acceptor.clone(), tcp));
             }
         });
-        Ok(Self { url, ca_file, _folder: folder, _connections: connections })
+        let ca_file = authority.ca_file.clone();
+        Ok(Self { url, ca_file, _authority: authority, _connections: connections })
     }
-}
-
-fn acceptor(authority: &CertifiedIssuer<'_, KeyPair>) -> anyhow::Result<TlsAcceptor> {
-    let key = KeyPair::generate()?;
-    let params = CertificateParams::new(vec!["localhost".to_owned()])?;
-    let certificate = params.signed_by(&key, authority)?.der().clone();
-    let key = PrivateKeyDer::try_from(key.serialize_der()).ok().context("a key that is none")?;
-    let ring = Arc::new(rustls::crypto::ring::default_provider());
-    let mut config = ServerConfig::builder_with_provider(ring)
-        .with_safe_default_protocol_versions()?
-        .with_no_client_auth()
-        .with_single_cert(vec![certificate], key)?;
-    config.alpn_protocols = vec![b"h2".to_vec()];
-    Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
 async fn take_calls(acceptor: TlsAcceptor, tcp: TcpStream) -> anyhow::Result<()> {

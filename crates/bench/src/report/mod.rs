@@ -1,5 +1,6 @@
 //! Reports: a table for people, JSON for programs, and plots.
 
+mod attacks;
 mod bloat;
 mod costs;
 mod docs;
@@ -15,7 +16,11 @@ use serde::Serialize;
 
 use crate::{
     args::Args,
-    figures::{bloat::Bloat, costs::Cost},
+    figures::{
+        attacks::{Attacked, One},
+        bloat::Bloat,
+        costs::Cost,
+    },
     goals::{Measured, Row},
     machine::Machine,
 };
@@ -102,6 +107,27 @@ pub(crate) fn costs(args: &Args, machine: &Machine, costs: &[Cost]) -> anyhow::R
     Ok(())
 }
 
+/// How one attack went, in a line.
+pub(crate) fn attack(one: &One, alone_p99_ms: f64) -> String {
+    let failures = one.failures.iter().map(|why| format!("\n    {why}"));
+    format!("{}{}", attacks::row(one, alone_p99_ms), failures.collect::<String>())
+}
+
+/// Prints how a well-behaved client fared beside attacks, and writes it; all of them also into the documentation.
+pub(crate) fn attacks(args: &Args, machine: &Machine, attacked: &Attacked) -> anyhow::Result<()> {
+    write_json(args, "attacks.json", &attacks::Report { machine, attacked })?;
+    let table = attacks::markdown(machine, attacked);
+    match &args.docs {
+        Some(folder) if attacked.is_whole => docs::renew(folder, "attacks", &table, &[])?,
+        Some(_) => {
+            progress("the documentation shows all attacks at full size: it was left as it is")
+        }
+        None => {}
+    }
+    print(&table);
+    Ok(())
+}
+
 /// Prints how an hour at half load went, and writes it; a whole hour also into the documentation.
 pub(crate) fn bloat(args: &Args, bloat: &Bloat) -> anyhow::Result<()> {
     write_json(args, "bloat.json", bloat)?;
@@ -173,7 +199,7 @@ mod tests {
     use crate::goals;
 
     #[test]
-    fn the_summary_has_the_nine_figures_in_their_order() {
+    fn the_summary_has_the_ten_figures_in_their_order() {
         let mut rows = goals::rows();
         rows[goals::CYCLES].set(0, 3.5, Some((3.0, 4.0)));
         rows[goals::OVERLOAD].set(goals::part::GOODPUT, 0.95, None);
@@ -181,7 +207,7 @@ mod tests {
         rows[goals::OVERLOAD].set(goals::part::RENEWALS, 0.0, None);
         let summary = serde_json::to_value(summary(&rows)).unwrap();
         let summary = summary.as_array().unwrap();
-        assert_eq!(summary.len(), 9);
+        assert_eq!(summary.len(), 10);
         let fields = |entry: &Value, names: [&str; 3]| names.map(|name| entry[name].clone());
         let first = fields(&summary[goals::CYCLES], ["value", "goal", "met"]);
         assert_eq!(first, [json!(3.5), json!("≥ 3"), json!(true)]);

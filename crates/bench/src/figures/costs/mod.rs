@@ -1,20 +1,16 @@
-//! The costs of a cycle and of a redemption: statements, rows and entries touched, log, processor, switches,
-//! memory asked for. No figure of the table; to find out what costs.
+//! The costs of a cycle and of a redemption: statements, rows and entries touched, log, processor, switches.
+//! No figure of the table; to find out what costs.
 //!
 //! Counting by the statement takes something itself, so rates are lower here than in the table.
 
-mod allocations;
 mod statements;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::collections::BTreeMap;
 
 use serde::Serialize;
 use sqlx::{Connection as _, PgConnection};
 
-use self::{
-    allocations::{Allocations, Counter},
-    statements::Statement,
-};
+use self::statements::Statement;
 use super::{WARM_UP, cycles::ACCOUNTS};
 use crate::{
     args::Args,
@@ -96,16 +92,12 @@ struct Bench {
 const DATABASE: &str = "costs";
 
 impl Bench {
-    async fn start(
-        ground: &Ground,
-        work: Work,
-        variables: &[(&str, &str)],
-    ) -> anyhow::Result<Self> {
+    async fn start(ground: &Ground, work: Work) -> anyhow::Result<Self> {
         let url = ground.new_database(DATABASE).await?;
         postgres::fill_with_past(&url, ACCOUNTS).await?;
         let provider = Provider::start(ground, "0ms").await?;
         let settings = [format!("--provider-url={}", provider.url)];
-        let server = Server::start_with(ground, &url, &settings, variables).await?;
+        let server = Server::start(ground, &url, &settings).await?;
         let mut peer: Box<dyn Peer> = match work {
             Work::Cycles => Box::new(CyclesOverRpc::connect("Holdfast", &server.url).await?),
             Work::Redemptions => Box::new(Batches::connect(&server.url).await?),
@@ -141,7 +133,7 @@ async fn of(
 ) -> anyhow::Result<Cost> {
     let one = if work == Work::Cycles { "cycle" } else { "redemption" };
     progress(&format!("what a {one} takes"));
-    let mut bench = Bench::start(ground, work, &[]).await?;
+    let mut bench = Bench::start(ground, work).await?;
     if uncounted.is_none() {
         statements::reset(&mut bench.db).await?;
     }
@@ -168,13 +160,6 @@ async fn of(
         missing: uncounted.into_iter().collect(),
     };
     cost.count();
-    match allocations(ground, work, lasting).await {
-        Ok(Allocations { times, bytes }) => {
-            cost.numbers.push(("allocations of the server".to_owned(), times, ""));
-            cost.numbers.push(("allocated by the server".to_owned(), bytes, "bytes"));
-        }
-        Err(error) => cost.missing.push(format!("no allocations: {error:#}")),
-    }
     Ok(cost)
 }
 
@@ -223,23 +208,4 @@ impl Cost {
         }
         self.numbers = numbers;
     }
-}
-
-/// How often the server asks for memory, in a run of its own, which counting makes slower.
-async fn allocations(
-    ground: &Ground,
-    work: Work,
-    lasting: Duration,
-) -> anyhow::Result<Allocations> {
-    let counter = Counter::prepare(ground)?;
-    let mut bench = Bench::start(ground, work, &counter.variables()?).await?;
-    let before = (Counters::settled(&mut bench.db).await?, counter.read()?);
-    bench.peer.run_for(lasting).await?;
-    let after = counter.read()?;
-    let counters = Counters::settled(&mut bench.db).await?.since(&before.0);
-    bench.end(ground).await?;
-    let times = after.times - before.1.times;
-    anyhow::ensure!(times > 0.0, "the server has an allocator of its own");
-    let done = done(work, &counters).max(1.0);
-    Ok(Allocations { times: times / done, bytes: (after.bytes - before.1.bytes) / done })
 }
