@@ -4,7 +4,7 @@
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test soak bench bench-peers test-clients lint format sqlx-prepare sqlx-check schema-prepare schema-check
+.PHONY: help setup demo test soak bench bench-peers test-clients lint deny fuzz format sqlx-prepare sqlx-check schema-prepare schema-check
 
 help: ## Lists the commands.
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 22
@@ -43,6 +43,12 @@ lint: setup ## Checks format, lints, the contract, .sqlx and schema.sql.
 	scripts/buf.sh format -d --exit-code
 	scripts/sqlx.sh check
 	scripts/schema.sh check
+
+deny: setup ## Checks licences, sources and known weaknesses of what is depended on, by deny.toml.
+	@scripts/deny.sh
+
+fuzz: setup ## Fuzzes requests, files, answers and tokens. SECONDS (120, each), TARGET and INPUT=FILE are optional.
+	@SECONDS_EACH=$(SECONDS) TARGET=$(TARGET) INPUT=$(INPUT) scripts/fuzz.sh
 
 format: setup ## Formats the Rust and the contract.
 	cargo fmt --all

@@ -121,6 +121,15 @@ pip_install() {
     mv "$target.new" "$target"
 }
 
+# Installs cargo's tool $2 of version $3 into directory $1: as it was built by others where pip has it for this
+# system, else built here, which takes some minutes.
+install_cargo_tool() {
+    scripts/setup.sh python && pip_install "$1" --only-binary :all: "astral-dev-toolchain-$2==$3" 2>/dev/null &&
+        return 0
+    say "building it (some minutes)"
+    cargo install --quiet --locked --root "$1" --version "$3" "$2"
+}
+
 # Starts a Postgres for the script alone, which is stopped and removed when the script ends. Sets dir (its directory,
 # which is also the host of its socket; $1 is the beginning of its name), bin (its programs) and psql.
 start_postgres() {

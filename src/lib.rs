@@ -33,5 +33,8 @@ pub mod app;
 
 pub mod cli;
 
+#[cfg(feature = "fuzzing")]
+pub mod fuzz;
+
 /// The provider that the tests play against.
 pub use holdfast_simulator as simulator;

@@ -5,6 +5,8 @@
 //! certificate says. Everything is decided from memory: no call waits for the database or for an issuer.
 
 pub mod file;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzz;
 pub mod jwt;
 mod seen;
 pub mod session;

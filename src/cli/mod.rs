@@ -13,6 +13,8 @@ mod account;
 mod audit_log;
 mod batch;
 mod demo;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzz;
 mod keys;
 mod migrate;
 mod plan;

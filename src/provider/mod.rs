@@ -7,6 +7,8 @@
 pub mod check;
 pub mod classify;
 pub mod client;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzz;
 mod http;
 mod json;
 pub mod profile;

@@ -1,5 +1,7 @@
 //! `AccessService`: who may call, and who changed what, over gRPC.
 
+use std::time::Duration;
+
 use tonic::{Request, Response, Status};
 
 use super::{
@@ -15,7 +17,10 @@ use crate::{
         access::{Grant, Grants, MAX_GRANTS, MAX_LIFETIME, MIN_LIFETIME, PoolPattern, Role, Token},
         id::TokenName,
     },
-    service::admin::{audit_events::AuditTrail, tokens::Tokens},
+    service::{
+        Error,
+        admin::{audit_events::AuditTrail, tokens::Tokens},
+    },
 };
 
 /// Serves `AccessService`.
@@ -39,12 +44,8 @@ impl pb::access_service_server::AccessService for AccessRpc {
         request: Request<pb::CreateTokenRequest>,
     ) -> Result<Response<pb::CreateTokenResponse>, Status> {
         let by = authority_of(&request);
-        let request = request.into_inner();
-        let mut fields = Fields::default();
-        let name = fields.id("name", &request.name, TokenName::parse);
-        let grants = read_grants(&mut fields, &request.grants);
-        let lifetime = fields.duration("lifetime", request.lifetime, MIN_LIFETIME, MAX_LIFETIME);
-        let (name, grants) = fields.finish(name.zip(grants)).map_err(|e| status(&e))?;
+        let (name, grants, lifetime) =
+            read_new_token(request.into_inner()).map_err(|e| status(&e))?;
         let made = self.tokens.create(&name, &grants, lifetime, &by).await;
         let (token, secret) = made.map_err(|e| status(&e))?;
         Ok(Response::new(pb::CreateTokenResponse {
@@ -57,11 +58,7 @@ impl pb::access_service_server::AccessService for AccessRpc {
         &self,
         request: Request<pb::ListTokensRequest>,
     ) -> Result<Response<pb::ListTokensResponse>, Status> {
-        let request = request.into_inner();
-        let mut fields = Fields::default();
-        let limit = fields.page_size(request.page_size);
-        let after = fields.page_token(&request.page_token, |key| TokenName::parse(key).ok());
-        fields.finish(Some(())).map_err(|e| status(&e))?;
+        let (after, limit) = read_list(request.into_inner()).map_err(|e| status(&e))?;
         let after = after.map(|name| name.to_string()).unwrap_or_default();
         let found = self.tokens.list(&after, limit).await.map_err(|e| status(&e))?;
         let (tokens, next_page_token) = page(&found, |token| token.name.to_string(), token_message);
@@ -73,9 +70,7 @@ impl pb::access_service_server::AccessService for AccessRpc {
         request: Request<pb::RevokeTokenRequest>,
     ) -> Result<Response<pb::RevokeTokenResponse>, Status> {
         let by = authority_of(&request);
-        let mut fields = Fields::default();
-        let name = fields.id("name", &request.into_inner().name, TokenName::parse);
-        let name = fields.finish(name).map_err(|e| status(&e))?;
+        let name = read_name(request.into_inner()).map_err(|e| status(&e))?;
         let token = self.tokens.revoke(&name, &by).await.map_err(|e| status(&e))?;
         Ok(Response::new(pb::RevokeTokenResponse { token: Some(token_message(&token)) }))
     }
@@ -86,6 +81,31 @@ impl pb::access_service_server::AccessService for AccessRpc {
     ) -> Result<Response<pb::ListAuditEventsResponse>, Status> {
         audit_events::list(&self.trail, request).await
     }
+}
+
+/// The token's name, what it may do, and for how long.
+pub(super) fn read_new_token(
+    request: pb::CreateTokenRequest,
+) -> Result<(TokenName, Grants, Option<Duration>), Error> {
+    let mut fields = Fields::default();
+    let name = fields.id("name", &request.name, TokenName::parse);
+    let grants = read_grants(&mut fields, &request.grants);
+    let lifetime = fields.duration("lifetime", request.lifetime, MIN_LIFETIME, MAX_LIFETIME);
+    fields.finish(name.zip(grants).map(|(name, grants)| (name, grants, lifetime)))
+}
+
+/// After which token, and how many.
+pub(super) fn read_list(request: pb::ListTokensRequest) -> Result<(Option<TokenName>, i64), Error> {
+    let mut fields = Fields::default();
+    let limit = fields.page_size(request.page_size);
+    let after = fields.page_token(&request.page_token, |key| TokenName::parse(key).ok());
+    fields.finish(Some((after, limit)))
+}
+
+pub(super) fn read_name(request: pb::RevokeTokenRequest) -> Result<TokenName, Error> {
+    let mut fields = Fields::default();
+    let name = fields.id("name", &request.name, TokenName::parse);
+    fields.finish(name)
 }
 
 fn read_grants(fields: &mut Fields, given: &[pb::Grant]) -> Option<Grants> {

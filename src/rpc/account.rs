@@ -110,17 +110,8 @@ impl pb::account_service_server::AccountService for AccountRpc {
         &self,
         request: Request<pb::ListAccountsRequest>,
     ) -> Result<Response<pb::ListAccountsResponse>, Status> {
-        let request = request.into_inner();
-        let mut fields = Fields::default();
-        let pool_id = fields.id("pool_id", &request.pool_id, PoolId::parse);
-        let limit = fields.page_size(request.page_size);
-        let after = fields.page_token(&request.page_token, |key| AccountId::parse(key).ok());
-        let filter = AccountFilter {
-            status: fields.choice("status", request.status, read_status),
-            login_status: fields.choice("login_status", request.login_status, read_login_status),
-            plan_id: fields.optional_id("plan_id", &request.plan_id, PlanId::parse),
-        };
-        let pool_id = fields.finish(pool_id).map_err(|e| status(&e))?;
+        let (pool_id, filter, after, limit) =
+            read_list(request.into_inner()).map_err(|e| status(&e))?;
         let after = after.map(|id| id.to_string()).unwrap_or_default();
         let (pool, accounts) =
             self.accounts.list(&pool_id, &filter, &after, limit).await.map_err(|e| status(&e))?;
@@ -152,14 +143,8 @@ impl pb::account_service_server::AccountService for AccountRpc {
         &self,
         request: Request<pb::ListAccountEventsRequest>,
     ) -> Result<Response<pb::ListAccountEventsResponse>, Status> {
-        let request = request.into_inner();
-        let mut fields = Fields::default();
-        let pool_id = fields.id("pool_id", &request.pool_id, PoolId::parse);
-        let account_id = fields.id("account_id", &request.account_id, AccountId::parse);
-        let limit = fields.page_size(request.page_size);
-        let before = fields.page_token(&request.page_token, |key| key.parse::<i64>().ok());
-        let (pool_id, account_id) =
-            fields.finish(pool_id.zip(account_id)).map_err(|e| status(&e))?;
+        let (pool_id, account_id, before, limit) =
+            read_events(request.into_inner()).map_err(|e| status(&e))?;
         let (pool, events) = self
             .accounts
             .events(&pool_id, &account_id, before.unwrap_or(i64::MAX), limit)
@@ -174,14 +159,45 @@ impl pb::account_service_server::AccountService for AccountRpc {
     }
 }
 
-fn read_names(pool_id: &str, account_id: &str) -> Result<(PoolId, AccountId), Error> {
+/// The pool, which of its accounts, after which of them, and how many.
+pub(super) fn read_list(
+    request: pb::ListAccountsRequest,
+) -> Result<(PoolId, AccountFilter, Option<AccountId>, i64), Error> {
+    let mut fields = Fields::default();
+    let pool_id = fields.id("pool_id", &request.pool_id, PoolId::parse);
+    let limit = fields.page_size(request.page_size);
+    let after = fields.page_token(&request.page_token, |key| AccountId::parse(key).ok());
+    let filter = AccountFilter {
+        status: fields.choice("status", request.status, read_status),
+        login_status: fields.choice("login_status", request.login_status, read_login_status),
+        plan_id: fields.optional_id("plan_id", &request.plan_id, PlanId::parse),
+    };
+    fields.finish(pool_id.map(|pool_id| (pool_id, filter, after, limit)))
+}
+
+/// The account, before which of its events, and how many.
+pub(super) fn read_events(
+    request: pb::ListAccountEventsRequest,
+) -> Result<(PoolId, AccountId, Option<i64>, i64), Error> {
+    let mut fields = Fields::default();
+    let pool_id = fields.id("pool_id", &request.pool_id, PoolId::parse);
+    let account_id = fields.id("account_id", &request.account_id, AccountId::parse);
+    let limit = fields.page_size(request.page_size);
+    let before = fields.page_token(&request.page_token, |key| key.parse::<i64>().ok());
+    let names = pool_id.zip(account_id);
+    fields.finish(names.map(|(pool_id, account_id)| (pool_id, account_id, before, limit)))
+}
+
+pub(super) fn read_names(pool_id: &str, account_id: &str) -> Result<(PoolId, AccountId), Error> {
     let mut fields = Fields::default();
     let pool_id = fields.id("pool_id", pool_id, PoolId::parse);
     let account_id = fields.id("account_id", account_id, AccountId::parse);
     fields.finish(pool_id.zip(account_id))
 }
 
-fn read_new_account(account: Option<pb::Account>) -> Result<(PoolId, CreateCommand), Error> {
+pub(super) fn read_new_account(
+    account: Option<pb::Account>,
+) -> Result<(PoolId, CreateCommand), Error> {
     let mut fields = Fields::default();
     let account = fields.required("account", account);
     let read = account.and_then(|account| {
@@ -233,7 +249,7 @@ fn read_new_account(account: Option<pb::Account>) -> Result<(PoolId, CreateComma
     fields.finish(read)
 }
 
-fn read_change(
+pub(super) fn read_change(
     request: pb::UpdateAccountRequest,
 ) -> Result<(PoolId, AccountId, UpdateCommand), Error> {
     const CHANGEABLE: [&str; 8] = [

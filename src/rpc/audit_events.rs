@@ -14,7 +14,7 @@ use crate::{
         audit::{AuditEvent, AuditFilter},
         id::PoolId,
     },
-    service::admin::audit_events::AuditTrail,
+    service::{Error, admin::audit_events::AuditTrail},
 };
 
 /// The longest principal or subject of a filter: more than any that is kept.
@@ -25,7 +25,18 @@ pub(super) async fn list(
     request: Request<pb::ListAuditEventsRequest>,
 ) -> Result<Response<pb::ListAuditEventsResponse>, Status> {
     let pools = request.extensions().get::<PoolFilter>().cloned();
-    let request = request.into_inner();
+    let (filter, before, limit) = read(request.into_inner(), pools).map_err(|e| status(&e))?;
+    let before = before.unwrap_or(i64::MAX);
+    let found = trail.list(&filter, before, limit).await.map_err(|e| status(&e))?;
+    let (events, next_page_token) = page(&found, |event| event.event_id.to_string(), event_message);
+    Ok(Response::new(pb::ListAuditEventsResponse { events, next_page_token }))
+}
+
+/// Which events, before which of them, and how many.
+pub(super) fn read(
+    request: pb::ListAuditEventsRequest,
+    pools: Option<PoolFilter>,
+) -> Result<(AuditFilter, Option<i64>, i64), Error> {
     let mut fields = Fields::default();
     let limit = fields.page_size(request.page_size);
     let before = fields.page_token(&request.page_token, |key| key.parse::<i64>().ok());
@@ -42,11 +53,7 @@ pub(super) async fn list(
     {
         fields.refuse("to_time", "must be after from_time");
     }
-    fields.finish(Some(())).map_err(|e| status(&e))?;
-    let before = before.unwrap_or(i64::MAX);
-    let found = trail.list(&filter, before, limit).await.map_err(|e| status(&e))?;
-    let (events, next_page_token) = page(&found, |event| event.event_id.to_string(), event_message);
-    Ok(Response::new(pb::ListAuditEventsResponse { events, next_page_token }))
+    fields.finish(Some((filter, before, limit)))
 }
 
 fn event_message(event: &AuditEvent) -> pb::AuditEvent {

@@ -8,6 +8,8 @@ mod audit_events;
 pub mod codec;
 mod convert;
 mod ended;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzz;
 pub mod layers;
 mod mask;
 mod message;

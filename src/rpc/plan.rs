@@ -95,6 +95,24 @@ fn masked(change: PlanChange, mask: &Mask) -> PlanChange {
     }
 }
 
+pub(super) fn read_plan_names(pool_id: &str, plan_id: &str) -> Result<(PoolId, PlanId), Error> {
+    let mut fields = Fields::default();
+    let pool_id = fields.id("pool_id", pool_id, PoolId::parse);
+    let plan_id = fields.id("plan_id", plan_id, PlanId::parse);
+    fields.finish(pool_id.zip(plan_id))
+}
+
+/// The pool, after which of its plans, and how many.
+pub(super) fn read_plan_list(
+    request: pb::ListPlansRequest,
+) -> Result<(PoolId, Option<PlanId>, i64), Error> {
+    let mut fields = Fields::default();
+    let pool_id = fields.id("pool_id", &request.pool_id, PoolId::parse);
+    let limit = fields.page_size(request.page_size);
+    let after = fields.page_token(&request.page_token, |key| PlanId::parse(key).ok());
+    fields.finish(pool_id.map(|pool_id| (pool_id, after, limit)))
+}
+
 fn read_names(fields: &mut Fields, plan: &pb::Plan) -> Option<(PoolId, PlanId)> {
     let pool_id = fields.id("plan.pool_id", &plan.pool_id, PoolId::parse);
     let plan_id = fields.id("plan.plan_id", &plan.plan_id, PlanId::parse);

@@ -10,14 +10,14 @@ use super::{
     mask::Mask,
     page::page,
     pb,
-    plan::{plan_message, read_new_plan, read_plan_change},
+    plan::{plan_message, read_new_plan, read_plan_change, read_plan_list, read_plan_names},
     status::status,
 };
 use crate::{
     domain::{
         access::Need,
         hold::{Holds, HoldsChange},
-        id::{PlanId, PoolId, ProviderId},
+        id::{PoolId, ProviderId},
         lease::{MAX_LEASE, MIN_LEASE},
         plan::MAX_INTERVAL,
         pool::{AmountMismatch, NewPool, Pool, PoolChange},
@@ -69,9 +69,7 @@ impl pb::pool_service_server::PoolService for PoolRpc {
         &self,
         request: Request<pb::GetPoolRequest>,
     ) -> Result<Response<pb::GetPoolResponse>, Status> {
-        let mut fields = Fields::default();
-        let pool_id = fields.id("pool_id", &request.into_inner().pool_id, PoolId::parse);
-        let pool_id = fields.finish(pool_id).map_err(|e| status(&e))?;
+        let pool_id = read_name(&request.get_ref().pool_id).map_err(|e| status(&e))?;
         let pool = self.pools.get(&pool_id).await.map_err(|e| status(&e))?;
         Ok(Response::new(pb::GetPoolResponse { pool: Some(pool_message(&pool)) }))
     }
@@ -81,11 +79,7 @@ impl pb::pool_service_server::PoolService for PoolRpc {
         request: Request<pb::ListPoolsRequest>,
     ) -> Result<Response<pb::ListPoolsResponse>, Status> {
         let shown = access_of(&request).pools(Need::Any);
-        let request = request.into_inner();
-        let mut fields = Fields::default();
-        let limit = fields.page_size(request.page_size);
-        let after = fields.page_token(&request.page_token, |key| PoolId::parse(key).ok());
-        fields.finish(Some(())).map_err(|e| status(&e))?;
+        let (after, limit) = read_list(request.into_inner()).map_err(|e| status(&e))?;
         let after = after.map(|id| id.to_string()).unwrap_or_default();
         let pools = self.pools.list(&after, limit, &shown).await.map_err(|e| status(&e))?;
         let (pools, next_page_token) = page(&pools, |pool| pool.pool_id.to_string(), pool_message);
@@ -124,10 +118,8 @@ impl pb::pool_service_server::PoolService for PoolRpc {
         request: Request<pb::GetPlanRequest>,
     ) -> Result<Response<pb::GetPlanResponse>, Status> {
         let request = request.into_inner();
-        let mut fields = Fields::default();
-        let pool_id = fields.id("pool_id", &request.pool_id, PoolId::parse);
-        let plan_id = fields.id("plan_id", &request.plan_id, PlanId::parse);
-        let (pool_id, plan_id) = fields.finish(pool_id.zip(plan_id)).map_err(|e| status(&e))?;
+        let (pool_id, plan_id) =
+            read_plan_names(&request.pool_id, &request.plan_id).map_err(|e| status(&e))?;
         let (pool, plan) = self.plans.get(&pool_id, &plan_id).await.map_err(|e| status(&e))?;
         Ok(Response::new(pb::GetPlanResponse { plan: Some(plan_message(&plan, pool.currency)) }))
     }
@@ -136,12 +128,8 @@ impl pb::pool_service_server::PoolService for PoolRpc {
         &self,
         request: Request<pb::ListPlansRequest>,
     ) -> Result<Response<pb::ListPlansResponse>, Status> {
-        let request = request.into_inner();
-        let mut fields = Fields::default();
-        let pool_id = fields.id("pool_id", &request.pool_id, PoolId::parse);
-        let limit = fields.page_size(request.page_size);
-        let after = fields.page_token(&request.page_token, |key| PlanId::parse(key).ok());
-        let pool_id = fields.finish(pool_id).map_err(|e| status(&e))?;
+        let (pool_id, after, limit) =
+            read_plan_list(request.into_inner()).map_err(|e| status(&e))?;
         let after = after.map(|id| id.to_string()).unwrap_or_default();
         let (pool, plans) =
             self.plans.list(&pool_id, &after, limit).await.map_err(|e| status(&e))?;
@@ -167,9 +155,7 @@ impl pb::pool_service_server::PoolService for PoolRpc {
         request: Request<pb::DeletePoolRequest>,
     ) -> Result<Response<pb::DeletePoolResponse>, Status> {
         let by = authority_of(&request);
-        let mut fields = Fields::default();
-        let pool_id = fields.id("pool_id", &request.get_ref().pool_id, PoolId::parse);
-        let pool_id = fields.finish(pool_id).map_err(|e| status(&e))?;
+        let pool_id = read_name(&request.get_ref().pool_id).map_err(|e| status(&e))?;
         self.pools.delete(&pool_id, &by).await.map_err(|e| status(&e))?;
         Ok(Response::new(pb::DeletePoolResponse {}))
     }
@@ -180,16 +166,28 @@ impl pb::pool_service_server::PoolService for PoolRpc {
     ) -> Result<Response<pb::DeletePlanResponse>, Status> {
         let by = authority_of(&request);
         let request = request.into_inner();
-        let mut fields = Fields::default();
-        let pool_id = fields.id("pool_id", &request.pool_id, PoolId::parse);
-        let plan_id = fields.id("plan_id", &request.plan_id, PlanId::parse);
-        let (pool_id, plan_id) = fields.finish(pool_id.zip(plan_id)).map_err(|e| status(&e))?;
+        let (pool_id, plan_id) =
+            read_plan_names(&request.pool_id, &request.plan_id).map_err(|e| status(&e))?;
         self.plans.delete(&pool_id, &plan_id, &by).await.map_err(|e| status(&e))?;
         Ok(Response::new(pb::DeletePlanResponse {}))
     }
 }
 
-fn read_new_pool(request: pb::CreatePoolRequest) -> Result<NewPool, Error> {
+pub(super) fn read_name(pool_id: &str) -> Result<PoolId, Error> {
+    let mut fields = Fields::default();
+    let pool_id = fields.id("pool_id", pool_id, PoolId::parse);
+    fields.finish(pool_id)
+}
+
+/// After which pool, and how many.
+pub(super) fn read_list(request: pb::ListPoolsRequest) -> Result<(Option<PoolId>, i64), Error> {
+    let mut fields = Fields::default();
+    let limit = fields.page_size(request.page_size);
+    let after = fields.page_token(&request.page_token, |key| PoolId::parse(key).ok());
+    fields.finish(Some((after, limit)))
+}
+
+pub(super) fn read_new_pool(request: pb::CreatePoolRequest) -> Result<NewPool, Error> {
     let mut fields = Fields::default();
     let pool = fields.required("pool", request.pool);
     let read = pool.and_then(|pool| {
@@ -273,7 +271,7 @@ fn with_default_holds(given: HoldsChange) -> Holds {
 }
 
 /// What of a pool never changes, as an update gave it. Empty where it gave none.
-struct Fixed {
+pub(super) struct Fixed {
     currency: String,
     provider_id: String,
 }
@@ -298,7 +296,9 @@ impl Fixed {
     }
 }
 
-fn read_pool_change(request: pb::UpdatePoolRequest) -> Result<(PoolId, Fixed, PoolChange), Error> {
+pub(super) fn read_pool_change(
+    request: pb::UpdatePoolRequest,
+) -> Result<(PoolId, Fixed, PoolChange), Error> {
     const CHANGEABLE: [&str; 8] = [
         "default_lease_duration",
         "min_lease_duration",

@@ -11,7 +11,10 @@ use super::{
 };
 use crate::{
     domain::{id::ProviderId, provider::ProviderStatus},
-    service::admin::providers::{Provider, Providers},
+    service::{
+        Error,
+        admin::providers::{Provider, Providers},
+    },
 };
 
 /// Serves `ProviderService`.
@@ -61,14 +64,7 @@ impl pb::provider_service_server::ProviderService for ProviderRpc {
         &self,
         request: Request<pb::GetProviderRequest>,
     ) -> Result<Response<pb::GetProviderResponse>, Status> {
-        let request = request.into_inner();
-        let mut fields = Fields::default();
-        let provider_id = fields.id("provider_id", &request.provider_id, ProviderId::parse);
-        if request.version < 0 {
-            fields.refuse("version", "must be 0, for the newest, or more");
-        }
-        let provider_id = fields.finish(provider_id).map_err(|e| status(&e))?;
-        let version = (request.version != 0).then_some(request.version);
+        let (provider_id, version) = read_get(request.into_inner()).map_err(|e| status(&e))?;
         let provider = self.providers.get(&provider_id, version).await.map_err(|e| status(&e))?;
         let provider = Some(provider_message(&provider));
         Ok(Response::new(pb::GetProviderResponse { provider }))
@@ -78,17 +74,36 @@ impl pb::provider_service_server::ProviderService for ProviderRpc {
         &self,
         request: Request<pb::ListProvidersRequest>,
     ) -> Result<Response<pb::ListProvidersResponse>, Status> {
-        let request = request.into_inner();
-        let mut fields = Fields::default();
-        let limit = fields.page_size(request.page_size);
-        let after = fields.page_token(&request.page_token, |key| ProviderId::parse(key).ok());
-        fields.finish(Some(())).map_err(|e| status(&e))?;
+        let (after, limit) = read_list(request.into_inner()).map_err(|e| status(&e))?;
         let after = after.map(|id| id.to_string()).unwrap_or_default();
         let found = self.providers.list(&after, limit).await.map_err(|e| status(&e))?;
         let id = |provider: &Provider| provider.version.provider_id.to_string();
         let (providers, next_page_token) = page(&found, id, listed_message);
         Ok(Response::new(pb::ListProvidersResponse { providers, next_page_token }))
     }
+}
+
+/// The provider, and which version of its profile; none is the newest.
+pub(super) fn read_get(
+    request: pb::GetProviderRequest,
+) -> Result<(ProviderId, Option<i32>), Error> {
+    let mut fields = Fields::default();
+    let provider_id = fields.id("provider_id", &request.provider_id, ProviderId::parse);
+    if request.version < 0 {
+        fields.refuse("version", "must be 0, for the newest, or more");
+    }
+    let version = (request.version != 0).then_some(request.version);
+    fields.finish(provider_id.map(|provider_id| (provider_id, version)))
+}
+
+/// After which provider, and how many.
+pub(super) fn read_list(
+    request: pb::ListProvidersRequest,
+) -> Result<(Option<ProviderId>, i64), Error> {
+    let mut fields = Fields::default();
+    let limit = fields.page_size(request.page_size);
+    let after = fields.page_token(&request.page_token, |key| ProviderId::parse(key).ok());
+    fields.finish(Some((after, limit)))
 }
 
 fn provider_message(provider: &Provider) -> pb::Provider {

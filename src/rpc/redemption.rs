@@ -1,7 +1,7 @@
 //! `RedemptionService`: leases, redemptions and batches over gRPC.
 
-mod batch;
-mod explain;
+pub(super) mod batch;
+pub(super) mod explain;
 mod message;
 mod selector;
 
@@ -102,11 +102,7 @@ impl pb::redemption_service_server::RedemptionService for RedemptionRpc {
         request: Request<pb::RenewLeaseRequest>,
     ) -> Result<Response<pb::RenewLeaseResponse>, Status> {
         let by = authority_of(&request).principal;
-        let request = request.into_inner();
-        let mut fields = Fields::default();
-        let lease = read_lease(&mut fields, request.lease);
-        let ttl = fields.duration("lease_duration", request.lease_duration, MIN_LEASE, MAX_LEASE);
-        let lease = fields.finish(lease).map_err(|e| status(&e))?;
+        let (lease, ttl) = read_renewal(request.into_inner()).map_err(|e| status(&e))?;
         let account = self.leases.renew(lease, ttl, by).await.map_err(|e| status(&e))?;
         let lease = account.lease.as_ref().map(|lease| lease_message(&account, lease));
         Ok(Response::new(pb::RenewLeaseResponse { lease }))
@@ -131,9 +127,7 @@ impl pb::redemption_service_server::RedemptionService for RedemptionRpc {
         request: Request<pb::ReleaseAccountRequest>,
     ) -> Result<Response<pb::ReleaseAccountResponse>, Status> {
         let by = authority_of(&request);
-        let mut fields = Fields::default();
-        let lease = read_lease(&mut fields, request.into_inner().lease);
-        let lease = fields.finish(lease).map_err(|e| status(&e))?;
+        let lease = read_release(request.into_inner()).map_err(|e| status(&e))?;
         let account = self.leases.release(lease, by).await.map_err(|e| status(&e))?;
         let currency = self.currency(&account.pool_id).await?;
         let account = account_message(&account, currency);
@@ -170,41 +164,8 @@ impl pb::redemption_service_server::RedemptionService for RedemptionRpc {
         request: Request<pb::ListRedemptionsRequest>,
     ) -> Result<Response<pb::ListRedemptionsResponse>, Status> {
         let by = authority_of(&request);
-        let request = request.into_inner();
-        let mut fields = Fields::default();
-        let pool_id = fields.id("pool_id", &request.pool_id, PoolId::parse);
-        let limit = fields.page_size(request.page_size);
-        let before = fields.page_token(&request.page_token, |key| RedemptionId::parse(key).ok());
-        if request.states.len() > MAX_STATES {
-            fields.refuse("states", format!("must be at most {MAX_STATES}"));
-        }
-        if request.reversal_states.len() > MAX_STATES {
-            fields.refuse("reversal_states", format!("must be at most {MAX_STATES}"));
-        }
-        let states = request.states.iter().enumerate().take(MAX_STATES);
-        let reversals = request.reversal_states.iter().enumerate().take(MAX_STATES);
-        let filter = RedemptionFilter {
-            states: states
-                .filter_map(|(n, state)| fields.choice(&format!("states[{n}]"), *state, read_state))
-                .collect(),
-            reversal_states: reversals
-                .filter_map(|(n, state)| {
-                    let field = format!("reversal_states[{n}]");
-                    fields.choice(&field, *state, read_reversal_state)
-                })
-                .collect(),
-            account_id: fields.optional_id("account_id", &request.account_id, AccountId::parse),
-            batch_id: fields.optional_id("batch_id", &request.batch_id, BatchId::parse),
-            created_from: fields.time("create_time_from", request.create_time_from),
-            created_to: fields.time("create_time_to", request.create_time_to),
-            readable_by: (!by.may_read_others).then_some(by.principal),
-        };
-        if let (Some(from), Some(to)) = (filter.created_from, filter.created_to)
-            && from >= to
-        {
-            fields.refuse("create_time_to", "must be after create_time_from");
-        }
-        let pool_id = fields.finish(pool_id).map_err(|e| status(&e))?;
+        let (pool_id, filter, before, limit) =
+            read_list(request.into_inner(), by).map_err(|e| status(&e))?;
         let before = before.unwrap_or(RedemptionId(Uuid::max()));
         let (pool, redemptions) = self
             .redemptions
@@ -248,7 +209,7 @@ impl RedemptionRpc {
     }
 }
 
-fn read_acquire(
+pub(super) fn read_acquire(
     request: pb::AcquireAccountRequest,
     caller: Caller,
     principal: Principal,
@@ -286,7 +247,22 @@ fn read_lease(fields: &mut Fields, lease: Option<pb::LeaseRef>) -> Option<LeaseR
     Some(LeaseRef { pool_id, account_id, token: FencingToken(lease.fencing_token) })
 }
 
-fn read_redeem(
+pub(super) fn read_renewal(
+    request: pb::RenewLeaseRequest,
+) -> Result<(LeaseRef, Option<Duration>), Error> {
+    let mut fields = Fields::default();
+    let lease = read_lease(&mut fields, request.lease);
+    let ttl = fields.duration("lease_duration", request.lease_duration, MIN_LEASE, MAX_LEASE);
+    fields.finish(lease.map(|lease| (lease, ttl)))
+}
+
+pub(super) fn read_release(request: pb::ReleaseAccountRequest) -> Result<LeaseRef, Error> {
+    let mut fields = Fields::default();
+    let lease = read_lease(&mut fields, request.lease);
+    fields.finish(lease)
+}
+
+pub(super) fn read_redeem(
     request: pb::RedeemRequest,
     caller: Caller,
     by: Authority,
@@ -309,12 +285,12 @@ fn read_redeem(
     fields.finish(read)
 }
 
-enum Name {
+pub(super) enum Name {
     Redemption(RedemptionId),
     Request(RequestId),
 }
 
-fn read_get(request: pb::GetRedemptionRequest) -> Result<(PoolId, Name), Error> {
+pub(super) fn read_get(request: pb::GetRedemptionRequest) -> Result<(PoolId, Name), Error> {
     let mut fields = Fields::default();
     let pool_id = fields.id("pool_id", &request.pool_id, PoolId::parse);
     let name = match (&*request.redemption_id, &*request.request_id) {
@@ -332,7 +308,48 @@ fn read_get(request: pb::GetRedemptionRequest) -> Result<(PoolId, Name), Error> 
     fields.finish(pool_id.zip(name))
 }
 
-fn read_resolve(
+/// The pool, which of its redemptions, before which of them, and how many.
+pub(super) fn read_list(
+    request: pb::ListRedemptionsRequest,
+    by: Authority,
+) -> Result<(PoolId, RedemptionFilter, Option<RedemptionId>, i64), Error> {
+    let mut fields = Fields::default();
+    let pool_id = fields.id("pool_id", &request.pool_id, PoolId::parse);
+    let limit = fields.page_size(request.page_size);
+    let before = fields.page_token(&request.page_token, |key| RedemptionId::parse(key).ok());
+    if request.states.len() > MAX_STATES {
+        fields.refuse("states", format!("must be at most {MAX_STATES}"));
+    }
+    if request.reversal_states.len() > MAX_STATES {
+        fields.refuse("reversal_states", format!("must be at most {MAX_STATES}"));
+    }
+    let states = request.states.iter().enumerate().take(MAX_STATES);
+    let reversals = request.reversal_states.iter().enumerate().take(MAX_STATES);
+    let filter = RedemptionFilter {
+        states: states
+            .filter_map(|(n, state)| fields.choice(&format!("states[{n}]"), *state, read_state))
+            .collect(),
+        reversal_states: reversals
+            .filter_map(|(n, state)| {
+                let field = format!("reversal_states[{n}]");
+                fields.choice(&field, *state, read_reversal_state)
+            })
+            .collect(),
+        account_id: fields.optional_id("account_id", &request.account_id, AccountId::parse),
+        batch_id: fields.optional_id("batch_id", &request.batch_id, BatchId::parse),
+        created_from: fields.time("create_time_from", request.create_time_from),
+        created_to: fields.time("create_time_to", request.create_time_to),
+        readable_by: (!by.may_read_others).then_some(by.principal),
+    };
+    if let (Some(from), Some(to)) = (filter.created_from, filter.created_to)
+        && from >= to
+    {
+        fields.refuse("create_time_to", "must be after create_time_from");
+    }
+    fields.finish(pool_id.map(|pool_id| (pool_id, filter, before, limit)))
+}
+
+pub(super) fn read_resolve(
     request: pb::ResolveRedemptionRequest,
     by: Authority,
 ) -> Result<ResolveCommand, Error> {
@@ -384,7 +401,7 @@ fn read_resolve(
     fields.finish(read)
 }
 
-fn read_reverse(
+pub(super) fn read_reverse(
     request: pb::ReverseRedemptionRequest,
     by: Authority,
 ) -> Result<ReverseCommand, Error> {

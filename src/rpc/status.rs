@@ -6,7 +6,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "this is the table that makes errors")]
 
-mod trailers;
+pub(super) mod trailers;
 
 use std::{collections::HashMap, time::Duration};
 

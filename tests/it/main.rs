@@ -18,6 +18,7 @@ mod batch;
 mod cli;
 mod database;
 mod faults;
+mod fuzz;
 mod house;
 mod keys;
 mod overload;

@@ -1,5 +1,7 @@
 //! JWTs of an issuer: by asymmetric signatures alone, for our audience, for as long as they say.
 
+#[cfg(feature = "fuzzing")]
+pub(super) mod fuzz;
 mod keys;
 mod source;
 mod verify;

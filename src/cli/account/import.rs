@@ -172,7 +172,7 @@ fn feed(
     Ok(fed)
 }
 
-fn message(row: AccountRow, pool: &PoolId, currency: &str) -> pb::Account {
+pub(in crate::cli) fn message(row: AccountRow, pool: &PoolId, currency: &str) -> pb::Account {
     let login_status = match row.login_status {
         LoginStatus::Active => pb::LoginStatus::Active,
         LoginStatus::Inactive => pb::LoginStatus::Inactive,

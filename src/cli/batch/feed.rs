@@ -147,7 +147,7 @@ pub(super) fn feed(
     Ok(sent)
 }
 
-fn item(card: &CardRow, pool_currency: &str) -> pb::BatchItem {
+pub(in crate::cli) fn item(card: &CardRow, pool_currency: &str) -> pb::BatchItem {
     let expected = card.amount_minor.map(|amount_minor| pb::Money {
         amount_minor,
         currency_code: card.currency.map_or(pool_currency.to_owned(), |code| code.to_string()),

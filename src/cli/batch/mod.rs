@@ -35,6 +35,8 @@ use clap::Args;
 use tokio_util::sync::CancellationToken;
 use tonic::Code;
 
+#[cfg(feature = "fuzzing")]
+pub(super) use self::feed::item;
 pub(super) use self::{
     feed::CardFile,
     outcome::Outcome,

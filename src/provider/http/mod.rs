@@ -9,7 +9,7 @@
 
 mod body;
 mod connect;
-mod quota;
+pub(super) mod quota;
 
 use std::{
     collections::HashSet,
@@ -182,7 +182,7 @@ impl Http {
         // A length beside the chunks is a sign of somebody in between who reads it otherwise.
         let is_ambiguous = response.headers().contains_key(TRANSFER_ENCODING)
             && response.headers().contains_key(CONTENT_LENGTH);
-        let retry_after = retry_after(&response);
+        let retry_after = retry_after(response.headers());
         let quota = self.quota.as_ref();
         let quota_used_up = quota.and_then(|quota| quota::used_up(quota, response.headers()));
         let body = read_body(response, max_bytes).await.map_err(but)?;
@@ -283,8 +283,8 @@ fn check_framing(response: &Response) -> Result<(), String> {
 }
 
 /// In seconds. A date would need the two clocks to agree.
-fn retry_after(response: &Response) -> Option<Duration> {
-    let value = response.headers().get(RETRY_AFTER)?.to_str().ok()?;
+pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let value = headers.get(RETRY_AFTER)?.to_str().ok()?;
     value.trim().parse().ok().map(Duration::from_secs)
 }
 

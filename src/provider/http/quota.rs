@@ -11,7 +11,7 @@ use super::super::profile::{Quota, QuotaUnit};
 const BOUNDS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(24 * 3600));
 
 /// In how long there are more calls, where none is left.
-pub(super) fn used_up(quota: &Quota, headers: &HeaderMap) -> Option<Duration> {
+pub(in crate::provider) fn used_up(quota: &Quota, headers: &HeaderMap) -> Option<Duration> {
     let read = |name: &str| headers.get(name)?.to_str().ok()?.trim().parse::<f64>().ok();
     let remaining = read(&quota.remaining)?;
     if remaining.is_nan() || remaining >= 1.0 {

@@ -72,7 +72,10 @@ fn unreadable(error: &Status) -> Error {
     }
 }
 
-fn read_open(message: Option<Message>, by: Authority) -> Result<BatchOpen, Error> {
+pub(in crate::rpc) fn read_open(
+    message: Option<Message>,
+    by: Authority,
+) -> Result<BatchOpen, Error> {
     let mut fields = Fields::default();
     let open = match message {
         Some(Message::Open(open)) => open,
@@ -107,7 +110,7 @@ fn read_open(message: Option<Message>, by: Authority) -> Result<BatchOpen, Error
     fields.finish(read)
 }
 
-fn read_item(message: Option<Message>) -> Incoming {
+pub(in crate::rpc) fn read_item(message: Option<Message>) -> Incoming {
     let mut fields = Fields::default();
     let item = match message {
         Some(Message::Item(item)) => item,

@@ -13,19 +13,19 @@ use crate::{
         provider::status_message,
         status::status,
     },
-    service::acquire::{Acquire, ExplainAmounts, Explained},
+    service::{
+        Error,
+        acquire::{Acquire, ExplainAmounts, Explained},
+        batch::Selection,
+    },
 };
 
 pub(super) async fn explain(
     acquire: &Acquire,
     request: pb::ExplainAcquireRequest,
 ) -> Result<Response<pb::ExplainAcquireResponse>, Status> {
-    let mut fields = Fields::default();
-    let pool_id = fields.id("pool_id", &request.pool_id, PoolId::parse);
-    let selection = read_selector(&mut fields, "selector", request.selector);
-    let limit = fields.page_size(request.page_size);
+    let (pool_id, selection, limit) = read(request).map_err(|e| status(&e))?;
     let limit = usize::try_from(limit).unwrap_or_default();
-    let pool_id = fields.finish(pool_id).map_err(|e| status(&e))?;
     let amounts =
         ExplainAmounts { expected: selection.expected, min_headroom: selection.min_headroom };
     let explained = acquire
@@ -33,6 +33,17 @@ pub(super) async fn explain(
         .await
         .map_err(|e| status(&e))?;
     Ok(Response::new(explained_message(&explained)))
+}
+
+/// The pool, which accounts, and how many of them.
+pub(in crate::rpc) fn read(
+    request: pb::ExplainAcquireRequest,
+) -> Result<(PoolId, Selection, i64), Error> {
+    let mut fields = Fields::default();
+    let pool_id = fields.id("pool_id", &request.pool_id, PoolId::parse);
+    let selection = read_selector(&mut fields, "selector", request.selector);
+    let limit = fields.page_size(request.page_size);
+    fields.finish(pool_id.map(|pool_id| (pool_id, selection, limit)))
 }
 
 fn explained_message(explained: &Explained) -> pb::ExplainAcquireResponse {

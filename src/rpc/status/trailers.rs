@@ -13,7 +13,7 @@ use crate::service::error::Violation;
 
 /// The most bytes of a block: names and values, and four bytes for what is between them. That is 4
 /// KiB without some room for what a proxy adds.
-pub(super) const MAX_BLOCK_BYTES: usize = 4096 - 512;
+pub(in crate::rpc) const MAX_BLOCK_BYTES: usize = 4096 - 512;
 /// How long one text may be, in bytes, where the block would be too large otherwise; one after the other is tried.
 const CAPS: [usize; 5] = [512, 256, 128, 64, 24];
 /// So many fields tell what is wrong, even where others are only counted.
@@ -75,7 +75,7 @@ fn named(details: &ErrorDetails, violations: &[Violation], cap: Option<usize>) -
 }
 
 /// The bytes of a status as a block.
-pub(super) fn bytes(status: &Status) -> usize {
+pub(in crate::rpc) fn bytes(status: &Status) -> usize {
     let block = status.clone().into_http::<Body>();
     block.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum()
 }

@@ -3,7 +3,7 @@
 use super::imports::{Edges, Modules};
 
 /// Each module, and those that it may use.
-const MAY_USE: [(&str, &[&str]); 21] = [
+const MAY_USE: [(&str, &[&str]); 22] = [
     ("domain", &[]),
     ("access", &["domain"]),
     ("config", &["access", "admission", "domain", "listener", "secret_file"]),
@@ -72,6 +72,7 @@ const MAY_USE: [(&str, &[&str]); 21] = [
             "telemetry",
         ],
     ),
+    ("fuzz", &["access", "cli", "provider", "rpc"]),
 ];
 
 /// Libraries that only some modules know.

@@ -1,0 +1,153 @@
+//! What is fuzzed of commands: the files of accounts and of cards.
+
+use std::{collections::HashSet, fmt::Write as _, io::BufReader};
+
+use super::{
+    account::import,
+    batch,
+    shared::csv_files::{AccountRow, BadRow, CardRow, CsvFile, Row},
+};
+use crate::{
+    domain::{account::LoginStatus, id::PoolId},
+    rpc::fuzz::is_taken,
+};
+
+/// Part of an example that rules have: 1.23457E+15.
+const EXAMPLE: &[u8] = b"23457E";
+
+/// Reads the input as a file of accounts. What is taken is what the server takes.
+pub(crate) fn account_csv(input: &[u8]) {
+    let mut seen = HashSet::new();
+    for row in rows(input, shown_account) {
+        assert!(seen.insert((row.pool_id.clone(), row.account_id.clone())), "an account twice");
+        let again = reread::<AccountRow>(&account_file(&row));
+        assert_eq!(shown_account(&row), shown_account(&again), "written down it is another");
+        let pool = PoolId::parse("pool").expect("a pool");
+        let message = import::message(row, &pool, "EUR");
+        assert!(is_taken(None, Some(message.clone())), "the server refuses {message:?}");
+    }
+}
+
+/// Reads the input as a file of cards. What is taken is what the server takes.
+pub(crate) fn batch_csv(input: &[u8]) {
+    let mut seen = HashSet::new();
+    for row in rows(input, shown_card) {
+        assert!(seen.insert((row.pool_id.clone(), row.item_id.clone())), "an item twice");
+        let again = reread::<CardRow>(&card_file(&row));
+        assert_eq!(shown_card(&row), shown_card(&again), "written down it is another");
+        assert!(is_taken(Some(batch::item(&row, "EUR")), None), "the server refuses {row:?}");
+    }
+}
+
+/// The rows that can be read. What is told of the others must not repeat them; and it does not matter how much of the
+/// file is read at once.
+fn rows<T: Row>(input: &[u8], shown: fn(&T) -> String) -> Vec<T> {
+    let told = |row: &Result<T, BadRow>| match row {
+        Ok(row) => shown(row),
+        Err(bad) => bad.to_string(),
+    };
+    let (Ok(whole), Ok(in_bits)) =
+        (CsvFile::<_, T>::new(input), CsvFile::<_, T>::new(BufReader::with_capacity(7, input)))
+    else {
+        return Vec::new();
+    };
+    let in_header = words(
+        input
+            .split(|byte| matches!(byte, b'\n' | b'\r'))
+            .find(|line| !line.trim_ascii().is_empty()),
+    );
+    let of_rows = &words(Some(input)) - &in_header;
+    let in_bits: Vec<_> = in_bits.map(|row| told(&row.expect("memory"))).collect();
+    let whole: Vec<_> = whole.map(|row| row.expect("memory")).collect();
+    assert_eq!(whole.iter().map(told).collect::<Vec<_>>(), in_bits, "it is read otherwise in bits");
+    let read = whole.into_iter().filter_map(|row| {
+        if let Err(bad) = &row {
+            let repeated: Vec<_> = words(Some(bad.to_string().as_bytes()))
+                .intersection(&of_rows)
+                .map(|word| String::from_utf8_lossy(word).into_owned())
+                .collect();
+            assert!(repeated.is_empty(), "{bad} repeats {repeated:?}");
+        }
+        row.ok()
+    });
+    read.collect()
+}
+
+/// Words that may be a code: of six letters and digits at least, with both.
+fn words(text: Option<&[u8]>) -> HashSet<Vec<u8>> {
+    let words = text.unwrap_or_default().split(|byte| !byte.is_ascii_alphanumeric());
+    let may_be_code = |word: &&[u8]| {
+        word.len() >= 6
+            && word.iter().any(u8::is_ascii_digit)
+            && word.iter().any(u8::is_ascii_alphabetic)
+            && *word != EXAMPLE
+    };
+    words.filter(may_be_code).map(<[u8]>::to_vec).collect()
+}
+
+/// The one row of a file.
+fn reread<T: Row>(file: &str) -> T {
+    let mut rows = CsvFile::<_, T>::new(file.as_bytes()).expect("a header");
+    match rows.next().expect("a row").expect("memory") {
+        Ok(row) => row,
+        Err(bad) => panic!("written down it is refused: {bad}"),
+    }
+}
+
+fn account_file(row: &AccountRow) -> String {
+    let mut header =
+        "pool_id,account_id,country_code,plan_id,balance_minor,login_status,labels".to_owned();
+    let login = match row.login_status {
+        LoginStatus::Active => "ACTIVE",
+        LoginStatus::Inactive => "INACTIVE",
+        LoginStatus::Invalid => "INVALID",
+    };
+    let labels: Vec<_> = row.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    let mut line = [
+        row.pool_id.as_ref().map_or("", PoolId::as_str),
+        row.account_id.as_str(),
+        row.country_code.as_deref().unwrap_or_default(),
+        row.plan_id.as_ref().map_or("", |plan| plan.as_str()),
+        &row.balance_minor.to_string(),
+        login,
+        &labels.join(";"),
+    ]
+    .map(quoted)
+    .join(",");
+    for (name, value) in row.credentials.expose() {
+        let _ = write!(header, ",credential.{name}");
+        let _ = write!(line, ",{}", quoted(value));
+    }
+    format!("{header}\n{line}\n")
+}
+
+fn card_file(row: &CardRow) -> String {
+    let line = [
+        row.pool_id.as_ref().map_or("", PoolId::as_str),
+        row.item_id.as_str(),
+        row.code.expose(),
+        &row.amount_minor.map(|amount| amount.to_string()).unwrap_or_default(),
+        row.currency.as_ref().map_or("", |currency| currency.as_str()),
+    ];
+    format!("pool_id,item_id,code,amount_minor,currency_code\n{}\n", line.map(quoted).join(","))
+}
+
+fn quoted(field: &str) -> String {
+    format!("\"{}\"", field.replace('"', "\"\""))
+}
+
+fn shown_account(row: &AccountRow) -> String {
+    let mut labels: Vec<_> = row.labels.iter().collect();
+    labels.sort_unstable();
+    let mut credentials: Vec<_> = row.credentials.expose().collect();
+    credentials.sort_unstable();
+    let AccountRow {
+        pool_id, account_id, country_code, plan_id, balance_minor, login_status, ..
+    } = row;
+    let row = (pool_id, account_id, country_code, plan_id, balance_minor, login_status);
+    format!("{row:?} {labels:?} {credentials:?}")
+}
+
+fn shown_card(row: &CardRow) -> String {
+    format!("{row:?} {}", row.code.expose())
+}
