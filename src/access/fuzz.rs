@@ -25,7 +25,7 @@ pub(crate) fn bearer_token(input: &[u8]) {
     LIVING.replace([(hash, "till".to_owned(), Grants::all(), None)], now);
     let subjects = Subjects::open(None).expect("no file");
     let authenticator = Authenticator::new(LIVING.clone(), subjects, None);
-    match authenticator.authenticate(&headers, None, now) {
+    match authenticator.authenticate(&headers, &[], now) {
         Ok(access) => {
             assert_eq!(access.principal().name(), "token:till");
             let (scheme, shown) = input.split_at(input.len().saturating_sub(SECRET.len()));
