@@ -31,7 +31,7 @@ pub(super) async fn frames(attacker: &Arc<Attacker>) -> anyhow::Result<()> {
     let begins = Arc::new([frames::begin(None), begins].concat());
     let again = Arc::new(again.repeat((CHUNK / again.len()).max(1)));
     let flood = move |attacker: Arc<Attacker>, number: usize| {
-        flood(attacker, Arc::clone(&begins), Arc::clone(&again), number % 2 == 0)
+        flood(attacker, Arc::clone(&begins), Arc::clone(&again), number.is_multiple_of(2))
     };
     attacker.over_and_over(2, flood).await
 }

@@ -30,7 +30,7 @@ pub(super) async fn silent(attacker: &Arc<Attacker>) -> anyhow::Result<()> {
         }
         anyhow::Ok(())
     };
-    attacker.over_and_over(SILENT, move |attacker, number| connect(attacker, number)).await
+    attacker.over_and_over(SILENT, connect).await
 }
 
 pub(super) async fn slow_prefaces(attacker: &Arc<Attacker>) -> anyhow::Result<()> {
