@@ -47,7 +47,7 @@ find_grpcurl() {
 }
 
 run_python() {
-    PYTHONPATH=$dir PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 exec python3 "$@"
+    PYTHONPATH=$PWD/$dir PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 exec python3 "$@"
 }
 
 case ${1:-} in

@@ -27,7 +27,7 @@ use super::{
     answer::{self, Unfinished},
     ended,
     message::{self, Activity, Complete, RequestBody},
-    methods, refusal, status, test_caller,
+    methods, refusal, status,
 };
 use crate::{
     access::{
@@ -326,9 +326,8 @@ impl Admission {
         let budget = self.overload.unread_requests();
         let body = complete.into_body(budget, &owner, Some(Arc::clone(&activity)));
         let lasting = access.clone().filter(|_| method.row.is_some_and(|row| row.lasts));
-        match access {
-            Some(access) => self.note_caller(method, &mut parts, pool.as_deref(), access),
-            None => test_caller::note(&mut parts),
+        if let Some(access) = access {
+            self.note_caller(method, &mut parts, pool.as_deref(), access);
         }
         let answer = inner.call(http::Request::from_parts(parts, body));
         let answer = in_time(answer, deadline).instrument(span);

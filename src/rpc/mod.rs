@@ -23,7 +23,6 @@ pub mod redemption;
 pub mod reflection;
 mod refusal;
 mod status;
-mod test_caller;
 
 /// The longest request, in bytes. It is refused by its length, before tonic would.
 pub const MAX_REQUEST_BYTES: usize = codec::MAX_MESSAGE_BYTES;

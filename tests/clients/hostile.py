@@ -321,7 +321,7 @@ class Hostile:
                 self.refused(rpc, {**request, "page_token": token}, "page_token")
 
     def unknown_methods(self):
-        for path in ("/holdfast.v1.PoolService/DeletePool", "/no.such.Service/Call"):
+        for path in ("/holdfast.v1.PoolService/NoSuchCall", "/no.such.Service/Call"):
             try:
                 self.server.channel.unary_unary(path)(b"", timeout=5)
                 self.run.expect("no error", "UNIMPLEMENTED", path)

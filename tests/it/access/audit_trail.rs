@@ -2,7 +2,10 @@
 
 use std::collections::HashMap;
 
-use holdfast::rpc::pb::{self, RedemptionState, ReversalOutcome};
+use holdfast::{
+    domain::access::Role,
+    rpc::pb::{self, RedemptionState, ReversalOutcome},
+};
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, PgConnection};
 use tonic::Code;
@@ -12,6 +15,7 @@ use crate::{
     redeem::review::{left_for_review, resolve, word},
     support::{
         logs, program,
+        tokens::ADMIN,
         world::{Clients, POOL, World, bad_fields, eur, lease, reason},
     },
 };
@@ -20,9 +24,9 @@ const OPS: &str = "token:ops";
 
 /// A server, and somebody who may do everything in the pool.
 async fn start() -> (World, Clients) {
-    let world = World::start().await;
-    let operator = world.clients_as(0, OPS, "operator").await;
-    (world, operator)
+    let world = super::world(1, |_| {}).await;
+    let ops = world.clients_as(0, OPS, Role::Admin).await;
+    (world, ops)
 }
 
 /// What the trail has, the oldest first.
@@ -209,7 +213,7 @@ async fn a_person_s_word_is_recorded_with_its_reason_and_codes_nowhere() {
 async fn an_operator_who_ends_another_s_lease_is_recorded_and_nobody_who_ends_its_own() {
     let (world, mut ops) = start().await;
     ops.create_account("a", |_| {}).await;
-    let mut a = world.clients_as(0, "token:a", "redeemer").await;
+    let mut a = world.clients_as(0, "token:a", Role::Redeemer).await;
     for clients in [&mut a, &mut ops] {
         let held = clients.acquire(|_| {}).await.unwrap();
         clients.release(&lease(&held)).await.unwrap();
@@ -263,9 +267,9 @@ async fn the_trail_is_read_by_filters_and_pages() {
     assert_eq!(subjects(&of_other), ["other"]);
     let of_one = trail(&mut ops, |r| r.subject = "x-3".into()).await;
     assert_eq!(subjects(&of_one), ["x-3"]);
-    // Of the world's own caller, who is nobody in particular, is the pool.
+    // Before these there are the tokens of the two who call, and the pool.
     let all = trail(&mut ops, |_| {}).await;
-    assert_eq!((all.len(), &*all[0].principal), (7, ""));
+    assert_eq!((all.len(), &*all[1].principal), (9, ADMIN));
     let middle = all[3].create_time;
     let later = trail(&mut ops, |r| r.from_time = middle).await;
     let earlier = trail(&mut ops, |r| r.to_time = middle).await;
@@ -323,7 +327,7 @@ async fn no_change_is_without_its_event() {
     let (world, mut ops) = start().await;
     ops.create_account("a", |_| {}).await;
     ops.create_plan("small", 500).await;
-    let mut a = world.clients_as(0, "token:a", "redeemer").await;
+    let mut a = world.clients_as(0, "token:a", Role::Redeemer).await;
     let held = a.acquire(|_| {}).await.unwrap();
     let mut db = world.sql().await;
     let refuse = "CREATE FUNCTION refuse_event() RETURNS trigger LANGUAGE plpgsql AS $$

@@ -1,6 +1,7 @@
 //! A server that ends, or whose statement's reply is lost, while an operator ends another's lease: what was done has one
 //! event, and what was not has none.
 
+use holdfast::domain::access::Role;
 use sqlx::{Connection as _, PgConnection};
 
 use crate::support::{
@@ -20,14 +21,16 @@ async fn an_act_has_its_event_once_where_it_was_done_and_none_where_it_was_not()
         let able = Able { deduplicates: true, looks_up: true, cancels: true };
         let setup = Setup { able, serve: Vec::new(), provider: Vec::new() };
         let mut fleet = Fleet::start(setup).await;
+        fleet.ask_who_calls().await;
         fleet.start_server(&[("HOLDFAST_CRASH_POINTS", points)]).await;
         fleet.start_server(&[]).await;
         let mut other = fleet.clients(1);
         other.create_pool(POOL).await;
         other.create_account("a", |_| {}).await;
-        let mut a = fleet.clients_as(1, "token:a", "redeemer");
+        let mut a = fleet.clients_as(1, "token:a", Role::Redeemer).await;
         let held = lease(&a.acquire(|r| r.lease_duration = seconds(60.0)).await.unwrap());
-        let released = fleet.clients_as(0, "token:ops", "operator").release(&held).await;
+        let mut ops = fleet.clients_as(0, "token:ops", Role::Operator).await;
+        let released = ops.release(&held).await;
         assert_eq!(released.is_err(), points.ends_with("kill"), "{points}: {released:?}");
         let mut db = PgConnection::connect(&fleet.db_url).await.unwrap();
         let counted: (i64, i64) = sqlx::query_as(

@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use holdfast::rpc::pb::{self, AccountStatus, RedemptionState, batch_item_result::Outcome};
+use holdfast::{
+    config::AccessArgs,
+    domain::access::Role,
+    rpc::pb::{self, AccountStatus, RedemptionState, batch_item_result::Outcome},
+};
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
@@ -10,6 +14,7 @@ use crate::{
     redeem::review::{left_for_review, resolve},
     support::{
         batch::{item, opening, run},
+        tokens::ADMIN,
         wait::eventually,
         world::{Clients, POOL, World, eur, lease, metadata, reason, seconds},
     },
@@ -20,10 +25,12 @@ const B: &str = "token:b";
 
 /// A server with an account for each, and clients of two who may redeem.
 async fn two() -> (World, Clients, Clients) {
-    let world = World::start().await;
+    let world = super::world(1, |_| {}).await;
     world.clients(0).await.create_accounts(2).await;
-    let (a, b) =
-        (world.clients_as(0, A, "redeemer").await, world.clients_as(0, B, "redeemer").await);
+    let (a, b) = (
+        world.clients_as(0, A, Role::Redeemer).await,
+        world.clients_as(0, B, Role::Redeemer).await,
+    );
     (world, a, b)
 }
 
@@ -61,7 +68,7 @@ async fn list(clients: &mut Clients, batch_id: &str) -> Vec<(String, String)> {
 
 #[tokio::test]
 async fn another_s_lease_is_neither_renewed_nor_redeemed_under_nor_released() {
-    let (world, mut a, mut b) = two().await;
+    let (mut world, mut a, mut b) = two().await;
     let held = a.acquire(|r| r.lease_duration = seconds(60.0)).await.unwrap();
     assert_eq!(held.lease.as_ref().unwrap().principal, A);
     let of = lease(&held);
@@ -70,11 +77,12 @@ async fn another_s_lease_is_neither_renewed_nor_redeemed_under_nor_released() {
     denied(&b.renew(&of, Duration::from_secs(600)).await.unwrap_err(), "own-lease");
     denied(&b.redeem(&of, &world.code("theirs"), |_| {}).await.unwrap_err(), "own-lease");
     denied(&b.release(&of).await.unwrap_err(), "operator");
-    // Who is called by nobody's name is not the one either.
-    let mut nobody = world.clients(0).await;
+    // Somebody whom a server does not ask for a name is not the one either.
+    world.start_server_with(|args| args.access = AccessArgs::off()).await;
+    let mut nobody = Clients::over(world.channel(1).await, a.journal().clone());
     denied(&nobody.renew(&of, Duration::from_secs(600)).await.unwrap_err(), "own-lease");
     // An operator ends the lease, and uses it no more than others do.
-    let mut operator = world.clients_as(0, "token:ops", "operator").await;
+    let mut operator = world.clients_as(0, "token:ops", Role::Operator).await;
     denied(&operator.renew(&of, Duration::from_secs(600)).await.unwrap_err(), "own-lease");
     assert_eq!(a.account(&of.account_id).await.update_time, before.update_time, "nothing is done");
 
@@ -84,7 +92,9 @@ async fn another_s_lease_is_neither_renewed_nor_redeemed_under_nor_released() {
     assert_eq!(released.status(), AccountStatus::Waiting);
     let lost = a.renew(&of, Duration::from_secs(120)).await.unwrap_err();
     assert_eq!((&*reason(&lost), &*metadata(&lost, "cause")), ("LEASE_LOST", "released"));
-    let history: Vec<_> = a
+    let history: Vec<_> = world
+        .clients(0)
+        .await
         .events(&of.account_id)
         .await
         .into_iter()
@@ -92,7 +102,7 @@ async fn another_s_lease_is_neither_renewed_nor_redeemed_under_nor_released() {
         .map(|event| (event.reason, event.actor, event.principal))
         .collect();
     let expected = [
-        ("created", "api", ""),
+        ("created", "api", ADMIN),
         ("acquired", "tester", A),
         ("renewed", "tester", A),
         ("released", "tester", "token:ops"),
@@ -103,8 +113,10 @@ async fn another_s_lease_is_neither_renewed_nor_redeemed_under_nor_released() {
 
 #[tokio::test]
 async fn a_lease_of_nobody_in_particular_is_anybody_s_who_redeems_in_the_pool() {
-    let (world, mut a, _) = two().await;
-    let held = world.clients(0).await.acquire(|_| {}).await.unwrap();
+    let (mut world, mut a, _) = two().await;
+    world.start_server_with(|args| args.access = AccessArgs::off()).await;
+    let mut nobody = Clients::over(world.channel(1).await, a.journal().clone());
+    let held = nobody.acquire(|_| {}).await.unwrap();
     assert_eq!(held.lease.as_ref().unwrap().principal, "");
     a.renew(&lease(&held), Duration::from_secs(60)).await.unwrap();
     let redeemed = a.redeem(&lease(&held), &world.code("found"), |_| {}).await.unwrap();
@@ -120,14 +132,15 @@ async fn a_principal_is_kept_and_what_a_server_does_is_the_server_s() {
     let redemption = redeemed.redemption.unwrap();
     assert_eq!((redemption.state(), &*redemption.principal), (RedemptionState::Succeeded, A));
     let account_id = lease(&held).account_id;
+    let admin = world.clients(0).await;
     let history = eventually(Duration::from_secs(10), "the sweeper ends the lease", async || {
-        let events = a.clone().events(&account_id).await;
+        let events = admin.clone().events(&account_id).await;
         (events[0].reason == "expired").then_some(events)
     })
     .await;
     let who: Vec<_> = history.iter().rev().map(|e| (&*e.reason, &*e.principal)).collect();
     let expected = [
-        ("created", ""),
+        ("created", ADMIN),
         ("acquired", A),
         ("redeem_begun", A),
         ("redeemed", "server"),
@@ -157,9 +170,9 @@ async fn a_request_id_is_its_principal_s_for_leases_and_redemptions() {
         let own = own.redemption.as_ref().unwrap();
         assert_eq!(get(clients, "", "card").await.unwrap().redemption_id, own.redemption_id);
     }
-    // Nobody in particular has none of that name.
-    let mut nobody = world.clients(0).await;
-    let none = get(&mut nobody, "", "card").await.unwrap_err();
+    // Somebody else who may read everything has none of that name.
+    let mut admin = world.clients(0).await;
+    let none = get(&mut admin, "", "card").await.unwrap_err();
     assert_eq!(reason(&none), "REDEMPTION_NOT_FOUND");
     a.release(&lease(&of_a)).await.unwrap();
     b.release(&lease(&of_b)).await.unwrap();
@@ -173,8 +186,10 @@ async fn another_s_redemption_is_neither_read_nor_named() {
     let mine = a.redeem(&lease(&of_a), &code, |_| {}).await.unwrap().redemption.unwrap();
     let missing = get(&mut b, &mine.redemption_id, "").await.unwrap_err();
     assert_eq!(reason(&missing), "REDEMPTION_NOT_FOUND");
-    assert_eq!(list(&mut b, "").await, []);
-    assert_eq!(list(&mut a, "").await.len(), 1);
+    let all = pb::ListRedemptionsRequest { pool_id: POOL.into(), ..Default::default() };
+    for clients in [&mut a, &mut b] {
+        denied(&clients.redemptions.list_redemptions(all.clone()).await.unwrap_err(), "auditor");
+    }
 
     let of_b = b.acquire(|_| {}).await.unwrap();
     let in_use = b.redeem(&lease(&of_b), &code, |_| {}).await.unwrap_err();
@@ -185,13 +200,13 @@ async fn another_s_redemption_is_neither_read_nor_named() {
     let keys = &details.error_info().unwrap().metadata;
     assert!(!keys.contains_key("redemption_id") && keys["state"] == "SUCCEEDED", "{keys:?}");
 
-    for role in ["operator", "auditor"] {
-        let mut reader = world.clients_as(0, "token:reader", role).await;
+    for role in [Role::Operator, Role::Auditor] {
+        let mut reader = world.clients_as(0, &format!("token:{role:?}").to_lowercase(), role).await;
         let read = get(&mut reader, &mine.redemption_id, "").await.unwrap();
         assert_eq!((read.redemption_id, &*read.principal), (mine.redemption_id.clone(), A));
         assert_eq!(list(&mut reader, "").await, [(A.to_owned(), mine.request_id.clone())]);
     }
-    let mut operator = world.clients_as(0, "token:ops", "operator").await;
+    let mut operator = world.clients_as(0, "token:ops", Role::Operator).await;
     let at_work = operator.acquire(|r| r.wait_timeout = seconds(0.0)).await;
     assert!(at_work.is_err(), "both accounts are leased");
     b.release(&lease(&of_b)).await.unwrap();
@@ -223,16 +238,14 @@ async fn a_batch_is_its_principal_s() {
 
     let request_id = "batch:batch:1".to_owned();
     let (of_a, of_b) = ((A.to_owned(), request_id.clone()), (B.to_owned(), request_id));
-    assert_eq!(list(&mut a, "batch").await, std::slice::from_ref(&of_a));
-    assert_eq!(list(&mut b, "batch").await, std::slice::from_ref(&of_b));
-    let mut auditor = world.clients_as(0, "token:audit", "auditor").await;
+    let mut auditor = world.clients_as(0, "token:audit", Role::Auditor).await;
     assert_eq!(list(&mut auditor, "batch").await, [of_a, of_b]);
 }
 
 #[tokio::test]
 async fn a_word_about_a_redemption_is_its_principal_s_whatever_the_caller_says() {
-    let world = World::start().await;
-    let mut operator = world.clients_as(0, "token:ops", "operator").await;
+    let world = super::world(1, |_| {}).await;
+    let mut operator = world.clients_as(0, "token:ops", Role::Operator).await;
     operator.create_account("a", |_| {}).await;
     let (held, open) = left_for_review(&world, &mut operator, &world.code("word")).await;
     let request = pb::ResolveRedemptionRequest {
@@ -256,10 +269,10 @@ async fn a_word_about_a_redemption_is_its_principal_s_whatever_the_caller_says()
 
 #[tokio::test]
 async fn a_change_by_hand_is_the_database_user_s() {
-    let (world, mut a, _) = two().await;
+    let (world, ..) = two().await;
     let mut db = world.sql().await;
     let pause = "UPDATE accounts SET paused = true WHERE account_id = 'a-000'";
     sqlx::query(pause).execute(&mut db).await.unwrap();
-    let event = a.events("a-000").await.remove(0);
+    let event = world.clients(0).await.events("a-000").await.remove(0);
     assert!(event.principal.starts_with("database:"), "{event:?}");
 }

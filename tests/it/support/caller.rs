@@ -22,7 +22,16 @@ impl Interceptor for Shown {
     }
 }
 
-type Connection = InterceptedService<Channel, Shown>;
+pub(crate) type Connection = InterceptedService<Channel, Shown>;
+
+/// A connection of somebody who shows a token or JWT, or nothing.
+pub(crate) fn connection(channel: Channel, secret: Option<&str>) -> Connection {
+    showing(channel, secret.map(|secret| format!("Bearer {secret}")).as_deref())
+}
+
+fn showing(channel: Channel, header: Option<&str>) -> Connection {
+    InterceptedService::new(channel, Shown(header.map(|header| header.parse().unwrap())))
+}
 
 /// The clients of somebody.
 #[derive(Clone)]
@@ -42,8 +51,7 @@ impl Caller {
 
     /// Who sends this header, or none.
     pub(crate) fn showing(channel: Channel, header: Option<&str>) -> Self {
-        let shown = Shown(header.map(|header| header.parse().unwrap()));
-        let connection = InterceptedService::new(channel, shown);
+        let connection = showing(channel, header);
         Self {
             redemptions: RedemptionServiceClient::new(connection.clone()),
             accounts: AccountServiceClient::new(connection.clone()),

@@ -14,6 +14,7 @@ use std::{
 };
 
 use holdfast::{
+    domain::access::Role,
     secret::{self, SecretKeys},
     simulator::faults::Faults,
 };
@@ -27,8 +28,9 @@ use super::{
     journal::Journal,
     proxy::{Proxy, http::Http},
     real::{Fake, Real},
+    tokens::{self, ADMIN, Tokens},
     wait::eventually,
-    world::{Clients, fresh_database, test_caller},
+    world::{Clients, fresh_database},
 };
 
 /// How every code begins that is redeemed over a fleet.
@@ -210,6 +212,9 @@ pub(crate) struct Fleet {
     pub(crate) db_url: String,
     pub(crate) servers: Vec<Process>,
     pub(crate) journal: Journal,
+    tokens: Tokens,
+    /// The secret of the admin's token, where servers ask who calls.
+    admin: Option<String>,
     /// Fakes of real APIs, beside the provider.
     pub(crate) fakes: Vec<Fake>,
     setup: Setup,
@@ -250,6 +255,8 @@ impl Fleet {
             db_url,
             servers: Vec::new(),
             journal: Journal::default(),
+            tokens: Tokens::default(),
+            admin: None,
             fakes: Vec::new(),
             setup,
             number: NUMBER.fetch_add(1, Ordering::Relaxed),
@@ -311,6 +318,9 @@ impl Fleet {
         let args = latest(&args);
         let mut env = env.to_vec();
         env.push(("HOLDFAST_DATABASE_URL", &self.db_url));
+        if self.admin.is_some() {
+            env.push(("HOLDFAST_AUTH", "on"));
+        }
         Process::start("server", folder, &args, &env).await
     }
 
@@ -337,15 +347,21 @@ impl Fleet {
 
     /// The clients of a server. They connect when they are first used, and again when they must.
     pub(crate) fn clients(&self, place: usize) -> Clients {
-        Clients::over(channel(&self.servers[place].addr), self.journal.clone())
+        let channel = channel(&self.servers[place].addr);
+        Clients::showing(channel, self.admin.as_deref(), self.journal.clone())
     }
 
-    /// The same, who call as a principal with a role: see `World::clients_as`.
-    pub(crate) fn clients_as(&self, place: usize, principal: &str, role: &str) -> Clients {
-        let endpoint = Endpoint::from_shared(format!("http://{}", self.servers[place].addr));
-        let agent = test_caller(principal, role);
-        let channel = endpoint.unwrap().user_agent(agent).unwrap().connect_lazy();
-        Clients::over(channel, self.journal.clone())
+    /// Servers that are started from now on ask who calls. [`Fleet::clients`] are the admin's then.
+    pub(crate) async fn ask_who_calls(&mut self) {
+        self.admin = Some(self.tokens.of(&self.db_url, ADMIN, Role::Admin).await);
+    }
+
+    /// The clients of the principal `token:NAME` with a role everywhere.
+    pub(crate) async fn clients_as(&self, place: usize, principal: &str, role: Role) -> Clients {
+        let secret = self.tokens.of(&self.db_url, principal, role).await;
+        let channel = channel(&self.servers[place].addr);
+        tokens::accepted(&channel, &secret).await;
+        Clients::showing(channel, Some(&secret), self.journal.clone())
     }
 
     /// A code that no other fleet has.
@@ -440,6 +456,8 @@ impl Drop for Fleet {
             db_url: self.db_url.clone(),
             servers: std::mem::take(&mut self.servers),
             journal: self.journal.clone(),
+            tokens: std::mem::take(&mut self.tokens),
+            admin: self.admin.take(),
             fakes: std::mem::take(&mut self.fakes),
             setup: self.setup.clone(),
             number: self.number,

@@ -23,5 +23,6 @@ pub(crate) mod secrets;
 pub(crate) mod statements;
 pub(crate) mod steady;
 pub(crate) mod tls;
+pub(crate) mod tokens;
 pub(crate) mod wait;
 pub(crate) mod world;

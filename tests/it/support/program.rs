@@ -38,7 +38,7 @@ impl Finished {
     }
 }
 
-/// The program with these arguments, talking to the world's server.
+/// The program with these arguments, talking to the world's server: as the admin, where that asks who calls.
 pub(crate) fn program(world: &World, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_holdfast"));
     command
@@ -49,6 +49,9 @@ pub(crate) fn program(world: &World, arguments: &[&str]) -> Command {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .kill_on_drop(true);
+    if let Some(admin) = &world.admin {
+        command.env("HOLDFAST_TOKEN", admin);
+    }
     command
 }
 

@@ -8,9 +8,9 @@ use std::{
 };
 
 use holdfast::{
-    app::{App, NewToken},
+    app::App,
     config::{AccessArgs, ProviderArgs, ServeArgs},
-    domain::{access::Grants, id::TokenName},
+    domain::access::Role,
     rpc::pb::{
         self, access_service_client::AccessServiceClient,
         account_service_client::AccountServiceClient, pool_service_client::PoolServiceClient,
@@ -31,11 +31,12 @@ use tonic::{Status, transport::Channel};
 use tonic_types::StatusExt as _;
 
 use super::{
-    caller::Caller,
+    caller::{self, Caller, Connection},
     checks::{self, Scene},
     cluster::{Template, TestDatabase},
     journal::Journal,
     logs,
+    tokens::{self, ADMIN, Tokens},
     wait::eventually,
 };
 
@@ -60,6 +61,7 @@ pub(crate) struct World {
     folder: Option<TempDir>,
     args: ServeArgs,
     journal: Journal,
+    tokens: Tokens,
     /// The servers' own threads: a test that blocks does not stop them.
     runtime: Option<Runtime>,
 }
@@ -67,11 +69,11 @@ pub(crate) struct World {
 /// The clients of one server.
 #[derive(Clone)]
 pub(crate) struct Clients {
-    pub(crate) redemptions: RedemptionServiceClient<Channel>,
-    pub(crate) accounts: AccountServiceClient<Channel>,
-    pub(crate) pools: PoolServiceClient<Channel>,
-    pub(crate) providers: ProviderServiceClient<Channel>,
-    pub(crate) access: AccessServiceClient<Channel>,
+    pub(crate) redemptions: RedemptionServiceClient<Connection>,
+    pub(crate) accounts: AccountServiceClient<Connection>,
+    pub(crate) pools: PoolServiceClient<Connection>,
+    pub(crate) providers: ProviderServiceClient<Connection>,
+    pub(crate) access: AccessServiceClient<Connection>,
     journal: Journal,
 }
 
@@ -138,10 +140,11 @@ impl World {
             folder: Some(folder),
             args,
             journal: Journal::default(),
+            tokens: Tokens::default(),
             runtime: Some(runtime),
         };
         if world.args.access.is_on() {
-            world.admin = Some(admin_token(&world.db_url).await);
+            world.admin = Some(world.tokens.of(&world.db_url, ADMIN, Role::Admin).await);
         }
         for _ in 0..servers {
             world.start_server().await;
@@ -157,7 +160,13 @@ impl World {
 
     /// Starts one more server on the same database.
     pub(crate) async fn start_server(&mut self) {
-        let args = self.args.clone();
+        self.start_server_with(|_| {}).await;
+    }
+
+    /// The same, with changed settings.
+    pub(crate) async fn start_server_with(&mut self, change: impl FnOnce(&mut ServeArgs)) {
+        let mut args = self.args.clone();
+        change(&mut args);
         let runtime = self.runtime.as_ref().unwrap();
         let app = runtime.spawn(async move { App::start(&args).await }).await.unwrap().unwrap();
         self.servers.push(app);
@@ -172,19 +181,18 @@ impl World {
         &self.servers[place]
     }
 
-    /// The clients of a server.
+    /// The clients of a server: the admin's, where it asks who calls.
     pub(crate) async fn clients(&self, place: usize) -> Clients {
-        Clients::over(self.channel(place).await, self.journal.clone())
+        let channel = self.channel(place).await;
+        Clients::showing(channel, self.admin.as_deref(), self.journal.clone())
     }
 
-    /// The clients of a server who call as a principal with a role: `redeemer`, `auditor` or `operator`.
-    pub(crate) async fn clients_as(&self, place: usize, principal: &str, role: &str) -> Clients {
-        let url = format!("http://{}", self.servers[place].addr());
-        let agent = test_caller(principal, role);
-        let endpoint = Channel::from_shared(url).unwrap().user_agent(agent).unwrap();
-        let connect = async move { endpoint.connect().await.unwrap() };
-        let channel = self.runtime.as_ref().unwrap().spawn(connect).await.unwrap();
-        Clients::over(channel, self.journal.clone())
+    /// The clients of a server that asks who calls, of the principal `token:NAME` with a role everywhere.
+    pub(crate) async fn clients_as(&self, place: usize, principal: &str, role: Role) -> Clients {
+        let secret = self.tokens.of(&self.db_url, principal, role).await;
+        let channel = self.channel(place).await;
+        tokens::accepted(&channel, &secret).await;
+        Clients::showing(channel, Some(&secret), self.journal.clone())
     }
 
     /// A connection to a server.
@@ -303,22 +311,6 @@ impl Drop for World {
     }
 }
 
-/// The secret of a token that may do everything.
-async fn admin_token(db_url: &str) -> String {
-    let new = NewToken {
-        name: TokenName::parse("test-admin").unwrap(),
-        grants: Grants::all(),
-        lifetime: None,
-    };
-    let made = holdfast::app::create_token(&db_url.to_owned().into(), new).await.unwrap();
-    made.1.expose().to_owned()
-}
-
-/// How a test says who calls, and nothing else does.
-pub(crate) fn test_caller(principal: &str, role: &str) -> String {
-    format!("holdfast-test-caller/{principal};{role}")
-}
-
 fn code_of(number: u32, name: &str) -> String {
     format!("{CODE_PREFIX}-{number:04}-{name}")
 }
@@ -389,12 +381,18 @@ impl Clients {
 
     /// Clients over a connection, who write down what they are told.
     pub(crate) fn over(channel: Channel, journal: Journal) -> Self {
+        Self::showing(channel, None, journal)
+    }
+
+    /// The same, of somebody who shows a token.
+    pub(crate) fn showing(channel: Channel, secret: Option<&str>, journal: Journal) -> Self {
+        let connection = caller::connection(channel, secret);
         Self {
-            redemptions: RedemptionServiceClient::new(channel.clone()),
-            accounts: AccountServiceClient::new(channel.clone()),
-            pools: PoolServiceClient::new(channel.clone()),
-            providers: ProviderServiceClient::new(channel.clone()),
-            access: AccessServiceClient::new(channel),
+            redemptions: RedemptionServiceClient::new(connection.clone()),
+            accounts: AccountServiceClient::new(connection.clone()),
+            pools: PoolServiceClient::new(connection.clone()),
+            providers: ProviderServiceClient::new(connection.clone()),
+            access: AccessServiceClient::new(connection),
             journal,
         }
     }

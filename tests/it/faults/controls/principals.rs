@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use holdfast::rpc::pb;
+use holdfast::{domain::access::Role, rpc::pb};
 use sqlx::AssertSqlSafe;
 
 use super::{
@@ -13,9 +13,10 @@ use crate::support::{checks::Broken, world::Clients};
 
 /// One server, two accounts, and two who may redeem.
 async fn two(stage: &mut Stage) -> (Clients, Clients) {
+    stage.fleet.ask_who_calls().await;
     begin(stage, "").await.create_account("b", |_| {}).await;
-    let of = |principal| stage.fleet.clients_as(0, principal, "redeemer");
-    (of("token:a"), of("token:b"))
+    let a = stage.fleet.clients_as(0, "token:a", Role::Redeemer).await;
+    (a, stage.fleet.clients_as(0, "token:b", Role::Redeemer).await)
 }
 
 pub(super) async fn another_s_lease_is_used(stage: &mut Stage) -> Vec<Broken> {
@@ -67,7 +68,7 @@ pub(super) async fn another_s_card_is_sent(stage: &mut Stage) -> Vec<Broken> {
 pub(super) async fn an_operator_ends_another_s_lease(stage: &mut Stage) -> Vec<Broken> {
     let (mut a, _) = two(stage).await;
     let held = acquire(&mut a, 60.0).await;
-    let mut operator = stage.fleet.clients_as(0, "token:ops", "operator");
+    let mut operator = stage.fleet.clients_as(0, "token:ops", Role::Operator).await;
     operator.release(&held).await.unwrap();
     let recorded = "SELECT EXISTS (SELECT FROM audit_events WHERE action = 'ReleaseAccount')";
     let recorded: bool =
