@@ -84,6 +84,7 @@ class Check(Run):
             (POOLS + "ListPlans", {"pool_id": pool}, "POOL_NOT_FOUND"),
             (POOLS + "UpdatePlan", {"plan": {**plan, "target": self.money(1)}}, "PLAN_NOT_FOUND"),
             (POOLS + "DeletePlan", plan, "PLAN_NOT_FOUND"),
+            (POOLS + "DeletePool", {"pool_id": pool}, "POOL_NOT_FOUND"),
             (ACCOUNTS + "CreateAccount", {"account": account}, "POOL_NOT_FOUND"),
             (ACCOUNTS + "GetAccount", account, "ACCOUNT_NOT_FOUND"),
             (ACCOUNTS + "ListAccounts", {"pool_id": pool}, "POOL_NOT_FOUND"),
