@@ -2,8 +2,8 @@
 
 use std::{fs, time::Duration};
 
+use holdfast::rpc::pb;
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
-
 use tokio::{io::AsyncReadExt as _, net::TcpStream};
 
 use crate::support::{
@@ -43,6 +43,8 @@ fn work(server: &Process) -> u64 {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_without_a_free_file_serves_what_is_open_without_spinning_and_accepts_later() {
+    // What reqwest wants also where it uses no TLS.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let able = Able { deduplicates: true, looks_up: true, cancels: true };
     let setup = Setup { able, serve: Vec::new(), provider: Vec::new() };
     let mut fleet = Fleet::start(setup).await;
@@ -85,7 +87,11 @@ async fn a_server_without_a_free_file_serves_what_is_open_without_spinning_and_a
     assert!(used < 100, "{used} hundredths of a second of work in {WHILE:?}");
 
     drop(others);
-    let mut late = fleet.clients(0);
-    late.account("a").await;
+    // As soon as it has noticed that they are gone.
+    eventually(LIMIT, "a connection is accepted", async || {
+        let request = pb::GetAccountRequest { pool_id: POOL.into(), account_id: "a".into() };
+        fleet.clients(0).accounts.get_account(request).await.ok()
+    })
+    .await;
     allow_files(&fleet.servers[0], before);
 }
