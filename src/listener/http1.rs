@@ -23,8 +23,8 @@ const LAST_ANSWER: Duration = Duration::from_secs(5);
 /// The most bytes that are read before they are needed; the head of a request has to fit.
 const BUFFER: usize = 16 * 1024;
 
-/// Serves a connection, after the handshake where there is TLS, until it ends, for at most `max_age`, or until `stop`. The next request opens
-/// another. `service` is told who is at the other end.
+/// Serves a connection, after the handshake where there is TLS, until it ends, for at most `max_age`, or until `stop`.
+/// The next request opens another. `service` is told who is at the other end.
 pub async fn serve<S>(
     stream: TcpStream,
     _permit: ConnectionPermit,

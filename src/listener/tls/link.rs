@@ -38,9 +38,7 @@ impl Link {
         let peer = Peer { addr: tcp.peer_addr().ok(), names };
         Self { io: Either::Right(Box::new(stream)), peer }
     }
-}
 
-impl Link {
     /// Who is at its other end.
     pub fn peer(&self) -> &Peer {
         &self.peer

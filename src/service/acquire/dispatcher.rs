@@ -48,7 +48,7 @@ const IN_USE: Duration = Duration::from_secs(5);
 /// How often it is read while nobody asks.
 const IDLE_POLL: Duration = Duration::from_secs(15);
 /// How often all pools of a server together are read while nobody waits for their accounts, in a second. With more pools
-/// each is read less often: whoever comes then may have to wait for a read first.
+/// each is read less often, and the next acquisition may have to wait for a read.
 const IDLE_POLLS: f64 = 200.0;
 /// The most callers that may wait for one pool's accounts. One more is refused as overload.
 pub(super) const MAX_WAITING: usize = 16_384;
