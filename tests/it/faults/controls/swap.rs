@@ -20,10 +20,15 @@ use crate::support::{
     world::{Clients, reason},
 };
 
-/// A person changes an account of which the server remembers what it was; then its holder releases it.
+/// A person changes an account of which the server remembers what it was; then its holder releases it, before the
+/// server has read the change.
 pub(super) async fn a_person_changes_a_leased_account(stage: &mut Stage) -> Vec<Broken> {
     let mut clients = begin(stage, "").await;
     let held = acquire(&mut clients, 60.0).await;
+    // It reads what others changed some times a second. A reading that is on its way ends before the change.
+    let reads = statement("-- What servers that keep a pool's accounts").always();
+    let refused = stage.proxy.fault(reads, Fault::Refuse("55000"));
+    refused.wait(1).await;
     psql(&mut stage.sql().await, "UPDATE accounts SET country_code = 'DE'").await;
     let account = clients.release(&held).await.unwrap();
     unless(account.country_code == "DE", "a person's change was overwritten")
