@@ -593,7 +593,9 @@ CREATE TABLE redemptions (
     resolved_principal text COLLATE "C",
     code_fingerprint_key integer DEFAULT 1 NOT NULL,
     odd_checks integer DEFAULT 0 NOT NULL,
+    attempt integer DEFAULT 1 NOT NULL,
     CONSTRAINT redemptions_amount_minor_check CHECK ((amount_minor >= 0)),
+    CONSTRAINT redemptions_attempt_check CHECK ((attempt >= 1)),
     CONSTRAINT redemptions_code_is_wiped CHECK ((((state = ANY (ARRAY['SUCCEEDED'::text, 'FAILED'::text])) = (finished_at IS NOT NULL)) AND ((finished_at IS NULL) = (code_ciphertext IS NOT NULL)))),
     CONSTRAINT redemptions_expected_minor_check CHECK ((expected_minor > 0)),
     CONSTRAINT redemptions_reverse_a_success CHECK (((reversed_at IS NULL) OR (state = 'SUCCEEDED'::text))),
@@ -616,7 +618,7 @@ CREATE UNIQUE INDEX redemptions_open ON redemptions USING btree (pool_id, accoun
 
 CREATE INDEX redemptions_open_tasks ON redemptions USING btree (provider_id, provider_task) WHERE ((provider_task IS NOT NULL) AND (state = ANY (ARRAY['SUBMITTED'::text, 'IN_DOUBT'::text])));
 
-CREATE UNIQUE INDEX redemptions_request ON redemptions USING btree (pool_id, request_id, principal);
+CREATE UNIQUE INDEX redemptions_request ON redemptions USING btree (pool_id, request_id, principal, attempt);
 
 
 -- Table reversals

@@ -273,6 +273,7 @@ pub(super) fn read_redeem(
     let code = fields.id("code", &request.code, CardCode::parse);
     let expected = fields.money("expected", request.expected, 1);
     let read = request_id.zip(lease).zip(code).map(|((request_id, lease), code)| RedeemCommand {
+        attempt: 1,
         request_id,
         lease,
         code,

@@ -6,7 +6,15 @@
 pub mod inquiry;
 mod item;
 
-use std::{collections::HashMap, pin::pin, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
 
 use futures_util::{Stream, StreamExt as _};
 use tokio::{
@@ -138,6 +146,10 @@ pub struct Counts {
     pub in_doubt: i64,
     /// Not begun.
     pub rejected: i64,
+    /// Of those not credited: redeemed again when the batch is opened again.
+    pub retryable: i64,
+    /// Of those under way: held back until the provider takes calls.
+    pub held_back: i64,
 }
 
 /// The redeeming of batches. Cheap to clone.
@@ -222,6 +234,7 @@ impl Batch {
             origin: origin::current(),
             events,
             client_gone: CancellationToken::new(),
+            held_back: Arc::default(),
             running: JoinSet::new(),
             open_items: HashMap::new(),
             bytes: 0,
@@ -245,6 +258,8 @@ struct Driver {
     origin: Option<Arc<Origin>>,
     events: mpsc::Sender<BatchEvent>,
     client_gone: CancellationToken,
+    /// How many of its items wait for the provider to take calls.
+    held_back: Arc<AtomicI64>,
     running: JoinSet<Result<Redeemed, Error>>,
     open_items: HashMap<task::Id, OpenItem>,
     /// The results of those.
@@ -330,6 +345,7 @@ impl Driver {
                     pool: Arc::clone(&self.pool),
                     resumed: self.resumed,
                     client_gone: self.client_gone.clone(),
+                    held_back: Arc::clone(&self.held_back),
                     item,
                 };
                 let origin = self.origin.clone();
@@ -365,6 +381,9 @@ impl Driver {
             },
         };
         *count += 1;
+        if outcome.as_ref().is_ok_and(|redeemed| redeemed.redemption.is_retryable()) {
+            self.counts.retryable += 1;
+        }
         let outcome = Box::new(outcome);
         self.send(BatchEvent::Result { item_id, outcome }).await;
         self.spoke = Instant::now();
@@ -390,6 +409,7 @@ impl Driver {
     /// first.
     fn tell_progress(&mut self) {
         // The ticks come at that interval, and one that comes early must not cost another.
+        self.counts.held_back = self.held_back.load(Ordering::Relaxed);
         let is_quiet = self.spoke.elapsed() + PROGRESS / 2 >= QUIET_LIMIT;
         if (is_quiet || self.counts != self.told)
             && self.events.try_send(BatchEvent::Progress(self.counts)).is_ok()

@@ -64,6 +64,8 @@ pub struct Stopping {
 pub struct RedeemCommand {
     /// The caller's name for the request.
     pub request_id: RequestId,
+    /// Which attempt of the request it is, counted from 1. What an earlier one began does not stand for it.
+    pub attempt: i32,
     /// The lease on the account.
     pub lease: LeaseRef,
     /// The card.
@@ -159,7 +161,7 @@ impl Redeem {
     }
 
     /// The redemption that stands for a request, once it is no longer being sent; `None` when the
-    /// request was never begun.
+    /// request was never begun. Of several attempts it is the newest.
     pub async fn find(
         &self,
         pool_id: &PoolId,
@@ -336,8 +338,9 @@ impl Inner {
     }
 
     async fn begun_before(&self, command: &RedeemCommand) -> Result<Option<Redeemed>, Error> {
-        let RedeemCommand { code, expected, lease, .. } = command;
-        self.find(&lease.pool_id, &command.request(), code, *expected).await
+        let RedeemCommand { code, expected, lease, attempt, .. } = command;
+        let found = self.find(&lease.pool_id, &command.request(), code, *expected).await?;
+        Ok(found.filter(|found| found.redemption.attempt >= *attempt))
     }
 
     async fn find(
@@ -371,6 +374,7 @@ impl Inner {
             redemption_id,
             lease: command.lease.clone(),
             request: command.request(),
+            attempt: command.attempt,
             release_on_completion: command.release_on_completion,
             code_fingerprint,
             code_ciphertext,
@@ -459,6 +463,12 @@ impl Inner {
                     return Ok(Began::Before(Box::new(redemption)));
                 }
                 Begun::Refused(BeginRefusal::TryAgain) => sleep(RETRY).await,
+                // An earlier attempt, which failed, was credited after all.
+                Begun::Refused(BeginRefusal::CodeInUse { redemption_id, request, .. })
+                    if request == command.request() =>
+                {
+                    return Ok(Began::Before(Box::new(self.read(pool_id, redemption_id).await?)));
+                }
                 Begun::Refused(BeginRefusal::OldKeys) => {
                     // One who was refused for the same reason may have read them already.
                     if self.secret.now().current() == new.code_fingerprint.current {

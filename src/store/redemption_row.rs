@@ -19,6 +19,7 @@ macro_rules! redemption_row {
             pub(super) account_id: String,
             pub(super) fencing_token: i64,
             pub(super) request_id: String,
+            pub(super) attempt: i32,
             pub(super) principal: String,
             pub(super) holder: String,
             pub(super) state: String,
@@ -58,6 +59,7 @@ macro_rules! redemption_row {
                 Ok($crate::domain::redemption::Redemption {
                     redemption_id: $crate::domain::id::RedemptionId(self.redemption_id),
                     request_id: stored::read_request_id(&self.request_id)?,
+                    attempt: self.attempt,
                     principal: $crate::domain::principal::Principal::named(&self.principal),
                     pool_id: pool_id.clone(),
                     account_id: $crate::store::account::read_account_id(&self.account_id)?,

@@ -66,7 +66,7 @@ const SOMETHING_LEFT: u8 = 3;
     for another reason, have no known outcome yet, were \
     credited with another amount than expected, or failed for another reason than the card (the \
     provider was down or busy) and are not spent; 1 for errors. Running the same command again goes on \
-    with what is not done yet. Items that failed are redeemed again under a new --batch-id."
+    with what is not done yet, and redeems again what failed and is not spent."
 )]
 pub(super) struct RedeemBatchArgs {
     /// The file: CSV with a header, columns code (required), item_id, amount_minor, currency_code,

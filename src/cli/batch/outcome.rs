@@ -11,7 +11,6 @@ use crate::{
         client::{RpcError, code_name, reason_of, status_of},
         view,
     },
-    domain::failure::is_about_the_card,
     rpc::pb::{self, RedemptionState, batch_item_result},
 };
 
@@ -63,14 +62,6 @@ impl Outcome {
         Self(result)
     }
 
-    /// The redemption's state; `None` when it was not begun.
-    fn state(&self) -> Option<RedemptionState> {
-        match &self.0.outcome {
-            Some(batch_item_result::Outcome::Redemption(redemption)) => Some(redemption.state()),
-            _ => None,
-        }
-    }
-
     /// What it means for who runs the batch.
     pub(super) fn standing(&self) -> Standing {
         let Some(batch_item_result::Outcome::Redemption(redemption)) = &self.0.outcome else {
@@ -82,9 +73,9 @@ impl Outcome {
             RedemptionState::NeedsReview => Standing::NeedsReview,
             RedemptionState::Failed => {
                 let failure = redemption.failure.as_ref();
-                match failure.is_some_and(|it| is_about_the_card(&it.reason, it.code_spent)) {
-                    true => Standing::Refused,
-                    false => Standing::Unspent,
+                match failure.is_some_and(|failure| failure.retryable) {
+                    true => Standing::Unspent,
+                    false => Standing::Refused,
                 }
             }
             _ => Standing::InDoubt,
@@ -129,7 +120,7 @@ impl Outcome {
 
     /// Whether sending the item again cannot change it.
     pub(super) fn is_final(&self) -> bool {
-        matches!(self.state(), Some(RedemptionState::Succeeded | RedemptionState::Failed))
+        matches!(self.standing(), Standing::Credited | Standing::OtherAmount | Standing::Refused)
     }
 
     /// The outcome in a word, and the reason if it was not credited as expected: for counting.

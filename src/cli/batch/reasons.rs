@@ -73,10 +73,9 @@ impl Reasons {
     }
 }
 
-/// How unspent cards are redeemed: what the same command answers is what it answered before.
-const UNSPENT: &str = "cards that failed and are not spent: the same command only repeats its answer. \
-     When the cause is gone, run the same file under a new --batch-id: it redeems them, and cards that \
-     were credited are refused there with CODE_IN_USE, and not redeemed twice";
+/// How unspent cards are redeemed.
+const UNSPENT: &str = "cards that failed and are not spent: when the cause is gone, run the same command again. It \
+     redeems them, and repeats what it said of the others";
 
 fn line(key: &Key, group: &Group, batch: &Batch) -> String {
     let (pool, batch_id) = (&batch.pool_id, &batch.batch_id);
@@ -130,7 +129,10 @@ mod tests {
         super::{Tally, tests::batch},
         *,
     };
-    use crate::rpc::pb::{self, batch_item_result};
+    use crate::{
+        domain::failure::is_about_the_card,
+        rpc::pb::{self, batch_item_result},
+    };
 
     fn outcome(item_id: &str, outcome: batch_item_result::Outcome) -> Outcome {
         Outcome::of(pb::BatchItemResult {
@@ -143,7 +145,11 @@ mod tests {
     fn failed(item_id: &str, reason: &str) -> Outcome {
         let redemption = pb::Redemption {
             state: pb::RedemptionState::Failed.into(),
-            failure: Some(pb::Failure { reason: reason.to_owned(), ..Default::default() }),
+            failure: Some(pb::Failure {
+                reason: reason.to_owned(),
+                retryable: !is_about_the_card(reason, false),
+                ..Default::default()
+            }),
             ..Default::default()
         };
         outcome(item_id, batch_item_result::Outcome::Redemption(redemption))
@@ -211,7 +217,7 @@ mod tests {
         assert_eq!(told.len(), 3, "{told:?}");
         assert!(told[0].starts_with("1 FAILED CODE_UNKNOWN, code not spent (b)"), "{}", told[0]);
         assert!(told[1].starts_with("1 FAILED PROVIDER_UNREACHABLE, code not spent (a)"));
-        assert!(told[2].contains("under a new --batch-id"));
+        assert!(told[2].contains("run the same command again"));
         assert_eq!(lines(&[failed("b", "CODE_UNKNOWN")]).len(), 1);
     }
 

@@ -9,8 +9,8 @@ use crate::rpc::pb;
 
 /// The outcomes that have come.
 ///
-/// A final one is told at once. One that may still change when the item is sent again (rejected, or
-/// in doubt) is held back to the end, so that its last state is told.
+/// A final one is told at once. One that may still change when the item is sent again (rejected, in
+/// doubt, or failed without the card being spent) is held back to the end, so that its last state is told.
 #[derive(Debug, Default)]
 pub(super) struct Results {
     told: HashSet<[u8; 16]>,
@@ -66,6 +66,7 @@ fn digest(item_id: &str) -> [u8; 16] {
 mod tests {
     use super::*;
     use crate::cli::batch::outcome::Standing;
+    use crate::domain::failure::is_about_the_card;
     use crate::rpc::pb::{RedemptionState, batch_item_result};
 
     fn result(item_id: &str, state: RedemptionState) -> pb::BatchItemResult {
@@ -91,6 +92,16 @@ mod tests {
     }
 
     #[test]
+    fn a_card_that_is_redeemed_at_the_second_attempt_is_told_once() {
+        let mut results = Results::default();
+        assert!(results.note(failure("PROVIDER_BUSY", false)).is_none());
+        assert!(results.note(result("a", RedemptionState::Succeeded)).is_some());
+        let (held, tally, _) = results.finish();
+        assert!(held.is_empty());
+        assert_eq!(tally, Tally { succeeded: 1, ..Tally::default() });
+    }
+
+    #[test]
     fn of_an_outcome_that_changed_the_last_word_is_told() {
         let mut results = Results::default();
         assert!(results.note(rejected("a")).is_none());
@@ -101,17 +112,23 @@ mod tests {
         assert_eq!(results.len(), 3);
         let (held, tally, _) = results.finish();
         assert_eq!(held.iter().map(|it| it.item_id()).collect::<Vec<_>>(), ["b", "c"]);
-        let expected =
-            Tally { failed: 1, unspent: 1, in_doubt: 1, rejected: 1, ..Tally::default() };
+        let expected = Tally { failed: 1, in_doubt: 1, rejected: 1, ..Tally::default() };
         assert_eq!(tally, expected);
     }
 
     fn failed(reason: &str, code_spent: bool) -> Outcome {
-        let failure = Some(pb::Failure { reason: reason.into(), code_spent, ..Default::default() });
+        Outcome::of(failure(reason, code_spent))
+    }
+
+    fn failure(reason: &str, code_spent: bool) -> pb::BatchItemResult {
+        let retryable = !is_about_the_card(reason, code_spent);
+        let failure =
+            pb::Failure { reason: reason.into(), code_spent, retryable, ..Default::default() };
+        let failure = Some(failure);
         let state = RedemptionState::Failed.into();
         let redemption = pb::Redemption { state, failure, ..Default::default() };
         let outcome = Some(batch_item_result::Outcome::Redemption(redemption));
-        Outcome::of(pb::BatchItemResult { item_id: "a".into(), outcome, replayed: false })
+        pb::BatchItemResult { item_id: "a".into(), outcome, replayed: false }
     }
 
     #[test]

@@ -23,6 +23,8 @@ pub struct NewRedemption {
     pub lease: LeaseRef,
     /// The caller's name for the request, and who calls.
     pub request: RequestKey,
+    /// Which attempt of the request, counted from 1.
+    pub attempt: i32,
     /// Ends the lease when the outcome is known.
     pub release_on_completion: bool,
     /// Finds the same code again.

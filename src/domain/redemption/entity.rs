@@ -4,6 +4,7 @@ use time::OffsetDateTime;
 
 use super::{Failure, RedemptionState};
 use crate::domain::{
+    failure::is_about_the_card,
     id::{AccountId, FencingToken, Holder, PlanId, PoolId, RedemptionId, RequestId},
     money::Money,
     principal::{Principal, RequestKey},
@@ -17,6 +18,8 @@ pub struct Redemption {
     pub redemption_id: RedemptionId,
     /// The caller's name for the request.
     pub request_id: RequestId,
+    /// Which attempt of the request, counted from 1: those before it failed, and their card was not spent.
+    pub attempt: i32,
     /// Who began it, as authentication found it.
     pub principal: Principal,
     /// Its pool.
@@ -69,6 +72,13 @@ impl Redemption {
     /// The amount that the caller named, in minor units: a learned one is no part of the request.
     pub fn requested_minor(&self) -> Option<i64> {
         self.expected_minor.filter(|_| !self.expected_learned)
+    }
+
+    /// Whether its card should be redeemed again: it failed, its code is not spent, and the failure is not the card's.
+    pub fn is_retryable(&self) -> bool {
+        let is_retryable =
+            |failure: &Failure| !is_about_the_card(&failure.reason, failure.code_spent);
+        self.state == RedemptionState::Failed && self.failure.as_ref().is_some_and(is_retryable)
     }
 
     /// Whether the provider credited another amount than the one that was expected.

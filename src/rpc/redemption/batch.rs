@@ -26,7 +26,7 @@ use crate::{
     },
     service::{
         Error,
-        batch::{Batch, BatchEvent, BatchItem, BatchOpen, Counts, Incoming},
+        batch::{Batch, BatchEvent, BatchItem, BatchOpen, Incoming},
         error::Violation,
     },
 };
@@ -158,28 +158,25 @@ fn tell(event: BatchEvent, currency: Currency) -> Result<pb::BatchRedeemResponse
             };
             Told::Result(pb::BatchItemResult { item_id, outcome: Some(outcome), replayed })
         }
-        BatchEvent::Progress(counts) => {
-            let Counts { received, in_flight, succeeded, failed, in_doubt, rejected } = counts;
-            Told::Progress(pb::BatchProgress {
-                received,
-                in_flight,
-                succeeded,
-                failed,
-                in_doubt,
-                rejected,
-            })
-        }
-        BatchEvent::Summary(counts) => {
-            let Counts { received, in_flight, succeeded, failed, in_doubt, rejected } = counts;
-            Told::Summary(pb::BatchSummary {
-                received,
-                in_flight,
-                succeeded,
-                failed,
-                in_doubt,
-                rejected,
-            })
-        }
+        BatchEvent::Progress(counts) => Told::Progress(pb::BatchProgress {
+            received: counts.received,
+            in_flight: counts.in_flight,
+            succeeded: counts.succeeded,
+            failed: counts.failed,
+            in_doubt: counts.in_doubt,
+            rejected: counts.rejected,
+            retryable: counts.retryable,
+            held_back: counts.held_back,
+        }),
+        BatchEvent::Summary(counts) => Told::Summary(pb::BatchSummary {
+            received: counts.received,
+            in_flight: counts.in_flight,
+            succeeded: counts.succeeded,
+            failed: counts.failed,
+            in_doubt: counts.in_doubt,
+            rejected: counts.rejected,
+            retryable: counts.retryable,
+        }),
         BatchEvent::Stopped(error) => return Err(status(&error)),
     };
     Ok(pb::BatchRedeemResponse { message: Some(message) })

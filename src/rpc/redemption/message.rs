@@ -39,6 +39,7 @@ pub(super) fn redemption_message(redemption: &Redemption, currency: Currency) ->
     pb::Redemption {
         redemption_id: redemption.redemption_id.to_string(),
         request_id: redemption.request_id.to_string(),
+        attempt: redemption.attempt,
         principal: redemption.principal.to_string(),
         pool_id: redemption.pool_id.to_string(),
         account_id: redemption.account_id.to_string(),
@@ -56,6 +57,7 @@ pub(super) fn redemption_message(redemption: &Redemption, currency: Currency) ->
             reason: failure.reason.clone(),
             message: failure.message.clone(),
             code_spent: failure.code_spent,
+            retryable: redemption.is_retryable(),
         }),
         attempts: redemption.attempts,
         create_time: Some(timestamp(redemption.created_at)),

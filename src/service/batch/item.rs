@@ -1,9 +1,15 @@
 //! One item of a batch: its card's worth, an account for it, and its redemption.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
 
 use rand::RngExt as _;
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -40,15 +46,16 @@ pub(super) struct Item {
     pub(super) pool: Arc<Pool>,
     pub(super) resumed: bool,
     pub(super) client_gone: CancellationToken,
+    /// How many items of the batch wait for the provider to take calls.
+    pub(super) held_back: Arc<AtomicI64>,
     pub(super) item: BatchItem,
 }
 
-/// How often an item was tried.
-#[derive(Default)]
-struct Tries {
-    leases: u32,
-    /// When its provider is no longer waited for.
-    until: Option<Instant>,
+/// What is to be begun for an item.
+struct Attempt {
+    request: RequestKey,
+    /// Of all that were begun for it, whenever the batch was open, counted from 1.
+    number: i32,
 }
 
 impl Item {
@@ -62,26 +69,30 @@ impl Item {
                 ("item.selector.expected", item.selection.expected),
             ],
         )?;
-        let request = Box::new(RequestKey::new(
+        let request = RequestKey::new(
             self.open.by.principal.clone(),
             RequestId::of_item(&self.open.batch_id, &item.item_id),
-        ));
+        );
+        let mut attempt = Box::new(Attempt { request, number: 1 });
         if self.resumed
-            && let Some(found) = Box::pin(self.find(&request)).await?
+            && let Some(found) = Box::pin(self.find(&attempt)).await?
         {
-            return Ok(found);
+            if !found.redemption.is_retryable() {
+                return Ok(found);
+            }
+            attempt.number = found.redemption.attempt + 1;
         }
-        let mut tries = Tries::default();
-        let worth = match Box::pin(self.worth(&mut tries)).await {
+        let mut leases = 0;
+        let worth = match Box::pin(self.worth(&mut leases)).await {
             Err(error) if !self.client_gone.is_cancelled() => {
-                return Box::pin(self.refused(&request, error)).await;
+                return Box::pin(self.refused(&attempt, error)).await;
             }
             worth => worth?,
         };
         loop {
-            let outcome = self.attempt(&request, worth.as_ref()).await;
+            let outcome = self.redeemed(&attempt, worth.as_ref()).await;
             let pause = match &outcome {
-                Err(error) => self.pause_before_next(error, &mut tries),
+                Err(error) => self.pause_before_next(error, &mut leases),
                 Ok(_) => None,
             };
             let Some(pause) = pause else { return outcome };
@@ -91,7 +102,7 @@ impl Item {
     }
 
     /// What the card is worth, of an item that does not say, where the provider can be asked.
-    async fn worth(&self, tries: &mut Tries) -> Result<Option<Worth>, Error> {
+    async fn worth(&self, leases: &mut u32) -> Result<Option<Worth>, Error> {
         if self.item.expected.is_some() {
             return Ok(None);
         }
@@ -100,17 +111,13 @@ impl Item {
                 Err(error) => error,
                 worth => return worth,
             };
-            let Some(pause) = self.pause_before_next(&error, tries) else { return Err(error) };
+            let Some(pause) = self.pause_before_next(&error, leases) else { return Err(error) };
             self.pause(pause).await?;
         }
     }
 
     /// Locks an account, and redeems the card under it.
-    async fn attempt(
-        &self,
-        request: &RequestKey,
-        worth: Option<&Worth>,
-    ) -> Result<Redeemed, Error> {
+    async fn redeemed(&self, attempt: &Attempt, worth: Option<&Worth>) -> Result<Redeemed, Error> {
         // Waits for a permit: an item is not refused for want of one, it slows its stream.
         let admit = self.batch.services.store.overload().admit_item(self.open.pool_id.as_str());
         let admitted = self.batch.closing.run_until_cancelled(admit).await;
@@ -122,31 +129,29 @@ impl Item {
                 | Error::PoolPaused(_)
                 | Error::PoolDraining(_)
                 | Error::ProviderUnavailable { .. }),
-            ) => return Box::pin(self.find(request)).await?.ok_or(error),
+            ) => return Box::pin(self.find(attempt)).await?.ok_or(error),
             lease => lease?,
         };
-        self.redeem(&caller, request, lease, worth).await
+        self.redeem(&caller, attempt, lease, worth).await
     }
 
     /// How long to wait until the item is tried again; `None`: it is not.
-    fn pause_before_next(&self, error: &Error, tries: &mut Tries) -> Option<Duration> {
+    fn pause_before_next(&self, error: &Error, leases: &mut u32) -> Option<Duration> {
         match error {
             // What was chosen is not what it was: a lease that ran out, a plan that was changed.
             Error::LeaseLost { .. }
             | Error::AmountDoesNotFit { .. }
             | Error::AccountNotReady { .. }
             | Error::AccountPaused(..) => {
-                tries.leases += 1;
-                (tries.leases < MAX_LEASES).then_some(Duration::ZERO)
+                *leases += 1;
+                (*leases < MAX_LEASES).then_some(Duration::ZERO)
             }
-            // The provider takes no calls now: that is waited for as long in all as an account is.
+            // The provider takes no calls now, which holds the whole batch back for as long as its client stays.
             Error::ProviderUnavailable { retry_after: Some(after), .. } => {
-                let now = Instant::now();
-                let until = tries.until.get_or_insert(now + self.open.item_timeout);
                 // Those who wait for the same are not to come back together.
                 let pause = (*after).min(LONGEST_PAUSE);
                 let pause = pause.mul_f64(rand::rng().random_range(1.0..1.5));
-                (now < *until && !self.client_gone.is_cancelled()).then_some(pause)
+                (!self.client_gone.is_cancelled()).then_some(pause)
             }
             _ => None,
         }
@@ -156,17 +161,22 @@ impl Item {
         if pause.is_zero() {
             return Ok(());
         }
-        tokio::select! {
+        self.held_back.fetch_add(1, Ordering::Relaxed);
+        let paused = tokio::select! {
             () = sleep(pause) => Ok(()),
             () = self.client_gone.cancelled() => Err(Error::Internal("the client has gone")),
             () = self.batch.closing.cancelled() => Err(Error::ShuttingDown),
-        }
+        };
+        self.held_back.fetch_sub(1, Ordering::Relaxed);
+        paused
     }
 
-    /// What was begun for the item before.
-    async fn find(&self, request: &RequestKey) -> Result<Option<Redeemed>, Error> {
+    /// What was begun for the item before: by this attempt, or a later one.
+    async fn find(&self, attempt: &Attempt) -> Result<Option<Redeemed>, Error> {
         let Self { batch, open, item, .. } = self;
-        batch.services.redeem.find(&open.pool_id, request, &item.code, item.expected).await
+        let find =
+            batch.services.redeem.find(&open.pool_id, &attempt.request, &item.code, item.expected);
+        Ok(find.await?.filter(|found| found.redemption.attempt >= attempt.number))
     }
 
     /// Asks what the card is worth. No account is locked meanwhile, and nobody asks on when the client goes away.
@@ -188,8 +198,8 @@ impl Item {
 
     /// The result of the item when the provider says that it will not do. The card may be spent because
     /// the item was sent twice, and the first one was begun; or because of another item.
-    async fn refused(&self, request: &RequestKey, error: Error) -> Result<Redeemed, Error> {
-        if let Some(found) = self.find(request).await? {
+    async fn refused(&self, attempt: &Attempt, error: Error) -> Result<Redeemed, Error> {
+        if let Some(found) = self.find(attempt).await? {
             return Ok(found);
         }
         if !matches!(error, Error::CardNotRedeemable { .. }) {
@@ -238,12 +248,13 @@ impl Item {
     async fn redeem(
         &self,
         caller: &Caller,
-        request: &RequestKey,
+        attempt: &Attempt,
         lease: LeaseRef,
         worth: Option<&Worth>,
     ) -> Result<Redeemed, Error> {
         let command = RedeemCommand {
-            request_id: request.request_id.clone(),
+            request_id: attempt.request.request_id.clone(),
+            attempt: attempt.number,
             by: Arc::clone(&self.open.by),
             lease,
             code: self.item.code.clone(),

@@ -267,6 +267,7 @@ impl Records<'_> {
             &each(new()).map(|(_, key, _)| key.number()).collect::<Vec<_>>(),
             &each(new()).map(|(.., fingerprint)| fingerprint.to_vec()).collect::<Vec<_>>(),
             &new().map(|n| n.request.principal.to_string()).collect::<Vec<_>>(),
+            &new().map(|n| n.attempt).collect::<Vec<_>>(),
         )
         .fetch_all(&self.decider.db)
         .await
@@ -298,6 +299,7 @@ impl Records<'_> {
             &each(new()).map(|(_, key, _)| key.number()).collect::<Vec<_>>(),
             &each(new()).map(|(.., fingerprint)| fingerprint.to_vec()).collect::<Vec<_>>(),
             &new().map(|n| n.request.principal.to_string()).collect::<Vec<_>>(),
+            &new().map(|n| n.attempt).collect::<Vec<_>>(),
         )
         .fetch_all(&self.decider.db)
         .await?;

@@ -299,6 +299,7 @@ impl Bench {
         let mut code_fingerprint = [0; 32];
         code_fingerprint[..16].copy_from_slice(redemption_id.0.as_bytes());
         let new = NewRedemption {
+            attempt: 1,
             redemption_id,
             lease,
             request: RequestKey::new(nobody(), RequestId::random()),

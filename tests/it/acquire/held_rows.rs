@@ -140,6 +140,7 @@ async fn many_begins_under_one_lease_are_one_and_the_others_are_told_of_it() {
         let new = NewRedemption {
             redemption_id,
             lease: lease_ref(&held),
+            attempt: 1,
             request: RequestKey::new(Principal::anonymous(), RequestId::random()),
             release_on_completion: true,
             code_fingerprint: code_fingerprint.into(),

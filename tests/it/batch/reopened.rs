@@ -14,7 +14,7 @@ use crate::support::{
     world::{Clients, POOL, World, eur, metadata, reason, seconds},
 };
 
-fn items(world: &World, count: usize) -> Vec<pb::BatchItem> {
+pub(super) fn items(world: &World, count: usize) -> Vec<pb::BatchItem> {
     (0..count).map(|n| item(&format!("i-{n:02}"), &world.code(&format!("card-{n:02}")))).collect()
 }
 
@@ -23,7 +23,7 @@ fn slow(latency: &str) -> Faults {
 }
 
 /// All redemptions of a batch, oldest first.
-async fn listed(clients: &mut Clients, batch_id: &str) -> Vec<pb::Redemption> {
+pub(super) async fn listed(clients: &mut Clients, batch_id: &str) -> Vec<pb::Redemption> {
     let request = pb::ListRedemptionsRequest {
         pool_id: POOL.to_owned(),
         page_size: 1000,
@@ -258,27 +258,4 @@ async fn an_item_in_doubt_is_told_as_such_and_later_as_what_became_of_it() {
     let again = run(&mut clients, opening("b"), &items).await.unwrap();
     check_whole(&again, &items, &listed(&mut clients, "b").await);
     assert_eq!(clients.status_of(&doubtful.account_id).await, pb::AccountStatus::Processing);
-}
-
-#[tokio::test]
-async fn an_item_that_failed_stays_failed_when_the_batch_is_opened_again() {
-    let world = World::start().await;
-    let mut clients = world.clients(0).await;
-    clients.create_accounts(1).await;
-    let items = items(&world, 1);
-    world.set_faults(Faults { busy: 100.0, ..Faults::default() });
-    let first = run(&mut clients, opening("b"), &items).await.unwrap();
-    let failed = begun(&first.results[0]).unwrap();
-    assert_eq!(failed.state(), pb::RedemptionState::Failed);
-    let failure = failed.failure.as_ref().unwrap();
-    assert_eq!((&*failure.reason, failure.code_spent), ("PROVIDER_BUSY", false));
-    assert_eq!((first.summary.failed, first.summary.rejected), (1, 0));
-    assert_eq!(clients.status_of("a-000").await, pb::AccountStatus::Waiting, "as it was");
-
-    world.set_faults(Faults::default());
-    let again = run(&mut clients, opening("b"), &items).await.unwrap();
-    assert_eq!(begun(&again.results[0]), Some(failed));
-    assert!(again.results[0].replayed);
-    let other = run(&mut clients, opening("b2"), &items).await.unwrap();
-    assert_eq!(other.summary.succeeded, 1, "the code was not spent");
 }

@@ -55,24 +55,23 @@ fn busy(code: &str) -> Rule {
 }
 
 #[tokio::test]
-async fn cards_that_a_busy_provider_left_unspent_are_exit_code_3_until_a_new_batch_redeems_them() {
+async fn cards_that_a_busy_provider_left_unspent_are_exit_code_3_until_the_same_command_redeems_them()
+ {
     let (world, files) = (impatient(None).await, Files::new());
     let [a, b, c] = ["aaaa", "bbbb", "cccc"].map(|name| world.code(name));
     let cards = files.write("code,amount_minor", &[&a, &b, &c].map(|code| format!("{code},1000")));
     world.set_faults(Faults { rules: vec![busy(&b), busy(&c)], ..Faults::default() });
     let counts = "3 items: 1 succeeded, 2 failed (2 of them to redeem again), 0 in doubt";
     let reason = "2 FAILED PROVIDER_BUSY, code not spent (line-";
-    let advice = "run the same file under a new --batch-id";
+    let advice = "run the same command again";
+    redeem(&world, &cards, "monday").await.says(3, &[counts, reason, advice]);
     redeem(&world, &cards, "monday").await.says(3, &[counts, reason, advice]);
 
     world.set_faults(Faults::default());
-    redeem(&world, &cards, "monday").await.says(3, &[counts, reason, "only repeats its answer"]);
+    redeem(&world, &cards, "monday").await.says(0, &["3 items: 3 succeeded, 0 failed"]);
     let done = redeem(&world, &cards, "tuesday").await;
-    done.says(0, &["3 items: 2 succeeded, 0 failed", "1 REJECTED CODE_IN_USE", "nothing is left"]);
-    assert!(done.printed.contains("of batch:monday:line-2"), "{}", done.printed);
-    let rest = files.write("code,amount_minor", &[&b, &c].map(|code| format!("{code},1000")));
-    let done = redeem(&world, &rest, "wednesday").await;
-    done.says(0, &["2 REJECTED CODE_IN_USE", "of batch:tuesday:line-3"]);
+    done.says(0, &["3 REJECTED CODE_IN_USE", "nothing is left"]);
+    assert!(done.printed.contains("of batch:monday:line-"), "{}", done.printed);
 }
 
 #[tokio::test]
@@ -84,7 +83,7 @@ async fn cards_that_an_unreachable_provider_left_unspent_are_exit_code_3() {
         &[
             "1 failed (1 of them to redeem again)",
             "1 FAILED PROVIDER_UNREACHABLE, code not spent",
-            "new --batch-id",
+            "run the same command again",
         ],
     );
     let unasked = files.write("code", &[world.code("bbbb")]);

@@ -304,7 +304,7 @@ controls! {
     }, "a living code was begun twice", scenarios::a_code_is_used_twice;
     a_request_without_its_index: over(WHOLE, &[]), Without {
         sql: "DROP INDEX redemptions_request;
-              CREATE INDEX redemptions_request ON redemptions (pool_id, request_id, principal)",
+              CREATE INDEX redemptions_request ON redemptions (pool_id, request_id, principal, attempt)",
         ..Without::default()
     }, "a request was begun twice", scenarios::a_request_is_used_twice;
     events_without_their_key: over(WHOLE, &[]), Without {
@@ -353,7 +353,7 @@ controls! {
     }, "another's lease was released", principals::another_s_lease_is_released;
     a_request_of_everybody: over(WHOLE, &[]), Without {
         rewrites: &[
-            ("-- What stands in the way", "AND same_request.principal = w.principal", ""),
+            ("-- What stands in the way", "AND r.principal = w.principal", ""),
         ],
         sql: "DROP INDEX redemptions_request;
               CREATE UNIQUE INDEX redemptions_request ON redemptions (pool_id, request_id)",

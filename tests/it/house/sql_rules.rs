@@ -415,7 +415,7 @@ const HOT: [(&str, &str); 18] = [
         "'p', 1, ARRAY[gen_random_uuid()], '{a-00001}', '{1}', '{1}', ARRAY[gen_random_uuid()], \
          ARRAY[gen_random_uuid()], '{q}', '{f}', '{\"\\\\x01\"}', '{\"\\\\x01\"}', '{x}', '{5}', '{f}', '{5}', \
          '{1 min}', '{1 min}', '{holdfast}', '{1}', gen_random_uuid(), '{1}', ARRAY[gen_random_uuid()], '{1}', \
-         '{\"\\\\x01\"}', '{p}'",
+         '{\"\\\\x01\"}', '{p}', '{1}'",
     ),
     ("get_living_redemption", "'p', '{\"\\\\x01\"}'"),
     (

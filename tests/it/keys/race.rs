@@ -47,6 +47,7 @@ fn redemption(
             account_id: AccountId::parse(&lease.account_id).unwrap(),
             token: FencingToken(lease.fencing_token),
         },
+        attempt: 1,
         request: RequestKey::new(Principal::anonymous(), RequestId::parse_any(request).unwrap()),
         release_on_completion: true,
         code_fingerprint: print,

@@ -13,7 +13,7 @@ use axum::{
     response::{IntoResponse as _, Response},
     routing::{get as on_get, post},
 };
-use holdfast::rpc::pb;
+use holdfast::rpc::pb::{self, batch_redeem_response::Message as Told};
 use serde_json::{Value, json};
 use sqlx::Row as _;
 use tokio::{task::JoinSet, time::Instant};
@@ -24,9 +24,10 @@ use super::apply;
 use crate::{
     provider::client::serve,
     support::{
+        batch::{Session, item, opening, said_item},
         checks,
         wait::eventually,
-        world::{Clients, World, lease, reason, seconds},
+        world::{Clients, World, eur, lease, reason, seconds},
     },
 };
 
@@ -393,4 +394,62 @@ async fn a_provider_that_fails_as_a_whole_pauses_its_pools_and_resumes_by_itself
     let most = sqlx::query("SELECT max(checks) AS most FROM redemptions").fetch_one(&mut db).await;
     let most: i32 = most.unwrap().get("most");
     assert!(most <= 8, "{most} checks of one redemption");
+}
+
+#[tokio::test]
+async fn a_provider_that_fails_as_a_whole_holds_back_a_batch_until_it_works() {
+    let (world, fake, mut clients) = world("", 40).await;
+    fake.set(Mode::Fails);
+    redeem_all(&world, &clients[..1], 12, "lost").await;
+    eventually(Duration::from_secs(20), "the pool is paused", async || {
+        acquire(&mut clients[0]).await.is_err().then_some(())
+    })
+    .await;
+    let open = pb::BatchOpen {
+        pool_id: POOL.to_owned(),
+        item_timeout: seconds(1.0),
+        max_in_flight: 8,
+        ..opening("b")
+    };
+    let mut session = Session::open(&mut clients[0], open).await.unwrap();
+    let items = session.items.clone();
+    let codes: Vec<_> = (0..30).map(|number| world.code(&format!("held-{number}"))).collect();
+    let sending = tokio::spawn(async move {
+        for (number, code) in codes.iter().enumerate() {
+            let worth = Some(eur(1000));
+            let item = pb::BatchItem { expected: worth, ..item(&format!("i{number}"), code) };
+            items.send(said_item(item)).await.unwrap();
+        }
+    });
+    // For longer than an item waits for an account.
+    let begun = Instant::now();
+    let mut results = Vec::new();
+    while begun.elapsed() < Duration::from_secs(3) {
+        match session.next().await.unwrap().unwrap() {
+            Told::Progress(progress) => assert!(progress.held_back <= progress.in_flight),
+            Told::Result(result) => results.push(result),
+            Told::Summary(summary) => panic!("{summary:?}"),
+        }
+    }
+    let progress = loop {
+        match session.next().await.unwrap().unwrap() {
+            Told::Progress(progress) if progress.held_back > 0 => break progress,
+            Told::Progress(_) => {}
+            Told::Result(result) => results.push(result),
+            Told::Summary(summary) => panic!("{summary:?}"),
+        }
+    };
+    assert_eq!(progress.rejected, 0);
+    // Each try of whether it works again is one of them.
+    assert!(results.len() <= 6, "{results:?}");
+    fake.set(Mode::Works);
+    sending.await.unwrap();
+    let ended = session.finish().await.unwrap();
+    assert_eq!((ended.summary.received, ended.summary.rejected), (30, 0));
+    assert!(ended.summary.succeeded >= 24, "{:?}", ended.summary);
+    let mut db = world.sql().await;
+    eventually(Duration::from_secs(60), "what was in doubt is settled", async || {
+        (checks::open_redemptions(&mut db).await == 0).then_some(())
+    })
+    .await;
 }

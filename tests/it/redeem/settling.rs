@@ -413,6 +413,7 @@ async fn what_a_server_that_died_had_recorded_is_found_and_settled() {
             account_id: AccountId::parse(&held.account_id).unwrap(),
             token: FencingToken(held.fencing_token),
         },
+        attempt: 1,
         request: RequestKey::new(Principal::anonymous(), RequestId::random()),
         release_on_completion: true,
         code_fingerprint: secret.fingerprints("default", &code),

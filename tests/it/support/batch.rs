@@ -174,6 +174,8 @@ impl Ended {
         };
         use pb::RedemptionState::{Failed, InDoubt, NeedsReview, Succeeded};
         let rejected = self.results.iter().filter(|result| begun(result).is_none()).count();
+        let failures = self.results.iter().filter_map(begun).filter_map(|it| it.failure.as_ref());
+        let retryable = failures.filter(|failure| failure.retryable).count();
         let expected = pb::BatchSummary {
             received: self.results.len().try_into().unwrap(),
             in_flight: 0,
@@ -181,6 +183,7 @@ impl Ended {
             failed: states(&[Failed]),
             in_doubt: states(&[InDoubt, NeedsReview]),
             rejected: rejected.try_into().unwrap(),
+            retryable: retryable.try_into().unwrap(),
         };
         assert_eq!(self.summary, expected);
         by_item

@@ -23,6 +23,7 @@ fn redemption(state: RedemptionState) -> Redemption {
     Redemption {
         redemption_id: RedemptionId(Uuid::nil()),
         request_id: RequestId::parse_any("request").unwrap(),
+        attempt: 1,
         principal: Principal::anonymous(),
         pool_id: PoolId::parse("pool").unwrap(),
         account_id: AccountId::parse("a").unwrap(),

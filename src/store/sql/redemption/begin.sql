@@ -8,18 +8,18 @@
 -- $17 how long the provider may begin it, $18 when the reconciler takes over if nobody has settled it, $19 providers,
 -- $20 the versions of their profiles; $21 the server that sends them; one element for each redemption: $22 the keys of
 -- the fingerprints; one for each fingerprint of a code, by whichever key: $23 redemption ids, $24 keys, $25 fingerprints.
--- $26 who begins each redemption.
+-- $26 who begins each redemption; $27 which attempt of its request it is.
 -- One without a row in the answer is as it was: see apply.sql; or the request or the code is there already.
 WITH asked AS MATERIALIZED (
     SELECT w.*
     FROM unnest(
         $3::uuid[], $4::text[], $5::bigint[], $6::bigint[], $7::uuid[], $8::uuid[], $9::text[], $10::bool[],
         $11::bytea[], $12::bytea[], $13::text[], $14::bigint[], $15::bool[], $16::bigint[], $17::interval[],
-        $18::interval[], $19::text[], $20::int[], $22::int[], $26::text[]
+        $18::interval[], $19::text[], $20::int[], $22::int[], $26::text[], $27::int[]
     ) AS w (
         redemption_id, account_id, token, version, seen, change_id, request_id, release_on_completion,
         code_fingerprint, code_ciphertext, code_last4, expected_minor, expected_learned, reserved_minor, not_after_in,
-        take_over_in, provider_id, provider_version, key_id, principal
+        take_over_in, provider_id, provider_version, key_id, principal, attempt
     )
     WHERE EXISTS (SELECT FROM pools p WHERE p.pool_id = $1 AND p.revision = $2)
       -- Servers may know different keys for a moment. Where nothing was installed there is the first alone.
@@ -61,12 +61,12 @@ free AS MATERIALIZED (
 ),
 recorded AS (
     INSERT INTO redemptions AS r (
-        pool_id, redemption_id, account_id, fencing_token, request_id, principal, holder, state,
+        pool_id, redemption_id, account_id, fencing_token, request_id, attempt, principal, holder, state,
         release_on_completion, code_fingerprint, code_fingerprint_key, code_ciphertext, code_last4, expected_minor,
         expected_learned, plan_id, plan_day, not_after, next_check_at, provider_id, provider_version, server_id
     )
     SELECT
-        $1, k.redemption_id, k.account_id, k.token, k.request_id, k.principal, k.holder, 'SUBMITTED',
+        $1, k.redemption_id, k.account_id, k.token, k.request_id, k.attempt, k.principal, k.holder, 'SUBMITTED',
         k.release_on_completion, k.code_fingerprint, k.key_id, k.code_ciphertext, k.code_last4, k.expected_minor,
         k.expected_learned, k.plan_id, k.plan_day, now() + k.not_after_in, now() + k.take_over_in, k.provider_id,
         k.provider_version, $21::uuid
@@ -106,7 +106,7 @@ event AS (
 SELECT
     -- Fails the statement as a whole where one was recorded that is not marked on its account.
     1 / ((SELECT count(*) FROM recorded) = (SELECT count(*) FROM marked))::int AS "is_whole!",
-    s.redemption_id, s.account_id, s.fencing_token, s.request_id, s.principal, s.holder, s.state, s.code_last4,
+    s.redemption_id, s.account_id, s.fencing_token, s.request_id, s.attempt, s.principal, s.holder, s.state, s.code_last4,
     s.expected_minor,
     s.expected_learned, s.release_on_completion, s.plan_id, s.plan_day, s.amount_minor, s.amount_currency,
     s.provider_ref, s.provider_id, s.provider_version, s.provider_task, s.failure_reason, s.failure_message,

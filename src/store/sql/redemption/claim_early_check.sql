@@ -14,7 +14,7 @@ WHERE r.pool_id = $1
   AND (r.checked_until IS NULL OR r.checked_until <= now())
   AND (r.early_check_at IS NULL OR r.early_check_at <= now())
 RETURNING
-    r.redemption_id, r.account_id, r.fencing_token, r.request_id, r.principal, r.holder, r.state, r.code_last4,
+    r.redemption_id, r.account_id, r.fencing_token, r.request_id, r.attempt, r.principal, r.holder, r.state, r.code_last4,
     r.expected_minor,
     r.expected_learned, r.release_on_completion, r.plan_id, r.plan_day, r.amount_minor, r.amount_currency,
     r.provider_ref, r.provider_id, r.provider_version, r.provider_task, r.failure_reason, r.failure_message,

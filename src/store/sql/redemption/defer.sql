@@ -59,7 +59,7 @@ deferred AS (
     RETURNING r.*
 )
 SELECT
-    x.redemption_id, x.account_id, x.fencing_token, x.request_id, x.principal, x.holder, x.state, x.code_last4,
+    x.redemption_id, x.account_id, x.fencing_token, x.request_id, x.attempt, x.principal, x.holder, x.state, x.code_last4,
     x.expected_minor,
     x.expected_learned, x.release_on_completion, x.plan_id, x.plan_day, x.amount_minor, x.amount_currency,
     x.provider_ref, x.provider_id, x.provider_version, x.provider_task, x.failure_reason, x.failure_message,

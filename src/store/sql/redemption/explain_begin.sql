@@ -2,7 +2,7 @@
 -- caller knows too little of the secret keys. Changes nothing.
 -- $1 pool_id; one element for each input: $2 positions, $3 request ids, $4 the keys of the fingerprints; one for each
 -- fingerprint of a code, by whichever key: $5 positions, $6 keys, $7 fingerprints; one for
--- each input: $8 whose requests.
+-- each input: $8 whose requests, $9 which attempts of them: earlier ones are not in the way.
 SELECT
     w.position AS "position!",
     w.key_id <> coalesce((SELECT i.current_key FROM installation i), 1)
@@ -20,10 +20,15 @@ SELECT
     same_code.request_id AS "same_code_request_id?",
     same_code.principal AS "same_code_principal?",
     same_code.state AS "same_code_state?"
-FROM unnest($2::int[], $3::text[], $4::int[], $8::text[]) AS w (position, request_id, key_id, principal)
-LEFT JOIN redemptions same_request
-    ON same_request.pool_id = $1 AND same_request.request_id = w.request_id
-    AND same_request.principal = w.principal
+FROM unnest($2::int[], $3::text[], $4::int[], $8::text[], $9::int[])
+    AS w (position, request_id, key_id, principal, attempt)
+LEFT JOIN LATERAL (
+    SELECT r.redemption_id, r.code_fingerprint, r.code_fingerprint_key
+    FROM redemptions r
+    WHERE r.pool_id = $1 AND r.request_id = w.request_id AND r.principal = w.principal AND r.attempt >= w.attempt
+    ORDER BY r.attempt DESC
+    LIMIT 1
+) same_request ON true
 LEFT JOIN unnest($5::int[], $7::bytea[]) AS p (position, fingerprint) ON p.position = w.position
 LEFT JOIN redemptions same_code
     ON same_code.pool_id = $1

@@ -1,6 +1,6 @@
 -- Redemptions by their ids.
 SELECT
-    r.redemption_id, r.account_id, r.fencing_token, r.request_id, r.principal, r.holder, r.state, r.code_last4,
+    r.redemption_id, r.account_id, r.fencing_token, r.request_id, r.attempt, r.principal, r.holder, r.state, r.code_last4,
     r.expected_minor,
     r.expected_learned, r.release_on_completion, r.plan_id, r.plan_day, r.amount_minor, r.amount_currency,
     r.provider_ref, r.provider_id, r.provider_version, r.provider_task, r.failure_reason, r.failure_message,

@@ -1,6 +1,8 @@
--- Redemptions by the requests that they stand for. $1 pool_id, $2 request ids, $3 whose they are.
-SELECT
-    r.code_fingerprint, r.code_fingerprint_key, r.redemption_id, r.account_id, r.fencing_token, r.request_id, r.principal, r.holder, r.state,
+-- Redemptions by the requests that they stand for: the newest attempt of each. $1 pool_id, $2 request ids, $3 whose
+-- they are.
+SELECT DISTINCT ON (r.request_id)
+    r.code_fingerprint, r.code_fingerprint_key, r.redemption_id, r.account_id, r.fencing_token, r.request_id, r.attempt,
+    r.principal, r.holder, r.state,
     r.code_last4, r.expected_minor, r.expected_learned, r.release_on_completion, r.plan_id, r.plan_day,
     r.amount_minor, r.amount_currency, r.provider_ref, r.provider_id, r.provider_version, r.provider_task,
     r.failure_reason, r.failure_message, r.code_spent, r.resolved_by, r.resolved_principal, r.resolution_reason,
@@ -8,3 +10,4 @@ SELECT
     r.attempts, r.last_answer, r.next_check_at, r.created_at, r.finished_at, r.reversed_at
 FROM redemptions r
 WHERE r.pool_id = $1 AND r.request_id = ANY ($2::text[]) AND r.principal = $3
+ORDER BY r.request_id, r.attempt DESC

@@ -39,7 +39,7 @@ measured AS (
     WINDOW page AS (ORDER BY f.redemption_id DESC)
 )
 SELECT
-    m.redemption_id, m.account_id, m.fencing_token, m.request_id, m.principal, m.holder, m.state, m.code_last4,
+    m.redemption_id, m.account_id, m.fencing_token, m.request_id, m.attempt, m.principal, m.holder, m.state, m.code_last4,
     m.expected_minor,
     m.expected_learned, m.release_on_completion, m.plan_id, m.plan_day, m.amount_minor, m.amount_currency,
     m.provider_ref, m.provider_id, m.provider_version, m.provider_task, m.failure_reason, m.failure_message,

@@ -68,6 +68,7 @@ impl Bench {
         let new = NewRedemption {
             redemption_id,
             lease: self.lease_ref(&held),
+            attempt: 1,
             request: RequestKey::new(
                 Principal::anonymous(),
                 RequestId::parse_any(&redemption_id.0.to_string()).unwrap(),
