@@ -37,6 +37,7 @@ fn main() -> Result<(), AnyError> {
         // They hold codes or credentials: `src/rpc/redacted.rs` has their Debug.
         .skip_debug([
             "holdfast.v1.RedeemRequest",
+            "holdfast.v1.RedeemCardRequest",
             "holdfast.v1.BatchItem",
             "holdfast.v1.Account",
             "holdfast.v1.CreateTokenResponse",

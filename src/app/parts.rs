@@ -27,6 +27,7 @@ use crate::{
             self, accounts::Accounts, audit_events::AuditTrail, plans::Plans,
             redemptions::Redemptions, tokens::Tokens,
         },
+        awaiting::Awaiting,
         background::{
             heartbeat,
             reconcile::{Reconciler, takeover::Takeover},
@@ -36,6 +37,7 @@ use crate::{
             Batch, Services,
             inquiry::{Inquiry, InquiryLimits},
         },
+        card::Cards,
         keys,
         pools::Pools,
         providers::Providers,
@@ -105,6 +107,13 @@ impl Parts {
             redeem: redeem.clone(),
             leases: leases.clone(),
         };
+        let cards = Cards::new(
+            pools.clone(),
+            acquire.clone(),
+            redeem.clone(),
+            leases.clone(),
+            tasks.clone(),
+        );
         let batch = Batch::new(services, tasks.clone(), closing.clone());
         let reversals = Reversals::new(
             store.clone(),
@@ -129,6 +138,8 @@ impl Parts {
             redeem,
             batch,
             redemptions,
+            cards,
+            awaiting: Awaiting::new(store.clone(), closing.clone()),
             reversals: reversals.clone(),
         };
         Self {

@@ -15,6 +15,19 @@ impl fmt::Debug for pb::RedeemRequest {
     }
 }
 
+impl fmt::Debug for pb::RedeemCardRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedeemCardRequest")
+            .field("request_id", &self.request_id)
+            .field("pool_id", &self.pool_id)
+            .field("holder", &self.holder)
+            .field("expected", &self.expected)
+            .field("selector", &self.selector)
+            .field("wait_timeout", &self.wait_timeout)
+            .finish_non_exhaustive()
+    }
+}
+
 impl fmt::Debug for pb::BatchItem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("BatchItem")
@@ -87,6 +100,7 @@ mod tests {
     fn a_message_never_prints_its_secrets() {
         let code = || "SECRET-CODE".to_owned();
         let request = pb::RedeemRequest { code: code(), ..Default::default() };
+        let card = pb::RedeemCardRequest { code: code(), ..Default::default() };
         let item = pb::BatchItem { code: code(), ..Default::default() };
         let credentials = [("login".to_owned(), code())].into();
         let account = Some(pb::Account { credentials, ..Default::default() });
@@ -97,7 +111,7 @@ mod tests {
             pb::ImportAccountsRequest { account: account.clone() },
             pb::UpdateAccountRequest { account, update_mask: None },
         );
-        let printed = format!("{request:?} {item:?} {messages:?}");
+        let printed = format!("{request:?} {card:?} {item:?} {messages:?}");
         assert!(printed.contains("draining") && !printed.contains("SECRET"), "{printed}");
     }
 }

@@ -20,7 +20,7 @@ use super::{
     convert::Fields,
     layers::{authority_of, caller_of},
     page::page,
-    pb,
+    pb::{self, await_redemption_request::Name as AwaitedName},
     status::status,
 };
 use crate::{
@@ -29,14 +29,19 @@ use crate::{
         id::{AccountId, BatchId, FencingToken, Holder, PoolId, RedemptionId, RequestId},
         lease::{LeaseRef, MAX_LEASE, MIN_LEASE},
         money::Currency,
+        pool::Pool,
         principal::{Authority, Principal},
-        redemption::{CardCode, RedemptionFilter, RedemptionState, Resolution, ReversalRequest},
+        redemption::{
+            CardCode, Redemption, RedemptionFilter, RedemptionState, Resolution, ReversalRequest,
+        },
     },
     service::{
         Error,
         acquire::{Acquire, AcquireCommand},
         admin::redemptions::{Redemptions, ResolveCommand, ResolvedOutcome},
+        awaiting::Awaiting,
         batch::Batch,
+        card::{CardCommand, Cards},
         pools::Pools,
         redeem::{Redeem, RedeemCommand},
         release::Leases,
@@ -44,8 +49,10 @@ use crate::{
     },
 };
 
-/// The longest that an acquisition may wait.
+/// The longest that is waited for an account, or for an outcome.
 const MAX_WAIT: Duration = Duration::from_secs(600);
+/// How long an outcome is waited for, when the client does not say.
+const DEFAULT_AWAIT: Duration = Duration::from_secs(30);
 /// The most states that a list may be of: more than there are.
 const MAX_STATES: usize = 16;
 /// Serves `RedemptionService`.
@@ -59,10 +66,14 @@ pub struct RedemptionRpc {
     pub leases: Leases,
     /// `Redeem`.
     pub redeem: Redeem,
+    /// `RedeemCard`.
+    pub cards: Cards,
     /// `BatchRedeem`.
     pub batch: Batch,
     /// `ReverseRedemption`.
     pub reversals: Reversals,
+    /// `AwaitRedemption`.
+    pub awaiting: Awaiting,
     /// The rest.
     pub redemptions: Redemptions,
 }
@@ -122,6 +133,20 @@ impl pb::redemption_service_server::RedemptionService for RedemptionRpc {
         }))
     }
 
+    async fn redeem_card(
+        &self,
+        request: Request<pb::RedeemCardRequest>,
+    ) -> Result<Response<pb::RedeemCardResponse>, Status> {
+        let (caller, by) = (caller_of(&request), authority_of(&request));
+        let command = read_card(request.into_inner(), caller, by).map_err(|e| status(&e))?;
+        let redeemed = self.cards.redeem(command).await.map_err(|e| status(&e))?;
+        let currency = self.currency(&redeemed.redemption.pool_id).await?;
+        Ok(Response::new(pb::RedeemCardResponse {
+            redemption: Some(redemption_message(&redeemed.redemption, currency)),
+            replayed: redeemed.replayed,
+        }))
+    }
+
     async fn release_account(
         &self,
         request: Request<pb::ReleaseAccountRequest>,
@@ -149,14 +174,24 @@ impl pb::redemption_service_server::RedemptionService for RedemptionRpc {
     ) -> Result<Response<pb::GetRedemptionResponse>, Status> {
         let by = authority_of(&request);
         let (pool_id, name) = read_get(request.into_inner()).map_err(|e| status(&e))?;
-        let found = match name {
-            Name::Redemption(id) => self.redemptions.get(&pool_id, id, &by).await,
-            Name::Request(id) => self.redemptions.get_by_request(&pool_id, &id, &by).await,
-        };
-        let (pool, redemption) = found.map_err(|e| status(&e))?;
+        let (pool, redemption) = self.find(&pool_id, &name, &by).await?;
         let read = self.reversals.with_reversal(redemption).await.map_err(|e| status(&e))?;
         let redemption = reversed_message(&read, pool.currency);
         Ok(Response::new(pb::GetRedemptionResponse { redemption: Some(redemption) }))
+    }
+
+    async fn await_redemption(
+        &self,
+        request: Request<pb::AwaitRedemptionRequest>,
+    ) -> Result<Response<pb::AwaitRedemptionResponse>, Status> {
+        let (caller, by) = (caller_of(&request), authority_of(&request));
+        let (pool_id, name, longest) = read_await(request.into_inner()).map_err(|e| status(&e))?;
+        let (pool, redemption) = self.find(&pool_id, &name, &by).await?;
+        let redemption = self.awaiting.outcome(redemption, longest, &caller).await;
+        let redemption = redemption.map_err(|e| status(&e))?;
+        let read = self.reversals.with_reversal(redemption).await.map_err(|e| status(&e))?;
+        let redemption = reversed_message(&read, pool.currency);
+        Ok(Response::new(pb::AwaitRedemptionResponse { redemption: Some(redemption) }))
     }
 
     async fn list_redemptions(
@@ -206,6 +241,19 @@ impl pb::redemption_service_server::RedemptionService for RedemptionRpc {
 impl RedemptionRpc {
     async fn currency(&self, pool_id: &PoolId) -> Result<Currency, Status> {
         self.pools.currency(pool_id).await.map_err(|e| status(&e))
+    }
+
+    async fn find(
+        &self,
+        pool_id: &PoolId,
+        name: &Name,
+        by: &Authority,
+    ) -> Result<(Pool, Redemption), Status> {
+        let found = match name {
+            Name::Redemption(id) => self.redemptions.get(pool_id, *id, by).await,
+            Name::Request(id) => self.redemptions.get_by_request(pool_id, id, by).await,
+        };
+        found.map_err(|e| status(&e))
     }
 }
 
@@ -286,6 +334,39 @@ pub(super) fn read_redeem(
     fields.finish(read)
 }
 
+pub(super) fn read_card(
+    request: pb::RedeemCardRequest,
+    caller: Caller,
+    by: Authority,
+) -> Result<CardCommand, Error> {
+    let mut fields = Fields::default();
+    let request_id = fields.id("request_id", &request.request_id, RequestId::parse);
+    let pool_id = fields.id("pool_id", &request.pool_id, PoolId::parse);
+    let holder = fields.id("holder", &request.holder, Holder::parse);
+    let code = fields.id("code", &request.code, CardCode::parse);
+    let expected = fields.money("expected", request.expected, 1);
+    if request.selector.as_ref().is_some_and(|selector| selector.expected.is_some()) {
+        fields.refuse("selector.expected", "must be empty: expected is the card's");
+    }
+    let selection = read_selector(&mut fields, "selector", request.selector);
+    let wait = fields.duration("wait_timeout", request.wait_timeout, Duration::ZERO, MAX_WAIT);
+    let read = request_id.zip(pool_id).zip(holder.zip(code)).map(
+        |((request_id, pool_id), (holder, code))| CardCommand {
+            request_id,
+            pool_id,
+            holder,
+            code,
+            expected,
+            selector: selection.selector,
+            min_headroom: selection.min_headroom,
+            wait: wait.unwrap_or_default(),
+            by: Arc::new(by),
+            caller,
+        },
+    );
+    fields.finish(read)
+}
+
 pub(super) enum Name {
     Redemption(RedemptionId),
     Request(RequestId),
@@ -307,6 +388,28 @@ pub(super) fn read_get(request: pb::GetRedemptionRequest) -> Result<(PoolId, Nam
         }
     };
     fields.finish(pool_id.zip(name))
+}
+
+pub(super) fn read_await(
+    request: pb::AwaitRedemptionRequest,
+) -> Result<(PoolId, Name, Duration), Error> {
+    let mut fields = Fields::default();
+    let pool_id = fields.id("pool_id", &request.pool_id, PoolId::parse);
+    let name = match &request.name {
+        Some(AwaitedName::RedemptionId(id)) => {
+            fields.id("redemption_id", id, RedemptionId::parse).map(Name::Redemption)
+        }
+        Some(AwaitedName::RequestId(id)) => {
+            fields.id("request_id", id, RequestId::parse_any).map(Name::Request)
+        }
+        None => {
+            fields.refuse("redemption_id", "must be set, or request_id");
+            None
+        }
+    };
+    let longest = fields.duration("timeout", request.timeout, Duration::ZERO, MAX_WAIT);
+    let longest = longest.unwrap_or(DEFAULT_AWAIT);
+    fields.finish(pool_id.zip(name).map(|(pool_id, name)| (pool_id, name, longest)))
 }
 
 /// The pool, which of its redemptions, before which of them, and how many.

@@ -1,14 +1,16 @@
 //! The services: what Holdfast does, one use case a file, named after its RPC. Decides; the store and the provider
 //! act.
 //!
-//! `acquire`, `release`, `redeem` and `batch` are what callers do, `admin` and `reverse` are what people do, `webhooks`
+//! `acquire`, `release`, `redeem`, `card`, `batch` and `awaiting` are what callers do, `admin` and `reverse` are what people do, `webhooks`
 //! what providers do, and `background` what the server does by itself. The other files are shared by these.
 
 pub mod account_values;
 pub mod acquire;
 pub mod admin;
+pub mod awaiting;
 pub mod background;
 pub mod batch;
+pub mod card;
 mod clock;
 mod days;
 pub mod error;

@@ -1,6 +1,6 @@
 //! Requests, from their bytes to what services are asked.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use prost::Message;
 
@@ -54,10 +54,27 @@ pub(super) fn check(method: &Method, input: &[u8]) -> bool {
             Ok(Some(lease.pool_id))
         }),
         "Redeem" => with_secrets(method, input, |request| vec![&mut request.code], redeem),
+        "RedeemCard" => with_secrets(
+            method,
+            input,
+            |request: &mut pb::RedeemCardRequest| vec![&mut request.code],
+            |request| {
+                let command =
+                    redemption::read_card(request, Caller::default(), Authority::default())?;
+                bounds::money(command.expected, 1);
+                bounds::seconds(Some(command.wait), 0, 600);
+                Ok(Some(command.pool_id))
+            },
+        ),
         "BatchRedeem" => with_secrets(method, input, codes_of_batch, batch),
         "GetRedemption" => {
             plain(method, input, |request| Ok(Some(redemption::read_get(request)?.0)))
         }
+        "AwaitRedemption" => plain(method, input, |request| {
+            let (pool_id, _, longest) = redemption::read_await(request)?;
+            assert!(longest <= Duration::from_secs(600));
+            Ok(Some(pool_id))
+        }),
         "ListRedemptions" => plain(method, input, |request| {
             let by = Authority::default();
             let (pool_id, filter, _, limit) = redemption::read_list(request, by)?;

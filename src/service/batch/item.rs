@@ -19,23 +19,19 @@ use super::{
 use crate::{
     admission::Caller,
     domain::{
-        account::Account,
-        id::RequestId,
-        lease::LeaseRef,
-        pool::Pool,
-        principal::{Authority, RequestKey},
-        selector::Selector,
+        id::RequestId, lease::LeaseRef, pool::Pool, principal::RequestKey, selector::Selector,
     },
     service::{
         Error,
         acquire::AcquireCommand,
+        card::{
+            MAX_LEASES, is_before_any_account, redeem_under, release_unused, wants_another_account,
+        },
         pools::check_currencies,
         redeem::{RedeemCommand, Redeemed},
     },
 };
 
-/// How often an item whose account turned out not to be for it gets another.
-const MAX_LEASES: u32 = 3;
 /// The longest pause until it is seen again whether the provider takes calls.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
@@ -124,12 +120,9 @@ impl Item {
         let caller = Caller::new(admitted.ok_or(Error::ShuttingDown)?, None);
         let lease = match Box::pin(self.acquire(&caller, worth)).await {
             // It may have been sent twice, and the first one was begun.
-            Err(
-                error @ (Error::NoAccountAvailable { .. }
-                | Error::PoolPaused(_)
-                | Error::PoolDraining(_)
-                | Error::ProviderUnavailable { .. }),
-            ) => return Box::pin(self.find(attempt)).await?.ok_or(error),
+            Err(error) if is_before_any_account(&error) => {
+                return Box::pin(self.find(attempt)).await?.ok_or(error);
+            }
             lease => lease?,
         };
         self.redeem(&caller, attempt, lease, worth).await
@@ -138,11 +131,7 @@ impl Item {
     /// How long to wait until the item is tried again; `None`: it is not.
     fn pause_before_next(&self, error: &Error, leases: &mut u32) -> Option<Duration> {
         match error {
-            // What was chosen is not what it was: a lease that ran out, a plan that was changed.
-            Error::LeaseLost { .. }
-            | Error::AmountDoesNotFit { .. }
-            | Error::AccountNotReady { .. }
-            | Error::AccountPaused(..) => {
+            error if wants_another_account(error) => {
                 *leases += 1;
                 (*leases < MAX_LEASES).then_some(Duration::ZERO)
             }
@@ -263,29 +252,14 @@ impl Item {
             release_on_completion: true,
             caller: caller.clone(),
         };
-        let outcome = if self.client_gone.is_cancelled() {
-            Err(Error::Internal("the client has gone"))
-        } else if self.batch.closing.is_cancelled() {
-            Err(Error::ShuttingDown)
-        } else {
-            self.batch.services.redeem.redeem_in_this_task(&command).await
+        let leases = &self.batch.services.leases;
+        let why_not = match () {
+            () if self.client_gone.is_cancelled() => Error::Internal("the client has gone"),
+            () if self.batch.closing.is_cancelled() => Error::ShuttingDown,
+            () => return redeem_under(&self.batch.services.redeem, leases, &command).await,
         };
-        let lease = &command.lease;
-        let lease_is_unused = match &outcome {
-            Ok(redeemed) => {
-                redeemed.redemption.token != lease.token
-                    || redeemed.redemption.account_id != lease.account_id
-            }
-            Err(_) => true,
-        };
-        if lease_is_unused && let Err(error) = Box::pin(self.release(lease.clone())).await {
-            tracing::debug!(%error, "an item's unused lease was gone already");
-        }
-        outcome
-    }
-
-    async fn release(&self, lease: LeaseRef) -> Result<Account, Error> {
-        self.batch.services.leases.release(lease, Authority::clone(&self.open.by)).await
+        Box::pin(release_unused(leases, &command)).await;
+        Err(why_not)
     }
 }
 

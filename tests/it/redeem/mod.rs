@@ -1,5 +1,7 @@
 //! Redemptions: sent, settled, recovered, and closed by people.
 
+mod awaiting;
+mod card;
 mod inquiry;
 mod inquiry_again;
 mod late_credit;

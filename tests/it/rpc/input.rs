@@ -3,7 +3,7 @@
 
 use std::{collections::HashMap, fmt::Debug};
 
-use holdfast::rpc::pb;
+use holdfast::rpc::pb::{self, await_redemption_request::Name as AwaitedName};
 use prost_types::Duration;
 use tonic::{Response, Status};
 
@@ -168,6 +168,13 @@ async fn invalid_argument_names_all_bad_fields_of_reading_and_resolving() {
     let other =
         pb::GetRedemptionRequest { redemption_id: String::new(), request_id: "r\0".into(), ..both };
     refused(rpc.get_redemption(other).await, &["request_id"]);
+
+    let nothing = pb::AwaitRedemptionRequest { timeout: seconds(601.0), ..Default::default() };
+    refused(rpc.await_redemption(nothing).await, &["pool_id", "redemption_id", "timeout"]);
+    let id = AwaitedName::RedemptionId("not a uuid".into());
+    let one =
+        pb::AwaitRedemptionRequest { pool_id: POOL.into(), name: Some(id), ..Default::default() };
+    refused(rpc.await_redemption(one).await, &["redemption_id"]);
 
     let request = pb::ListRedemptionsRequest {
         pool_id: String::new(),

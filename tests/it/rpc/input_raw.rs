@@ -23,13 +23,15 @@ async fn call(channel: &Channel, path: &'static str, message: &[u8]) -> Result<B
 }
 
 /// Every RPC, streams included: a stream of one message looks like a single one.
-const RPCS: [&str; 31] = [
+const RPCS: [&str; 33] = [
     "/holdfast.v1.RedemptionService/AcquireAccount",
     "/holdfast.v1.RedemptionService/RenewLease",
     "/holdfast.v1.RedemptionService/Redeem",
+    "/holdfast.v1.RedemptionService/RedeemCard",
     "/holdfast.v1.RedemptionService/ReleaseAccount",
     "/holdfast.v1.RedemptionService/BatchRedeem",
     "/holdfast.v1.RedemptionService/GetRedemption",
+    "/holdfast.v1.RedemptionService/AwaitRedemption",
     "/holdfast.v1.RedemptionService/ListRedemptions",
     "/holdfast.v1.RedemptionService/ResolveRedemption",
     "/holdfast.v1.RedemptionService/ReverseRedemption",

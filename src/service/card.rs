@@ -1,0 +1,217 @@
+//! `RedeemCard`: a card, an account that is picked for it, and its redemption, in one call. Items of batches share how
+//! a card is redeemed under a lease that is its own.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::Instant;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{
+    Error,
+    acquire::{Acquire, AcquireCommand},
+    pools::{Pools, check_currencies},
+    redeem::{Redeem, RedeemCommand, Redeemed},
+    release::Leases,
+};
+use crate::{
+    admission::{Caller, origin},
+    domain::{
+        id::{Holder, PoolId, RequestId},
+        lease::LeaseRef,
+        money::Money,
+        principal::{Authority, RequestKey},
+        redemption::CardCode,
+        selector::Selector,
+    },
+};
+
+/// How often a card whose account turned out not to be for it gets another.
+pub(super) const MAX_LEASES: u32 = 3;
+
+/// A card to redeem into an account that is picked for it.
+#[derive(Clone, Debug)]
+pub struct CardCommand {
+    /// The caller's name for the request.
+    pub request_id: RequestId,
+    /// The pool of the account.
+    pub pool_id: PoolId,
+    /// Who asks, by its own word.
+    pub holder: Holder,
+    /// The card.
+    pub code: CardCode,
+    /// What it should be worth.
+    pub expected: Option<Money>,
+    /// Which accounts may be picked.
+    pub selector: Selector,
+    /// In which currency the selector's headroom was given.
+    pub min_headroom: Option<Money>,
+    /// How long to wait for an account to be free.
+    pub wait: Duration,
+    /// Who calls, and what of others it may read.
+    pub by: Arc<Authority>,
+    /// The call: nothing is begun for one whose deadline has passed.
+    pub caller: Caller,
+}
+
+/// The redeeming of cards in one call. Cheap to clone.
+#[derive(Clone)]
+pub struct Cards(Arc<Inner>);
+
+struct Inner {
+    pools: Pools,
+    acquire: Acquire,
+    redeem: Redeem,
+    leases: Leases,
+    tasks: TaskTracker,
+}
+
+impl Cards {
+    /// Cards over the services of leases and redemptions.
+    pub fn new(
+        pools: Pools,
+        acquire: Acquire,
+        redeem: Redeem,
+        leases: Leases,
+        tasks: TaskTracker,
+    ) -> Self {
+        Self(Arc::new(Inner { pools, acquire, redeem, leases, tasks }))
+    }
+
+    /// Redeems a card into an account that is picked for it. What was begun goes on when the caller does not wait; an
+    /// account that was leased for it is free again.
+    pub async fn redeem(&self, command: CardCommand) -> Result<Redeemed, Error> {
+        let caller_gone = CancellationToken::new();
+        let _guard = caller_gone.clone().drop_guard();
+        let inner = Arc::clone(&self.0);
+        let work = async move { inner.run(&command, &caller_gone).await };
+        let work = self.0.tasks.spawn(origin::scope(origin::current(), work));
+        work.await.unwrap_or(Err(Error::Internal("the card's task ended early")))
+    }
+}
+
+impl Inner {
+    async fn run(
+        &self,
+        command: &CardCommand,
+        caller_gone: &CancellationToken,
+    ) -> Result<Redeemed, Error> {
+        let pool = self.pools.settings(&command.pool_id).await?;
+        check_currencies(
+            &pool,
+            [("expected", command.expected), ("selector.min_headroom", command.min_headroom)],
+        )?;
+        let until = Instant::now() + command.wait;
+        let mut leases = 0;
+        loop {
+            let acquire = self.acquire.acquire(acquire_command(command, until));
+            let Some(acquired) = caller_gone.run_until_cancelled(acquire).await else {
+                return Err(Error::Internal("the client has gone"));
+            };
+            let account = match acquired {
+                // It may have been sent twice, and the first one was begun.
+                Err(error) if is_before_any_account(&error) => {
+                    return self.find(command).await?.ok_or(error);
+                }
+                acquired => acquired?.account,
+            };
+            let lease = LeaseRef {
+                pool_id: account.pool_id,
+                account_id: account.account_id,
+                token: account.token,
+            };
+            let outcome =
+                redeem_under(&self.redeem, &self.leases, &redeem_command(command, lease)).await;
+            leases += 1;
+            match &outcome {
+                Err(error) if wants_another_account(error) && leases < MAX_LEASES => {}
+                _ => return outcome,
+            }
+        }
+    }
+
+    /// What an earlier call began for the request.
+    async fn find(&self, command: &CardCommand) -> Result<Option<Redeemed>, Error> {
+        let CardCommand { pool_id, code, expected, by, request_id, .. } = command;
+        let request = RequestKey::new(by.principal.clone(), request_id.clone());
+        self.redeem.find(pool_id, &request, code, *expected).await
+    }
+}
+
+fn acquire_command(command: &CardCommand, until: Instant) -> AcquireCommand {
+    AcquireCommand {
+        // A new request each time: the card's own names its redemption.
+        request_id: RequestId::random(),
+        principal: command.by.principal.clone(),
+        pool_id: command.pool_id.clone(),
+        holder: command.holder.clone(),
+        ttl: None,
+        wait: until.saturating_duration_since(Instant::now()),
+        selector: command.selector.clone(),
+        expected: command.expected,
+        min_headroom: command.min_headroom,
+        caller: command.caller.clone(),
+    }
+}
+
+fn redeem_command(command: &CardCommand, lease: LeaseRef) -> RedeemCommand {
+    RedeemCommand {
+        request_id: command.request_id.clone(),
+        attempt: 1,
+        lease,
+        code: command.code.clone(),
+        expected: command.expected,
+        learned: None,
+        release_on_completion: true,
+        by: Arc::clone(&command.by),
+        caller: command.caller.clone(),
+    }
+}
+
+/// Redeems a card under a lease that was acquired for it. The lease ends with the redemption, or at once when none was
+/// begun under it.
+pub(super) async fn redeem_under(
+    redeem: &Redeem,
+    leases: &Leases,
+    command: &RedeemCommand,
+) -> Result<Redeemed, Error> {
+    let outcome = redeem.redeem_in_this_task(command).await;
+    let lease = &command.lease;
+    let is_unused = outcome.as_ref().map_or(true, |redeemed| {
+        redeemed.redemption.token != lease.token
+            || redeemed.redemption.account_id != lease.account_id
+    });
+    if is_unused {
+        Box::pin(release_unused(leases, command)).await;
+    }
+    outcome
+}
+
+/// Releases a lease under which nothing was begun.
+pub(super) async fn release_unused(leases: &Leases, command: &RedeemCommand) {
+    let released = leases.release(command.lease.clone(), Authority::clone(&command.by)).await;
+    if let Err(error) = released {
+        tracing::debug!(%error, "a card's unused lease was gone already");
+    }
+}
+
+/// Whether a card was refused before any account was leased for it. The request may have been begun before.
+pub(super) fn is_before_any_account(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::NoAccountAvailable { .. }
+            | Error::PoolPaused(_)
+            | Error::PoolDraining(_)
+            | Error::ProviderUnavailable { .. }
+    )
+}
+
+/// Whether the account that was picked is not what it was: its lease ran out, its plan was changed, it was paused.
+pub(super) fn wants_another_account(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::LeaseLost { .. }
+            | Error::AmountDoesNotFit { .. }
+            | Error::AccountNotReady { .. }
+            | Error::AccountPaused(..)
+    )
+}
