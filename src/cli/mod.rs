@@ -16,6 +16,8 @@ mod demo;
 #[cfg(feature = "fuzzing")]
 pub(crate) mod fuzz;
 mod keys;
+mod lease;
+mod manual;
 mod migrate;
 mod plan;
 mod pool;
@@ -73,6 +75,9 @@ enum Command {
     /// Accounts: what cards are redeemed into.
     #[command(subcommand)]
     Account(account::AccountCommand),
+    /// Leases: end one whose holder does not.
+    #[command(subcommand)]
+    Lease(lease::LeaseCommand),
     /// Redeem the cards of a file; run it again with the same --batch-id to go on with the rest.
     RedeemBatch(batch::RedeemBatchArgs),
     /// Redemptions: list them, show one, settle one that only a person can.
@@ -86,6 +91,10 @@ enum Command {
     Token(access::TokenCommand),
     /// Show what people did and which settings were changed: who, from where, what, before and after.
     AuditLog(audit_log::AuditLogArgs),
+    /// Print the completion script of a shell.
+    Completions(manual::CompletionsArgs),
+    /// Write the manual pages of all commands.
+    Man(manual::ManArgs),
 }
 
 impl Command {
@@ -151,11 +160,14 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Pool(command) => Box::pin(pool::run(command, stop)).await.map(done),
         Command::Plan(command) => Box::pin(plan::run(command)).await.map(done),
         Command::Account(command) => Box::pin(account::run(command)).await.map(done),
+        Command::Lease(command) => Box::pin(lease::run(command)).await.map(done),
         Command::RedeemBatch(args) => Box::pin(batch::run(args, stop)).await,
         Command::Redemption(command) => Box::pin(redemption::run(command)).await,
         Command::Provider(command) => Box::pin(provider::run(command)).await,
         Command::Token(command) => Box::pin(access::run(command)).await.map(done),
         Command::AuditLog(args) => Box::pin(audit_log::run(args)).await.map(done),
+        Command::Completions(args) => manual::completions(&args).map(done),
+        Command::Man(args) => manual::man(&args).map(done),
     }
 }
 

@@ -3,6 +3,7 @@
 mod audit;
 mod batch_files;
 mod batch_outcomes;
+mod lease_commands;
 mod plan_commands;
 mod program;
 mod provider_commands;
