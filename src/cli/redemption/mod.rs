@@ -2,13 +2,16 @@
 //! compare with the provider.
 
 pub(super) mod audit;
+mod find;
 mod reverse;
 
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use clap::{Args, Subcommand, ValueEnum};
 use time::OffsetDateTime;
 
+use self::find::{find, get};
 use super::shared::{
     client::{PAGE_SIZE, RpcError, Server, ServerArgs, every_page, required, server_time, unary},
     output::{Format, FormatArgs, Rows, Sink, after_change, record, while_read},
@@ -66,9 +69,9 @@ pub(super) struct ShowArgs {
     /// The redemption.
     #[arg(value_parser = parse::redemption)]
     redemption: RedemptionId,
-    /// Its pool.
+    /// Its pool. It is looked for in all pools when not given.
     #[arg(long, value_parser = parse::pool)]
-    pool: PoolId,
+    pool: Option<PoolId>,
     #[command(flatten)]
     format: FormatArgs,
     #[command(flatten)]
@@ -220,13 +223,15 @@ pub(super) async fn each(
 }
 
 async fn show(args: ShowArgs) -> anyhow::Result<()> {
-    let request = pb::GetRedemptionRequest {
-        pool_id: args.pool.to_string(),
-        redemption_id: args.redemption.to_string(),
-        ..Default::default()
+    let server = args.server.connect().await?;
+    let redemption_id = args.redemption.to_string();
+    let reply = match &args.pool {
+        Some(pool) => get(&server, pool.as_str(), &redemption_id).await.map_err(RpcError)?,
+        None => {
+            let found = find(&server, &pool_names(&server).await?, &redemption_id).await?;
+            found.with_context(|| format!("no pool has a redemption {redemption_id}"))?
+        }
     };
-    let mut redemptions = args.server.connect().await?.redemptions();
-    let reply = redemptions.get_redemption(unary(request)).await.map_err(RpcError)?;
     print(args.format, reply, |reply| reply.redemption)
 }
 

@@ -66,6 +66,12 @@ async fn what_is_in_doubt_is_listed_of_all_pools_with_what_an_operator_asks_firs
     let other = ["list", "--pool", "another", "--format", "json"];
     assert_eq!(json(&redemption(&world, &other)), Value::Array(vec![]));
     let shown = json(&redemption(&world, &["show", &id, "--pool", POOL, "--format", "json"]));
+    let found = json(&redemption(&world, &["show", &id, "--format", "json"]));
+    assert_eq!(found["pool_id"], POOL, "it is looked for where no pool is given");
+    let nobodys = uuid::Uuid::nil().to_string();
+    let missing = redemption(&world, &["show", &nobodys]);
+    let printed = String::from_utf8_lossy(&missing.stderr);
+    assert!(!missing.status.success() && printed.contains("no pool has a redemption"), "{printed}");
     assert_eq!((&shown["state"], &shown["pool_id"]), (&"IN_DOUBT".into(), &POOL.into()));
 }
 

@@ -36,6 +36,7 @@ use self::{
     report::{COLUMNS, Report},
     sources::{Sources, Way, currency, op_for},
 };
+use super::find::find;
 use crate::{
     cli::shared::{
         client::{Server, ServerArgs},
@@ -408,9 +409,10 @@ impl Audit {
         let mut found = stream::iter(rest)
             .map(|(key, id): (Box<str>, Option<Uuid>)| async move {
                 let found = match id {
-                    Some(id) => ours::find(server, pools, id).await?,
+                    Some(id) => find(server, pools, &id.to_string()).await?,
                     None => None,
                 };
+                let found = found.and_then(|reply| reply.into_inner().redemption);
                 anyhow::Ok((key, found))
             })
             .buffered(AT_ONCE);

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use prost_types::Timestamp;
 use time::OffsetDateTime;
-use tonic::Code;
 use uuid::Uuid;
 
 use super::{
@@ -12,7 +11,7 @@ use super::{
     compare::{Names, Record, State},
 };
 use crate::{
-    cli::shared::client::{Connection, PAGE_SIZE, RpcError, Server, required, unary},
+    cli::shared::client::{Connection, PAGE_SIZE, RpcError, Server, unary},
     domain::{
         id::RedemptionId,
         money::{Currency, Money},
@@ -151,28 +150,6 @@ impl Pages {
         let read = |redemption| Ours::read(redemption, names);
         page.redemptions.iter().map(read).collect::<anyhow::Result<_>>().map(Some)
     }
-}
-
-/// Reads a redemption by its id from whichever pool has it.
-pub(super) async fn find(
-    server: &Server,
-    pools: &[String],
-    key: Uuid,
-) -> anyhow::Result<Option<pb::Redemption>> {
-    let mut client = server.redemptions();
-    for pool_id in pools {
-        let request = pb::GetRedemptionRequest {
-            pool_id: pool_id.clone(),
-            redemption_id: key.to_string(),
-            ..Default::default()
-        };
-        match client.get_redemption(unary(request)).await {
-            Ok(reply) => return required(reply.into_inner().redemption, "redemption").map(Some),
-            Err(status) if status.code() == Code::NotFound => {}
-            Err(status) => return Err(RpcError(status).into()),
-        }
-    }
-    Ok(None)
 }
 
 #[cfg(test)]
