@@ -181,21 +181,46 @@ CREATE FUNCTION code_is_free(pool text, key_id integer, key_ids integer[], finge
     AS $$
 DECLARE
     fingerprint bytea;
+    current_fingerprint CONSTANT bytea := fingerprints[array_position(key_ids, code_is_free.key_id)];
 BEGIN
     FOREACH fingerprint IN ARRAY fingerprints LOOP
         IF NOT pg_try_advisory_xact_lock(hashtextextended(pool || ' ' || encode(fingerprint, 'hex'), 0)) THEN
             RETURN false;
         END IF;
     END LOOP;
-    RETURN code_is_free.key_id = (SELECT i.current_key FROM installation i)
-        AND NOT EXISTS (SELECT FROM secret_keys s WHERE s.key_id <> ALL (key_ids))
-        AND NOT EXISTS (
-            SELECT FROM redemptions r
-            WHERE r.pool_id = pool
-              AND r.code_fingerprint = ANY (fingerprints)
-              AND r.state IN ('SUBMITTED', 'IN_DOUBT', 'NEEDS_REVIEW', 'SUCCEEDED')
-              AND r.reversed_at IS NULL
-        );
+    IF code_is_free.key_id IS DISTINCT FROM (SELECT i.current_key FROM installation i)
+        OR EXISTS (SELECT FROM secret_keys s WHERE s.key_id <> ALL (key_ids))
+    THEN
+        RETURN false;
+    END IF;
+    WITH held AS MATERIALIZED (
+        SELECT r.redemption_id
+        FROM redemptions r
+        WHERE r.pool_id = pool
+          AND r.code_fingerprint = ANY (fingerprints)
+          AND r.code_fingerprint <> current_fingerprint
+          AND r.state = 'FAILED'
+        ORDER BY r.redemption_id
+        FOR NO KEY UPDATE SKIP LOCKED
+    )
+    UPDATE redemptions r
+    SET code_fingerprint = current_fingerprint,
+        code_fingerprint_key = code_is_free.key_id
+    FROM held h
+    WHERE r.pool_id = pool AND r.redemption_id = h.redemption_id AND r.state = 'FAILED';
+    RETURN NOT EXISTS (
+        SELECT FROM redemptions r
+        WHERE r.pool_id = pool
+          AND r.code_fingerprint = ANY (fingerprints)
+          AND r.state IN ('SUBMITTED', 'IN_DOUBT', 'NEEDS_REVIEW', 'SUCCEEDED')
+          AND r.reversed_at IS NULL
+    ) AND NOT EXISTS (
+        SELECT FROM redemptions r
+        WHERE r.pool_id = pool
+          AND r.code_fingerprint = ANY (fingerprints)
+          AND r.code_fingerprint <> current_fingerprint
+          AND r.state = 'FAILED'
+    );
 END
 $$;
 
@@ -611,6 +636,8 @@ ALTER TABLE redemptions
 CREATE INDEX redemptions_by_account ON redemptions USING btree (pool_id, account_id, redemption_id);
 
 CREATE INDEX redemptions_due ON redemptions USING btree (next_check_at, pool_id) WHERE (state = ANY (ARRAY['SUBMITTED'::text, 'IN_DOUBT'::text]));
+
+CREATE INDEX redemptions_failed_code ON redemptions USING btree (pool_id, code_fingerprint) WHERE (state = 'FAILED'::text);
 
 CREATE UNIQUE INDEX redemptions_living_code ON redemptions USING btree (pool_id, code_fingerprint) WHERE ((state = ANY (ARRAY['SUBMITTED'::text, 'IN_DOUBT'::text, 'NEEDS_REVIEW'::text, 'SUCCEEDED'::text])) AND (reversed_at IS NULL));
 

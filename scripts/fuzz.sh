@@ -34,6 +34,8 @@ fi
 cp Cargo.lock fuzz/Cargo.lock
 # Sanitizers and coverage are not stable features. This way they are had from the compiler that builds the program.
 export RUSTC_BOOTSTRAP=1
+# `cargo fuzz` has no --quiet.
+export CARGO_TERM_QUIET=true
 
 cargo_fuzz() {
     command=$1
@@ -42,7 +44,7 @@ cargo_fuzz() {
 }
 
 say "building (some minutes the first time)"
-cargo_fuzz build --quiet 2>&1 || fail "the targets do not build"
+cargo_fuzz build 2>&1 || fail "the targets do not build"
 
 if [ -n "${INPUT:-}" ]; then
     [ -n "${TARGET:-}" ] || fail "name the target of the input: TARGET=…"

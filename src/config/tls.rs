@@ -1,4 +1,4 @@
-//! The settings of TLS: the same four for each listener.
+//! The settings of TLS: the same five for each listener.
 
 use std::path::PathBuf;
 
@@ -37,6 +37,15 @@ macro_rules! tls_args {
             )]
             pub client_ca_file: Option<PathBuf>,
 
+            #[doc = "The file of lists of revoked certificates."]
+            #[arg(
+                id = concat!($flag, "tls-client-crl-file"), long = concat!($flag, "tls-client-crl-file"),
+                env = concat!("HOLDFAST_", $variable, "TLS_CLIENT_CRL_FILE"), value_name = "FILE",
+                help = concat!("TLS for ", $of, ": a file with the revocation lists of these CAs, one of each, in PEM. \
+                                A revoked certificate is refused, and its connections end")
+            )]
+            pub client_crl_file: Option<PathBuf>,
+
             #[doc = "Whether clients need a certificate."]
             #[arg(
                 id = concat!($flag, "tls-client-auth"), long = concat!($flag, "tls-client-auth"),
@@ -54,6 +63,7 @@ macro_rules! tls_args {
                     cert_file: self.cert_file.clone(),
                     key_file: self.key_file.clone(),
                     client_ca_file: self.client_ca_file.clone(),
+                    client_crl_file: self.client_crl_file.clone(),
                     client_auth: self.client_auth,
                 }
             }

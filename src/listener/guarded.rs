@@ -154,7 +154,7 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Guarded<IO> {
 }
 
 /// The error that ends a connection.
-fn closed(why: &'static str) -> Error {
+pub(super) fn closed(why: &'static str) -> Error {
     tracing::debug!(why, "a connection is closed");
     metrics::counter!("holdfast_connections_closed_total", "cause" => why).increment(1);
     Error::from(ErrorKind::TimedOut)

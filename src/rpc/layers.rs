@@ -9,7 +9,7 @@
 
 use std::{
     collections::HashMap,
-    pin::{Pin, pin},
+    pin::Pin,
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
@@ -26,6 +26,7 @@ use tracing::Instrument as _;
 use super::{
     answer::{self, Unfinished},
     ended,
+    in_time::in_time,
     message::{self, Activity, Complete, RequestBody},
     methods, refusal, status,
 };
@@ -330,12 +331,8 @@ impl Admission {
             self.note_caller(method, &mut parts, pool.as_deref(), access);
         }
         let answer = inner.call(http::Request::from_parts(parts, body));
-        let answer = in_time(answer, deadline).instrument(span);
-        let answer = origin::scope(origin, answer);
-        let answer = match &lasting {
-            Some(access) => while_valid(answer, access).await,
-            None => answer.await,
-        };
+        let answer = origin::scope(origin, answer.instrument(span));
+        let answer = in_time(answer, deadline, lasting.clone()).await;
         drop(caller);
         method.seconds.record(admitted.elapsed());
         let lasting = lasting.filter(|_| method.description.answers_stream);
@@ -447,43 +444,12 @@ fn allow(method: &Method, access: Option<&Access>, message: &[u8]) -> Result<(),
     if may { Ok(()) } else { Err(Unallowed::Role(row)) }
 }
 
-/// The answer, unless what the caller showed becomes invalid before it is there.
-async fn while_valid<E>(
-    answer: impl Future<Output = Result<Answer, E>>,
-    access: &Access,
-) -> Result<Answer, E> {
-    // Apart, so that calls which do not wait so keep no room for it.
-    let ended = Box::pin(access.ended());
-    tokio::select! {
-        biased;
-        answer = answer => answer,
-        () = ended => Ok(refusal::of_ended().into_http()),
-    }
-}
-
 impl Methods {
     /// The method of a path; `None` where calls are answered by nothing but that there is no such method.
     fn of(&self, path: &str) -> Option<&Method> {
         let is_other = || path.starts_with(REFLECTION) || path.starts_with(HEALTH);
         self.served.get(path).or_else(|| is_other().then_some(&self.other))
     }
-}
-
-/// The answer, unless the deadline passes before it is there. tonic wakes the waiting task at the deadline, but
-/// would say that the call was cancelled.
-async fn in_time<E>(
-    answer: impl Future<Output = Result<http::Response<Body>, E>>,
-    deadline: Option<Instant>,
-) -> Result<http::Response<Body>, E> {
-    let mut answer = pin!(answer);
-    std::future::poll_fn(|cx| match answer.as_mut().poll(cx) {
-        Poll::Ready(answer) => Poll::Ready(answer),
-        Poll::Pending if deadline.is_some_and(|deadline| deadline <= Instant::now()) => {
-            Poll::Ready(Ok(status::deadline_passed().into_http()))
-        }
-        Poll::Pending => Poll::Pending,
-    })
-    .await
 }
 
 /// A `grpc-timeout`: at most eight digits and a unit. tonic, too, passes over one that is none.

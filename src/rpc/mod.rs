@@ -10,6 +10,7 @@ mod convert;
 mod ended;
 #[cfg(feature = "fuzzing")]
 pub(crate) mod fuzz;
+mod in_time;
 pub mod layers;
 mod mask;
 mod message;

@@ -108,10 +108,10 @@ impl Reversals {
 
     async fn run(&self, command: &ReverseCommand) -> Result<WithReversal, Error> {
         let (words, by) = (&command.words, &command.by);
-        let (about, _) = self.read(&command.pool_id, command.redemption_id).await?;
-        check_words(&self.0.store, &self.0.secret, &about, &words_of("reversed_by", words)).await?;
+        let mut seen = self.read(&command.pool_id, command.redemption_id).await?;
+        check_words(&self.0.store, &self.0.secret, &seen.0, &words_of("reversed_by", words))
+            .await?;
         for _ in 0..MAX_COMPARISONS {
-            let seen = self.read(&command.pool_id, command.redemption_id).await?;
             let (redemption, newest) = &seen;
             let provider = self.0.providers.pinned(redemption).await?;
             let means = provider.profile().reversal_means(redemption.provider_task.is_some());
@@ -152,6 +152,7 @@ impl Reversals {
                 (ReversalStep::Fail, None) => {}
             }
             // More is known of it by now.
+            seen = self.read(&command.pool_id, command.redemption_id).await?;
         }
         Err(Error::Overloaded)
     }

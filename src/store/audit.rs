@@ -7,6 +7,7 @@ use time::OffsetDateTime;
 use super::{
     Store, StoreError,
     page::{MAX_BYTES, read_page},
+    pg::error::is_foreign_key_violation,
 };
 use crate::domain::{
     audit::{AuditEvent, AuditFilter},
@@ -82,6 +83,25 @@ pub(super) fn log_written(by: &Authority, written: &Written<'_>) {
         after: &text(&written.after),
         reason: written.reason,
     });
+}
+
+/// Whether something was deleted, with what it was before. It was not where it is not there, or something else refers to it.
+pub(super) fn deleted(
+    by: &Authority,
+    action: &'static str,
+    [pool_id, subject]: [&str; 2],
+    answer: Result<Option<Option<Value>>, sqlx::Error>,
+) -> Result<bool, StoreError> {
+    match answer {
+        Ok(None) => Ok(false),
+        Ok(Some(before)) => {
+            let written = Written { action, pool_id, subject, before, after: None, reason: "" };
+            log_written(by, &written);
+            Ok(true)
+        }
+        Err(error) if is_foreign_key_violation(&error) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
 }
 
 struct EventRow {

@@ -289,21 +289,8 @@ impl Store {
         .fetch_optional(&self.db)
         .await;
         self.ready.changed(pool_id);
-        match deleted {
-            Ok(None) => Ok(false),
-            Ok(Some(before)) => {
-                let (pool_id, subject) = (pool_id.as_str(), plan_id.as_str());
-                let (action, after, reason) = ("DeletePlan", None, "");
-                audit::log_written(
-                    by,
-                    &Written { action, pool_id, subject, before, after, reason },
-                );
-                Ok(true)
-            }
-            // An account was bound to it meanwhile.
-            Err(error) if is_foreign_key_violation(&error) => Ok(false),
-            Err(error) => Err(error.into()),
-        }
+        // An account may have been bound to it meanwhile.
+        audit::deleted(by, "DeletePlan", [pool_id.as_str(), plan_id.as_str()], deleted)
     }
 
     /// One of the accounts that are bound to a plan.

@@ -12,7 +12,6 @@ use super::{
     duration, interval,
     page::read_page,
     patience::read_patiently,
-    pg::error::is_foreign_key_violation,
 };
 use crate::domain::{
     access::PoolFilter,
@@ -203,19 +202,8 @@ impl Store {
         .fetch_optional(&self.db)
         .await;
         self.ready.changed(pool_id);
-        match deleted {
-            Ok(None) => Ok(false),
-            Ok(Some(before)) => {
-                let (pool_id, action) = (pool_id.as_str(), "DeletePool");
-                let (subject, after, reason) = (pool_id, None, "");
-                let written = Written { action, pool_id, subject, before, after, reason };
-                audit::log_written(by, &written);
-                Ok(true)
-            }
-            // An account or a plan was made meanwhile.
-            Err(error) if is_foreign_key_violation(&error) => Ok(false),
-            Err(error) => Err(error.into()),
-        }
+        // An account or a plan may have been made meanwhile.
+        audit::deleted(by, "DeletePool", [pool_id.as_str(); 2], deleted)
     }
 
     /// What keeps a pool from being deleted.

@@ -12,7 +12,10 @@ use rustls::{
     RootCertStore, ServerConfig,
     crypto::{CryptoProvider, ring},
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
-    server::{NoServerSessionStorage, WebPkiClientVerifier, danger::ClientCertVerifier},
+    server::{
+        NoServerSessionStorage, VerifierBuilderError, WebPkiClientVerifier,
+        danger::ClientCertVerifier,
+    },
     sign::CertifiedKey,
     version::{TLS12, TLS13},
 };
@@ -21,10 +24,13 @@ use sha2::{Digest as _, Sha256};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use x509_parser::{certificate::X509Certificate, prelude::FromDer as _, x509::X509Version};
 
+use super::revocation::{Lists, lists_in};
 use crate::secret_file;
 
 /// No file of certificates is longer.
 const MAX_BYTES: u64 = 1024 * 1024;
+/// No file of revocation lists is longer: some two hundred thousand certificates.
+const MAX_LIST_BYTES: u64 = 8 * 1024 * 1024;
 
 /// Whether clients have to show a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -44,6 +50,8 @@ pub struct TlsSettings {
     pub key_file: Option<PathBuf>,
     /// The CAs of clients' certificates, in PEM.
     pub client_ca_file: Option<PathBuf>,
+    /// Lists of the certificates that these CAs have revoked, in PEM.
+    pub client_crl_file: Option<PathBuf>,
     /// Whether clients have to show one: they have to, where this is not set and there is a CA.
     pub client_auth: Option<ClientAuth>,
 }
@@ -53,9 +61,17 @@ pub struct TlsSettings {
 pub(super) struct TlsFiles {
     cert_file: PathBuf,
     key_file: PathBuf,
-    clients: Option<(PathBuf, ClientAuth)>,
+    clients: Option<ClientFiles>,
     /// The protocols that are spoken inside TLS.
     protocols: Vec<Vec<u8>>,
+}
+
+/// What clients' certificates are verified by.
+#[derive(Clone, Debug)]
+struct ClientFiles {
+    authorities: PathBuf,
+    lists: Option<PathBuf>,
+    auth: ClientAuth,
 }
 
 /// What the files hold, as bytes.
@@ -65,13 +81,24 @@ pub(super) struct Contents {
     /// What is wrong with the permissions of the key's file, but not so that it is refused.
     warning: Option<&'static str>,
     client_ca: Option<Vec<u8>>,
+    client_lists: Option<Vec<u8>>,
 }
 
 /// What they hold, ready for use.
 pub(super) struct Loaded {
     pub(super) config: Arc<ServerConfig>,
+    /// What verifies clients' certificates, where any are asked for.
+    pub(super) clients: Option<Arc<dyn ClientCertVerifier>>,
     /// When the certificate expires, in seconds since 1970.
     pub(super) expires: i64,
+    /// When the first of the revocation lists does.
+    pub(super) lists_expire: Option<i64>,
+}
+
+/// What clients' certificates are verified by, ready for use.
+struct Clients {
+    verifier: Arc<dyn ClientCertVerifier>,
+    lists_expire: Option<i64>,
 }
 
 impl TlsSettings {
@@ -89,6 +116,9 @@ impl TlsSettings {
         if self.client_auth.is_some() && self.client_ca_file.is_none() {
             wrong.push(missing("TLS_CLIENT_AUTH", "TLS_CLIENT_CA_FILE"));
         }
+        if self.client_crl_file.is_some() && self.client_ca_file.is_none() {
+            wrong.push(missing("TLS_CLIENT_CRL_FILE", "TLS_CLIENT_CA_FILE"));
+        }
         if self.client_ca_file.is_some() && self.cert_file.is_none() {
             wrong.push(missing("TLS_CLIENT_CA_FILE", "TLS_CERT_FILE"));
         }
@@ -97,11 +127,15 @@ impl TlsSettings {
             (None, Some(_)) => wrong.push(missing("TLS_KEY_FILE", "TLS_CERT_FILE")),
             (None, None) if wrong.is_empty() => return Ok(None),
             (Some(cert_file), Some(key_file)) if wrong.is_empty() => {
-                let auth = self.client_auth.unwrap_or(ClientAuth::Required);
+                let clients = self.client_ca_file.clone().map(|authorities| ClientFiles {
+                    authorities,
+                    lists: self.client_crl_file.clone(),
+                    auth: self.client_auth.unwrap_or(ClientAuth::Required),
+                });
                 return Ok(Some(TlsFiles {
                     cert_file: cert_file.clone(),
                     key_file: key_file.clone(),
-                    clients: self.client_ca_file.clone().map(|file| (file, auth)),
+                    clients,
                     protocols: vec![protocol.as_bytes().to_vec()],
                 }));
             }
@@ -120,13 +154,17 @@ impl TlsFiles {
         let mut wrong = Vec::new();
         let certificates = read_certificates(&self.cert_file);
         let key = read_key(&self.key_file);
-        let client_ca = self.clients.as_ref().map(|(file, _)| read_certificates(file)).transpose();
+        let clients = self.clients.as_ref();
+        let client_ca = clients.map(|it| read_certificates(&it.authorities)).transpose();
+        let client_lists = clients.and_then(|it| it.lists.as_deref());
+        let client_lists = client_lists.map(|file| read_at_most(file, MAX_LIST_BYTES)).transpose();
         let certificates = certificates.map_err(|why| wrong.push(why));
         let key = key.map_err(|why| wrong.push(why));
         let client_ca = client_ca.map_err(|why| wrong.push(why));
-        match (certificates, key, client_ca) {
-            (Ok(certificates), Ok((key, warning)), Ok(client_ca)) => {
-                Ok(Contents { certificates, key, warning, client_ca })
+        let client_lists = client_lists.map_err(|why| wrong.push(why));
+        match (certificates, key, client_ca, client_lists) {
+            (Ok(certificates), Ok((key, warning)), Ok(client_ca), Ok(client_lists)) => {
+                Ok(Contents { certificates, key, warning, client_ca, client_lists })
             }
             _ => Err(wrong),
         }
@@ -158,9 +196,11 @@ impl TlsFiles {
         });
         let clients = self.clients_of(contents, &ring).map_err(|why| wrong.push(why)).ok();
         let (Some((pair, expires)), Some(clients)) = (pair, clients) else { return Err(wrong) };
-        let config = self.config(ring, pair, clients);
+        let lists_expire = clients.as_ref().and_then(|clients| clients.lists_expire);
+        let clients = clients.map(|clients| clients.verifier);
+        let config = self.config(ring, pair, clients.clone());
         let config = config.map_err(|error| vec![format!("TLS cannot be set up: {error}")])?;
-        Ok(Loaded { config: Arc::new(config), expires })
+        Ok(Loaded { config: Arc::new(config), clients, expires, lists_expire })
     }
 
     /// Warns where the key's file is more open than it should be.
@@ -180,24 +220,32 @@ impl TlsFiles {
         }
     }
 
-    /// What verifies clients' certificates, where any are asked for.
+    /// What verifies clients' certificates, where any are asked for, and when the first revocation list expires. A list that
+    /// has expired is used all the same, and one that lacks refuses: see
+    /// `docs/adr/0063-revoked-certificates-are-refused-and-their-connections-end.md`.
     fn clients_of(
         &self,
         contents: &Contents,
         ring: &Arc<CryptoProvider>,
-    ) -> Result<Option<Arc<dyn ClientCertVerifier>>, String> {
-        let (Some((file, auth)), Some(client_ca)) = (&self.clients, &contents.client_ca) else {
+    ) -> Result<Option<Clients>, String> {
+        let (Some(clients), Some(client_ca)) = (&self.clients, &contents.client_ca) else {
             return Ok(None);
         };
-        let roots = roots(certificates_in(client_ca, file)?, file)?;
+        let file = &clients.authorities;
+        let authorities = certificates_in(client_ca, file)?;
+        let lists = clients.lists.as_deref().zip(contents.client_lists.as_deref());
+        let lists = lists.map(|(file, pem)| lists_in(pem, file, &authorities)).transpose()?;
+        let roots = roots(authorities, file)?;
         let verifier =
             WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(ring));
-        let verifier = match auth {
+        let verifier = match clients.auth {
             ClientAuth::Optional => verifier.allow_unauthenticated(),
             ClientAuth::Required => verifier,
         };
-        let cannot = |error| format!("the CAs in {} cannot be used: {error}", file.display());
-        verifier.build().map(Some).map_err(cannot)
+        let (lists, lists_expire) = lists.map(|Lists { lists, expires }| (lists, expires)).unzip();
+        let verifier = verifier.with_crls(lists.unwrap_or_default()).build();
+        let verifier = verifier.map_err(|error| clients.unusable(&error))?;
+        Ok(Some(Clients { verifier, lists_expire }))
     }
 
     fn config(
@@ -225,12 +273,24 @@ impl TlsFiles {
     }
 }
 
+impl ClientFiles {
+    fn unusable(&self, error: &VerifierBuilderError) -> String {
+        match (error, &self.lists) {
+            (VerifierBuilderError::InvalidCrl(error), Some(lists)) => {
+                format!("a revocation list in {} cannot be used: {error:?}", lists.display())
+            }
+            _ => format!("the CAs in {} cannot be used: {error}", self.authorities.display()),
+        }
+    }
+}
+
 impl Contents {
     /// What tells these contents from others.
     pub(super) fn digest(&self) -> [u8; 32] {
         let mut digest = Sha256::new();
         let client_ca = self.client_ca.as_deref().unwrap_or_default();
-        for part in [&self.certificates[..], self.key.as_bytes(), client_ca] {
+        let client_lists = self.client_lists.as_deref().unwrap_or_default();
+        for part in [&self.certificates[..], self.key.as_bytes(), client_ca, client_lists] {
             digest.update((part.len() as u64).to_be_bytes());
             digest.update(part);
         }
@@ -238,8 +298,12 @@ impl Contents {
     }
 }
 
-/// A file's bytes, if it is a file and no longer than any of certificates. To open a pipe could take for ever.
 fn read_certificates(path: &Path) -> Result<Vec<u8>, String> {
+    read_at_most(path, MAX_BYTES)
+}
+
+/// A file's bytes, if it is a file and not too long. To open a pipe could take for ever.
+fn read_at_most(path: &Path, max_bytes: u64) -> Result<Vec<u8>, String> {
     let cannot = |why: String| format!("{} cannot be read: {why}", path.display());
     let metadata = fs::metadata(path).map_err(|error| cannot(error.to_string()))?;
     if !metadata.is_file() {
@@ -247,10 +311,10 @@ fn read_certificates(path: &Path) -> Result<Vec<u8>, String> {
     }
     let mut bytes = Vec::new();
     let file = fs::File::open(path).map_err(|error| cannot(error.to_string()))?;
-    let read = file.take(MAX_BYTES + 1).read_to_end(&mut bytes);
+    let read = file.take(max_bytes + 1).read_to_end(&mut bytes);
     read.map_err(|error| cannot(error.to_string()))?;
-    if bytes.len() as u64 > MAX_BYTES {
-        return Err(cannot(format!("it is longer than {MAX_BYTES} bytes")));
+    if bytes.len() as u64 > max_bytes {
+        return Err(cannot(format!("it is longer than {max_bytes} bytes")));
     }
     Ok(bytes)
 }

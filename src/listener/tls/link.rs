@@ -3,40 +3,59 @@
 use std::{
     io::{IoSlice, Result},
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
 };
 
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
+    sync::watch,
 };
 use tokio_rustls::server::TlsStream;
 use tokio_util::either::Either;
 use tonic::transport::server::Connected;
 
-use super::super::peer::{Peer, PeerNames};
+use super::{
+    super::{
+        guarded::closed,
+        peer::{Peer, PeerNames},
+    },
+    Current,
+    revocation::Revoked,
+};
 
 /// See [the module](self).
 #[derive(Debug)]
 pub struct Link {
     io: Either<TcpStream, Box<TlsStream<TcpStream>>>,
     peer: Peer,
+    /// Whether the client's certificate was revoked since, where that may be.
+    revoked: Option<Revoked>,
 }
 
 impl Link {
     /// A connection without TLS.
     pub fn plain(stream: TcpStream) -> Self {
         let peer = Peer { addr: stream.peer_addr().ok(), names: PeerNames::default() };
-        Self { io: Either::Left(stream), peer }
+        Self { io: Either::Left(stream), peer, revoked: None }
     }
 
-    /// A connection whose handshake went through.
-    pub(super) fn secure(stream: TlsStream<TcpStream>) -> Self {
+    /// A connection whose handshake went through. `lists`: where it is told what revokes certificates.
+    pub(super) fn secure(
+        stream: TlsStream<TcpStream>,
+        lists: Option<&watch::Receiver<Arc<Current>>>,
+    ) -> Self {
         let (tcp, tls) = stream.get_ref();
-        let certificate = tls.peer_certificates().and_then(<[_]>::first);
+        let chain = tls.peer_certificates();
+        let certificate = chain.and_then(<[_]>::first);
         let names = certificate.map(|it| PeerNames::of(it)).unwrap_or_default();
         let peer = Peer { addr: tcp.peer_addr().ok(), names };
-        Self { io: Either::Right(Box::new(stream)), peer }
+        let revoked = chain.zip(lists).map(|(chain, lists)| {
+            let chain = chain.iter().map(|it| it.clone().into_owned()).collect();
+            Revoked::new(lists.clone(), chain)
+        });
+        Self { io: Either::Right(Box::new(stream)), peer, revoked }
     }
 
     /// Who is at its other end.
@@ -51,6 +70,9 @@ impl AsyncRead for Link {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<Result<()>> {
+        if self.revoked.as_mut().is_some_and(|revoked| revoked.poll(cx)) {
+            return Poll::Ready(Err(closed("revoked")));
+        }
         Pin::new(&mut self.io).poll_read(cx, buf)
     }
 }

@@ -3,6 +3,7 @@
 mod files;
 mod link;
 mod reload;
+mod revocation;
 
 use std::{
     io,
@@ -10,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use rustls::ServerConfig;
+use rustls::{ServerConfig, server::danger::ClientCertVerifier};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -31,26 +32,38 @@ const HANDSHAKE_LIMIT: Duration = Duration::from_secs(5);
 /// The most bytes that are read from a client whose handshake failed, so that it can read why.
 const LAST_BYTES: usize = 64 * 1024;
 
+/// What is in use now.
+#[derive(Debug)]
+struct Current {
+    config: Arc<ServerConfig>,
+    /// What verifies clients' certificates.
+    clients: Option<Arc<dyn ClientCertVerifier>>,
+}
+
 /// TLS of one listener. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Tls {
-    config: watch::Receiver<Arc<ServerConfig>>,
+    current: watch::Receiver<Arc<Current>>,
+    /// Whether clients' certificates may be revoked.
+    revokes: bool,
     listener: &'static str,
     failures: Arc<Mutex<Warning>>,
 }
 
 impl Tls {
-    fn new(config: watch::Receiver<Arc<ServerConfig>>, listener: &'static str) -> Self {
-        Self { config, listener, failures: Arc::default() }
+    fn new(current: watch::Receiver<Arc<Current>>, revokes: bool, listener: &'static str) -> Self {
+        Self { current, revokes, listener, failures: Arc::default() }
     }
 
     /// The handshake of a connection, with the certificate that is in use now. `None` when it failed; that is counted.
     pub async fn accept(&self, stream: TcpStream) -> Option<Link> {
         let end = Instant::now() + HANDSHAKE_LIMIT;
-        let config = Arc::clone(&self.config.borrow());
+        let config = Arc::clone(&self.current.borrow().config);
         let accept = TlsAcceptor::from(config).accept(stream).into_fallible();
         match timeout_at(end, accept).await {
-            Ok(Ok(stream)) => return Some(Link::secure(stream)),
+            Ok(Ok(stream)) => {
+                return Some(Link::secure(stream, self.revokes.then_some(&self.current)));
+            }
             Ok(Err((error, stream))) => {
                 self.note_failure(reason(&error), &error.to_string());
                 let _ = timeout_at(end, close(stream)).await;
@@ -101,13 +114,14 @@ async fn close(mut stream: TcpStream) -> io::Result<()> {
 
 /// Why a handshake failed, as the metric has it.
 fn reason(error: &io::Error) -> &'static str {
-    use rustls::Error as Tls;
+    use rustls::{CertificateError, Error as Tls};
     let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<Tls>());
     match tls {
         None => "closed",
         Some(Tls::InvalidMessage(_) | Tls::InappropriateMessage { .. }) => "not_tls",
         Some(Tls::PeerIncompatible(_) | Tls::NoApplicationProtocol) => "incompatible",
         Some(Tls::NoCertificatesPresented) => "no_certificate",
+        Some(Tls::InvalidCertificate(CertificateError::Revoked)) => "revoked",
         Some(Tls::InvalidCertificate(_)) => "bad_certificate",
         Some(Tls::AlertReceived(_)) => "refused_by_client",
         Some(_) => "other",

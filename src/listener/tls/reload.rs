@@ -5,13 +5,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustls::ServerConfig;
 use time::OffsetDateTime;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Tls,
+    Current, Tls,
     files::{Contents, Loaded, TlsFiles, TlsSettings, written},
 };
 
@@ -27,14 +26,22 @@ const WARN_EVERY: Duration = Duration::from_secs(24 * 60 * 60);
 pub struct Reload {
     files: TlsFiles,
     listener: &'static str,
-    config: watch::Sender<Arc<ServerConfig>>,
+    current: watch::Sender<Arc<Current>>,
     /// What is in use.
     digest: [u8; 32],
-    expires: i64,
-    expiry: metrics::Gauge,
-    warned: Option<Instant>,
+    certificate: Expiry,
+    /// The revocation lists, where there are any.
+    lists: Option<Expiry>,
     /// What was last wrong with the files: it is logged once.
     wrong: Vec<String>,
+}
+
+/// When something expires, as it is watched.
+#[derive(Debug)]
+struct Expiry {
+    at: i64,
+    left: metrics::Gauge,
+    warned: Option<Instant>,
 }
 
 /// What became of the files since they were last read.
@@ -60,20 +67,26 @@ impl Reload {
         let contents = files.read()?;
         let loaded = files.load(&contents, OffsetDateTime::now_utc())?;
         files.warn_of(&contents);
-        let (sender, receiver) = watch::channel(loaded.config);
-        let expiry = metrics::gauge!("holdfast_certificate_expiry_seconds", "listener" => listener);
+        let Loaded { config, clients, expires, lists_expire } = loaded;
+        let (sender, receiver) = watch::channel(Arc::new(Current { config, clients }));
+        let left = metrics::gauge!("holdfast_certificate_expiry_seconds", "listener" => listener);
+        let certificate = Expiry::new(expires, left);
+        let lists = lists_expire.map(|at| {
+            let name = "holdfast_revocation_list_expiry_seconds";
+            Expiry::new(at, metrics::gauge!(name, "listener" => listener))
+        });
+        let tls = Tls::new(receiver, lists.is_some(), listener);
         let mut reload = Self {
             files,
             listener,
-            config: sender,
+            current: sender,
             digest: contents.digest(),
-            expires: loaded.expires,
-            expiry,
-            warned: None,
+            certificate,
+            lists,
             wrong: Vec::new(),
         };
         reload.note_expiry();
-        Ok(Some((Tls::new(receiver, listener), reload)))
+        Ok(Some((tls, reload)))
     }
 
     /// Reads the files again and again, until `stop`.
@@ -100,12 +113,16 @@ impl Reload {
             Change::New(new) => {
                 let (contents, loaded) = *new;
                 self.files.warn_of(&contents);
-                (self.digest, self.expires) = (contents.digest(), loaded.expires);
-                (self.warned, self.wrong) = (None, Vec::new());
-                self.config.send_replace(loaded.config);
+                let Loaded { config, clients, expires, lists_expire } = loaded;
+                (self.digest, self.wrong) = (contents.digest(), Vec::new());
+                self.certificate.is_now(expires);
+                if let Some((lists, expire)) = self.lists.as_mut().zip(lists_expire) {
+                    lists.is_now(expire);
+                }
+                self.current.send_replace(Arc::new(Current { config, clients }));
                 tracing::info!(
                     listener,
-                    expires = written(self.expires),
+                    expires = written(expires),
                     "new files of TLS are used for new connections"
                 );
             }
@@ -122,17 +139,44 @@ impl Reload {
     }
 
     fn note_expiry(&mut self) {
-        let left = self.expires - OffsetDateTime::now_utc().unix_timestamp();
-        self.expiry.set(left as f64);
-        let is_due = self.warned.is_none_or(|warned| warned.elapsed() >= WARN_EVERY);
-        if left < SOON && is_due {
-            self.warned = Some(Instant::now());
+        let listener = self.listener;
+        if let Some(expires) = self.certificate.due_warning(SOON) {
             tracing::warn!(
-                listener = self.listener,
-                expires = written(self.expires),
+                listener,
+                expires,
                 "the certificate expires soon, or has expired: replace its files"
             );
         }
+        if let Some(expired) = self.lists.as_mut().and_then(|lists| lists.due_warning(0)) {
+            tracing::warn!(
+                listener,
+                expired,
+                "a revocation list of clients' certificates has expired, and is used all the same: certificates that were \
+                 revoked since are taken. Replace the file"
+            );
+        }
+    }
+}
+
+impl Expiry {
+    fn new(at: i64, left: metrics::Gauge) -> Self {
+        Self { at, left, warned: None }
+    }
+
+    /// What was replaced expires at another time.
+    fn is_now(&mut self, at: i64) {
+        (self.at, self.warned) = (at, None);
+    }
+
+    /// Notes how long it is until then. Answers when that is where it is to be warned of: it is less than `soon` seconds.
+    fn due_warning(&mut self, soon: i64) -> Option<String> {
+        let left = self.at - OffsetDateTime::now_utc().unix_timestamp();
+        self.left.set(left as f64);
+        let is_due = self.warned.is_none_or(|warned| warned.elapsed() >= WARN_EVERY);
+        (left < soon && is_due).then(|| {
+            self.warned = Some(Instant::now());
+            written(self.at)
+        })
     }
 }
 

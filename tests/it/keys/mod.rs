@@ -1,5 +1,6 @@
 //! Secret keys: several by their ids, and changing to another while servers run.
 
+mod late_credit;
 mod race;
 mod rotation;
 mod secrecy;

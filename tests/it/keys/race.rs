@@ -26,16 +26,16 @@ use crate::{
 
 const LIMIT: Duration = Duration::from_secs(10);
 
-fn second() -> KeyId {
+pub(super) fn second() -> KeyId {
     KeyId::parse("2").unwrap()
 }
 
 /// A code's fingerprints by both keys.
-fn prints(code: u8, current: KeyId) -> Fingerprints {
+pub(super) fn prints(code: u8, current: KeyId) -> Fingerprints {
     Fingerprints { current, all: vec![(KeyId::FIRST, [code; 32]), (second(), [code ^ 0x80; 32])] }
 }
 
-fn redemption(
+pub(super) fn redemption(
     lease: &holdfast::rpc::pb::LeaseRef,
     request: &str,
     print: Fingerprints,
@@ -60,7 +60,7 @@ fn redemption(
 }
 
 /// Nothing is sent, and the codes cannot be read: a person settles them in the end.
-async fn begin(store: &Store, new: NewRedemption) -> Begun {
+pub(super) async fn begin(store: &Store, new: NewRedemption) -> Begun {
     let moment = Duration::from_millis(1);
     match store.begin(new, SendLimits { not_after: moment, take_over: moment }).await {
         Err(StoreError::Overloaded) => Begun::Refused(BeginRefusal::TryAgain),
@@ -85,12 +85,12 @@ async fn close_all(world: &World, db: &mut PgConnection) {
     }
 }
 
-async fn run(db: &mut PgConnection, sql: &str) {
+pub(super) async fn run(db: &mut PgConnection, sql: &str) {
     sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(db).await.unwrap();
 }
 
 /// A world with leased accounts, whose database has two keys. The first is current.
-async fn two_keys(accounts: usize) -> (World, PgConnection) {
+pub(super) async fn two_keys(accounts: usize) -> (World, PgConnection) {
     let world = World::start().await;
     let mut clients = world.clients(0).await;
     clients.create_accounts(accounts).await;
@@ -102,7 +102,7 @@ async fn two_keys(accounts: usize) -> (World, PgConnection) {
     (world, db)
 }
 
-async fn leases(db: &mut PgConnection) -> Vec<holdfast::rpc::pb::LeaseRef> {
+pub(super) async fn leases(db: &mut PgConnection) -> Vec<holdfast::rpc::pb::LeaseRef> {
     let rows: Vec<(String, i64)> = sqlx::query_as(
         "SELECT account_id, fencing_token FROM accounts WHERE lease_expires_at > now() ORDER BY 1",
     )

@@ -14,8 +14,8 @@ use std::{
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use hyper_util::rt::TokioIo;
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, SanType,
-    string::Ia5String,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType,
+    IsCa, KeyIdMethod, KeyPair, RevokedCertParams, SanType, SerialNumber, string::Ia5String,
 };
 use rustls::{
     ClientConfig, RootCertStore, SupportedProtocolVersion,
@@ -25,6 +25,7 @@ use time::OffsetDateTime;
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tonic::transport::{Channel, Endpoint};
+use x509_parser::{certificate::X509Certificate, prelude::FromDer as _};
 
 /// Who signs certificates.
 pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);
@@ -83,6 +84,42 @@ impl Authority {
         change(&mut params);
         let certificate = params.signed_by(&key, &self.0).unwrap().der().clone();
         Identity { certificate, key }
+    }
+
+    /// Another, whose certificate it signed.
+    pub(crate) fn below(&self, name: &str) -> Self {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        Self(CertifiedIssuer::signed_by(params, KeyPair::generate().unwrap(), &self.0).unwrap())
+    }
+
+    pub(crate) fn certificate(&self) -> &CertificateDer<'static> {
+        self.0.der()
+    }
+
+    /// Its list of what it revoked, in PEM. It expires so many seconds from now, or did so long ago.
+    pub(crate) fn revokes(&self, revoked: &[&CertificateDer<'_>], seconds: i64) -> String {
+        let next_update = OffsetDateTime::now_utc() + time::Duration::seconds(seconds);
+        let this_update = next_update - Duration::from_secs(365 * 86_400);
+        let entry = |certificate: &&CertificateDer<'_>| {
+            let (_, certificate) = X509Certificate::from_der(certificate).unwrap();
+            RevokedCertParams {
+                serial_number: SerialNumber::from_slice(certificate.raw_serial()),
+                revocation_time: this_update,
+                reason_code: None,
+                invalidity_date: None,
+            }
+        };
+        let params = CertificateRevocationListParams {
+            this_update,
+            next_update,
+            crl_number: SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: revoked.iter().map(entry).collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        params.signed_by(&self.0).unwrap().pem().unwrap()
     }
 
     pub(crate) fn roots(&self) -> RootCertStore {

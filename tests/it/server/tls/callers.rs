@@ -63,8 +63,15 @@ impl Stage {
                 key_file: key_file.clone(),
                 client_ca_file: client_ca_file.clone(),
                 client_auth,
+                ..GrpcTls::default()
             },
-            admin_tls: AdminTls { cert_file, key_file, client_ca_file, client_auth },
+            admin_tls: AdminTls {
+                cert_file,
+                key_file,
+                client_ca_file,
+                client_auth,
+                ..AdminTls::default()
+            },
             ..world.args().clone()
         };
         let app = App::start(&args).await.unwrap();

@@ -68,6 +68,7 @@ async fn every_call_has_the_names_of_its_clients_certificate_and_the_address() {
         cert_file: Some(cert),
         key_file: Some(key),
         client_ca_file: Some(clients.write(folder.path(), "clients.pem")),
+        client_crl_file: None,
         client_auth: Some(ClientAuth::Optional),
     };
     let (tls, _reload) = Reload::begin(&settings, "test", "HOLDFAST_", "h2").unwrap().unwrap();

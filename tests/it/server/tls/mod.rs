@@ -4,10 +4,11 @@ mod callers;
 mod clients;
 mod commands;
 mod handshakes;
+mod revocation;
 mod rotation;
 mod startup;
 
-use std::net::SocketAddr;
+use std::{fs, net::SocketAddr};
 
 use holdfast::{
     app::App,
@@ -35,23 +36,38 @@ struct Secure {
 impl Secure {
     /// One that asks clients for a certificate, or does not.
     async fn start(client_auth: Option<ClientAuth>) -> Self {
+        Self::with_lists(client_auth, |_| None).await
+    }
+
+    /// The same, where revocation lists may be in a file, `clients.crl`.
+    async fn with_lists(
+        client_auth: Option<ClientAuth>,
+        lists: impl FnOnce(&Authority) -> Option<String>,
+    ) -> Self {
         let (authority, clients) = (Authority::new(), Authority::new());
         let folder = tempfile::tempdir().unwrap();
         let [cert, key] = authority.identity("localhost").write(folder.path(), "server");
         let client_ca = clients.write(folder.path(), "clients.pem");
         let client_ca = client_auth.is_some().then_some(client_ca);
+        let client_crl_file = lists(&clients).map(|lists| {
+            let file = folder.path().join("clients.crl");
+            fs::write(&file, lists).unwrap();
+            file
+        });
         let world = World::start().await;
         let args = ServeArgs {
             tls: GrpcTls {
                 cert_file: Some(cert.clone()),
                 key_file: Some(key.clone()),
                 client_ca_file: client_ca.clone(),
+                client_crl_file: client_crl_file.clone(),
                 client_auth,
             },
             admin_tls: AdminTls {
                 cert_file: Some(cert),
                 key_file: Some(key),
                 client_ca_file: client_ca,
+                client_crl_file,
                 client_auth,
             },
             ..world.args().clone()
