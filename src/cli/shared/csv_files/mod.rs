@@ -1,4 +1,5 @@
-//! Account and card files: comma-separated, UTF-8, with a header; columns in any order.
+//! Account and card files: CSV as it is found, with a header; columns in any order. The separator is found
+//! from the header, and UTF-16 by its byte order mark ([`Lines`]).
 //!
 //! A file is read as a stream, line by line: a line is a row, so that a quote which somebody forgot
 //! to close spoils its own row and not the rest of the file. A bad row is named by its line with
@@ -6,22 +7,32 @@
 //! out of order any column may hold a code.
 
 mod account;
+mod amounts;
 mod card;
 mod damage;
 mod fields;
+pub(in crate::cli) mod input;
+mod layout;
 mod lines;
+mod options;
 
-use std::{
-    borrow::Cow, collections::HashMap, fmt, fs::File, io, io::BufReader, marker::PhantomData,
-    path::Path,
-};
+use std::{borrow::Cow, collections::HashMap, fmt, io, marker::PhantomData};
 
 use anyhow::Context as _;
 use sha2::{Digest as _, Sha256};
 
-use self::fields::{Fields, Layout};
+#[cfg(test)]
+use self::amounts::Amounts;
 pub(in crate::cli) use self::lines::{Line, Lines, MAX_LINE_BYTES};
-pub(crate) use self::{account::AccountRow, card::CardRow};
+pub(crate) use self::{
+    account::AccountRow,
+    card::CardRow,
+    options::{FileArgs, Options},
+};
+use self::{
+    fields::Fields,
+    layout::{Layout, named_separator},
+};
 use crate::domain::id::PoolId;
 
 /// A column of both kinds of file: the pool that the row is for. Commands skip the rows of other
@@ -34,6 +45,8 @@ pub(crate) trait Row: Sized {
     const COLUMNS: &'static [&'static str];
     /// How further columns begin, if there may be any: the rest is the name of a credential.
     const PREFIX: Option<&'static str> = None;
+    /// The name of a column whose amounts are in what `--amounts` says, and the column that it is.
+    const AMOUNT: (&'static str, &'static str);
     /// The one that a file must have.
     const REQUIRED: &'static str;
 
@@ -48,6 +61,8 @@ pub(crate) struct BadRow {
     pub(crate) line: u64,
     /// The pool that it names, if it can be read.
     pub(crate) pool_id: Option<PoolId>,
+    /// The end of its code, if it can be told.
+    pub(crate) code_last4: String,
     /// Everything that is wrong.
     pub(crate) problems: Vec<Problem>,
 }
@@ -63,8 +78,16 @@ pub(crate) struct Problem {
 
 impl fmt::Display for BadRow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "line {}: ", self.line)?;
-        for (n, problem) in self.problems.iter().enumerate() {
+        write!(f, "line {}: {}", self.line, Problems(&self.problems))
+    }
+}
+
+/// Everything that is wrong with a row, on one line.
+pub(crate) struct Problems<'a>(pub(crate) &'a [Problem]);
+
+impl fmt::Display for Problems<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (n, problem) in self.0.iter().enumerate() {
             let gap = if n == 0 { "" } else { "; " };
             match &problem.column {
                 Some(column) => write!(f, "{gap}{column} {}", problem.rule)?,
@@ -81,41 +104,56 @@ pub(crate) struct CsvFile<R, T> {
     layout: Layout,
     /// The line of a second header with other columns: no row after it can be read.
     other_header: Option<u64>,
+    /// Rows of nothing but separators.
+    blank: u64,
     seen: Seen,
     rows: PhantomData<fn() -> T>,
 }
 
-impl<T: Row> CsvFile<BufReader<File>, T> {
-    /// Opens a file and reads its header.
-    pub(crate) fn open(path: &Path) -> anyhow::Result<Self> {
-        let name = || format!("the file {}", path.display());
-        let file = File::open(path).with_context(|| format!("cannot open {}", name()))?;
-        Self::new(BufReader::new(file)).with_context(|| format!("cannot read {}", name()))
-    }
-}
-
-impl<R: io::BufRead, T: Row> CsvFile<R, T> {
+impl<R: io::Read, T: Row> CsvFile<R, T> {
     /// Reads the header.
-    pub(crate) fn new(input: R) -> anyhow::Result<Self> {
+    pub(crate) fn new(input: R, options: &Options) -> anyhow::Result<Self> {
         let mut lines = Lines::new(input);
-        let layout = match lines.next_line()? {
-            Some(Line::Whole(number, bytes)) => Layout::read::<T>(bytes)
-                .with_context(|| format!("line {number} is not the header"))?,
-            Some(Line::TooLong(_)) => anyhow::bail!("the first line is too long to be a header"),
-            None => anyhow::bail!("it is empty; the first line must name the columns"),
+        let mut separator = None;
+        let layout = loop {
+            match lines.next_line()? {
+                Some(Line::Whole(number, bytes)) => {
+                    let about = || format!("line {number} is not the header");
+                    if separator.is_none() {
+                        separator = named_separator(bytes).with_context(about)?;
+                        if separator.is_some() {
+                            continue;
+                        }
+                    }
+                    break Layout::read::<T>(bytes, separator, options).with_context(about)?;
+                }
+                Some(Line::TooLong(_)) => {
+                    anyhow::bail!("the first line is too long to be a header")
+                }
+                None => anyhow::bail!("it is empty; the first line must name the columns"),
+            }
         };
-        Ok(Self { lines, layout, other_header: None, seen: Seen::default(), rows: PhantomData })
+        let seen = Seen::default();
+        Ok(Self { lines, layout, other_header: None, blank: 0, seen, rows: PhantomData })
+    }
+
+    /// How many blank rows there were so far.
+    pub(crate) fn blank_rows(&self) -> u64 {
+        self.blank + self.lines.blank()
     }
 
     fn row(&mut self) -> io::Result<Option<Result<T, BadRow>>> {
-        let mut fields = match self.lines.next_line()? {
-            None => return Ok(None),
-            Some(Line::Whole(number, bytes)) => {
-                Fields::read(&self.layout, number, bytes, &mut self.other_header)
-            }
-            Some(Line::TooLong(number)) => {
-                let rule = format!("is longer than {MAX_LINE_BYTES} bytes");
-                Fields::unread(&self.layout, number, rule)
+        let mut fields = loop {
+            match self.lines.next_line()? {
+                None => return Ok(None),
+                Some(Line::Whole(_, bytes)) if self.layout.is_blank(bytes) => self.blank += 1,
+                Some(Line::Whole(number, bytes)) => {
+                    break Fields::read(&self.layout, number, bytes, &mut self.other_header);
+                }
+                Some(Line::TooLong(number)) => {
+                    let rule = format!("is longer than {MAX_LINE_BYTES} bytes");
+                    break Fields::unread(&self.layout, number, rule);
+                }
             }
         };
         let row = if fields.is_whole() { T::read(&mut fields, &mut self.seen) } else { None };
@@ -123,7 +161,7 @@ impl<R: io::BufRead, T: Row> CsvFile<R, T> {
     }
 }
 
-impl<R: io::BufRead, T: Row> Iterator for CsvFile<R, T> {
+impl<R: io::Read, T: Row> Iterator for CsvFile<R, T> {
     /// An error of the file; or a row, or what is wrong with it.
     type Item = io::Result<Result<T, BadRow>>;
 
@@ -160,7 +198,13 @@ impl Seen {
 /// Tests' way to read a file: every row, or what is wrong with it as text.
 #[cfg(test)]
 fn read_all<T: Row>(text: impl AsRef<[u8]>) -> Vec<Result<T, String>> {
-    CsvFile::<_, T>::new(text.as_ref())
+    read_with(text, &Options::default())
+}
+
+/// The same, read so.
+#[cfg(test)]
+fn read_with<T: Row>(text: impl AsRef<[u8]>, options: &Options) -> Vec<Result<T, String>> {
+    CsvFile::<_, T>::new(text.as_ref(), options)
         .unwrap()
         .map(|row| row.unwrap().map_err(|bad| bad.to_string()))
         .collect()
@@ -169,9 +213,10 @@ fn read_all<T: Row>(text: impl AsRef<[u8]>) -> Vec<Result<T, String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::{id::ItemId, money::Currency};
 
     fn header_error(text: &[u8]) -> String {
-        match CsvFile::<_, CardRow>::new(text) {
+        match CsvFile::<_, CardRow>::new(text, &Options::default()) {
             Ok(_) => panic!("a header was expected to be refused"),
             Err(error) => format!("{error:#}"),
         }
@@ -184,7 +229,6 @@ mod tests {
         assert!(header_error(b"item_id\n").contains("no column \"code\""));
         assert!(header_error(b"code,code\n").contains("twice"));
         assert!(header_error(b"co\xffde\n").contains("UTF-8"));
-        assert!(header_error(b"code;amount_minor\n").contains("the columns are"));
     }
 
     #[test]
@@ -197,8 +241,8 @@ mod tests {
     #[test]
     fn columns_come_in_any_order_and_a_bom_is_fine() {
         let rows = read_all::<CardRow>("\u{feff}amount_minor, code\r\n500,ABCD1\r\n\r\n700,ABCD2");
-        let ids: Vec<_> = rows.into_iter().map(|row| row.unwrap().item_id.to_string()).collect();
-        assert_eq!(ids, ["line-2", "line-4"]);
+        let lines: Vec<_> = rows.into_iter().map(|row| row.unwrap().line).collect();
+        assert_eq!(lines, [2, 4]);
     }
 
     #[test]
@@ -213,8 +257,8 @@ mod tests {
     fn a_quote_left_open_spoils_one_row_only() {
         let rows = read_all::<CardRow>("code,item_id\n\"ABCD1,a\nABCD2,b\n\"ABCD3\",\"c,d\"\n");
         assert_eq!(rows[0].as_ref().unwrap_err(), "line 2: has a quote that is not closed");
-        assert_eq!(rows[1].as_ref().unwrap().item_id.as_str(), "b");
-        assert_eq!(rows[2].as_ref().unwrap().item_id.as_str(), "c,d");
+        assert_eq!(rows[1].as_ref().unwrap().item_id, ItemId::parse("b").ok());
+        assert_eq!(rows[2].as_ref().unwrap().item_id, ItemId::parse("c,d").ok());
     }
 
     #[test]
@@ -248,7 +292,7 @@ mod tests {
             ("code,amount_minor", "ABCD-1\t1000", "tabs"),
         ] {
             let why = read_all::<CardRow>(format!("{header}\n{bad}\n")).remove(0).unwrap_err();
-            let hint = format!("is the file separated by {mark}? export it with commas");
+            let hint = format!(": is it separated by {mark}, and the header by commas?");
             assert!(why.starts_with("line 2: has ") && why.ends_with(&hint), "{why}");
             assert!(!why.contains("ABCD"), "{why}");
         }
@@ -266,16 +310,27 @@ mod tests {
     }
 
     #[test]
+    fn what_was_exported_is_read_back() {
+        let text = "account_id,labels,plan_id\n'=A1,'-k=v,'-plan\n'+49,,\n''@x,,\n";
+        let rows: Vec<_> = read_all::<AccountRow>(text).into_iter().map(Result::unwrap).collect();
+        let ids: Vec<_> = rows.iter().map(|row| row.account_id.as_str()).collect();
+        assert_eq!(ids, ["=A1", "+49", "'@x"]);
+        assert_eq!(rows[0].labels["-k"], "v");
+        assert_eq!(rows[0].plan_id.as_ref().unwrap().as_str(), "-plan");
+    }
+
+    #[test]
     fn an_endless_line_is_named_and_the_next_one_is_read() {
         let text = format!("code\n{}\nABCD2\n", "x".repeat(MAX_LINE_BYTES + 1));
         let rows = read_all::<CardRow>(text);
         assert_eq!(rows[0].as_ref().unwrap_err(), "line 2: is longer than 65536 bytes");
-        assert_eq!(rows[1].as_ref().unwrap().item_id.as_str(), "line-3");
+        assert_eq!(rows[1].as_ref().unwrap().line, 3);
     }
 
     #[test]
     fn a_bad_row_tells_its_pool_when_it_can() {
-        let mut file = CsvFile::<_, CardRow>::new(&b"code,pool_id\nx,p\nABCD,a b\n"[..]).unwrap();
+        let text = &b"code,pool_id\nx,p\nABCD,a b\n"[..];
+        let mut file = CsvFile::<_, CardRow>::new(text, &Options::default()).unwrap();
         let bad = file.next().unwrap().unwrap().unwrap_err();
         assert_eq!(bad.pool_id.map(|pool| pool.to_string()), Some("p".to_owned()));
         let bad = file.next().unwrap().unwrap().unwrap_err();
@@ -301,8 +356,8 @@ mod tests {
         ];
         for file in files {
             let rows = read_all::<CardRow>(file).into_iter().map(Result::unwrap);
-            let ids: Vec<_> = rows.map(|row| row.item_id.to_string()).collect();
-            assert_eq!(ids, ["line-2", "line-3"], "{file:?}");
+            let lines: Vec<_> = rows.map(|row| row.line).collect();
+            assert_eq!(lines, [2, 3], "{file:?}");
         }
     }
 
@@ -354,10 +409,141 @@ mod tests {
 
     #[test]
     fn a_file_that_is_not_utf_8_text_is_refused_with_what_it_is() {
-        assert!(header_error(b"\xff\xfec\0o\0d\0e\0\n\0A\0").contains("UTF-16"));
         assert!(header_error(b"c\0o\0d\0e\0\n\0").contains("NUL"));
         assert!(header_error(b"PK\x03\x04\x14\0").contains("export the sheet as CSV"));
-        assert!(header_error(b"code;amount_minor\nABCD1;5\n").contains("separated by commas"));
+    }
+
+    fn utf_16(text: &str, to: fn(u16) -> [u8; 2]) -> Vec<u8> {
+        format!("\u{feff}{text}").encode_utf16().flat_map(to).collect()
+    }
+
+    #[test]
+    fn separators_are_found_and_may_be_named() {
+        for text in [
+            "code,amount_minor\nABCD1,5\n",
+            "code;amount_minor\nABCD1;5\n",
+            "code\tamount_minor\nABCD1\t5\n",
+            "\u{feff}code;amount_minor\r\nABCD1;5\r\n",
+            "sep=;\ncode;amount_minor\nABCD1;5\n",
+            "\u{feff}\"sep=;\"\r\ncode;amount_minor\r\nABCD1;5\r\n",
+            "SEP=\t\ncode\tamount_minor\n\"ABCD1\"\t 5 \n",
+            "sep=|\ncode|amount_minor\nABCD1|5\n",
+            "sep=,,\ncode,amount_minor\nABCD1,5\n",
+        ] {
+            let row = read_all::<CardRow>(text).remove(0);
+            let row = row.unwrap_or_else(|why| panic!("{text:?}: {why}"));
+            assert_eq!((row.code.expose(), row.amount_minor), ("ABCD1", Some(5)), "{text:?}");
+        }
+        let row = read_all::<AccountRow>("account_id;labels\na;\"k=v;l=w\"\n").remove(0).unwrap();
+        assert_eq!(row.labels.len(), 2);
+        let row = read_all::<CardRow>("code;item_id\n\"ABCD1\"\"x\";a,b\n").remove(0).unwrap();
+        assert_eq!(row.item_id, ItemId::parse("a,b").ok());
+        assert!(header_error(b"sep=x\ncode\n").contains("a separator that is none"));
+    }
+
+    #[test]
+    fn utf_16_is_read_and_what_is_lost_in_it_is_a_bad_row() {
+        for to in [u16::to_le_bytes, u16::to_be_bytes] {
+            let text = utf_16("account_id\tcountry_code\r\nkönig 🎁\tDE\r\n", to);
+            let row = read_all::<AccountRow>(text).remove(0).unwrap();
+            assert_eq!(row.account_id.as_str(), "könig 🎁");
+        }
+        let mut half = utf_16("account_id\nab\n", u16::to_le_bytes);
+        // Half of a pair, in place of the b.
+        let at = half.len() - 4;
+        half[at..at + 2].copy_from_slice(&0xd800_u16.to_le_bytes());
+        let why = read_all::<AccountRow>(half).remove(0).unwrap_err();
+        assert!(why.starts_with("line 2: account_id has a character that was lost"), "{why}");
+    }
+
+    #[test]
+    fn headers_are_read_in_any_case_and_with_spaces() {
+        for header in ["Code,Amount_Minor", " CODE , AMOUNT MINOR ", "code,amount-minor"] {
+            let row = read_all::<CardRow>(format!("{header}\nABCD1,5\n")).remove(0).unwrap();
+            assert_eq!(row.amount_minor, Some(5), "{header}");
+        }
+    }
+
+    #[test]
+    fn other_headers_are_mapped_or_left_out_and_all_that_is_wrong_is_named_at_once() {
+        let map = |pairs: &[(&str, &str)]| {
+            pairs.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect()
+        };
+        let options = |pairs, ignore_columns| Options {
+            map: map(pairs),
+            ignore_columns,
+            ..Options::default()
+        };
+        let text = "Card Number;Betrag;shop\nABCD1;5;x\ncard_number;betrag;shop\nABCD2;6;y\n";
+        let pairs = [("card number", "code"), ("BETRAG", "Amount Minor")];
+        let rows = read_with::<CardRow>(text, &options(&pairs, true));
+        assert_eq!(rows[0].as_ref().unwrap().amount_minor, Some(5));
+        assert!(rows[1].as_ref().unwrap_err().contains("repeats the header"));
+        assert_eq!(rows[2].as_ref().unwrap().code.expose(), "ABCD2");
+        // What a file calls code is something else.
+        let rows = read_with::<CardRow>(
+            "code,card\nx,ABCD1\n",
+            &options(&[("card", "code"), ("code", "item_id")], false),
+        );
+        assert_eq!(rows[0].as_ref().unwrap().item_id, ItemId::parse("x").ok());
+
+        let error = |text: &str, options: &Options| {
+            let file = CsvFile::<_, CardRow>::new(text.as_bytes(), options);
+            format!("{:#}", file.err().unwrap())
+        };
+        let why = error(
+            "number,code,colour,code\n",
+            &options(&[("number", "kode"), ("none", "code"), ("colour", "code")], false),
+        );
+        for part in [
+            "--map number=kode: there is no such column",
+            "--map none=code: the file has no such header",
+            "the column \"code\" is there twice",
+            "unknown columns \"number\"",
+            "--ignore-columns",
+        ] {
+            assert!(why.contains(part), "{part}: {why}");
+        }
+        let why = error("item_id,card\n", &options(&[], true));
+        assert!(why.contains("`--map HEADER=code`"), "{why}");
+    }
+
+    #[test]
+    fn rows_of_nothing_are_left_out_and_counted() {
+        let text = "code,item_id\n\n,\nABCD1,a\n\"\", \n   \nABCD2,b\n";
+        let mut file = CsvFile::<_, CardRow>::new(text.as_bytes(), &Options::default()).unwrap();
+        assert!((&mut file).all(|row| row.unwrap().is_ok()));
+        assert_eq!(file.blank_rows(), 4);
+    }
+
+    #[test]
+    fn amounts_are_in_major_units_where_that_was_said() {
+        let options =
+            |amounts| Options { currency: Currency::parse("EUR"), amounts, ..Options::default() };
+        let text = "code;amount;currency_code\nABCD1;€10,00;\nABCD2;10.5;\nABCD3;1500;JPY\n";
+        let rows = read_with::<CardRow>(text, &options(Some(Amounts::Major)));
+        assert_eq!(rows[0].as_ref().unwrap().amount_minor, Some(1000));
+        let why = rows[1].as_ref().unwrap_err();
+        assert!(why.starts_with("line 3: amount_minor must have 2 digits after"), "{why}");
+        assert_eq!(rows[2].as_ref().unwrap().amount_minor, Some(1500));
+        let rows =
+            read_with::<CardRow>("code,amount\nABCD1,10.00\n", &options(Some(Amounts::Minor)));
+        assert!(rows[0].as_ref().unwrap_err().contains("--amounts major reads"), "{rows:?}");
+        let rows =
+            read_with::<AccountRow>("account_id,balance\na,0.00\n", &options(Some(Amounts::Major)));
+        assert_eq!(rows[0].as_ref().unwrap().balance_minor, 0);
+        assert!(header_error(b"code,amount\n").contains("say --amounts major"));
+    }
+
+    #[test]
+    fn names_that_look_like_others_are_bad_rows() {
+        for text in ["an\u{200b}na", "a\u{308}nna", "anna\u{a0}b", "\u{202e}anna"] {
+            let why =
+                read_all::<AccountRow>(format!("account_id\n{text}\n")).remove(0).unwrap_err();
+            assert!(why.contains("account_id must"), "{why}");
+            let why = read_all::<AccountRow>(format!("account_id,labels\na,k={text}\n")).remove(0);
+            assert!(why.as_ref().unwrap_err().contains("labels must"), "{why:?}");
+        }
     }
 
     #[test]
