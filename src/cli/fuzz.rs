@@ -11,12 +11,13 @@ use secrecy::ExposeSecret as _;
 use super::{
     account::import,
     batch,
-    shared::csv_files::{AccountRow, BadRow, CardRow, CsvFile, Options, Row},
+    shared::csv_files::{AccountRow, Amounts, BadRow, CardRow, CsvFile, Options, Row},
 };
 use crate::{
     domain::{
         account::LoginStatus,
         id::{ItemId, PoolId},
+        money::Currency,
     },
     rpc::fuzz::is_taken,
 };
@@ -73,6 +74,19 @@ fn rows<T: Row>(input: &[u8], shown: fn(&T) -> String) -> Vec<T> {
             .find(|line| !line.trim_ascii().is_empty()),
     );
     let of_rows = &words(Some(input)) - &in_header;
+    // Read otherwise, it may be taken or not: it is not repeated either.
+    let major = Options {
+        amounts: Some(Amounts::Major),
+        currency: Currency::parse("EUR"),
+        ignore_columns: true,
+        ..Options::default()
+    };
+    if let Ok(file) = CsvFile::<_, T>::new(input, &major) {
+        for bad in file.filter_map(|row| row.expect("memory").err()) {
+            let repeated = words(Some(bad.to_string().as_bytes()));
+            assert!(repeated.is_disjoint(&of_rows), "{bad} repeats its row");
+        }
+    }
     let in_bits: Vec<_> = in_bits.map(|row| told(&row.expect("memory"))).collect();
     let whole: Vec<_> = whole.map(|row| row.expect("memory")).collect();
     assert_eq!(whole.iter().map(told).collect::<Vec<_>>(), in_bits, "it is read otherwise in bits");

@@ -242,9 +242,10 @@ impl Fields {
             } else if !fits(value, 0, 256) {
                 let rule = "must be at most 256 characters without control characters";
                 self.refuse(&format!("{field}[{key}]"), rule);
-            } else if let Some(rule) = looks_like_another(key).or_else(|| looks_like_another(value))
-            {
+            } else if let Some(rule) = looks_like_another(key) {
                 self.refuse(field, rule);
+            } else if let Some(rule) = looks_like_another(value) {
+                self.refuse(&format!("{field}[{key}]"), rule);
             }
         }
         labels

@@ -20,6 +20,7 @@ mod item_key;
 mod outcome;
 mod progress;
 mod reasons;
+mod rest;
 mod results;
 mod session;
 mod sheet;
@@ -41,7 +42,7 @@ use tonic::Code;
 
 #[cfg(feature = "fuzzing")]
 pub(super) use self::feed::item;
-use self::{compare::Counts, session::Ready, sheet::Sheet};
+use self::{compare::Counts, rest::Rest, session::Ready, sheet::Sheet};
 pub(super) use self::{
     feed::CardFile,
     item_key::ItemKeyArgs,
@@ -228,11 +229,13 @@ pub(super) async fn run(
     if is_broken || is_closed || is_refused {
         return report(&batch, &done, None, ended, draft);
     }
-    let rest = rest(&server, &batch, &ready, &mut sheet, ended.is_err()).await;
-    let left = rest.write(&ready, &batch, sheet, &mut rows);
-    let left = left.and_then(|left| rows.finish().map(|_| left));
-    let (rest, ended) = match left {
-        Ok(left) => (Some(rest.left(left)), ended),
+    let rest = match ended {
+        Ok(()) => Rest::default(),
+        Err(_) => Rest::ask(&server, &batch, &ready, &mut sheet).await,
+    };
+    let written = rest.write(&ready, &batch, sheet, &mut rows);
+    let (rest, ended) = match written.and_then(|rest| rows.finish().map(|_| rest)) {
+        Ok(rest) => (Some(rest), ended),
         Err(error) => (None, ended.and(Err(error))),
     };
     report(&batch, &done, rest, ended, draft)
@@ -267,81 +270,6 @@ async fn dry_run(
          what cards are worth"
     ));
     Ok(ExitCode::from(if bad + differs > 0 { SOMETHING_LEFT } else { 0 }))
-}
-
-/// What is known of the items without an outcome, of a batch that did not go through.
-struct Rest {
-    /// How many the server has begun.
-    begun: u64,
-    /// Whether the server could be asked.
-    is_known: bool,
-    /// How many are left.
-    left: u64,
-}
-
-/// Asks the server which items were begun without an outcome.
-async fn rest(
-    server: &Server,
-    batch: &Batch,
-    ready: &Ready,
-    sheet: &mut Sheet,
-    is_broken_off: bool,
-) -> Rest {
-    let mut rest = Rest { begun: 0, is_known: false, left: 0 };
-    if !is_broken_off {
-        return rest;
-    }
-    let listed = compare::each_soon(server, batch, |name, redemption| {
-        if sheet.waits_for(name) {
-            rest.begun += 1;
-            let outcome = Some(pb::batch_item_result::Outcome::Redemption(redemption.clone()));
-            let result = pb::BatchItemResult { item_id: name.to_owned(), outcome, replayed: true };
-            sheet.put(&Outcome::of(result).at(ready.index.of(name)))?;
-        }
-        Ok(())
-    })
-    .await;
-    rest.is_known = listed.is_ok();
-    rest
-}
-
-impl Rest {
-    /// Writes the rows that are left. Answers how many have no outcome.
-    fn write(
-        &self,
-        ready: &Ready,
-        batch: &Batch,
-        sheet: Sheet,
-        rows: &mut Rows,
-    ) -> anyhow::Result<u64> {
-        let without = match self.is_known {
-            true => ("NOT_BEGUN", "the command was ended before; the same command goes on with it"),
-            false => ("UNKNOWN", "whether it was begun is not known; the same command finds out"),
-        };
-        let file = (&ready.cards, &batch.pool_id, &*ready.names);
-        tokio::task::block_in_place(|| sheet.finish(file, without, |row| rows.push(row)))
-    }
-
-    fn left(self, left: u64) -> Self {
-        Self { left, ..self }
-    }
-}
-
-impl std::fmt::Display for Rest {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { begun, left, .. } = self;
-        if self.is_known {
-            write!(
-                f,
-                "{begun} more were begun, and the server finishes them; {left} were not begun"
-            )
-        } else {
-            write!(
-                f,
-                "of {left} more it is not known whether they were begun; the same command finds out"
-            )
-        }
-    }
 }
 
 /// A token for "told to stop". Told twice, the program ends at once, whatever it waits for.

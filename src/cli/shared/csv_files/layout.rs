@@ -203,10 +203,14 @@ impl Layout {
         if is_same {
             return Some(Header::Same);
         }
-        let columns: Vec<_> = fields.iter().map(|name| self.column(name)).collect();
         // Of one column only the required one can be a header: others may be values.
-        let has_required = columns.iter().flatten().any(|name| name == self.required);
-        (has_required && columns.iter().all(Option::is_some)).then_some(Header::Other)
+        let mut has_required = false;
+        let are_columns = fields.iter().all(|name| {
+            let column = self.column(name);
+            has_required |= column.as_deref() == Some(self.required);
+            column.is_some()
+        });
+        (has_required && are_columns).then_some(Header::Other)
     }
 
     /// Whether a row is the end of one file and the header of the next on one line: `…,DEaccount_id,…`.
