@@ -11,7 +11,10 @@ use secrecy::ExposeSecret as _;
 use super::{
     account::import,
     batch,
-    shared::csv_files::{AccountRow, Amounts, BadRow, CardRow, CsvFile, Options, Row},
+    shared::{
+        csv_files::{AccountRow, Amounts, BadRow, CardRow, CsvFile, Options, Row},
+        output,
+    },
 };
 use crate::{
     domain::{
@@ -161,7 +164,7 @@ fn account_file(row: &AccountRow) -> String {
         login,
         &labels.join(";"),
     ]
-    .map(quoted)
+    .map(exported)
     .join(",");
     for (name, value) in row.credentials.expose() {
         let _ = write!(header, ",credential.{name}");
@@ -172,13 +175,18 @@ fn account_file(row: &AccountRow) -> String {
 
 fn card_file(row: &CardRow) -> String {
     let line = [
-        row.pool_id.as_ref().map_or("", PoolId::as_str),
-        row.item_id.as_ref().map_or("", |name| name.as_str()),
-        row.code.expose(),
-        &row.amount_minor.map(|amount| amount.to_string()).unwrap_or_default(),
-        row.currency.as_ref().map_or("", |currency| currency.as_str()),
+        exported(row.pool_id.as_ref().map_or("", PoolId::as_str)),
+        exported(row.item_id.as_ref().map_or("", |name| name.as_str())),
+        quoted(row.code.expose()),
+        quoted(&row.amount_minor.map(|amount| amount.to_string()).unwrap_or_default()),
+        quoted(row.currency.as_ref().map_or("", |currency| currency.as_str())),
     ];
-    format!("pool_id,item_id,code,amount_minor,currency_code\n{}\n", line.map(quoted).join(","))
+    format!("pool_id,item_id,code,amount_minor,currency_code\n{}\n", line.join(","))
+}
+
+/// A field as it is exported.
+fn exported(field: &str) -> String {
+    quoted(&output::defused(field.to_owned()))
 }
 
 fn quoted(field: &str) -> String {

@@ -7,9 +7,8 @@ use tonic::Code;
 
 use super::{
     Batch, feed,
-    results::digest,
+    index::{Index, Indexed, digest},
     session::Ready,
-    sheet::{Index, Indexed},
 };
 use crate::{
     cli::shared::{
@@ -91,14 +90,14 @@ impl Compared<'_> {
     }
 
     /// As a row of [`COLUMNS`].
-    pub(super) fn row(&self) -> Vec<Value> {
+    pub(super) fn row(&self, is_compared: bool) -> Vec<Value> {
         let card = self.row.and_then(|row| row.card.as_ref());
-        let would = match (self.kind, self.item.map(|item| item.state)) {
-            (Kind::New, _) => "REDEEM",
-            (Kind::Same, _) => "REPEAT_OUTCOME",
-            (Kind::Differs, _) => "BE_REJECTED",
-            (Kind::Bad, _) => "NOT_BE_SENT",
-            (Kind::Gone, _) => "NOT_BE_SENT",
+        let would = match self.kind {
+            Kind::New if is_compared => "REDEEM",
+            Kind::New => "SEND",
+            Kind::Same => "REPEAT_OUTCOME",
+            Kind::Differs => "BE_REJECTED",
+            Kind::Bad | Kind::Gone => "NOT_BE_SENT",
         };
         let last4 = self.row.map_or_else(
             || self.item.map(|item| item.last4.clone()).unwrap_or_default(),
@@ -248,7 +247,8 @@ pub(super) fn compare(
 
 fn judge(row: &Indexed<'_>, item: Option<&Item>, index: &Index) -> anyhow::Result<(Kind, String)> {
     let Some(card) = &row.card else {
-        return Ok((Kind::Bad, index.problems(row.place)?));
+        let problems = row.place.bad.map(|bad| index.problems(bad)).transpose()?;
+        return Ok((Kind::Bad, problems.unwrap_or_default()));
     };
     let Some(item) = item else { return Ok((Kind::New, String::new())) };
     let mut message = Vec::new();

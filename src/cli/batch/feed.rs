@@ -12,8 +12,8 @@ use anyhow::Context as _;
 
 use super::{
     Progress,
+    index::{Index, Indexed},
     item_key::ItemNames,
-    sheet::{Index, Indexed},
 };
 use crate::{
     cli::shared::{

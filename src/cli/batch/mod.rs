@@ -16,6 +16,7 @@
 mod advice;
 mod compare;
 mod feed;
+mod index;
 mod item_key;
 mod outcome;
 mod progress;
@@ -253,20 +254,24 @@ async fn dry_run(
     format: FormatArgs,
 ) -> anyhow::Result<ExitCode> {
     let recorded = compare::recorded(server, batch, &ready.index).await?;
-    if recorded.is_none() {
-        note(NOT_COMPARED);
-    }
+    let is_compared = recorded.is_some();
     let recorded = recorded.unwrap_or_default();
     let mut rows = Rows::new(format.for_stdout(), compare::COLUMNS, Sink::stdout());
     let counts = tokio::task::block_in_place(|| {
-        compare::compare(ready, batch, &recorded, |compared, _| rows.push(&compared.row()))
+        compare::compare(ready, batch, &recorded, |compared, _| {
+            rows.push(&compared.row(is_compared))
+        })
     })?;
     rows.finish()?;
-    note(compare::summary(batch, &counts));
+    match is_compared {
+        true => note(compare::summary(batch, &counts)),
+        false => note(NOT_COMPARED),
+    }
     compare::hints(&counts).iter().for_each(note);
     let Counts { new, differs, bad, .. } = counts;
+    let what = if is_compared { "redeemed" } else { "sent" };
     note(format_args!(
-        "dry run: {new} items would be redeemed; {bad} bad rows. Nothing was sent, and the provider was not asked \
+        "dry run: {new} items would be {what}; {bad} bad rows. Nothing was sent, and the provider was not asked \
          what cards are worth"
     ));
     Ok(ExitCode::from(if bad + differs > 0 { SOMETHING_LEFT } else { 0 }))

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use serde_json::Value;
 use tonic_types::StatusExt as _;
 
-use super::{advice, sheet::Place};
+use super::{advice, index::Place};
 use crate::{
     cli::shared::{
         client::{RpcError, code_name, reason_of, status_of},
@@ -208,11 +208,11 @@ impl Outcome {
 }
 
 /// The row of a bad row. What it holds is not repeated.
-pub(super) fn bad_row(line: u64, last4: &str, problems: &str) -> Vec<Value> {
+pub(super) fn bad_row(place: &Place, problems: &str) -> Vec<Value> {
     row_of(&[
         ("outcome", "BAD_ROW".into()),
-        ("line", line.into()),
-        ("code_last4", view::text(last4)),
+        ("line", place.line.into()),
+        ("code_last4", view::text(place.last4())),
         ("reason", "BAD_ROW".into()),
         ("message", problems.into()),
     ])
@@ -254,7 +254,7 @@ mod tests {
         assert_eq!(row.len(), COLUMNS.len());
         assert_eq!((&row[1], &row[9]), (&"REJECTED".into(), &"RESOURCE_EXHAUSTED".into()));
         assert_eq!(row[10], "RESOURCE_EXHAUSTED: none");
-        let bad = bad_row(7, "1234", "code is required");
+        let bad = bad_row(&Place::new(7, "1234", false, None), "code is required");
         assert_eq!((bad.len(), &bad[1], &bad[2]), (COLUMNS.len(), &"BAD_ROW".into(), &7.into()));
         assert_eq!((&bad[3], &bad[10]), (&"1234".into(), &"code is required".into()));
     }

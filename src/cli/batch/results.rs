@@ -5,9 +5,12 @@ use std::{
     sync::Arc,
 };
 
-use sha2::{Digest as _, Sha256};
-
-use super::{outcome::Outcome, reasons::Reasons, sheet::Index, tally::Tally};
+use super::{
+    index::{Index, digest},
+    outcome::Outcome,
+    reasons::Reasons,
+    tally::Tally,
+};
 use crate::rpc::pb;
 
 /// The outcomes that have come.
@@ -64,13 +67,6 @@ impl Results {
         held.iter().for_each(|outcome| self.count(outcome));
         (held, self.tally, self.reasons)
     }
-}
-
-/// Sixteen bytes an item, whatever its name's length: a batch may have millions.
-pub(super) fn digest(item_id: &str) -> [u8; 16] {
-    let mut key = [0; 16];
-    key.copy_from_slice(&Sha256::digest(item_id)[..16]);
-    key
 }
 
 #[cfg(test)]

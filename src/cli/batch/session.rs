@@ -13,10 +13,10 @@ use tonic::Status;
 use super::{
     Batch, CardFile, Outcome, Progress, Tally,
     feed::{self, Survey},
+    index::Index,
     item_key::ItemNames,
     reasons::Reasons,
     results::Results,
-    sheet::Index,
 };
 use crate::{
     cli::shared::{

@@ -317,7 +317,7 @@ fn csv_text(value: &Value) -> String {
 
 /// Text as it is exported: with an apostrophe before what a spreadsheet would run as a formula. Text that has one there by
 /// itself gets another, so that our files of accounts and cards are read back as they were (`csv_files`).
-fn defused(text: String) -> String {
+pub(in crate::cli) fn defused(text: String) -> String {
     let formula = ['=', '+', '-', '@', '\t', '\r'];
     if text.trim_start_matches('\'').starts_with(formula) { format!("'{text}") } else { text }
 }

@@ -131,7 +131,8 @@ async fn items_named_after_lines_by_versions_before_are_not_redeemed_twice() {
             "not in the file: item line-2",
             "3 items: 1 succeeded",
             "2 rejected (2 of them redeemed already)",
-            " of batch:b:line-3): the card was redeemed already",
+            " of batch:b:line-3",
+            "the card was redeemed already",
         ],
     );
 }
@@ -224,7 +225,7 @@ async fn a_batch_that_is_interrupted_leaves_whole_results_where_there_were_none(
     let (world, files) = (world().await, Files::new());
     let codes: Vec<_> = (0..300).map(|n| world.code(&format!("{n:04}"))).collect();
     let cards = files.cards(&codes.iter().collect::<Vec<_>>());
-    world.set_faults(Faults { latency: "20ms".parse().unwrap(), ..Faults::default() });
+    world.set_faults(Faults { latency: "200ms".parse().unwrap(), ..Faults::default() });
     let out = files.at("out.csv");
     let command = [
         "redeem-batch",
@@ -241,7 +242,7 @@ async fn a_batch_that_is_interrupted_leaves_whole_results_where_there_were_none(
     eventually(Duration::from_secs(60), "some cards are credited", async || {
         let count = "SELECT count(*) FROM redemptions WHERE state = 'SUCCEEDED'";
         let count: i64 = sqlx::query_scalar(count).fetch_one(&mut sql).await.unwrap();
-        (count > 10).then_some(())
+        (count > 4).then_some(())
     })
     .await;
     let second = run(&world, &command).await;
