@@ -124,7 +124,7 @@ impl Journal {
     /// An empty one.
     pub(super) fn new() -> anyhow::Result<Self> {
         let file = unnamed().context("no temporary file can be made for the results")?;
-        Ok(Self { file: file, end: 0 })
+        Ok(Self { file, end: 0 })
     }
 
     /// Keeps a row.

@@ -291,7 +291,7 @@ fn other_headers_are_mapped_or_left_out_and_all_that_is_wrong_is_named_at_once()
 fn rows_of_nothing_are_left_out_and_counted() {
     let text = "code,item_id\n\n,\nABCD1,a\n\"\", \n   \nABCD2,b\n";
     let mut file = CsvFile::<_, CardRow>::new(text.as_bytes(), &Options::default()).unwrap();
-    assert!((&mut file).all(|row| row.unwrap().is_ok()));
+    assert!(file.by_ref().all(|row| row.unwrap().is_ok()));
     assert_eq!(file.blank_rows(), 4);
 }
 
