@@ -1,14 +1,27 @@
 //! What is fuzzed of commands: the files of accounts and of cards.
 
-use std::{collections::HashSet, fmt::Write as _, io::BufReader};
+use std::{
+    collections::HashSet,
+    fmt::Write as _,
+    io::{self, Read},
+};
+
+use secrecy::ExposeSecret as _;
 
 use super::{
     account::import,
     batch,
-    shared::csv_files::{AccountRow, BadRow, CardRow, CsvFile, Row},
+    shared::{
+        csv_files::{AccountRow, Amounts, BadRow, CardRow, CsvFile, Options, Row},
+        output,
+    },
 };
 use crate::{
-    domain::{account::LoginStatus, id::PoolId},
+    domain::{
+        account::LoginStatus,
+        id::{ItemId, PoolId},
+        money::Currency,
+    },
     rpc::fuzz::is_taken,
 };
 
@@ -32,10 +45,13 @@ pub(crate) fn account_csv(input: &[u8]) {
 pub(crate) fn batch_csv(input: &[u8]) {
     let mut seen = HashSet::new();
     for row in rows(input, shown_card) {
-        assert!(seen.insert((row.pool_id.clone(), row.item_id.clone())), "an item twice");
+        let code = row.code.normalised().expose_secret().to_owned();
+        assert!(seen.insert((row.pool_id.clone(), code)), "a card twice");
+        let name = ItemId::parse("made").expect("a name");
+        let name = row.item_id.as_ref().unwrap_or(&name);
         let again = reread::<CardRow>(&card_file(&row));
         assert_eq!(shown_card(&row), shown_card(&again), "written down it is another");
-        assert!(is_taken(Some(batch::item(&row, "EUR")), None), "the server refuses {row:?}");
+        assert!(is_taken(Some(batch::item(name, &row, "EUR")), None), "the server refuses {row:?}");
     }
 }
 
@@ -46,17 +62,34 @@ fn rows<T: Row>(input: &[u8], shown: fn(&T) -> String) -> Vec<T> {
         Ok(row) => shown(row),
         Err(bad) => bad.to_string(),
     };
+    let options = Options::default();
     let (Ok(whole), Ok(in_bits)) =
-        (CsvFile::<_, T>::new(input), CsvFile::<_, T>::new(BufReader::with_capacity(7, input)))
+        (CsvFile::<_, T>::new(input, &options), CsvFile::<_, T>::new(Bits(input), &options))
     else {
         return Vec::new();
     };
+    // What is told is in UTF-8.
+    let decoded = decoded(input);
+    let input = &*decoded;
     let in_header = words(
         input
             .split(|byte| matches!(byte, b'\n' | b'\r'))
             .find(|line| !line.trim_ascii().is_empty()),
     );
     let of_rows = &words(Some(input)) - &in_header;
+    // Read otherwise, it may be taken or not: it is not repeated either.
+    let major = Options {
+        amounts: Some(Amounts::Major),
+        currency: Currency::parse("EUR"),
+        ignore_columns: true,
+        ..Options::default()
+    };
+    if let Ok(file) = CsvFile::<_, T>::new(input, &major) {
+        for bad in file.filter_map(|row| row.expect("memory").err()) {
+            let repeated = words(Some(bad.to_string().as_bytes()));
+            assert!(repeated.is_disjoint(&of_rows), "{bad} repeats its row");
+        }
+    }
     let in_bits: Vec<_> = in_bits.map(|row| told(&row.expect("memory"))).collect();
     let whole: Vec<_> = whole.map(|row| row.expect("memory")).collect();
     assert_eq!(whole.iter().map(told).collect::<Vec<_>>(), in_bits, "it is read otherwise in bits");
@@ -73,6 +106,25 @@ fn rows<T: Row>(input: &[u8], shown: fn(&T) -> String) -> Vec<T> {
     read.collect()
 }
 
+/// Input that comes seven bytes at a time.
+struct Bits<'a>(&'a [u8]);
+
+impl Read for Bits<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let most = buffer.len().min(7);
+        self.0.read(&mut buffer[..most])
+    }
+}
+
+/// The input in UTF-8, if it is in UTF-16.
+fn decoded(input: &[u8]) -> Vec<u8> {
+    let mut text = Vec::new();
+    let mut reader =
+        encoding_rs_io::DecodeReaderBytesBuilder::new().utf8_passthru(true).build(input);
+    reader.read_to_end(&mut text).expect("memory");
+    text
+}
+
 /// Words that may be a code: of six letters and digits at least, with both.
 fn words(text: Option<&[u8]>) -> HashSet<Vec<u8>> {
     let words = text.unwrap_or_default().split(|byte| !byte.is_ascii_alphanumeric());
@@ -87,7 +139,7 @@ fn words(text: Option<&[u8]>) -> HashSet<Vec<u8>> {
 
 /// The one row of a file.
 fn reread<T: Row>(file: &str) -> T {
-    let mut rows = CsvFile::<_, T>::new(file.as_bytes()).expect("a header");
+    let mut rows = CsvFile::<_, T>::new(file.as_bytes(), &Options::default()).expect("a header");
     match rows.next().expect("a row").expect("memory") {
         Ok(row) => row,
         Err(bad) => panic!("written down it is refused: {bad}"),
@@ -112,7 +164,7 @@ fn account_file(row: &AccountRow) -> String {
         login,
         &labels.join(";"),
     ]
-    .map(quoted)
+    .map(exported)
     .join(",");
     for (name, value) in row.credentials.expose() {
         let _ = write!(header, ",credential.{name}");
@@ -123,13 +175,18 @@ fn account_file(row: &AccountRow) -> String {
 
 fn card_file(row: &CardRow) -> String {
     let line = [
-        row.pool_id.as_ref().map_or("", PoolId::as_str),
-        row.item_id.as_str(),
-        row.code.expose(),
-        &row.amount_minor.map(|amount| amount.to_string()).unwrap_or_default(),
-        row.currency.as_ref().map_or("", |currency| currency.as_str()),
+        exported(row.pool_id.as_ref().map_or("", PoolId::as_str)),
+        exported(row.item_id.as_ref().map_or("", |name| name.as_str())),
+        quoted(row.code.expose()),
+        quoted(&row.amount_minor.map(|amount| amount.to_string()).unwrap_or_default()),
+        quoted(row.currency.as_ref().map_or("", |currency| currency.as_str())),
     ];
-    format!("pool_id,item_id,code,amount_minor,currency_code\n{}\n", line.map(quoted).join(","))
+    format!("pool_id,item_id,code,amount_minor,currency_code\n{}\n", line.join(","))
+}
+
+/// A field as it is exported.
+fn exported(field: &str) -> String {
+    quoted(&output::defused(field.to_owned()))
 }
 
 fn quoted(field: &str) -> String {
@@ -149,5 +206,13 @@ fn shown_account(row: &AccountRow) -> String {
 }
 
 fn shown_card(row: &CardRow) -> String {
+    // It is written on another line.
+    let row = CardRow {
+        line: 0,
+        code: row.code.clone(),
+        pool_id: row.pool_id.clone(),
+        item_id: row.item_id.clone(),
+        ..*row
+    };
     format!("{row:?} {}", row.code.expose())
 }

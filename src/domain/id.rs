@@ -5,6 +5,8 @@ use std::{fmt, sync::Arc};
 
 use uuid::Uuid;
 
+use super::text::looks_like_another;
+
 /// Why a text is not a name of the kind wanted. Says the rule, never the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
@@ -74,16 +76,26 @@ fn check_text(text: &str, max_chars: usize) -> bool {
     chars > 0 && text.trim() == text
 }
 
-fn check_name(text: &str) -> Result<(), InvalidId> {
+fn check_stored_name(text: &str) -> Result<(), InvalidId> {
     check_text(text, 256).then_some(()).ok_or(InvalidId(
         "must be 1 to 256 characters, without control characters and without spaces around it",
     ))
 }
 
+fn check_name(text: &str) -> Result<(), InvalidId> {
+    check_stored_name(text)?;
+    check_look(text)
+}
+
+fn check_look(text: &str) -> Result<(), InvalidId> {
+    looks_like_another(text).map_or(Ok(()), |rule| Err(InvalidId(rule)))
+}
+
 fn check_item(text: &str) -> Result<(), InvalidId> {
     check_text(text, 128).then_some(()).ok_or(InvalidId(
         "must be 1 to 128 characters, without control characters and without spaces around it",
-    ))
+    ))?;
+    check_look(text)
 }
 
 fn check_request(text: &str) -> Result<(), InvalidId> {
@@ -150,6 +162,20 @@ text_id!(
     /// An item; unique in its batch.
     ItemId, check_item
 );
+
+impl AccountId {
+    /// Reads a name that is stored: one of an earlier version may look like another.
+    pub fn stored(text: &str) -> Result<Self, InvalidId> {
+        check_stored_name(text).map(|()| Self(text.into()))
+    }
+}
+
+impl Holder {
+    /// Reads a name that is stored: one of an earlier version may look like another.
+    pub fn stored(text: &str) -> Result<Self, InvalidId> {
+        check_stored_name(text).map(|()| Self(text.into()))
+    }
+}
 
 impl ProviderId {
     /// The built-in profile.
@@ -246,6 +272,17 @@ mod tests {
         for bad in ["", " a", "a ", "a\u{0}b", "a\u{7f}", &"x".repeat(257)] {
             assert!(AccountId::parse(bad).is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn names_that_look_like_others_are_refused_unless_they_are_stored() {
+        for bad in ["anna\u{200b}", "an\u{202e}na", "an\u{a0}na", "a\u{308}nna"] {
+            assert!(AccountId::parse(bad).is_err() && Holder::parse(bad).is_err(), "{bad:?}");
+            assert!(ItemId::parse(bad).is_err() && RequestId::parse(bad).is_err(), "{bad:?}");
+            assert!(AccountId::stored(bad).is_ok() && Holder::stored(bad).is_ok(), "{bad:?}");
+            assert!(RequestId::parse_any(bad).is_ok(), "{bad:?}");
+        }
+        assert!(AccountId::stored("a\u{0}").is_err());
     }
 
     #[test]

@@ -19,3 +19,4 @@ pub mod provider;
 pub mod redemption;
 pub mod secret_key;
 pub mod selector;
+pub mod text;

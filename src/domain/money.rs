@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use iso_currency::Currency as Iso;
+
 /// The largest amount that a request may name, in minor units. Far above any card, and far enough
 /// below `i64::MAX` that a sum of many cannot overflow.
 pub const MAX_AMOUNT_MINOR: i64 = 1_000_000_000_000_000;
@@ -18,6 +20,17 @@ impl Currency {
     pub fn parse(code: &str) -> Option<Self> {
         let bytes: [u8; 3] = code.as_bytes().try_into().ok()?;
         bytes.iter().all(u8::is_ascii_uppercase).then_some(Self(bytes))
+    }
+
+    /// How many decimals its minor unit has; 2 where ISO 4217 has none or does not know it.
+    pub fn decimals(self) -> u32 {
+        let exponent = Iso::from_code(self.as_str()).and_then(|iso| iso.exponent());
+        exponent.map_or(2, u32::from)
+    }
+
+    /// Its symbol, such as `€`, where ISO 4217 knows the currency.
+    pub fn symbol(self) -> Option<String> {
+        Some(Iso::from_code(self.as_str())?.symbol().symbol)
     }
 
     /// The code's three letters.

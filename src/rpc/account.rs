@@ -166,7 +166,7 @@ pub(super) fn read_list(
     let mut fields = Fields::default();
     let pool_id = fields.id("pool_id", &request.pool_id, PoolId::parse);
     let limit = fields.page_size(request.page_size);
-    let after = fields.page_token(&request.page_token, |key| AccountId::parse(key).ok());
+    let after = fields.page_token(&request.page_token, |key| AccountId::stored(key).ok());
     let filter = AccountFilter {
         status: fields.choice("status", request.status, read_status),
         login_status: fields.choice("login_status", request.login_status, read_login_status),

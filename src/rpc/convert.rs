@@ -13,6 +13,7 @@ use crate::{
         credentials::{Credentials, Fault},
         id::InvalidId,
         money::{Currency, MAX_AMOUNT_MINOR, Money},
+        text::looks_like_another,
     },
     service::error::{Error, Violation},
 };
@@ -82,6 +83,18 @@ impl Fields {
             self.refuse(field, rule);
         }
         fits.then(|| text.to_owned())
+    }
+
+    /// A person's name.
+    pub(super) fn person(&mut self, field: &str, text: &str) -> Option<String> {
+        let name = self.text(field, text, 256)?;
+        match looks_like_another(&name) {
+            None => Some(name),
+            Some(rule) => {
+                self.refuse(field, rule);
+                None
+            }
+        }
     }
 
     /// Text for people that may be left out.
@@ -228,6 +241,10 @@ impl Fields {
                 self.refuse(field, rule);
             } else if !fits(value, 0, 256) {
                 let rule = "must be at most 256 characters without control characters";
+                self.refuse(&format!("{field}[{key}]"), rule);
+            } else if let Some(rule) = looks_like_another(key) {
+                self.refuse(field, rule);
+            } else if let Some(rule) = looks_like_another(value) {
                 self.refuse(&format!("{field}[{key}]"), rule);
             }
         }

@@ -44,7 +44,7 @@ pub(crate) fn page_token(input: &[u8]) {
     let Ok(text) = std::str::from_utf8(input) else { return };
     token_of(text, |key| PoolId::parse(key).ok());
     token_of(text, |key| PlanId::parse(key).ok());
-    token_of(text, |key| AccountId::parse(key).ok());
+    token_of(text, |key| AccountId::stored(key).ok());
     token_of(text, |key| ProviderId::parse(key).ok());
     token_of(text, |key| TokenName::parse(key).ok());
     token_of(text, |key| RedemptionId::parse(key).ok());

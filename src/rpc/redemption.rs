@@ -461,7 +461,7 @@ pub(super) fn read_resolve(
     let pool_id = fields.id("pool_id", &request.pool_id, PoolId::parse);
     let redemption_id = fields.id("redemption_id", &request.redemption_id, RedemptionId::parse);
     let reason = fields.text("reason", &request.reason, 1000);
-    let resolved_by = fields.text("resolved_by", &request.resolved_by, 256);
+    let resolved_by = fields.person("resolved_by", &request.resolved_by);
     let evidence = fields.optional_text("evidence", &request.evidence, 1000);
     let amount_is_set = request.amount.is_some();
     let amount = fields.money("amount", request.amount, 1);
@@ -513,7 +513,7 @@ pub(super) fn read_reverse(
     let pool_id = fields.id("pool_id", &request.pool_id, PoolId::parse);
     let redemption_id = fields.id("redemption_id", &request.redemption_id, RedemptionId::parse);
     let reason = fields.text("reason", &request.reason, 1000);
-    let reversed_by = fields.text("reversed_by", &request.reversed_by, 256);
+    let reversed_by = fields.person("reversed_by", &request.reversed_by);
     let evidence = fields.optional_text("evidence", &request.evidence, 1000);
     let asked = fields.choice("outcome", request.outcome, |outcome| {
         Some(match outcome {

@@ -160,7 +160,7 @@ pub(super) fn skip_unreadable(
 }
 
 pub(super) fn read_account_id(text: &str) -> Result<AccountId, StoreError> {
-    AccountId::parse(text).map_err(|_| StoreError::Unreadable("account_id"))
+    AccountId::stored(text).map_err(|_| StoreError::Unreadable("account_id"))
 }
 
 pub(super) fn read_plan_id(text: &str) -> Result<PlanId, StoreError> {
@@ -219,7 +219,7 @@ pub(super) fn read_lease(
         return Err(StoreError::Unreadable("accounts.holder"));
     };
     Ok(Some(Lease {
-        holder: Holder::parse(holder).map_err(|_| StoreError::Unreadable("accounts.holder"))?,
+        holder: Holder::stored(holder).map_err(|_| StoreError::Unreadable("accounts.holder"))?,
         request: RequestKey::new(
             Principal::named(principal),
             RequestId::parse_any(request_id)

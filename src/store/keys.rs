@@ -169,7 +169,7 @@ impl Store {
             .map(|row| {
                 Ok(SealedCode {
                     pool_id: PoolId::parse(&row.pool_id).map_err(read)?,
-                    account_id: AccountId::parse(&row.account_id).map_err(read)?,
+                    account_id: AccountId::stored(&row.account_id).map_err(read)?,
                     redemption_id: RedemptionId(row.redemption_id),
                     provider_id: ProviderId::parse(&row.provider_id).map_err(read)?,
                     code_ciphertext: row.code_ciphertext,
@@ -216,7 +216,7 @@ impl Store {
             .map(|row| {
                 Ok(SealedCredentials {
                     pool_id: PoolId::parse(&row.pool_id).map_err(read)?,
-                    account_id: AccountId::parse(&row.account_id).map_err(read)?,
+                    account_id: AccountId::stored(&row.account_id).map_err(read)?,
                     credentials: row.credentials,
                 })
             })

@@ -349,7 +349,7 @@ impl Ready {
         {
             let mut memory = self.set();
             let gone = ids.iter().filter(|id| !found.contains(id.as_str()));
-            for id in gone.filter_map(|id| AccountId::parse(id).ok()) {
+            for id in gone.filter_map(|id| AccountId::stored(id).ok()) {
                 memory.set.forget(&id);
             }
         }

@@ -113,7 +113,7 @@ pub(super) fn read_profile(provider_id: &str, version: i32) -> Result<ProfileVer
 }
 
 pub(super) fn read_holder(text: &str) -> Result<Holder, StoreError> {
-    Holder::parse(text).map_err(|_| StoreError::Unreadable("redemptions.holder"))
+    Holder::stored(text).map_err(|_| StoreError::Unreadable("redemptions.holder"))
 }
 
 pub(super) fn read_state(text: &str) -> Result<RedemptionState, StoreError> {

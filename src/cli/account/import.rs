@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    io::Read,
     path::{Path, PathBuf},
 };
 
@@ -10,14 +11,16 @@ use clap::Args;
 
 use crate::{
     cli::shared::{
-        client::{RpcError, Server, ServerArgs, reason_of, status_of},
-        csv_files::{AccountRow, CsvFile},
+        client::{
+            PAGE_SIZE, RpcError, Server, ServerArgs, every_page, reason_of, status_of, unary,
+        },
+        csv_files::{AccountRow, BadRow, CsvFile, FileArgs, Options, input},
         output::note,
         parse,
         pools::pool_currency,
         upload::{Upload, upload},
     },
-    domain::{account::LoginStatus, credentials::Credentials, id::PoolId},
+    domain::{account::LoginStatus, credentials::Credentials, id::PoolId, money::Currency},
     rpc::pb,
 };
 
@@ -28,10 +31,15 @@ const ALREADY_THERE: &str = "ACCOUNT_ALREADY_EXISTS";
 
 #[derive(Args, Debug)]
 pub(in crate::cli) struct ImportArgs {
-    /// The file: CSV with a header, columns account_id (required), country_code, plan_id,
+    /// The file, or - for standard input: CSV with a header, columns account_id (required), country_code, plan_id,
     /// balance_minor, login_status, labels (k=v;k=v), credential.NAME (one for each credential),
     /// pool_id (rows of other pools are skipped).
     file: PathBuf,
+    #[command(flatten)]
+    reading: FileArgs,
+    /// Read and check the file, and say which accounts would be made: make none.
+    #[arg(long)]
+    dry_run: bool,
     /// The pool that the accounts are for.
     #[arg(long, value_parser = parse::pool)]
     pool: PoolId,
@@ -50,6 +58,8 @@ pub(in crate::cli) struct Imported {
     pub(in crate::cli) bad_rows: u64,
     /// Rows of other pools.
     pub(in crate::cli) skipped: u64,
+    /// Rows of nothing.
+    pub(in crate::cli) blank: u64,
 }
 
 impl Imported {
@@ -61,7 +71,11 @@ impl Imported {
 /// Imports a file. Bad rows and failures are named on stderr, and make it an error in the end.
 pub(in crate::cli) async fn run(args: ImportArgs) -> anyhow::Result<()> {
     let server = args.server.connect().await?;
-    let done = import(&server, &args.file, &args.pool).await?;
+    let options = args.reading.options(&args.pool);
+    if args.dry_run {
+        return dry_run(&server, &args.file, &args.pool, options).await;
+    }
+    let done = import(&server, &args.file, &args.pool, options).await?;
     anyhow::ensure!(
         done.has_rows_of_the_pool(),
         "none of the file's {} rows is for pool {}: nothing was imported",
@@ -69,8 +83,8 @@ pub(in crate::cli) async fn run(args: ImportArgs) -> anyhow::Result<()> {
         args.pool
     );
     note(format_args!(
-        "{} created, {} not created, {} bad rows, {} rows of other pools skipped",
-        done.created, done.failed, done.bad_rows, done.skipped
+        "{} created, {} not created, {} bad rows, {} rows of other pools and {} blank rows skipped",
+        done.created, done.failed, done.bad_rows, done.skipped, done.blank
     ));
     anyhow::ensure!(
         done.failed == 0 && done.bad_rows == 0,
@@ -80,14 +94,110 @@ pub(in crate::cli) async fn run(args: ImportArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A file of accounts, and its rows.
+type Accounts = CsvFile<Box<dyn Read + Send>, AccountRow>;
+
+/// Opens a file, and reads its header.
+pub(in crate::cli) fn open(file: &Path, options: &Options) -> anyhow::Result<Accounts> {
+    CsvFile::new(input::open(file)?, options)
+        .with_context(|| format!("cannot read the file {}", input::shown(file)))
+}
+
+/// Says what an import would do. The server is only read.
+async fn dry_run(
+    server: &Server,
+    file: &Path,
+    pool: &PoolId,
+    mut options: Options,
+) -> anyhow::Result<()> {
+    options.currency = Currency::parse(&pool_currency(server, pool).await?);
+    let mut rows = open(file, &options)?;
+    let mut done = Imported::default();
+    let (mut would, mut lines) = (0_u64, HashMap::new());
+    for row in &mut rows {
+        match read(row.context("the rest of the file cannot be read")?, pool) {
+            Found::Account(account) => {
+                would += 1;
+                lines.insert(account.account_id.as_str().to_owned(), account.line);
+            }
+            Found::OtherPool => done.skipped += 1,
+            Found::Bad(bad) => {
+                done.bad_rows += 1;
+                note(bad);
+            }
+        }
+    }
+    anyhow::ensure!(would + done.bad_rows + done.skipped > 0, "{}", without_rows(file));
+    let mut accounts = server.accounts();
+    let mut there = 0_u64;
+    every_page(
+        async |page_token| {
+            let request = pb::ListAccountsRequest {
+                pool_id: pool.to_string(),
+                page_size: PAGE_SIZE,
+                page_token,
+                ..Default::default()
+            };
+            let page = accounts.list_accounts(unary(request)).await?.into_inner();
+            Ok((page.accounts, page.next_page_token))
+        },
+        |account| {
+            if let Some(line) = lines.remove(&account.account_id) {
+                there += 1;
+                note(format_args!(
+                    "line {line}: account_id exists already; it would not be changed"
+                ));
+            }
+            Ok(())
+        },
+    )
+    .await?;
+    note(format_args!(
+        "dry run: {} accounts would be created, {there} exist already, {} bad rows, {} rows of other pools and {} \
+         blank rows skipped. Nothing was sent",
+        would - there,
+        done.bad_rows,
+        done.skipped,
+        rows.blank_rows()
+    ));
+    anyhow::ensure!(
+        there == 0 && done.bad_rows == 0,
+        "no account would be created for {} of the file's rows",
+        there + done.bad_rows
+    );
+    Ok(())
+}
+
+fn without_rows(file: &Path) -> String {
+    format!("the file {} has no rows besides its header: nothing was imported", input::shown(file))
+}
+
+/// What a row is to a pool.
+enum Found {
+    Account(AccountRow),
+    Bad(BadRow),
+    OtherPool,
+}
+
+fn read(row: Result<AccountRow, BadRow>, pool: &PoolId) -> Found {
+    match row {
+        Ok(row) if row.pool_id.as_ref().is_some_and(|named| named != pool) => Found::OtherPool,
+        Ok(row) => Found::Account(row),
+        Err(bad) if bad.pool_id.as_ref().is_some_and(|named| named != pool) => Found::OtherPool,
+        Err(bad) => Found::Bad(bad),
+    }
+}
+
 /// Imports a file's accounts, naming on stderr what cannot be. A file without any row is an error.
 pub(in crate::cli) async fn import(
     server: &Server,
     file: &Path,
     pool: &PoolId,
+    mut options: Options,
 ) -> anyhow::Result<Imported> {
     let currency = pool_currency(server, pool).await?;
-    let rows = CsvFile::<_, AccountRow>::open(file)?;
+    options.currency = Currency::parse(&currency);
+    let rows = open(file, &options)?;
     let (send, receive, ended) = upload(READ_AHEAD);
     let pool_id = pool.clone();
     let feed = tokio::task::spawn_blocking(move || feed(rows, &pool_id, &currency, &send));
@@ -101,11 +211,8 @@ pub(in crate::cli) async fn import(
         Err(_) if fed.lines.is_empty() => pb::ImportAccountsResponse::default(),
         Err(status) => return Err(RpcError(status).into()),
     };
-    anyhow::ensure!(
-        !fed.lines.is_empty() || fed.done != Imported::default(),
-        "the file {} has no rows besides its header: nothing was imported",
-        file.display()
-    );
+    let has_rows = !fed.lines.is_empty() || fed.done.bad_rows + fed.done.skipped > 0;
+    anyhow::ensure!(has_rows, "{}", without_rows(file));
     for failure in &reply.failures {
         note(told(failure, &fed.lines));
     }
@@ -140,18 +247,16 @@ struct Fed {
 
 /// Reads the file and sends its rows, as fast as the server takes them.
 fn feed(
-    rows: CsvFile<std::io::BufReader<std::fs::File>, AccountRow>,
+    mut rows: Accounts,
     pool: &PoolId,
     currency: &str,
     send: &Upload<pb::ImportAccountsRequest>,
 ) -> anyhow::Result<Fed> {
     let mut fed = Fed { lines: Vec::new(), done: Imported::default() };
-    for row in rows {
-        match row.context("the rest of the file cannot be read")? {
-            Ok(row) if row.pool_id.as_ref().is_some_and(|named| named != pool) => {
-                fed.done.skipped += 1;
-            }
-            Ok(row) => {
+    for row in &mut rows {
+        match read(row.context("the rest of the file cannot be read")?, pool) {
+            Found::OtherPool => fed.done.skipped += 1,
+            Found::Account(row) => {
                 let line = row.line;
                 let account = Some(message(row, pool, currency));
                 if send.send(pb::ImportAccountsRequest { account }).is_err() {
@@ -160,15 +265,13 @@ fn feed(
                 }
                 fed.lines.push(line);
             }
-            Err(bad) if bad.pool_id.as_ref().is_some_and(|named| named != pool) => {
-                fed.done.skipped += 1;
-            }
-            Err(bad) => {
+            Found::Bad(bad) => {
                 fed.done.bad_rows += 1;
                 note(bad);
             }
         }
     }
+    fed.done.blank = rows.blank_rows();
     Ok(fed)
 }
 
@@ -217,8 +320,10 @@ mod tests {
         )
         .unwrap();
         let pool = PoolId::parse("p").unwrap();
-        let done = import(&server, file.path(), &pool).await.unwrap();
-        assert_eq!(done, Imported { created: 2, failed: 1, bad_rows: 1, skipped: 1 });
+        let options = FileArgs::default().options(&pool);
+        let done = import(&server, file.path(), &pool, options).await.unwrap();
+        let expected = Imported { created: 2, failed: 1, bad_rows: 1, skipped: 1, blank: 0 };
+        assert_eq!(done, expected);
 
         let imported = fake.imported.lock().unwrap();
         let names: Vec<_> = imported.iter().map(|it| it.account_id.as_str()).collect();
@@ -235,7 +340,8 @@ mod tests {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         write!(file, "account_id\r\r\n").unwrap();
         let pool = PoolId::parse("p").unwrap();
-        let error = import(&server, file.path(), &pool).await.unwrap_err();
+        let options = FileArgs::default().options(&pool);
+        let error = import(&server, file.path(), &pool, options).await.unwrap_err();
         assert!(error.to_string().contains("has no rows"), "{error}");
     }
 

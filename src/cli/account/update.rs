@@ -3,7 +3,6 @@
 use std::{
     collections::BTreeMap,
     fs::File,
-    io::BufReader,
     path::{Path, PathBuf},
 };
 
@@ -79,7 +78,7 @@ pub(super) async fn run(args: UpdateArgs) -> anyhow::Result<()> {
 pub(in crate::cli) fn read(path: &Path) -> anyhow::Result<Credentials> {
     let name = || format!("the file {}", path.display());
     let file = File::open(path).with_context(|| format!("cannot open {}", name()))?;
-    let mut lines = Lines::new(BufReader::new(file));
+    let mut lines = Lines::new(file);
     let mut given: BTreeMap<String, SecretString> = BTreeMap::new();
     let mut problems = Vec::new();
     while let Some(line) = lines.next_line().with_context(|| format!("cannot read {}", name()))? {

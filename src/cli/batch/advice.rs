@@ -42,9 +42,8 @@ pub(super) fn rejected(reason: &str, state: &str, pool: &PoolId) -> (Again, Stri
     let (again, text) = match reason {
         "REQUEST_ID_REUSED" => (
             Refused,
-            "the item_id stands for another card or amount in this batch: the file was edited after \
-             it was first run (without item_id, a line's number is the name). Give new cards item_ids \
-             of their own, or run the file under a new --batch-id: cards that were credited are \
+            "the item stands for another card or amount in this batch: the file was edited after \
+             it was first run. Give new cards item_ids of their own, or run the file under a new --batch-id: cards that were credited are \
              refused there with CODE_IN_USE, and not redeemed twice",
         ),
         _ if is_redeemed_already(reason, state) => (

@@ -1,8 +1,8 @@
 //! The messages of a batch, made from a card file.
 
 use std::{
-    fs::{self, File},
-    io::{self, BufReader, Read},
+    fs::File,
+    io::{self, Read},
     os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
     sync::Arc,
@@ -10,13 +10,20 @@ use std::{
 
 use anyhow::Context as _;
 
-use super::Progress;
+use super::{
+    Progress,
+    index::{Index, Indexed},
+    item_key::ItemNames,
+};
 use crate::{
     cli::shared::{
-        csv_files::{BadRow, CardRow, CsvFile},
+        csv_files::{BadRow, CardRow, CsvFile, Options, input},
         upload::Upload,
     },
-    domain::id::PoolId,
+    domain::{
+        id::{ItemId, PoolId},
+        money::Currency,
+    },
     rpc::pb,
 };
 
@@ -26,44 +33,55 @@ use crate::{
 pub(in crate::cli) struct CardFile {
     path: PathBuf,
     file: Arc<File>,
+    options: Options,
 }
 
 impl CardFile {
     /// Opens the file, and reads its header.
-    pub(in crate::cli) fn open(path: &Path) -> anyhow::Result<Self> {
-        let shown = path.display();
-        let cannot = || format!("cannot open the file {shown}");
-        // Opening a pipe would wait for its writer.
-        anyhow::ensure!(
-            fs::metadata(path).with_context(cannot)?.is_file(),
-            "{shown} is not a file, and cards are read more than once: a pipe or a folder will not do; \
-             write the cards to a file first"
-        );
-        let file = Arc::new(File::open(path).with_context(cannot)?);
-        let cards = Self { path: path.to_owned(), file };
+    pub(in crate::cli) fn open(path: &Path, options: Options) -> anyhow::Result<Self> {
+        let file = Arc::new(input::open_to_read_again(path)?);
+        let cards = Self { path: path.to_owned(), file, options };
         cards.rows()?;
         Ok(cards)
     }
 
-    fn rows(&self) -> anyhow::Result<CsvFile<BufReader<Reading>, CardRow>> {
-        let reading = Reading { file: Arc::clone(&self.file), offset: 0 };
-        CsvFile::new(BufReader::new(reading))
-            .with_context(|| format!("cannot read the file {}", self.path.display()))
+    /// The same file, read for a pool of this currency.
+    pub(super) fn of_pool(&self, pool: &PoolId, currency: &str) -> Self {
+        let mut cards = self.clone();
+        cards.options.pool = Some(pool.clone());
+        cards.options.currency = Currency::parse(currency);
+        cards
     }
 
-    fn rows_of(
-        &self,
-        pool: &PoolId,
-    ) -> anyhow::Result<impl Iterator<Item = io::Result<Found>> + use<>> {
-        let pool = pool.clone();
-        Ok(self.rows()?.map(move |row| {
-            let other = |named: &Option<PoolId>| named.as_ref().is_some_and(|named| *named != pool);
-            row.map(|row| match row {
-                Ok(card) if other(&card.pool_id) => Found::OtherPool,
-                Ok(card) => Found::Card(card),
-                Err(bad) if other(&bad.pool_id) => Found::OtherPool,
-                Err(bad) => Found::Bad(bad),
-            })
+    fn rows(&self) -> anyhow::Result<CsvFile<Reading, CardRow>> {
+        let reading = Reading { file: Arc::clone(&self.file), offset: 0 };
+        CsvFile::new(reading, &self.options)
+            .with_context(|| format!("cannot read the file {}", input::shown(&self.path)))
+    }
+
+    /// Its rows, as far as a pool is concerned.
+    pub(super) fn rows_of(&self, pool: &PoolId) -> anyhow::Result<PoolRows> {
+        Ok(PoolRows { rows: self.rows()?, pool: pool.clone() })
+    }
+}
+
+/// The rows of a file for a pool.
+pub(super) struct PoolRows {
+    rows: CsvFile<Reading, CardRow>,
+    pool: PoolId,
+}
+
+impl Iterator for PoolRows {
+    type Item = anyhow::Result<Found>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let row = self.rows.next()?.context("the rest of the file cannot be read");
+        let other = |named: &Option<PoolId>| named.as_ref().is_some_and(|it| *it != self.pool);
+        Some(row.map(|row| match row {
+            Ok(card) if other(&card.pool_id) => Found::OtherPool,
+            Ok(card) => Found::Card(card),
+            Err(bad) if other(&bad.pool_id) => Found::OtherPool,
+            Err(bad) => Found::Bad(bad),
         }))
     }
 }
@@ -91,9 +109,12 @@ pub(in crate::cli) struct Survey {
     pub(in crate::cli) bad_rows: u64,
     /// Rows of other pools.
     pub(in crate::cli) skipped: u64,
+    /// Rows of nothing.
+    pub(in crate::cli) blank: u64,
 }
 
-enum Found {
+/// What a row is.
+pub(super) enum Found {
     Card(CardRow),
     Bad(BadRow),
     OtherPool,
@@ -103,15 +124,22 @@ enum Found {
 pub(super) fn survey(
     cards: &CardFile,
     pool: &PoolId,
+    names: &ItemNames,
     progress: &Progress,
-) -> anyhow::Result<Survey> {
+) -> anyhow::Result<(Survey, Index)> {
     let mut survey = Survey::default();
-    for row in cards.rows_of(pool)? {
-        match row.context("the rest of the file cannot be read")? {
-            Found::Card(_) => survey.items += 1,
+    let mut index = Index::new()?;
+    let mut rows = cards.rows_of(pool)?;
+    for row in &mut rows {
+        match row? {
+            Found::Card(card) => {
+                survey.items += 1;
+                index.add(&names.of(&card)?, &card);
+            }
             Found::Bad(bad) => {
                 survey.bad_rows += 1;
                 progress.note(format_args!("bad row: {bad}"));
+                index.add_bad(&bad)?;
             }
             Found::OtherPool => survey.skipped += 1,
         }
@@ -119,9 +147,32 @@ pub(super) fn survey(
     anyhow::ensure!(
         survey != Survey::default(),
         "the file {} has no rows besides its header: nothing was redeemed",
-        cards.path.display()
+        input::shown(&cards.path)
     );
-    Ok(survey)
+    survey.blank = rows.rows.blank_rows();
+    Ok((survey, index))
+}
+
+/// Reads the file again, each row beside what was noted of it.
+pub(super) fn again(
+    cards: &CardFile,
+    pool: &PoolId,
+    names: &ItemNames,
+    index: &Index,
+    mut each: impl FnMut(Indexed<'_>) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let mut number = 0;
+    for row in cards.rows_of(pool)? {
+        let (item_id, card) = match row? {
+            Found::OtherPool => continue,
+            Found::Bad(_) => (None, None),
+            Found::Card(card) => (Some(names.of(&card)?), Some(card)),
+        };
+        let Some(file_row) = index.file_row(number) else { break };
+        each(Indexed { number, file_row, item_id, card })?;
+        number += 1;
+    }
+    Ok(())
 }
 
 /// Sends the file's items, as fast as the call takes them, until it has ended. Answers how many.
@@ -129,14 +180,15 @@ pub(super) fn feed(
     cards: &CardFile,
     pool: &PoolId,
     currency: &str,
+    names: &ItemNames,
     upload: &Upload<pb::BatchRedeemRequest>,
 ) -> anyhow::Result<u64> {
     use pb::batch_redeem_request::Message;
 
     let mut sent = 0;
     for row in cards.rows_of(pool)? {
-        if let Found::Card(card) = row.context("the rest of the file cannot be read")? {
-            let message = Some(Message::Item(item(&card, currency)));
+        if let Found::Card(card) = row? {
+            let message = Some(Message::Item(item(&names.of(&card)?, &card, currency)));
             if upload.send(pb::BatchRedeemRequest { message }).is_err() {
                 // The call has ended, and its error says why.
                 break;
@@ -147,13 +199,13 @@ pub(super) fn feed(
     Ok(sent)
 }
 
-pub(in crate::cli) fn item(card: &CardRow, pool_currency: &str) -> pb::BatchItem {
+pub(in crate::cli) fn item(item_id: &ItemId, card: &CardRow, pool_currency: &str) -> pb::BatchItem {
     let expected = card.amount_minor.map(|amount_minor| pb::Money {
         amount_minor,
         currency_code: card.currency.map_or(pool_currency.to_owned(), |code| code.to_string()),
     });
     pb::BatchItem {
-        item_id: card.item_id.to_string(),
+        item_id: item_id.to_string(),
         code: card.code.expose().to_owned(),
         expected,
         selector: None,

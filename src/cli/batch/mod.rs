@@ -1,11 +1,11 @@
 //! `holdfast redeem-batch`: redeems the cards of a file.
 //!
-//! The file is read twice: once to name its bad rows and count the good ones, and once to send
-//! them. When the connection is lost, the same batch is opened again and everything is sent again:
+//! The file is read more than once: to name its bad rows and count the good ones, to compare it with what the
+//! server has of the batch, and to send it. When the connection is lost, the same batch is opened again and everything is sent again:
 //! the server answers what it knows, and redeems only the rest. Running the command again does the
 //! same.
 //!
-//! Results in a file replace it when the batch has gone through, and not before (`output::file`). When
+//! Results have a row for every row of the file, in its order (`sheet`). Results in a file replace it when the batch has gone through, and not before (`output::file`). When
 //! the output cannot be written, is closed, or the command is interrupted, the call is broken off: the
 //! server begins nothing more.
 //!
@@ -14,12 +14,17 @@
 //! when something is left to do (see [`Tally`] and the bad rows); 1 when the batch did not go through.
 
 mod advice;
+mod compare;
 mod feed;
+mod index;
+mod item_key;
 mod outcome;
 mod progress;
 mod reasons;
+mod rest;
 mod results;
 mod session;
+mod sheet;
 mod tally;
 #[cfg(test)]
 mod tests;
@@ -32,20 +37,24 @@ use std::{
 };
 
 use clap::Args;
+use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 use tonic::Code;
 
 #[cfg(feature = "fuzzing")]
 pub(super) use self::feed::item;
+use self::{compare::Counts, rest::Rest, session::Ready, sheet::Sheet};
 pub(super) use self::{
     feed::CardFile,
+    item_key::ItemKeyArgs,
     outcome::Outcome,
     progress::Progress,
     session::{Done, prepare, redeem},
     tally::Tally,
 };
 use super::shared::{
-    client::{RpcError, ServerArgs, wire},
+    client::{RpcError, Server, ServerArgs, wire},
+    csv_files::FileArgs,
     output::{Closed, Draft, FormatArgs, Rows, Sink, Target, check_stdout, note},
     parse,
     stop::Stop,
@@ -69,9 +78,13 @@ const SOMETHING_LEFT: u8 = 3;
     with what is not done yet, and redeems again what failed and is not spent."
 )]
 pub(super) struct RedeemBatchArgs {
-    /// The file: CSV with a header, columns code (required), item_id, amount_minor, currency_code,
-    /// pool_id (rows of other pools are skipped).
+    /// The file, or - for standard input: CSV with a header, columns code (required), item_id, amount_minor,
+    /// currency_code, pool_id (rows of other pools are skipped). An item without item_id is named after its card.
     file: PathBuf,
+    #[command(flatten)]
+    reading: FileArgs,
+    #[command(flatten)]
+    item_key: ItemKeyArgs,
     /// The pool that the cards are for.
     #[arg(long, value_parser = parse::pool)]
     pool: PoolId,
@@ -90,8 +103,15 @@ pub(super) struct RedeemBatchArgs {
     /// Only accounts of this plan, or of none.
     #[arg(long, value_parser = parse::plan)]
     plan: Option<PlanId>,
+    /// How long to go on trying when the connection to the server is lost.
+    #[arg(long, default_value = "5m", value_parser = parse_duration)]
+    reconnect_for: Duration,
+    /// Read and check the file, compare it with the batch on the server, and say what would be done: send nothing.
+    /// --output is left as it is.
+    #[arg(long)]
+    dry_run: bool,
     /// Write the results to this file (as CSV, unless --format says otherwise). It is replaced when the
-    /// batch has gone through; of one that failed, the results are kept beside it.
+    /// batch has gone through; of one that did not, the results are kept beside it.
     #[arg(long)]
     output: Option<PathBuf>,
     #[command(flatten)]
@@ -115,6 +135,10 @@ pub(super) struct Batch {
     pub(super) max_in_flight: i32,
     /// How long an item waits for an account.
     pub(super) item_timeout: Duration,
+    /// How long a lost connection is tried again.
+    pub(super) reconnect_for: Duration,
+    /// The key of the names that the file does not give.
+    pub(super) item_key: ItemKeyArgs,
 }
 
 impl Batch {
@@ -143,7 +167,7 @@ pub(super) async fn run(
         Some(path) => Some(Target::check(path, &[&args.file])?),
         None => check_stdout(&args.file).map(|()| None)?,
     };
-    let cards = CardFile::open(&args.file)?;
+    let cards = CardFile::open(&args.file, args.reading.options(&args.pool))?;
     let server = args.server.connect().await?;
     let batch = Batch {
         pool_id: args.pool,
@@ -152,6 +176,8 @@ pub(super) async fn run(
         plan: args.plan,
         max_in_flight: args.max_in_flight,
         item_timeout: args.item_timeout,
+        reconnect_for: args.reconnect_for,
+        item_key: args.item_key,
     };
     let progress = Progress::new(batch.pool_id.to_string());
     let ready = prepare(&server, &batch, &cards, &progress).await?;
@@ -162,6 +188,15 @@ pub(super) async fn run(
         file.skipped,
         batch.pool_id
     );
+    if args.dry_run {
+        return dry_run(&server, &batch, &ready, args.format).await;
+    }
+    match compare::recorded(&server, &batch, &ready.index).await? {
+        Some(recorded) => tokio::task::block_in_place(|| {
+            compare::told(&ready, &batch, &recorded, |line| progress.note(line))
+        })?,
+        None => progress.note(NOT_COMPARED),
+    }
     let (format, (sink, draft)) = match target {
         Some(target) => (args.format.for_file(), target.open()?),
         None => (args.format.for_stdout(), (Sink::stdout(), None)),
@@ -178,16 +213,68 @@ pub(super) async fn run(
     // Rows and the bar share the terminal: each must stay on lines of its own.
     let shared = args.output.is_none() && std::io::stdout().is_terminal();
     let mut is_broken = false;
+    let mut sheet = Sheet::new(std::sync::Arc::clone(&ready.index))?;
     let (done, ended) = redeem(&server, &ready, &progress, stopped, |outcome| {
-        let row = outcome.row();
-        let pushed = if shared { progress.aside(|| rows.push(&row)) } else { rows.push(&row) };
+        let mut push = |row: &[Value]| match shared {
+            true => progress.aside(|| rows.push(row)),
+            false => rows.push(row),
+        };
+        let pushed = sheet.put(outcome).and_then(|()| sheet.write(&mut push));
         is_broken = pushed.is_err();
         pushed
     })
     .await;
     progress.finish();
-    let ended = finish(rows, is_broken, ended);
-    report(&batch, &done, ended, draft)
+    let is_closed = ended.as_ref().is_err_and(|error| error.is::<Closed>());
+    let is_refused = ended.is_err() && done.tally.total() == 0 && !interrupted.is_cancelled();
+    if is_broken || is_closed || is_refused {
+        return report(&batch, &done, None, ended, draft);
+    }
+    let rest = match ended {
+        Ok(()) => Rest::default(),
+        Err(_) => Rest::ask(&server, &batch, &ready, &mut sheet).await,
+    };
+    let written = rest.write(&ready, &batch, sheet, &mut rows);
+    let (rest, ended) = match written.and_then(|rest| rows.finish().map(|_| rest)) {
+        Ok(rest) => (Some(rest), ended),
+        Err(error) => (None, ended.and(Err(error))),
+    };
+    report(&batch, &done, rest, ended, draft)
+}
+
+/// What is said where the caller may not list redemptions.
+const NOT_COMPARED: &str =
+    "the file is not compared with the batch: listing redemptions needs the role auditor";
+
+/// Says what a run would do.
+async fn dry_run(
+    server: &Server,
+    batch: &Batch,
+    ready: &Ready,
+    format: FormatArgs,
+) -> anyhow::Result<ExitCode> {
+    let recorded = compare::recorded(server, batch, &ready.index).await?;
+    let is_compared = recorded.is_some();
+    let recorded = recorded.unwrap_or_default();
+    let mut rows = Rows::new(format.for_stdout(), compare::COLUMNS, Sink::stdout());
+    let counts = tokio::task::block_in_place(|| {
+        compare::compare(ready, batch, &recorded, |compared, _| {
+            rows.push(&compared.row(is_compared))
+        })
+    })?;
+    rows.finish()?;
+    match is_compared {
+        true => note(compare::summary(batch, &counts)),
+        false => note(NOT_COMPARED),
+    }
+    compare::hints(&counts).iter().for_each(note);
+    let Counts { new, differs, bad, .. } = counts;
+    let what = if is_compared { "redeemed" } else { "sent" };
+    note(format_args!(
+        "dry run: {new} items would be {what}; {bad} bad rows. Nothing was sent, and the provider was not asked \
+         what cards are worth"
+    ));
+    Ok(ExitCode::from(if bad + differs > 0 { SOMETHING_LEFT } else { 0 }))
 }
 
 /// A token for "told to stop". Told twice, the program ends at once, whatever it waits for.
@@ -211,28 +298,22 @@ fn on_stop(mut stop: Stop, draft: Option<PathBuf>) -> CancellationToken {
     stopped
 }
 
-/// Ends the rows. The results so far are printed, whatever ended the batch, if the output can be written.
-fn finish(rows: Rows, is_broken: bool, ended: anyhow::Result<()>) -> anyhow::Result<()> {
-    if is_broken || ended.is_err() && rows.is_empty() {
-        return ended;
-    }
-    let finished = rows.finish().map(drop);
-    ended.and(finished)
-}
-
 /// Says how the batch ended, and publishes its results.
 fn report(
     batch: &Batch,
     done: &Done,
+    rest: Option<Rest>,
     ended: anyhow::Result<()>,
     draft: Option<Draft>,
 ) -> anyhow::Result<ExitCode> {
     if let Err(error) = ended {
-        if done.tally.total() > 0 {
+        if done.tally.total() > 0 || rest.is_some() {
             note(format_args!("so far: {done}"));
         }
+        rest.iter().for_each(note);
         done.reasons.lines(batch).iter().for_each(note);
-        draft.and_then(Draft::keep).iter().for_each(note);
+        let is_whole = rest.is_some();
+        draft.and_then(|draft| draft.keep(is_whole)).iter().for_each(note);
         let next = next_step(&error);
         let id = &batch.batch_id;
         return Err(error.context(format!("batch {id} did not go through{next}")));

@@ -5,12 +5,14 @@ use std::collections::HashMap;
 use serde_json::Value;
 use tonic_types::StatusExt as _;
 
-use super::advice;
+use super::{advice, index::FileRow};
 use crate::{
     cli::shared::{
         client::{RpcError, code_name, reason_of, status_of},
+        csv_files::CardRow,
         view,
     },
+    domain::id::ItemId,
     rpc::pb::{self, RedemptionState, batch_item_result},
 };
 
@@ -39,6 +41,8 @@ pub(super) enum Standing {
 pub(super) const COLUMNS: &[&str] = &[
     "item_id",
     "outcome",
+    "line",
+    "code_last4",
     "account_id",
     "expected_minor",
     "amount_minor",
@@ -54,12 +58,25 @@ pub(super) const COLUMNS: &[&str] = &[
 
 /// What became of an item.
 #[derive(Clone, Debug)]
-pub(in crate::cli) struct Outcome(pb::BatchItemResult);
+pub(in crate::cli) struct Outcome(pb::BatchItemResult, Option<FileRow>);
 
 impl Outcome {
     /// The outcome that the server's result tells.
     pub(super) fn of(result: pb::BatchItemResult) -> Self {
-        Self(result)
+        Self(result, None)
+    }
+
+    /// With its row of the file.
+    pub(super) fn at(self, file_row: Option<&FileRow>) -> Self {
+        Self(self.0, file_row.copied())
+    }
+
+    /// The item as a person finds it: by its name in the file, or by its line.
+    pub(super) fn shown(&self) -> String {
+        match &self.1 {
+            Some(file_row) if !file_row.is_named => format!("line {}", file_row.line),
+            _ => self.0.item_id.clone(),
+        }
     }
 
     /// What it means for who runs the batch.
@@ -159,10 +176,14 @@ impl Outcome {
             None => (&nothing, String::new()),
         };
         let (outcome, reason) = self.kind();
+        let file_row = self.1.as_ref();
+        let last4 = file_row.map_or(&*redemption.code_last4, FileRow::last4);
         let money = redemption.amount.as_ref().or(redemption.expected.as_ref());
         vec![
             view::text(&self.0.item_id),
             outcome.into(),
+            file_row.map_or(Value::Null, |file_row| file_row.line.into()),
+            view::text(last4),
             view::text(&redemption.account_id),
             view::amount(redemption.expected.as_ref()),
             view::amount(redemption.amount.as_ref()),
@@ -178,6 +199,40 @@ impl Outcome {
     }
 }
 
+/// The row of a bad row. What it holds is not repeated.
+pub(super) fn bad_row(file_row: &FileRow, problems: &str) -> Vec<Value> {
+    row_of(&[
+        ("outcome", "BAD_ROW".into()),
+        ("line", file_row.line.into()),
+        ("code_last4", view::text(file_row.last4())),
+        ("reason", "BAD_ROW".into()),
+        ("message", problems.into()),
+    ])
+}
+
+/// The row of an item without an outcome: what that is called, and what it means.
+pub(super) fn unknown_row(
+    item_id: &ItemId,
+    file_row: &FileRow,
+    card: Option<&CardRow>,
+    (outcome, message): (&str, &str),
+) -> Vec<Value> {
+    row_of(&[
+        ("item_id", item_id.as_str().into()),
+        ("outcome", outcome.into()),
+        ("line", file_row.line.into()),
+        ("code_last4", view::text(file_row.last4())),
+        ("expected_minor", card.and_then(|card| card.amount_minor).into()),
+        ("reason", outcome.into()),
+        ("message", message.into()),
+    ])
+}
+
+fn row_of(fields: &[(&str, Value)]) -> Vec<Value> {
+    let value = |column| fields.iter().find(|(name, _)| name == column).map(|(_, value)| value);
+    COLUMNS.iter().map(|column| value(column).cloned().unwrap_or_default()).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -189,7 +244,10 @@ mod tests {
         let rejected = pb::BatchItemResult { item_id: "a".into(), outcome, replayed: false };
         let row = Outcome::of(rejected).row();
         assert_eq!(row.len(), COLUMNS.len());
-        assert_eq!((&row[1], &row[7]), (&"REJECTED".into(), &"RESOURCE_EXHAUSTED".into()));
-        assert_eq!(row[8], "RESOURCE_EXHAUSTED: none");
+        assert_eq!((&row[1], &row[9]), (&"REJECTED".into(), &"RESOURCE_EXHAUSTED".into()));
+        assert_eq!(row[10], "RESOURCE_EXHAUSTED: none");
+        let bad = bad_row(&FileRow::new(7, "1234", false, None), "code is required");
+        assert_eq!((bad.len(), &bad[1], &bad[2]), (COLUMNS.len(), &"BAD_ROW".into(), &7.into()));
+        assert_eq!((&bad[3], &bad[10]), (&"1234".into(), &"code is required".into()));
     }
 }

@@ -58,9 +58,9 @@ impl Reasons {
             let used = metadata.get("redemption_id").zip(metadata.get("request_id"));
             group.examples.push(match used {
                 Some((redemption, request)) => {
-                    format!("{} by redemption {redemption} of {request}", outcome.item_id())
+                    format!("{} by redemption {redemption} of {request}", outcome.shown())
                 }
-                None => outcome.item_id().to_owned(),
+                None => outcome.shown(),
             });
         }
     }

@@ -1,10 +1,16 @@
 //! The outcomes of a batch's items: each told once, however often the batch was opened.
 
-use std::collections::{BTreeMap, HashSet};
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+};
 
-use sha2::{Digest as _, Sha256};
-
-use super::{outcome::Outcome, reasons::Reasons, tally::Tally};
+use super::{
+    index::{Index, digest},
+    outcome::Outcome,
+    reasons::Reasons,
+    tally::Tally,
+};
 use crate::rpc::pb;
 
 /// The outcomes that have come.
@@ -17,16 +23,24 @@ pub(super) struct Results {
     held: BTreeMap<String, Outcome>,
     tally: Tally,
     reasons: Reasons,
+    /// Where the items are in the file.
+    index: Option<Arc<Index>>,
 }
 
 impl Results {
+    /// Of the items of a file.
+    pub(super) fn of(index: Arc<Index>) -> Self {
+        Self { index: Some(index), ..Self::default() }
+    }
+
     /// Notes a result; answers with the outcome when it is to be told now.
     pub(super) fn note(&mut self, result: pb::BatchItemResult) -> Option<Outcome> {
         let key = digest(&result.item_id);
         if self.told.contains(&key) {
             return None;
         }
-        let outcome = Outcome::of(result);
+        let file_row = self.index.as_ref().and_then(|index| index.of(&result.item_id)).copied();
+        let outcome = Outcome::of(result).at(file_row.as_ref());
         if !outcome.is_final() {
             self.held.insert(outcome.item_id().to_owned(), outcome);
             return None;
@@ -53,13 +67,6 @@ impl Results {
         held.iter().for_each(|outcome| self.count(outcome));
         (held, self.tally, self.reasons)
     }
-}
-
-/// Sixteen bytes an item, whatever its name's length: a batch may have millions.
-fn digest(item_id: &str) -> [u8; 16] {
-    let mut key = [0; 16];
-    key.copy_from_slice(&Sha256::digest(item_id)[..16]);
-    key
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use std::{
     fmt,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -12,6 +13,8 @@ use tonic::Status;
 use super::{
     Batch, CardFile, Outcome, Progress, Tally,
     feed::{self, Survey},
+    index::Index,
+    item_key::ItemNames,
     reasons::Reasons,
     results::Results,
 };
@@ -25,16 +28,18 @@ use crate::{
     rpc::pb::{self, batch_redeem_request, batch_redeem_response::Message},
 };
 
-/// Connections in a row that may be lost without a single new outcome.
-const MAX_LOST: u32 = 6;
 /// Items that may wait to be sent. Beyond that, reading the file waits for the server.
 const READ_AHEAD: usize = 64;
 
 /// A batch that was checked as far as possible before it is opened.
 pub(in crate::cli) struct Ready {
     batch: Batch,
-    cards: CardFile,
+    pub(super) cards: CardFile,
     currency: String,
+    /// The names of its items.
+    pub(super) names: Arc<ItemNames>,
+    /// The rows of the file.
+    pub(super) index: Arc<Index>,
     /// What the file holds.
     pub(super) file: Survey,
 }
@@ -79,6 +84,10 @@ impl fmt::Display for Done {
         match file.skipped {
             0 => Ok(()),
             rows => write!(f, "; {rows} rows of other pools skipped"),
+        }?;
+        match file.blank {
+            0 => Ok(()),
+            rows => write!(f, "; {rows} blank rows skipped"),
         }
     }
 }
@@ -99,8 +108,13 @@ pub(in crate::cli) async fn prepare(
     progress: &Progress,
 ) -> anyhow::Result<Ready> {
     let currency = pool_currency(server, &batch.pool_id).await?;
-    let file = tokio::task::block_in_place(|| feed::survey(cards, &batch.pool_id, progress))?;
-    Ok(Ready { batch: batch.clone(), cards: cards.clone(), currency, file })
+    let cards = cards.of_pool(&batch.pool_id, &currency);
+    let (pool, id) = (&batch.pool_id, &batch.batch_id);
+    let names = ItemNames::new(pool.clone(), id.clone(), batch.item_key.clone());
+    let survey = || feed::survey(&cards, pool, &names, progress);
+    let (file, index) = tokio::task::block_in_place(survey)?;
+    let (names, index) = (Arc::new(names), Arc::new(index));
+    Ok(Ready { batch: batch.clone(), cards, currency, names, index, file })
 }
 
 /// Runs a batch. `each` gets every item's outcome, once; when it fails, or when `stopped` answers, the
@@ -115,7 +129,7 @@ pub(in crate::cli) async fn redeem(
 ) -> (Done, anyhow::Result<()>) {
     progress.set_total(ready.file.items);
     let begun = Instant::now();
-    let mut results = Results::default();
+    let mut results = Results::of(Arc::clone(&ready.index));
     let mut each = Each { each, is_broken: false };
     let sent = tokio::select! {
         sent = through(server, ready, progress, &mut results, &mut each) => sent,
@@ -164,23 +178,32 @@ async fn through(
     results: &mut Results,
     each: &mut Each<impl FnMut(&Outcome) -> anyhow::Result<()>>,
 ) -> anyhow::Result<u64> {
-    let mut lost = 0;
+    let (mut lost, mut since) = (0, Instant::now());
     loop {
         let before = results.len();
         let status = match once(server, ready, progress, results, each).await? {
             End::Summary(sent) => return Ok(sent),
             End::Lost(status) => status,
         };
-        lost = if results.len() > before { 1 } else { lost + 1 };
-        if lost >= MAX_LOST {
-            return Err(anyhow::Error::new(RpcError(status))
-                .context(format!("the connection was lost {lost} times in a row")));
+        let goes_on = results.len() > before;
+        if goes_on || lost == 0 {
+            (lost, since) = (0, Instant::now());
         }
+        lost += 1;
         let wait = wait(lost, &status);
+        let limit = ready.batch.reconnect_for;
+        if since.elapsed() + wait > limit {
+            return Err(anyhow::Error::new(RpcError(status)).context(format!(
+                "the connection was lost {lost} times in a row, and did not come back within {} \
+                 (--reconnect-for)",
+                humantime::format_duration(limit)
+            )));
+        }
         progress.note(format_args!(
-            "the connection was lost ({}); opening the batch again in {}",
+            "the connection was lost ({}); opening the batch again in {}, and for {} at the most",
             status.message(),
-            humantime::format_duration(wait)
+            humantime::format_duration(wait),
+            humantime::format_duration(limit)
         ));
         tokio::time::sleep(wait).await;
     }
@@ -199,8 +222,9 @@ async fn once(
     // However this function ends, the guard ends the reading of the file.
     let (items, receive, ended) = upload(READ_AHEAD);
     let (cards, pool) = (ready.cards.clone(), ready.batch.pool_id.clone());
-    let currency = ready.currency.clone();
-    let feed = tokio::task::spawn_blocking(move || feed::feed(&cards, &pool, &currency, &items));
+    let (currency, names) = (ready.currency.clone(), Arc::clone(&ready.names));
+    let feed = move || feed::feed(&cards, &pool, &currency, &names, &items);
+    let feed = tokio::task::spawn_blocking(feed);
 
     let requests = tokio_stream::once(open).chain(receive);
     let end = converse(server, requests, progress, results, each).await;

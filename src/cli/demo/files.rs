@@ -110,21 +110,23 @@ mod tests {
 
     use super::*;
     use crate::{
-        cli::shared::csv_files::{AccountRow, CardRow, CsvFile},
+        cli::shared::csv_files::{AccountRow, CardRow, CsvFile, Options},
         provider::profile::Profile,
     };
 
     #[test]
     fn the_example_shows_what_it_is_meant_to_show() {
-        let accounts: Vec<_> = CsvFile::<_, AccountRow>::new(ACCOUNTS.1.as_bytes())
-            .unwrap()
-            .map(|row| row.unwrap().unwrap())
-            .collect();
+        let accounts: Vec<_> =
+            CsvFile::<_, AccountRow>::new(ACCOUNTS.1.as_bytes(), &Options::default())
+                .unwrap()
+                .map(|row| row.unwrap().unwrap())
+                .collect();
         assert_eq!(accounts.len(), 60);
         let plans: HashSet<_> = accounts.iter().filter_map(|it| it.plan_id.clone()).collect();
         assert_eq!(plans.len(), 3);
 
-        let rows = CsvFile::<_, CardRow>::new(CARDS.1.as_bytes()).unwrap();
+        let options = Options { may_repeat_cards: true, ..Options::default() };
+        let rows = CsvFile::<_, CardRow>::new(CARDS.1.as_bytes(), &options).unwrap();
         let (cards, bad): (Vec<_>, Vec<_>) = rows.map(Result::unwrap).partition(Result::is_ok);
         assert_eq!((cards.len(), bad.len()), (550, 6));
         // Each bad row tells its pool, so that only that pool's batch names it.
@@ -139,10 +141,11 @@ mod tests {
 
     #[test]
     fn the_task_apis_example_has_a_login_of_each_account_and_one_that_is_wrong() {
-        let accounts: Vec<_> = CsvFile::<_, AccountRow>::new(TASK_ACCOUNTS.1.as_bytes())
-            .unwrap()
-            .map(|row| row.unwrap().unwrap())
-            .collect();
+        let accounts: Vec<_> =
+            CsvFile::<_, AccountRow>::new(TASK_ACCOUNTS.1.as_bytes(), &Options::default())
+                .unwrap()
+                .map(|row| row.unwrap().unwrap())
+                .collect();
         let logins: HashSet<_> = TASK_LOGINS.1.lines().skip(1).collect();
         let is_good = |account: &&AccountRow| {
             let of = |name: &str| {
@@ -154,7 +157,8 @@ mod tests {
             logins.contains(&*format!("{},{}", of("username"), of("password")))
         };
         assert_eq!((accounts.len(), accounts.iter().filter(is_good).count()), (10, 9));
-        let cards = CsvFile::<_, CardRow>::new(TASK_CARDS.1.as_bytes()).unwrap();
+        let cards =
+            CsvFile::<_, CardRow>::new(TASK_CARDS.1.as_bytes(), &Options::default()).unwrap();
         assert_eq!(cards.filter(|row| row.as_ref().unwrap().is_ok()).count(), 45);
     }
 

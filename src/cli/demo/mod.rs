@@ -25,10 +25,10 @@ use self::{
 };
 use super::{
     account::import,
-    batch::{Batch, CardFile, Progress, prepare, redeem},
+    batch::{Batch, CardFile, ItemKeyArgs, Progress, prepare, redeem},
     shared::{
         client::Server,
-        csv_files::{AccountRow, CsvFile},
+        csv_files::{FileArgs, Options},
         output::{Sink, note},
         stop::Stop,
         token::Bearer,
@@ -45,6 +45,8 @@ const BATCH_ID: &str = "demo";
 const MAX_IN_FLIGHT: i32 = 32;
 /// How long an item waits for an account that is free and has room for it.
 const ITEM_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a lost connection is tried again: the server is on this machine.
+const RECONNECT_FOR: Duration = Duration::from_secs(30);
 /// How often it is looked whether redemptions are still open.
 const SETTLE_POLL: Duration = Duration::from_millis(250);
 
@@ -81,9 +83,10 @@ pub(super) async fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
         .context("no folder for the demo's files can be made")?;
     let files = Files::choose(&args, folder.path())?;
     // Before anything is started: a file that cannot be read is told at once.
-    let cards = CardFile::open(&files.cards)?;
-    let task_cards = CardFile::open(&files.task_cards)?;
-    CsvFile::<_, AccountRow>::open(&files.accounts)?;
+    let options = Options { may_repeat_cards: true, ..Options::default() };
+    let cards = CardFile::open(&files.cards, options.clone())?;
+    let task_cards = CardFile::open(&files.task_cards, options)?;
+    import::open(&files.accounts, &Options::default())?;
     let mut stop = Stop::listen(false)?;
     note("starting Postgres, the providers and the server …");
     let stage = tokio::select! {
@@ -119,15 +122,18 @@ async fn show(
     world::prepare(&server, files::task_profile(&stage.task_url)).await?;
     for pool in POOLS {
         let accounts = if pool.has_tasks() { &files.task_accounts } else { &files.accounts };
-        let done = import::import(&server, accounts, &pool.id()?).await?;
+        let pool_id = pool.id()?;
+        let rows = FileArgs::default().options(&pool_id);
+        let done = import::import(&server, accounts, &pool_id, rows).await?;
         note(format_args!("{}: {} accounts imported", pool.pool_id, done.created));
     }
     let before = world::accounts(&server).await?;
 
     let bars = MultiProgress::new();
+    let item_key = ItemKeyArgs::in_file(stage.task_ledger.with_file_name("item.key"));
     let run = |pool: &'static PoolPlan| {
         let cards = if pool.has_tasks() { task_cards } else { cards };
-        run_pool(&server, cards, pool, &bars)
+        run_pool(&server, cards, pool, &item_key, &bars)
     };
     let runs = try_join_all(POOLS.iter().map(run)).await?;
     let settled = settle(&server, args.settle_timeout).await?;
@@ -146,6 +152,7 @@ async fn run_pool(
     server: &Server,
     cards: &CardFile,
     pool: &'static PoolPlan,
+    item_key: &ItemKeyArgs,
     bars: &MultiProgress,
 ) -> anyhow::Result<PoolRun> {
     let batch = Batch {
@@ -155,6 +162,8 @@ async fn run_pool(
         plan: None,
         max_in_flight: MAX_IN_FLIGHT,
         item_timeout: ITEM_TIMEOUT,
+        reconnect_for: RECONNECT_FOR,
+        item_key: item_key.clone(),
     };
     let progress = Progress::among(bars, pool.pool_id.to_owned());
     let mut outcomes = report::Outcomes::default();

@@ -12,5 +12,6 @@ pub(in crate::cli) mod parse;
 pub(in crate::cli) mod pools;
 pub(in crate::cli) mod stop;
 pub(in crate::cli) mod token;
+pub(in crate::cli) mod unnamed;
 pub(in crate::cli) mod upload;
 pub(in crate::cli) mod view;

@@ -174,7 +174,7 @@ impl Rows {
                 Ok(())
             }
             Format::Csv => {
-                let fields: Vec<String> = row.iter().map(text).collect();
+                let fields: Vec<String> = row.iter().map(csv_text).collect();
                 self.sink.line(csv_line(fields.iter().map(String::as_str))?)
             }
             Format::Json => {
@@ -187,11 +187,6 @@ impl Rows {
     /// Waits until nobody reads the rows any more: never, unless they go to a pipe.
     pub(crate) fn closed(&self) -> impl Future<Output = ()> + use<> {
         self.sink.closed()
-    }
-
-    /// Whether there is no row yet.
-    pub(crate) fn is_empty(&self) -> bool {
-        !self.begun
     }
 
     /// Writes what comes before the first row. Answers whether it was not written before.
@@ -312,6 +307,19 @@ fn text(value: &Value) -> String {
         Value::Array(items) => items.iter().map(text).collect::<Vec<_>>().join(","),
         other => other.to_string(),
     }
+}
+
+/// A value in CSV. Numbers stay as they are.
+fn csv_text(value: &Value) -> String {
+    let text = text(value);
+    if matches!(value, Value::Number(_)) { text } else { defused(text) }
+}
+
+/// Text as it is exported: with an apostrophe before what a spreadsheet would run as a formula. Text that has one there by
+/// itself gets another, so that our files of accounts and cards are read back as they were (`csv_files`).
+pub(in crate::cli) fn defused(text: String) -> String {
+    let formula = ['=', '+', '-', '@', '\t', '\r'];
+    if text.trim_start_matches('\'').starts_with(formula) { format!("'{text}") } else { text }
 }
 
 /// Text for a terminal: what others wrote (a provider's message) must not move the cursor.

@@ -1,7 +1,5 @@
 //! Amounts of money as providers write them: exact, or none.
 
-use iso_currency::Currency as Iso;
-
 use super::super::json::{Json, Number};
 use crate::domain::money::{Currency, MAX_AMOUNT_MINOR, Money};
 
@@ -19,15 +17,9 @@ pub(in crate::provider) enum Unit {
 /// The most characters of a symbol, before or after.
 const MAX_SYMBOL: usize = 4;
 
-/// How many decimals a currency's minor unit has; 2 where ISO 4217 has none or does not know it.
-fn decimals(currency: Currency) -> u32 {
-    let exponent = Iso::from_code(currency.as_str()).and_then(|iso| iso.exponent());
-    exponent.map_or(2, u32::from)
-}
-
 /// In the currency's major unit, with all its decimals: `10.00`.
 pub(super) fn major(money: Money) -> String {
-    let decimals = decimals(money.currency);
+    let decimals = money.currency.decimals();
     let sign = if money.amount_minor < 0 { "-" } else { "" };
     let (minor, unit) = (money.amount_minor.unsigned_abs(), 10_u64.pow(decimals));
     let whole = minor / unit;
@@ -40,7 +32,7 @@ pub(super) fn major(money: Money) -> String {
 /// Reads an amount, in minor units. `None` is no amount: finer than the minor unit, negative, too
 /// large, or written otherwise.
 pub(super) fn read(value: &Json, unit: Unit, currency: Currency) -> Option<i64> {
-    let shift = if unit == Unit::Minor { 0 } else { decimals(currency) };
+    let shift = if unit == Unit::Minor { 0 } else { currency.decimals() };
     let minor = match (value, unit) {
         (Json::Number(number), Unit::Minor | Unit::Major) => number.whole(shift)?,
         (Json::Text(text), Unit::Minor) if is_digits(text) => digits(text, shift)?,

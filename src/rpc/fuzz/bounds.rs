@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use crate::{
-    domain::{account::Labels, credentials::Credentials, lease::LeaseRef, money::Money},
+    domain::{
+        account::Labels, credentials::Credentials, lease::LeaseRef, money::Money,
+        text::looks_like_another,
+    },
     service::{
         admin::{
             accounts::{CreateCommand, UpdateCommand},
@@ -60,6 +63,7 @@ pub(super) fn labels(labels: &Labels) {
     for (key, value) in labels {
         assert!((1..=63).contains(&key.chars().count()) && value.chars().count() <= 256);
         assert!(!key.chars().chain(value.chars()).any(char::is_control));
+        assert!(looks_like_another(key).or_else(|| looks_like_another(value)).is_none());
     }
 }
 

@@ -183,7 +183,7 @@ impl ReadySet {
 
     /// Notes that an account's row cannot be read.
     pub(super) fn note_unreadable(&mut self, account_id: &str) {
-        if let Ok(id) = AccountId::parse(account_id) {
+        if let Ok(id) = AccountId::stored(account_id) {
             self.forget(&id);
         }
         self.unreadable.insert(account_id.to_owned());

@@ -124,7 +124,8 @@ async fn a_run_that_is_refused_leaves_the_earlier_results_as_they_are() {
         run(&world, &batch(&cards, &output)).await.says(1, &[why]);
     }
     fs::write(at(&folder, "utf16.csv"), b"\xff\xfec\0o\0d\0e\0\n\0").unwrap();
-    run(&world, &batch(&at(&folder, "utf16.csv"), &output)).await.says(1, &["it is UTF-16"]);
+    let utf16 = run(&world, &batch(&at(&folder, "utf16.csv"), &output)).await;
+    utf16.says(1, &["has no rows besides its header"]);
     run(&world, &["pool", "pause", "pool"]).await.says(0, &[]);
     run(&world, &batch(&cards, &output)).await.says(1, &["POOL_PAUSED", "pool resume"]);
     let nowhere = batch(&cards, &["--output", &out, "--max-in-flight", "0"]);
@@ -217,6 +218,16 @@ async fn results_that_came_before_an_interruption_are_kept_beside_the_earlier_on
         let results = text(kept);
         assert!(results.starts_with("item_id,outcome,") && results.ends_with('\n'), "{results}");
         assert!(results.lines().skip(1).all(|row| row.starts_with("i-")), "{results}");
+        if is_told {
+            let rows: Vec<_> = results.lines().skip(1).map(|row| &row[..7]).collect();
+            let all: Vec<_> = (0..400).map(|n| format!("i-{n:05}")).collect();
+            assert_eq!(rows, all, "a row for every row, in its order");
+            done.says(1, &[" more were begun, and the server finishes them; ", " were not begun"]);
+            assert!(
+                results.contains(",NOT_BEGUN,") && results.contains(",SUCCEEDED,"),
+                "{results}"
+            );
+        }
         assert_eq!(text(&out), OLD);
 
         world.set_faults(Faults::default());

@@ -1,8 +1,10 @@
 //! The commands of the program, as an operator runs them.
 
 mod audit;
+mod batch_edits;
 mod batch_files;
 mod batch_outcomes;
+mod csv_as_it_is;
 mod lease_commands;
 mod plan_commands;
 mod program;

@@ -8,7 +8,7 @@ use prost_types::Duration;
 use tonic::{Response, Status};
 
 use crate::support::{
-    batch::{Session, opening},
+    batch::{Session, item, opening, refusal},
     world::{Clients, POOL, World, bad_fields, lease, seconds},
 };
 
@@ -428,5 +428,57 @@ async fn invalid_argument_names_all_bad_fields_of_pools_and_plans() {
     let request =
         pb::ListPlansRequest { pool_id: " ".into(), page_size: -7, page_token: "=".into() };
     refused(rpc.list_plans(request).await, &["pool_id", "page_size", "page_token"]);
+    untouched_and_well(&world, &mut clients).await;
+}
+
+#[tokio::test]
+async fn invalid_argument_names_every_name_that_looks_like_another() {
+    let world = World::start().await;
+    let mut clients = world.clients(0).await;
+    for (n, bad) in ["an\u{200b}na", "\u{202e}anna", "an\u{a0}na", "a\u{308}nna", "an\u{ad}na"]
+        .iter()
+        .enumerate()
+    {
+        let bad = || (*bad).to_owned();
+        let account = pb::Account {
+            pool_id: POOL.into(),
+            account_id: bad(),
+            labels: HashMap::from([("k".into(), bad())]),
+            ..Default::default()
+        };
+        let request = pb::CreateAccountRequest { account: Some(account) };
+        let fields = ["account.account_id", "account.labels[k]"];
+        refused(clients.accounts.create_account(request).await, &fields);
+        let account = pb::Account {
+            pool_id: POOL.into(),
+            account_id: "fine".into(),
+            labels: HashMap::from([(bad(), "v".into())]),
+            ..Default::default()
+        };
+        let request = pb::CreateAccountRequest { account: Some(account) };
+        refused(clients.accounts.create_account(request).await, &["account.labels"]);
+        let request = pb::AcquireAccountRequest {
+            request_id: bad(),
+            pool_id: POOL.into(),
+            holder: bad(),
+            ..Default::default()
+        };
+        let rpc = &mut clients.redemptions;
+        refused(rpc.acquire_account(request).await, &["request_id", "holder"]);
+        let mut resolve = pb::ResolveRedemptionRequest {
+            pool_id: POOL.into(),
+            redemption_id: uuid::Uuid::nil().to_string(),
+            reason: "why".into(),
+            resolved_by: bad(),
+            ..Default::default()
+        };
+        resolve.set_state(pb::RedemptionState::Failed);
+        refused(rpc.resolve_redemption(resolve).await, &["resolved_by"]);
+        let open = opening(&format!("b{n}"));
+        let mut session = Session::open(&mut clients, open).await.unwrap();
+        session.send(item(&bad(), "ABCD-1234")).await;
+        let result = session.result().await;
+        assert_eq!(bad_fields(&refusal(&result)), ["item.item_id"]);
+    }
     untouched_and_well(&world, &mut clients).await;
 }

@@ -45,6 +45,7 @@ pub(crate) fn program(world: &World, arguments: &[&str]) -> Command {
         .args(arguments)
         .args(["--server", &format!("http://{}", world.server(0).addr())])
         .env_remove("HOLDFAST_SERVER")
+        .env("HOLDFAST_ITEM_KEY_FILE", concat!(env!("CARGO_TARGET_TMPDIR"), "/item.key"))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

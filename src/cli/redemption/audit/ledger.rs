@@ -1,7 +1,7 @@
 //! The provider's ledger as a file: a redemption of the provider's contract on each line, in JSON,
 //! and `at`, the time since when it has this state. The simulator's ledger is such a file.
 
-use std::{fs::File, io::BufReader, path::Path};
+use std::{fs::File, path::Path};
 
 use anyhow::Context as _;
 use serde::Deserialize;
@@ -69,7 +69,7 @@ pub(in crate::cli) fn read(
 ) -> anyhow::Result<Ledger> {
     let unreadable = || format!("the ledger {} cannot be read", path.display());
     let file = File::open(path).with_context(unreadable)?;
-    let mut lines = Lines::new(BufReader::new(file));
+    let mut lines = Lines::new(file);
     let mut ledger = Ledger { theirs: Theirs::new(kind), end: window.to };
     let mut broken: Option<u64> = None;
     let mut rows = 0_u64;

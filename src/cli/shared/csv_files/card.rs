@@ -1,6 +1,8 @@
 //! Card files: `item_id,code,amount_minor,currency_code`. Only `code` is required.
 
-use super::{Row, Seen, damage, fields, fields::Fields};
+use secrecy::ExposeSecret as _;
+
+use super::{Row, Seen, damage, fields::Fields};
 use crate::domain::{
     id::{ItemId, PoolId},
     money::Currency,
@@ -10,10 +12,12 @@ use crate::domain::{
 /// A card to redeem.
 #[derive(Debug)]
 pub(crate) struct CardRow {
+    /// The row's line.
+    pub(crate) line: u64,
     /// The pool that it is for; `None`: the command's.
     pub(crate) pool_id: Option<PoolId>,
-    /// Its name in the batch: `line-17` when line 17 gives none.
-    pub(crate) item_id: ItemId,
+    /// Its name in the batch, when the row gives one.
+    pub(crate) item_id: Option<ItemId>,
     /// The code.
     pub(crate) code: CardCode,
     /// What it should be worth, in minor units, more than 0.
@@ -24,10 +28,11 @@ pub(crate) struct CardRow {
 
 impl Row for CardRow {
     const COLUMNS: &'static [&'static str] = &["item_id", "code", "amount_minor", "currency_code"];
+    const AMOUNT: (&'static str, &'static str) = ("amount", "amount_minor");
     const REQUIRED: &'static str = "code";
 
     fn read(fields: &mut Fields<'_>, seen: &mut Seen) -> Option<Self> {
-        let item_id = item_id(fields);
+        let item_id = fields.optional("item_id", |text| damage::name(text).and_then(ItemId::parse));
         if let Some(first) = item_id
             .as_ref()
             .and_then(|id| seen.before(fields.pool_id(), id.as_str(), fields.line()))
@@ -36,16 +41,25 @@ impl Row for CardRow {
         }
         let code = fields
             .required("code", |text| damage::check_code(text).and_then(|()| CardCode::parse(text)));
-        let amount_minor = fields.optional("amount_minor", |text| fields::amount(text, 1));
+        // The same card twice is one card: two rows of it are a mistake, whatever their names.
+        let unique = code.as_ref().filter(|_| !fields.may_repeat_cards());
+        if let Some(first) = unique.and_then(|code: &CardCode| {
+            let name = format!("code\0{}", code.normalised().expose_secret());
+            seen.before(fields.pool_id(), &name, fields.line())
+        }) {
+            fields.complain(Some("code"), format!("is the same card as on line {first}"));
+        }
         let currency = fields.optional("currency_code", |code| {
             Currency::parse(code).ok_or("must be three upper-case letters (ISO 4217)")
         });
+        let amount_minor = fields.amount("amount_minor", currency, 1);
         if fields.is_empty("amount_minor") && !fields.is_empty("currency_code") {
             fields.complain(Some("amount_minor"), "is required beside a currency_code");
         }
         Some(Self {
+            line: fields.line(),
             pool_id: fields.pool_id().cloned(),
-            item_id: item_id?,
+            item_id,
             code: code?,
             amount_minor,
             currency,
@@ -53,18 +67,12 @@ impl Row for CardRow {
     }
 }
 
-fn item_id(fields: &mut Fields<'_>) -> Option<ItemId> {
-    if fields.is_empty("item_id") {
-        ItemId::parse(&format!("line-{}", fields.line())).ok()
-    } else {
-        fields
-            .optional("item_id", |text| damage::check_name(text).and_then(|()| ItemId::parse(text)))
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{super::read_all, *};
+    use super::{
+        super::{Options, read_all, read_with},
+        *,
+    };
 
     fn one(header: &str, row: &str) -> Result<CardRow, String> {
         read_all::<CardRow>(format!("{header}\n{row}\n")).remove(0)
@@ -73,7 +81,7 @@ mod tests {
     #[test]
     fn only_the_code_is_required() {
         let card = one("code", " ABCD-1234 ").unwrap();
-        assert_eq!((card.item_id.as_str(), card.code.expose()), ("line-2", "ABCD-1234"));
+        assert_eq!((card.line, card.item_id, card.code.expose()), (2, None, "ABCD-1234"));
         assert_eq!((card.amount_minor, card.currency, card.pool_id), (None, None, None));
     }
 
@@ -81,7 +89,7 @@ mod tests {
     fn every_column_is_read() {
         let card =
             one("pool_id,item_id,code,amount_minor,currency_code", "p,a,ABCD,500,EUR").unwrap();
-        assert_eq!((card.item_id.as_str(), card.amount_minor), ("a", Some(500)));
+        assert_eq!((card.item_id, card.amount_minor), (ItemId::parse("a").ok(), Some(500)));
         assert_eq!(card.currency, Currency::parse("EUR"));
         assert_eq!(card.pool_id, PoolId::parse("p").ok());
     }
@@ -123,10 +131,22 @@ mod tests {
 
     #[test]
     fn an_item_id_is_there_once() {
-        let rows =
-            read_all::<CardRow>("item_id,code\na,ABCD1\nb,ABCD2\na,ABCD3\nline-6,ABCD4\n,ABCD5\n");
+        let rows = read_all::<CardRow>("item_id,code\na,ABCD1\nb,ABCD2\na,ABCD3\n,ABCD4\n,ABCD5\n");
         assert_eq!(rows[2].as_ref().unwrap_err(), "line 4: item_id is the same as on line 2");
-        assert_eq!(rows[4].as_ref().unwrap_err(), "line 6: item_id is the same as on line 5");
-        assert!(rows[0].is_ok() && rows[1].is_ok() && rows[3].is_ok());
+        assert!(rows[0].is_ok() && rows[1].is_ok() && rows[3].is_ok() && rows[4].is_ok());
+    }
+
+    #[test]
+    fn a_card_is_there_once_however_it_is_written() {
+        let rows =
+            read_all::<CardRow>("item_id,code\na,ABCD-1234\nb,abcd 1234\n,ABCD1234\nc,ABCD1235\n");
+        for (row, line) in rows[1..3].iter().zip([3, 4]) {
+            let expected = format!("line {line}: code is the same card as on line 2");
+            assert_eq!(*row.as_ref().unwrap_err(), expected);
+        }
+        assert!(rows[0].is_ok() && rows[3].is_ok());
+        let options = Options { pool: PoolId::parse("p").ok(), ..Options::default() };
+        let rows = read_with::<CardRow>("pool_id,code\np,ABCD1\n,ABCD1\nq,ABCD1\n", &options);
+        assert!(rows[0].is_ok() && rows[1].is_err() && rows[2].is_ok(), "of its own pool");
     }
 }

@@ -3,6 +3,7 @@
 //! Only what such programs write is refused, not what merely is unusual: a code is the provider's to
 //! judge. What a field holds is never repeated.
 
+use super::fields::undefused;
 use crate::domain::id::InvalidId;
 
 const SHORTENED: &str = "is a number that a spreadsheet shortened (as 1.23457E+15), and its last digits \
@@ -48,8 +49,15 @@ const MONTHS: [&str; 17] = [
     "Mär", "Mai", "Okt", "Dez",
 ];
 
-/// Refuses a name (of an account or an item) that is not what its owner wrote.
-pub(super) fn check_name(text: &str) -> Result<(), InvalidId> {
+/// A name (of an account or an item) as it was before it was exported; or what is wrong with it.
+pub(super) fn name(text: &str) -> Result<&str, InvalidId> {
+    let exported = undefused(text);
+    // What was marked as text on purpose is what its owner wrote.
+    if exported.len() == text.len() { check_name(text).map(|()| text) } else { Ok(exported) }
+}
+
+/// Refuses a name that is not what its owner wrote.
+fn check_name(text: &str) -> Result<(), InvalidId> {
     let rest = text.strip_prefix('\'');
     let is_marked =
         rest.is_some_and(|rest| rest.starts_with(|c: char| "=+-@0123456789".contains(c)));
@@ -220,6 +228,15 @@ fn has_time(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_that_was_defused_for_spreadsheets_is_read_back() {
+        for (text, read) in [("'=A1", "=A1"), ("'+49", "+49"), ("'-x", "-x"), ("''@x", "'@x")] {
+            assert_eq!(name(text), Ok(read));
+        }
+        assert_eq!(name("'t Hooft"), Ok("'t Hooft"));
+        assert!(name("'0012").is_err() && name("=A1").is_err() && name("1E+15").is_err());
+    }
 
     #[test]
     fn what_a_spreadsheet_leaves_is_refused_as_a_name_and_as_a_code() {

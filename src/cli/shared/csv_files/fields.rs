@@ -2,191 +2,20 @@
 
 use std::{borrow::Cow, fmt};
 
-use super::{BadRow, POOL_COLUMN, Problem, Row};
-use crate::domain::{credentials, id::PoolId, money::MAX_AMOUNT_MINOR};
+use super::{
+    BadRow, POOL_COLUMN, Problem,
+    amounts::{self, Amounts},
+    layout::{Header, Layout, has_stray_quote, other_separator},
+};
+use crate::domain::{id::PoolId, money::Currency, redemption::CardCode};
 
-/// The columns that a file has.
-pub(super) struct Layout {
-    /// In the file's order.
-    columns: Vec<Cow<'static, str>>,
-    /// See [`Row`].
-    allowed: &'static [&'static str],
-    prefix: Option<&'static str>,
-    required: &'static str,
-}
-
-/// What a row that names columns is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Header {
-    /// The file's own header again.
-    Same,
-    /// That of a file with other columns, or in another order.
-    Other,
-}
-
-impl Layout {
-    /// Reads the header.
-    pub(super) fn read<T: Row>(header: &[u8]) -> anyhow::Result<Self> {
-        anyhow::ensure!(
-            !header.contains(&0),
-            "it has NUL bytes: it is not text, or UTF-16; save it as CSV UTF-8"
-        );
-        let mut layout = Self {
-            columns: Vec::new(),
-            allowed: T::COLUMNS,
-            prefix: T::PREFIX,
-            required: T::REQUIRED,
-        };
-        let mut unknown = Vec::new();
-        for field in &split(header) {
-            let name = std::str::from_utf8(field.trim_ascii())
-                .map_err(|_| anyhow::anyhow!("a column's name is not UTF-8"))?;
-            match layout.column(name).filter(|column| column == name) {
-                Some(column) if layout.columns.contains(&column) => {
-                    anyhow::bail!("the column \"{column}\" is there twice")
-                }
-                Some(column) => layout.columns.push(column),
-                None => unknown.push(quoted(name)),
-            }
-        }
-        layout.check(header, &unknown)?;
-        Ok(layout)
-    }
-
-    fn check(&self, header: &[u8], unknown: &[String]) -> anyhow::Result<()> {
-        let Self { columns, required, .. } = self;
-        let of_prefix = self.prefix.map(|prefix| format!("{prefix}NAME"));
-        let names: Vec<_> =
-            self.allowed.iter().copied().chain(of_prefix.as_deref()).chain([POOL_COLUMN]).collect();
-        let names = names.join(", ");
-        let has_other_marks = header.contains(&b';') || header.contains(&b'\t');
-        anyhow::ensure!(
-            !columns.is_empty() || header.contains(&b',') || !has_other_marks,
-            "columns must be separated by commas; the columns are {names}"
-        );
-        anyhow::ensure!(
-            columns.iter().any(|column| column == required)
-                || !unknown.is_empty() && columns.is_empty(),
-            "there is no column \"{required}\"; the columns are {names}"
-        );
-        // Not one column of the file format: most likely there is no header, and these are data.
-        anyhow::ensure!(
-            !columns.is_empty(),
-            "it names none of the columns; the columns are {names}"
-        );
-        anyhow::ensure!(
-            unknown.is_empty(),
-            "unknown columns {}; the columns are {names}",
-            unknown.join(", ")
-        );
-        Ok(())
-    }
-
-    /// The column of a name, in any case.
-    fn column(&self, name: &str) -> Option<Cow<'static, str>> {
-        let fixed = self.allowed.iter().chain([&POOL_COLUMN]);
-        let fixed = fixed.copied().find(|column| column.eq_ignore_ascii_case(name));
-        let of_prefix = || {
-            let (begin, rest) = name.split_at_checked(self.prefix?.len())?;
-            let fits = begin.eq_ignore_ascii_case(self.prefix?) && credentials::is_name(rest);
-            fits.then(|| format!("{}{rest}", self.prefix.unwrap_or_default()).into())
-        };
-        fixed.map(Cow::Borrowed).or_else(of_prefix)
-    }
-
-    /// The name of a column with the prefix, without it.
-    fn named<'c>(&self, column: &'c str) -> Option<&'c str> {
-        column.strip_prefix(self.prefix?)
-    }
-
-    /// What a row is if it is a header: each of its fields names a column, in any case.
-    fn header(&self, record: &csv::ByteRecord) -> Option<Header> {
-        let named = |field: &[u8]| self.column(std::str::from_utf8(field.trim_ascii()).ok()?);
-        let names: Vec<_> = record.iter().map(named).collect::<Option<_>>()?;
-        let is_same = names.len() == self.columns.len()
-            && names.iter().zip(&self.columns).all(|(name, own)| name.eq_ignore_ascii_case(own));
-        if is_same {
-            Some(Header::Same)
-        } else {
-            // Of one column only the required one can be a header: others may be values.
-            names.iter().any(|name| name == self.required).then_some(Header::Other)
-        }
-    }
-
-    /// Whether a row is the end of one file and the header of the next on one line: `…,DEaccount_id,…`.
-    fn is_joined(&self, record: &csv::ByteRecord) -> bool {
-        let (width, fields) = (self.columns.len(), record.iter().collect::<Vec<_>>());
-        let last =
-            fields.get(width - 1).and_then(|field| field.strip_suffix(self.columns[0].as_bytes()));
-        // A code such as "barcode" may be one; what is not in lower case before it is the end of a code.
-        let is_end = |end: &[u8]| {
-            width > 1 || self.columns[0] != "code" || !end.iter().any(u8::is_ascii_lowercase)
-        };
-        fields.len() == 2 * width - 1
-            && last.is_some_and(|end| !end.is_empty() && is_end(end))
-            && fields[width..]
-                .iter()
-                .zip(&self.columns[1..])
-                .all(|(field, name)| *field == name.as_bytes())
-    }
-}
-
-fn quoted(name: &str) -> String {
-    format!("{name:?}")
-}
-
-/// A separator that is not the comma, outside quotes.
-fn separator(line: &[u8]) -> Option<&'static str> {
-    let mut is_quoted = false;
-    line.iter().find_map(|byte| match byte {
-        b'"' => {
-            is_quoted = !is_quoted;
-            None
-        }
-        b';' if !is_quoted => Some("semicolons"),
-        b'\t' if !is_quoted => Some("tabs"),
-        _ => None,
-    })
-}
-
-fn separated_by(mark: &str) -> String {
-    format!(": is the file separated by {mark}? export it with commas")
-}
-
-/// Whether there is a quote that neither opens nor closes a field, and is not one of two inside of one.
-/// A formula's (`="0012"`) are none: what is wrong with it is told by its column.
-fn has_stray_quote(line: &[u8]) -> bool {
-    let mut is_quoted = false;
-    (0..line.len()).filter(|at| line[*at] == b'"').any(|at| {
-        let (before, after) = (&line[..at], &line[at + 1..]);
-        let was_quoted = is_quoted;
-        is_quoted = !was_quoted;
-        if was_quoted {
-            !matches!(after.trim_ascii_start().first(), None | Some(b','))
-                && after.first() != Some(&b'"')
-        } else {
-            let formula = before.strip_suffix(b"=").unwrap_or(before);
-            // The second of two opens the quotes again.
-            !matches!(formula.last(), None | Some(b',')) && before.last() != Some(&b'"')
-        }
-    })
-}
-
-/// The fields of one line of CSV.
-fn split(line: &[u8]) -> csv::ByteRecord {
-    let mut record = csv::ByteRecord::new();
-    let mut reader = csv::ReaderBuilder::new()
-        .has_headers(false)
-        .flexible(true)
-        .buffer_capacity(line.len().clamp(64, 8 * 1024))
-        .from_reader(line);
-    // Reading from memory cannot fail, and any line is some record.
-    let _ = reader.read_byte_record(&mut record);
-    record
-}
+/// How texts begin that a spreadsheet would run as formulas.
+const DEFUSED: [char; 6] = ['=', '+', '-', '@', '\t', '\r'];
 
 enum Value {
     Text(String),
+    /// Of a column that is left out.
+    Ignored,
     /// There is something, and it has been complained about.
     Bad,
 }
@@ -218,7 +47,7 @@ impl<'a> Fields<'a> {
         other_header: &mut Option<u64>,
     ) -> Self {
         let quotes = bytes.iter().filter(|byte| **byte == b'"').count();
-        let record = split(bytes);
+        let record = layout.split(bytes);
         let why = match layout.header(&record) {
             Some(Header::Same) if other_header.is_none() => {
                 "repeats the header: were two files joined? take the line out".to_owned()
@@ -234,7 +63,7 @@ impl<'a> Fields<'a> {
                 other_header.unwrap_or_default()
             ),
             None if quotes % 2 == 1 => "has a quote that is not closed".to_owned(),
-            None if has_stray_quote(bytes) => {
+            None if has_stray_quote(bytes, layout.separator) => {
                 "has a quote in the middle of a field: put the whole field in quotes, and write each \
                  quote in it twice"
                     .to_owned()
@@ -246,14 +75,15 @@ impl<'a> Fields<'a> {
             }
             None if record.len() != layout.columns.len() => {
                 let (has, s) = (record.len(), if record.len() == 1 { "" } else { "s" });
-                let hint = separator(bytes).map(separated_by).unwrap_or_default();
+                let other = other_separator(bytes, layout.separator);
+                let hint = other.map(|mark| separated_by(mark, layout)).unwrap_or_default();
                 format!("has {has} column{s} where the header has {}{hint}", layout.columns.len())
             }
             // Of several columns a field may well hold one, as labels do.
             None if record.len() == 1
-                && let Some(mark) = separator(bytes) =>
+                && let Some(mark) = other_separator(bytes, layout.separator) =>
             {
-                format!("has one column, and another separator in it{}", separated_by(mark))
+                format!("has one column, and another separator in it{}", separated_by(mark, layout))
             }
             None => return Self::whole(layout, line, &record),
         };
@@ -264,10 +94,17 @@ impl<'a> Fields<'a> {
         let mut fields =
             Self { layout, line, values: Vec::new(), pool_id: None, problems: Vec::new() };
         for (column, field) in layout.columns.iter().zip(record) {
-            let value = fields.value(column, field);
+            let value = match column {
+                Some(column) => fields.value(column, field),
+                None => Value::Ignored,
+            };
             fields.values.push(value);
         }
-        fields.pool_id = fields.optional(POOL_COLUMN, PoolId::parse);
+        fields.pool_id = fields.optional(POOL_COLUMN, |text| PoolId::parse(undefused(text)));
+        fields.pool_id = fields.pool_id.take().or_else(|| match fields.is_empty(POOL_COLUMN) {
+            true => layout.options.pool.clone(),
+            false => None,
+        });
         fields
     }
 
@@ -283,6 +120,8 @@ impl<'a> Fields<'a> {
             "has a control character"
         } else if text.contains('\u{feff}') {
             "has a byte order mark in it: were two files joined?"
+        } else if text.contains(char::REPLACEMENT_CHARACTER) {
+            "has a character that was lost (U+FFFD): export the file again, as CSV UTF-8"
         } else if self.layout.named(column).is_some() {
             // Spaces may be part of it.
             return Value::Text(text.to_owned());
@@ -308,6 +147,11 @@ impl<'a> Fields<'a> {
         self.pool_id.as_ref()
     }
 
+    /// See [`Options`](super::Options).
+    pub(super) fn may_repeat_cards(&self) -> bool {
+        self.layout.options.may_repeat_cards
+    }
+
     /// Notes what is wrong.
     pub(crate) fn complain(&mut self, column: Option<&'static str>, rule: impl Into<String>) {
         self.problems.push(Problem { column: column.map(Cow::Borrowed), rule: rule.into() });
@@ -326,13 +170,14 @@ impl<'a> Fields<'a> {
         let mut read = Vec::new();
         let mut problems = Vec::new();
         for (column, value) in self.layout.columns.iter().zip(&self.values) {
+            let Some(column) = column else { continue };
             let Some(name) = self.layout.named(column) else { continue };
             match value {
                 Value::Text(text) if !text.is_empty() => match parse(name, text) {
                     Ok(value) => read.push((name.to_owned(), value)),
                     Err(rule) => problems.push((column, rule.to_string())),
                 },
-                Value::Text(_) | Value::Bad => {}
+                Value::Text(_) | Value::Bad | Value::Ignored => {}
             }
         }
         problems.into_iter().for_each(|(column, rule)| self.complain_of(column, rule));
@@ -345,12 +190,31 @@ impl<'a> Fields<'a> {
         column: &'static str,
         parse: impl FnOnce(&str) -> Result<T, E>,
     ) -> Option<T> {
-        let at = self.layout.columns.iter().position(|name| name == column)?;
+        let at = self.layout.position(column)?;
         let parsed = match self.values.get(at)? {
             Value::Text(text) if !text.is_empty() => parse(text),
             _ => return None,
         };
         parsed.map_err(|rule| self.complain(Some(column), rule.to_string())).ok()
+    }
+
+    /// Reads an amount of at least `min`, in the row's currency or else the pool's.
+    pub(crate) fn amount(
+        &mut self,
+        column: &'static str,
+        currency: Option<Currency>,
+        min: i64,
+    ) -> Option<i64> {
+        let options = &self.layout.options;
+        let currency = currency.or(options.currency);
+        match (options.amounts, currency) {
+            (Some(Amounts::Major), Some(currency)) => {
+                self.optional(column, |text| amounts::major(text, min, currency))
+            }
+            // Nobody has said the currency yet: what it is worth is not needed.
+            (Some(Amounts::Major), None) => None,
+            _ => self.optional(column, |text| amounts::minor(text, min)),
+        }
     }
 
     /// Reads a field that must not be empty.
@@ -368,11 +232,11 @@ impl<'a> Fields<'a> {
 
     /// Whether a field is empty, or its column is not there.
     pub(crate) fn is_empty(&self, column: &str) -> bool {
-        let at = self.layout.columns.iter().position(|name| name == column);
+        let at = self.layout.position(column);
         match at.and_then(|at| self.values.get(at)) {
             Some(Value::Text(text)) => text.is_empty(),
             Some(Value::Bad) => false,
-            None => true,
+            Some(Value::Ignored) | None => true,
         }
     }
 
@@ -380,18 +244,31 @@ impl<'a> Fields<'a> {
     pub(super) fn judge<T>(self, row: Option<T>) -> Result<T, BadRow> {
         match row {
             Some(row) if self.problems.is_empty() => Ok(row),
-            _ => Err(BadRow { line: self.line, pool_id: self.pool_id, problems: self.problems }),
+            _ => Err(BadRow {
+                code_last4: self.code_last4(),
+                line: self.line,
+                pool_id: self.pool_id,
+                problems: self.problems,
+            }),
         }
+    }
+
+    /// The end of the row's code, where it can be told.
+    fn code_last4(&self) -> String {
+        let value = self.layout.position("code").and_then(|at| self.values.get(at));
+        let Some(Value::Text(text)) = value else { return String::new() };
+        CardCode::parse(text).map_or(String::new(), |code| code.last4().to_owned())
     }
 }
 
-/// Reads an amount in minor units, of at least `min`.
-pub(super) fn amount(text: &str, min: i64) -> Result<i64, String> {
-    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
-    match text.parse::<i64>() {
-        Ok(amount) if digits && (min..=MAX_AMOUNT_MINOR).contains(&amount) => Ok(amount),
-        _ => Err(format!(
-            "must be a whole number of minor units, {min} to {MAX_AMOUNT_MINOR}, in digits only"
-        )),
+fn separated_by(mark: &str, layout: &Layout) -> String {
+    format!(": is it separated by {mark}, and the header by {}?", layout.separated_by())
+}
+
+/// A text as it was before it was exported: see `output::defused`.
+pub(super) fn undefused(text: &str) -> &str {
+    match text.strip_prefix('\'') {
+        Some(rest) if rest.trim_start_matches('\'').starts_with(DEFUSED) => rest,
+        _ => text,
     }
 }

@@ -1,6 +1,9 @@
-//! A file's lines, counted, without holding more than one.
+//! A file's lines, counted, without holding more than one. UTF-16 with a byte order mark is decoded as it is
+//! read; what cannot be decoded is U+FFFD then.
 
-use std::io::{self, BufRead};
+use std::io::{self, BufRead as _, BufReader, Read};
+
+use encoding_rs_io::{DecodeReaderBytes, DecodeReaderBytesBuilder};
 
 /// The longest line that is read, in bytes: far above any row that can be right.
 pub(in crate::cli) const MAX_LINE_BYTES: usize = 64 * 1024;
@@ -8,9 +11,7 @@ pub(in crate::cli) const MAX_LINE_BYTES: usize = 64 * 1024;
 const BOM: &[u8] = b"\xef\xbb\xbf";
 
 /// How files begin that are not text in UTF-8, and what to do about them.
-const OTHER_KINDS: [(&[u8], &str); 5] = [
-    (b"\xff\xfe", "it is UTF-16, not UTF-8: save it as CSV UTF-8 (or convert it with iconv)"),
-    (b"\xfe\xff", "it is UTF-16, not UTF-8: save it as CSV UTF-8 (or convert it with iconv)"),
+const OTHER_KINDS: [(&[u8], &str); 3] = [
     (b"PK\x03\x04", "it is a spreadsheet or a zip file: export the sheet as CSV"),
     (b"\xd0\xcf\x11\xe0", "it is a spreadsheet, not text: export the sheet as CSV"),
     (b"\x1f\x8b", "it is compressed: unpack it first"),
@@ -26,16 +27,25 @@ pub(in crate::cli) enum Line<'a> {
 
 /// Reads lines. Each ends with LF, CRLF or CR alone, also in one file.
 pub(in crate::cli) struct Lines<R> {
-    input: R,
+    input: BufReader<DecodeReaderBytes<R, Vec<u8>>>,
     number: u64,
+    blank: u64,
     buffer: Vec<u8>,
     /// The last line ended with CR: an LF that follows is part of its end.
     after_cr: bool,
 }
 
-impl<R: BufRead> Lines<R> {
+impl<R: Read> Lines<R> {
     pub(in crate::cli) fn new(input: R) -> Self {
-        Self { input, number: 0, buffer: Vec::new(), after_cr: false }
+        // Text in UTF-8 comes as it is, so that what is not UTF-8 in it is told by its place.
+        let input = DecodeReaderBytesBuilder::new().utf8_passthru(true).build(input);
+        let input = BufReader::new(input);
+        Self { input, number: 0, blank: 0, buffer: Vec::new(), after_cr: false }
+    }
+
+    /// How many lines were blank so far.
+    pub(super) fn blank(&self) -> u64 {
+        self.blank
     }
 
     /// The next line that is not blank. An error when the file is not text.
@@ -56,6 +66,7 @@ impl<R: BufRead> Lines<R> {
             if !self.buffer.trim_ascii().is_empty() {
                 return Ok(Some(Line::Whole(self.number, &self.buffer)));
             }
+            self.blank += 1;
         }
     }
 
@@ -103,13 +114,21 @@ impl<R: BufRead> Lines<R> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::BufReader;
-
     use super::*;
 
-    /// The lines, read through a buffer of so many bytes.
-    fn lines(text: &[u8], buffer: usize) -> Vec<(u64, String)> {
-        let mut lines = Lines::new(BufReader::with_capacity(buffer, text));
+    /// Reads so many bytes at once at the most.
+    struct Bits<'a>(&'a [u8], usize);
+
+    impl Read for Bits<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            let most = buffer.len().min(self.1);
+            self.0.read(&mut buffer[..most])
+        }
+    }
+
+    /// The lines, read in bits of so many bytes.
+    fn lines(text: &[u8], bits: usize) -> Vec<(u64, String)> {
+        let mut lines = Lines::new(Bits(text, bits));
         let mut all = Vec::new();
         while let Some(line) = lines.next_line().unwrap() {
             all.push(match line {
@@ -158,11 +177,28 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_not_utf_8_text_is_an_error_that_says_what_it_is() {
+    fn utf_16_with_a_byte_order_mark_is_read_wherever_the_buffer_ends() {
+        let text = "\u{feff}a,ü\r\n🎁\rc\n";
+        let little: Vec<u8> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
+        let big: Vec<u8> = text.encode_utf16().flat_map(u16::to_be_bytes).collect();
+        for bits in [1, 2, 3, 5, 8192] {
+            for bytes in [&little, &big] {
+                let expected = numbered(&[(1, "a,ü"), (2, "🎁"), (3, "c")]);
+                assert_eq!(lines(bytes, bits), expected, "{bits}");
+            }
+        }
+        let half = [&little[..], &[0xd8]].concat();
+        assert_eq!(lines(&half, 8192)[3], (4, "\u{fffd}".to_owned()));
+        let long = "x".repeat(MAX_LINE_BYTES + 1) + "\nb";
+        let long: Vec<u8> =
+            format!("\u{feff}{long}").encode_utf16().flat_map(u16::to_le_bytes).collect();
+        assert_eq!(lines(&long, 8192), numbered(&[(1, "too long"), (2, "b")]));
+    }
+
+    #[test]
+    fn a_file_that_is_not_text_is_an_error_that_says_what_it_is() {
         for (bytes, what) in [
-            (&b"\xff\xfec\0o\0d\0e\0\n\0"[..], "UTF-16"),
-            (b"\xfe\xff\0c\0o\0d\0e\0\n", "UTF-16"),
-            (b"PK\x03\x04\x14\0\x06\0", "spreadsheet"),
+            (&b"PK\x03\x04\x14\0\x06\0"[..], "spreadsheet"),
             (b"\xd0\xcf\x11\xe0\xa1\xb1", "spreadsheet"),
             (b"\x1f\x8b\x08\0", "compressed"),
         ] {

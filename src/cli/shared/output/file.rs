@@ -6,8 +6,8 @@
 //! (`/dev/stdout`) are written directly: there is nothing to replace.
 
 use std::{
-    ffi::OsString,
-    fs::{self, File, Metadata, OpenOptions, Permissions},
+    ffi::{OsStr, OsString},
+    fs::{self, File, Metadata, OpenOptions, Permissions, TryLockError},
     io::{self, Write},
     os::unix::{
         ffi::OsStrExt as _,
@@ -106,10 +106,18 @@ impl Target {
                 return Ok((Sink::direct(file), None));
             }
         };
+        let lock = Lock::take(path, &self.name)?;
         let file = temporary(path, there).with_context(cannot)?;
         let keeps_owner = there.is_none_or(|there| take_over(file.as_file(), there));
         let rows = file.as_file().try_clone().with_context(cannot)?;
-        let draft = Draft { file, target: path.clone(), name: self.name, in_place: !keeps_owner };
+        let draft = Draft {
+            file,
+            target: path.clone(),
+            is_new: there.is_none(),
+            in_place: !keeps_owner,
+            name: self.name,
+            _lock: lock,
+        };
         Ok((Sink::over(WholeWrites { file: rows, bytes: 0 }), Some(draft)))
     }
 }
@@ -196,14 +204,19 @@ pub(crate) struct Draft {
     target: PathBuf,
     /// The target as it was given.
     name: PathBuf,
+    /// Whether nothing was there.
+    is_new: bool,
     /// Whether the target must be written to, because another file would have another owner.
     in_place: bool,
+    /// Other runs are kept from the target until this one has ended.
+    _lock: Lock,
 }
 
 impl Draft {
     /// Replaces the target by the results. If that fails, they are kept.
     pub(crate) fn publish(self) -> anyhow::Result<()> {
-        let Self { file, target, name, in_place } = self;
+        // The lock is held to the end.
+        let Self { file, target, name, in_place, _lock, .. } = self;
         // An error that the system held back is told here.
         let synced = file.as_file().sync_all();
         let (file, moved) = match (synced, in_place) {
@@ -231,8 +244,13 @@ impl Draft {
         })
     }
 
-    /// Keeps what was written of a run that failed, and says where; `None` if nothing was.
-    pub(crate) fn keep(self) -> Option<String> {
+    /// Keeps what was written of a run that failed, and says where; `None` if nothing was. Where nothing is replaced by it,
+    /// results that have a row for everything are put where they belong.
+    pub(crate) fn keep(self, is_whole: bool) -> Option<String> {
+        if is_whole && self.is_new && !self.target.exists() {
+            let told = format!("the results so far are in {}", self.name.display());
+            return Some(self.publish().map_or_else(|error| format!("{error:#}"), |()| told));
+        }
         let is_empty = self.file.as_file().metadata().is_ok_and(|file| file.len() == 0);
         let (_, kept) = if is_empty { None } else { self.file.keep().ok() }?;
         Some(format!(
@@ -245,6 +263,67 @@ impl Draft {
     /// Where it is being written.
     pub(crate) fn path(&self) -> PathBuf {
         self.file.path().to_owned()
+    }
+}
+
+/// A lock on a target: two runs that write to one would each take the other's results away.
+///
+/// It is a file of its own beside the target, since that is replaced by another file. Where none can be made, it is the
+/// target itself, which is written in place there.
+struct Lock {
+    _file: File,
+    /// Its name, where it is a file of its own.
+    own: Option<PathBuf>,
+}
+
+impl Lock {
+    fn take(target: &Path, name: &Path) -> anyhow::Result<Self> {
+        let whole = target.file_name().unwrap_or_default().as_bytes();
+        let mut last = OsString::from(".");
+        last.push(OsStr::from_bytes(&whole[..whole.len().min(MAX_NAME_BYTES)]));
+        last.push(".lock");
+        let own = target.with_file_name(last);
+        let refused = || {
+            format!(
+                "another run is writing its results to {}: wait for it, or name another file for the results",
+                name.display()
+            )
+        };
+        loop {
+            let made = OpenOptions::new().write(true).create(true).truncate(false).open(&own);
+            let (file, own) = match made {
+                Ok(file) => (file, Some(&own)),
+                Err(_) => match OpenOptions::new().append(true).open(target) {
+                    Ok(file) => (file, None),
+                    Err(error) => {
+                        return Err(error)
+                            .with_context(|| format!("{} cannot be locked", name.display()));
+                    }
+                },
+            };
+            match file.try_lock() {
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => anyhow::bail!(refused()),
+                Err(TryLockError::Error(error)) => {
+                    return Err(error)
+                        .with_context(|| format!("{} cannot be locked", name.display()));
+                }
+            }
+            // The run before may have taken the file away between the two.
+            let there = file.metadata().context("the lock cannot be read")?;
+            if own.is_none_or(|own| is_at(&there, own)) {
+                return Ok(Self { _file: file, own: own.cloned() });
+            }
+        }
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        if let Some(own) = &self.own {
+            // It is still locked. One that stays locks nobody out.
+            let _ = fs::remove_file(own);
+        }
     }
 }
 

@@ -56,10 +56,44 @@ fn what_a_failed_run_wrote_is_kept_beside_the_old_file_and_named() {
     sink.line("more").unwrap();
     let draft = draft.unwrap();
     let path = draft.path();
-    let kept = draft.keep().unwrap();
+    let kept = draft.keep(true).unwrap();
     assert!(kept.contains(&path.display().to_string()), "{kept}");
     assert!(path.to_str().unwrap().ends_with(".partial"));
     assert_eq!((text(&file), text(&path)), ("old\n".into(), "new\nmore\n".into()));
+}
+
+#[test]
+fn whole_results_of_a_run_that_failed_take_a_name_that_nothing_has() {
+    for (is_whole, expected) in [(true, "out.csv"), (false, ".partial")] {
+        let folder = folder();
+        let file = folder.path().join("out.csv");
+        let (_sink, draft) = begun(&file);
+        draft.unwrap().keep(is_whole).unwrap();
+        let names = names(&folder);
+        assert!(names.len() == 1 && names[0].ends_with(expected), "{names:?}");
+    }
+}
+
+#[test]
+fn two_runs_on_one_file_are_refused_until_the_first_has_ended() {
+    let folder = folder();
+    let file = folder.path().join("out.csv");
+    symlink("out.csv", folder.path().join("link.csv")).unwrap();
+    for is_there in [false, true] {
+        let first = begun(&file);
+        for name in ["out.csv", "./out.csv", "link.csv"] {
+            let second = Target::check(&folder.path().join(name), &[]).unwrap().open();
+            let error = second.err().unwrap().to_string();
+            assert!(error.contains("another run is writing its results to"), "{is_there}: {error}");
+        }
+        drop(begun(&folder.path().join("other.csv")));
+        first.1.unwrap().publish().unwrap();
+        published(&file);
+    }
+    // One that was killed leaves its lock's file, which locks nobody out.
+    fs::write(folder.path().join(".out.csv.lock"), "").unwrap();
+    published(&file);
+    assert_eq!(names(&folder), ["link.csv", "out.csv"]);
 }
 
 #[test]
@@ -67,7 +101,7 @@ fn a_run_that_wrote_nothing_leaves_no_file() {
     let folder = folder();
     let file = folder.path().join("out.csv");
     let (sink, draft) = Target::check(&file, &[]).unwrap().open().unwrap();
-    assert_eq!(draft.unwrap().keep(), None);
+    assert_eq!(draft.unwrap().keep(false), None);
     drop(sink);
     let (sink, draft) = Target::check(&file, &[]).unwrap().open().unwrap();
     drop((sink, draft));
