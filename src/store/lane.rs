@@ -134,10 +134,11 @@ struct Caller<B: Batch> {
 /// The queues of the lanes, by pool.
 type Queues<B> = Mutex<HashMap<PoolId, Sender<B>>>;
 
-/// The ends of a lane's two queues.
+/// The ends of a lane's two queues. Jobs are boxed: a queue has room for 32 of them from the start, and a server may have
+/// queues of thousands of pools.
 struct Sender<B: Batch> {
-    urgent: mpsc::Sender<Job<B>>,
-    others: mpsc::Sender<Job<B>>,
+    urgent: mpsc::Sender<Box<Job<B>>>,
+    others: mpsc::Sender<Box<Job<B>>>,
 }
 
 impl<B: Batch> Clone for Sender<B> {
@@ -176,7 +177,7 @@ impl<B: Batch> Lanes<B> {
         let (reply, answer) = oneshot::channel();
         let caller = Caller { since: Instant::now(), deadline: caller.deadline(), reply };
         let is_urgent = B::is_urgent(&input);
-        let mut job = Job { input, caller };
+        let mut job = Box::new(Job { input, caller });
         // One whose worker has just ended takes no more: there is another then.
         loop {
             let queue = self.queue(pool_id);
@@ -207,7 +208,7 @@ impl<B: Batch> Lanes<B> {
             meter: self.overload.meter(Queue::Work),
             singles: Arc::clone(&self.singles),
             again: Vec::new(),
-            idle_limit: self.overload.limits().idle_pool,
+            idle_limit: self.overload.limits().idle_small_pool(),
             lanes: Arc::downgrade(&self.queues),
         };
         tokio::spawn(worker.work());
@@ -222,11 +223,11 @@ struct Worker<B: Batch> {
     batch: Arc<B>,
     pool_id: PoolId,
     /// The urgent ones first.
-    queues: [mpsc::Receiver<Job<B>>; 2],
+    queues: [mpsc::Receiver<Box<Job<B>>>; 2],
     meter: Meter,
     singles: Arc<Semaphore>,
     /// Those that go with the next statement, because others of their row came first.
-    again: Vec<Job<B>>,
+    again: Vec<Box<Job<B>>>,
     idle_limit: Duration,
     lanes: Weak<Queues<B>>,
 }
@@ -235,17 +236,18 @@ impl<B: Batch> Worker<B> {
     async fn work(mut self) {
         let mut jobs = Vec::new();
         while self.gather(&mut jobs).await {
-            if let Some(last) = jobs.iter().map(|job: &Job<B>| job.caller.since).max() {
+            if let Some(last) = jobs.iter().map(|job: &Box<Job<B>>| job.caller.since).max() {
                 self.meter.begins(last);
             }
             let taken = std::mem::take(&mut jobs).into_iter().filter_map(still_wanted);
-            self.again = self.run(taken.unzip()).await;
+            // A lane without work has no room for what runs its statements.
+            self.again = Box::pin(self.run(taken.unzip())).await;
             self.meter.ends();
         }
     }
 
     /// Waits for work, and takes as much as one statement does. False when there will be no more.
-    async fn gather(&mut self, jobs: &mut Vec<Job<B>>) -> bool {
+    async fn gather(&mut self, jobs: &mut Vec<Box<Job<B>>>) -> bool {
         let [urgent, others] = &mut self.queues;
         jobs.append(&mut self.again);
         if jobs.is_empty() {
@@ -283,7 +285,7 @@ impl<B: Batch> Worker<B> {
     /// Runs one statement over the jobs. When it fails as a whole, they are run one by one, side by side,
     /// so that one bad row fails alone. One whose row somebody holds waits alone, and holds up nobody.
     /// Answers with those that go with the next statement.
-    async fn run(&self, (inputs, callers): Jobs<B>) -> Vec<Job<B>> {
+    async fn run(&self, (inputs, callers): Jobs<B>) -> Vec<Box<Job<B>>> {
         let mut again = Vec::new();
         if inputs.is_empty() {
             return again;
@@ -295,7 +297,7 @@ impl<B: Batch> Worker<B> {
                     match output {
                         Ran::Done(output) => answer(batch, pool_id, caller, output),
                         Ran::Held => self.run_alone((input, caller)),
-                        Ran::Again => again.push(Job { input, caller }),
+                        Ran::Again => again.push(Box::new(Job { input, caller })),
                     }
                 }
                 return again;
@@ -322,7 +324,7 @@ impl<B: Batch> Worker<B> {
         tokio::spawn(async move {
             // Never closed.
             let _permit = singles.acquire_owned().await;
-            if let Some(job) = still_wanted(Job { input, caller }) {
+            if let Some(job) = still_wanted(Box::new(Job { input, caller })) {
                 alone(batch, pool_id, job).await;
             }
         });
@@ -330,7 +332,11 @@ impl<B: Batch> Worker<B> {
 }
 
 /// Takes what waits, until there are so many.
-fn take<B: Batch>(queue: &mut mpsc::Receiver<Job<B>>, jobs: &mut Vec<Job<B>>, most: usize) {
+fn take<B: Batch>(
+    queue: &mut mpsc::Receiver<Box<Job<B>>>,
+    jobs: &mut Vec<Box<Job<B>>>,
+    most: usize,
+) {
     while jobs.len() < most
         && let Ok(job) = queue.try_recv()
     {
@@ -339,8 +345,8 @@ fn take<B: Batch>(queue: &mut mpsc::Receiver<Job<B>>, jobs: &mut Vec<Job<B>>, mo
 }
 
 /// Drops what nobody waits for any more, where it may be dropped.
-fn still_wanted<B: Batch>(job: Job<B>) -> Option<(B::Input, Caller<B>)> {
-    let Job { input, caller } = job;
+fn still_wanted<B: Batch>(job: Box<Job<B>>) -> Option<(B::Input, Caller<B>)> {
+    let Job { input, caller } = *job;
     let late = caller.deadline.is_some_and(|deadline| deadline <= Instant::now());
     if !B::may_be_dropped(&input) || !(late || caller.reply.is_closed()) {
         return Some((input, caller));

@@ -9,7 +9,10 @@ use sqlx::{PgConnection, types::time::OffsetDateTime};
 use tokio::task::JoinHandle;
 
 use crate::support::{
-    proxy::{Proxy, postgres::Postgres},
+    proxy::{
+        Proxy,
+        postgres::{Fault, Postgres, statement},
+    },
     wait::eventually,
     world::{Clients, POOL, World, reason},
 };
@@ -82,14 +85,15 @@ fn list(clients: &Clients) -> JoinHandle<Result<(), tonic::Status>> {
 /// Callers come and go away, again and again, and never more than `most` statements run.
 async fn come_and_go(
     world: &World,
-    clients: &Clients,
+    clients: &[Clients],
     statement: &str,
     most: i64,
     call: fn(&Clients) -> JoinHandle<Result<(), tonic::Status>>,
 ) {
     let mut db = world.sql().await;
     for _ in 0..4 {
-        let callers: Vec<_> = (0..most * 3).map(|_| call(clients)).collect();
+        let callers: Vec<_> =
+            clients.iter().flat_map(|clients| (0..8).map(|_| call(clients))).collect();
         eventually(LIMIT, "as many run as may", async || {
             let now = running(&mut db, statement).await;
             assert!(now <= most, "{now} run");
@@ -143,16 +147,41 @@ async fn a_pool_is_read_once_although_all_leave_who_want_an_explanation_of_it() 
     }
 }
 
+/// All who ask the same while a pool is read, and for a moment after it, are told what was read for the first.
 #[tokio::test]
-async fn a_list_ends_with_its_caller_and_its_connection_is_used_by_others_after_that() {
+async fn an_explanation_is_read_once_for_all_who_ask_the_same_until_something_changes() {
+    let slow = "FROM found f CROSS JOIN pg_sleep(1)\n    WINDOW";
+    let (proxy, _world, mut clients) = slow_world(LIST, "FROM found f\n    WINDOW", slow).await;
+    let reads = proxy.fault(statement(LIST).always(), Fault::DelayReply(Duration::ZERO));
+    let two = [explain(&clients), explain(&clients)];
+    for one in two {
+        one.await.unwrap().unwrap();
+    }
+    for _ in 0..20 {
+        explain(&clients).await.unwrap().unwrap();
+    }
+    assert_eq!(reads.matched(), 1, "it is read for the first of them alone");
+    clients.create_account("new", |_| {}).await;
+    eventually(LIMIT, "the new account is told", async || {
+        let explained = clients.explain(pb::AccountSelector::default()).await;
+        (explained.verdict_counts.iter().map(|count| count.accounts).sum::<i64>() == 4).then_some(())
+    })
+    .await;
+    assert!(reads.matched() > 1);
+}
+
+#[tokio::test]
+async fn a_list_ends_with_its_caller_and_one_caller_has_two_at_once() {
     let (_proxy, world, mut clients) = slow_world(
         LIST,
         "FROM found f\n    WINDOW",
         "FROM found f CROSS JOIN pg_sleep(60)\n    WINDOW",
     )
     .await;
-    // What only reads has half of the 8 connections.
-    come_and_go(&world, &clients, LIST, 4, list).await;
+    // What only reads has half of the 8 connections, and one caller two of these.
+    let others = [world.clients(0).await, world.clients(0).await];
+    come_and_go(&world, &[clients.clone()], LIST, 2, list).await;
+    come_and_go(&world, &[&[clients.clone()], &others[..]].concat(), LIST, 4, list).await;
     for _ in 0..20 {
         assert_eq!(clients.account("a-000").await.account_id, "a-000");
     }
