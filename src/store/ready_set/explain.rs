@@ -25,7 +25,6 @@ use super::{
     follow::{FOLLOW_WITHIN, FollowRow, Followed},
 };
 use crate::{
-    admission::origin,
     domain::{
         account::Account,
         choice::{Choice, Considered, Counts, Criteria},
@@ -260,7 +259,8 @@ impl Ready {
             }
             drop(held);
         };
-        tokio::spawn(origin::scope(origin::current(), read));
+        // For nobody: while it waits for a connection, nothing of another pool is read.
+        tokio::spawn(read);
         answer.await.unwrap_or(Err(StoreError::Overloaded))
     }
 

@@ -328,7 +328,8 @@ async fn explaining_a_pool_that_nobody_acquires_from_loads_nothing_and_tells_the
         (world.tasks() <= tasks).then_some(())
     })
     .await;
-    let held = lease(&clients.acquire(|request| request.selector = Some(expecting(CARD))).await.unwrap());
+    let held =
+        lease(&clients.acquire(|request| request.selector = Some(expecting(CARD))).await.unwrap());
     clients.release(&held).await.unwrap();
     assert_eq!(told(&clients.explain(expecting(CARD)).await).0, before.0, "of those in memory");
 }
