@@ -27,6 +27,7 @@ use super::{
     StoreError,
     patience::{PATIENCE, pause},
     pg::error::{Fault, fault, is_foreign_key_violation},
+    shrink,
 };
 use crate::{
     admission::{self, Meter, Overload, Queue},
@@ -279,6 +280,7 @@ impl<B: Batch> Worker<B> {
         let mut lanes = lanes.lock().unwrap_or_else(PoisonError::into_inner);
         if lanes.get(&self.pool_id).is_some_and(|lane| lane.others.is_closed()) {
             lanes.remove(&self.pool_id);
+            shrink(&mut lanes);
         }
     }
 

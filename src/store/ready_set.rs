@@ -33,6 +33,7 @@ use super::{
     Store, StoreError, controls,
     db::Db,
     quarantine::{Quarantine, Statement},
+    shrink,
     terms::{TermsCache, read_now},
 };
 use crate::{
@@ -45,9 +46,6 @@ use crate::{
     },
     failpoints::{Guard, holds},
 };
-
-/// So few pools may leave room behind that nobody needs.
-const KEPT_ROOM: usize = 256;
 
 /// The ready sets of all pools. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -134,9 +132,7 @@ impl ReadySets {
         if pools.get(pool_id).is_some_and(|kept| Arc::ptr_eq(kept, pool)) {
             pools.remove(pool_id);
         }
-        if pools.capacity() > 4 * pools.len().max(KEPT_ROOM) {
-            pools.shrink_to_fit();
-        }
+        shrink(&mut pools);
     }
 
     /// Lets go of a pool of which nothing is kept but an explanation that is old. Nobody else has it then.

@@ -8,7 +8,7 @@ use std::{
 
 use sqlx::postgres::types::PgInterval;
 
-use super::{StoreError, account::read_plan_id, db::Db, duration, plan::denominations};
+use super::{StoreError, account::read_plan_id, db::Db, duration, plan::denominations, shrink};
 use crate::domain::{
     hold::Holds,
     id::{PlanId, PoolId},
@@ -86,7 +86,9 @@ impl TermsCache {
 
     /// Lets go of the terms of a pool that nobody uses. They are as good as they were, for those who read them just now.
     pub(super) fn let_go(&self, pool_id: &PoolId) {
-        self.cached().terms.remove(pool_id);
+        let mut cached = self.cached();
+        cached.terms.remove(pool_id);
+        shrink(&mut cached.terms);
     }
 
     fn cached(&self) -> MutexGuard<'_, Cached> {
