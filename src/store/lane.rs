@@ -235,12 +235,12 @@ struct Worker<B: Batch> {
 
 impl<B: Batch> Worker<B> {
     async fn work(mut self) {
-        let mut jobs = Vec::new();
+        let mut jobs: Vec<Box<Job<B>>> = Vec::new();
         while self.gather(&mut jobs).await {
-            if let Some(last) = jobs.iter().map(|job: &Box<Job<B>>| job.caller.since).max() {
+            if let Some(last) = jobs.iter().map(|job| job.caller.since).max() {
                 self.meter.begins(last);
             }
-            let taken = std::mem::take(&mut jobs).into_iter().filter_map(still_wanted);
+            let taken = std::mem::take(&mut jobs).into_iter().filter_map(|job| still_wanted(*job));
             // A lane without work has no room for what runs its statements.
             self.again = Box::pin(self.run(taken.unzip())).await;
             self.meter.ends();
@@ -326,7 +326,7 @@ impl<B: Batch> Worker<B> {
         tokio::spawn(async move {
             // Never closed.
             let _permit = singles.acquire_owned().await;
-            if let Some(job) = still_wanted(Box::new(Job { input, caller })) {
+            if let Some(job) = still_wanted(Job { input, caller }) {
                 alone(batch, pool_id, job).await;
             }
         });
@@ -347,8 +347,8 @@ fn take<B: Batch>(
 }
 
 /// Drops what nobody waits for any more, where it may be dropped.
-fn still_wanted<B: Batch>(job: Box<Job<B>>) -> Option<(B::Input, Caller<B>)> {
-    let Job { input, caller } = *job;
+fn still_wanted<B: Batch>(job: Job<B>) -> Option<(B::Input, Caller<B>)> {
+    let Job { input, caller } = job;
     let late = caller.deadline.is_some_and(|deadline| deadline <= Instant::now());
     if !B::may_be_dropped(&input) || !(late || caller.reply.is_closed()) {
         return Some((input, caller));
