@@ -21,6 +21,8 @@ struct Inner {
     weight: usize,
     /// For pools that hold few.
     reserve: usize,
+    /// The most that one may hold that has a name.
+    most_of_one: usize,
     state: Mutex<State>,
     idle: Notify,
 }
@@ -54,12 +56,20 @@ impl FairPermits {
     pub(super) fn new(size: usize, weight: usize) -> Self {
         let reserve = if weight == WAITING { RESERVE } else { 0 };
         let state = Mutex::new(State { size: size + reserve, ..State::default() });
-        Self(Arc::new(Inner { weight, reserve, state, idle: Notify::new() }))
+        let most_of_one = usize::MAX;
+        Self(Arc::new(Inner { weight, reserve, most_of_one, state, idle: Notify::new() }))
     }
 
     /// For work that is held for a moment: a pool alone gets nearly all.
     pub fn for_work(size: usize) -> Self {
         Self::new(size, super::share::AT_WORK)
+    }
+
+    /// The same, of which one caller holds so many at the most. The server itself, which has no name, is not bound.
+    pub fn for_work_of_callers(size: usize, most_of_one: usize) -> Self {
+        let (weight, state) = (super::share::AT_WORK, State { size, ..State::default() });
+        let (state, idle) = (Mutex::new(state), Notify::new());
+        Self(Arc::new(Inner { weight, reserve: 0, most_of_one, state, idle }))
     }
 
     /// A permit for the pool, if there is one now.
@@ -68,9 +78,7 @@ impl FairPermits {
         let held = state.pools.get(pool);
         let is_next = held.is_none_or(|pool| pool.waiting.is_empty());
         let left = state.size.saturating_sub(state.used);
-        if !is_next
-            || !may_take(held.map_or(0, |pool| pool.held), left, self.0.reserve, self.0.weight)
-        {
+        if !is_next || !self.0.may_take(pool, held.map_or(0, |pool| pool.held), left) {
             return None;
         }
         let pool = state.name(pool);
@@ -143,6 +151,12 @@ impl Inner {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether one that holds so many may have one more of those that are left.
+    fn may_take(&self, name: &str, held: usize, left: usize) -> bool {
+        (name.is_empty() || held < self.most_of_one)
+            && may_take(held, left, self.reserve, self.weight)
+    }
+
     fn release(&self, pool: &Arc<str>) {
         let mut state = self.lock();
         state.used -= 1;
@@ -171,10 +185,9 @@ impl State {
     fn grant(&mut self, permits: &Inner) {
         while self.used < self.size {
             let left = self.size - self.used;
-            let may = |pool: &Arc<str>| {
-                self.pools
-                    .get(pool)
-                    .is_some_and(|pool| may_take(pool.held, left, permits.reserve, permits.weight))
+            let may = |name: &Arc<str>| {
+                let pool = self.pools.get(name);
+                pool.is_some_and(|pool| permits.may_take(name, pool.held, left))
             };
             let Some(next) = self.order.iter().position(may) else { return };
             let Some(pool) = self.order.remove(next) else { return };
@@ -288,6 +301,20 @@ mod tests {
         drop(stays.await);
         assert_eq!((permits.held(), permits.pools()), (0, 0));
         permits.all_free().await;
+    }
+
+    #[tokio::test]
+    async fn one_caller_holds_no_more_than_one_may_and_the_server_is_not_bound() {
+        let permits = FairPermits::for_work_of_callers(8, 2);
+        let held = [permits.acquire("a").await, permits.acquire("a").await];
+        let mut waits = Box::pin(permits.acquire("a"));
+        assert!(waits.as_mut().now_or_never().is_none());
+        let of_others: Vec<_> = (0..5).map(|_| permits.try_acquire("").unwrap()).collect();
+        drop((permits.acquire("b").await, of_others));
+        assert!(waits.as_mut().now_or_never().is_none(), "nor when others give theirs back");
+        drop(held);
+        drop(waits.await);
+        assert_eq!((permits.held(), permits.pools()), (0, 0));
     }
 
     #[tokio::test]

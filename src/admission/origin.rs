@@ -35,6 +35,16 @@ pub struct Limits {
     pub idle_pool: Duration,
 }
 
+/// What is quick to have again is let go of after so great a part of [`Limits::idle_pool`].
+const SMALL_PART: u32 = 20;
+
+impl Limits {
+    /// The same of a pool of few accounts, and of the tasks that write what was asked for.
+    pub fn idle_small_pool(&self) -> Duration {
+        self.idle_pool / SMALL_PART
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {

@@ -48,6 +48,7 @@ use crate::{
         Store, StoreError,
         acquire::{Acquired, Wanted},
         pool::Pool,
+        ready_set::{Asked, Explanation, Ready},
     },
 };
 
@@ -110,7 +111,8 @@ pub struct Explained {
 
 /// The queues of the pools that somebody wants accounts of, each with its dispatcher.
 struct Queues {
-    by_pool: Mutex<HashMap<PoolId, mpsc::Sender<Waiter>>>,
+    /// Who waits is boxed: a queue has room for 32 of them from the start.
+    by_pool: Mutex<HashMap<PoolId, mpsc::Sender<Box<Waiter>>>>,
     /// One for each dispatcher that runs.
     dispatchers: Arc<()>,
     store: Store,
@@ -173,7 +175,7 @@ impl Acquire {
         let mut answer =
             Answer { answer, store: self.store.clone(), pool_id: command.pool_id.clone() };
         let now = Instant::now();
-        let waiter = Waiter {
+        let waiter = Box::new(Waiter {
             wanted: Wanted {
                 request: RequestKey::new(command.principal.clone(), command.request_id.clone()),
                 holder: command.holder.clone(),
@@ -192,7 +194,7 @@ impl Acquire {
             lookups: 0,
             unanswered: false,
             reply,
-        };
+        });
         self.queue_up(waiter, &command.pool_id).await?;
         // The dispatcher tells those who wait when the server stops, but not those whose accounts are being counted.
         let too_late = async {
@@ -219,7 +221,7 @@ impl Acquire {
     /// Puts somebody at the end of the pool's queue. Where that is full a call is refused; the item of a
     /// stream waits for room, for as long as it would for an account. An item behind many who have just come
     /// keeps nobody of another pool from work meanwhile.
-    async fn queue_up(&self, waiter: Waiter, pool_id: &PoolId) -> Result<(), Error> {
+    async fn queue_up(&self, waiter: Box<Waiter>, pool_id: &PoolId) -> Result<(), Error> {
         let until = waiter.until;
         let is_item = waiter.caller.is_item();
         let mut waiter = waiter;
@@ -274,33 +276,79 @@ impl Acquire {
                 ("selector.expected", amounts.expected),
             ],
         )?;
-        let permit = self.explain_permit(pool_id).await?;
-        // The dispatcher gives up the pool's accounts when nobody wants any.
-        drop(self.queues.of(pool_id));
         let ready = self.store.ready(pool_id);
-        let not_found = || Error::PoolNotFound(pool_id.clone());
-        // Goes on when the caller leaves, with the permit. A pool that was read by half would be read anew for the next
-        // caller, and again, as long as callers leave.
+        let asked = Asked {
+            criteria: Criteria {
+                selector: Arc::new(selector.clone()),
+                expected_minor: amounts.expected.map(|money| money.amount_minor),
+            },
+            limit,
+        };
+        let (counts, considered) = match self.explain_memory(&ready, &asked).await? {
+            Some(explanation) => explanation,
+            None => self.explain_rows(&ready, asked).await?,
+        };
+        let provider = self.providers.status(&pool).await?;
+        Ok(Explained { pool, considered, counts, provider })
+    }
+
+    /// From the accounts in memory; `None` where they are not there. Nobody loads them for this alone.
+    async fn explain_memory(
+        &self,
+        ready: &Ready,
+        asked: &Asked,
+    ) -> Result<Option<Explanation>, Error> {
+        if !ready.is_whole() {
+            return Ok(None);
+        }
+        let pool_id = ready.pool_id();
+        let permit = self.explain_permit(pool_id).await?;
+        // Goes on when the caller leaves, with the permit: what is read then is read for the next caller, too.
         let following = ready.clone();
-        let follow = async move { (following.follow().await, permit) };
+        let follow = async move { (following.follow_whole().await, permit) };
         let followed = tokio::spawn(origin::scope(origin::current(), follow)).await;
         let (followed, permit) = followed.map_err(|_| StoreError::Overloaded)?;
-        if !followed? {
-            return Err(not_found());
+        let not_found = || Error::PoolNotFound(pool_id.clone());
+        match followed? {
+            None => return Ok(None),
+            Some(false) => return Err(not_found()),
+            Some(true) => {}
         }
         let terms = ready.terms().ok_or_else(not_found)?;
-        if let Some(error) = why_none::missing(&ready, &terms, selector)
+        if let Some(error) = why_none::missing(ready, &terms, &asked.criteria.selector)
             && !matches!(error, Error::PoolPaused(_) | Error::PoolDraining(_))
         {
             return Err(error);
         }
-        let criteria = Criteria {
-            selector: Arc::new(selector.clone()),
-            expected_minor: amounts.expected.map(|money| money.amount_minor),
+        Ok(ready.explain(asked.clone(), terms, permit).await)
+    }
+
+    /// From the accounts in the database, of which none is kept. What was read for one is told to all who ask the same.
+    async fn explain_rows(&self, ready: &Ready, asked: Asked) -> Result<Explanation, Error> {
+        if let Some(explanation) = ready.explained(&asked).await? {
+            return Ok(explanation);
+        }
+        let pool_id = ready.pool_id();
+        let permit = match self.explain_permit(pool_id).await {
+            Ok(permit) => permit,
+            Err(error) => return ready.explained_lately(&asked).ok_or(error),
         };
-        let (counts, considered) = ready.explain(criteria, terms, limit, permit).await;
-        let provider = self.providers.status(&pool).await?;
-        Ok(Explained { pool, considered, counts, provider })
+        let terms = ready.read_terms().await?;
+        let terms = terms.ok_or_else(|| Error::PoolNotFound(pool_id.clone()))?;
+        let selector = &asked.criteria.selector;
+        if let Some(error) = why_none::missing_plan(pool_id, &terms, selector) {
+            return Err(error);
+        }
+        if let Some(account_id) = &selector.account_id {
+            match self.store.get_account(pool_id, account_id).await {
+                Ok(Some(_)) => {}
+                Ok(None) | Err(StoreError::Unreadable(_)) => {
+                    return Err(Error::AccountNotFound(pool_id.clone(), account_id.clone()));
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(ready.read_explanation(asked, terms, permit).await?)
     }
 
     /// Waits a moment for the permits to go through the whole pool.
@@ -321,7 +369,7 @@ impl Acquire {
 }
 
 impl Queues {
-    fn of(self: &Arc<Self>, pool_id: &PoolId) -> mpsc::Sender<Waiter> {
+    fn of(self: &Arc<Self>, pool_id: &PoolId) -> mpsc::Sender<Box<Waiter>> {
         let mut by_pool = self.by_pool();
         if let Some(queue) = by_pool.get(pool_id)
             && !queue.is_closed()
@@ -354,7 +402,7 @@ impl Queues {
         }
     }
 
-    fn by_pool(&self) -> MutexGuard<'_, HashMap<PoolId, mpsc::Sender<Waiter>>> {
+    fn by_pool(&self) -> MutexGuard<'_, HashMap<PoolId, mpsc::Sender<Box<Waiter>>>> {
         self.by_pool.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -26,6 +26,9 @@ const FRESH: Duration = Duration::from_secs(1);
 /// would ask at the same moment, once a second, under load hundreds.
 const AGED: Duration = Duration::from_millis(700);
 
+/// How long settings are kept that nobody asks for: there may be thousands of pools.
+const KEPT: Duration = Duration::from_secs(30);
+
 impl CachedPool {
     /// The settings, unless the caller is to read them anew.
     fn fresh(&mut self) -> Option<Pool> {
@@ -46,7 +49,37 @@ impl CachedPool {
 #[derive(Clone, Debug)]
 pub struct Pools {
     pub(super) store: Store,
-    cached: Arc<Mutex<HashMap<PoolId, CachedPool>>>,
+    cached: Arc<Mutex<Cached>>,
+}
+
+#[derive(Debug, Default)]
+struct Cached {
+    pools: HashMap<PoolId, Known>,
+    /// When settings that were old were let go of.
+    pruned_at: Option<Instant>,
+}
+
+/// A pool that was asked for. Its name and currency are kept, and its settings for a while.
+#[derive(Debug)]
+struct Known {
+    currency: Currency,
+    settings: Option<Box<CachedPool>>,
+}
+
+impl Cached {
+    fn settings(&mut self, pool_id: &PoolId) -> Option<Pool> {
+        self.pools.get_mut(pool_id)?.settings.as_mut()?.fresh()
+    }
+
+    fn prune(&mut self, now: Instant) {
+        if now < *self.pruned_at.get_or_insert(now) + KEPT {
+            return;
+        }
+        self.pruned_at = Some(now);
+        for known in self.pools.values_mut() {
+            known.settings.take_if(|cached| cached.read_at + KEPT <= now);
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -65,7 +98,7 @@ impl Pools {
 
     /// A pool's settings, at most [`FRESH`] old.
     pub async fn settings(&self, pool_id: &PoolId) -> Result<Pool, Error> {
-        let fresh = self.cached().get_mut(pool_id).and_then(CachedPool::fresh);
+        let fresh = self.cached().settings(pool_id);
         match fresh {
             Some(pool) => Ok(pool),
             None => self.get(pool_id).await,
@@ -75,7 +108,7 @@ impl Pools {
     /// A pool's currency. It never changes, unless the pool is deleted and another one gets its id: so a cached one is
     /// read anew when it is old. An answer that is there already does not wait long for the database.
     pub async fn currency(&self, pool_id: &PoolId) -> Result<Currency, Error> {
-        let cached = self.cached().get(pool_id).map(|cached| cached.pool.currency);
+        let cached = self.cached().pools.get(pool_id).map(|known| known.currency);
         match (timeout(FRESH, self.settings(pool_id)).await, cached) {
             (Ok(Ok(pool)), _) => Ok(pool.currency),
             (Ok(Err(gone @ Error::PoolNotFound(_))), _) => Err(gone),
@@ -87,7 +120,7 @@ impl Pools {
 
     /// The pools that were asked for, for a sweep while the list of all pools cannot be read.
     pub fn cached_ids(&self) -> Vec<PoolId> {
-        self.cached().keys().cloned().collect()
+        self.cached().pools.keys().cloned().collect()
     }
 
     /// Reads a pool.
@@ -103,17 +136,21 @@ impl Pools {
 
     /// Lets go of a pool that is deleted.
     pub(super) fn forget(&self, pool_id: &PoolId) {
-        self.cached().remove(pool_id);
+        self.cached().pools.remove(pool_id);
     }
 
     /// Keeps a pool's settings as they were just read or written.
     pub(super) fn remember(&self, pool: Pool) -> Pool {
-        let cached = CachedPool { pool: pool.clone(), read_at: Instant::now(), asked_at: None };
-        self.cached().insert(pool.pool_id.clone(), cached);
+        let now = Instant::now();
+        let settings = Box::new(CachedPool { pool: pool.clone(), read_at: now, asked_at: None });
+        let known = Known { currency: pool.currency, settings: Some(settings) };
+        let mut cached = self.cached();
+        cached.pools.insert(pool.pool_id.clone(), known);
+        cached.prune(now);
         pool
     }
 
-    fn cached(&self) -> std::sync::MutexGuard<'_, HashMap<PoolId, CachedPool>> {
+    fn cached(&self) -> std::sync::MutexGuard<'_, Cached> {
         self.cached.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -148,6 +148,21 @@ macro_rules! account_row {
 account_row!(AccountRow {});
 account_row!(ListedRow { more: bool });
 
+/// How many accounts are read first for a page. The statement measures each account that it may answer, also those for
+/// which there is no room: by the first of them it is known about how many there is room for.
+const FIRST_ROWS: i64 = 128;
+
+impl ListedRow {
+    /// About as many bytes as the statement counts.
+    fn bytes(&self) -> i64 {
+        let labels = self.labels.as_object().into_iter().flatten();
+        let labels = labels.map(|(key, value)| key.len() + value.as_str().map_or(8, str::len) + 8);
+        let holder = self.holder.as_ref().map_or(0, String::len);
+        let bytes = self.account_id.len() + holder + 512 + labels.sum::<usize>();
+        i64::try_from(bytes).unwrap_or(i64::MAX)
+    }
+}
+
 /// Notes that an account's row is left out of an answer: it must not keep its neighbours from it.
 pub(super) fn skip_unreadable(
     statement: &'static str,
@@ -395,6 +410,41 @@ impl Store {
         after: &str,
         limit: i64,
     ) -> Result<Page<Account>, StoreError> {
+        let first = limit.min(FIRST_ROWS);
+        let mut found = self.list_some(pool_id, filter, after, first, MAX_BYTES).await?;
+        let is_full = i64::try_from(found.len()).is_ok_and(|read| read == first);
+        if let Some(last) = found.last_mut()
+            && is_full
+            && first < limit
+        {
+            // Whether others follow is found out, or there is no room for them.
+            last.more = true;
+            let after = last.account_id.clone();
+            let bytes: i64 = found.iter().map(ListedRow::bytes).sum();
+            let left = MAX_BYTES - bytes;
+            if left > 0 {
+                // As many as there is room for if the next are as large, and some more.
+                let rows = (left / (bytes / first).max(1) + FIRST_ROWS / 8).min(limit - first);
+                let mut others = self.list_some(pool_id, filter, &after, rows, left).await?;
+                let is_full = i64::try_from(others.len()).is_ok_and(|read| read == rows);
+                match others.last_mut() {
+                    Some(last) => last.more |= is_full,
+                    None => found.iter_mut().for_each(|row| row.more = false),
+                }
+                found.append(&mut others);
+            }
+        }
+        read_page(found, limit, |row| row.more, |row| row.account(pool_id))
+    }
+
+    async fn list_some(
+        &self,
+        pool_id: &PoolId,
+        filter: &AccountFilter,
+        after: &str,
+        limit: i64,
+        bytes: i64,
+    ) -> Result<Vec<ListedRow>, sqlx::Error> {
         let rows = sqlx::query_file_as!(
             ListedRow,
             "src/store/sql/account/list_accounts.sql",
@@ -404,10 +454,9 @@ impl Store {
             filter.status.map(AccountStatus::as_str),
             filter.login_status.map(LoginStatus::as_str),
             filter.plan_id.as_ref().map(PlanId::as_str),
-            MAX_BYTES,
+            bytes,
         );
-        let found = rows.fetch_all(&self.rest).await?;
-        read_page(found, limit, |row| row.more, |row| row.account(pool_id))
+        rows.fetch_all(&self.rest).await
     }
 
     /// Lists an account's events before `before` (a version, exclusive), newest first, at most `limit`.

@@ -27,6 +27,7 @@ use super::{
     StoreError,
     patience::{PATIENCE, pause},
     pg::error::{Fault, fault, is_foreign_key_violation},
+    shrink,
 };
 use crate::{
     admission::{self, Meter, Overload, Queue},
@@ -134,10 +135,11 @@ struct Caller<B: Batch> {
 /// The queues of the lanes, by pool.
 type Queues<B> = Mutex<HashMap<PoolId, Sender<B>>>;
 
-/// The ends of a lane's two queues.
+/// The ends of a lane's two queues. Jobs are boxed: a queue has room for 32 of them from the start, and a server may have
+/// queues of thousands of pools.
 struct Sender<B: Batch> {
-    urgent: mpsc::Sender<Job<B>>,
-    others: mpsc::Sender<Job<B>>,
+    urgent: mpsc::Sender<Box<Job<B>>>,
+    others: mpsc::Sender<Box<Job<B>>>,
 }
 
 impl<B: Batch> Clone for Sender<B> {
@@ -176,7 +178,7 @@ impl<B: Batch> Lanes<B> {
         let (reply, answer) = oneshot::channel();
         let caller = Caller { since: Instant::now(), deadline: caller.deadline(), reply };
         let is_urgent = B::is_urgent(&input);
-        let mut job = Job { input, caller };
+        let mut job = Box::new(Job { input, caller });
         // One whose worker has just ended takes no more: there is another then.
         loop {
             let queue = self.queue(pool_id);
@@ -207,7 +209,7 @@ impl<B: Batch> Lanes<B> {
             meter: self.overload.meter(Queue::Work),
             singles: Arc::clone(&self.singles),
             again: Vec::new(),
-            idle_limit: self.overload.limits().idle_pool,
+            idle_limit: self.overload.limits().idle_small_pool(),
             lanes: Arc::downgrade(&self.queues),
         };
         tokio::spawn(worker.work());
@@ -222,30 +224,31 @@ struct Worker<B: Batch> {
     batch: Arc<B>,
     pool_id: PoolId,
     /// The urgent ones first.
-    queues: [mpsc::Receiver<Job<B>>; 2],
+    queues: [mpsc::Receiver<Box<Job<B>>>; 2],
     meter: Meter,
     singles: Arc<Semaphore>,
     /// Those that go with the next statement, because others of their row came first.
-    again: Vec<Job<B>>,
+    again: Vec<Box<Job<B>>>,
     idle_limit: Duration,
     lanes: Weak<Queues<B>>,
 }
 
 impl<B: Batch> Worker<B> {
     async fn work(mut self) {
-        let mut jobs = Vec::new();
+        let mut jobs: Vec<Box<Job<B>>> = Vec::new();
         while self.gather(&mut jobs).await {
-            if let Some(last) = jobs.iter().map(|job: &Job<B>| job.caller.since).max() {
+            if let Some(last) = jobs.iter().map(|job| job.caller.since).max() {
                 self.meter.begins(last);
             }
-            let taken = std::mem::take(&mut jobs).into_iter().filter_map(still_wanted);
-            self.again = self.run(taken.unzip()).await;
+            let taken = std::mem::take(&mut jobs).into_iter().filter_map(|job| still_wanted(*job));
+            // A lane without work has no room for what runs its statements.
+            self.again = Box::pin(self.run(taken.unzip())).await;
             self.meter.ends();
         }
     }
 
     /// Waits for work, and takes as much as one statement does. False when there will be no more.
-    async fn gather(&mut self, jobs: &mut Vec<Job<B>>) -> bool {
+    async fn gather(&mut self, jobs: &mut Vec<Box<Job<B>>>) -> bool {
         let [urgent, others] = &mut self.queues;
         jobs.append(&mut self.again);
         if jobs.is_empty() {
@@ -277,13 +280,14 @@ impl<B: Batch> Worker<B> {
         let mut lanes = lanes.lock().unwrap_or_else(PoisonError::into_inner);
         if lanes.get(&self.pool_id).is_some_and(|lane| lane.others.is_closed()) {
             lanes.remove(&self.pool_id);
+            shrink(&mut lanes);
         }
     }
 
     /// Runs one statement over the jobs. When it fails as a whole, they are run one by one, side by side,
     /// so that one bad row fails alone. One whose row somebody holds waits alone, and holds up nobody.
     /// Answers with those that go with the next statement.
-    async fn run(&self, (inputs, callers): Jobs<B>) -> Vec<Job<B>> {
+    async fn run(&self, (inputs, callers): Jobs<B>) -> Vec<Box<Job<B>>> {
         let mut again = Vec::new();
         if inputs.is_empty() {
             return again;
@@ -295,7 +299,7 @@ impl<B: Batch> Worker<B> {
                     match output {
                         Ran::Done(output) => answer(batch, pool_id, caller, output),
                         Ran::Held => self.run_alone((input, caller)),
-                        Ran::Again => again.push(Job { input, caller }),
+                        Ran::Again => again.push(Box::new(Job { input, caller })),
                     }
                 }
                 return again;
@@ -330,7 +334,11 @@ impl<B: Batch> Worker<B> {
 }
 
 /// Takes what waits, until there are so many.
-fn take<B: Batch>(queue: &mut mpsc::Receiver<Job<B>>, jobs: &mut Vec<Job<B>>, most: usize) {
+fn take<B: Batch>(
+    queue: &mut mpsc::Receiver<Box<Job<B>>>,
+    jobs: &mut Vec<Box<Job<B>>>,
+    most: usize,
+) {
     while jobs.len() < most
         && let Ok(job) = queue.try_recv()
     {

@@ -30,7 +30,9 @@ pub mod servers;
 mod terms;
 pub mod token;
 
-use std::{ops::Deref, str::FromStr as _, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap, hash::Hash, ops::Deref, str::FromStr as _, sync::Arc, time::Duration,
+};
 
 use secrecy::{ExposeSecret as _, SecretString};
 use sqlx::{
@@ -152,6 +154,15 @@ impl Store {
     /// Closes the connections, after the statements that are running.
     pub async fn close(&self) {
         self.db.close().await;
+    }
+}
+
+/// Gives back the room of a map of pools from which most have gone.
+fn shrink<K: Eq + Hash, V>(pools: &mut HashMap<K, V>) {
+    /// So few may leave room behind that nobody needs.
+    const KEPT: usize = 256;
+    if pools.capacity() > 4 * pools.len().max(KEPT) {
+        pools.shrink_to(2 * pools.len());
     }
 }
 

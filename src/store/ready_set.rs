@@ -8,6 +8,8 @@
 //! What is here is only to choose and to decide from. What is written names the version that it was decided from, so
 //! memory that is old does no harm: the change is lost, and the account is read.
 
+mod accounts;
+mod explain;
 mod follow;
 mod order;
 mod set;
@@ -18,38 +20,32 @@ use std::{
     time::Duration,
 };
 
-use tokio::{
-    sync::{Notify, oneshot},
-    time::{Instant, sleep},
-};
-use tokio_util::sync::CancellationToken;
+use tokio::sync::Notify;
 use uuid::Uuid;
 
-use self::{follow::Followed, set::ReadySet};
-pub use self::{follow::OldChanges, set::Chosen};
+use self::{explain::Kept, follow::Followed, set::ReadySet};
+pub use self::{
+    explain::{Asked, Explanation},
+    follow::OldChanges,
+    set::Chosen,
+};
 use super::{
     Store, StoreError, controls,
     db::Db,
     quarantine::{Quarantine, Statement},
-    terms::TermsCache,
+    shrink,
+    terms::{TermsCache, read_now},
 };
 use crate::{
     domain::{
         account::{Account, AccountEvent},
-        choice::{Choice, Considered, Counts, Criteria},
+        choice::Criteria,
         id::{AccountId, PoolId},
         pool::PoolTerms,
         principal::RequestKey,
     },
     failpoints::{Guard, holds},
 };
-
-/// Explanations of a permit take one part in so many of the time: a core has other things to do.
-const EXPLAINS_PART: u32 = 4;
-/// How many accounts are gone through before it is asked whether somebody waits.
-const EXPLAINED_AT_ONCE: usize = 1024;
-/// So many accounts more than are wanted are kept while a pool is gone through.
-const SORTED_AT_ONCE: usize = 4096;
 
 /// The ready sets of all pools. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -61,6 +57,8 @@ pub(super) struct ReadySets {
     quarantine: Quarantine,
     server_id: Uuid,
     pools: Arc<Mutex<HashMap<PoolId, Arc<OfPool>>>>,
+    /// Held while a page of accounts is read for an explanation.
+    explaining: Arc<tokio::sync::Mutex<()>>,
 }
 
 #[derive(Debug, Default)]
@@ -70,6 +68,10 @@ struct OfPool {
     followed: tokio::sync::Mutex<Option<Followed>>,
     /// Rings when an account becomes free.
     freed: Notify,
+    /// Held while the pool is read for an explanation.
+    explaining: tokio::sync::Mutex<()>,
+    /// The last explanation that was read.
+    explained: Mutex<Option<Kept>>,
 }
 
 #[derive(Debug, Default)]
@@ -87,6 +89,10 @@ impl OfPool {
         }
         memory
     }
+
+    fn explained(&self) -> MutexGuard<'_, Option<Kept>> {
+        self.explained.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl ReadySets {
@@ -97,7 +103,15 @@ impl ReadySets {
         quarantine: Quarantine,
         server_id: Uuid,
     ) -> Self {
-        Self { db, rest, terms, quarantine, server_id, pools: Arc::default() }
+        Self {
+            db,
+            rest,
+            terms,
+            quarantine,
+            server_id,
+            pools: Arc::default(),
+            explaining: Arc::default(),
+        }
     }
 
     /// The terms of a pool were changed by this server.
@@ -109,6 +123,26 @@ impl ReadySets {
     fn of(&self, pool_id: &PoolId) -> Arc<OfPool> {
         let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(pools.entry(pool_id.clone()).or_default())
+    }
+
+    /// Lets go of a pool whose accounts were given up. What comes of it later is noted in another one.
+    fn let_go(&self, pool_id: &PoolId, pool: &Arc<OfPool>) {
+        self.terms.let_go(pool_id);
+        let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        if pools.get(pool_id).is_some_and(|kept| Arc::ptr_eq(kept, pool)) {
+            pools.remove(pool_id);
+        }
+        shrink(&mut pools);
+    }
+
+    /// Lets go of a pool of which nothing is kept but an explanation that is old. Nobody else has it then.
+    fn let_go_unused(&self, pool_id: &PoolId, pool: &Arc<OfPool>) {
+        pool.explained().take_if(|kept| kept.is_old());
+        let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        // It is kept here, and by the one who lets go of it.
+        if Arc::strong_count(pool) == 2 && pool.set(&self.db).set.len() == 0 {
+            pools.remove(pool_id);
+        }
     }
 
     /// What is known of an account.
@@ -167,11 +201,17 @@ impl Ready {
         self.set().set.is_whole
     }
 
-    /// Gives up the pool's accounts: nobody wants any.
+    /// How many of the pool's accounts are here.
+    pub fn accounts(&self) -> usize {
+        self.set().set.len()
+    }
+
+    /// Gives up the pool's accounts, and all else that is kept of it: nobody wants any.
     pub async fn leave(&self) {
         let mut followed = self.pool.followed.lock().await;
         *followed = None;
         self.set().set = ReadySet::default();
+        self.sets.let_go(&self.pool_id, &self.pool);
     }
 
     /// Notes accounts as the database told them.
@@ -189,6 +229,11 @@ impl Ready {
     /// The terms of the pool as they were read last.
     pub fn terms(&self) -> Option<Arc<PoolTerms>> {
         self.sets.terms.last(&self.sets.db, &self.pool_id)
+    }
+
+    /// The terms of the pool as they are; `None` where there is no such pool.
+    pub async fn read_terms(&self) -> Result<Option<Arc<PoolTerms>>, StoreError> {
+        Ok(read_now(&self.sets.rest, &self.pool_id).await?)
     }
 
     /// Chooses accounts for those who ask, in their order: for each the best that nobody before it got, at most
@@ -263,72 +308,6 @@ impl Ready {
         let now = memory.set.now()?;
         let next = usable.into_iter().chain(ended).min()?;
         Some(Duration::try_from(next - now).unwrap_or_default())
-    }
-
-    /// What an acquisition would make of the pool's accounts: how many there are of each choice, and the first
-    /// `limit` of them. Those that would be picked come first, in their order. It ends when nobody waits for it any
-    /// more. `held` is held until then, and for so much longer that those who ask again and again keep no more than a part
-    /// of a core busy.
-    pub async fn explain<H: Send + 'static>(
-        &self,
-        criteria: Criteria,
-        terms: Arc<PoolTerms>,
-        limit: usize,
-        held: H,
-    ) -> (Counts, Vec<Considered>) {
-        let unwritable: HashSet<_> =
-            self.sets.quarantine.accounts(&self.pool_id).into_iter().collect();
-        let this = self.clone();
-        let (begun, left) = (Instant::now(), CancellationToken::new());
-        // Cancelled when this is dropped: its caller has left.
-        let _leaves = left.clone().drop_guard();
-        let (explained, answer) = oneshot::channel();
-        tokio::spawn(async move {
-            let explain = move || this.explain_now(&criteria, &terms, &unwritable, limit, &left);
-            let _ = explained.send(tokio::task::spawn_blocking(explain).await.unwrap_or_default());
-            sleep(begun.elapsed() * (EXPLAINS_PART - 1)).await;
-            drop(held);
-        });
-        answer.await.unwrap_or_default()
-    }
-
-    fn explain_now(
-        &self,
-        criteria: &Criteria,
-        terms: &PoolTerms,
-        unwritable: &HashSet<String>,
-        limit: usize,
-        left: &CancellationToken,
-    ) -> (Counts, Vec<Considered>) {
-        let (accounts, unreadable, now) = {
-            let memory = self.set();
-            (memory.set.all(), memory.set.unreadable(), memory.set.now())
-        };
-        let Some(now) = now else { return Default::default() };
-        let mut counts = Counts::new();
-        if unreadable > 0 {
-            counts.insert(Choice::Unwritable, i64::try_from(unreadable).unwrap_or(i64::MAX));
-        }
-        let mut judged = Vec::new();
-        for (number, account) in accounts.into_iter().enumerate() {
-            if number % EXPLAINED_AT_ONCE == 0 && left.is_cancelled() {
-                return Default::default();
-            }
-            let is_unwritable = unwritable.contains(account.account_id.as_str());
-            let choice = Choice::of(&account, criteria, terms, now, is_unwritable);
-            *counts.entry(choice).or_default() += 1;
-            if limit > 0 {
-                judged.push(Considered::new(account, choice, criteria, terms));
-            }
-            // The best of them only: a pool may have a million.
-            if judged.len() >= limit + SORTED_AT_ONCE {
-                judged.sort_by(Considered::in_order);
-                judged.truncate(limit);
-            }
-        }
-        judged.sort_by(Considered::in_order);
-        judged.truncate(limit);
-        (counts, judged)
     }
 
     /// Reads accounts by their ids, and those that are under leases of these requests, and notes them. Answers with

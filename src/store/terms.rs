@@ -8,7 +8,7 @@ use std::{
 
 use sqlx::postgres::types::PgInterval;
 
-use super::{StoreError, account::read_plan_id, db::Db, duration, plan::denominations};
+use super::{StoreError, account::read_plan_id, db::Db, duration, plan::denominations, shrink};
 use crate::domain::{
     hold::Holds,
     id::{PlanId, PoolId},
@@ -69,12 +69,7 @@ impl TermsCache {
         pool_id: &PoolId,
     ) -> Result<Option<Arc<PoolTerms>>, sqlx::Error> {
         let forgotten = self.cached().forgotten;
-        let rows =
-            sqlx::query_file_as!(TermsRow, "src/store/sql/pool/get_terms.sql", pool_id.as_str())
-                .fetch_all(db)
-                .await?;
-        let terms = read(rows).map_err(|error| sqlx::Error::Decode(Box::new(error)))?;
-        let Some(terms) = terms.map(Arc::new) else { return Ok(None) };
+        let Some(terms) = read_now(db, pool_id).await? else { return Ok(None) };
         let mut cached = self.cached();
         if cached.forgotten == forgotten {
             cached.terms.insert(pool_id.clone(), Arc::clone(&terms));
@@ -89,9 +84,28 @@ impl TermsCache {
         cached.terms.remove(pool_id);
     }
 
+    /// Lets go of the terms of a pool that nobody uses. They are as good as they were, for those who read them just now.
+    pub(super) fn let_go(&self, pool_id: &PoolId) {
+        let mut cached = self.cached();
+        cached.terms.remove(pool_id);
+        shrink(&mut cached.terms);
+    }
+
     fn cached(&self) -> MutexGuard<'_, Cached> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Reads the terms as they are, for one use.
+pub(super) async fn read_now(
+    db: &Db,
+    pool_id: &PoolId,
+) -> Result<Option<Arc<PoolTerms>>, sqlx::Error> {
+    let rows = sqlx::query_file_as!(TermsRow, "src/store/sql/pool/get_terms.sql", pool_id.as_str())
+        .fetch_all(db)
+        .await?;
+    let terms = read(rows).map_err(|error| sqlx::Error::Decode(Box::new(error)))?;
+    Ok(terms.map(Arc::new))
 }
 
 fn read(rows: Vec<TermsRow>) -> Result<Option<PoolTerms>, StoreError> {

@@ -56,6 +56,8 @@ pub(super) const MAX_WAITING: usize = 16_384;
 const MAX_CLAIMED: usize = 2 * MAX_ROWS;
 /// How often it is read for somebody whose time is over whether the request has a lease already.
 const MAX_LOOKUPS: u8 = 3;
+/// A pool of so many accounts is quick to read again, and is given up early.
+const SMALL_POOL: usize = 1_000;
 /// The least time between two tries to end leases, after one that ended none.
 const EXPIRE_AT_MOST_EVERY: Duration = Duration::from_millis(100);
 /// How long those who find no database wait for one, at the least: as long as callers of the store's lanes. Their
@@ -73,7 +75,7 @@ pub(super) struct Dispatcher {
     store: Store,
     ready: Ready,
     pool_id: PoolId,
-    arrivals: mpsc::Receiver<Waiter>,
+    arrivals: mpsc::Receiver<Box<Waiter>>,
     queue: WaitQueue,
     /// When it was last read what others changed.
     followed_at: Option<Instant>,
@@ -95,8 +97,6 @@ pub(super) struct Dispatcher {
     meter: Meter,
     /// How many wait, for operators.
     waiting_gauge: WaitingGauge,
-    /// After how long without a request the pool's accounts are given up, and this ends.
-    leave_after: Duration,
     has_left: bool,
 }
 
@@ -104,7 +104,7 @@ impl Dispatcher {
     pub(super) fn new(
         store: Store,
         pool_id: PoolId,
-        arrivals: mpsc::Receiver<Waiter>,
+        arrivals: mpsc::Receiver<Box<Waiter>>,
         closing: CancellationToken,
         beside: Arc<()>,
     ) -> Self {
@@ -112,7 +112,6 @@ impl Dispatcher {
             ready: store.ready(&pool_id),
             meter: store.overload().meter(Queue::Work),
             waiting_gauge: WaitingGauge::new(pool_id.as_str()),
-            leave_after: store.overload().limits().idle_pool,
             has_left: false,
             store,
             pool_id,
@@ -132,11 +131,12 @@ impl Dispatcher {
 
     /// Hands out accounts until the server stops, or until nobody has asked for long. Answers those who came as it
     /// ended: another serves them.
-    pub(super) async fn run(mut self) -> Vec<Waiter> {
+    pub(super) async fn run(mut self) -> Vec<Box<Waiter>> {
         while !self.has_left && self.gather().await {
+            // One that waits has no room for what it does: there may be thousands.
             let served = match self.queue.is_empty() {
-                true => self.follow_idly().await,
-                false => self.serve().await,
+                true => Box::pin(self.follow_idly()).await,
+                false => Box::pin(self.serve()).await,
             };
             if let Err(error) = served {
                 self.failed(error);
@@ -155,7 +155,7 @@ impl Dispatcher {
             tokio::select! {
                 () = self.closing.cancelled() => return false,
                 arrived = self.arrivals.recv(), if self.queue.len() < MAX_WAITING => match arrived {
-                    Some(waiter) => self.queue.push(waiter),
+                    Some(waiter) => self.queue.push(*waiter),
                     None => return false,
                 },
                 Some(concluded) = self.claiming.next() => self.end_claims(concluded),
@@ -169,7 +169,7 @@ impl Dispatcher {
         while self.queue.len() < MAX_WAITING
             && let Ok(waiter) = self.arrivals.try_recv()
         {
-            self.queue.push(waiter);
+            self.queue.push(*waiter);
         }
         for _ in 0..self.queue.drop_gone() {
             admission::note_dropped("acquire");
@@ -191,12 +191,12 @@ impl Dispatcher {
         let now = Instant::now();
         let pause = POLL.mul_f64(rand::rng().random_range(0.5..1.0));
         if self.queue.is_empty() {
-            let idle = IDLE_POLL.min(self.leave_after);
-            let pause = if self.used_at.elapsed() < IN_USE { pause } else { idle };
+            let pause = if self.used_at.elapsed() < IN_USE { pause } else { IDLE_POLL };
             let dispatchers = u32::try_from(Arc::strong_count(&self.beside)).unwrap_or(u32::MAX);
             let share = Duration::from_secs_f64(f64::from(dispatchers) / IDLE_POLLS);
-            let pause = pause.max(share.min(self.leave_after));
-            return self.followed_at.map_or(now + IDLE_POLL, |at| at + pause);
+            let poll = self.followed_at.map_or(now + IDLE_POLL, |at| at + pause.max(share));
+            // While a lease is being written it does not leave.
+            return if self.claiming.is_empty() { poll.min(self.leave_at()) } else { poll };
         }
         let until = now + self.ready.unchanged_for().map_or(pause, |time| time.min(pause));
         // Those whose time is over already wait for a database alone, and are tried at the next poll.
@@ -204,9 +204,16 @@ impl Dispatcher {
         ends.min().map_or(until, |end| end.min(until))
     }
 
+    /// When the pool's accounts are given up, and this ends, where nobody asks until then.
+    fn leave_at(&self) -> Instant {
+        let limits = self.store.overload().limits();
+        let is_small = self.ready.accounts() <= SMALL_POOL;
+        self.used_at + if is_small { limits.idle_small_pool() } else { limits.idle_pool }
+    }
+
     /// Reads what others changed although nobody waits, so that it need not be read first when somebody comes.
     async fn follow_idly(&mut self) -> Result<(), StoreError> {
-        if self.used_at.elapsed() < self.leave_after || !self.claiming.is_empty() {
+        if Instant::now() < self.leave_at() || !self.claiming.is_empty() {
             return self.follow().await;
         }
         self.ready.leave().await;
@@ -415,7 +422,7 @@ impl Dispatcher {
         }
     }
 
-    async fn close(mut self) -> Vec<Waiter> {
+    async fn close(mut self) -> Vec<Box<Waiter>> {
         self.arrivals.close();
         let mut late = Vec::new();
         while let Some(waiter) = self.arrivals.recv().await {
@@ -424,7 +431,7 @@ impl Dispatcher {
         if self.has_left && !self.closing.is_cancelled() {
             return late;
         }
-        late.into_iter().for_each(|waiter| self.queue.push(waiter));
+        late.into_iter().for_each(|waiter| self.queue.push(*waiter));
         self.refuse_all(&Error::ShuttingDown);
         Vec::new()
     }

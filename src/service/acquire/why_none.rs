@@ -15,11 +15,12 @@ use super::wait_queue::Waiter;
 use crate::{
     domain::{
         choice::{Counts, Criteria},
+        id::PoolId,
         pool::PoolTerms,
         selector::Selector,
     },
     service::Error,
-    store::ready_set::Ready,
+    store::ready_set::{Asked, Ready},
 };
 
 /// How long an explanation is good for others who ask the same, at the least.
@@ -81,8 +82,8 @@ pub(super) struct TimedOut {
 /// What a selector names that is not there, or why waiting is no use, as far as is known.
 pub(super) fn missing(ready: &Ready, terms: &PoolTerms, selector: &Selector) -> Option<Error> {
     let pool_id = ready.pool_id();
-    if let Some(plan_id) = selector.plan_id.as_ref().filter(|id| !terms.plans.contains_key(*id)) {
-        return Some(Error::PlanNotFound(pool_id.clone(), plan_id.clone()));
+    if let Some(error) = missing_plan(pool_id, terms, selector) {
+        return Some(error);
     }
     if let Some(id) = selector.account_id.as_ref().filter(|id| !ready.has_account(id)) {
         return Some(Error::AccountNotFound(pool_id.clone(), id.clone()));
@@ -92,6 +93,16 @@ pub(super) fn missing(ready: &Ready, terms: &PoolTerms, selector: &Selector) -> 
         _ if terms.draining => Some(Error::PoolDraining(pool_id.clone())),
         _ => None,
     }
+}
+
+/// A plan that a selector names, and that is not there.
+pub(super) fn missing_plan(
+    pool_id: &PoolId,
+    terms: &PoolTerms,
+    selector: &Selector,
+) -> Option<Error> {
+    let plan_id = selector.plan_id.as_ref().filter(|id| !terms.plans.contains_key(*id))?;
+    Some(Error::PlanNotFound(pool_id.clone(), plan_id.clone()))
 }
 
 /// Counts, once for all who ask at about the same time, why there is no account, and tells them.
@@ -128,7 +139,8 @@ async fn count(
     }
     let Ok(_counting) = counting else { return recent.like(criteria).unwrap_or_default() };
     let began = Instant::now();
-    let (counts, _) = ready.explain(criteria.clone(), terms, 0, ()).await;
+    let asked = Asked { criteria: criteria.clone(), limit: 0 };
+    let (counts, _) = ready.explain(asked, terms, ()).await.unwrap_or_default();
     recent.keep(criteria, Instant::now() + FRESH.max(began.elapsed() * FRESH_TIMES), &counts);
     counts
 }

@@ -23,6 +23,7 @@ use sqlx::{
 };
 use tokio::{
     sync::Mutex,
+    task::coop::consume_budget,
     time::{Instant, timeout},
 };
 use tokio_util::sync::CancellationToken;
@@ -37,6 +38,8 @@ use crate::admission::{FairPermits, Meter, Overload, Queue, origin};
 /// connection is waited for. A statement that has no answer by then gets none: it counts as one that
 /// found no database.
 const STATEMENT_LIMIT: Duration = Duration::from_secs(20);
+/// How many statements of one caller read at once: more would take the database's processors from all others.
+const READS_OF_ONE: usize = 2;
 /// How long a ping may take before it is asked whether only its own connection is dead.
 const PING_LIMIT: Duration = Duration::from_millis(800);
 /// What a ping gets on top when a new connection was answered: both may have waited for the same.
@@ -125,12 +128,12 @@ impl Db {
         connect_patiently(&self.options.as_ref().clone().options(patient)).await
     }
 
-    /// The same connections for what only reads: half of them at a time. For any load the others are left to those
-    /// who hold a lease.
+    /// The same connections for what only reads: half of them at a time, and [`READS_OF_ONE`] for one caller. For any load
+    /// the others are left to those who hold a lease.
     pub(in crate::store) fn for_rest(&self, overload: &Overload) -> Self {
         let some = usize::try_from(self.size / 2).unwrap_or(1).max(1);
         Self {
-            tickets: Some(FairPermits::for_work(some)),
+            tickets: Some(FairPermits::for_work_of_callers(some, READS_OF_ONE)),
             may_cancel: true,
             waits: Arc::new(StdMutex::new(overload.meter(Queue::Rest))),
             ..self.clone()
@@ -287,8 +290,13 @@ impl<'c> Executor<'c> for &'c Db {
         'c: 'e,
         E: 'q + Execute<'q, Postgres>,
     {
+        // Rows are read as they are taken. Many are not without a pause: others have work on the same thread.
+        let pause = |row| async move {
+            consume_budget().await;
+            Ok(row)
+        };
         let rows =
-            async move { Ok::<_, sqlx::Error>(stream::iter(self.run(query).await?).map(Ok)) };
+            async move { Ok::<_, sqlx::Error>(stream::iter(self.run(query).await?).then(pause)) };
         stream::once(rows).try_flatten().boxed()
     }
 

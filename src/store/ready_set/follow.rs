@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use time::OffsetDateTime;
-use tokio::time::Instant;
+use tokio::{task::coop::consume_budget, time::Instant};
+use uuid::Uuid;
 
 use super::{Ready, ReadySet, ReadySets};
 use crate::{
@@ -11,6 +12,7 @@ use crate::{
     store::{
         Store, StoreError,
         account::{AccountRow, ListedRow, skip_unreadable},
+        db::Db,
         quarantine::Statement,
     },
 };
@@ -21,7 +23,7 @@ const LOAD_BYTES: i64 = 16 * 1024 * 1024;
 /// How many accounts are read by their ids. Where others changed more, the whole pool is read.
 const READ_ROWS: usize = 20_000;
 /// How long what a server does not follow is kept for it. A server that was away for longer loads the pool anew.
-const FOLLOW_WITHIN: Duration = Duration::from_secs(45);
+pub(super) const FOLLOW_WITHIN: Duration = Duration::from_secs(45);
 /// How old a snapshot is by which old rows are removed.
 const KEPT_FOR: Duration = Duration::from_secs(60);
 /// How many rows one statement removes.
@@ -38,13 +40,33 @@ pub(super) struct Followed {
     started: OffsetDateTime,
 }
 
-struct FollowRow {
-    revision: i64,
+/// What there is to know of a pool since a snapshot.
+pub(super) struct FollowRow {
+    pub(super) revision: i64,
     db_now: OffsetDateTime,
     started: OffsetDateTime,
     snapshot: String,
     are_many: bool,
     account_ids: Vec<String>,
+}
+
+impl Followed {
+    pub(super) fn of(row: FollowRow, generation: u64) -> Self {
+        let (snapshot, told, started) = (row.snapshot, row.db_now, row.started);
+        Self { generation, snapshot, told, started }
+    }
+
+    /// Whether a row tells all that changed since: of the same database, and not long after.
+    pub(super) fn is_of(&self, row: &FollowRow) -> bool {
+        self.started == row.started && row.db_now - self.told < FOLLOW_WITHIN
+    }
+}
+
+impl FollowRow {
+    /// Whether no account is named that changed.
+    pub(super) fn names_none(&self) -> bool {
+        !self.are_many && self.account_ids.is_empty()
+    }
 }
 
 /// A snapshot by which rows are removed once it is old.
@@ -98,18 +120,41 @@ impl Ready {
     /// Reads what others changed, and the whole pool where it is not here yet. False where there is no such pool.
     pub async fn follow(&self) -> Result<bool, StoreError> {
         let mut followed = self.pool.followed.lock().await;
-        let generation = self.sets.db.generation();
-        let begun = Instant::now();
-        let last = followed.take().filter(|last| last.generation == generation);
+        self.follow_on(&mut followed).await
+    }
+
+    /// The same where the pool's accounts are all here; `None` where they are not.
+    pub async fn follow_whole(&self) -> Result<Option<bool>, StoreError> {
+        let mut followed = self.pool.followed.lock().await;
+        match self.is_whole() {
+            true => Ok(Some(self.follow_on(&mut followed).await?)),
+            false => Ok(None),
+        }
+    }
+
+    /// Reads what there is to know of a pool since a snapshot, but what the server `but` changed. `None` where there is no
+    /// such pool.
+    pub(super) async fn follow_row(
+        &self,
+        db: &Db,
+        last: Option<&Followed>,
+        but: Uuid,
+    ) -> Result<Option<FollowRow>, StoreError> {
         let row = sqlx::query_file_as!(
             FollowRow,
             "src/store/sql/account/follow.sql",
             self.pool_id.as_str(),
-            last.as_ref().map(|last| &*last.snapshot),
-            self.sets.server_id,
-        )
-        .fetch_optional(&self.sets.db)
-        .await?;
+            last.map(|last| &*last.snapshot),
+            but,
+        );
+        Ok(row.fetch_optional(db).await?)
+    }
+
+    async fn follow_on(&self, followed: &mut Option<Followed>) -> Result<bool, StoreError> {
+        let generation = self.sets.db.generation();
+        let begun = Instant::now();
+        let last = followed.take().filter(|last| last.generation == generation);
+        let row = self.follow_row(&self.sets.db, last.as_ref(), self.sets.server_id).await?;
         let Some(row) = row else {
             self.sets.terms.forget(&self.pool_id);
             return Ok(false);
@@ -118,8 +163,8 @@ impl Ready {
         if last.as_ref().is_some_and(|last| last.started != row.started) {
             self.set().set = ReadySet::default();
         }
-        let has_all = last.is_some_and(|last| row.db_now - last.told < FOLLOW_WITHIN);
-        let mut ids = row.account_ids;
+        let has_all = last.is_some_and(|last| last.is_of(&row));
+        let mut ids = row.account_ids.clone();
         ids.extend(self.set().set.doubted());
         if !has_all || row.are_many || !self.is_whole() || ids.len() > READ_ROWS {
             self.load().await?;
@@ -134,8 +179,7 @@ impl Ready {
             memory.set.set_clock(row.db_now);
             memory.set.correct_clock(row.db_now, begun.elapsed());
         }
-        let (snapshot, told, started) = (row.snapshot, row.db_now, row.started);
-        *followed = Some(Followed { generation, snapshot, told, started });
+        *followed = Some(Followed::of(row, generation));
         Ok(true)
     }
 
@@ -175,6 +219,8 @@ impl Ready {
                         self.sets.note_unreadable(&self.pool_id, &row.account_id, &error);
                     }
                 }
+                // Others have work on the same thread.
+                consume_budget().await;
             }
             if is_last {
                 break;

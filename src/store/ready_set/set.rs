@@ -9,7 +9,10 @@ use std::{
 use time::OffsetDateTime;
 use tokio::time::Instant;
 
-use super::order::Order;
+use super::{
+    accounts::{Accounts, Entry},
+    order::Order,
+};
 use crate::{
     domain::{
         account::{Account, AccountStatus, LoginStatus},
@@ -36,7 +39,7 @@ const HELD: Duration = Duration::from_millis(250);
 pub(super) struct ReadySet {
     /// All accounts of the pool are here. Otherwise those that are under leases of this server, to decide from.
     pub(super) is_whole: bool,
-    accounts: HashMap<AccountId, Entry>,
+    accounts: Accounts,
     /// All of them are being read.
     is_loading: bool,
     /// Accounts that are not what they are taken for, as a change that was lost has shown. They are to be read.
@@ -64,13 +67,6 @@ pub(super) struct ReadySet {
     searched: HashMap<Criteria, u64>,
     /// For which terms.
     searched_by: i64,
-}
-
-#[derive(Debug)]
-struct Entry {
-    account: Arc<Account>,
-    /// The load that it was seen in, or that was the last one when it was told.
-    load: u32,
 }
 
 /// Where an account stands.
@@ -116,15 +112,19 @@ impl ReadySet {
         Some(Arc::clone(&entry.account))
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.accounts.len()
+    }
+
     pub(super) fn has(&self, account_id: &AccountId) -> bool {
-        self.accounts.contains_key(account_id)
+        self.accounts.has(account_id)
     }
 
     /// Notes that an account is not what it is taken for.
     pub(super) fn doubt(&mut self, account_id: &AccountId) {
         if !self.is_whole && !self.is_loading {
             self.forget(account_id);
-        } else if self.accounts.contains_key(account_id) {
+        } else if self.accounts.has(account_id) {
             self.doubted.insert(account_id.clone());
         }
     }
@@ -144,8 +144,9 @@ impl ReadySet {
         self.requests.contains_key(request)
     }
 
-    pub(super) fn all(&self) -> Vec<Arc<Account>> {
-        self.accounts.values().map(|entry| Arc::clone(&entry.account)).collect()
+    /// A part of the accounts, and where the next one begins.
+    pub(super) fn part(&self, from: usize, most: usize) -> (Vec<Arc<Account>>, Option<usize>) {
+        self.accounts.part(from, most)
     }
 
     pub(super) fn unreadable(&self) -> usize {
@@ -233,8 +234,8 @@ impl ReadySet {
     pub(super) fn end_load(&mut self) {
         self.is_loading = false;
         self.is_whole = true;
-        let gone = self.accounts.iter().filter(|(_, entry)| entry.load != self.load);
-        for id in gone.map(|(id, _)| id.clone()).collect::<Vec<_>>() {
+        let gone = self.accounts.iter().filter(|entry| entry.load != self.load);
+        for id in gone.map(|entry| entry.account.account_id.clone()).collect::<Vec<_>>() {
             self.forget(&id);
         }
     }

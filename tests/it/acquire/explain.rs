@@ -1,13 +1,18 @@
 //! `ExplainAcquire`: the verdict on each account, in the order in which accounts would be picked. It
 //! locks none.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use holdfast::rpc::pb::{self, AcquireVerdict as Verdict, plan::Denominations};
+use holdfast::{
+    domain::{choice::Criteria, id::PoolId, selector::Selector},
+    rpc::pb::{self, AcquireVerdict as Verdict, plan::Denominations},
+    store::ready_set::{Asked, Explanation},
+};
 use sqlx::PgConnection;
 
 use crate::support::{
     plans::{CARD, counts, expecting, minor, psql},
+    wait::eventually,
     world::{Clients, POOL, World, eur, lease, metadata, reason},
 };
 
@@ -250,4 +255,72 @@ async fn what_is_not_there_is_told_and_a_page_counts_all() {
     assert!(page.pool_closed, "what fits is told all the same");
     let all = explain(POOL, none(), 1000).await.unwrap();
     assert_eq!(page.considered_accounts[..], all.considered_accounts[..3]);
+}
+
+/// More than three pages.
+const MANY: i64 = 3_500;
+
+/// How many there are of each verdict.
+fn told(explained: &pb::ExplainAcquireResponse) -> BTreeMap<String, i64> {
+    let counts = explained.verdict_counts.iter();
+    counts.map(|count| (named(count.verdict()), count.accounts)).collect()
+}
+
+/// What an explanation reads it does not keep, and what it tells is what is told of accounts in memory.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn explaining_a_pool_that_nobody_acquires_from_loads_nothing_and_tells_the_same() {
+    let (world, mut clients) = world_of_many().await;
+    let mut db = world.sql().await;
+    let more = format!(
+        "INSERT INTO accounts (pool_id, account_id, balance_minor, login_status, paused, cooldown_until)
+         SELECT '{POOL}', 'many-' || n, n % 7, CASE WHEN n % 5 = 0 THEN 'INACTIVE' ELSE 'ACTIVE' END,
+             n % 3 = 0, CASE WHEN n % 4 = 0 THEN now() + interval '1 hour' END
+         FROM generate_series(1, {MANY}) n"
+    );
+    psql(&mut db, &more).await;
+    // A server that has not been asked for any account.
+    let store = world.store();
+    let ready = store.ready(&PoolId::parse(POOL).unwrap());
+    let terms = ready.read_terms().await.unwrap().unwrap();
+    let selector = Arc::new(Selector::default());
+    let asked = |limit| Asked {
+        criteria: Criteria { selector: Arc::clone(&selector), expected_minor: Some(CARD) },
+        limit,
+    };
+    let tell = |(counts, considered): Explanation| {
+        let first: Vec<_> = considered
+            .iter()
+            .map(|one| (one.account.account_id.to_string(), one.choice.as_str()))
+            .collect();
+        (counts, first)
+    };
+    let limits = [0, 1, 40, 2000];
+    let mut of_rows = Vec::new();
+    for limit in limits {
+        let explanation = ready.read_explanation(asked(limit), Arc::clone(&terms), ()).await;
+        of_rows.push(tell(explanation.unwrap()));
+        assert_eq!((ready.accounts(), ready.is_whole()), (0, false), "nothing is kept");
+    }
+    assert!(ready.explain(asked(1), Arc::clone(&terms), ()).await.is_none(), "there are none");
+    assert!(ready.follow_whole().await.unwrap().is_none());
+    assert!(ready.follow().await.unwrap());
+    assert!(ready.accounts() > usize::try_from(MANY).unwrap());
+    for (limit, of_rows) in limits.into_iter().zip(of_rows) {
+        let explanation = ready.explain(asked(limit), Arc::clone(&terms), ()).await;
+        assert_eq!(tell(explanation.unwrap()), of_rows, "limit {limit}");
+        assert_eq!(of_rows.1.len(), limit.min(ready.accounts()));
+    }
+    ready.leave().await;
+
+    // The same by calls: the server has no task of a pool that was only explained.
+    let tasks = world.tasks();
+    let before = told(&clients.explain(expecting(CARD)).await);
+    eventually(Duration::from_secs(10), "no task is left", async || {
+        (world.tasks() <= tasks).then_some(())
+    })
+    .await;
+    let held =
+        lease(&clients.acquire(|request| request.selector = Some(expecting(CARD))).await.unwrap());
+    clients.release(&held).await.unwrap();
+    assert_eq!(told(&clients.explain(expecting(CARD)).await), before, "of those in memory");
 }

@@ -9,7 +9,10 @@ use sqlx::{PgConnection, types::time::OffsetDateTime};
 use tokio::task::JoinHandle;
 
 use crate::support::{
-    proxy::{Proxy, postgres::Postgres},
+    proxy::{
+        Proxy,
+        postgres::{Fault, Postgres, statement},
+    },
     wait::eventually,
     world::{Clients, POOL, World, reason},
 };
@@ -82,14 +85,15 @@ fn list(clients: &Clients) -> JoinHandle<Result<(), tonic::Status>> {
 /// Callers come and go away, again and again, and never more than `most` statements run.
 async fn come_and_go(
     world: &World,
-    clients: &Clients,
+    clients: &[Clients],
     statement: &str,
     most: i64,
     call: fn(&Clients) -> JoinHandle<Result<(), tonic::Status>>,
 ) {
     let mut db = world.sql().await;
     for _ in 0..4 {
-        let callers: Vec<_> = (0..most * 3).map(|_| call(clients)).collect();
+        let callers: Vec<_> =
+            clients.iter().flat_map(|clients| (0..8).map(|_| call(clients))).collect();
         eventually(LIMIT, "as many run as may", async || {
             let now = running(&mut db, statement).await;
             assert!(now <= most, "{now} run");
@@ -114,8 +118,14 @@ async fn explain_acquire_is_refused_while_two_others_are_answered() {
     let two = [explain(&clients), explain(&clients)];
     eventually(LIMIT, "one reads", async || (running(&mut db, FOLLOW).await > 0).then_some(()))
         .await;
-    let error = explain(&clients).await.unwrap().unwrap_err();
-    assert_eq!(reason(&error), "OVERLOADED");
+    eventually(LIMIT, "one more is refused", async || {
+        // One that came before the second of them waits as that would have.
+        let one_more =
+            tokio::time::timeout(Duration::from_secs(3), explain(&clients)).await.ok()?;
+        assert_eq!(reason(&one_more.unwrap().unwrap_err()), "OVERLOADED");
+        Some(())
+    })
+    .await;
     // Their permits are free when the statement that reads for them has ended in Postgres, not when they leave.
     let reads = first_of(&mut db, FOLLOW).await;
     two.iter().for_each(JoinHandle::abort);
@@ -143,16 +153,42 @@ async fn a_pool_is_read_once_although_all_leave_who_want_an_explanation_of_it() 
     }
 }
 
+/// All who ask the same while a pool is read, and for a moment after it, are told what was read for the first.
 #[tokio::test]
-async fn a_list_ends_with_its_caller_and_its_connection_is_used_by_others_after_that() {
+async fn an_explanation_is_read_once_for_all_who_ask_the_same_until_something_changes() {
+    let slow = "FROM found f CROSS JOIN pg_sleep(1)\n    WINDOW";
+    let (proxy, _world, mut clients) = slow_world(LIST, "FROM found f\n    WINDOW", slow).await;
+    let reads = proxy.fault(statement(LIST).always(), Fault::DelayReply(Duration::ZERO));
+    let two = [explain(&clients), explain(&clients)];
+    for one in two {
+        one.await.unwrap().unwrap();
+    }
+    for _ in 0..20 {
+        explain(&clients).await.unwrap().unwrap();
+    }
+    assert_eq!(reads.matched(), 1, "it is read for the first of them alone");
+    clients.create_account("new", |_| {}).await;
+    eventually(LIMIT, "the new account is told", async || {
+        let explained = clients.explain(pb::AccountSelector::default()).await;
+        (explained.verdict_counts.iter().map(|count| count.accounts).sum::<i64>() == 4)
+            .then_some(())
+    })
+    .await;
+    assert!(reads.matched() > 1);
+}
+
+#[tokio::test]
+async fn a_list_ends_with_its_caller_and_one_caller_has_two_at_once() {
     let (_proxy, world, mut clients) = slow_world(
         LIST,
         "FROM found f\n    WINDOW",
         "FROM found f CROSS JOIN pg_sleep(60)\n    WINDOW",
     )
     .await;
-    // What only reads has half of the 8 connections.
-    come_and_go(&world, &clients, LIST, 4, list).await;
+    // What only reads has half of the 8 connections, and one caller two of these.
+    let others = [world.clients(0).await, world.clients(0).await];
+    come_and_go(&world, &[clients.clone()], LIST, 2, list).await;
+    come_and_go(&world, &[&[clients.clone()], &others[..]].concat(), LIST, 4, list).await;
     for _ in 0..20 {
         assert_eq!(clients.account("a-000").await.account_id, "a-000");
     }

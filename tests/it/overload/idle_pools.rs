@@ -2,11 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use holdfast::rpc::pb;
-
 use tokio::task::JoinSet;
 
 use crate::support::{
+    plans::psql,
     proxy::{
         Proxy,
         postgres::{Fault, Postgres, statement},
@@ -17,6 +16,27 @@ use crate::support::{
 
 const POOLS: usize = 40;
 
+/// A pool of few accounts is let go of after so great a part of the time that is set.
+const PART: u32 = 20;
+/// The most accounts of such a pool.
+const FEW: usize = 1_000;
+
+async fn create_accounts(world: &World, pool_id: &str, accounts: usize) {
+    let insert = format!(
+        "INSERT INTO accounts (pool_id, account_id)
+         SELECT '{pool_id}', 'a-' || n FROM generate_series(1, {accounts}) n"
+    );
+    psql(&mut world.sql().await, &insert).await;
+}
+
+/// How many pools with such names have a series of those who wait.
+async fn series(world: &World, names: &str) -> usize {
+    let url = format!("http://{}/metrics", world.server(0).admin_addr());
+    let metrics = reqwest::get(&url).await.unwrap().text().await.unwrap();
+    let name = format!("holdfast_acquire_waiting{{pool_id=\"{names}");
+    metrics.lines().filter(|line| line.starts_with(&name)).count()
+}
+
 async fn use_pool(clients: &mut Clients, pool_id: &str) {
     let held = clients.acquire(|request| request.pool_id = pool_id.to_owned()).await.unwrap();
     clients.release(&lease(&held)).await.unwrap();
@@ -25,24 +45,14 @@ async fn use_pool(clients: &mut Clients, pool_id: &str) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pool_that_nobody_uses_for_long_has_no_task_and_no_series_and_is_served_again() {
     let idle = Duration::from_millis(500);
-    let world = World::with(|args| args.limits.idle_pool_timeout = idle, 1).await;
+    let world = World::with(|args| args.limits.idle_pool_timeout = PART * idle, 1).await;
     let mut clients = world.clients(0).await;
     let names: Vec<_> = (0..POOLS).map(|n| format!("idle-{n}")).collect();
     for name in &names {
         clients.create_pool(name).await;
-        let account =
-            pb::Account { pool_id: name.clone(), account_id: "a".into(), ..Default::default() };
-        let account = pb::CreateAccountRequest { account: Some(account) };
-        clients.accounts.create_account(account).await.unwrap();
+        create_accounts(&world, name, 1).await;
     }
-    let url = format!("http://{}/metrics", world.server(0).admin_addr());
-    let series = async || {
-        let metrics = reqwest::get(&url).await.unwrap().text().await.unwrap();
-        metrics
-            .lines()
-            .filter(|line| line.starts_with("holdfast_acquire_waiting{pool_id=\"idle-"))
-            .count()
-    };
+    let series = async || series(&world, "idle-").await;
     let tasks = world.tasks();
     for round in 0..2 {
         for name in &names {
@@ -64,6 +74,35 @@ async fn a_pool_that_nobody_uses_for_long_has_no_task_and_no_series_and_is_serve
         use_pool(&mut clients, name).await;
         tokio::time::sleep(idle.mul_f64(0.9 + f64::from(n % 20) / 100.0) / 4).await;
     }
+}
+
+/// What is quick to read again leaves early, and what is not stays.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pool_of_few_accounts_is_let_go_of_early_and_one_of_many_is_not() {
+    let idle = Duration::from_secs(30);
+    let world = World::with(|args| args.limits.idle_pool_timeout = idle, 1).await;
+    let mut clients = world.clients(0).await;
+    for (name, accounts) in [("stays-many", FEW + 1), ("leaves-few", FEW), ("leaves-one", 1)] {
+        clients.create_pool(name).await;
+        create_accounts(&world, name, accounts).await;
+    }
+    // The large one is used first: it is unused for longer than the others.
+    use_pool(&mut clients, "stays-many").await;
+    let begun = Instant::now();
+    let names = ["leaves-few", "leaves-one"];
+    eventually(Duration::from_secs(30), "the small ones have series", async || {
+        for name in names {
+            use_pool(&mut clients, name).await;
+        }
+        (series(&world, "leaves-").await == 2).then_some(())
+    })
+    .await;
+    eventually(idle / 2, "nothing is left of the small ones", async || {
+        (series(&world, "leaves-").await == 0).then_some(())
+    })
+    .await;
+    let stays = series(&world, "stays-").await;
+    assert!(stays == 1 || begun.elapsed() >= idle, "{stays} of the large one");
 }
 
 /// Pools that were used a moment ago.

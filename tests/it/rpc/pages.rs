@@ -95,6 +95,46 @@ async fn list_accounts_has_large_ones_cut_by_the_database_and_each_once() {
     assert_eq!((page.rows.len(), page.more), (1, false));
 }
 
+/// A page of many is read in two parts: the second has as many accounts as there is room for.
+#[tokio::test]
+async fn list_accounts_has_full_pages_and_each_account_once_whatever_their_size() {
+    let world = World::start().await;
+    let store = world.store();
+    let filter = AccountFilter::default();
+    let mut db = world.sql().await;
+    // How many there are, how large, and how many pages they make.
+    let cases = [
+        (127, 0, 1..2),
+        (128, 0, 1..2),
+        (129, 0, 1..2),
+        (700, 0, 1..2),
+        (700, 2000, 2..4),
+        (700, 8000, 6..9),
+    ];
+    for (number, (accounts, bytes, pages)) in cases.into_iter().enumerate() {
+        let name = format!("pool-{number}");
+        let fill = format!(
+            "INSERT INTO pools (pool_id, currency_code, default_lease, min_lease, max_lease, amount_mismatch)
+             VALUES ('{name}', 'EUR', '1 minute', '1 second', '1 hour', 'ACCEPT');
+             INSERT INTO accounts (pool_id, account_id, labels)
+             SELECT '{name}', format('n-%s', lpad(n::text, 3, '0')), jsonb_build_object('k', repeat('x', {bytes}))
+             FROM generate_series(0, {accounts} - 1) n"
+        );
+        sqlx::raw_sql(sqlx::AssertSqlSafe(fill)).execute(&mut db).await.unwrap();
+        let pool_id = PoolId::parse(&name).unwrap();
+        let (mut found, mut after, mut read) = (Vec::new(), String::new(), 0);
+        loop {
+            let page = store.list_accounts(&pool_id, &filter, &after, 1000).await.unwrap();
+            read += 1;
+            found.extend(page.rows.iter().map(|account| account.account_id.to_string()));
+            let Some(last) = found.last().filter(|_| page.more) else { break };
+            after.clone_from(last);
+        }
+        assert_eq!(found, names(accounts), "{accounts} of {bytes}");
+        assert!(pages.contains(&read), "{read} pages of {accounts} accounts of {bytes}");
+    }
+}
+
 #[tokio::test]
 async fn list_plans_has_large_ones_cut_by_the_database_and_each_once() {
     const PLANS: usize = 500;

@@ -217,7 +217,8 @@ fn an_account_that_a_load_does_not_find_is_forgotten() {
     set.note(accounts[0].clone());
     set.note(accounts[2].clone());
     set.end_load();
-    let mut ids: Vec<_> = set.all().iter().map(|account| account.account_id.to_string()).collect();
+    let mut ids: Vec<_> =
+        set.part(0, 1 << 20).0.iter().map(|account| account.account_id.to_string()).collect();
     ids.sort();
     assert_eq!(ids, ["a-0", "a-2"]);
 }
@@ -229,7 +230,7 @@ fn a_set_that_is_not_whole_keeps_what_is_leased_alone() {
     for kind in [0, u64::MAX] {
         set.note(account(usize::try_from(kind % 2).unwrap(), kind));
     }
-    assert_eq!(set.all().len(), 1);
+    assert_eq!(set.part(0, 1 << 20).0.len(), 1);
     assert!(set.has_lease(&request(0)));
 }
 
@@ -248,4 +249,37 @@ fn an_account_that_somebody_holds_is_left_out_for_a_while() {
     assert_eq!(chosen(&mut set, &asked, 1), []);
     std::thread::sleep(HELD + Duration::from_millis(1));
     assert_eq!(chosen(&mut set, &asked, 1).len(), 1);
+}
+
+/// What stays is in one part, however much is noted, forgotten and added between two parts.
+#[test]
+fn accounts_that_stay_are_gone_through_once_while_all_of_them_change() {
+    const STAY: usize = 1_000;
+    let told = |number: usize, version: i64| {
+        let mut told = account(number, 0);
+        told.version = Version { number: version, change_id: Uuid::from_u128(1) };
+        told
+    };
+    let mut set = ReadySet { is_whole: true, ..ReadySet::default() };
+    for number in 0..STAY + 200 {
+        set.note(told(number, 1));
+    }
+    let (mut seen, mut from, mut step) = (HashMap::new(), 0, 0);
+    loop {
+        let (accounts, next) = set.part(from, 64);
+        for account in accounts {
+            *seen.entry(account.account_id.clone()).or_insert(0) += 1;
+        }
+        let Some(next) = next else { break };
+        (from, step) = (next, step + 1);
+        // All that stay are noted anew, in another order; of the others one goes and one comes.
+        for number in (0..STAY).rev() {
+            set.note(told(number * 7 % STAY, 1 + step));
+        }
+        set.forget(&told(STAY + usize::try_from(step).unwrap(), 1).account_id);
+        set.note(told(2 * STAY + usize::try_from(step).unwrap(), 1));
+    }
+    assert!(step > 10);
+    let of = |number: usize| seen.get(&told(number, 1).account_id).copied();
+    assert_eq!((0..STAY).filter(|number| of(*number) != Some(1)).count(), 0);
 }

@@ -14,6 +14,7 @@ use holdfast::{
         account::AccountChange,
         acquire::{Acquired, Wanted},
         apply::Applied,
+        ready_set::{Asked, Explanation},
     },
 };
 use rand::{RngExt as _, seq::SliceRandom as _};
@@ -25,6 +26,16 @@ use super::{
     random::{self, one_of, percent},
 };
 use crate::support::by_store;
+
+/// What an explanation tells, in short.
+fn told(explanation: &Explanation) -> String {
+    let (counts, considered) = explanation;
+    let considered: Vec<_> = considered
+        .iter()
+        .map(|one| (&one.account.account_id, one.choice, one.headroom_minor))
+        .collect();
+    format!("{counts:?} {considered:?}")
+}
 
 /// The lease of every acquisition, in minutes.
 const LEASE: u64 = 45;
@@ -174,7 +185,12 @@ impl Bench {
         let ready = self.store.ready(&self.pool_id);
         assert!(ready.follow().await.unwrap());
         let terms = ready.terms().unwrap();
-        let (counts, considered) = ready.explain(criteria(wish), terms, self.names.len(), ()).await;
+        // Each limit is another: time passes here in a way that no server is told of.
+        let asked = Asked { criteria: criteria(wish), limit: self.names.len() + self.step };
+        let of_memory = ready.explain(asked.clone(), Arc::clone(&terms), ()).await.unwrap();
+        let of_rows = ready.read_explanation(asked, terms, ()).await.unwrap();
+        assert_eq!(told(&of_memory), told(&of_rows), "{}: {wish:?}", self.context());
+        let (counts, considered) = of_rows;
         self.tell_time().await;
         let theirs: BTreeMap<_, _> =
             counts.iter().map(|(choice, count)| (choice.as_str(), *count)).collect();
