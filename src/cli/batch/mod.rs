@@ -24,6 +24,7 @@ mod reasons;
 mod rest;
 mod results;
 mod session;
+mod settling;
 mod sheet;
 mod tally;
 #[cfg(test)]
@@ -106,6 +107,10 @@ pub(super) struct RedeemBatchArgs {
     /// How long to go on trying when the connection to the server is lost.
     #[arg(long, default_value = "5m", value_parser = parse_duration)]
     reconnect_for: Duration,
+    /// How long to wait at the end for the outcomes of items that are in doubt; not at all when not given. Those that a
+    /// person must decide are not waited for.
+    #[arg(long, default_value = "0s", value_parser = parse_duration)]
+    wait: Duration,
     /// Read and check the file, compare it with the batch on the server, and say what would be done: send nothing.
     /// --output is left as it is.
     #[arg(long)]
@@ -137,6 +142,8 @@ pub(super) struct Batch {
     pub(super) item_timeout: Duration,
     /// How long a lost connection is tried again.
     pub(super) reconnect_for: Duration,
+    /// How long items in doubt are waited for at the end.
+    pub(super) wait: Duration,
     /// The key of the names that the file does not give.
     pub(super) item_key: ItemKeyArgs,
 }
@@ -177,6 +184,7 @@ pub(super) async fn run(
         max_in_flight: args.max_in_flight,
         item_timeout: args.item_timeout,
         reconnect_for: args.reconnect_for,
+        wait: args.wait,
         item_key: args.item_key,
     };
     let progress = Progress::new(batch.pool_id.to_string());

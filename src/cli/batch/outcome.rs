@@ -114,6 +114,16 @@ impl Outcome {
         &self.0.item_id
     }
 
+    /// The item's redemption; `None` where none was begun.
+    pub(super) fn redemption_id(&self) -> Option<&str> {
+        match &self.0.outcome {
+            Some(batch_item_result::Outcome::Redemption(redemption)) => {
+                Some(&redemption.redemption_id)
+            }
+            _ => None,
+        }
+    }
+
     /// Whether the card's code is spent; `None` where nothing failed.
     pub(super) fn code_spent(&self) -> Option<bool> {
         match &self.0.outcome {

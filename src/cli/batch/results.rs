@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     index::{Index, digest},
-    outcome::Outcome,
+    outcome::{Outcome, Standing},
     reasons::Reasons,
     tally::Tally,
 };
@@ -51,6 +51,12 @@ impl Results {
         Some(outcome)
     }
 
+    /// The items whose outcome is not known yet.
+    pub(super) fn in_doubt(&self) -> Vec<Outcome> {
+        let held = self.held.values();
+        held.filter(|outcome| outcome.standing() == Standing::InDoubt).cloned().collect()
+    }
+
     /// How many items have an outcome.
     pub(super) fn len(&self) -> usize {
         self.told.len() + self.held.len()
@@ -72,7 +78,6 @@ impl Results {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::batch::outcome::Standing;
     use crate::domain::failure::is_about_the_card;
     use crate::rpc::pb::{RedemptionState, batch_item_result};
 

@@ -17,6 +17,7 @@ use super::{
     item_key::ItemNames,
     reasons::Reasons,
     results::Results,
+    settling,
 };
 use crate::{
     cli::shared::{
@@ -132,7 +133,7 @@ pub(in crate::cli) async fn redeem(
     let mut results = Results::of(Arc::clone(&ready.index));
     let mut each = Each { each, is_broken: false };
     let sent = tokio::select! {
-        sent = through(server, ready, progress, &mut results, &mut each) => sent,
+        sent = to_the_end(server, ready, progress, &mut results, &mut each) => sent,
         why = stopped => Err(why),
     };
     let answered = results.len() as u64;
@@ -168,6 +169,27 @@ impl<E: FnMut(&Outcome) -> anyhow::Result<()>> Each<E> {
         self.is_broken |= told.is_err();
         told
     }
+}
+
+/// Opens the batch until it has gone through, and waits for what is in doubt then. Answers how many items were sent.
+async fn to_the_end(
+    server: &Server,
+    ready: &Ready,
+    progress: &Progress,
+    results: &mut Results,
+    each: &mut Each<impl FnMut(&Outcome) -> anyhow::Result<()>>,
+) -> anyhow::Result<u64> {
+    let sent = through(server, ready, progress, results, each).await?;
+    let Batch { pool_id, wait, .. } = &ready.batch;
+    let in_doubt = results.in_doubt();
+    settling::wait(server, pool_id, in_doubt, *wait, progress, |result| {
+        match results.note(result) {
+            Some(outcome) => each.tell(&outcome),
+            None => Ok(()),
+        }
+    })
+    .await?;
+    Ok(sent)
 }
 
 /// Opens the batch until it has gone through. Answers how many items were sent.

@@ -28,6 +28,7 @@ pub(super) fn batch() -> Batch {
         max_in_flight: 1,
         item_timeout: Duration::from_secs(1),
         reconnect_for: Duration::from_millis(200),
+        wait: Duration::ZERO,
         item_key: ItemKeyArgs::in_file(std::env::temp_dir().join("holdfast-test-item.key")),
     }
 }

@@ -163,6 +163,8 @@ async fn run_pool(
         max_in_flight: MAX_IN_FLIGHT,
         item_timeout: ITEM_TIMEOUT,
         reconnect_for: RECONNECT_FOR,
+        // The report waits for what is in doubt.
+        wait: Duration::ZERO,
         item_key: item_key.clone(),
     };
     let progress = Progress::among(bars, pool.pool_id.to_owned());

@@ -184,6 +184,20 @@ impl RedemptionService for Answers {
         not_served()
     }
 
+    async fn redeem_card(
+        &self,
+        _: Request<pb::RedeemCardRequest>,
+    ) -> Result<Response<pb::RedeemCardResponse>, Status> {
+        not_served()
+    }
+
+    async fn await_redemption(
+        &self,
+        _: Request<pb::AwaitRedemptionRequest>,
+    ) -> Result<Response<pb::AwaitRedemptionResponse>, Status> {
+        not_served()
+    }
+
     async fn get_redemption(
         &self,
         _: Request<pb::GetRedemptionRequest>,
