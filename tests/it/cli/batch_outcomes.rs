@@ -7,9 +7,10 @@ use std::{
 
 use holdfast::simulator::faults::{Fault, Faults, Rule};
 use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
 
 use crate::support::{
-    program::{Finished, run, write_lines},
+    program::{Finished, finish, program, run, write_lines},
     world::World,
 };
 
@@ -71,7 +72,7 @@ async fn cards_that_a_busy_provider_left_unspent_are_exit_code_3_until_the_same_
     redeem(&world, &cards, "monday").await.says(0, &["3 items: 3 succeeded, 0 failed"]);
     let done = redeem(&world, &cards, "tuesday").await;
     done.says(0, &["3 REJECTED CODE_IN_USE", "nothing is left"]);
-    assert!(done.printed.contains("(line 2 by redemption "), "{}", done.printed);
+    assert!(done.printed.contains("line 2 by redemption "), "{}", done.printed);
     assert!(done.printed.contains(" of batch:monday:card-"), "{}", done.printed);
 }
 
@@ -178,4 +179,35 @@ async fn items_that_got_no_account_are_tried_again_by_the_same_command() {
         3,
         &["1 REJECTED POOL_DRAINING (x)", "`holdfast pool resume pool`", "tries them again"],
     );
+}
+
+#[tokio::test]
+async fn items_in_doubt_are_waited_for_at_the_end_for_as_long_as_is_asked() {
+    let (world, files) = (World::start().await, Files::new());
+    let mut clients = world.clients(0).await;
+    clients.create_accounts(3).await;
+    let (doubt, fine) = (world.code("aaaa"), world.code("bbbb"));
+    let cards = files.write("code,amount_minor", &[&doubt, &fine].map(|c| format!("{c},1000")));
+    let rules = Faults::of_card(&doubt, &[Fault::ErrorAfterApply]);
+    world.set_faults(Faults { rules, lookup_error: 100.0, ..Faults::default() });
+    let cards = cards.to_str().unwrap();
+    let command = ["redeem-batch", cards, "--pool", "pool", "--batch-id", "b", "--format", "csv"];
+    let waiting = |wait| program(&world, &[&command[..], &["--wait", wait]].concat());
+    let waits = "waiting up to 1s for the outcomes of 1 items that are in doubt";
+    let first = finish(waiting("1s").spawn().unwrap()).await;
+    first.says(3, &[waits, "1 succeeded", "1 in doubt"]);
+
+    let mut child = waiting("1m").spawn().unwrap();
+    let mut printed = BufReader::new(child.stderr.take().unwrap()).lines();
+    let mut lines = Vec::new();
+    while let Some(line) = printed.next_line().await.unwrap() {
+        if line.contains("waiting up to 1m") {
+            world.set_faults(Faults::default());
+        }
+        lines.push(line);
+    }
+    let done = finish(child).await;
+    assert_eq!(done.code, Some(0), "{lines:#?}");
+    assert!(lines.iter().any(|line| line.contains("2 items: 2 succeeded, 0 failed, 0 in doubt")));
+    assert_eq!(done.stdout.matches("SUCCEEDED").count(), 2, "{}", done.stdout);
 }
