@@ -112,7 +112,7 @@ impl Parts {
             acquire.clone(),
             redeem.clone(),
             leases.clone(),
-            tasks.clone(),
+            Stopping { tasks: tasks.clone(), closing: closing.clone() },
         );
         let batch = Batch::new(services, tasks.clone(), closing.clone());
         let reversals = Reversals::new(

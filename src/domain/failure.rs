@@ -20,8 +20,8 @@ const NOT_FOR_THE_POOL: &str = "CURRENCY_NOT_ACCEPTED";
 /// card that is for good.
 ///
 /// A reason with any unknown word may name something that passes (`CODE_TEMPORARILY_LOCKED`,
-/// `VOUCHER_SYSTEM_DOWN`), and counts as not about the card. A person reviews it, and no value is lost
-/// unseen. So do the reasons that Holdfast itself gives.
+/// `VOUCHER_SYSTEM_DOWN`), and counts as not about the card: it is redeemed again when its batch is opened
+/// again, and no value is lost unseen. So do the reasons that Holdfast itself gives.
 pub fn is_about_the_card(reason: &str, code_spent: bool) -> bool {
     code_spent || reason == NOT_FOR_THE_POOL || says_something_for_good(reason)
 }

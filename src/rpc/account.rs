@@ -181,7 +181,7 @@ pub(super) fn read_events(
 ) -> Result<(PoolId, AccountId, Option<i64>, i64), Error> {
     let mut fields = Fields::default();
     let pool_id = fields.id("pool_id", &request.pool_id, PoolId::parse);
-    let account_id = fields.id("account_id", &request.account_id, AccountId::parse);
+    let account_id = fields.id("account_id", &request.account_id, AccountId::stored);
     let limit = fields.page_size(request.page_size);
     let before = fields.page_token(&request.page_token, |key| key.parse::<i64>().ok());
     let names = pool_id.zip(account_id);
@@ -191,7 +191,7 @@ pub(super) fn read_events(
 pub(super) fn read_names(pool_id: &str, account_id: &str) -> Result<(PoolId, AccountId), Error> {
     let mut fields = Fields::default();
     let pool_id = fields.id("pool_id", pool_id, PoolId::parse);
-    let account_id = fields.id("account_id", account_id, AccountId::parse);
+    let account_id = fields.id("account_id", account_id, AccountId::stored);
     fields.finish(pool_id.zip(account_id))
 }
 
@@ -267,7 +267,7 @@ pub(super) fn read_change(
     let account = fields.required("account", request.account);
     let read = account.and_then(|account| {
         let pool_id = fields.id("account.pool_id", &account.pool_id, PoolId::parse);
-        let account_id = fields.id("account.account_id", &account.account_id, AccountId::parse);
+        let account_id = fields.id("account.account_id", &account.account_id, AccountId::stored);
         let plan_id = fields.optional_id("account.plan_id", &account.plan_id, PlanId::parse);
         let field = "account.login_status";
         let login_status = fields.choice(field, account.login_status, read_login_status);

@@ -287,7 +287,7 @@ pub(super) fn read_acquire(
 fn read_lease(fields: &mut Fields, lease: Option<pb::LeaseRef>) -> Option<LeaseRef> {
     let lease = fields.required("lease", lease)?;
     let pool_id = fields.id("lease.pool_id", &lease.pool_id, PoolId::parse);
-    let account_id = fields.id("lease.account_id", &lease.account_id, AccountId::parse);
+    let account_id = fields.id("lease.account_id", &lease.account_id, AccountId::stored);
     if lease.fencing_token < 1 {
         fields.refuse("lease.fencing_token", "must be the token of an acquisition: 1 or more");
     }
@@ -439,7 +439,7 @@ pub(super) fn read_list(
                 fields.choice(&field, *state, read_reversal_state)
             })
             .collect(),
-        account_id: fields.optional_id("account_id", &request.account_id, AccountId::parse),
+        account_id: fields.optional_id("account_id", &request.account_id, AccountId::stored),
         batch_id: fields.optional_id("batch_id", &request.batch_id, BatchId::parse),
         created_from: fields.time("create_time_from", request.create_time_from),
         created_to: fields.time("create_time_to", request.create_time_to),

@@ -123,10 +123,10 @@ impl Inner {
     }
 
     async fn read(&self, pool_id: &PoolId, ids: &[Uuid]) -> Result<(), StoreError> {
-        let read = self.store.get_redemptions(pool_id, ids).await?;
+        let read = self.store.get_outcomes(pool_id, ids).await?;
         let mut awaited = self.awaited();
         let Some(of_pool) = awaited.get_mut(pool_id) else { return Ok(()) };
-        for redemption in read.into_iter().filter(|redemption| !redemption.state.is_open()) {
+        for redemption in read {
             if let Some(outcome) = of_pool.remove(&redemption.redemption_id) {
                 outcome.send_replace(Some(Arc::new(redemption)));
             }

@@ -10,7 +10,7 @@ use super::{
     Error,
     acquire::{Acquire, AcquireCommand},
     pools::{Pools, check_currencies},
-    redeem::{Redeem, RedeemCommand, Redeemed},
+    redeem::{Redeem, RedeemCommand, Redeemed, Stopping},
     release::Leases,
 };
 use crate::{
@@ -63,6 +63,7 @@ struct Inner {
     redeem: Redeem,
     leases: Leases,
     tasks: TaskTracker,
+    closing: CancellationToken,
 }
 
 impl Cards {
@@ -72,9 +73,9 @@ impl Cards {
         acquire: Acquire,
         redeem: Redeem,
         leases: Leases,
-        tasks: TaskTracker,
+        Stopping { tasks, closing }: Stopping,
     ) -> Self {
-        Self(Arc::new(Inner { pools, acquire, redeem, leases, tasks }))
+        Self(Arc::new(Inner { pools, acquire, redeem, leases, tasks, closing }))
     }
 
     /// Redeems a card into an account that is picked for it. What was begun goes on when the caller does not wait; an
@@ -101,32 +102,65 @@ impl Inner {
             [("expected", command.expected), ("selector.min_headroom", command.min_headroom)],
         )?;
         let until = Instant::now() + command.wait;
-        let mut leases = 0;
-        loop {
-            let acquire = self.acquire.acquire(acquire_command(command, until));
-            let Some(acquired) = caller_gone.run_until_cancelled(acquire).await else {
-                return Err(Error::Internal("the client has gone"));
+        let mut account = self.account(command, Instant::now(), caller_gone).await;
+        if let Err(error) = account {
+            // It may have been sent before, and was begun then.
+            if let Some(found) = self.find(command).await? {
+                return Ok(found);
+            }
+            let is_to_wait = matches!(error, Error::NoAccountAvailable { .. });
+            account = match is_to_wait && !command.wait.is_zero() {
+                true => self.account(command, until, caller_gone).await,
+                false => Err(error),
             };
-            let account = match acquired {
-                // It may have been sent twice, and the first one was begun.
+        }
+        let mut leases = 1;
+        loop {
+            let lease = match account {
+                // Another call may have begun it meanwhile.
                 Err(error) if is_before_any_account(&error) => {
                     return self.find(command).await?.ok_or(error);
                 }
-                acquired => acquired?.account,
+                account => account?,
             };
-            let lease = LeaseRef {
-                pool_id: account.pool_id,
-                account_id: account.account_id,
-                token: account.token,
-            };
-            let outcome =
-                redeem_under(&self.redeem, &self.leases, &redeem_command(command, lease)).await;
-            leases += 1;
+            let outcome = self.redeem_under(redeem_command(command, lease), caller_gone).await;
             match &outcome {
-                Err(error) if wants_another_account(error) && leases < MAX_LEASES => {}
+                Err(error) if wants_another_account(error) && leases < MAX_LEASES => leases += 1,
                 _ => return outcome,
             }
+            account = self.account(command, until, caller_gone).await;
         }
+    }
+
+    /// Leases an account, unless the caller goes away first.
+    async fn account(
+        &self,
+        command: &CardCommand,
+        until: Instant,
+        caller_gone: &CancellationToken,
+    ) -> Result<LeaseRef, Error> {
+        let acquire = self.acquire.acquire(acquire_command(command, until));
+        let acquired = caller_gone.run_until_cancelled(acquire).await;
+        let account = acquired.ok_or(Error::Internal("the client has gone"))??.account;
+        Ok(LeaseRef {
+            pool_id: account.pool_id,
+            account_id: account.account_id,
+            token: account.token,
+        })
+    }
+
+    async fn redeem_under(
+        &self,
+        command: RedeemCommand,
+        caller_gone: &CancellationToken,
+    ) -> Result<Redeemed, Error> {
+        let why_not = match () {
+            () if caller_gone.is_cancelled() => Error::Internal("the client has gone"),
+            () if self.closing.is_cancelled() => Error::ShuttingDown,
+            () => return redeem_under(&self.redeem, &self.leases, &command).await,
+        };
+        release_unused(&self.leases, &command).await;
+        Err(why_not)
     }
 
     /// What an earlier call began for the request.

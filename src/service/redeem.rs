@@ -340,7 +340,7 @@ impl Inner {
     async fn begun_before(&self, command: &RedeemCommand) -> Result<Option<Redeemed>, Error> {
         let RedeemCommand { code, expected, lease, attempt, .. } = command;
         let found = self.find(&lease.pool_id, &command.request(), code, *expected).await?;
-        Ok(found.filter(|found| found.redemption.attempt >= *attempt))
+        Ok(found.filter(|found| found.redemption.stands_for(*attempt)))
     }
 
     async fn find(

@@ -73,6 +73,27 @@ impl Store {
         read_patiently(read).await?.into_iter().map(|row| row.redemption(pool_id)).collect()
     }
 
+    /// Reads those of the redemptions that have an outcome. Ones that cannot be read are left out.
+    pub async fn get_outcomes(
+        &self,
+        pool_id: &PoolId,
+        ids: &[Uuid],
+    ) -> Result<Vec<Redemption>, StoreError> {
+        let rows = sqlx::query_file_as!(
+            RedemptionRow,
+            "src/store/sql/redemption/get_outcomes.sql",
+            pool_id.as_str(),
+            ids,
+        );
+        let read = rows.fetch_all(&self.rest).await?.into_iter().map(|row| {
+            let id = row.redemption_id;
+            row.redemption(pool_id).inspect_err(|error| {
+                tracing::warn!(%pool_id, redemption_id = %id, %error, "a redemption cannot be read");
+            })
+        });
+        Ok(read.filter_map(Result::ok).collect())
+    }
+
     /// Reads the redemption that stands for a request, with its code's fingerprint and the key that made it.
     pub async fn get_redemption_by_request(
         &self,

@@ -81,6 +81,12 @@ impl Redemption {
         self.state == RedemptionState::Failed && self.failure.as_ref().is_some_and(is_retryable)
     }
 
+    /// Whether it stands for an attempt of its request: it is that one or a later one, or an earlier one that did not fail
+    /// after all.
+    pub fn stands_for(&self, attempt: i32) -> bool {
+        self.attempt >= attempt || self.state != RedemptionState::Failed
+    }
+
     /// Whether the provider credited another amount than the one that was expected.
     pub fn has_amount_mismatch(&self) -> bool {
         matches!(self.state, RedemptionState::Succeeded | RedemptionState::NeedsReview)

@@ -71,10 +71,16 @@ impl Revoked {
         mut current: watch::Receiver<Arc<Current>>,
         chain: Vec<CertificateDer<'static>>,
     ) -> Self {
+        // As it was verified: a certificate that has expired since may be revoked all the same.
+        let then = UnixTime::now();
         Self(Some(Box::pin(async move {
             while current.changed().await.is_ok() {
                 let now = Arc::clone(&current.borrow_and_update());
-                if now.clients.as_ref().is_some_and(|verifier| is_revoked(&**verifier, &chain)) {
+                if now
+                    .clients
+                    .as_ref()
+                    .is_some_and(|verifier| is_revoked(&**verifier, &chain, then))
+                {
                     return;
                 }
             }
@@ -94,10 +100,14 @@ impl Revoked {
 
 /// Whether a list has the certificate, or one between it and its CA. What else may be wrong with it by now ends no
 /// connection: that is open, and goes on with what it began with.
-fn is_revoked(verifier: &dyn ClientCertVerifier, chain: &[CertificateDer<'_>]) -> bool {
+fn is_revoked(
+    verifier: &dyn ClientCertVerifier,
+    chain: &[CertificateDer<'_>],
+    then: UnixTime,
+) -> bool {
     let Some((certificate, between)) = chain.split_first() else { return false };
     matches!(
-        verifier.verify_client_cert(certificate, between, UnixTime::now()),
+        verifier.verify_client_cert(certificate, between, then),
         Err(Error::InvalidCertificate(CertificateError::Revoked))
     )
 }

@@ -20,7 +20,7 @@ pub(super) fn read_selector(
     let Some(selector) = selector else { return Selection::default() };
     let path = |name: &str| format!("{field}.{name}");
     let account_id =
-        fields.optional_id(&path("account_id"), &selector.account_id, AccountId::parse);
+        fields.optional_id(&path("account_id"), &selector.account_id, AccountId::stored);
     let plan_id = fields.optional_id(&path("plan_id"), &selector.plan_id, PlanId::parse);
     let country_code = fields.country(&path("country_code"), &selector.country_code);
     let min_headroom = fields.money(&path("min_headroom"), selector.min_headroom, 0);
@@ -32,7 +32,7 @@ pub(super) fn read_selector(
     let excluded = selector.exclude_account_ids.iter().enumerate().take(MAX_EXCLUDED);
     let exclude = excluded
         .filter_map(|(index, id)| {
-            fields.id(&path(&format!("exclude_account_ids[{index}]")), id, AccountId::parse)
+            fields.id(&path(&format!("exclude_account_ids[{index}]")), id, AccountId::stored)
         })
         .collect();
     Selection {

@@ -52,6 +52,8 @@ struct Attempt {
     request: RequestKey,
     /// Of all that were begun for it, whenever the batch was open, counted from 1.
     number: i32,
+    /// It was looked for what stands for it, while its provider takes no calls.
+    is_looked_for: bool,
 }
 
 impl Item {
@@ -69,7 +71,7 @@ impl Item {
             self.open.by.principal.clone(),
             RequestId::of_item(&self.open.batch_id, &item.item_id),
         );
-        let mut attempt = Box::new(Attempt { request, number: 1 });
+        let mut attempt = Box::new(Attempt { request, number: 1, is_looked_for: false });
         if self.resumed
             && let Some(found) = Box::pin(self.find(&attempt)).await?
         {
@@ -86,7 +88,7 @@ impl Item {
             worth => worth?,
         };
         loop {
-            let outcome = self.redeemed(&attempt, worth.as_ref()).await;
+            let outcome = self.redeemed(&mut attempt, worth.as_ref()).await;
             let pause = match &outcome {
                 Err(error) => self.pause_before_next(error, &mut leases),
                 Ok(_) => None,
@@ -113,14 +115,23 @@ impl Item {
     }
 
     /// Locks an account, and redeems the card under it.
-    async fn redeemed(&self, attempt: &Attempt, worth: Option<&Worth>) -> Result<Redeemed, Error> {
+    async fn redeemed(
+        &self,
+        attempt: &mut Attempt,
+        worth: Option<&Worth>,
+    ) -> Result<Redeemed, Error> {
         // Waits for a permit: an item is not refused for want of one, it slows its stream.
         let admit = self.batch.services.store.overload().admit_item(self.open.pool_id.as_str());
         let admitted = self.batch.closing.run_until_cancelled(admit).await;
         let caller = Caller::new(admitted.ok_or(Error::ShuttingDown)?, None);
         let lease = match Box::pin(self.acquire(&caller, worth)).await {
-            // It may have been sent twice, and the first one was begun.
+            // It may have been sent twice, and the first one was begun. Thousands may be held back by one provider:
+            // for each it is looked once.
             Err(error) if is_before_any_account(&error) => {
+                let is_held_back = matches!(error, Error::ProviderUnavailable { .. });
+                if is_held_back && std::mem::replace(&mut attempt.is_looked_for, true) {
+                    return Err(error);
+                }
                 return Box::pin(self.find(attempt)).await?.ok_or(error);
             }
             lease => lease?,
@@ -160,12 +171,12 @@ impl Item {
         paused
     }
 
-    /// What was begun for the item before: by this attempt, or a later one.
+    /// What was begun for the item before and stands for this attempt.
     async fn find(&self, attempt: &Attempt) -> Result<Option<Redeemed>, Error> {
         let Self { batch, open, item, .. } = self;
         let find =
             batch.services.redeem.find(&open.pool_id, &attempt.request, &item.code, item.expected);
-        Ok(find.await?.filter(|found| found.redemption.attempt >= attempt.number))
+        Ok(find.await?.filter(|found| found.redemption.stands_for(attempt.number)))
     }
 
     /// Asks what the card is worth. No account is locked meanwhile, and nobody asks on when the client goes away.

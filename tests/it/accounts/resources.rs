@@ -362,3 +362,27 @@ async fn what_is_there_or_is_not_is_named() {
     let error = clients.accounts.list_accounts(request).await.unwrap_err();
     check_names(&error, Code::NotFound, "POOL_NOT_FOUND", "pool", "nowhere");
 }
+
+#[tokio::test]
+async fn an_account_whose_name_is_not_given_any_more_can_be_used_still() {
+    let world = World::start().await;
+    let mut clients = world.clients(0).await;
+    // As versions before made them: it has a no-break space.
+    let account_id = "an\u{a0}na";
+    sqlx::query("INSERT INTO accounts (pool_id, account_id) VALUES ($1, $2)")
+        .bind(POOL)
+        .bind(account_id)
+        .execute(&mut world.sql().await)
+        .await
+        .unwrap();
+    let held = lease(&clients.acquire(|_| {}).await.unwrap());
+    assert_eq!(held.account_id, account_id);
+    clients.renew(&held, std::time::Duration::from_secs(30)).await.unwrap();
+    clients.redeem(&held, &world.code("old"), |_| {}).await.unwrap();
+    clients.release(&held).await.unwrap();
+    assert!(clients.events(account_id).await.len() >= 4);
+    let only = pb::AccountSelector { account_id: account_id.to_owned(), ..Default::default() };
+    let held = clients.acquire(|request| request.selector = Some(only)).await.unwrap();
+    clients.release(&lease(&held)).await.unwrap();
+    assert_eq!(clients.account(account_id).await.account_id, account_id);
+}

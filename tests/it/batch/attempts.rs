@@ -133,14 +133,9 @@ fn silent() -> Setup {
     Setup { able, serve: Vec::new(), provider: Vec::new() }
 }
 
-/// The first server stands still with the provider's answer in its hands, and a person says that the card failed. It
-/// goes on while the next attempt is being recorded.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_attempt_that_was_credited_after_all_is_the_outcome_of_its_item() {
-    let database = fresh_database().await;
-    let db_url = database.url.clone();
-    let proxy = Proxy::<Postgres>::before(&db_url);
-    let mut fleet = Fleet::over(silent(), proxy.url(&db_url), Some(database)).await;
+/// A first server that stands still with the provider's answer to a card of the batch `b` in its hands, and a second one
+/// at which a person has said that the card failed.
+async fn failed_by_a_person(fleet: &mut Fleet) -> (Session, Clients, pb::BatchItem, String) {
     fleet.start_server(&[("HOLDFAST_CRASH_POINTS", "settle.before=stop")]).await;
     let mut first = fleet.clients(0);
     first.create_pool(POOL).await;
@@ -168,7 +163,26 @@ async fn an_attempt_that_was_credited_after_all_is_the_outcome_of_its_item() {
     };
     let failed = second.redemptions.resolve_redemption(request).await.unwrap().into_inner();
     assert!(failed.redemption.unwrap().failure.unwrap().retryable);
+    (session, second, late, in_review.redemption_id)
+}
 
+/// Lets the first server go on, until what it was told is recorded.
+async fn is_credited_late(fleet: &Fleet, clients: &mut Clients, redemption_id: &str) {
+    fleet.servers[0].go_on();
+    eventually(LIMIT, "the late answer is recorded", async || {
+        let first = clients.redemption(redemption_id).await;
+        (first.state() == pb::RedemptionState::Succeeded).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_attempt_that_is_credited_while_the_next_is_recorded_is_the_outcome_of_its_item() {
+    let database = fresh_database().await;
+    let db_url = database.url.clone();
+    let proxy = Proxy::<Postgres>::before(&db_url);
+    let mut fleet = Fleet::over(silent(), proxy.url(&db_url), Some(database)).await;
+    let (session, mut second, late, redemption_id) = failed_by_a_person(&mut fleet).await;
     let begins = proxy.fault(statement("-- Begin:"), Fault::DelayRequest(Duration::from_secs(5)));
     let again = tokio::spawn({
         let mut clients = second.clone();
@@ -178,18 +192,32 @@ async fn an_attempt_that_was_credited_after_all_is_the_outcome_of_its_item() {
         (begins.matched() == 1).then_some(())
     })
     .await;
-    fleet.servers[0].go_on();
-    eventually(LIMIT, "the late answer is recorded", async || {
-        let first = second.redemption(&in_review.redemption_id).await;
-        (first.state() == pb::RedemptionState::Succeeded).then_some(())
-    })
-    .await;
+    is_credited_late(&fleet, &mut second, &redemption_id).await;
     assert_eq!(begins.times(), 0, "the next attempt is on its way still");
     let again = again.await.unwrap().unwrap();
     let credited = credited(&again.results[0]);
-    assert_eq!((&credited.redemption_id, credited.attempt), (&in_review.redemption_id, 1));
+    assert_eq!((&credited.redemption_id, credited.attempt), (&redemption_id, 1));
     assert!(again.results[0].replayed);
     assert_eq!(listed(&mut second, "b").await.len(), 1);
+    drop(session);
+    assert!(fleet.finish().await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_attempt_that_is_credited_after_the_next_one_failed_is_the_outcome_of_its_item() {
+    let mut fleet = Fleet::start(silent()).await;
+    let (session, mut second, late, redemption_id) = failed_by_a_person(&mut fleet).await;
+    // The provider has spent the card already.
+    let again = run(&mut second, opening("b"), std::slice::from_ref(&late)).await.unwrap();
+    let next = begun(&again.results[0]).unwrap();
+    assert_eq!((next.state(), next.attempt), (pb::RedemptionState::Failed, 2));
+    is_credited_late(&fleet, &mut second, &redemption_id).await;
+    let again = run(&mut second, opening("b"), &[late]).await.unwrap();
+    assert_eq!(credited(&again.results[0]).redemption_id, redemption_id);
+    assert!(again.results[0].replayed);
+    let request_id = credited(&again.results[0]).request_id.clone();
+    assert_eq!(by_request(&mut second, &request_id).await.redemption_id, redemption_id);
+    assert_eq!(listed(&mut second, "b").await.len(), 2);
     drop(session);
     assert!(fleet.finish().await.is_empty());
 }

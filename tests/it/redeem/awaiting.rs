@@ -97,7 +97,7 @@ async fn all_who_wait_are_read_for_by_one_statement() {
             let url = args.database_url.as_ref().unwrap().expose_secret().to_owned();
             let before = proxy.insert(Proxy::<Postgres>::before(&url));
             // Counted by what sees each statement on its way.
-            let read = statement("-- Redemptions by their ids").always();
+            let read = statement("-- Those of some redemptions that have an outcome").always();
             reads = Some(before.fault(read, Fault::DelayReply(Duration::ZERO)));
             args.database_url = Some(before.url(&url).into());
         },
@@ -117,9 +117,9 @@ async fn all_who_wait_are_read_for_by_one_statement() {
     for told in waiting.join_all().await {
         assert_eq!(told.unwrap().state(), RedemptionState::InDoubt);
     }
-    // Each reads it when it comes and when its time is over; between, all together five times a second.
+    // All together five times a second, and not each for itself.
     let reads = reads.matched() - before;
-    assert!(reads <= count * 2 + 40, "{reads} statements for {count} who waited for two seconds");
+    assert!((1..40).contains(&reads), "{reads} statements for {count} who waited for two seconds");
     world.set_faults(Faults::default());
 }
 
@@ -136,7 +136,7 @@ async fn a_server_that_stops_lets_those_go_who_wait_for_an_outcome() {
     eventually(LIMIT, "it is waited for", async || {
         // The only statement that reads it by its id all the time.
         let reads = "SELECT EXISTS (SELECT FROM pg_stat_activity
-                     WHERE datname = current_database() AND query LIKE '-- Redemptions by their ids%')";
+                     WHERE datname = current_database() AND query LIKE '-- Those of some redemptions%')";
         sqlx::query_scalar::<_, bool>(reads).fetch_one(&mut db).await.unwrap().then_some(())
     })
     .await;

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use holdfast::{
     rpc::pb::{self, AccountStatus, RedemptionState},
-    simulator::faults::Faults,
+    simulator::faults::{Fault, Faults},
 };
-use tokio::task::JoinSet;
+use tokio::{task::JoinSet, time::timeout};
 use tonic::{Code, Status};
 
 use crate::support::{
@@ -197,4 +197,23 @@ async fn a_caller_that_goes_away_leaves_no_lease_and_what_was_begun_is_finished(
     })
     .await;
     assert_eq!(account.balance, Some(eur(1000)));
+}
+
+#[tokio::test]
+async fn a_retry_is_told_what_was_begun_while_no_account_is_free() {
+    let world = World::start().await;
+    let mut clients = world.clients(0).await;
+    clients.create_accounts(1).await;
+    let code = world.code("doubtful");
+    let rules = Faults::of_card(&code, &[Fault::ErrorAfterApply]);
+    world.set_faults(Faults { rules, lookup_error: 100.0, ..Faults::default() });
+    let first = redeem_card(&mut clients, card("r", &code)).await.unwrap().redemption.unwrap();
+    assert_eq!(first.state(), RedemptionState::InDoubt);
+    // Its account is the only one, and stays locked.
+    let patient = pb::RedeemCardRequest { wait_timeout: seconds(600.0), ..card("r", &code) };
+    let again = timeout(LIMIT, redeem_card(&mut clients, patient)).await;
+    let again = again.expect("it waits for an account").unwrap();
+    assert_eq!(again.redemption.unwrap().redemption_id, first.redemption_id);
+    assert!(again.replayed);
+    world.set_faults(Faults::default());
 }

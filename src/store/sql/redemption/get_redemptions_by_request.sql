@@ -1,5 +1,5 @@
--- Redemptions by the requests that they stand for: the newest attempt of each. $1 pool_id, $2 request ids, $3 whose
--- they are.
+-- Redemptions by the requests that they stand for: of several attempts the one that did not fail, or else the newest. An
+-- earlier one may have been credited after the next was begun. $1 pool_id, $2 request ids, $3 whose they are.
 SELECT DISTINCT ON (r.request_id)
     r.code_fingerprint, r.code_fingerprint_key, r.redemption_id, r.account_id, r.fencing_token, r.request_id, r.attempt,
     r.principal, r.holder, r.state,
@@ -10,4 +10,4 @@ SELECT DISTINCT ON (r.request_id)
     r.attempts, r.last_answer, r.next_check_at, r.created_at, r.finished_at, r.reversed_at
 FROM redemptions r
 WHERE r.pool_id = $1 AND r.request_id = ANY ($2::text[]) AND r.principal = $3
-ORDER BY r.request_id, r.attempt DESC
+ORDER BY r.request_id, r.state = 'FAILED', r.attempt DESC

@@ -16,6 +16,15 @@ WITH found AS (
     FROM redemptions r
     WHERE r.pool_id = $1
       AND r.redemption_id < $2
+      -- Nothing that was recorded before the batch is read. min() knows no uuids.
+      AND r.redemption_id >= CASE WHEN $6::text IS NULL THEN $10::uuid ELSE COALESCE(
+          (
+              SELECT min(b.redemption_id::text)::uuid
+              FROM redemptions b
+              WHERE b.pool_id = $1 AND b.request_id >= $6 AND b.request_id < $7::text
+          ),
+          'ffffffff-ffff-ffff-ffff-ffffffffffff'
+      ) END
       AND r.redemption_id >= $10::uuid
       AND ($4::text[] IS NULL OR r.state = ANY ($4))
       AND ($5::text IS NULL OR r.account_id = $5)

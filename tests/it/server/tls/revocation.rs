@@ -93,6 +93,34 @@ async fn a_certificate_that_is_revoked_gets_no_connection_and_its_open_ones_end(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_certificate_that_is_revoked_when_it_has_expired_ends_its_connection_too() {
+    let lists = |clients: &Authority| Some(clients.revokes(&[], DAY));
+    let server = Secure::with_lists(Some(ClientAuth::Required), lists).await;
+    let stolen = server.clients.valid_for("stolen", 3);
+    let mut theirs = server.clients(Some(&stolen));
+    theirs.create_accounts(1).await;
+    let mut session = Session::open(&mut theirs, opening("stolen")).await.unwrap();
+    eventually(LIMIT, "it has expired", async || {
+        (!is_let_in(&server, client(&server.authority, Some(&stolen))).await).then_some(())
+    })
+    .await;
+    session.send(item("one", &server.world.code("one"))).await;
+    credited(&session.result().await);
+    write_lists(&server, &server.clients.revokes(&[&stolen.certificate], DAY));
+    let ended = async {
+        loop {
+            match session.next().await {
+                Ok(Some(_)) => {}
+                ended => break ended,
+            }
+        }
+    };
+    let ended = tokio::time::timeout(LIMIT, ended).await.expect("the open connection ends");
+    assert!(ended.is_err(), "{ended:?}");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_list_that_has_expired_is_used_and_warned_of_until_there_is_a_new_one() {
     let lists = |clients: &Authority| Some(clients.revokes(&[], -3600));
     let server = Secure::with_lists(Some(ClientAuth::Required), lists).await;
