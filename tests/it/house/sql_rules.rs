@@ -482,6 +482,48 @@ async fn rows_are_looked_up_by_their_keys_also_where_most_pools_are_small() {
     database.drop_database().await;
 }
 
+/// Pages of the database that the statement touches which lists a batch's redemptions.
+async fn pages_of_batch(db: &mut PgConnection, batch_id: &str) -> u64 {
+    let explain = format!(
+        "EXPLAIN (ANALYZE, BUFFERS, COSTS OFF, TIMING OFF) EXECUTE listing ('p', \
+         'ffffffff-ffff-ffff-ffff-ffffffffffff', 1000, NULL, NULL, 'batch:{batch_id}:', \
+         'batch:{batch_id};', NULL, NULL, '00000000-0000-0000-0000-000000000000', 1048576, NULL, NULL)"
+    );
+    let rows = sqlx::raw_sql(AssertSqlSafe(explain)).fetch_all(db).await.unwrap();
+    let lines: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+    // The first one is of the whole statement.
+    let buffers = lines.iter().find_map(|line| line.trim().strip_prefix("Buffers: shared "));
+    let counts = buffers.unwrap().split(' ').filter_map(|count| count.split_once('='));
+    counts.map(|(_, count)| count.parse::<u64>().unwrap()).sum()
+}
+
+#[tokio::test]
+async fn a_list_of_a_batch_reads_nothing_of_the_pool_that_is_older() {
+    let database = fresh_database().await;
+    let mut db = PgConnection::connect(&database.url).await.unwrap();
+    fill(&mut db).await;
+    sqlx::raw_sql(
+        "INSERT INTO redemptions (pool_id, redemption_id, account_id, fencing_token, request_id,
+             holder, state, release_on_completion, code_fingerprint, code_last4, not_after,
+             finished_at)
+         VALUES ('p', 'ffffffff-0000-0000-0000-000000000000', 'a-00001', 1, 'batch:last:1', 'h',
+             'FAILED', true, 'x', '', now(), now());
+         ANALYZE;",
+    )
+    .execute(&mut db)
+    .await
+    .unwrap();
+    plan_as_the_store(&mut db).await;
+    let prepare = format!("PREPARE listing AS {}", statement("list_redemptions"));
+    sqlx::raw_sql(AssertSqlSafe(prepare)).execute(&mut db).await.unwrap();
+    for batch_id in ["last", "nothing"] {
+        let pages = pages_of_batch(&mut db, batch_id).await;
+        assert!(pages < 50, "{pages} pages are read of the batch {batch_id}");
+    }
+    drop(db);
+    database.drop_database().await;
+}
+
 /// An index that many statements could use is taken for the way to a few rows while it is small.
 #[tokio::test]
 async fn the_indexes_of_polls_serve_nothing_else() {
