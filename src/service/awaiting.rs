@@ -68,7 +68,9 @@ impl Awaiting {
         let told = match self.0.closing.run_until_cancelled(read).await {
             None => return Err(Error::ShuttingDown),
             Some(Ok(Ok(told))) => told.as_deref().cloned(),
-            // Its time is over, or the task that reads has ended early.
+            // The task that reads ends first.
+            Some(Ok(Err(_))) if self.0.closing.is_cancelled() => return Err(Error::ShuttingDown),
+            // Its time is over.
             Some(Ok(Err(_)) | Err(_)) => None,
         };
         if let Some(redemption) = told {
