@@ -1,7 +1,7 @@
 //! What becomes of leases: what callers do with them, well-behaved ones and others, and what the
 //! provider says.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use holdfast::{
     domain::{
@@ -22,7 +22,7 @@ use rand::RngExt as _;
 use uuid::Uuid;
 
 use super::{
-    bench::{Bench, Held},
+    bench::{Bench, Held, micros},
     model::{Cause, Outcome, Wish},
     random::{self, one_of, percent},
 };
@@ -187,27 +187,30 @@ impl Bench {
     /// Leases whose time has passed end.
     pub(super) async fn end_expired(&mut self) {
         let ended = self.store.expire(&self.pool_id, None, 1000, "test").await.unwrap().rows;
-        match ended.first() {
-            Some(account) => self.told(account.updated_at),
+        match ended.iter().map(|account| account.updated_at).max() {
+            Some(last) => self.told(last),
             None => self.tell_time().await,
         }
-        let mut theirs: Vec<_> =
-            ended.iter().map(|account| account.account_id.to_string()).collect();
-        theirs.sort();
+        // They may end by several statements, each at its time.
+        let theirs: BTreeMap<_, _> = ended
+            .iter()
+            .map(|account| {
+                (account.account_id.to_string(), micros(account.updated_at) + self.ahead)
+            })
+            .collect();
         let over = |id: &String| {
             let lease = self.model.accounts[id].lease.as_ref();
             lease.is_some_and(|lease| lease.expires_at <= self.now)
         };
         let ours: Vec<_> = self.names.iter().filter(|id| over(id)).cloned().collect();
         assert_eq!(
-            theirs,
+            theirs.keys().cloned().collect::<Vec<_>>(),
             ours,
             "{}: leases that end by the database and the model",
             self.context()
         );
-        for id in ours {
-            let now = self.now;
-            self.model.end_lease(&id, now);
+        for (id, at) in theirs {
+            self.model.end_lease(&id, at);
             self.held.retain(|held| held.account != id);
             self.tally.count("expired");
         }
