@@ -12,7 +12,7 @@ use anyhow::Context as _;
 use crate::cli::shared::{output::note, unnamed::unnamed};
 
 /// Whether it is standard input.
-fn is_stdin(path: &Path) -> bool {
+pub(crate) fn is_stdin(path: &Path) -> bool {
     path.as_os_str() == "-"
 }
 
