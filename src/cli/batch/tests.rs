@@ -120,7 +120,8 @@ async fn rows_that_were_changed_while_the_batch_ran_have_no_outcome_and_that_is_
     let (_, ended) =
         redeem(&server, &ready, &progress, stopped, |outcome| sheet.put(outcome)).await;
     ended.unwrap();
-    let file = (&ready.cards, &batch().pool_id, &*ready.names);
+    let pool = batch().pool_id;
+    let file = (&ready.cards, &pool, &*ready.names);
     let mut rows = 0;
     let left = sheet.finish(file, ("UNKNOWN", ""), |_| {
         rows += 1;
