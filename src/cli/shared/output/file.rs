@@ -21,7 +21,7 @@ use rustix::fs::{Access, OFlags, access};
 use tempfile::{Builder, NamedTempFile};
 
 use super::Sink;
-use crate::cli::shared::csv_files::input::{is_stdin, shown as shown_input};
+use crate::cli::shared::input_name::{is_stdin, shown as shown_input};
 
 /// How many symbolic links are followed, one after another.
 const MAX_LINKS: usize = 40;
