@@ -99,8 +99,10 @@ type Accounts = CsvFile<Box<dyn Read + Send>, AccountRow>;
 
 /// Opens a file, and reads its header.
 pub(in crate::cli) fn open(file: &Path, options: &Options) -> anyhow::Result<Accounts> {
-    CsvFile::new(input::open(file)?, options)
-        .with_context(|| format!("cannot read the file {}", input::shown(file)))
+    let accounts = CsvFile::new(input::open(file)?, options)
+        .with_context(|| format!("cannot read the file {}", input::shown(file)))?;
+    accounts.left_out().iter().for_each(note);
+    Ok(accounts)
 }
 
 /// Says what an import would do. The server is only read.

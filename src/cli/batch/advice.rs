@@ -93,8 +93,9 @@ pub(super) fn rejected(reason: &str, state: &str, pool: &PoolId) -> (Again, Stri
         ),
         "PROVIDER_UNAVAILABLE" => (
             Tries,
-            "the provider took no calls for as long as --item-timeout, and nothing was begun: the message \
-             in the results says why",
+            "the provider cannot be asked by the server as it is set up, and nothing was begun: the message in \
+             the results says why (such as a secret that is missing, or a profile that cannot be read). When that \
+             is mended, the same command goes on",
         ),
         "AMOUNT_DOES_NOT_FIT" | "ACCOUNT_NOT_READY" | "ACCOUNT_PAUSED" | "LEASE_LOST" => {
             (Tries, "the accounts that were picked changed before the card was sent")
@@ -129,7 +130,7 @@ mod tests {
             ("CODE_IN_USE", "IN_DOUBT", Again::IfOtherFails, "is being redeemed"),
             ("CODE_IN_USE", "", Again::IfOtherFails, "is being redeemed"),
             ("NO_ACCOUNT_AVAILABLE", "", Again::Tries, "account explain --pool shop"),
-            ("PROVIDER_UNAVAILABLE", "", Again::Tries, "nothing was begun"),
+            ("PROVIDER_UNAVAILABLE", "", Again::Tries, "as it is set up, and nothing was begun"),
             ("POOL_PAUSED", "", Again::Tries, "pool resume shop"),
             ("POOL_DRAINING", "", Again::Tries, "pool resume shop"),
             ("INVALID_ARGUMENT", "", Again::Refused, "which field"),

@@ -1,6 +1,10 @@
 //! A file compared with what the server has of its batch: what is new, what differs, and what is in the file no more.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    fmt,
+    time::Duration,
+};
 
 use serde_json::Value;
 use tonic::Code;
@@ -22,6 +26,8 @@ use crate::{
 const MAX_NAMED: u64 = 20;
 /// How long the server may take to tell what was begun, when the batch was broken off.
 const TELL_WITHIN: Duration = Duration::from_secs(10);
+/// How many characters of a code are told.
+const LAST4: usize = 4;
 /// How versions before named items that the file did not name: after their lines.
 const BY_LINE: &str = "line-";
 
@@ -33,8 +39,83 @@ pub(super) const COLUMNS: &[&str] =
 #[derive(Debug)]
 struct Item {
     state: RedemptionState,
+    /// Whether it failed, and is redeemed again when its batch is opened again.
+    is_again: bool,
+    /// The amount that was asked for with it. One that the provider told later is none.
     expected_minor: Option<i64>,
     last4: String,
+    rank: Rank,
+}
+
+impl Item {
+    fn of(redemption: &pb::Redemption) -> Self {
+        let state = redemption.state();
+        let retryable = redemption.failure.as_ref().is_some_and(|failure| failure.retryable);
+        let asked = redemption.expected.as_ref().filter(|_| !redemption.expected_learned);
+        Self {
+            state,
+            is_again: state == RedemptionState::Failed && retryable,
+            expected_minor: asked.map(|money| money.amount_minor),
+            last4: redemption.code_last4.clone(),
+            rank: Rank::of(redemption),
+        }
+    }
+}
+
+/// Which of the attempts of one item the server answers with: the greatest. One that did not fail is before those that
+/// failed, and then the last attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Rank(bool, i32);
+
+impl Rank {
+    /// Of an attempt.
+    pub(super) fn of(redemption: &pb::Redemption) -> Self {
+        Self(redemption.state() != RedemptionState::Failed, redemption.attempt)
+    }
+}
+
+/// The principals whose redemptions were listed: an auditor sees those of others, whose batches may have the same id.
+#[derive(Debug, Default)]
+pub(super) struct Principals(HashSet<String>);
+
+impl Principals {
+    /// Notes whose it is.
+    pub(super) fn note(&mut self, redemption: &pb::Redemption) {
+        if !self.0.contains(&redemption.principal) {
+            self.0.insert(redemption.principal.clone());
+        }
+    }
+
+    /// Whether there are several: which of them the caller is, is not told here.
+    pub(super) fn are_several(&self) -> bool {
+        self.0.len() > 1
+    }
+}
+
+/// Why a file is not compared with its batch.
+#[derive(Debug)]
+pub(super) enum NotCompared {
+    /// This caller may not list redemptions.
+    Denied,
+    /// So many principals have a batch of this id.
+    Several(usize),
+    /// Listing them failed.
+    Failed(anyhow::Error),
+}
+
+impl fmt::Display for NotCompared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the file is not compared with the batch: ")?;
+        match self {
+            Self::Denied => f.write_str("listing redemptions needs the role auditor"),
+            Self::Several(principals) => write!(
+                f,
+                "{principals} principals have redemptions in batches of this id, and which of them are this \
+                 caller's is not told"
+            ),
+            Self::Failed(error) => f.write_str(&format!("{error:#}").replace("\n  ", "; ")),
+        }
+    }
 }
 
 /// What the server has of a batch.
@@ -42,7 +123,26 @@ struct Item {
 pub(super) struct Recorded {
     items: HashMap<[u8; 16], Item>,
     /// Those that are not in the file, by their names.
-    gone: Vec<(String, Item)>,
+    gone: BTreeMap<String, Item>,
+    principals: Principals,
+}
+
+impl Recorded {
+    fn note(&mut self, index: &Index, name: &str, redemption: &pb::Redemption) {
+        self.principals.note(redemption);
+        let item = Item::of(redemption);
+        let held = match index.of(name) {
+            Some(_) => self.items.get(&digest(name)),
+            None => self.gone.get(name),
+        };
+        if held.is_some_and(|held| held.rank >= item.rank) {
+            return;
+        }
+        match index.of(name) {
+            Some(_) => drop(self.items.insert(digest(name), item)),
+            None => drop(self.gone.insert(name.to_owned(), item)),
+        }
+    }
 }
 
 /// What a row of the file is to the batch.
@@ -52,6 +152,8 @@ pub(super) enum Kind {
     New,
     /// The batch has it as it is.
     Same,
+    /// The batch has it, failed without the card being spent: it is redeemed again.
+    Again,
     /// The batch has it with another amount or another card.
     Differs,
     /// A bad row.
@@ -96,6 +198,7 @@ impl Compared<'_> {
             Kind::New if is_compared => "REDEEM",
             Kind::New => "SEND",
             Kind::Same => "REPEAT_OUTCOME",
+            Kind::Again => "REDEEM_AGAIN",
             Kind::Differs => "BE_REJECTED",
             Kind::Bad | Kind::Gone => "NOT_BE_SENT",
         };
@@ -127,6 +230,8 @@ pub(super) struct Counts {
     /// See [`Kind`].
     pub(super) same: u64,
     /// See [`Kind`].
+    pub(super) again: u64,
+    /// See [`Kind`].
     pub(super) differs: u64,
     /// See [`Kind`].
     pub(super) bad: u64,
@@ -143,6 +248,7 @@ impl Counts {
         let count = match kind {
             Kind::New => &mut self.new,
             Kind::Same => &mut self.same,
+            Kind::Again => &mut self.again,
             Kind::Differs => &mut self.differs,
             Kind::Bad => &mut self.bad,
             Kind::Gone => &mut self.gone,
@@ -152,32 +258,28 @@ impl Counts {
     }
 }
 
-/// Reads what the server has of a batch; `None` when this caller may not list it.
+/// Reads what the server has of a batch.
 pub(super) async fn recorded(
     server: &Server,
     batch: &Batch,
     index: &Index,
-) -> anyhow::Result<Option<Recorded>> {
+) -> Result<Recorded, NotCompared> {
     let mut recorded = Recorded::default();
     let read = each(server, batch, |name, redemption| {
-        let item = Item {
-            state: redemption.state(),
-            expected_minor: redemption.expected.as_ref().map(|money| money.amount_minor),
-            last4: redemption.code_last4.clone(),
-        };
-        match index.of(name) {
-            // The newest comes first.
-            Some(_) => drop(recorded.items.entry(digest(name)).or_insert(item)),
-            None => recorded.gone.push((name.to_owned(), item)),
-        }
+        recorded.note(index, name, redemption);
         Ok(())
     })
     .await;
     match read {
-        Ok(()) => Ok(Some(recorded)),
+        Ok(()) if recorded.principals.are_several() => {
+            Err(NotCompared::Several(recorded.principals.0.len()))
+        }
+        Ok(()) => Ok(recorded),
         Err(error) => match error.downcast_ref::<RpcError>() {
-            Some(RpcError(status)) if status.code() == Code::PermissionDenied => Ok(None),
-            _ => Err(error.context("the file cannot be compared with the batch")),
+            Some(RpcError(status)) if status.code() == Code::PermissionDenied => {
+                Err(NotCompared::Denied)
+            }
+            _ => Err(NotCompared::Failed(error)),
         },
     }
 }
@@ -252,8 +354,10 @@ fn judge(row: &Indexed<'_>, item: Option<&Item>, index: &Index) -> anyhow::Resul
     };
     let Some(item) = item else { return Ok((Kind::New, String::new())) };
     let mut message = Vec::new();
-    let last4 = row.file_row.last4();
-    if !last4.is_empty() && !item.last4.is_empty() && last4 != item.last4 {
+    // An item that the file does not name is named after its card: it cannot be another.
+    let last4 = if row.file_row.is_named { row.file_row.last4() } else { "" };
+    let are_whole = [last4, &item.last4].iter().all(|last4| last4.chars().count() == LAST4);
+    if are_whole && last4.to_lowercase() != item.last4.to_lowercase() {
         message
             .push(format!("it is another card: the batch has …{} under this item_id", item.last4));
     }
@@ -261,9 +365,19 @@ fn judge(row: &Indexed<'_>, item: Option<&Item>, index: &Index) -> anyhow::Resul
         (Some(ours), Some(theirs)) if ours != theirs => {
             message.push(format!("its amount is {ours}, and the batch has {theirs} for it"));
         }
+        (Some(ours), None) => {
+            message.push(format!("its amount is {ours}, and the batch has it without an amount"));
+        }
+        (None, Some(theirs)) => {
+            message.push(format!("it has no amount, and the batch has it with {theirs}"));
+        }
         _ => {}
     }
-    let kind = if message.is_empty() { Kind::Same } else { Kind::Differs };
+    let kind = match message.is_empty() {
+        true if item.is_again => Kind::Again,
+        true => Kind::Same,
+        false => Kind::Differs,
+    };
     Ok((kind, message.join("; ")))
 }
 
@@ -295,10 +409,14 @@ pub(super) fn told(
 
 /// The counts, for people.
 pub(super) fn summary(batch: &Batch, counts: &Counts) -> String {
-    let Counts { new, same, differs, gone, .. } = counts;
+    let Counts { new, same, again, differs, gone, .. } = counts;
+    let again = match again {
+        0 => String::new(),
+        rows => format!(", {rows} are redeemed again"),
+    };
     format!(
-        "compared with batch {} on the server: {same} rows are as it has them, {differs} are changed, {new} are \
-         not begun yet; {gone} of its items are not in the file",
+        "compared with batch {} on the server: {same} rows are as it has them{again}, {differs} are changed, \
+         {new} are not begun yet; {gone} of its items are not in the file",
         batch.batch_id
     )
 }
@@ -322,3 +440,6 @@ pub(super) fn hints(counts: &Counts) -> Vec<String> {
     }
     hints
 }
+
+#[cfg(test)]
+mod tests;

@@ -18,6 +18,7 @@ use super::{
 use crate::{
     cli::shared::{
         csv_files::{BadRow, CardRow, CsvFile, Options, input},
+        output::note,
         upload::Upload,
     },
     domain::{
@@ -41,7 +42,7 @@ impl CardFile {
     pub(in crate::cli) fn open(path: &Path, options: Options) -> anyhow::Result<Self> {
         let file = Arc::new(input::open_to_read_again(path)?);
         let cards = Self { path: path.to_owned(), file, options };
-        cards.rows()?;
+        cards.rows()?.left_out().iter().for_each(note);
         Ok(cards)
     }
 

@@ -46,7 +46,8 @@ impl ItemKeyArgs {
         Self { item_key_file: Some(file) }
     }
 
-    fn file(&self) -> anyhow::Result<PathBuf> {
+    /// The key's file.
+    pub(super) fn file(&self) -> anyhow::Result<PathBuf> {
         if let Some(file) = &self.item_key_file {
             return Ok(file.clone());
         }

@@ -44,7 +44,12 @@ use tonic::Code;
 
 #[cfg(feature = "fuzzing")]
 pub(super) use self::feed::item;
-use self::{compare::Counts, rest::Rest, session::Ready, sheet::Sheet};
+use self::{
+    compare::{Counts, NotCompared},
+    rest::Rest,
+    session::Ready,
+    sheet::Sheet,
+};
 pub(super) use self::{
     feed::CardFile,
     item_key::ItemKeyArgs,
@@ -171,7 +176,12 @@ pub(super) async fn run(
     stop: impl FnOnce() -> anyhow::Result<Stop>,
 ) -> anyhow::Result<ExitCode> {
     let target = match &args.output {
-        Some(path) => Some(Target::check(path, &[&args.file])?),
+        Some(path) => {
+            let key = args.item_key.file().ok();
+            let inputs = [&*args.file].into_iter().chain(key.as_deref());
+            let inputs: Vec<&Path> = inputs.chain(args.server.files()).collect();
+            Some(Target::check(path, &inputs)?)
+        }
         None => check_stdout(&args.file).map(|()| None)?,
     };
     let cards = CardFile::open(&args.file, args.reading.options(&args.pool))?;
@@ -199,11 +209,12 @@ pub(super) async fn run(
     if args.dry_run {
         return dry_run(&server, &batch, &ready, args.format).await;
     }
-    match compare::recorded(&server, &batch, &ready.index).await? {
-        Some(recorded) => tokio::task::block_in_place(|| {
+    match compare::recorded(&server, &batch, &ready.index).await {
+        Ok(recorded) => tokio::task::block_in_place(|| {
             compare::told(&ready, &batch, &recorded, |line| progress.note(line))
         })?,
-        None => progress.note(NOT_COMPARED),
+        // What is compared is for people: the batch goes through without it.
+        Err(why) => progress.note(why),
     }
     let (format, (sink, draft)) = match target {
         Some(target) => (args.format.for_file(), target.open()?),
@@ -244,15 +255,11 @@ pub(super) async fn run(
     };
     let written = rest.write(&ready, &batch, sheet, &mut rows);
     let (rest, ended) = match written.and_then(|rest| rows.finish().map(|_| rest)) {
-        Ok(rest) => (Some(rest), ended),
+        Ok(rest) => (Some(rest), ended.and_then(|()| all_told(rest.left))),
         Err(error) => (None, ended.and(Err(error))),
     };
     report(&batch, &done, rest, ended, draft)
 }
-
-/// What is said where the caller may not list redemptions.
-const NOT_COMPARED: &str =
-    "the file is not compared with the batch: listing redemptions needs the role auditor";
 
 /// Says what a run would do.
 async fn dry_run(
@@ -261,9 +268,14 @@ async fn dry_run(
     ready: &Ready,
     format: FormatArgs,
 ) -> anyhow::Result<ExitCode> {
-    let recorded = compare::recorded(server, batch, &ready.index).await?;
-    let is_compared = recorded.is_some();
-    let recorded = recorded.unwrap_or_default();
+    let (recorded, not_compared) = match compare::recorded(server, batch, &ready.index).await {
+        Ok(recorded) => (recorded, None),
+        Err(NotCompared::Failed(error)) => {
+            return Err(error.context("the file cannot be compared with the batch"));
+        }
+        Err(why) => (compare::Recorded::default(), Some(why)),
+    };
+    let is_compared = not_compared.is_none();
     let mut rows = Rows::new(format.for_stdout(), compare::COLUMNS, Sink::stdout());
     let counts = tokio::task::block_in_place(|| {
         compare::compare(ready, batch, &recorded, |compared, _| {
@@ -271,18 +283,25 @@ async fn dry_run(
         })
     })?;
     rows.finish()?;
-    match is_compared {
-        true => note(compare::summary(batch, &counts)),
-        false => note(NOT_COMPARED),
+    match not_compared {
+        None => note(compare::summary(batch, &counts)),
+        Some(why) => note(why),
     }
     compare::hints(&counts).iter().for_each(note);
-    let Counts { new, differs, bad, .. } = counts;
+    let Counts { new, again, differs, bad, .. } = counts;
+    let redeemed = new + again;
     let what = if is_compared { "redeemed" } else { "sent" };
     note(format_args!(
-        "dry run: {new} items would be {what}; {bad} bad rows. Nothing was sent, and the provider was not asked \
+        "dry run: {redeemed} items would be {what}; {bad} bad rows. Nothing was sent, and the provider was not asked \
          what cards are worth"
     ));
     Ok(ExitCode::from(if bad + differs > 0 { SOMETHING_LEFT } else { 0 }))
+}
+
+/// Whether every row has an outcome, of a batch that has gone through.
+fn all_told(left: u64) -> anyhow::Result<()> {
+    anyhow::ensure!(left == 0, "{left} rows have no outcome: the file was changed meanwhile");
+    Ok(())
 }
 
 /// A token for "told to stop". Told twice, the program ends at once, whatever it waits for.

@@ -42,6 +42,10 @@ impl Results {
         let file_row = self.index.as_ref().and_then(|index| index.of(&result.item_id)).copied();
         let outcome = Outcome::of(result).at(file_row.as_ref());
         if !outcome.is_final() {
+            if outcome.redemption_id().is_none() && self.is_open(outcome.item_id()) {
+                // It was begun, whatever keeps it from being begun again.
+                return None;
+            }
             self.held.insert(outcome.item_id().to_owned(), outcome);
             return None;
         }
@@ -49,6 +53,12 @@ impl Results {
         self.told.insert(key);
         self.count(&outcome);
         Some(outcome)
+    }
+
+    /// Whether an item is held whose redemption has no outcome yet.
+    fn is_open(&self, item_id: &str) -> bool {
+        let held = self.held.get(item_id).map(Outcome::standing);
+        matches!(held, Some(Standing::InDoubt | Standing::NeedsReview))
     }
 
     /// The items whose outcome is not known yet.
@@ -126,6 +136,20 @@ mod tests {
         assert_eq!(held.iter().map(|it| it.item_id()).collect::<Vec<_>>(), ["b", "c"]);
         let expected = Tally { failed: 1, in_doubt: 1, rejected: 1, ..Tally::default() };
         assert_eq!(tally, expected);
+    }
+
+    #[test]
+    fn a_late_rejection_does_not_replace_a_redemption_that_is_open() {
+        let mut results = Results::default();
+        for (item_id, state) in
+            [("a", RedemptionState::InDoubt), ("b", RedemptionState::NeedsReview)]
+        {
+            assert!(results.note(result(item_id, state)).is_none());
+            assert!(results.note(rejected(item_id)).is_none());
+        }
+        assert_eq!(results.in_doubt().len(), 1);
+        let (_, tally, _) = results.finish();
+        assert_eq!(tally, Tally { in_doubt: 1, needs_review: 1, ..Tally::default() });
     }
 
     fn failed(reason: &str, code_spent: bool) -> Outcome {

@@ -2,6 +2,7 @@
 
 use std::{
     fmt,
+    pin::pin,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -23,6 +24,7 @@ use crate::{
     cli::shared::{
         client::{RpcError, Server},
         lost::{is_lost, wait},
+        output::Closed,
         pools::pool_currency,
         upload::upload,
     },
@@ -97,8 +99,8 @@ impl fmt::Display for Done {
 enum End {
     /// With the summary, after this many items were sent.
     Summary(u64),
-    /// Before the summary; opening the batch again may help.
-    Lost(Status),
+    /// Before the summary; opening the batch again may help. And whether the server said anything before.
+    Lost(Status, bool),
 }
 
 /// Checks that there is such a pool, and reads the file through, naming its bad rows.
@@ -119,7 +121,8 @@ pub(in crate::cli) async fn prepare(
 }
 
 /// Runs a batch. `each` gets every item's outcome, once; when it fails, or when `stopped` answers, the
-/// call is broken off and nothing more is begun. The results so far are returned in any case, and beside it
+/// call is broken off and nothing more is begun. While it waits for what is in doubt, that ends the wait alone, unless
+/// the output was closed. The results so far are returned in any case, and beside it
 /// whether the batch went through.
 pub(in crate::cli) async fn redeem(
     server: &Server,
@@ -132,9 +135,17 @@ pub(in crate::cli) async fn redeem(
     let begun = Instant::now();
     let mut results = Results::of(Arc::clone(&ready.index));
     let mut each = Each { each, is_broken: false };
+    let mut stopped = pin!(stopped);
     let sent = tokio::select! {
-        sent = to_the_end(server, ready, progress, &mut results, &mut each) => sent,
-        why = stopped => Err(why),
+        sent = through(server, ready, progress, &mut results, &mut each) => sent,
+        why = &mut stopped => Err(why),
+    };
+    let sent = match sent {
+        Ok(sent) => {
+            let settled = settled(server, ready, progress, &mut results, &mut each, stopped).await;
+            settled.map(|()| sent)
+        }
+        Err(why) => Err(why),
     };
     let answered = results.len() as u64;
     let (held, tally, reasons) = results.finish();
@@ -171,25 +182,35 @@ impl<E: FnMut(&Outcome) -> anyhow::Result<()>> Each<E> {
     }
 }
 
-/// Opens the batch until it has gone through, and waits for what is in doubt then. Answers how many items were sent.
-async fn to_the_end(
+/// Waits for what is in doubt when the batch has gone through, until it is told to stop.
+async fn settled(
     server: &Server,
     ready: &Ready,
     progress: &Progress,
     results: &mut Results,
     each: &mut Each<impl FnMut(&Outcome) -> anyhow::Result<()>>,
-) -> anyhow::Result<u64> {
-    let sent = through(server, ready, progress, results, each).await?;
+    stopped: impl Future<Output = anyhow::Error>,
+) -> anyhow::Result<()> {
     let Batch { pool_id, wait, .. } = &ready.batch;
     let in_doubt = results.in_doubt();
-    settling::wait(server, pool_id, in_doubt, *wait, progress, |result| {
-        match results.note(result) {
-            Some(outcome) => each.tell(&outcome),
-            None => Ok(()),
-        }
-    })
-    .await?;
-    Ok(sent)
+    let waits = settling::wait(server, pool_id, in_doubt, *wait, progress, |result| match results
+        .note(result)
+    {
+        Some(outcome) => each.tell(&outcome),
+        None => Ok(()),
+    });
+    tokio::select! {
+        biased;
+        settled = waits => settled,
+        why = stopped => match why.is::<Closed>() {
+            true => Err(why),
+            // The batch has gone through: its results are whole.
+            false => {
+                progress.note(format_args!("{why}: no longer waiting for what is in doubt"));
+                Ok(())
+            }
+        },
+    }
 }
 
 /// Opens the batch until it has gone through. Answers how many items were sent.
@@ -202,13 +223,12 @@ async fn through(
 ) -> anyhow::Result<u64> {
     let (mut lost, mut since) = (0, Instant::now());
     loop {
-        let before = results.len();
-        let status = match once(server, ready, progress, results, each).await? {
+        let (status, was_heard) = match once(server, ready, progress, results, each).await? {
             End::Summary(sent) => return Ok(sent),
-            End::Lost(status) => status,
+            End::Lost(status, was_heard) => (status, was_heard),
         };
-        let goes_on = results.len() > before;
-        if goes_on || lost == 0 {
+        // Items may take longer than a connection lasts: the server tells its progress meanwhile.
+        if was_heard || lost == 0 {
             (lost, since) = (0, Instant::now());
         }
         lost += 1;
@@ -249,12 +269,13 @@ async fn once(
     let feed = tokio::task::spawn_blocking(feed);
 
     let requests = tokio_stream::once(open).chain(receive);
-    let end = converse(server, requests, progress, results, each).await;
+    let mut was_heard = false;
+    let end = converse(server, requests, progress, results, each, &mut was_heard).await;
     drop(ended);
     let sent = feed.await.context("reading the file ended early")?;
     match end? {
         Ok(()) => Ok(End::Summary(sent?)),
-        Err(status) if is_lost(&status) => Ok(End::Lost(status)),
+        Err(status) if is_lost(&status) => Ok(End::Lost(status, was_heard)),
         Err(status) => Err(RpcError(status).into()),
     }
 }
@@ -272,6 +293,7 @@ async fn converse(
     progress: &Progress,
     results: &mut Results,
     each: &mut Each<impl FnMut(&Outcome) -> anyhow::Result<()>>,
+    was_heard: &mut bool,
 ) -> anyhow::Result<Result<(), Status>> {
     let call = server.redemptions().batch_redeem(requests).await;
     let mut replies = match call {
@@ -284,6 +306,7 @@ async fn converse(
             Ok(None) => return Ok(Err(ended_early())),
             Err(status) => return Ok(Err(status)),
         };
+        *was_heard = true;
         match message {
             Some(Message::Result(result)) => {
                 if let Some(outcome) = results.note(result) {

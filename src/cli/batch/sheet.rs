@@ -35,14 +35,24 @@ impl Sheet {
     /// Notes an outcome.
     pub(super) fn put(&mut self, outcome: &Outcome) -> anyhow::Result<()> {
         if let Some(number) = self.index.number(outcome.item_id()) {
-            self.kept[number] = Some(self.journal.put(&outcome.row())?);
+            self.kept[number] = Some(self.keep(outcome)?);
         }
         Ok(())
     }
 
-    /// Whether it is an item of the file that has no outcome yet.
-    pub(super) fn waits_for(&self, item_id: &str) -> bool {
-        self.index.number(item_id).is_some_and(|number| self.kept[number].is_none())
+    /// Keeps the row of an outcome, which is none of the sheet's until it is set.
+    pub(super) fn keep(&mut self, outcome: &Outcome) -> anyhow::Result<Kept> {
+        self.journal.put(&outcome.row())
+    }
+
+    /// Makes a row that was kept that of the file's row of this number.
+    pub(super) fn set(&mut self, number: usize, row: Kept) {
+        self.kept[number] = Some(row);
+    }
+
+    /// The number of an item's row, where it has no outcome yet.
+    pub(super) fn waits_for(&self, item_id: &str) -> Option<usize> {
+        self.index.number(item_id).filter(|number| self.kept[*number].is_none())
     }
 
     /// Writes the rows whose turn has come.
@@ -87,6 +97,7 @@ impl Sheet {
             }
             self.write(&mut push)
         })?;
-        Ok(waiting)
+        // Rows that are in the file no more, and what comes after them.
+        Ok(waiting + (self.index.len() - self.next) as u64)
     }
 }

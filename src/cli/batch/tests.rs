@@ -67,7 +67,7 @@ async fn a_batch_goes_on_after_a_lost_connection_and_tells_every_outcome_once() 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_batch_that_gets_no_further_fails_and_tells_what_is_known() {
-    let fake = Fake { lose: u32::MAX, ..Fake::default() };
+    let fake = Fake { lose: u32::MAX, silent_after: Some(1), ..Fake::default() };
     let server = serve(fake.clone()).await;
     let mut told = 0;
     let (done, ended) = redeem_file(&server, &file(), |_| {
@@ -80,6 +80,56 @@ async fn a_batch_that_gets_no_further_fails_and_tells_what_is_known() {
     assert!(error.to_string().contains("did not come back within 200ms"), "{error}");
     assert_eq!((told, done.tally.succeeded), (2, 2));
     assert!(fake.opened.load(Ordering::Relaxed) > 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_on_which_the_server_was_heard_begins_the_time_to_reconnect_anew() {
+    // Of all openings but the first nothing is new. Waiting twice as long after each would take minutes.
+    let fake = Fake { lose: 20, ..Fake::default() };
+    let server = serve(fake.clone()).await;
+    let (done, ended) = redeem_file(&server, &file(), |_| Ok(())).await;
+    ended.unwrap();
+    assert_eq!((fake.opened.load(Ordering::Relaxed), done.tally.succeeded), (21, 10));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_that_cannot_be_listed_is_not_compared_and_says_why() {
+    let server = serve(Fake::default()).await;
+    let file = file();
+    let (cards, progress) =
+        (CardFile::open(file.path(), Options::default()).unwrap(), Progress::new("p".into()));
+    let ready = prepare(&server, &batch(), &cards, &progress).await.unwrap();
+    let why = compare::recorded(&server, &batch(), &ready.index).await.err().unwrap();
+    assert!(matches!(why, NotCompared::Failed(_)), "{why}");
+    let told = why.to_string();
+    assert!(told.starts_with("the file is not compared with the batch: "), "{told}");
+    assert!(told.contains("not part of this test"), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_were_changed_while_the_batch_ran_have_no_outcome_and_that_is_an_error() {
+    let server = serve(Fake::default()).await;
+    let file = file();
+    let (cards, progress) =
+        (CardFile::open(file.path(), Options::default()).unwrap(), Progress::new("p".into()));
+    let ready = prepare(&server, &batch(), &cards, &progress).await.unwrap();
+    let text = std::fs::read_to_string(file.path()).unwrap();
+    std::fs::write(file.path(), text.replace("CODE-0004", "CODE-9999")).unwrap();
+    let mut sheet = Sheet::new(std::sync::Arc::clone(&ready.index)).unwrap();
+    let stopped = std::future::pending();
+    let (_, ended) =
+        redeem(&server, &ready, &progress, stopped, |outcome| sheet.put(outcome)).await;
+    ended.unwrap();
+    let pool = batch().pool_id;
+    let file = (&ready.cards, &pool, &*ready.names);
+    let mut rows = 0;
+    let left = sheet.finish(file, ("UNKNOWN", ""), |_| {
+        rows += 1;
+        Ok(())
+    });
+    assert_eq!((left.unwrap(), rows), (1, 11));
+    assert!(all_told(1).unwrap_err().to_string().contains("changed meanwhile"));
+    all_told(0).unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,6 @@
 //! The connection to a server, and its errors for people.
 
-use std::{error::Error, fmt, time::Duration};
+use std::{error::Error, fmt, path::Path, time::Duration};
 
 use anyhow::Context as _;
 use clap::Args;
@@ -48,6 +48,11 @@ pub(crate) struct ServerArgs {
 }
 
 impl ServerArgs {
+    /// The files that are read to connect, of those that are given.
+    pub(crate) fn files(&self) -> impl Iterator<Item = &Path> {
+        self.tls.files().chain(self.token.file())
+    }
+
     /// Connects.
     pub(crate) async fn connect(&self) -> anyhow::Result<Server> {
         let bearer = self.token.bearer(&self.server)?;

@@ -3,7 +3,7 @@
 use std::{
     error::Error as StdError,
     io::{Error, ErrorKind, Result},
-    path::PathBuf,
+    path::{Path, PathBuf},
     pin::Pin,
     sync::{
         Arc,
@@ -120,6 +120,11 @@ struct OwnCertificate {
 }
 
 impl TlsArgs {
+    /// The files that are given.
+    pub(super) fn files(&self) -> impl Iterator<Item = &Path> {
+        [&self.ca_file, &self.cert_file, &self.key_file].into_iter().flatten().map(PathBuf::as_path)
+    }
+
     /// Those that trust the CAs in a file.
     pub(crate) fn trusting(ca_file: &std::path::Path) -> Self {
         Self { ca_file: Some(ca_file.to_owned()), ..Self::default() }

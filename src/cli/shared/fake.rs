@@ -32,6 +32,8 @@ pub(in crate::cli) struct Fake {
     pub(in crate::cli) opened: Arc<AtomicU32>,
     /// How many of these openings are lost, each after two items.
     pub(in crate::cli) lose: u32,
+    /// After how many openings those that are lost are lost before anything was answered.
+    pub(in crate::cli) silent_after: Option<u32>,
     /// The accounts that came.
     pub(in crate::cli) imported: Arc<Mutex<Vec<pb::Account>>>,
 }
@@ -101,7 +103,10 @@ impl RedemptionService for Fake {
         &self,
         request: Request<Streaming<pb::BatchRedeemRequest>>,
     ) -> Result<Response<Replies>, Status> {
-        let loses = self.opened.fetch_add(1, Ordering::Relaxed) < self.lose;
+        let opened = self.opened.fetch_add(1, Ordering::Relaxed);
+        let loses = opened < self.lose;
+        let is_silent = self.silent_after.is_some_and(|after| opened >= after);
+        let loses_after = if is_silent { 0 } else { 2 };
         let mut requests = request.into_inner();
         let (send, receive) = tokio::sync::mpsc::channel(1);
         tokio::spawn(async move {
@@ -110,7 +115,7 @@ impl RedemptionService for Fake {
                 let Some(batch_redeem_request::Message::Item(item)) = request.message else {
                     continue;
                 };
-                if loses && answered == 2 {
+                if loses && answered == loses_after {
                     let _ = send.send(Err(Status::unavailable("going away"))).await;
                     return;
                 }

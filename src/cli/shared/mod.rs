@@ -5,6 +5,7 @@ pub(in crate::cli) mod connect;
 pub(in crate::cli) mod csv_files;
 #[cfg(test)]
 pub(in crate::cli) mod fake;
+pub(in crate::cli) mod input_name;
 pub(in crate::cli) mod list;
 pub(in crate::cli) mod lost;
 pub(in crate::cli) mod output;

@@ -35,6 +35,11 @@ impl fmt::Debug for Bearer {
 }
 
 impl TokenArgs {
+    /// The file, where one is given.
+    pub(super) fn file(&self) -> Option<&Path> {
+        self.token_file.as_deref()
+    }
+
     /// The token for the server at `url`.
     pub(crate) fn bearer(&self, url: &str) -> anyhow::Result<Bearer> {
         if let Some(file) = &self.token_file {

@@ -95,6 +95,36 @@ async fn an_output_that_is_the_card_file_is_refused_under_every_name() {
 }
 
 #[tokio::test]
+async fn an_output_that_is_standard_input_or_a_file_of_secrets_is_refused() {
+    let (world, folder) = world_with_cards(0, 3).await;
+    let cards = at(&folder, "cards.csv");
+    let before = text(&cards);
+    let read = || fs::File::open(&cards).unwrap();
+    let mut command = program(&world, &batch("-", &["--output", &cards]));
+    let done = finish(command.stdin(read()).spawn().unwrap()).await;
+    done.says(1, &["is the same file as standard input", "name another file"]);
+    let appended = fs::OpenOptions::new().append(true).open(&cards).unwrap();
+    let mut command = program(&world, &batch("-", &[]));
+    let done = finish(command.stdin(read()).stdout(appended).spawn().unwrap()).await;
+    done.says(1, &["standard output is the file standard input"]);
+
+    let secret = at(&folder, "secret");
+    fs::write(&secret, "secret").unwrap();
+    for flags in [
+        &["--item-key-file", &secret][..],
+        &["--token-file", &secret],
+        &["--ca-file", &secret],
+        &["--cert-file", &secret, "--key-file", &cards],
+        &["--cert-file", &cards, "--key-file", &secret],
+    ] {
+        let done = run(&world, &batch(&cards, &[flags, &["--output", &secret]].concat())).await;
+        done.says(1, &["is the same file as"]);
+    }
+    assert_eq!((text(&cards), text(&secret)), (before, "secret".to_owned()));
+    assert_eq!(begun(&mut world.sql().await).await, 0);
+}
+
+#[tokio::test]
 async fn a_run_that_is_refused_leaves_the_earlier_results_as_they_are() {
     let (world, folder) = world_with_cards(0, 3).await;
     let (cards, out) = (at(&folder, "cards.csv"), at(&folder, "out.csv"));

@@ -6,11 +6,12 @@ use std::{
 };
 
 use holdfast::simulator::faults::{Fault, Faults, Rule};
+use rustix::process::Signal;
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 
 use crate::support::{
-    program::{Finished, finish, program, run, write_lines},
+    program::{Finished, finish, program, run, signal, write_lines},
     world::World,
 };
 
@@ -74,6 +75,25 @@ async fn cards_that_a_busy_provider_left_unspent_are_exit_code_3_until_the_same_
     done.says(0, &["3 REJECTED CODE_IN_USE", "nothing is left"]);
     assert!(done.printed.contains("line 2 by redemption "), "{}", done.printed);
     assert!(done.printed.contains(" of batch:monday:card-"), "{}", done.printed);
+}
+
+#[tokio::test]
+async fn a_dry_run_counts_items_that_are_redeemed_again_and_so_does_the_summary() {
+    let (world, files) = (impatient(None).await, Files::new());
+    let [a, b] = ["aaaa", "bbbb"].map(|name| world.code(name));
+    let cards = files.write("code,amount_minor", &[&a, &b].map(|code| format!("{code},1000")));
+    world.set_faults(Faults { rules: vec![busy(&b)], ..Faults::default() });
+    redeem(&world, &cards, "b").await.says(3, &["1 succeeded, 1 failed (1 of them to redeem"]);
+    let name = cards.to_str().unwrap();
+    let command = ["redeem-batch", name, "--pool", "pool", "--batch-id", "b", "--dry-run"];
+    let dry = run(&world, &[&command[..], &["--format", "csv"]].concat()).await;
+    let again = "1 rows are as it has them, 1 are redeemed again, 0 are changed";
+    dry.says(0, &[again, "1 items would be redeemed"]);
+    for part in [",REPEAT_OUTCOME,SUCCEEDED", ",REDEEM_AGAIN,FAILED"] {
+        assert!(dry.stdout.contains(part), "{}", dry.stdout);
+    }
+    world.set_faults(Faults::default());
+    redeem(&world, &cards, "b").await.says(0, &[again, "2 items: 2 succeeded"]);
 }
 
 #[tokio::test]
@@ -210,4 +230,35 @@ async fn items_in_doubt_are_waited_for_at_the_end_for_as_long_as_is_asked() {
     assert_eq!(done.code, Some(0), "{lines:#?}");
     assert!(lines.iter().any(|line| line.contains("2 items: 2 succeeded, 0 failed, 0 in doubt")));
     assert_eq!(done.stdout.matches("SUCCEEDED").count(), 2, "{}", done.stdout);
+}
+
+#[tokio::test]
+async fn ctrl_c_while_items_in_doubt_are_waited_for_ends_the_wait_alone() {
+    let (world, files) = (World::start().await, Files::new());
+    world.clients(0).await.create_accounts(3).await;
+    let (doubt, fine) = (world.code("aaaa"), world.code("bbbb"));
+    let cards = files.write("code,amount_minor", &[&doubt, &fine].map(|c| format!("{c},1000")));
+    let rules = Faults::of_card(&doubt, &[Fault::ErrorAfterApply]);
+    world.set_faults(Faults { rules, lookup_error: 100.0, ..Faults::default() });
+    let out = cards.with_file_name("out.csv");
+    std::fs::write(&out, "old\n").unwrap();
+    let command = ["redeem-batch", cards.to_str().unwrap(), "--pool", "pool", "--batch-id", "b"];
+    let more = ["--wait", "10m", "--output", out.to_str().unwrap()];
+    let mut child = program(&world, &[&command[..], &more].concat()).spawn().unwrap();
+    let mut printed = BufReader::new(child.stderr.take().unwrap()).lines();
+    let mut lines = Vec::new();
+    while let Some(line) = printed.next_line().await.unwrap() {
+        if line.contains("waiting up to 10m") {
+            signal(&child, Signal::INT);
+        }
+        lines.push(line);
+    }
+    let done = finish(child).await;
+    assert_eq!(done.code, Some(3), "{lines:#?}");
+    for part in ["interrupted: no longer waiting for what is in doubt", "1 succeeded", "1 in doubt"]
+    {
+        assert!(lines.iter().any(|line| line.contains(part)), "{part}: {lines:#?}");
+    }
+    let results = std::fs::read_to_string(&out).unwrap();
+    assert!(results.contains(",SUCCEEDED,") && results.contains(",IN_DOUBT,"), "{results}");
 }

@@ -1,6 +1,6 @@
 //! Card files: `item_id,code,amount_minor,currency_code`. Only `code` is required.
 
-use secrecy::ExposeSecret as _;
+use secrecy::{ExposeSecret as _, zeroize::Zeroizing};
 
 use super::{Row, Seen, damage, fields::Fields};
 use crate::domain::{
@@ -41,6 +41,12 @@ impl Row for CardRow {
         }
         let code = fields
             .required("code", |text| damage::check_code(text).and_then(|()| CardCode::parse(text)));
+        if let (Some(id), Some(code)) = (&item_id, &code)
+            && bare(id.as_str()).contains(&*bare(code.expose()))
+        {
+            let rule = "holds the card's code, which would be told in results and logs: name the item otherwise";
+            fields.complain(Some("item_id"), rule);
+        }
         // The same card twice is one card: two rows of it are a mistake, whatever their names.
         let unique = code.as_ref().filter(|_| !fields.may_repeat_cards());
         if let Some(first) = unique.and_then(|code: &CardCode| {
@@ -65,6 +71,12 @@ impl Row for CardRow {
             currency,
         })
     }
+}
+
+/// A code as it is found in another text: without spaces and hyphens, in one case.
+fn bare(text: &str) -> Zeroizing<String> {
+    let text = text.chars().filter(|c| !c.is_whitespace() && *c != '-');
+    Zeroizing::new(text.flat_map(char::to_lowercase).collect())
 }
 
 #[cfg(test)]
@@ -134,6 +146,18 @@ mod tests {
         let rows = read_all::<CardRow>("item_id,code\na,ABCD1\nb,ABCD2\na,ABCD3\n,ABCD4\n,ABCD5\n");
         assert_eq!(rows[2].as_ref().unwrap_err(), "line 4: item_id is the same as on line 2");
         assert!(rows[0].is_ok() && rows[1].is_ok() && rows[3].is_ok() && rows[4].is_ok());
+    }
+
+    #[test]
+    fn an_item_id_does_not_hold_the_code_of_its_card() {
+        for id in ["ABCD-1234", "abcd1234", "row 7: ABCD 1234", "x-aBcD-12-34-x"] {
+            let error = one("item_id,code", &format!("{id},ABCD-1234")).unwrap_err();
+            assert!(error.starts_with("line 2: item_id holds the card's code"), "{error}");
+            assert!(!error.to_lowercase().contains("abcd"), "{error}");
+        }
+        for id in ["ABCD-123", "1234", "x"] {
+            assert!(one("item_id,code", &format!("{id},ABCD-1234")).is_ok(), "{id}");
+        }
     }
 
     #[test]

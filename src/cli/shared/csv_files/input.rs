@@ -9,17 +9,8 @@ use std::{
 
 use anyhow::Context as _;
 
-use crate::cli::shared::{output::note, unnamed::unnamed};
-
-/// Whether it is standard input.
-fn is_stdin(path: &Path) -> bool {
-    path.as_os_str() == "-"
-}
-
-/// The name for people.
-pub(crate) fn shown(path: &Path) -> String {
-    if is_stdin(path) { "standard input".to_owned() } else { path.display().to_string() }
-}
+pub(crate) use crate::cli::shared::input_name::shown;
+use crate::cli::shared::{input_name::is_stdin, output::note, unnamed::unnamed};
 
 /// Opens what is read once.
 pub(crate) fn open(path: &Path) -> anyhow::Result<Box<dyn Read + Send>> {

@@ -112,8 +112,9 @@ impl Layout {
                 unknown.join(", ")
             ));
         }
+        // Left out, it would not be seen that cards are sent without their amounts.
         let amount = self.unknown().find(|name| plain(name) == self.amount.0);
-        if let Some(name) = amount.filter(|_| !self.options.ignore_columns) {
+        if let Some(name) = amount {
             faults.push(format!(
                 "of the column {name:?} it is not told what it is in: say --amounts major (10.00) or \
                  --amounts minor (1000)"
@@ -122,7 +123,8 @@ impl Layout {
         faults
     }
 
-    fn unknown(&self) -> impl Iterator<Item = &str> {
+    /// The headers of columns that are left out.
+    pub(super) fn unknown(&self) -> impl Iterator<Item = &str> {
         let pairs = self.columns.iter().zip(&self.written);
         pairs.filter(|(column, _)| column.is_none()).map(|(_, name)| name.as_str())
     }

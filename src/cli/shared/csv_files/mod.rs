@@ -137,6 +137,12 @@ impl<R: io::Read, T: Row> CsvFile<R, T> {
         Ok(Self { lines, layout, other_header: None, blank: 0, seen, rows: PhantomData })
     }
 
+    /// A note of the columns that are left out, if there are any.
+    pub(crate) fn left_out(&self) -> Option<String> {
+        let names: Vec<_> = self.layout.unknown().map(|name| format!("{name:?}")).collect();
+        (!names.is_empty()).then(|| format!("columns that are left out: {}", names.join(", ")))
+    }
+
     /// How many blank rows there were so far.
     pub(crate) fn blank_rows(&self) -> u64 {
         self.blank + self.lines.blank()

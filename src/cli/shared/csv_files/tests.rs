@@ -288,6 +288,23 @@ fn other_headers_are_mapped_or_left_out_and_all_that_is_wrong_is_named_at_once()
 }
 
 #[test]
+fn amounts_are_not_left_out_and_columns_that_are_get_named() {
+    let left_out = Options { ignore_columns: true, ..Options::default() };
+    let open = |text: &'static str, options: &Options| {
+        CsvFile::<_, CardRow>::new(text.as_bytes(), options)
+    };
+    let why = format!("{:#}", open("code,Amount\n", &left_out).err().unwrap());
+    assert!(why.contains("of the column \"Amount\" it is not told what it is in"), "{why}");
+    let map = vec![("amount".to_owned(), "amount_minor".to_owned())];
+    let mapped = Options { map, ..left_out.clone() };
+    assert_eq!(open("code,Amount\n", &mapped).unwrap().left_out(), None);
+    let told = open("code,colour,Shop Name\n", &left_out).unwrap().left_out();
+    assert_eq!(told.unwrap(), "columns that are left out: \"colour\", \"Shop Name\"");
+    let why = CsvFile::<_, AccountRow>::new(&b"account_id,balance\n"[..], &left_out).err().unwrap();
+    assert!(format!("{why:#}").contains("it is not told what it is in"), "{why:#}");
+}
+
+#[test]
 fn rows_of_nothing_are_left_out_and_counted() {
     let text = "code,item_id\n\n,\nABCD1,a\n\"\", \n   \nABCD2,b\n";
     let mut file = CsvFile::<_, CardRow>::new(text.as_bytes(), &Options::default()).unwrap();

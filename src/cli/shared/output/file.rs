@@ -11,16 +11,17 @@ use std::{
     io::{self, Write},
     os::unix::{
         ffi::OsStrExt as _,
-        fs::{MetadataExt as _, PermissionsExt as _, fchown},
+        fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown},
     },
     path::{Path, PathBuf},
 };
 
 use anyhow::Context as _;
-use rustix::fs::{Access, access};
+use rustix::fs::{Access, OFlags, access};
 use tempfile::{Builder, NamedTempFile};
 
 use super::Sink;
+use crate::cli::shared::input_name::{is_stdin, shown as shown_input};
 
 /// How many symbolic links are followed, one after another.
 const MAX_LINKS: usize = 40;
@@ -68,15 +69,15 @@ impl Target {
             );
             let target = resolve(name).with_context(cannot)?;
             let target = target.with_context(|| format!("--output {shown} is not a file"))?;
+            // One of them may be made, such as a key.
+            if let Some(input) = inputs.iter().find(|input| names(input, &target)) {
+                anyhow::bail!(is_input(name, input));
+            }
             access(folder_of(&target), Access::WRITE_OK | Access::EXEC_OK).with_context(cannot)?;
             return Ok(Self { name: name.to_owned(), kind: Kind::File(target, None) });
         };
-        if let Some(input) = inputs.iter().find(|input| is_at(&there, input)) {
-            anyhow::bail!(
-                "--output {shown} is the same file as {}, which is read: name another file for the \
-                 results",
-                input.display()
-            );
+        if let Some(input) = inputs.iter().find(|input| is_input_at(&there, input)) {
+            anyhow::bail!(is_input(name, input));
         }
         access(name, Access::WRITE_OK).with_context(cannot)?;
         let kind = if !there.is_file() {
@@ -125,20 +126,51 @@ impl Target {
 /// Refuses to write to standard output where that is a file which is read: `… FILE >> FILE`.
 pub(crate) fn check_stdout(input: &Path) -> anyhow::Result<()> {
     let stdout = rustix::fs::fstat(io::stdout());
-    let (Ok(stdout), Ok(there)) = (stdout, fs::metadata(input)) else { return Ok(()) };
-    // The types of these fields differ from system to system.
-    #[allow(clippy::useless_conversion, clippy::unnecessary_cast, reason = "not everywhere")]
-    let is_same = there.is_file() && (stdout.st_dev as u64, stdout.st_ino as u64) == id(&there);
+    let Ok(stdout) = stdout else { return Ok(()) };
     anyhow::ensure!(
-        !is_same,
+        file_at(input).is_none_or(|input| input != id_of(&stdout)),
         "standard output is the file {}, which is read: write the results to another file",
-        input.display()
+        shown_input(input)
     );
     Ok(())
 }
 
+fn is_input(output: &Path, input: &Path) -> String {
+    format!(
+        "--output {} is the same file as {}, which is read: name another file for the results",
+        output.display(),
+        shown_input(input)
+    )
+}
+
+/// Whether an input, which need not be there, has the resolved name.
+fn names(input: &Path, target: &Path) -> bool {
+    !is_stdin(input) && resolve(input).ok().flatten().is_some_and(|input| input == target)
+}
+
+/// The file that an input is; `None` where it is none, such as a pipe. `-` is standard input.
+fn file_at(input: &Path) -> Option<(u64, u64)> {
+    if is_stdin(input) {
+        let there = rustix::fs::fstat(io::stdin()).ok()?;
+        let kind = rustix::fs::FileType::from_raw_mode(there.st_mode);
+        return (kind == rustix::fs::FileType::RegularFile).then(|| id_of(&there));
+    }
+    fs::metadata(input).ok().filter(Metadata::is_file).map(|there| id(&there))
+}
+
+// The types of these fields differ from system to system.
+#[allow(clippy::useless_conversion, clippy::unnecessary_cast, reason = "not everywhere")]
+fn id_of(there: &rustix::fs::Stat) -> (u64, u64) {
+    (there.st_dev as u64, there.st_ino as u64)
+}
+
 fn id(file: &Metadata) -> (u64, u64) {
     (file.dev(), file.ino())
+}
+
+/// Whether a file is an input. `-` is standard input, where that is a file.
+fn is_input_at(file: &Metadata, input: &Path) -> bool {
+    if is_stdin(input) { file_at(input) == Some(id(file)) } else { is_at(file, input) }
 }
 
 /// Whether a file is the one of that name, under whichever name.
@@ -271,7 +303,7 @@ impl Draft {
 /// It is a file of its own beside the target, since that is replaced by another file. Where none can be made, it is the
 /// target itself, which is written in place there.
 struct Lock {
-    _file: File,
+    file: File,
     /// Its name, where it is a file of its own.
     own: Option<PathBuf>,
 }
@@ -289,30 +321,39 @@ impl Lock {
                 name.display()
             )
         };
+        let cannot =
+            || format!("{} cannot be locked with the file {}", name.display(), own.display());
         loop {
-            let made = OpenOptions::new().write(true).create(true).truncate(false).open(&own);
+            let made = OpenOptions::new()
+                .write(true)
+                .create(true)
+                .truncate(false)
+                // Another user's link or pipe of this name is neither followed nor waited for.
+                .custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed())
+                .open(&own);
+            let there = fs::symlink_metadata(&own);
+            anyhow::ensure!(
+                there.map_or(true, |there| there.is_file()),
+                "{} is not a file: it is in the place of the lock on {}, take it away",
+                own.display(),
+                name.display()
+            );
             let (file, own) = match made {
                 Ok(file) => (file, Some(&own)),
                 Err(_) => match OpenOptions::new().append(true).open(target) {
                     Ok(file) => (file, None),
-                    Err(error) => {
-                        return Err(error)
-                            .with_context(|| format!("{} cannot be locked", name.display()));
-                    }
+                    Err(error) => return Err(error).with_context(cannot),
                 },
             };
             match file.try_lock() {
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => anyhow::bail!(refused()),
-                Err(TryLockError::Error(error)) => {
-                    return Err(error)
-                        .with_context(|| format!("{} cannot be locked", name.display()));
-                }
+                Err(TryLockError::Error(error)) => return Err(error).with_context(cannot),
             }
             // The run before may have taken the file away between the two.
             let there = file.metadata().context("the lock cannot be read")?;
             if own.is_none_or(|own| is_at(&there, own)) {
-                return Ok(Self { _file: file, own: own.cloned() });
+                return Ok(Self { file, own: own.cloned() });
             }
         }
     }
@@ -320,7 +361,9 @@ impl Lock {
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        if let Some(own) = &self.own {
+        // One that has something in it is somebody's.
+        let is_empty = self.file.metadata().is_ok_and(|file| file.len() == 0);
+        if let Some(own) = self.own.as_ref().filter(|_| is_empty) {
             // It is still locked. One that stays locks nobody out.
             let _ = fs::remove_file(own);
         }

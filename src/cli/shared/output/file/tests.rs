@@ -226,3 +226,32 @@ fn results_that_cannot_be_put_in_place_are_kept_whole() {
     assert!(why.contains(&path.display().to_string()) && why.contains("whole"), "{why}");
     assert_eq!(text(&path), "new\n");
 }
+
+#[test]
+fn an_input_that_is_not_there_yet_is_not_the_output() {
+    let folder = folder();
+    let key = folder.path().join("item.key");
+    let error = refused(&folder.path().join("./item.key"), &[Path::new("-"), &key]);
+    assert!(error.contains("is the same file as"), "{error}");
+    assert!(Target::check(&folder.path().join("out.csv"), &[Path::new("-"), &key]).is_ok());
+}
+
+#[test]
+fn what_is_in_the_place_of_a_lock_is_named_and_not_followed_or_taken_away() {
+    let folder = folder();
+    let (file, lock) = (folder.path().join("out.csv"), folder.path().join(".out.csv.lock"));
+    let other = folder.path().join("other.txt");
+    symlink("other.txt", &lock).unwrap();
+    let error = Target::check(&file, &[]).unwrap().open().err().unwrap().to_string();
+    assert!(error.contains(".out.csv.lock is not a file"), "{error}");
+    assert!(!other.exists());
+    fs::remove_file(&lock).unwrap();
+    let mode = rustix::fs::Mode::from_raw_mode(0o600);
+    rustix::fs::mknodat(rustix::fs::CWD, &lock, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    let error = Target::check(&file, &[]).unwrap().open().err().unwrap().to_string();
+    assert!(error.contains(".out.csv.lock is not a file"), "{error}");
+    fs::remove_file(&lock).unwrap();
+    fs::write(&lock, "somebody's").unwrap();
+    published(&file);
+    assert_eq!((text(&file), text(&lock)), ("new\n".into(), "somebody's".into()));
+}
