@@ -25,7 +25,7 @@ fn index_of(names: &[&str]) -> Index {
     for name in names {
         let text = format!("item_id,code\n{name},CODE-{name}-ABCD\n");
         let card = card(&text);
-        index.add(&ItemId::parse(*name).unwrap(), &card);
+        index.add(&ItemId::parse(name).unwrap(), &card);
     }
     index
 }
