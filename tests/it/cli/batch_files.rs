@@ -252,7 +252,10 @@ async fn results_that_came_before_an_interruption_are_kept_beside_the_earlier_on
             let rows: Vec<_> = results.lines().skip(1).map(|row| &row[..7]).collect();
             let all: Vec<_> = (0..400).map(|n| format!("i-{n:05}")).collect();
             assert_eq!(rows, all, "a row for every row, in its order");
-            done.says(1, &[" more were begun, and the server finishes them; ", " were not begun"]);
+            done.says(
+                1,
+                &[" more are under way, and the server finishes them; ", " were not begun"],
+            );
             assert!(
                 results.contains(",NOT_BEGUN,") && results.contains(",SUCCEEDED,"),
                 "{results}"
