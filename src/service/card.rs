@@ -108,11 +108,10 @@ impl Inner {
             if let Some(found) = self.find(command).await? {
                 return Ok(found);
             }
-            let is_to_wait = matches!(error, Error::NoAccountAvailable { .. });
-            account = match is_to_wait && !command.wait.is_zero() {
-                true => self.account(command, until, caller_gone).await,
-                false => Err(error),
-            };
+            if !matches!(error, Error::NoAccountAvailable { .. }) || command.wait.is_zero() {
+                return Err(error);
+            }
+            account = self.account(command, until, caller_gone).await;
         }
         let mut leases = 1;
         loop {
@@ -123,7 +122,9 @@ impl Inner {
                 }
                 account => account?,
             };
-            let outcome = self.redeem_under(redeem_command(command, lease), caller_gone).await;
+            let asked = redeem_command(command, lease);
+            let stop = (caller_gone, &self.closing);
+            let outcome = redeem_under(&self.redeem, &self.leases, &asked, stop).await;
             match &outcome {
                 Err(error) if wants_another_account(error) && leases < MAX_LEASES => leases += 1,
                 _ => return outcome,
@@ -147,20 +148,6 @@ impl Inner {
             account_id: account.account_id,
             token: account.token,
         })
-    }
-
-    async fn redeem_under(
-        &self,
-        command: RedeemCommand,
-        caller_gone: &CancellationToken,
-    ) -> Result<Redeemed, Error> {
-        let why_not = match () {
-            () if caller_gone.is_cancelled() => Error::Internal("the client has gone"),
-            () if self.closing.is_cancelled() => Error::ShuttingDown,
-            () => return redeem_under(&self.redeem, &self.leases, &command).await,
-        };
-        release_unused(&self.leases, &command).await;
-        Err(why_not)
     }
 
     /// What an earlier call began for the request.
@@ -201,31 +188,31 @@ fn redeem_command(command: &CardCommand, lease: LeaseRef) -> RedeemCommand {
     }
 }
 
-/// Redeems a card under a lease that was acquired for it. The lease ends with the redemption, or at once when none was
-/// begun under it.
+/// Redeems a card under a lease that was acquired for it, unless the caller has gone or the server is closing. The lease ends
+/// with the redemption, or at once when none was begun under it.
 pub(super) async fn redeem_under(
     redeem: &Redeem,
     leases: &Leases,
     command: &RedeemCommand,
+    (caller_gone, closing): (&CancellationToken, &CancellationToken),
 ) -> Result<Redeemed, Error> {
-    let outcome = redeem.redeem_in_this_task(command).await;
+    let outcome = match () {
+        () if caller_gone.is_cancelled() => Err(Error::Internal("the client has gone")),
+        () if closing.is_cancelled() => Err(Error::ShuttingDown),
+        () => redeem.redeem_in_this_task(command).await,
+    };
     let lease = &command.lease;
     let is_unused = outcome.as_ref().map_or(true, |redeemed| {
         redeemed.redemption.token != lease.token
             || redeemed.redemption.account_id != lease.account_id
     });
     if is_unused {
-        Box::pin(release_unused(leases, command)).await;
+        let released = leases.release(lease.clone(), Authority::clone(&command.by));
+        if let Err(error) = Box::pin(released).await {
+            tracing::debug!(%error, "a card's unused lease was gone already");
+        }
     }
     outcome
-}
-
-/// Releases a lease under which nothing was begun.
-pub(super) async fn release_unused(leases: &Leases, command: &RedeemCommand) {
-    let released = leases.release(command.lease.clone(), Authority::clone(&command.by)).await;
-    if let Err(error) = released {
-        tracing::debug!(%error, "a card's unused lease was gone already");
-    }
 }
 
 /// Whether a card was refused before any account was leased for it. The request may have been begun before.

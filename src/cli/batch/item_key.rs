@@ -1,4 +1,4 @@
-//! The names of items that a file does not name: made from the card, by a key that whoever reads the database does
+//! The names of items that a file does not name: made from the card, by a key that a reader of the database does
 //! not have. See docs/adr/0064.
 
 use std::{

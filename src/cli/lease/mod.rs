@@ -14,7 +14,7 @@ use crate::{
 
 #[derive(Debug, Subcommand)]
 pub(super) enum LeaseCommand {
-    /// End the lease on an account, whoever holds it. A redemption that is open is finished first.
+    /// End the lease on an account, no matter who holds it. A redemption that is open is finished first.
     End(EndArgs),
 }
 

@@ -24,9 +24,7 @@ use crate::{
     service::{
         Error,
         acquire::AcquireCommand,
-        card::{
-            MAX_LEASES, is_before_any_account, redeem_under, release_unused, wants_another_account,
-        },
+        card::{MAX_LEASES, is_before_any_account, redeem_under, wants_another_account},
         pools::check_currencies,
         redeem::{RedeemCommand, Redeemed},
     },
@@ -263,14 +261,8 @@ impl Item {
             release_on_completion: true,
             caller: caller.clone(),
         };
-        let leases = &self.batch.services.leases;
-        let why_not = match () {
-            () if self.client_gone.is_cancelled() => Error::Internal("the client has gone"),
-            () if self.batch.closing.is_cancelled() => Error::ShuttingDown,
-            () => return redeem_under(&self.batch.services.redeem, leases, &command).await,
-        };
-        Box::pin(release_unused(leases, &command)).await;
-        Err(why_not)
+        let Services { redeem, leases, .. } = &self.batch.services;
+        redeem_under(redeem, leases, &command, (&self.client_gone, &self.batch.closing)).await
     }
 }
 

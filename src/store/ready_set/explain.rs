@@ -30,10 +30,7 @@ use crate::{
         choice::{Choice, Considered, Counts, Criteria},
         pool::PoolTerms,
     },
-    store::{
-        StoreError,
-        account::{ListedRow, skip_unreadable},
-    },
+    store::{StoreError, account::skip_unreadable},
 };
 
 /// Explanations of a permit take one part in so many of the time: a core has other things to do.
@@ -308,22 +305,8 @@ impl Ready {
             // One page of all pools at a time. What is read of a small pool waits for no more than a page.
             let _one = self.sets.explaining.lock().await;
             let begun = Instant::now();
-            let none: Option<&str> = None;
-            let rows = sqlx::query_file_as!(
-                ListedRow,
-                "src/store/sql/account/list_accounts.sql",
-                self.pool_id.as_str(),
-                &after,
-                PAGE_ROWS,
-                none,
-                none,
-                none,
-                PAGE_BYTES,
-            )
-            .fetch_all(&self.sets.rest)
-            .await?;
+            let (rows, is_last) = self.page(&after, PAGE_ROWS, PAGE_BYTES).await?;
             let Some(last) = rows.last() else { break };
-            let is_last = i64::try_from(rows.len()).is_ok_and(|n| n < PAGE_ROWS) && !last.more;
             after.clone_from(&last.account_id);
             for row in rows {
                 match row.account(&self.pool_id) {

@@ -183,6 +183,32 @@ impl Ready {
         Ok(true)
     }
 
+    /// Reads a page of the pool's accounts, those after one of them; true where none is behind it.
+    pub(super) async fn page(
+        &self,
+        after: &str,
+        limit: i64,
+        bytes: i64,
+    ) -> Result<(Vec<ListedRow>, bool), StoreError> {
+        let none: Option<&str> = None;
+        let rows = sqlx::query_file_as!(
+            ListedRow,
+            "src/store/sql/account/list_accounts.sql",
+            self.pool_id.as_str(),
+            after,
+            limit,
+            none,
+            none,
+            none,
+            bytes,
+        )
+        .fetch_all(&self.sets.rest)
+        .await?;
+        let is_short = i64::try_from(rows.len()).is_ok_and(|rows| rows < limit);
+        let is_last = is_short && rows.last().is_none_or(|last| !last.more);
+        Ok((rows, is_last))
+    }
+
     /// Reads all accounts of the pool.
     async fn load(&self) -> Result<(), StoreError> {
         let begun = Instant::now();
@@ -194,22 +220,8 @@ impl Ready {
         let mut after = String::new();
         let mut count = 0;
         loop {
-            let none: Option<&str> = None;
-            let rows = sqlx::query_file_as!(
-                ListedRow,
-                "src/store/sql/account/list_accounts.sql",
-                self.pool_id.as_str(),
-                &after,
-                LOAD_ROWS,
-                none,
-                none,
-                none,
-                LOAD_BYTES,
-            )
-            .fetch_all(&self.sets.rest)
-            .await?;
+            let (rows, is_last) = self.page(&after, LOAD_ROWS, LOAD_BYTES).await?;
             let Some(last) = rows.last() else { break };
-            let is_last = i64::try_from(rows.len()).is_ok_and(|n| n < LOAD_ROWS) && !last.more;
             after.clone_from(&last.account_id);
             count += rows.len();
             for row in rows {
