@@ -123,6 +123,9 @@ pub struct Wanted {
     pub expected_minor: Option<i64>,
     /// What the account's plan must still want today, at the least, in minor units.
     pub min_headroom_minor: Option<i64>,
+    /// The redemption that is begun with the lease, in the same change, if one is. It is expected to bring
+    /// `expected_minor`.
+    pub begins: Option<RedemptionId>,
 }
 
 /// A redemption's outcome, as far as it concerns the account.
@@ -247,6 +250,8 @@ fn acquire(account: &Account, wanted: &Wanted, pool: &PoolTerms) -> Result<Chang
         plan_id: plan_id.cloned(),
         bound_by_lease: account.plan_id.is_none() && plan_id.is_some(),
         reserved_minor: wanted.expected_minor,
+        // What `begin` asks of an account under a lease is asked above of one that is free.
+        open_redemption_id: wanted.begins,
         ..Next::of(account)
     };
     let change = Change::new(account, Guard::Usable, &wanted.holder, "acquired", next);

@@ -28,7 +28,7 @@ use secrecy::zeroize::Zeroize;
 use time::OffsetDateTime;
 
 pub use self::{
-    begin::{BeginRefusal, Begun, NewRedemption, SendLimits},
+    begin::{BeginRefusal, Begun, CardToBegin, NewRedemption, SendLimits},
     check::{DueCheck, EarlyCheck},
     code::CardCode,
     entity::{Living, Redemption, Resolution},

@@ -43,7 +43,7 @@ use crate::{
         batch::Batch,
         card::{CardCommand, Cards},
         pools::Pools,
-        redeem::{Redeem, RedeemCommand},
+        redeem::{Card, Redeem, RedeemCommand},
         release::Leases,
         reverse::{Reversals, ReverseCommand},
     },
@@ -321,15 +321,18 @@ pub(super) fn read_redeem(
     let code = fields.id("code", &request.code, CardCode::parse);
     let expected = fields.money("expected", request.expected, 1);
     let read = request_id.zip(lease).zip(code).map(|((request_id, lease), code)| RedeemCommand {
-        attempt: 1,
-        request_id,
         lease,
-        code,
-        expected,
-        learned: None,
         release_on_completion: request.release_on_completion,
-        by: Arc::new(by),
-        caller,
+        card: Card {
+            attempt: 1,
+            redemption_id: None,
+            request_id,
+            code,
+            expected,
+            learned: None,
+            by: Arc::new(by),
+            caller,
+        },
     });
     fields.finish(read)
 }

@@ -11,7 +11,10 @@ mod why_none;
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -26,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::{
     dispatcher::{Dispatcher, MAX_WAITING},
-    wait_queue::{MAX_ROWS, Waiter},
+    wait_queue::{MAX_ROWS, Taken, Waiter},
 };
 use super::{
     error::{Error, all},
@@ -42,6 +45,7 @@ use crate::{
         money::Money,
         principal::{Authority, Principal, RequestKey},
         provider::ProviderStatus,
+        redemption::{Begun, CardToBegin},
         selector::Selector,
     },
     store::{
@@ -112,11 +116,19 @@ pub struct Explained {
 /// The queues of the pools that somebody wants accounts of, each with its dispatcher.
 struct Queues {
     /// Who waits is boxed: a queue has room for 32 of them from the start.
-    by_pool: Mutex<HashMap<PoolId, mpsc::Sender<Box<Waiter>>>>,
+    by_pool: Mutex<HashMap<PoolId, PoolQueue>>,
     /// One for each dispatcher that runs.
     dispatchers: Arc<()>,
     store: Store,
     closing: CancellationToken,
+}
+
+/// The queue of one pool.
+#[derive(Clone)]
+struct PoolQueue {
+    waiters: mpsc::Sender<Box<Waiter>>,
+    /// Somebody was left for whom there was no account.
+    is_short: Arc<AtomicBool>,
 }
 
 /// The acquiring of accounts. Cheap to clone.
@@ -154,6 +166,59 @@ impl Acquire {
 
     /// Leases an account, waiting for one up to `command.wait`.
     pub async fn acquire(&self, command: AcquireCommand) -> Result<Acquired, Error> {
+        let (answer, _waits) = Box::pin(self.ask(&command, None)).await?;
+        let mut answer =
+            Answer { answer, store: self.store.clone(), pool_id: command.pool_id.clone() };
+        // The dispatcher tells those who wait when the server stops, but not those whose accounts are being counted.
+        let too_late = async {
+            self.closing.cancelled().await;
+            sleep(CLOSING_GRACE).await;
+        };
+        let answered = tokio::select! {
+            biased;
+            answered = &mut answer.answer => answered,
+            () = too_late => return Err(Error::ShuttingDown),
+        };
+        let acquired = match answered.unwrap_or_else(|_| Err(unanswered(&command)))? {
+            Taken::Leased(acquired) => acquired,
+            Taken::Begun(_) | Taken::NotNow => {
+                return Err(Error::Internal("a lease was answered with a redemption"));
+            }
+        };
+        if !acquired.fresh {
+            check_same_request(&command, &acquired)?;
+        }
+        log_locked(&acquired);
+        Ok(acquired)
+    }
+
+    /// Whether somebody waits for an account of the pool on this server, so that one more would have to wait, too.
+    pub fn is_short(&self, pool_id: &PoolId) -> bool {
+        let by_pool = self.queues.by_pool();
+        by_pool.get(pool_id).is_some_and(|queue| queue.is_short.load(Ordering::Relaxed))
+    }
+
+    /// Leases an account and begins the card's redemption in one change, where an account is free now. `None`: none is.
+    /// Waits for the answer when the server stops, too: what was begun is the caller's to send.
+    pub async fn begin_at_once(
+        &self,
+        command: AcquireCommand,
+        card: CardToBegin,
+    ) -> Result<Option<Begun>, Error> {
+        let (answer, _waits) = Box::pin(self.ask(&command, Some(card))).await?;
+        match answer.await.unwrap_or_else(|_| Err(unanswered(&command)))? {
+            Taken::Begun(begun) => Ok(Some(*begun)),
+            Taken::Leased(_) | Taken::NotNow => Ok(None),
+        }
+    }
+
+    /// Puts a request in the pool's queue. The answer comes through the channel; what is counted of the request is until
+    /// the other is dropped.
+    async fn ask(
+        &self,
+        command: &AcquireCommand,
+        card: Option<CardToBegin>,
+    ) -> Result<(oneshot::Receiver<Result<Taken, Error>>, impl Sized + use<>), Error> {
         let pool = self.pools.settings(&command.pool_id).await?;
         let ttl = lease_duration(&pool, command.ttl);
         let currencies = check_currencies(
@@ -169,17 +234,16 @@ impl Acquire {
         let bytes = command.selector.bytes();
         let origin = origin::current_name();
         let waits = self.store.overload().waiting_bytes();
-        let _waits =
+        let waits =
             waits.hold(command.pool_id.as_str(), &origin, bytes).ok_or(StoreError::Overloaded)?;
         let (reply, answer) = oneshot::channel();
-        let mut answer =
-            Answer { answer, store: self.store.clone(), pool_id: command.pool_id.clone() };
         let now = Instant::now();
         let waiter = Box::new(Waiter {
             wanted: Wanted {
                 request: RequestKey::new(command.principal.clone(), command.request_id.clone()),
                 holder: command.holder.clone(),
                 ttl,
+                begins: card.map(Arc::new),
             },
             criteria: Arc::new(Criteria {
                 selector: Arc::new(command.selector.clone()),
@@ -196,26 +260,7 @@ impl Acquire {
             reply,
         });
         self.queue_up(waiter, &command.pool_id).await?;
-        // The dispatcher tells those who wait when the server stops, but not those whose accounts are being counted.
-        let too_late = async {
-            self.closing.cancelled().await;
-            sleep(CLOSING_GRACE).await;
-        };
-        let answered = tokio::select! {
-            biased;
-            answered = &mut answer.answer => answered,
-            () = too_late => return Err(Error::ShuttingDown),
-        };
-        let acquired = answered.unwrap_or_else(|_| {
-            // Nobody is left who would answer; or it was dropped, because nobody waits for the answer.
-            let over = command.caller.is_over();
-            Err(if over { StoreError::DeadlinePassed.into() } else { Error::ShuttingDown })
-        })?;
-        if !acquired.fresh {
-            check_same_request(&command, &acquired)?;
-        }
-        log_locked(&acquired);
-        Ok(acquired)
+        Ok((answer, waits))
     }
 
     /// Puts somebody at the end of the pool's queue. Where that is full a call is refused; the item of a
@@ -226,7 +271,7 @@ impl Acquire {
         let is_item = waiter.caller.is_item();
         let mut waiter = waiter;
         loop {
-            let waiters = self.queues.of(pool_id);
+            let waiters = self.queues.of(pool_id).waiters;
             if is_item && waiters.max_capacity() - waiters.capacity() >= MAX_ROWS {
                 waiter.caller.step_aside();
             }
@@ -369,17 +414,25 @@ impl Acquire {
 }
 
 impl Queues {
-    fn of(self: &Arc<Self>, pool_id: &PoolId) -> mpsc::Sender<Box<Waiter>> {
+    fn of(self: &Arc<Self>, pool_id: &PoolId) -> PoolQueue {
         let mut by_pool = self.by_pool();
         if let Some(queue) = by_pool.get(pool_id)
-            && !queue.is_closed()
+            && !queue.waiters.is_closed()
         {
             return queue.clone();
         }
         let (waiters, arrivals) = mpsc::channel(MAX_WAITING);
+        let queue = PoolQueue { waiters, is_short: Arc::default() };
         let (closing, beside) = (self.closing.clone(), Arc::clone(&self.dispatchers));
-        let dispatcher =
-            Dispatcher::new(self.store.clone(), pool_id.clone(), arrivals, closing, beside);
+        let is_short = Arc::clone(&queue.is_short);
+        let dispatcher = Dispatcher::new(
+            self.store.clone(),
+            pool_id.clone(),
+            arrivals,
+            is_short,
+            closing,
+            beside,
+        );
         let (queues, of_pool) = (Arc::downgrade(self), pool_id.clone());
         tokio::spawn(async move {
             let late = dispatcher.run().await;
@@ -387,22 +440,22 @@ impl Queues {
             queues.forget(&of_pool);
             for waiter in late {
                 // There are fewer of them than the new queue holds.
-                let _ = queues.of(&of_pool).try_send(waiter);
+                let _ = queues.of(&of_pool).waiters.try_send(waiter);
             }
         });
-        by_pool.insert(pool_id.clone(), waiters.clone());
-        waiters
+        by_pool.insert(pool_id.clone(), queue.clone());
+        queue
     }
 
     /// Forgets the queue of a pool whose dispatcher has ended, if there is no other by now.
     fn forget(&self, pool_id: &PoolId) {
         let mut by_pool = self.by_pool();
-        if by_pool.get(pool_id).is_some_and(mpsc::Sender::is_closed) {
+        if by_pool.get(pool_id).is_some_and(|queue| queue.waiters.is_closed()) {
             by_pool.remove(pool_id);
         }
     }
 
-    fn by_pool(&self) -> MutexGuard<'_, HashMap<PoolId, mpsc::Sender<Box<Waiter>>>> {
+    fn by_pool(&self) -> MutexGuard<'_, HashMap<PoolId, PoolQueue>> {
         self.by_pool.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -410,14 +463,14 @@ impl Queues {
 /// What a caller waits for. A caller who goes away after the lease was handed to it, and before it
 /// could be told, gives it back here: nobody else could.
 struct Answer {
-    answer: oneshot::Receiver<Result<Acquired, Error>>,
+    answer: oneshot::Receiver<Result<Taken, Error>>,
     store: Store,
     pool_id: PoolId,
 }
 
 impl Drop for Answer {
     fn drop(&mut self) {
-        let Ok(Ok(acquired)) = self.answer.try_recv() else { return };
+        let Ok(Ok(Taken::Leased(acquired))) = self.answer.try_recv() else { return };
         if !acquired.fresh {
             return;
         }
@@ -429,6 +482,14 @@ impl Drop for Answer {
         let Some(owner) = acquired.principal() else { return };
         let store = self.store.clone();
         tokio::spawn(async move { give_back(&store, &lease, owner).await });
+    }
+}
+
+/// Nobody is left who would answer; or it was dropped, because nobody waits for the answer.
+fn unanswered(command: &AcquireCommand) -> Error {
+    match command.caller.is_over() {
+        true => StoreError::DeadlinePassed.into(),
+        false => Error::ShuttingDown,
     }
 }
 

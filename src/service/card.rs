@@ -10,7 +10,7 @@ use super::{
     Error,
     acquire::{Acquire, AcquireCommand},
     pools::{Pools, check_currencies},
-    redeem::{Redeem, RedeemCommand, Redeemed, Stopping},
+    redeem::{Card, Redeem, RedeemCommand, Redeemed, Stopping},
     release::Leases,
 };
 use crate::{
@@ -102,17 +102,22 @@ impl Inner {
             [("expected", command.expected), ("selector.min_headroom", command.min_headroom)],
         )?;
         let until = Instant::now() + command.wait;
-        let mut account = self.account(command, Instant::now(), caller_gone).await;
-        if let Err(error) = account {
-            // It may have been sent before, and was begun then.
-            if let Some(found) = self.find(command).await? {
-                return Ok(found);
-            }
-            if !matches!(error, Error::NoAccountAvailable { .. }) || command.wait.is_zero() {
-                return Err(error);
-            }
-            account = self.account(command, until, caller_gone).await;
+        let mut card = card(command);
+        let asked = acquire_command(command, Instant::now());
+        let at_once = redeem_at_once(&self.redeem, &self.acquire, asked, &mut card).await;
+        let refusal = match at_once {
+            Ok(Some(redeemed)) => return Ok(redeemed),
+            Ok(None) => None,
+            Err(error) => Some(error),
+        };
+        // It may have been sent before, and was begun then.
+        if let Some(found) = self.find(command).await? {
+            return Ok(found);
         }
+        if let Some(error) = refusal {
+            return Err(error);
+        }
+        let mut account = self.account(command, until, caller_gone).await;
         let mut leases = 1;
         loop {
             let lease = match account {
@@ -122,7 +127,7 @@ impl Inner {
                 }
                 account => account?,
             };
-            let asked = redeem_command(command, lease);
+            let asked = RedeemCommand { lease, release_on_completion: true, card: card.clone() };
             let stop = (caller_gone, &self.closing);
             let outcome = redeem_under(&self.redeem, &self.leases, &asked, stop).await;
             match &outcome {
@@ -174,17 +179,42 @@ fn acquire_command(command: &CardCommand, until: Instant) -> AcquireCommand {
     }
 }
 
-fn redeem_command(command: &CardCommand, lease: LeaseRef) -> RedeemCommand {
-    RedeemCommand {
+fn card(command: &CardCommand) -> Card {
+    Card {
         request_id: command.request_id.clone(),
         attempt: 1,
-        lease,
+        redemption_id: None,
         code: command.code.clone(),
         expected: command.expected,
         learned: None,
-        release_on_completion: true,
         by: Arc::clone(&command.by),
         caller: command.caller.clone(),
+    }
+}
+
+/// Redeems a card into an account that is free now: its lease and its redemption begin in one change. `None`: nothing was
+/// begun, and an account is to be leased first. Ends when the outcome is known, whether or not the caller has gone.
+pub(super) async fn redeem_at_once(
+    redeem: &Redeem,
+    acquire: &Acquire,
+    asked: AcquireCommand,
+    card: &mut Card,
+) -> Result<Option<Redeemed>, Error> {
+    let pool_id = asked.pool_id.clone();
+    // A permit of the provider's that is not used may be one that others wait for.
+    if acquire.is_short(&pool_id) {
+        return Ok(None);
+    }
+    let Some(offer) = Box::pin(redeem.offer(&pool_id, card)).await? else { return Ok(None) };
+    let begun = Box::pin(acquire.begin_at_once(asked, offer.to_begin())).await;
+    let (begun, refusal) = match begun {
+        Ok(begun) => (begun, None),
+        Err(error) => (None, Some(error)),
+    };
+    let redeemed = Box::pin(redeem.redeem_offered(offer, begun, &pool_id, card)).await?;
+    match (redeemed, refusal) {
+        (None, Some(error)) => Err(error),
+        (redeemed, _) => Ok(redeemed),
     }
 }
 
@@ -207,7 +237,7 @@ pub(super) async fn redeem_under(
             || redeemed.redemption.account_id != lease.account_id
     });
     if is_unused {
-        let released = leases.release(lease.clone(), Authority::clone(&command.by));
+        let released = leases.release(lease.clone(), Authority::clone(&command.card.by));
         if let Err(error) = Box::pin(released).await {
             tracing::debug!(%error, "a card's unused lease was gone already");
         }

@@ -4,6 +4,7 @@
 //! stops. No connection to the database is held while the provider is asked.
 
 mod join;
+mod offer;
 mod refusal;
 pub(in crate::service) mod send;
 pub mod settle;
@@ -35,7 +36,8 @@ use crate::{
         money::{Currency, Money},
         principal::{Authority, RequestKey},
         redemption::{
-            AccountFacts, Ask, BeginRefusal, Begun, CardCode, Known, NewRedemption, Redemption,
+            AccountFacts, Ask, BeginRefusal, Begun, CardCode, Known, NewRedemption, RedeemLimits,
+            Redemption,
         },
         secret_key::Fingerprints,
     },
@@ -59,31 +61,40 @@ pub struct Stopping {
     pub closing: CancellationToken,
 }
 
-/// A card to redeem.
+/// A card to redeem under a lease.
 #[derive(Clone, Debug)]
 pub struct RedeemCommand {
+    /// The lease on the account.
+    pub lease: LeaseRef,
+    /// Ends the lease when the outcome is known.
+    pub release_on_completion: bool,
+    /// The card.
+    pub card: Card,
+}
+
+/// A card to redeem.
+#[derive(Clone, Debug)]
+pub struct Card {
     /// The caller's name for the request.
     pub request_id: RequestId,
     /// Which attempt of the request it is, counted from 1. What an earlier one began does not stand for it.
     pub attempt: i32,
-    /// The lease on the account.
-    pub lease: LeaseRef,
-    /// The card.
+    /// Its redemption's id, where one was drawn for it already.
+    pub redemption_id: Option<RedemptionId>,
+    /// What is on it.
     pub code: CardCode,
     /// What it should be worth.
     pub expected: Option<Money>,
     /// What the provider tells that it is worth, where nothing is expected: then this is, but it is no
     /// part of the request.
     pub learned: Option<Money>,
-    /// Ends the lease when the outcome is known.
-    pub release_on_completion: bool,
     /// Who calls, and what of others it may read.
     pub by: Arc<Authority>,
     /// The call: nothing is begun for one whose deadline has passed.
     pub caller: Caller,
 }
 
-impl RedeemCommand {
+impl Card {
     /// Which request it is.
     fn request(&self) -> RequestKey {
         RequestKey::new(self.by.principal.clone(), self.request_id.clone())
@@ -218,11 +229,12 @@ pub(super) fn rfc3339(at: OffsetDateTime) -> Result<String, Error> {
 
 impl Inner {
     async fn run(&self, command: &RedeemCommand) -> Result<Redeemed, Error> {
-        if command.caller.is_over() {
+        if command.card.caller.is_over() {
             admission::note_dropped("redeem");
             return Err(Error::DeadlinePassed);
         }
-        let (currency, provider) = match Box::pin(self.provider_for(command)).await {
+        let provider = self.provider_for(&command.lease.pool_id, &command.card);
+        let (currency, provider) = match Box::pin(provider).await {
             Err(error @ Error::ProviderUnavailable { .. }) => {
                 return Box::pin(self.begun_before(command)).await?.ok_or(error);
             }
@@ -240,10 +252,11 @@ impl Inner {
     /// The pool's currency and its provider.
     async fn provider_for(
         &self,
-        command: &RedeemCommand,
+        pool_id: &PoolId,
+        card: &Card,
     ) -> Result<(Currency, LimitedProvider), Error> {
-        let pool = self.pools.settings(&command.lease.pool_id).await?;
-        check_currencies(&pool, [("expected", command.expected_or_learned())])?;
+        let pool = self.pools.settings(pool_id).await?;
+        check_currencies(&pool, [("expected", card.expected_or_learned())])?;
         Ok((pool.currency, self.providers.of_pool(&pool).await?))
     }
 
@@ -253,28 +266,41 @@ impl Inner {
         command: &RedeemCommand,
         currency: Currency,
         provider: &LimitedProvider,
-        SendPermit { call: permit, brake }: SendPermit,
+        permit: SendPermit,
     ) -> Result<Redeemed, Error> {
         // From before it is recorded: the server that takes over counts from then.
         let window = Deadline::after(provider.limits().send_window);
         let recorded = async {
             let facts = self.account_facts(&command.lease, provider).await?;
-            let new = self.record_of(command, &facts, provider).await?;
+            let RedeemCommand { lease, release_on_completion: release, card } = command;
+            let new = self.record_of(card, &lease.pool_id, *release, &facts, provider).await?;
             Ok::<_, Error>((self.begin(new, &facts, command, provider).await?, facts))
         };
         // What it takes is given back before the provider is waited for.
         let (began, facts) = match Box::pin(recorded).await {
             Ok(began) => began,
             Err(error) => {
-                free(brake);
+                free(permit.brake);
                 return Err(error);
             }
         };
+        let sending = Sending { currency, provider, permit, facts, window };
+        self.send_begun(began, &command.card, sending).await
+    }
+
+    /// Sends what was begun, and waits for its outcome; joins what was begun before.
+    async fn send_begun(
+        &self,
+        began: Began,
+        card: &Card,
+        Sending { currency, provider, permit, facts, window }: Sending<'_>,
+    ) -> Result<Redeemed, Error> {
+        let SendPermit { call: permit, brake } = permit;
         // What is waited for from here on is the provider.
-        command.caller.step_aside();
+        card.caller.step_aside();
         match began {
             Began::Now(redemption, not_after) => {
-                let ask = ask(command, &redemption, currency, facts, not_after)?;
+                let ask = ask(card, &redemption, currency, facts, not_after)?;
                 let redemption =
                     Box::pin(self.send_and_settle(provider, permit, ask, &redemption, window))
                         .await?;
@@ -303,9 +329,9 @@ impl Inner {
             return Ok(admitted);
         }
         // Others may work meanwhile.
-        command.caller.step_aside();
+        command.card.caller.step_aside();
         let permit = Box::pin(provider.admit(provider.limits().send_window)).await?;
-        if command.caller.is_over() {
+        if command.card.caller.is_over() {
             free(permit.brake);
             admission::note_dropped("redeem");
             return Err(Error::DeadlinePassed);
@@ -338,9 +364,9 @@ impl Inner {
     }
 
     async fn begun_before(&self, command: &RedeemCommand) -> Result<Option<Redeemed>, Error> {
-        let RedeemCommand { code, expected, lease, attempt, .. } = command;
-        let found = self.find(&lease.pool_id, &command.request(), code, *expected).await?;
-        Ok(found.filter(|found| found.redemption.stands_for(*attempt)))
+        let RedeemCommand { lease, card, .. } = command;
+        let found = self.find(&lease.pool_id, &card.request(), &card.code, card.expected).await?;
+        Ok(found.filter(|found| found.redemption.stands_for(card.attempt)))
     }
 
     async fn find(
@@ -362,25 +388,29 @@ impl Inner {
     /// The redemption as it is to be recorded. Its key is no other redemption's.
     async fn record_of(
         &self,
-        command: &RedeemCommand,
+        card: &Card,
+        pool_id: &PoolId,
+        release_on_completion: bool,
         facts: &AccountFacts,
         provider: &LimitedProvider,
     ) -> Result<NewRedemption, Error> {
-        let redemption_id = self.new_id(provider).await?;
+        let redemption_id = match card.redemption_id {
+            Some(id) => id,
+            None => self.new_id(provider).await?,
+        };
         let provider_id = &provider.version().provider_id;
         let (code_fingerprint, code_ciphertext) =
-            self.sealed(command, redemption_id, provider_id, facts);
+            self.sealed(&card.code, (pool_id, redemption_id), provider_id, facts);
         Ok(NewRedemption {
             redemption_id,
-            lease: command.lease.clone(),
-            request: command.request(),
-            attempt: command.attempt,
-            release_on_completion: command.release_on_completion,
+            request: card.request(),
+            attempt: card.attempt,
+            release_on_completion,
             code_fingerprint,
             code_ciphertext,
-            code_last4: command.code.last4().to_owned(),
-            expected_minor: command.expected_or_learned().map(|money| money.amount_minor),
-            expected_learned: command.expected.is_none() && command.learned.is_some(),
+            code_last4: card.code.last4().to_owned(),
+            expected_minor: card.expected_or_learned().map(|money| money.amount_minor),
+            expected_learned: card.expected.is_none() && card.learned.is_some(),
             profile: provider.version().clone(),
         })
     }
@@ -388,16 +418,16 @@ impl Inner {
     /// A code's fingerprints, and the code encrypted, by the keys of now.
     fn sealed(
         &self,
-        command: &RedeemCommand,
-        redemption_id: RedemptionId,
+        code: &CardCode,
+        (pool_id, redemption_id): (&PoolId, RedemptionId),
         provider_id: &ProviderId,
         facts: &AccountFacts,
     ) -> (Fingerprints, Vec<u8>) {
         // Of one time: the current key is the same for both.
         let keys = self.secret.now();
-        let context = code_context(&command.lease.pool_id, redemption_id);
-        let fingerprints = keys.fingerprints(fingerprint_name(provider_id), &command.code);
-        (fingerprints, keys.encrypt_with(&context, &command.code, facts))
+        let context = code_context(pool_id, redemption_id);
+        let fingerprints = keys.fingerprints(fingerprint_name(provider_id), code);
+        (fingerprints, keys.encrypt_with(&context, code, facts))
     }
 
     /// What of the account the provider's profile names, beside its id.
@@ -446,29 +476,10 @@ impl Inner {
     ) -> Result<Began, Error> {
         let id = new.redemption_id;
         let limits = provider.limits();
-        let pool_id = &command.lease.pool_id;
+        let RedeemCommand { lease, card, .. } = command;
         for _ in 0..MAX_BEGINS {
-            match self.store.begin_for(&command.caller, new.clone(), limits.send()).await? {
-                Begun::Recorded { redemption, not_after } => {
-                    return Ok(Began::Now(redemption, not_after));
-                }
-                Begun::SameRequest { redemption_id, same_code } => {
-                    let redemption = Box::pin(self.read(pool_id, redemption_id)).await?;
-                    if redemption_id == id {
-                        // Recorded by a statement whose reply was lost: it is this call's to send.
-                        let not_after = redemption.created_at + limits.not_after;
-                        return Ok(Began::Now(Box::new(redemption), not_after));
-                    }
-                    check_same_request(&redemption, same_code, command.expected)?;
-                    return Ok(Began::Before(Box::new(redemption)));
-                }
+            match self.store.begin_for(&card.caller, lease, new.clone(), limits.send()).await? {
                 Begun::Refused(BeginRefusal::TryAgain) => sleep(RETRY).await,
-                // An earlier attempt, which failed, was credited after all.
-                Begun::Refused(BeginRefusal::CodeInUse { redemption_id, request, .. })
-                    if request == command.request() =>
-                {
-                    return Ok(Began::Before(Box::new(self.read(pool_id, redemption_id).await?)));
-                }
                 Begun::Refused(BeginRefusal::OldKeys) => {
                     // One who was refused for the same reason may have read them already.
                     if self.secret.now().current() == new.code_fingerprint.current {
@@ -476,12 +487,46 @@ impl Inner {
                     }
                     let provider_id = &provider.version().provider_id;
                     (new.code_fingerprint, new.code_ciphertext) =
-                        self.sealed(command, id, provider_id, facts);
+                        self.sealed(&card.code, (&lease.pool_id, id), provider_id, facts);
                 }
-                Begun::Refused(refusal) => return Err(refused(refusal, command)),
+                begun => match self.began(begun, id, &lease.pool_id, card, limits).await? {
+                    Ok(began) => return Ok(began),
+                    Err(refusal) => return Err(refused(refusal, command)),
+                },
             }
         }
         Err(Error::Overloaded)
+    }
+
+    /// What was begun for a request by its redemption of this id; the refusal where nothing was.
+    async fn began(
+        &self,
+        begun: Begun,
+        id: RedemptionId,
+        pool_id: &PoolId,
+        card: &Card,
+        limits: &RedeemLimits,
+    ) -> Result<Result<Began, BeginRefusal>, Error> {
+        Ok(Ok(match begun {
+            Begun::Recorded { redemption, not_after } => Began::Now(redemption, not_after),
+            Begun::SameRequest { redemption_id, same_code } => {
+                let redemption = Box::new(Box::pin(self.read(pool_id, redemption_id)).await?);
+                if redemption_id == id {
+                    // Recorded by a statement whose reply was lost: it is this call's to send.
+                    let not_after = redemption.created_at + limits.not_after;
+                    return Ok(Ok(Began::Now(redemption, not_after)));
+                }
+                check_same_request(&redemption, same_code, card.expected)?;
+                Began::Before(redemption)
+            }
+            // An earlier attempt, which failed, was credited after all.
+            Begun::Refused(BeginRefusal::CodeInUse { redemption_id, request, .. })
+                if request == card.request() =>
+            {
+                Began::Before(Box::new(self.read(pool_id, redemption_id).await?))
+            }
+            Begun::Refused(refusal) => return Ok(Err(refusal)),
+        }))
     }
 }
 
@@ -500,8 +545,18 @@ enum Began {
     Before(Box<Redemption>),
 }
 
+/// What it takes to send a redemption.
+struct Sending<'a> {
+    currency: Currency,
+    provider: &'a LimitedProvider,
+    permit: SendPermit,
+    facts: AccountFacts,
+    /// From before it was recorded.
+    window: Deadline,
+}
+
 fn ask(
-    command: &RedeemCommand,
+    card: &Card,
     redemption: &Redemption,
     currency: Currency,
     account: AccountFacts,
@@ -509,9 +564,9 @@ fn ask(
 ) -> Result<Box<Ask>, Error> {
     Ok(Box::new(Ask {
         redemption_id: redemption.redemption_id,
-        code: command.code.clone(),
-        account_id: command.lease.account_id.clone(),
-        expected: command.expected_or_learned(),
+        code: card.code.clone(),
+        account_id: redemption.account_id.clone(),
+        expected: card.expected_or_learned(),
         currency,
         not_after: rfc3339(not_after)?,
         account,

@@ -16,6 +16,7 @@ use crate::{
         choice::Criteria,
         id::{Holder, PoolId},
         principal::{Principal, RequestKey},
+        redemption::{BeginRefusal, Begun, CardToBegin},
     },
     failpoints::{Guard, holds},
 };
@@ -29,6 +30,8 @@ pub struct Wanted {
     pub holder: Holder,
     /// How long the lease is to last.
     pub ttl: Duration,
+    /// The redemption that is begun with the lease, in the same change, if one is.
+    pub begins: Option<Arc<CardToBegin>>,
 }
 
 /// A lease that was given, now or to an earlier try of the same request.
@@ -58,6 +61,8 @@ pub struct Claim {
 pub struct Claimed {
     /// The leases of requests, those included that they had already.
     pub leased: HashMap<RequestKey, Acquired>,
+    /// What became of the redemptions that were to be begun with their leases.
+    pub begun: HashMap<RequestKey, Begun>,
     /// The pool gives out no leases now.
     pub closed: Option<Refusal>,
     /// Requests for which nothing could be done, and why.
@@ -92,8 +97,18 @@ impl Claim {
             plan_id: criteria.selector.plan_id.clone(),
             expected_minor: criteria.expected_minor,
             min_headroom_minor: criteria.selector.min_headroom_minor,
+            begins: wanted.begins.as_ref().map(|card| card.new.redemption_id),
         })
     }
+}
+
+/// What became of one claim.
+enum Taken {
+    Leased(Acquired),
+    Begun(Begun),
+    Closed(Refusal),
+    /// Somebody else has the account.
+    Lost,
 }
 
 impl Store {
@@ -102,29 +117,24 @@ impl Store {
     ///
     /// May be repeated when it failed: the requests then have their leases already, or none.
     pub async fn claim(&self, pool_id: &PoolId, claims: Vec<Claim>) -> Result<Claimed, StoreError> {
-        let calls = claims.iter().map(|claim| {
-            let asked = Asked::about(claim.account.clone(), claim.event());
-            self.apply.call(pool_id, asked)
-        });
-        let answers = join_all(calls).await;
+        let answers = join_all(claims.iter().map(|claim| self.take(pool_id, claim))).await;
         let mut claimed = Claimed::default();
         let (mut lost, mut bad) = (Vec::new(), Vec::new());
         for (claim, answer) in claims.into_iter().zip(answers) {
             match answer {
-                Ok(Applied::Done(done)) => {
-                    let acquired = Acquired::now(claim.account.status, done.account);
+                Ok(Taken::Leased(acquired)) => {
                     claimed.leased.insert(claim.wanted.request, acquired);
                 }
-                Ok(Applied::Refused(
-                    refusal @ (Refusal::PoolPaused | Refusal::PoolDraining),
-                    _,
-                )) => claimed.closed = Some(refusal),
-                Ok(_) => lost.push(claim),
+                Ok(Taken::Begun(begun)) => {
+                    claimed.begun.insert(claim.wanted.request, begun);
+                }
+                Ok(Taken::Closed(refusal)) => claimed.closed = Some(refusal),
+                Ok(Taken::Lost) => lost.push(claim),
                 Err(error) if is_of_a_row(&error) => bad.push((claim, error)),
                 Err(error) => drop(claimed.failed.insert(claim.wanted.request, error)),
             }
         }
-        let is_of_all = claimed.leased.is_empty() && bad.len() > 1;
+        let is_of_all = claimed.leased.is_empty() && claimed.begun.is_empty() && bad.len() > 1;
         claimed.failed.extend(self.leave_out(pool_id, bad, is_of_all));
         if !lost.is_empty() {
             match self.read_lost(pool_id, &lost).await {
@@ -136,6 +146,30 @@ impl Store {
             }
         }
         Ok(claimed)
+    }
+
+    async fn take(&self, pool_id: &PoolId, claim: &Claim) -> Result<Taken, StoreError> {
+        let asked = Asked::about(claim.account.clone(), claim.event());
+        let refusal = match &claim.wanted.begins {
+            None => match self.apply.call(pool_id, asked).await? {
+                Applied::Done(done) => {
+                    return Ok(Taken::Leased(Acquired::now(claim.account.status, done.account)));
+                }
+                Applied::Refused(refusal, _) => refusal,
+                _ => return Ok(Taken::Lost),
+            },
+            Some(card) => match self.begin_claim(pool_id, asked, CardToBegin::clone(card)).await? {
+                Begun::Refused(BeginRefusal::Account(refusal, _)) => refusal,
+                Begun::Refused(BeginRefusal::TryAgain | BeginRefusal::NoAccount) => {
+                    return Ok(Taken::Lost);
+                }
+                begun => return Ok(Taken::Begun(begun)),
+            },
+        };
+        Ok(match refusal {
+            Refusal::PoolPaused | Refusal::PoolDraining => Taken::Closed(refusal),
+            _ => Taken::Lost,
+        })
     }
 
     /// Reads what could not be leased. Answers with the leases that the requests have already.

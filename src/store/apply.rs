@@ -18,9 +18,10 @@ use std::{
 use sqlx::types::time::OffsetDateTime;
 use uuid::Uuid;
 
-use self::{audit::AuditNote, row::ChangeRow};
+use self::audit::AuditNote;
 pub(super) use self::{
     decider::{Decider, Write},
+    row::ChangeRow,
     work::{Lost, Work},
 };
 use super::{
@@ -106,7 +107,7 @@ impl Asked {
     }
 
     /// A claim is one of several that would do: where it is lost another account is chosen.
-    fn is_claim(&self) -> bool {
+    pub(super) fn is_claim(&self) -> bool {
         matches!(self.event, AccountEvent::Acquire(_))
     }
 }

@@ -126,6 +126,8 @@ pub(crate) enum Figure {
     Costs,
     /// Cycles where callers are asked who they are beside cycles where they are not.
     Auth,
+    /// Cards by one call beside cards by three.
+    Card,
     /// A well-behaved client beside attacks. Only when it is named.
     Attacks,
     /// Sizes of tables and times at half load, for an hour. Only when it is named.

@@ -84,6 +84,7 @@ pub(crate) const SIZE: usize = 6;
 pub(crate) const OVERLOAD: usize = 7;
 pub(crate) const MEMORY: usize = 8;
 pub(crate) const AUTH: usize = 9;
+pub(crate) const CARD: usize = 10;
 
 /// Indexes of the parts of rows that have several.
 pub(crate) mod part {
@@ -160,6 +161,10 @@ pub(crate) fn rows() -> Vec<Row> {
                 ("the same over TLS", WITH_AUTH),
                 ("cycles/s where callers show a JWT ÷ where nobody is asked", WITH_AUTH),
             ],
+        ),
+        single(
+            "Postgres's processor time for a card by RedeemCard ÷ by AcquireAccount, Redeem and ReleaseAccount",
+            Goal::AtMost(0.6, ""),
         ),
     ]
 }

@@ -81,6 +81,7 @@ fn wanted() -> Wanted {
         plan_id: None,
         expected_minor: None,
         min_headroom_minor: None,
+        begins: None,
     }
 }
 

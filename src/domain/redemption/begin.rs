@@ -8,7 +8,6 @@ use super::{Redemption, RedemptionState};
 use crate::domain::{
     account::{Account, Refusal},
     id::RedemptionId,
-    lease::LeaseRef,
     principal::RequestKey,
     provider::ProfileVersion,
     secret_key::Fingerprints,
@@ -19,8 +18,6 @@ use crate::domain::{
 pub struct NewRedemption {
     /// Its name, and the provider's idempotency key.
     pub redemption_id: RedemptionId,
-    /// The lease that it is under.
-    pub lease: LeaseRef,
     /// The caller's name for the request, and who calls.
     pub request: RequestKey,
     /// Which attempt of the request, counted from 1.
@@ -39,6 +36,15 @@ pub struct NewRedemption {
     pub expected_learned: bool,
     /// The version of the provider's profile that it is sent under.
     pub profile: ProfileVersion,
+}
+
+/// A redemption to record together with the lease on an account that is chosen for it.
+#[derive(Clone, Debug)]
+pub struct CardToBegin {
+    /// The redemption.
+    pub new: NewRedemption,
+    /// How long it may take.
+    pub limits: SendLimits,
 }
 
 /// What became of a redemption that was to be recorded.

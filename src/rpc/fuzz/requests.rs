@@ -297,7 +297,7 @@ fn acquire(request: pb::AcquireAccountRequest) -> Read {
 fn redeem(request: pb::RedeemRequest) -> Read {
     let command = redemption::read_redeem(request, Caller::default(), Authority::default())?;
     bounds::lease(&command.lease);
-    bounds::money(command.expected, 1);
+    bounds::money(command.card.expected, 1);
     Ok(Some(command.lease.pool_id))
 }
 

@@ -3,7 +3,10 @@
 use std::{
     collections::{HashMap, HashSet},
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -17,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     give_back,
-    wait_queue::{MAX_ROWS, WaitQueue, Waiter},
+    wait_queue::{MAX_ROWS, Taken, WaitQueue, Waiter},
     why_none::{self, RecentCounts, TimedOut},
 };
 use crate::{
@@ -76,6 +79,8 @@ pub(super) struct Dispatcher {
     ready: Ready,
     pool_id: PoolId,
     arrivals: mpsc::Receiver<Box<Waiter>>,
+    /// Somebody is left for whom there was no account.
+    is_short: Arc<AtomicBool>,
     queue: WaitQueue,
     /// When it was last read what others changed.
     followed_at: Option<Instant>,
@@ -105,6 +110,7 @@ impl Dispatcher {
         store: Store,
         pool_id: PoolId,
         arrivals: mpsc::Receiver<Box<Waiter>>,
+        is_short: Arc<AtomicBool>,
         closing: CancellationToken,
         beside: Arc<()>,
     ) -> Self {
@@ -116,6 +122,7 @@ impl Dispatcher {
             store,
             pool_id,
             arrivals,
+            is_short,
             queue: WaitQueue::default(),
             followed_at: None,
             used_at: Instant::now(),
@@ -142,6 +149,8 @@ impl Dispatcher {
                 self.failed(error);
             }
             self.waiting_gauge.set(self.queue.len());
+            let is_left = |waiter: &Waiter| waiter.tried && !waiter.is_claimed;
+            self.is_short.store(self.queue.iter().any(is_left), Ordering::Relaxed);
         }
         self.close().await
     }
@@ -306,6 +315,9 @@ impl Dispatcher {
         if let Some(arrived) = self.queue.try_now(&requests, &again, !is_full) {
             self.meter.begins(arrived);
         }
+        if !is_full {
+            self.refuse_cards();
+        }
         if requests.is_empty() {
             return false;
         }
@@ -330,6 +342,12 @@ impl Dispatcher {
         self.again = true;
         let claimed = result?;
         self.hand_out(claimed.leased);
+        let mut begun = claimed.begun;
+        for (waiter, begun) in self.queue.take(|waiter| begun.remove(&waiter.wanted.request)) {
+            self.queue.given(&waiter.wanted.holder);
+            // Who asks with a card waits for the answer in any case.
+            let _ = waiter.reply.send(Ok(Taken::Begun(Box::new(begun))));
+        }
         if let Some(refusal) = claimed.closed {
             self.refuse_all(&match refusal {
                 Refusal::PoolPaused => Error::PoolPaused(self.pool_id.clone()),
@@ -372,7 +390,7 @@ impl Dispatcher {
                 if acquired.fresh {
                     self.queue.given(&waiter.wanted.holder);
                 }
-                if waiter.reply.send(Ok(acquired)).is_ok() {
+                if waiter.reply.send(Ok(Taken::Leased(acquired))).is_ok() {
                     taken.insert(waiter.wanted.request);
                 }
             }
@@ -422,8 +440,20 @@ impl Dispatcher {
         }
     }
 
+    /// Tells those who ask with a card, and for whom no account was chosen: they do not wait for one.
+    fn refuse_cards(&mut self) {
+        let is_left = |waiter: &Waiter| waiter.wanted.begins.is_some() && !waiter.is_claimed;
+        for (waiter, ()) in self.queue.take(|waiter| is_left(waiter).then_some(())) {
+            let _ = waiter.reply.send(Ok(Taken::NotNow));
+        }
+    }
+
     async fn close(mut self) -> Vec<Box<Waiter>> {
         self.arrivals.close();
+        // What is being written with a card is somebody's to send.
+        while let Some(concluded) = self.claiming.next().await {
+            self.end_claims(concluded);
+        }
         let mut late = Vec::new();
         while let Some(waiter) = self.arrivals.recv().await {
             late.push(waiter);

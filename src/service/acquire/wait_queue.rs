@@ -9,7 +9,7 @@ use tokio::{sync::oneshot, time::Instant};
 
 use crate::{
     admission::Caller,
-    domain::{choice::Criteria, id::Holder, principal::RequestKey},
+    domain::{choice::Criteria, id::Holder, principal::RequestKey, redemption::Begun},
     service::Error,
     store::acquire::{Acquired, Wanted},
 };
@@ -22,6 +22,17 @@ const REMEMBERED: usize = 32;
 const MAX_CRITERIA: usize = 1024;
 /// So few tell nothing.
 const TELLING: usize = 8;
+
+/// What somebody gets who waits.
+#[derive(Debug)]
+pub(super) enum Taken {
+    /// A lease.
+    Leased(Acquired),
+    /// What became of the redemption that was to be begun with the lease.
+    Begun(Box<Begun>),
+    /// No account is free for the card now.
+    NotNow,
+}
 
 /// Somebody who waits.
 #[derive(Debug)]
@@ -43,13 +54,14 @@ pub(super) struct Waiter {
     pub(super) lookups: u8,
     /// It was tried, and there was no database.
     pub(super) unanswered: bool,
-    pub(super) reply: oneshot::Sender<Result<Acquired, Error>>,
+    pub(super) reply: oneshot::Sender<Result<Taken, Error>>,
 }
 
 impl Waiter {
-    /// Whether nobody waits for the answer.
+    /// Whether nobody waits for the answer. What is being begun for a card is answered also when the call is over.
     pub(super) fn is_gone(&self) -> bool {
-        self.reply.is_closed() || self.caller.is_over()
+        let is_being_begun = self.is_claimed && self.wanted.begins.is_some();
+        self.reply.is_closed() || self.caller.is_over() && !is_being_begun
     }
 }
 

@@ -24,9 +24,11 @@ use crate::{
     service::{
         Error,
         acquire::AcquireCommand,
-        card::{MAX_LEASES, is_before_any_account, redeem_under, wants_another_account},
+        card::{
+            MAX_LEASES, is_before_any_account, redeem_at_once, redeem_under, wants_another_account,
+        },
         pools::check_currencies,
-        redeem::{RedeemCommand, Redeemed},
+        redeem::{Card, RedeemCommand, Redeemed},
     },
 };
 
@@ -122,19 +124,46 @@ impl Item {
         let admit = self.batch.services.store.overload().admit_item(self.open.pool_id.as_str());
         let admitted = self.batch.closing.run_until_cancelled(admit).await;
         let caller = Caller::new(admitted.ok_or(Error::ShuttingDown)?, None);
-        let lease = match Box::pin(self.acquire(&caller, worth)).await {
-            // It may have been sent twice, and the first one was begun. Thousands may be held back by one provider:
-            // for each it is looked once.
-            Err(error) if is_before_any_account(&error) => {
-                let is_held_back = matches!(error, Error::ProviderUnavailable { .. });
-                if is_held_back && std::mem::replace(&mut attempt.is_looked_for, true) {
-                    return Err(error);
-                }
-                return Box::pin(self.find(attempt)).await?.ok_or(error);
-            }
-            lease => lease?,
-        };
-        self.redeem(&caller, attempt, lease, worth).await
+        let mut card = Box::new(self.card(&caller, attempt, worth));
+        match Box::pin(self.redeem_at_once(&caller, worth, &mut card)).await {
+            Ok(None) => {}
+            Err(error) => return self.not_begun(attempt, error).await,
+            Ok(Some(redeemed)) => return Ok(redeemed),
+        }
+        match Box::pin(self.acquire(&caller, worth)).await {
+            Err(error) => self.not_begun(attempt, error).await,
+            Ok(lease) => self.redeem(lease, *card).await,
+        }
+    }
+
+    /// What an item is answered with for which no account was leased.
+    async fn not_begun(&self, attempt: &mut Attempt, error: Error) -> Result<Redeemed, Error> {
+        if !is_before_any_account(&error) {
+            return Err(error);
+        }
+        // It may have been sent twice, and the first one was begun. Thousands may be held back by one provider: for each
+        // it is looked once.
+        let is_held_back = matches!(error, Error::ProviderUnavailable { .. });
+        if is_held_back && std::mem::replace(&mut attempt.is_looked_for, true) {
+            return Err(error);
+        }
+        Box::pin(self.find(attempt)).await?.ok_or(error)
+    }
+
+    /// Where an account is free now its lease and the redemption begin in one change.
+    async fn redeem_at_once(
+        &self,
+        caller: &Caller,
+        worth: Option<&Worth>,
+        card: &mut Card,
+    ) -> Result<Option<Redeemed>, Error> {
+        let is_over = self.client_gone.is_cancelled() || self.batch.closing.is_cancelled();
+        if is_over {
+            return Ok(None);
+        }
+        let Services { redeem, acquire, .. } = &self.batch.services;
+        let asked = AcquireCommand { wait: Duration::ZERO, ..self.acquire_command(caller, worth) };
+        redeem_at_once(redeem, acquire, asked, card).await
     }
 
     /// How long to wait until the item is tried again; `None`: it is not.
@@ -208,9 +237,8 @@ impl Item {
         Err(in_use.unwrap_or(error))
     }
 
-    /// Locks an account for the item, unless the client goes away first.
-    async fn acquire(&self, caller: &Caller, worth: Option<&Worth>) -> Result<LeaseRef, Error> {
-        let command = AcquireCommand {
+    fn acquire_command(&self, caller: &Caller, worth: Option<&Worth>) -> AcquireCommand {
+        AcquireCommand {
             // A new request each time: the item's own name stands for its redemption.
             request_id: RequestId::random(),
             principal: self.open.by.principal.clone(),
@@ -227,7 +255,12 @@ impl Item {
                 .or(self.open.selection.expected),
             min_headroom: None,
             caller: caller.clone(),
-        };
+        }
+    }
+
+    /// Locks an account for the item, unless the client goes away first.
+    async fn acquire(&self, caller: &Caller, worth: Option<&Worth>) -> Result<LeaseRef, Error> {
+        let command = self.acquire_command(caller, worth);
         tokio::select! {
             acquired = self.batch.services.acquire.acquire(command) => {
                 let account = acquired?.account;
@@ -242,25 +275,22 @@ impl Item {
         }
     }
 
-    /// Redeems under the lease, which ends with the redemption, or at once when none was begun.
-    async fn redeem(
-        &self,
-        caller: &Caller,
-        attempt: &Attempt,
-        lease: LeaseRef,
-        worth: Option<&Worth>,
-    ) -> Result<Redeemed, Error> {
-        let command = RedeemCommand {
+    fn card(&self, caller: &Caller, attempt: &Attempt, worth: Option<&Worth>) -> Card {
+        Card {
             request_id: attempt.request.request_id.clone(),
             attempt: attempt.number,
+            redemption_id: None,
             by: Arc::clone(&self.open.by),
-            lease,
             code: self.item.code.clone(),
             expected: self.item.expected,
             learned: worth.map(|worth| worth.amount),
-            release_on_completion: true,
             caller: caller.clone(),
-        };
+        }
+    }
+
+    /// Redeems under the lease, which ends with the redemption, or at once when none was begun.
+    async fn redeem(&self, lease: LeaseRef, card: Card) -> Result<Redeemed, Error> {
+        let command = RedeemCommand { lease, release_on_completion: true, card };
         let Services { redeem, leases, .. } = &self.batch.services;
         redeem_under(redeem, leases, &command, (&self.client_gone, &self.batch.closing)).await
     }

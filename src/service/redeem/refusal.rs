@@ -27,7 +27,7 @@ pub(super) fn refused(refusal: BeginRefusal, command: &RedeemCommand) -> Error {
             Error::AccountNotFound(lease.pool_id.clone(), lease.account_id.clone())
         }
         BeginRefusal::CodeInUse { redemption_id, request, state } => {
-            code_in_use(Living { redemption_id, request, state }, &command.by)
+            code_in_use(Living { redemption_id, request, state }, &command.card.by)
         }
         BeginRefusal::Account(refusal, _) => refused_by_account(refusal, command),
         BeginRefusal::TryAgain | BeginRefusal::OldKeys => Error::Overloaded,
@@ -50,7 +50,7 @@ fn refused_by_account(refusal: Refusal, command: &RedeemCommand) -> Error {
             Error::AmountDoesNotFit {
                 account_id,
                 plan_id,
-                expected_minor: command.expected.map(|money| money.amount_minor),
+                expected_minor: command.card.expected.map(|money| money.amount_minor),
                 misfit,
                 headroom_minor,
                 day_headroom_minor,

@@ -12,7 +12,7 @@ use crate::domain::account::{Account, Change, HoldCause, Resume};
 /// See [the module](self). The fields are in the order of the type.
 #[derive(Debug, sqlx::Type)]
 #[sqlx(type_name = "account_change")]
-pub(super) struct ChangeRow {
+pub(in crate::store) struct ChangeRow {
     account_id: String,
     version: i64,
     seen: Uuid,
@@ -70,7 +70,7 @@ pub(super) struct ChangeRow {
 }
 
 impl ChangeRow {
-    pub(super) fn new(account: &Account, change: &Change, asked: &Asked) -> Self {
+    pub(in crate::store) fn new(account: &Account, change: &Change, asked: &Asked) -> Self {
         let Change { from, guard, actor, principal, reason, next } = change;
         let outcome = asked.outcome.as_ref();
         let failure = outcome.and_then(|outcome| outcome.failure.as_ref());

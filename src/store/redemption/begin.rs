@@ -5,19 +5,20 @@ use std::collections::HashMap;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-pub use crate::domain::redemption::{BeginRefusal, Begun, NewRedemption, SendLimits};
+pub use crate::domain::redemption::{BeginRefusal, Begun, CardToBegin, NewRedemption, SendLimits};
 use crate::{
     admission::Caller,
     domain::{
         account::{AccountEvent, Change, Refusal},
         id::{PoolId, RedemptionId},
+        lease::LeaseRef,
         principal::{Principal, RequestKey},
         secret_key::{Fingerprint, KeyId},
     },
     failpoints::Step,
     store::{
         Store, StoreError,
-        apply::{Applied, Asked, Decider, Lost, Work, Write},
+        apply::{Applied, Asked, ChangeRow, Decider, Lost, Work, Write},
         interval,
         lane::{Batch, Ran, steps_of},
         points::at_all_points,
@@ -41,18 +42,23 @@ struct InTheWay {
 
 impl Store {
     /// Records a redemption under its lease, before it is sent.
-    pub async fn begin(&self, new: NewRedemption, limits: SendLimits) -> Result<Begun, StoreError> {
-        self.begin_for(&Caller::default(), new, limits).await
+    pub async fn begin(
+        &self,
+        lease: &LeaseRef,
+        new: NewRedemption,
+        limits: SendLimits,
+    ) -> Result<Begun, StoreError> {
+        self.begin_for(&Caller::default(), lease, new, limits).await
     }
 
     /// The same for a call: not recorded once the call's deadline has passed.
     pub async fn begin_for(
         &self,
         caller: &Caller,
+        lease: &LeaseRef,
         new: NewRedemption,
         limits: SendLimits,
     ) -> Result<Begun, StoreError> {
-        let lease = new.lease.clone();
         let event = AccountEvent::Begin {
             token: lease.token,
             by: new.request.principal.clone(),
@@ -65,8 +71,18 @@ impl Store {
         let Begun::Refused(BeginRefusal::Account(Refusal::LeaseLost(loss), account)) = begun else {
             return Ok(begun);
         };
-        let loss = self.how_lost(&lease, loss, &account).await?;
+        let loss = self.how_lost(lease, loss, &account).await?;
         Ok(Begun::Refused(BeginRefusal::Account(Refusal::LeaseLost(loss), account)))
+    }
+
+    /// Leases the account that was chosen for a card, and records the card's redemption, in one change.
+    pub(in crate::store) async fn begin_claim(
+        &self,
+        pool_id: &PoolId,
+        asked: Asked,
+        CardToBegin { new, limits }: CardToBegin,
+    ) -> Result<Begun, StoreError> {
+        self.begin.call(pool_id, BeginInput { asked, new, limits }).await?
     }
 }
 
@@ -214,7 +230,11 @@ impl Write for Records<'_> {
             match self.in_the_way.get(&place) {
                 None => self.decider.lost(pool_id, work, place, &change, lost),
                 // A lease that is lost is told before a code that is in use.
-                Some(found) if found.same_request.is_none() && !work.is_fresh(place) => {
+                Some(found)
+                    if found.same_request.is_none()
+                        && !work.is_fresh(place)
+                        && !work.inputs[place].is_claim() =>
+                {
                     work.read_again(place);
                 }
                 Some(_) => work.answer(place, Applied::NotInState),
@@ -236,18 +256,18 @@ impl Records<'_> {
             return Ok(Vec::new());
         }
         let new = || changes.iter().map(|(place, _)| &self.inputs[*place].new);
+        let row = |(place, change): &(usize, Change)| {
+            Some(ChangeRow::new(work.account(*place)?, change, work.inputs[*place]))
+        };
+        let rows = changes.iter().map(row).collect::<Option<Vec<_>>>();
+        let rows = rows.ok_or_else(|| sqlx::Error::InvalidArgument("no account".to_owned()))?;
         let limits = || changes.iter().map(|(place, _)| self.inputs[*place].limits);
         sqlx::query_file_as!(
             BegunRow,
             "src/store/sql/redemption/begin.sql",
             pool_id.as_str(),
             revision,
-            &new().map(|n| n.redemption_id.0).collect::<Vec<_>>(),
-            &new().map(|n| n.lease.account_id.to_string()).collect::<Vec<_>>(),
-            &changes.iter().map(|(_, change)| change.next.token.0).collect::<Vec<_>>(),
-            &changes.iter().map(|(_, change)| change.from.number).collect::<Vec<_>>(),
-            &changes.iter().map(|(_, change)| change.from.change_id).collect::<Vec<_>>(),
-            &changes.iter().map(|(place, _)| work.inputs[*place].change_id()).collect::<Vec<_>>(),
+            &rows as &[ChangeRow],
             &new().map(|n| n.request.request_id.to_string()).collect::<Vec<_>>(),
             &new().map(|n| n.release_on_completion).collect::<Vec<_>>(),
             &new().map(|n| n.code_fingerprint.newest().to_vec()).collect::<Vec<_>>(),
@@ -255,8 +275,6 @@ impl Records<'_> {
             &new().map(|n| n.code_last4.clone()).collect::<Vec<_>>(),
             &new().map(|n| n.expected_minor).collect::<Vec<_>>() as &[Option<i64>],
             &new().map(|n| n.expected_learned).collect::<Vec<_>>(),
-            &changes.iter().map(|(_, change)| change.next.reserved_minor).collect::<Vec<_>>()
-                as &[Option<i64>],
             &limits().map(|limits| interval(limits.not_after)).collect::<Vec<_>>(),
             &limits().map(|limits| interval(limits.take_over)).collect::<Vec<_>>(),
             &new().map(|n| n.profile.provider_id.to_string()).collect::<Vec<_>>(),
@@ -266,7 +284,6 @@ impl Records<'_> {
             &each(new()).map(|(n, ..)| n.redemption_id.0).collect::<Vec<_>>(),
             &each(new()).map(|(_, key, _)| key.number()).collect::<Vec<_>>(),
             &each(new()).map(|(.., fingerprint)| fingerprint.to_vec()).collect::<Vec<_>>(),
-            &new().map(|n| n.request.principal.to_string()).collect::<Vec<_>>(),
             &new().map(|n| n.attempt).collect::<Vec<_>>(),
         )
         .fetch_all(&self.decider.db)

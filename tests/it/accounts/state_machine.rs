@@ -285,6 +285,7 @@ impl Bench {
     async fn acquire(&mut self, id: &AccountId) -> Option<Account> {
         let selector = Selector { account_id: Some(id.clone()), ..Selector::default() };
         let wanted = Wanted {
+            begins: None,
             request: RequestKey::new(nobody(), RequestId::random()),
             holder: Holder::parse("me").unwrap(),
             ttl: Duration::from_secs(60),
@@ -301,7 +302,6 @@ impl Bench {
         let new = NewRedemption {
             attempt: 1,
             redemption_id,
-            lease,
             request: RequestKey::new(nobody(), RequestId::random()),
             release_on_completion: false,
             code_fingerprint: code_fingerprint.into(),
@@ -313,7 +313,7 @@ impl Bench {
         };
         let minute = Duration::from_secs(60);
         let limits = SendLimits { not_after: minute, take_over: minute };
-        match self.store.begin(new, limits).await.unwrap() {
+        match self.store.begin(&lease, new, limits).await.unwrap() {
             Begun::Recorded { .. } => true,
             Begun::Refused(_) => false,
             other => panic!("{other:?}"),

@@ -139,7 +139,6 @@ async fn many_begins_under_one_lease_are_one_and_the_others_are_told_of_it() {
         code_fingerprint[..16].copy_from_slice(redemption_id.0.as_bytes());
         let new = NewRedemption {
             redemption_id,
-            lease: lease_ref(&held),
             attempt: 1,
             request: RequestKey::new(Principal::anonymous(), RequestId::random()),
             release_on_completion: true,
@@ -151,7 +150,10 @@ async fn many_begins_under_one_lease_are_one_and_the_others_are_told_of_it() {
             profile: holdfast::provider::profile::Profile::built_in().pinned(),
         };
         let moment = Duration::from_millis(1);
-        store.begin(new, SendLimits { not_after: moment, take_over: moment })
+        let (store, lease) = (&store, lease_ref(&held));
+        async move {
+            store.begin(&lease, new, SendLimits { not_after: moment, take_over: moment }).await
+        }
     });
     let mut recorded = Vec::new();
     for begun in join_all(begins).await {

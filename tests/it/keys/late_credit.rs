@@ -109,7 +109,7 @@ async fn a_code_is_not_begun_under_another_key_while_its_failure_is_being_credit
     let (mut clients, store) = (world.clients(0).await, world.store());
     let held = leases(&mut db).await;
     let first = redemption(&held[0], "first", prints(7, KeyId::FIRST));
-    let first_id = first.redemption_id;
+    let first_id = first.1.redemption_id;
     assert!(matches!(begin(&store, first).await, Begun::Recorded { .. }));
     close(&mut clients, first_id).await;
     run(&mut db, "UPDATE installation SET current_key = 2").await;
@@ -124,7 +124,7 @@ async fn a_code_is_not_begun_under_another_key_while_its_failure_is_being_credit
     credits.rollback().await.unwrap();
 
     let begun = again();
-    let again_id = begun.redemption_id;
+    let again_id = begun.1.redemption_id;
     let begun = begin(&store, begun).await;
     assert!(matches!(begun, Begun::Recorded { .. }), "{begun:?}");
     assert_eq!(fingerprint_keys(&mut db).await, [2, 2], "both are found by one key");

@@ -39,14 +39,14 @@ pub(super) fn redemption(
     lease: &holdfast::rpc::pb::LeaseRef,
     request: &str,
     print: Fingerprints,
-) -> NewRedemption {
-    NewRedemption {
+) -> (LeaseRef, NewRedemption) {
+    let lease = LeaseRef {
+        pool_id: PoolId::parse(POOL).unwrap(),
+        account_id: AccountId::parse(&lease.account_id).unwrap(),
+        token: FencingToken(lease.fencing_token),
+    };
+    let new = NewRedemption {
         redemption_id: RedemptionId::new(),
-        lease: LeaseRef {
-            pool_id: PoolId::parse(POOL).unwrap(),
-            account_id: AccountId::parse(&lease.account_id).unwrap(),
-            token: FencingToken(lease.fencing_token),
-        },
         attempt: 1,
         request: RequestKey::new(Principal::anonymous(), RequestId::parse_any(request).unwrap()),
         release_on_completion: true,
@@ -56,13 +56,14 @@ pub(super) fn redemption(
         expected_minor: None,
         expected_learned: false,
         profile: holdfast::provider::profile::Profile::built_in().pinned(),
-    }
+    };
+    (lease, new)
 }
 
 /// Nothing is sent, and the codes cannot be read: a person settles them in the end.
-pub(super) async fn begin(store: &Store, new: NewRedemption) -> Begun {
+pub(super) async fn begin(store: &Store, (lease, new): (LeaseRef, NewRedemption)) -> Begun {
     let moment = Duration::from_millis(1);
-    match store.begin(new, SendLimits { not_after: moment, take_over: moment }).await {
+    match store.begin(&lease, new, SendLimits { not_after: moment, take_over: moment }).await {
         Err(StoreError::Overloaded) => Begun::Refused(BeginRefusal::TryAgain),
         begun => begun.unwrap(),
     }

@@ -16,7 +16,7 @@ use crate::support::{
 
 const LIMIT: Duration = Duration::from_secs(20);
 
-fn card(request_id: &str, code: &str) -> pb::RedeemCardRequest {
+pub(super) fn card(request_id: &str, code: &str) -> pb::RedeemCardRequest {
     pb::RedeemCardRequest {
         request_id: request_id.to_owned(),
         pool_id: POOL.to_owned(),
@@ -28,7 +28,7 @@ fn card(request_id: &str, code: &str) -> pb::RedeemCardRequest {
     }
 }
 
-async fn redeem_card(
+pub(super) async fn redeem_card(
     clients: &mut Clients,
     request: pb::RedeemCardRequest,
 ) -> Result<pb::RedeemCardResponse, Status> {

@@ -1,5 +1,6 @@
 //! Redemptions: sent, settled, recovered, and closed by people.
 
+mod at_once;
 mod awaiting;
 mod card;
 mod inquiry;

@@ -406,13 +406,13 @@ async fn what_a_server_that_died_had_recorded_is_found_and_settled() {
     let code = CardCode::parse(&world.code("orphan")).unwrap();
     let redemption_id = RedemptionId::new();
     let secret = world.secret();
+    let lease = LeaseRef {
+        pool_id: PoolId::parse(POOL).unwrap(),
+        account_id: AccountId::parse(&held.account_id).unwrap(),
+        token: FencingToken(held.fencing_token),
+    };
     let new = NewRedemption {
         redemption_id,
-        lease: LeaseRef {
-            pool_id: PoolId::parse(POOL).unwrap(),
-            account_id: AccountId::parse(&held.account_id).unwrap(),
-            token: FencingToken(held.fencing_token),
-        },
         attempt: 1,
         request: RequestKey::new(Principal::anonymous(), RequestId::random()),
         release_on_completion: true,
@@ -425,7 +425,7 @@ async fn what_a_server_that_died_had_recorded_is_found_and_settled() {
     };
     let limits =
         SendLimits { not_after: Duration::from_secs(60), take_over: Duration::from_millis(100) };
-    let begun = world.store().begin(new, limits).await.unwrap();
+    let begun = world.store().begin(&lease, new, limits).await.unwrap();
     assert!(matches!(begun, Begun::Recorded { .. }), "{begun:?}");
     let found = settled(&mut clients, &redemption_id.to_string()).await;
     assert_eq!(found.state(), RedemptionState::Succeeded, "it was sent after all, once");

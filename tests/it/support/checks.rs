@@ -167,7 +167,7 @@ const BY_SQL: [(&str, &str); 11] = [
          WHERE NOT EXISTS (
              SELECT FROM account_events e
              WHERE e.pool_id = r.pool_id AND e.account_id = r.account_id
-               AND e.fencing_token = r.fencing_token AND e.reason = 'redeem_begun'
+               AND e.fencing_token = r.fencing_token AND e.reason IN ('redeem_begun', 'acquired')
                AND e.redemption_id = r.redemption_id AND e.lease_expires_at > e.happened_at)",
     ),
     (

@@ -4,6 +4,7 @@ mod alone;
 pub(crate) mod attacks;
 mod auth;
 pub(crate) mod bloat;
+mod card;
 pub(crate) mod costs;
 mod cycles;
 mod memory;
@@ -62,6 +63,10 @@ pub(crate) async fn measure(args: &Args, ground: &Ground) -> anyhow::Result<Vec<
     if wanted(&[Figure::Auth]) {
         let done = Box::pin(auth::measure(args, ground, &mut rows[goals::AUTH])).await;
         note_failure(&mut parts(&mut rows[goals::AUTH..=goals::AUTH]), done);
+    }
+    if wanted(&[Figure::Card]) {
+        let done = Box::pin(card::measure(args, ground, &mut rows[goals::CARD])).await;
+        note_failure(&mut parts(&mut rows[goals::CARD..=goals::CARD]), done);
     }
     Ok(rows)
 }

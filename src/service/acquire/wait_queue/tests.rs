@@ -33,6 +33,7 @@ fn wait_queue(waiting: &[(&str, &Arc<Criteria>)]) -> WaitQueue {
         std::mem::forget(answer);
         queue.push(Waiter {
             wanted: Wanted {
+                begins: None,
                 request: request(n),
                 holder: holder(name),
                 ttl: Duration::from_secs(1),

@@ -1,25 +1,23 @@
--- Begin: redemptions are recorded, each under its lease and marked on its account, before anything is sent. What the
--- account becomes was decided by domain/account.rs. Guards the version and the change it was decided from, the
--- pool's revision, and time; decides nothing.
--- $1 pool_id, $2 the revision of the pool from which they were decided; one element for each redemption, at most one
--- of an account: $3 redemption ids, $4 account ids, $5 fencing tokens, $6 versions, $7 changes, $8 ids of the new
--- changes, $9 request ids, $10 whether to release on completion, $11 code fingerprints, $12 code ciphertexts, $13 last
--- four characters, $14 expected amounts in minor units, $15 whether those were learned, $16 what is reserved then,
--- $17 how long the provider may begin it, $18 when the reconciler takes over if nobody has settled it, $19 providers,
--- $20 the versions of their profiles; $21 the server that sends them; one element for each redemption: $22 the keys of
--- the fingerprints; one for each fingerprint of a code, by whichever key: $23 redemption ids, $24 keys, $25 fingerprints.
--- $26 who begins each redemption; $27 which attempt of its request it is.
+-- Begin: redemptions are recorded, each under its lease and marked on its account, before anything is sent. The lease
+-- is there already, or begins in the same change. What the account becomes was decided by domain/account.rs. Guards the
+-- version and the change it was decided from, the pool's revision, and time; decides nothing.
+-- $1 pool_id, $2 the revision of the pool from which they were decided; one element for each redemption: $3 the changes
+-- of accounts, at most one of an account, $4 request ids, $5 whether to release on completion, $6 code fingerprints,
+-- $7 code ciphertexts, $8 last four characters, $9 expected amounts in minor units, $10 whether those were learned,
+-- $11 how long the provider may begin it, $12 when the reconciler takes over if nobody has settled it, $13 providers,
+-- $14 the versions of their profiles; $15 the server that sends them; one element for each redemption: $16 the keys of
+-- the fingerprints; one for each fingerprint of a code, by whichever key: $17 redemption ids, $18 keys, $19 fingerprints.
+-- $20 which attempt of its request each redemption is.
 -- One without a row in the answer is as it was: see apply.sql; or the request or the code is there already.
 WITH asked AS MATERIALIZED (
+    -- The changes come last: their columns have the names of their type.
     SELECT w.*
     FROM unnest(
-        $3::uuid[], $4::text[], $5::bigint[], $6::bigint[], $7::uuid[], $8::uuid[], $9::text[], $10::bool[],
-        $11::bytea[], $12::bytea[], $13::text[], $14::bigint[], $15::bool[], $16::bigint[], $17::interval[],
-        $18::interval[], $19::text[], $20::int[], $22::int[], $26::text[], $27::int[]
+        $4::text[], $5::bool[], $6::bytea[], $7::bytea[], $8::text[], $9::bigint[], $10::bool[], $11::interval[],
+        $12::interval[], $13::text[], $14::int[], $16::int[], $20::int[], $3::account_change[]
     ) AS w (
-        redemption_id, account_id, token, version, seen, change_id, request_id, release_on_completion,
-        code_fingerprint, code_ciphertext, code_last4, expected_minor, expected_learned, reserved_minor, not_after_in,
-        take_over_in, provider_id, provider_version, key_id, principal, attempt
+        request_id, release_on_completion, code_fingerprint, code_ciphertext, code_last4, expected_minor,
+        expected_learned, not_after_in, take_over_in, provider_id, provider_version, key_id, attempt
     )
     WHERE EXISTS (SELECT FROM pools p WHERE p.pool_id = $1 AND p.revision = $2)
       -- Servers may know different keys for a moment. Where nothing was installed there is the first alone.
@@ -27,14 +25,18 @@ WITH asked AS MATERIALIZED (
 ),
 cur AS MATERIALIZED (
     SELECT
-        c.*, a.holder, a.plan_id, CASE WHEN a.plan_id IS NOT NULL THEN a.plan_day END AS plan_day
+        c.*, c.open_redemption_id AS id, a.holder AS was_holder, a.status AS from_status,
+        CASE WHEN c.plan_id IS NOT NULL THEN c.plan_day END AS day_of_plan,
+        now() AS at,
+        ((now() AT TIME ZONE 'utc') + c.lease_for) AT TIME ZONE 'utc' AS lease_ends_at
     FROM asked c
-    JOIN accounts a ON a.pool_id = $1 AND a.account_id = c.account_id AND a.token_group = c.token / 16
-        AND a.fencing_token = c.token
+    JOIN accounts a ON a.pool_id = $1 AND a.account_id = c.account_id AND a.token_group = c.seen_token / 16
+        AND a.fencing_token = c.seen_token
     WHERE a.pool_id = $1
       AND a.version = c.version
       AND a.change_id = c.seen
-      AND a.lease_expires_at > now()
+      AND (c.guard <> 'alive' OR a.lease_expires_at > now())
+      AND (c.guard <> 'free' OR a.idle_since <= now())
       AND (a.usable_at IS NULL OR a.usable_at <= now())
     ORDER BY a.account_id
     FOR NO KEY UPDATE OF a SKIP LOCKED
@@ -49,13 +51,13 @@ free AS MATERIALIZED (
             k.key_id,
             ARRAY(
                 SELECT f.key_id
-                FROM unnest($23::uuid[], $24::int[]) AS f (redemption_id, key_id)
-                WHERE f.redemption_id = k.redemption_id
+                FROM unnest($17::uuid[], $18::int[]) AS f (redemption_id, key_id)
+                WHERE f.redemption_id = k.id
             ),
             ARRAY(
                 SELECT f.fingerprint
-                FROM unnest($23::uuid[], $25::bytea[]) AS f (redemption_id, fingerprint)
-                WHERE f.redemption_id = k.redemption_id
+                FROM unnest($17::uuid[], $19::bytea[]) AS f (redemption_id, fingerprint)
+                WHERE f.redemption_id = k.id
             )
        )
 ),
@@ -66,32 +68,45 @@ recorded AS (
         expected_learned, plan_id, plan_day, not_after, next_check_at, provider_id, provider_version, server_id
     )
     SELECT
-        $1, k.redemption_id, k.account_id, k.token, k.request_id, k.attempt, k.principal, k.holder, 'SUBMITTED',
-        k.release_on_completion, k.code_fingerprint, k.key_id, k.code_ciphertext, k.code_last4, k.expected_minor,
-        k.expected_learned, k.plan_id, k.plan_day, now() + k.not_after_in, now() + k.take_over_in, k.provider_id,
-        k.provider_version, $21::uuid
+        $1, k.id, k.account_id, k.fencing_token, k.request_id, k.attempt, k.principal,
+        COALESCE(k.holder, k.was_holder), 'SUBMITTED', k.release_on_completion, k.code_fingerprint, k.key_id,
+        k.code_ciphertext, k.code_last4, k.expected_minor, k.expected_learned, k.plan_id, k.day_of_plan,
+        now() + k.not_after_in, now() + k.take_over_in, k.provider_id, k.provider_version, $15::uuid
     FROM free k
     ON CONFLICT DO NOTHING
     RETURNING r.*
 ),
+-- What an acquisition and a begin change. A lease that begins here is in no row of the leases: nobody asks for it by its
+-- request.
 marked AS (
     UPDATE accounts a
-    SET open_redemption_id = k.redemption_id,
+    SET status = k.status,
+        resume_status = k.resume_status,
+        fencing_token = k.fencing_token,
+        holder = COALESCE(k.holder, a.holder),
+        lease_principal = COALESCE(k.lease_principal, a.lease_principal),
+        lease_request_id = COALESCE(k.lease_request_id, a.lease_request_id),
+        lease_acquired_at = CASE WHEN k.holder IS NOT NULL THEN k.at ELSE a.lease_acquired_at END,
+        lease_expires_at = COALESCE(k.lease_ends_at, a.lease_expires_at),
+        bound_by_lease = k.bound_by_lease,
+        lease_end = k.lease_end,
+        plan_id = k.plan_id,
+        open_redemption_id = k.id,
         reserved_minor = k.reserved_minor,
         version = k.version + 1,
         change_id = k.change_id,
         updated_at = now()
     FROM recorded s
-    JOIN cur k ON k.redemption_id = s.redemption_id
+    JOIN cur k ON k.id = s.redemption_id
     WHERE a.pool_id = $1
       AND a.account_id = k.account_id
-      AND a.token_group = k.token / 16
-      AND a.fencing_token = k.token
+      AND a.token_group = k.seen_token / 16
+      AND a.fencing_token = k.seen_token
       AND a.version = k.version
       AND a.change_id = k.seen
     RETURNING
         a.account_id, a.version, a.change_id, a.updated_at, a.status, a.fencing_token, a.balance_minor,
-        a.lease_expires_at, a.open_redemption_id, a.holder, k.principal
+        a.lease_expires_at, a.open_redemption_id, a.holder, k.principal, k.reason, k.from_status
 ),
 event AS (
     INSERT INTO account_events (
@@ -99,9 +114,17 @@ event AS (
         fencing_token, redemption_id, balance_minor, lease_expires_at
     )
     SELECT
-        $1, m.account_id, m.version, m.change_id, m.updated_at, m.holder, m.principal, 'redeem_begun', m.status,
+        $1, m.account_id, m.version, m.change_id, m.updated_at, m.holder, m.principal, m.reason, m.from_status,
         m.status, m.fencing_token, m.open_redemption_id, m.balance_minor, m.lease_expires_at
     FROM marked m
+),
+-- For the servers that keep the accounts in memory: those that were free.
+told AS (
+    INSERT INTO account_changes (pool_id, server_id, account_ids)
+    SELECT $1, $15::uuid, array_agg(m.account_id)
+    FROM marked m
+    WHERE m.from_status <> m.status
+    HAVING count(*) > 0
 )
 SELECT
     -- Fails the statement as a whole where one was recorded that is not marked on its account.

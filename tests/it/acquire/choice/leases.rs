@@ -67,7 +67,6 @@ impl Bench {
         code_fingerprint[..16].copy_from_slice(redemption_id.0.as_bytes());
         let new = NewRedemption {
             redemption_id,
-            lease: self.lease_ref(&held),
             attempt: 1,
             request: RequestKey::new(
                 Principal::anonymous(),
@@ -83,7 +82,7 @@ impl Bench {
         };
         let hour = Duration::from_secs(3600);
         let limits = SendLimits { not_after: hour, take_over: hour };
-        let begun = self.store.begin(new, limits).await.unwrap();
+        let begun = self.store.begin(&self.lease_ref(&held), new, limits).await.unwrap();
         let may = self.model.may_begin(&held.account, card, self.now);
         match begun {
             Begun::Recorded { .. } if may => self.model.begin(&held.account, card),

@@ -295,6 +295,7 @@ impl Bench {
 
 fn wanted(request: &str) -> Wanted {
     Wanted {
+        begins: None,
         request: RequestKey::new(Principal::anonymous(), RequestId::parse_any(request).unwrap()),
         holder: Holder::parse("me").unwrap(),
         ttl: Duration::from_secs(60 * LEASE),
