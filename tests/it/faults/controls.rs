@@ -172,6 +172,11 @@ controls! {
             ("-- Apply:", "AND (c.guard <> 'free' OR a.usable_at IS NULL OR a.usable_at <= now())", ""),
         ], ..Without::default()
     }, "an account that rests was leased", plans::an_account_that_rests_is_asked_for;
+    begin_a_card_without_the_account_s_rest: over(WHOLE, &[]), Without {
+        guards_off: "resting_accounts_are_not_used",
+        rewrites: &[("-- Begin:", "AND (a.usable_at IS NULL OR a.usable_at <= now())", "")],
+        ..Without::default()
+    }, "an account that rests got a card", plans::a_card_is_for_an_account_that_rests;
     begin_without_the_plan: over(WHOLE, &[]), Without {
         guards_off: "plans_take_what_fits", ..Without::default()
     }, "a full account was redeemed into", plans::a_card_is_too_much_for_its_plan;
@@ -201,7 +206,8 @@ controls! {
 
     // Time, by the database's clock.
     begin_without_the_lease_s_time: over(WHOLE, &[NO_SWEEP]), Without {
-        rewrites: &[("-- Begin:", "AND a.lease_expires_at > now()", "")], ..Without::default()
+        rewrites: &[("-- Begin:", "AND (c.guard <> 'alive' OR a.lease_expires_at > now())", "")],
+        ..Without::default()
     }, "a redemption is begun under the lease that was out then", scenarios::a_holder_redeems_too_late;
     renew_without_the_lease_s_time: over(WHOLE, &[NO_SWEEP]), Without {
         rewrites: &[("-- Apply:", "AND (c.guard <> 'alive' OR a.lease_expires_at > now())", "")],

@@ -122,6 +122,22 @@ pub(super) async fn an_account_that_rests_is_asked_for(stage: &mut Stage) -> Vec
     unless(acquired.is_err(), "an account that rests was leased")
 }
 
+pub(super) async fn a_card_is_for_an_account_that_rests(stage: &mut Stage) -> Vec<Broken> {
+    let (mut clients, held) = on_a_plan(stage, "", Some(3600.0)).await;
+    redeem(&mut clients, &held, "first", &stage.fleet.code("first")).await.unwrap();
+    clients.release(&held).await.unwrap();
+    let request = pb::RedeemCardRequest {
+        request_id: "second".to_owned(),
+        pool_id: POOL.to_owned(),
+        holder: "till".to_owned(),
+        code: stage.fleet.code("second"),
+        selector: Some(of_account(None)),
+        ..Default::default()
+    };
+    let redeemed = clients.redemptions.redeem_card(request).await;
+    unless(redeemed.is_err(), "an account that rests got a card")
+}
+
 pub(super) async fn a_paused_account_is_redeemed_into(stage: &mut Stage) -> Vec<Broken> {
     let (mut clients, held) = on_a_plan(stage, "", None).await;
     let account = pb::Account {
