@@ -29,7 +29,7 @@ use crate::{
         },
         awaiting::Awaiting,
         background::{
-            heartbeat,
+            connections, heartbeat,
             reconcile::{Reconciler, takeover::Takeover},
             reversals, statistics,
         },
@@ -174,6 +174,7 @@ impl Parts {
         loops.spawn(self.providers.clone().follow(stop.clone()));
         loops.spawn(keys::run(self.store.clone(), self.secret.clone(), stop.clone()));
         loops.spawn(statistics::run(self.store.clone(), stop.clone()));
+        loops.spawn(connections::run(self.store.clone(), stop.clone()));
         loops.spawn(self.reconciler.clone().run(args.reconcile_interval, stop.clone()));
         let check_reversals =
             reversals::run(self.reversals.clone(), args.reconcile_interval, stop.clone());

@@ -20,6 +20,8 @@ use crate::{
 
 /// The most that one page of a list holds.
 const MAX_PAGE: i32 = 1000;
+/// The priority of those who are served first.
+const MAX_PRIORITY: u8 = 9;
 /// What a page holds when the caller does not say.
 const DEFAULT_PAGE: i32 = 100;
 const MAX_LABELS: usize = 32;
@@ -181,6 +183,15 @@ impl Fields {
             );
         }
         read
+    }
+
+    /// A priority: 0 to 9.
+    pub(super) fn priority(&mut self, field: &str, priority: i32) -> u8 {
+        let read = u8::try_from(priority).ok().filter(|priority| *priority <= MAX_PRIORITY);
+        if read.is_none() {
+            self.refuse(field, format!("must be between 0 and {MAX_PRIORITY}"));
+        }
+        read.unwrap_or(0)
     }
 
     /// A time of the years 1 to 9999, if it is there.

@@ -269,7 +269,11 @@ pub(super) fn read_acquire(
     let ttl = fields.duration("lease_duration", request.lease_duration, MIN_LEASE, MAX_LEASE);
     let wait = fields.duration("wait_timeout", request.wait_timeout, Duration::ZERO, MAX_WAIT);
     let selection = read_selector(&mut fields, "selector", request.selector);
+    let priority = fields.priority("priority", request.priority);
+    let not_before = fields.time("not_before", request.not_before);
     let read = pool_id.zip(holder).map(|(pool_id, holder)| AcquireCommand {
+        priority,
+        not_before,
         request_id: request_id.unwrap_or_else(RequestId::random),
         principal,
         pool_id,
@@ -353,6 +357,7 @@ pub(super) fn read_card(
     }
     let selection = read_selector(&mut fields, "selector", request.selector);
     let wait = fields.duration("wait_timeout", request.wait_timeout, Duration::ZERO, MAX_WAIT);
+    let priority = fields.priority("priority", request.priority);
     let read = request_id.zip(pool_id).zip(holder.zip(code)).map(
         |((request_id, pool_id), (holder, code))| CardCommand {
             request_id,
@@ -363,6 +368,7 @@ pub(super) fn read_card(
             selector: selection.selector,
             min_headroom: selection.min_headroom,
             wait: wait.unwrap_or_default(),
+            priority,
             by: Arc::new(by),
             caller,
         },

@@ -18,6 +18,7 @@ use std::{
     time::Duration,
 };
 
+use time::OffsetDateTime;
 use tokio::{
     sync::{
         mpsc::{self, error::TrySendError},
@@ -32,7 +33,7 @@ use self::{
     wait_queue::{MAX_ROWS, Taken, Waiter},
 };
 use super::{
-    error::{Error, all},
+    error::{Error, Violation, all},
     pools::{Pools, check_currencies, lease_duration},
     providers::Providers,
 };
@@ -58,6 +59,8 @@ use crate::{
 
 /// How long those may take to be told who wait when the server stops.
 const CLOSING_GRACE: Duration = Duration::from_secs(1);
+/// The longest that `not_before` of an acquisition may be from now.
+const MAX_AHEAD: Duration = Duration::from_secs(10 * 60);
 /// How many may ask at once on this server what an acquisition would make of one pool's accounts.
 const MAX_EXPLAINING: usize = 2;
 /// The same for all pools: each keeps a part of a core busy.
@@ -86,6 +89,10 @@ pub struct AcquireCommand {
     pub expected: Option<Money>,
     /// In which currency the selector's headroom was given.
     pub min_headroom: Option<Money>,
+    /// A higher one is served first.
+    pub priority: u8,
+    /// No account is locked before this time, from which `wait` counts.
+    pub not_before: Option<OffsetDateTime>,
     /// Who asks: nothing is locked for one whose deadline has passed, and who waits for an account is not
     /// at work.
     pub caller: Caller,
@@ -166,6 +173,15 @@ impl Acquire {
 
     /// Leases an account, waiting for one up to `command.wait`.
     pub async fn acquire(&self, command: AcquireCommand) -> Result<Acquired, Error> {
+        if let Some(time) = command.not_before {
+            let pause = self.store.time_until(time).await?;
+            if pause > MAX_AHEAD {
+                return Err(too_far_ahead("not_before", MAX_AHEAD));
+            }
+            command.caller.step_aside();
+            let paused = self.closing.run_until_cancelled(sleep(pause)).await;
+            paused.ok_or(Error::ShuttingDown)?;
+        }
         let (answer, _waits) = Box::pin(self.ask(&command, None)).await?;
         let mut answer =
             Answer { answer, store: self.store.clone(), pool_id: command.pool_id.clone() };
@@ -250,6 +266,7 @@ impl Acquire {
                 expected_minor: command.expected.map(|money| money.amount_minor),
             }),
             share_percent: pool.holder_share_percent,
+            priority: command.priority,
             since: now,
             until: now + command.wait,
             caller: command.caller.clone(),
@@ -483,6 +500,13 @@ impl Drop for Answer {
         let store = self.store.clone();
         tokio::spawn(async move { give_back(&store, &lease, owner).await });
     }
+}
+
+/// A time that is too long from now.
+pub(super) fn too_far_ahead(field: &'static str, most: Duration) -> Error {
+    let most = humantime::format_duration(most);
+    let wrong = format!("must be at most {most} from now, by the database's clock");
+    Error::Invalid(vec![Violation::new(field, wrong)])
 }
 
 /// Nobody is left who would answer; or it was dropped, because nobody waits for the answer.

@@ -17,6 +17,7 @@ use std::{
 };
 
 use futures_util::{Stream, StreamExt as _};
+use time::OffsetDateTime;
 use tokio::{
     sync::mpsc,
     task::{self, JoinError, JoinSet},
@@ -100,6 +101,10 @@ pub struct BatchItem {
     pub expected: Option<Money>,
     /// Replaces, field by field, what the batch says.
     pub selection: Selection,
+    /// A higher one is served first.
+    pub priority: u8,
+    /// It is not begun before this time.
+    pub not_before: Option<OffsetDateTime>,
     /// How long its message was.
     pub bytes: usize,
 }

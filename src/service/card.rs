@@ -47,6 +47,8 @@ pub struct CardCommand {
     pub min_headroom: Option<Money>,
     /// How long to wait for an account to be free.
     pub wait: Duration,
+    /// A higher one is served first.
+    pub priority: u8,
     /// Who calls, and what of others it may read.
     pub by: Arc<Authority>,
     /// The call: nothing is begun for one whose deadline has passed.
@@ -175,6 +177,8 @@ fn acquire_command(command: &CardCommand, until: Instant) -> AcquireCommand {
         selector: command.selector.clone(),
         expected: command.expected,
         min_headroom: command.min_headroom,
+        priority: command.priority,
+        not_before: None,
         caller: command.caller.clone(),
     }
 }

@@ -39,6 +39,7 @@ use sqlx::{
     ConnectOptions as _,
     postgres::{PgConnectOptions, types::PgInterval},
 };
+use time::OffsetDateTime;
 use uuid::Uuid;
 
 pub use pg::error::StoreError;
@@ -146,9 +147,20 @@ impl Store {
         Ok(self.db.ping().await?)
     }
 
+    /// How long it is until a time, by the database's clock; nothing where it has passed.
+    pub async fn time_until(&self, time: OffsetDateTime) -> Result<Duration, StoreError> {
+        let left = sqlx::query_file_scalar!("src/store/sql/pg/time_until.sql", time);
+        Ok(duration(&left.fetch_one(&self.rest).await?))
+    }
+
     /// The permits of those who use it, and what is measured in front of it.
     pub fn overload(&self) -> &Overload {
         &self.overload
+    }
+
+    /// Closes the connections that nobody has used for this time.
+    pub async fn close_unused(&self, time: Duration) {
+        self.db.close_unused(time).await;
     }
 
     /// Closes the connections, after the statements that are running.

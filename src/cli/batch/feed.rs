@@ -206,6 +206,8 @@ pub(in crate::cli) fn item(item_id: &ItemId, card: &CardRow, pool_currency: &str
         currency_code: card.currency.map_or(pool_currency.to_owned(), |code| code.to_string()),
     });
     pb::BatchItem {
+        priority: 0,
+        not_before: None,
         item_id: item_id.to_string(),
         code: card.code.expose().to_owned(),
         expected,

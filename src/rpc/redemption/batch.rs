@@ -128,11 +128,15 @@ pub(in crate::rpc) fn read_item(message: Option<Message>) -> Incoming {
     let code = fields.id("item.code", &item.code, CardCode::parse);
     let expected = fields.money("item.expected", item.expected, 1);
     let selection = read_selector(&mut fields, "item.selector", item.selector);
+    let priority = fields.priority("item.priority", item.priority);
+    let not_before = fields.time("item.not_before", item.not_before);
     let read = item_id.zip(code).map(|(item_id, code)| BatchItem {
         item_id,
         code,
         expected,
         selection,
+        priority,
+        not_before,
         bytes,
     });
     match fields.finish(read) {

@@ -1,6 +1,7 @@
 //! The wait queue of a pool: who waits for an account, and the order in which they are served.
 
 use std::{
+    cmp::Reverse,
     collections::{HashMap, HashSet, VecDeque},
     sync::Arc,
 };
@@ -42,6 +43,8 @@ pub(super) struct Waiter {
     pub(super) criteria: Arc<Criteria>,
     /// Which part of the leases one holder may get while others wait, as the pool says now.
     pub(super) share_percent: i32,
+    /// A higher one is served first.
+    pub(super) priority: u8,
     pub(super) since: Instant,
     pub(super) until: Instant,
     /// Who asks.
@@ -65,7 +68,8 @@ impl Waiter {
     }
 }
 
-/// The wait queue. First come, first served; but a holder that is over its share waits behind the others.
+/// The wait queue. Higher priorities first, and of the same first come, first served; but a holder that is over its share
+/// waits behind the others.
 #[derive(Debug, Default)]
 pub(super) struct WaitQueue {
     /// In the order of arrival.
@@ -202,9 +206,12 @@ impl WaitQueue {
     /// Everybody, in the order in which they are served.
     fn in_order(&self) -> impl Iterator<Item = &Waiter> {
         let over_share = self.over_share();
-        let (last, first): (Vec<_>, Vec<_>) =
-            self.waiting.iter().partition(|waiter| over_share.contains(&waiter.wanted.holder));
-        first.into_iter().chain(last)
+        let mut waiting: Vec<_> = self.waiting.iter().collect();
+        // Stable: of the same, in the order of arrival.
+        waiting.sort_by_key(|waiter| {
+            (over_share.contains(&waiter.wanted.holder), Reverse(waiter.priority))
+        });
+        waiting.into_iter()
     }
 
     /// Everybody's position, counted from 1, by request.

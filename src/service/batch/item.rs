@@ -9,6 +9,7 @@ use std::{
 };
 
 use rand::RngExt as _;
+use time::OffsetDateTime;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
@@ -23,7 +24,7 @@ use crate::{
     },
     service::{
         Error,
-        acquire::AcquireCommand,
+        acquire::{AcquireCommand, too_far_ahead},
         card::{
             MAX_LEASES, is_before_any_account, redeem_at_once, redeem_under, wants_another_account,
         },
@@ -32,6 +33,8 @@ use crate::{
     },
 };
 
+/// The longest that `not_before` of an item may be from now.
+const MAX_AHEAD: Duration = Duration::from_secs(24 * 60 * 60);
 /// The longest pause until it is seen again whether the provider takes calls.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
@@ -80,6 +83,9 @@ impl Item {
             }
             attempt.number = found.redemption.attempt + 1;
         }
+        if let Some(time) = item.not_before {
+            Box::pin(self.wait_until(time)).await?;
+        }
         let mut leases = 0;
         let worth = match Box::pin(self.worth(&mut leases)).await {
             Err(error) if !self.client_gone.is_cancelled() => {
@@ -97,6 +103,15 @@ impl Item {
             drop(outcome);
             self.pause(pause).await?;
         }
+    }
+
+    /// Waits for the time before which the item is not to be begun.
+    async fn wait_until(&self, time: OffsetDateTime) -> Result<(), Error> {
+        let pause = self.batch.services.store.time_until(time).await?;
+        if pause > MAX_AHEAD {
+            return Err(too_far_ahead("item.not_before", MAX_AHEAD));
+        }
+        self.sleep(pause).await
     }
 
     /// What the card is worth, of an item that does not say, where the provider can be asked.
@@ -189,13 +204,18 @@ impl Item {
             return Ok(());
         }
         self.held_back.fetch_add(1, Ordering::Relaxed);
-        let paused = tokio::select! {
+        let paused = self.sleep(pause).await;
+        self.held_back.fetch_sub(1, Ordering::Relaxed);
+        paused
+    }
+
+    /// Sleeps, unless the client goes away or the server stops.
+    async fn sleep(&self, pause: Duration) -> Result<(), Error> {
+        tokio::select! {
             () = sleep(pause) => Ok(()),
             () = self.client_gone.cancelled() => Err(Error::Internal("the client has gone")),
             () = self.batch.closing.cancelled() => Err(Error::ShuttingDown),
-        };
-        self.held_back.fetch_sub(1, Ordering::Relaxed);
-        paused
+        }
     }
 
     /// What was begun for the item before and stands for this attempt.
@@ -254,6 +274,8 @@ impl Item {
                 .or(self.item.selection.expected)
                 .or(self.open.selection.expected),
             min_headroom: None,
+            priority: self.item.priority,
+            not_before: None,
             caller: caller.clone(),
         }
     }

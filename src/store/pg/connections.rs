@@ -159,6 +159,14 @@ impl Connections {
         }
     }
 
+    /// Closes those that nobody has used for this time.
+    pub(super) async fn close_unused(&self, time: Duration) {
+        let unused = self.pool.retain(|_, metrics| metrics.last_used() < time).removed;
+        for backend in unused {
+            let _ = timeout(RETURN_LIMIT, backend.connection.close()).await;
+        }
+    }
+
     /// Closes them, each after the statement that runs on it.
     pub(super) async fn close(&self) {
         let idle = self.pool.retain(|_, _| false).removed;

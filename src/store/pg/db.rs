@@ -145,6 +145,12 @@ impl Db {
         Self { limit: limit.min(STATEMENT_LIMIT), ..self.clone() }
     }
 
+    /// Closes the connections that nobody has used for this time.
+    pub(in crate::store) async fn close_unused(&self, time: Duration) {
+        let connections = self.current().connections;
+        connections.close_unused(time).await;
+    }
+
     /// Closes the connections, after the statements that are running.
     pub(in crate::store) async fn close(&self) {
         self.health.lock().await.kept.take();

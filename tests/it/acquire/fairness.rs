@@ -12,7 +12,7 @@ use tonic::Status;
 use crate::support::{
     batch::{self, item, opening},
     plans::{CARD, expecting, psql},
-    world::{Clients, World, eur, lease, metadata, reason, seconds},
+    world::{Clients, World, bad_fields, eur, lease, metadata, reason, seconds},
 };
 
 const LIMIT: Duration = Duration::from_secs(20);
@@ -58,6 +58,82 @@ async fn those_who_wait_are_served_in_the_order_in_which_they_came() {
         let token = i64::try_from(place).unwrap() + 2;
         assert_eq!(held.fencing_token, token, "nobody came between");
     }
+}
+
+#[tokio::test]
+async fn those_of_a_higher_priority_are_served_first_and_of_the_same_who_came_first() {
+    let world = World::start().await;
+    let mut clients = world.clients(0).await;
+    clients.create_account("a", |_| {}).await;
+    let mut held = clients.acquire_for(CARD).await.unwrap();
+    let mut waiters = Vec::new();
+    for priority in [0, 3, 9, 3, 0] {
+        let mut caller = clients.clone();
+        waiters.push(tokio::spawn(async move {
+            let acquired = caller.acquire(|request| {
+                request.holder = uuid::Uuid::now_v7().to_string();
+                request.wait_timeout = seconds(60.0);
+                request.priority = priority;
+            });
+            Ok::<_, Status>(lease(&acquired.await?))
+        }));
+        clients.until_waiting(waiters.len()).await;
+    }
+    let mut tokens = Vec::new();
+    let mut waiters: Vec<_> = waiters.into_iter().map(Some).collect();
+    for number in [2, 1, 3, 0, 4] {
+        clients.release(&held).await.unwrap();
+        held = served(waiters[number].take().unwrap()).await;
+        tokens.push(held.fencing_token);
+    }
+    assert_eq!(tokens, [2, 3, 4, 5, 6], "nobody came between");
+    for priority in [-1, 10] {
+        let refused = clients.acquire(|request| request.priority = priority).await.unwrap_err();
+        assert_eq!(bad_fields(&refused), ["priority"]);
+    }
+}
+
+#[tokio::test]
+async fn no_account_is_locked_before_the_time_that_is_asked_for_by_the_databases_clock() {
+    let world = World::start().await;
+    let mut clients = world.clients(0).await;
+    clients.create_account("a", |_| {}).await;
+    let mut db = world.sql().await;
+    let mut ahead = async |seconds: f64| {
+        let at = sqlx::query_as(
+            "SELECT floor(t)::bigint, ((t - floor(t)) * 1e9)::int
+             FROM (SELECT extract(epoch FROM now()) + $1 AS t) x",
+        );
+        let (seconds, nanos): (i64, i32) = at.bind(seconds).fetch_one(&mut db).await.unwrap();
+        prost_types::Timestamp { seconds, nanos }
+    };
+    let at = ahead(1.5).await;
+    // It needs no time to wait for an account.
+    let acquired = clients.acquire(|request| request.not_before = Some(at)).await.unwrap();
+    let acquire_time = acquired.lease.as_ref().unwrap().acquire_time.unwrap();
+    let key = |time: prost_types::Timestamp| (time.seconds, time.nanos);
+    assert!(key(acquire_time) >= key(at), "{acquire_time:?} is before {at:?}");
+    clients.release(&lease(&acquired)).await.unwrap();
+    // One that has passed is no time to wait for.
+    let passed = ahead(-3600.0).await;
+    let acquired = clients.acquire(|request| request.not_before = Some(passed)).await.unwrap();
+    clients.release(&lease(&acquired)).await.unwrap();
+    let late = ahead(601.0).await;
+    let refused = clients.acquire(|request| request.not_before = Some(late)).await.unwrap_err();
+    assert_eq!(bad_fields(&refused), ["not_before"]);
+    // Items of a batch have a time of their own.
+    let (soon, late) = (ahead(1.5).await, ahead(86_401.0).await);
+    let card = |name: &str, not_before| pb::BatchItem {
+        expected: Some(eur(CARD)),
+        not_before: Some(not_before),
+        ..item(name, &world.code(name))
+    };
+    let items = [card("soon", soon), card("late", late)];
+    let ended = batch::run(&mut clients, opening("b"), &items).await.unwrap();
+    let ended = ended.by_item();
+    let begun = batch::begun(ended["soon"]).unwrap().create_time.unwrap();
+    assert!(key(begun) >= key(soon), "{begun:?} is before {soon:?}");
+    assert_eq!(bad_fields(&batch::refusal(ended["late"])), ["item.not_before"]);
 }
 
 #[tokio::test]

@@ -114,6 +114,8 @@ async fn batch_redeem_gives_a_malformed_item_its_own_error_and_goes_on() {
         ),
         (
             pb::BatchItem {
+                priority: 0,
+                not_before: None,
                 item_id: " ".into(),
                 code: "\n".into(),
                 expected: Some(pb::Money { amount_minor: i64::MAX, currency_code: "eur".into() }),

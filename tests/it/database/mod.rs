@@ -1,5 +1,6 @@
 //! Postgres: outages, failover, lost replies, rights, schemas and versions, and the private one.
 
+mod connections;
 mod embedded;
 mod failover;
 mod outages;

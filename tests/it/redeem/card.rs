@@ -18,6 +18,7 @@ const LIMIT: Duration = Duration::from_secs(20);
 
 pub(super) fn card(request_id: &str, code: &str) -> pb::RedeemCardRequest {
     pb::RedeemCardRequest {
+        priority: 0,
         request_id: request_id.to_owned(),
         pool_id: POOL.to_owned(),
         holder: "till".to_owned(),

@@ -83,6 +83,8 @@ async fn invalid_argument_names_all_bad_fields_of_leases_and_redemptions() {
     );
     let (selector, selector_fields) = bad_selector("selector");
     let request = pb::AcquireAccountRequest {
+        priority: 0,
+        not_before: None,
         request_id: "batch:b:i".into(),
         pool_id: "no spaces".into(),
         holder: "x".repeat(257),

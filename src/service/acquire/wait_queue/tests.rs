@@ -40,6 +40,7 @@ fn wait_queue(waiting: &[(&str, &Arc<Criteria>)]) -> WaitQueue {
             },
             criteria: Arc::clone(criteria),
             share_percent: 50,
+            priority: 0,
             since: Instant::now(),
             until: Instant::now(),
             caller: Caller::default(),
