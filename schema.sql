@@ -648,6 +648,24 @@ CREATE INDEX redemptions_open_tasks ON redemptions USING btree (provider_id, pro
 CREATE UNIQUE INDEX redemptions_request ON redemptions USING btree (pool_id, request_id, principal, attempt);
 
 
+-- Table redemption_outcomes
+
+CREATE TABLE redemption_outcomes (
+    pool_id text NOT NULL COLLATE "C",
+    system_id bigint NOT NULL,
+    timeline integer NOT NULL,
+    xid bigint NOT NULL,
+    redemption_ids uuid[] NOT NULL,
+    CONSTRAINT redemption_outcomes_redemption_ids_check CHECK ((cardinality(redemption_ids) > 0))
+)
+WITH (autovacuum_vacuum_insert_scale_factor='0.05');
+
+ALTER TABLE redemption_outcomes
+    ADD CONSTRAINT redemption_outcomes_pkey PRIMARY KEY (pool_id, system_id, timeline, xid);
+
+CREATE TRIGGER redemption_outcomes_append_only BEFORE DELETE OR UPDATE ON redemption_outcomes FOR EACH ROW EXECUTE FUNCTION refuse_change();
+
+
 -- Table reversals
 
 CREATE TABLE reversals (

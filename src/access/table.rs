@@ -51,6 +51,8 @@ pub const TABLE: &[Row] = &[
     row("GetRedemption", ANY),
     lasting("AwaitRedemption", ANY),
     row("ListRedemptions", AUDITOR),
+    // Of others' redemptions nothing, as GetRedemption.
+    lasting("WatchRedemptions", ANY),
     row("ResolveRedemption", OPERATOR),
     row("ReverseRedemption", OPERATOR),
     // AccountService

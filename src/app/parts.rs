@@ -45,6 +45,7 @@ use crate::{
         release::Leases,
         reverse::Reversals,
         sweep,
+        watching::Watching,
         webhooks::Webhooks,
     },
     shutdown::Shutdown,
@@ -141,6 +142,7 @@ impl Parts {
             cards,
             awaiting: Awaiting::new(store.clone(), closing.clone()),
             reversals: reversals.clone(),
+            watching: Watching::new(store.clone(), pools.clone(), closing.clone()),
         };
         Self {
             store,

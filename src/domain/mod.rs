@@ -11,6 +11,7 @@ pub mod hold;
 pub mod id;
 pub mod lease;
 pub mod money;
+pub mod outcomes;
 pub mod page;
 pub mod plan;
 pub mod pool;

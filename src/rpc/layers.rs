@@ -386,7 +386,7 @@ impl Admission {
             None => None,
         };
         let name = origin.map(|origin| &**origin.name());
-        let stream = match method.description.takes_stream {
+        let stream = match method.description.takes_stream || method.description.answers_stream {
             true => Some(self.overload.admit_from(Class::Stream, pool, name)?),
             false => None,
         };

@@ -4,6 +4,7 @@ pub(super) mod batch;
 pub(super) mod explain;
 mod message;
 mod selector;
+pub(super) mod watch;
 
 use std::{pin::Pin, sync::Arc, time::Duration};
 
@@ -46,6 +47,7 @@ use crate::{
         redeem::{Card, Redeem, RedeemCommand},
         release::Leases,
         reverse::{Reversals, ReverseCommand},
+        watching::Watching,
     },
 };
 
@@ -74,6 +76,8 @@ pub struct RedemptionRpc {
     pub reversals: Reversals,
     /// `AwaitRedemption`.
     pub awaiting: Awaiting,
+    /// `WatchRedemptions`.
+    pub watching: Watching,
     /// The rest.
     pub redemptions: Redemptions,
 }
@@ -81,9 +85,13 @@ pub struct RedemptionRpc {
 type BatchStream =
     Pin<Box<dyn Stream<Item = Result<pb::BatchRedeemResponse, Status>> + Send + 'static>>;
 
+type WatchStream =
+    Pin<Box<dyn Stream<Item = Result<pb::WatchRedemptionsResponse, Status>> + Send + 'static>>;
+
 #[tonic::async_trait]
 impl pb::redemption_service_server::RedemptionService for RedemptionRpc {
     type BatchRedeemStream = BatchStream;
+    type WatchRedemptionsStream = WatchStream;
 
     async fn acquire_account(
         &self,
@@ -213,6 +221,15 @@ impl pb::redemption_service_server::RedemptionService for RedemptionRpc {
             |redemption| redemption_message(redemption, pool.currency),
         );
         Ok(Response::new(pb::ListRedemptionsResponse { redemptions, next_page_token }))
+    }
+
+    async fn watch_redemptions(
+        &self,
+        request: Request<pb::WatchRedemptionsRequest>,
+    ) -> Result<Response<WatchStream>, Status> {
+        let by = authority_of(&request);
+        let told = watch::open(&self.watching, request.into_inner(), by).await?;
+        Ok(Response::new(Box::pin(told)))
     }
 
     async fn resolve_redemption(

@@ -212,6 +212,7 @@ pub(crate) fn status(error: &Error) -> Status {
             retry(Code::Unavailable, "INQUIRY_FAILED", text, retry_after.unwrap_or(RETRY_OUTAGE))
         }
         Error::PoolPaused(id) => precondition("POOL_PAUSED", text, [("pool_id", id.to_string())]),
+        Error::CursorLost(id) => precondition("CURSOR_LOST", text, [("pool_id", id.to_string())]),
         Error::PoolDraining(id) => {
             precondition("POOL_DRAINING", text, [("pool_id", id.to_string())])
         }

@@ -51,6 +51,13 @@ pub enum Error {
     /// There is no such redemption.
     #[error("there is no redemption {1} in pool {0}")]
     RedemptionNotFound(PoolId, String),
+    /// The database is not the one, or has not any more, what a cursor comes after.
+    #[error(
+        "the database does not have the outcomes of pool {0} that this cursor comes after: it was restored from a \
+         backup, or is another one. Compare what you were told with the redemptions that there are, and watch again \
+         without a cursor, or from \"now\""
+    )]
+    CursorLost(PoolId),
     /// Nothing can be begun with the provider now.
     #[error(
         "provider {provider_id} cannot be used by this server now, and nothing was begun: {why}"

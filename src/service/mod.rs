@@ -1,7 +1,7 @@
 //! The services: what Holdfast does, one use case a file, named after its RPC. Decides; the store and the provider
 //! act.
 //!
-//! `acquire`, `release`, `redeem`, `card`, `batch` and `awaiting` are what callers do, `admin` and `reverse` are what people do, `webhooks`
+//! `acquire`, `release`, `redeem`, `card`, `batch`, `awaiting` and `watching` are what callers do, `admin` and `reverse` are what people do, `webhooks`
 //! what providers do, and `background` what the server does by itself. The other files are shared by these.
 
 pub mod account_values;
@@ -24,6 +24,7 @@ pub mod release;
 pub mod reverse;
 pub mod rotation;
 pub mod sweep;
+pub mod watching;
 pub mod webhooks;
 mod words;
 

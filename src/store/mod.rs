@@ -13,6 +13,7 @@ pub mod credentials;
 pub mod keys;
 mod lane;
 pub mod lease;
+pub mod outcomes;
 mod page;
 mod patience;
 pub mod pg;

@@ -2,7 +2,7 @@
 //!
 //! One that succeeded is closed by the statement that takes the amount off its account (`sql/account/apply.sql`).
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use serde_json::json;
 use time::OffsetDateTime;
@@ -183,6 +183,22 @@ impl Store {
             .fetch_optional(&self.db)
         };
         read_patiently(read).await?.map(ReversalRow::reversal).transpose()
+    }
+
+    /// The newest reversal of each of some redemptions that have one.
+    pub async fn newest_reversals(
+        &self,
+        pool_id: &PoolId,
+        ids: &[Uuid],
+    ) -> Result<HashMap<RedemptionId, Reversal>, StoreError> {
+        let rows = sqlx::query_file_as!(
+            ReversalRow,
+            "src/store/sql/reversal/newest_reversals.sql",
+            pool_id.as_str(),
+            ids,
+        );
+        let rows = rows.fetch_all(&self.rest).await?.into_iter();
+        rows.map(|row| Ok((RedemptionId(row.redemption_id), row.reversal()?))).collect()
     }
 
     /// Reversals whose check is due, of all pools: each the pool, the redemption and the reversal's number.

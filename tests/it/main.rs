@@ -28,3 +28,4 @@ mod providers;
 mod redeem;
 mod rpc;
 mod server;
+mod watch;

@@ -1,9 +1,10 @@
-//! `holdfast redemption`: list and show redemptions, close what only a person can, take back what was redeemed, and
+//! `holdfast redemption`: list, show and watch redemptions, close what only a person can, take back what was redeemed, and
 //! compare with the provider.
 
 pub(super) mod audit;
 mod find;
 mod reverse;
+mod watch;
 
 use std::process::ExitCode;
 
@@ -17,6 +18,7 @@ use super::shared::{
     output::{Format, FormatArgs, Rows, Sink, after_change, record, while_read},
     parse,
     pools::{pool_currency, pool_names},
+    stop::Stop,
     view,
 };
 use crate::{
@@ -30,6 +32,9 @@ pub(super) enum RedemptionCommand {
     List(ListArgs),
     /// Show a redemption.
     Show(ShowArgs),
+    /// Print the outcomes of a pool's redemptions as they are recorded, until Ctrl-C. Each row has a cursor, after which
+    /// the command goes on when it is given with --after.
+    Watch(watch::WatchArgs),
     /// Close a redemption that is in doubt or needs review, by the word of somebody who looked at
     /// the provider's own records.
     Resolve(ResolveArgs),
@@ -157,6 +162,10 @@ pub(super) async fn run(command: RedemptionCommand) -> anyhow::Result<ExitCode> 
     match command {
         RedemptionCommand::List(args) => while_read(list(args)).await?,
         RedemptionCommand::Show(args) => while_read(show(args)).await?,
+        RedemptionCommand::Watch(args) => {
+            let mut stop = Stop::listen(false)?;
+            while_read(watch::run(args, stop.asked())).await?;
+        }
         RedemptionCommand::Resolve(args) => resolve(args).await?,
         RedemptionCommand::Reverse(args) => reverse::run(args).await?,
         RedemptionCommand::Audit(args) => return while_read(audit::run(args)).await,

@@ -72,6 +72,8 @@ macro_rules! not_here {
     };
 }
 
+type Told = Pin<Box<dyn Stream<Item = Result<pb::WatchRedemptionsResponse, Status>> + Send>>;
+
 #[tonic::async_trait]
 impl PoolService for Fake {
     async fn get_pool(
@@ -98,6 +100,7 @@ impl PoolService for Fake {
 #[tonic::async_trait]
 impl RedemptionService for Fake {
     type BatchRedeemStream = Replies;
+    type WatchRedemptionsStream = Told;
 
     async fn batch_redeem(
         &self,
@@ -125,6 +128,13 @@ impl RedemptionService for Fake {
             let _ = send.send(event(Message::Summary(pb::BatchSummary::default()))).await;
         });
         Ok(Response::new(Box::pin(tokio_stream::wrappers::ReceiverStream::new(receive))))
+    }
+
+    async fn watch_redemptions(
+        &self,
+        _: Request<pb::WatchRedemptionsRequest>,
+    ) -> Result<Response<Told>, Status> {
+        Err(Status::unimplemented("not part of this test"))
     }
 
     not_here! {

@@ -188,6 +188,34 @@ pub(crate) const REDEMPTION: &[&str] = &[
     "age_seconds",
 ];
 
+/// The columns of outcomes as they are recorded.
+pub(crate) const REDEMPTION_WATCHED: &[&str] = &[
+    "redemption_id",
+    "state",
+    "account_id",
+    "code_last4",
+    "expected_minor",
+    "amount_minor",
+    "currency_code",
+    "amount_mismatch",
+    "reason",
+    "message",
+    "code_spent",
+    "provider_ref",
+    "reverse_time",
+    "reversal_state",
+    "pool_id",
+    "cursor",
+];
+
+/// A row of these: of a row of a redemption, and the cursor after it.
+pub(crate) fn watched(redemption: &[Value], cursor: &str) -> Vec<Value> {
+    let columns = &REDEMPTION_WATCHED[..REDEMPTION_WATCHED.len() - 1];
+    let mut row = choose(columns, REDEMPTION, redemption);
+    row.push(cursor.into());
+    row
+}
+
 /// The columns of a list of redemptions: those that fit on a terminal.
 pub(crate) const REDEMPTION_AT_A_GLANCE: &[&str] = &[
     "pool_id",

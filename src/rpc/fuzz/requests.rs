@@ -82,6 +82,9 @@ pub(super) fn check(method: &Method, input: &[u8]) -> bool {
             bounds::page(limit);
             Ok(Some(pool_id))
         }),
+        "WatchRedemptions" => {
+            plain(method, input, |request| Ok(Some(redemption::watch::read(request)?.0)))
+        }
         "ResolveRedemption" => plain(method, input, resolve),
         "ReverseRedemption" => plain(method, input, |request| {
             let command = redemption::read_reverse(request, Authority::default())?;

@@ -15,7 +15,7 @@ static MIGRATOR: Migrator = sqlx::migrate!();
 const NOTES: &str = "_sqlx_migrations";
 
 /// What serving does with each table. A test compares it with the statements.
-pub const RIGHTS: [(&str, &[&str]); 19] = [
+pub const RIGHTS: [(&str, &[&str]); 20] = [
     // The first server to start inserts into it, once.
     ("installation", &["SELECT"]),
     ("secret_keys", &["SELECT"]),
@@ -27,6 +27,7 @@ pub const RIGHTS: [(&str, &[&str]); 19] = [
     ("account_changes", &["SELECT", "INSERT", "DELETE"]),
     ("account_credentials", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
     ("redemptions", &["SELECT", "INSERT", "UPDATE"]),
+    ("redemption_outcomes", &["SELECT", "INSERT"]),
     ("reversals", &["SELECT", "INSERT", "UPDATE"]),
     ("audit_events", &["SELECT", "INSERT"]),
     ("servers", &["SELECT", "INSERT", "UPDATE", "DELETE"]),

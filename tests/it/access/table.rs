@@ -28,6 +28,7 @@ const EXPECTED: &[(&str, &str)] = &[
     ("GetRedemption", "roaA"),
     ("AwaitRedemption", "roaA"),
     ("ListRedemptions", "oaA"),
+    ("WatchRedemptions", "roaA"),
     ("ResolveRedemption", "oA"),
     ("ReverseRedemption", "oA"),
     ("CreateAccount", "oA"),

@@ -1,9 +1,10 @@
 //! Failover: a standby takes over while callers are at work, and one address leads to it from then on.
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
 use holdfast::{
-    rpc::pb::RedemptionState,
+    domain::{id::PoolId, outcomes::Position},
+    rpc::pb::{self, RedemptionState},
     store::{Store, StoreError},
 };
 use sqlx::{Connection as _, PgConnection};
@@ -18,7 +19,8 @@ use crate::{
             postgres::{Postgres, upstream},
         },
         wait::eventually,
-        world::{World, lease},
+        watch::Watch,
+        world::{Clients, POOL, World, lease, seconds},
     },
 };
 
@@ -195,4 +197,44 @@ async fn a_server_is_not_started_on_a_standby_and_says_why() {
     let store = Store::open(&standby.url().into(), 4).unwrap();
     let error = store.migrate().await.unwrap_err();
     assert!(matches!(&error, StoreError::Unavailable(why) if why.contains("standby")), "{error:?}");
+}
+
+#[tokio::test]
+async fn outcomes_are_watched_through_a_failover_and_none_is_missed() {
+    let cluster = Cluster::new().await;
+    let mut clients = cluster.world.clients(0).await;
+    let mut all = Watch::open(&mut clients, "").await.unwrap();
+    let first = redeem_one(&cluster.world, &mut clients, "first").await;
+    assert_eq!(all.outcome().await.unwrap(), first);
+    let (before, load) = (all.cursor.clone(), Load::start(&cluster.world, CALLERS).await);
+    load.more(4 * CALLERS).await;
+    cluster.primary.quit();
+    cluster.fail_over().await;
+    recovers(&load, "the standby took over").await;
+    load.more(4 * CALLERS).await;
+    let seen = load.stop().await;
+    let last = redeem_one(&cluster.world, &mut clients, "last").await;
+    // The stream that was open, and one that goes on after a cursor from before.
+    let mut resumed = Watch::open(&mut clients, &before).await.unwrap();
+    for watch in [&mut all, &mut resumed] {
+        let mut told = HashSet::new();
+        let (mut eras, pool) = (HashSet::new(), PoolId::parse(POOL).unwrap());
+        while !told.contains(&last.redemption_id) {
+            let one = watch.outcome().await.unwrap();
+            assert!(told.insert(one.redemption_id.clone()), "twice: {one:?}");
+            let position = Position::of_cursor(&pool, &watch.cursor).unwrap();
+            eras.insert(position.last.unwrap().era.timeline);
+        }
+        let missed: Vec<_> = seen.succeeded.iter().filter(|id| !told.contains(*id)).collect();
+        assert!(missed.is_empty(), "{missed:?}");
+        assert_eq!(eras.len(), 2, "some are from before, some from after");
+    }
+    drop(cluster.world);
+}
+
+async fn redeem_one(world: &World, clients: &mut Clients, name: &str) -> pb::Redemption {
+    let redeemed = clients.acquire(|request| request.wait_timeout = seconds(20.0)).await.unwrap();
+    let held = lease(&redeemed);
+    let done = clients.redeem(&held, &world.code(name), |r| r.release_on_completion = true).await;
+    done.unwrap().redemption.unwrap()
 }

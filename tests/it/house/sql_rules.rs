@@ -96,12 +96,13 @@ const OF_ROTATION: [&str; 7] = [
 /// Tables of no pool that statements of a pool read beside.
 const BESIDE_POOLS: [&str; 2] = ["installation", "secret_keys"];
 
-const TABLES: [&str; 19] = [
+const TABLES: [&str; 20] = [
     "pools",
     "plans",
     "accounts",
     "leases",
     "redemptions",
+    "redemption_outcomes",
     "reversals",
     "audit_events",
     "account_events",
@@ -392,7 +393,7 @@ fn read_sources(folder: &Path, code: &mut String) {
 
 /// The hot statements, with arguments as a lane gives them, and a day of a pool's history, which is
 /// read page by page.
-const HOT: [(&str, &str); 18] = [
+const HOT: [(&str, &str); 19] = [
     (
         "apply",
         "'p', 1, ARRAY[jsonb_populate_record(NULL::account_change, '{\"account_id\": \"a-00001\"}')], gen_random_uuid(), \
@@ -400,6 +401,7 @@ const HOT: [(&str, &str); 18] = [
     ),
     ("read_accounts", "'p', '{a-00001,a-00021}', '{q1,q2}', '{p,p}'"),
     ("follow", "'p', pg_current_snapshot()::text, gen_random_uuid()"),
+    ("follow_outcomes", "'p', 1, 1, '{1,2}', 1, 1, 3, 100"),
     ("forget_changes", "'p', 1, 100"),
     ("list_due_leases", "'p', 100, '30 s', '{}'"),
     ("pools_with_expired_leases", "'30 s'"),

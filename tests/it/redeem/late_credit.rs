@@ -8,6 +8,7 @@ use holdfast::rpc::pb::{self, RedemptionState};
 use crate::support::{
     fleet::{Able, Fleet, Setup},
     wait::eventually,
+    watch::Watch,
     world::{Clients, POOL, lease},
 };
 
@@ -111,4 +112,21 @@ async fn a_second_try_that_was_refused_does_not_keep_the_first_from_being_credit
     })
     .await;
     assert_eq!(clients.account("a").await.balance.unwrap().amount_minor, 1000);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_watches_is_told_the_failure_and_then_the_late_credit() {
+    let mut fleet = Fleet::start(silent()).await;
+    let mut clients = closed_as_failed_behind_a_servers_back(&mut fleet).await;
+    let mut watch = Watch::open(&mut clients, "").await.unwrap();
+    let failed = watch.outcome().await.unwrap();
+    assert_eq!((failed.state(), &*failed.request_id), (RedemptionState::Failed, "late"));
+    let after = watch.cursor.clone();
+    fleet.servers[0].go_on();
+    let mut resumed = Watch::open(&mut clients, &after).await.unwrap();
+    for watch in [&mut watch, &mut resumed] {
+        let credited = watch.outcome().await.unwrap();
+        assert_eq!(credited.redemption_id, failed.redemption_id);
+        assert_eq!(credited.state(), RedemptionState::Succeeded);
+    }
 }

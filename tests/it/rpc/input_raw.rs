@@ -23,7 +23,7 @@ async fn call(channel: &Channel, path: &'static str, message: &[u8]) -> Result<B
 }
 
 /// Every RPC, streams included: a stream of one message looks like a single one.
-const RPCS: [&str; 33] = [
+const RPCS: [&str; 34] = [
     "/holdfast.v1.RedemptionService/AcquireAccount",
     "/holdfast.v1.RedemptionService/RenewLease",
     "/holdfast.v1.RedemptionService/Redeem",
@@ -33,6 +33,7 @@ const RPCS: [&str; 33] = [
     "/holdfast.v1.RedemptionService/GetRedemption",
     "/holdfast.v1.RedemptionService/AwaitRedemption",
     "/holdfast.v1.RedemptionService/ListRedemptions",
+    "/holdfast.v1.RedemptionService/WatchRedemptions",
     "/holdfast.v1.RedemptionService/ResolveRedemption",
     "/holdfast.v1.RedemptionService/ReverseRedemption",
     "/holdfast.v1.AccountService/CreateAccount",

@@ -25,4 +25,5 @@ pub(crate) mod steady;
 pub(crate) mod tls;
 pub(crate) mod tokens;
 pub(crate) mod wait;
+pub(crate) mod watch;
 pub(crate) mod world;

@@ -139,6 +139,8 @@ fn not_served<T>() -> Result<T, Status> {
 impl RedemptionService for Answers {
     type BatchRedeemStream =
         Pin<Box<dyn Stream<Item = Result<pb::BatchRedeemResponse, Status>> + Send>>;
+    type WatchRedemptionsStream =
+        Pin<Box<dyn Stream<Item = Result<pb::WatchRedemptionsResponse, Status>> + Send>>;
 
     async fn acquire_account(
         &self,
@@ -188,6 +190,13 @@ impl RedemptionService for Answers {
         &self,
         _: Request<pb::RedeemCardRequest>,
     ) -> Result<Response<pb::RedeemCardResponse>, Status> {
+        not_served()
+    }
+
+    async fn watch_redemptions(
+        &self,
+        _: Request<pb::WatchRedemptionsRequest>,
+    ) -> Result<Response<Self::WatchRedemptionsStream>, Status> {
         not_served()
     }
 

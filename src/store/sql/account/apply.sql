@@ -207,6 +207,18 @@ told AS (
     FROM done d
     HAVING count(*) > 0
 ),
+-- For those who watch outcomes, by the database's own name and the order of its transactions.
+watched AS (
+    INSERT INTO redemption_outcomes (pool_id, system_id, timeline, xid, redemption_ids)
+    SELECT
+        $1,
+        (SELECT c.system_identifier FROM pg_control_system() c),
+        ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::integer,
+        pg_current_xact_id()::text::bigint,
+        array_agg(s.redemption_id)
+    FROM settled s
+    HAVING count(*) > 0
+),
 audited AS (
     INSERT INTO audit_events (pool_id, principal, peer, action, subject, before, after, reason)
     SELECT $1, n.principal, n.peer, n.action, n.subject, n.before, n.after, n.reason
