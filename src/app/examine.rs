@@ -7,8 +7,8 @@ use std::{
 
 use secrecy::SecretString;
 
-pub use crate::store::pg::facts::Facts;
 use crate::{domain::secret_key::StoredKey, secret::SecretKeys, store::Store};
+pub use crate::{secret::FILE_NAME as KEY_FILE, store::pg::facts::Facts};
 
 /// How many connections are enough.
 const CONNECTIONS: u32 = 2;

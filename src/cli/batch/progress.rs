@@ -236,6 +236,7 @@ mod tests {
         assert_eq!(state("shop").fitting(30), "12315/20000 61/s, 2m 5s left");
         let line = State { now: &held_back, ..state("shop") }.fitting(80);
         assert!(line.contains("60 wait for the provider"), "{line}");
+        assert!(line.contains("time left unknown") && !line.contains("2m 5s"), "{line}");
     }
 
     #[test]

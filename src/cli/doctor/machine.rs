@@ -5,7 +5,11 @@ use std::path::{Path, PathBuf};
 use rustix::process::{Resource, getrlimit};
 
 use super::{DoctorArgs, Of, told};
-use crate::{app::examine, domain::secret_key::StoredKey, secret::FILE_NAME, secret_file};
+use crate::{
+    app::examine::{self, KEY_FILE},
+    domain::secret_key::StoredKey,
+    secret_file,
+};
 
 /// Less space is a warning, and much less a failure: Postgres stops when it has none.
 const LITTLE: u64 = 1024 * 1024 * 1024;
@@ -64,7 +68,7 @@ pub(super) fn keys(
 
 /// The file that is named, or that of the data directory.
 fn key_file(args: &DoctorArgs) -> Option<PathBuf> {
-    let own = || Some(args.server.data_dir().join(FILE_NAME)).filter(|file| file.exists());
+    let own = || Some(args.server.data_dir().join(KEY_FILE)).filter(|file| file.exists());
     args.secret_key_file.clone().or_else(own)
 }
 

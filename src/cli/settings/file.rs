@@ -1,6 +1,7 @@
 //! The file of settings: read whole, with every fault and its line.
 
 use std::{
+    any::TypeId,
     fs::File as Opened,
     io::Read as _,
     os::unix::fs::PermissionsExt as _,
@@ -111,6 +112,10 @@ pub(super) fn parse(text: &str, settings: &[Setting]) -> Result<Vec<Given>, Vec<
         let line = line_of(error.span().map_or(0, |span| span.start));
         faults.push(Fault { line, message: format!("not TOML: {}", error.message()) });
     }
+    if !errors.is_empty() {
+        // What is read of such a file may be half of what stands there.
+        return Err(faults);
+    }
     for (key, value) in root.get_ref() {
         let (name, line) = (key.get_ref().as_ref(), line_of(key.span().start));
         match read(name, value.get_ref(), settings) {
@@ -130,9 +135,13 @@ fn read(name: &str, value: &DeValue<'_>, settings: &[Setting]) -> Result<String,
         return Err(unknown(name, value, settings));
     };
     if setting.is_secret {
-        return Err(format!(
-            "{name} is a secret: write it to a file that only its owner can read, and name that with {name}-file"
-        ));
+        let file = format!("{name}-file");
+        return Err(match settings.iter().any(|setting| setting.name == file) {
+            true => format!(
+                "{name} is a secret: write it to a file that only its owner can read, and name that with {file}"
+            ),
+            false => format!("{name} is a secret: set its variable instead"),
+        });
     }
     let text = match (setting.kind, value) {
         (Kind::Text, DeValue::String(text)) => text.to_string(),
@@ -140,10 +149,13 @@ fn read(name: &str, value: &DeValue<'_>, settings: &[Setting]) -> Result<String,
             let number = i128::from_str_radix(number.as_str(), number.radix());
             number.map_err(|_| format!("{name} must be a number such as 16"))?.to_string()
         }
+        (Kind::Number, DeValue::Float(number)) if setting.takes_fractions() => {
+            number.as_str().to_owned()
+        }
         (Kind::Switch, DeValue::Boolean(on)) => on.to_string(),
         (Kind::Text, _) => return Err(format!("{name} must be text, in quotes: {name} = \"…\"")),
         (Kind::Number, _) => {
-            return Err(format!("{name} must be a whole number, without quotes: {name} = 16"));
+            return Err(format!("{name} must be a number, without quotes: {name} = 16"));
         }
         (Kind::Switch, _) => {
             return Err(format!("{name} must be true or false, without quotes"));
@@ -219,6 +231,10 @@ fn contradictions(given: &[Given], settings: &[Setting]) -> Vec<Fault> {
 }
 
 impl Setting {
+    fn takes_fractions(&self) -> bool {
+        self.arg.get_value_parser().type_id() == TypeId::of::<f64>()
+    }
+
     fn excludes(&self, other: &Self) -> bool {
         self.excluded.contains(other.arg.get_id())
     }

@@ -22,16 +22,17 @@ pub(in crate::cli) struct Line {
 }
 
 /// Completes a command line. Without a file it stays as it is, and so does one that cannot be read: what is wrong with
-/// it is told by whoever reads it next.
+/// it is told when it is read next.
 ///
 /// # Errors
 /// When the file cannot be read, or anything in it is wrong.
 pub(in crate::cli) fn with_file(root: &Command, words: Vec<OsString>) -> anyhow::Result<Line> {
     let as_it_is = |words| Line { words, ..Line::default() };
-    let mut root = root.clone();
+    // What the line lacks, the file may have.
+    let mut root = root.clone().ignore_errors(true);
     // Options of all commands are with each of them then.
     root.build();
-    let Ok(matches) = root.clone().ignore_errors(true).try_get_matches_from(&words) else {
+    let Ok(matches) = root.clone().try_get_matches_from(&words) else {
         return Ok(as_it_is(words));
     };
     let Some(found) = find(&root, &matches, &words) else { return Ok(as_it_is(words)) };
@@ -79,14 +80,14 @@ impl Found<'_> {
 
     /// Whether neither the line nor the environment sets it, or something that cannot be together with it.
     fn is_free(&self, setting: &Setting) -> bool {
-        let excludes = |other: Setting| {
-            self.is_given(other.arg.get_id().as_str())
-                && (other.excluded.contains(setting.arg.get_id()))
-        };
-        !self.is_given(setting.arg.get_id().as_str())
-            && !setting.is_in_environment()
-            && !setting.excluded.iter().any(|other| self.is_given(other.as_str()))
-            && !of_command(self.command).any(excludes)
+        let id = setting.arg.get_id();
+        let is_excluded = self.command.get_arguments().any(|other| {
+            let excluded = self.command.get_arg_conflicts_with(other);
+            self.is_given(other.get_id().as_str()) && excluded.iter().any(|it| it.get_id() == id)
+        });
+        let excludes = setting.excluded.iter().any(|other| self.is_given(other.as_str()));
+        let is_given = self.is_given(id.as_str()) || setting.is_in_environment();
+        !(is_given || is_excluded || excludes)
     }
 
     fn is_given(&self, id: &str) -> bool {

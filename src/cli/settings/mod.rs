@@ -34,7 +34,7 @@ const FILE_ALONE: [&str; 1] = ["format"];
 pub(super) enum Kind {
     /// `"text"`.
     Text,
-    /// `16`.
+    /// `16`, or `0.5` where the option takes that.
     Number,
     /// `true` or `false`.
     Switch,
@@ -132,6 +132,7 @@ fn kind(arg: &Arg) -> Kind {
         TypeId::of::<usize>(),
         TypeId::of::<i32>(),
         TypeId::of::<i64>(),
+        TypeId::of::<f64>(),
     ];
     if is(TypeId::of::<bool>()) || matches!(arg.get_action(), ArgAction::SetTrue) {
         Kind::Switch

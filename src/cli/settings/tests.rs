@@ -60,7 +60,10 @@ fn every_setting_can_be_set_in_the_file_but_for_secrets() {
             Err(faults) => panic!("{text}: {faults:?}"),
         }
     }
-    assert_eq!(secrets, ["database-url"]);
+    assert_eq!(
+        secrets,
+        ["database-url", "simulator-api-key", "simulator-api-secret", "simulator-webhook-secret"]
+    );
 }
 
 #[test]
@@ -96,7 +99,7 @@ fn all_that_is_wrong_is_told_at_once_with_its_line_and_the_nearest_name() {
     let wanted = [
         "1: listen must be text, in quotes",
         "2: there is no setting \"listen-adress\": do you mean listen",
-        "4: database-connections must be a whole number, without quotes",
+        "4: database-connections must be a number, without quotes",
         "5: there is no setting \"HOLDFAST_SERVER\": do you mean server?",
         "6: drain-delay cannot be \"soon\"",
         "7: auth cannot be \"maybe\": it is one of on, off",

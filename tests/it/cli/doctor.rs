@@ -21,7 +21,7 @@ fn doctor(world: &World, folder: &Path, arguments: &[&str]) -> Command {
     for name in names.filter(|name| name.to_string_lossy().starts_with("HOLDFAST_")) {
         command.env_remove(name);
     }
-    command.current_dir(folder);
+    command.env_remove("HOLDFAST_TOKEN").current_dir(folder);
     command
 }
 
