@@ -117,8 +117,8 @@ async fn profile(server: &Server, id: &str, file: &str, of: &mut Of<'_>) -> anyh
 /// Opens a connection, and sends nothing.
 async fn host(id: &str, base: Option<&Url>, of: &mut Of<'_>) -> anyhow::Result<()> {
     let check = format!("{id} host");
-    let place = base.and_then(|url| Some((url.host_str()?, url.port_or_known_default()?)));
-    let Some((host, port)) = place else {
+    let address = base.and_then(|url| Some((url.host_str()?, url.port_or_known_default()?)));
+    let Some((host, port)) = address else {
         return of.warning(
             &check,
             "this program cannot read its address",
