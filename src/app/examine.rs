@@ -7,8 +7,14 @@ use std::{
 
 use secrecy::SecretString;
 
-use crate::{domain::secret_key::StoredKey, secret::SecretKeys, store::Store};
-pub use crate::{secret::FILE_NAME as KEY_FILE, store::pg::facts::Facts};
+use crate::{
+    domain::{database::Facts, secret_key::StoredKey},
+    secret::{self, SecretKeys},
+    store::Store,
+};
+
+/// The name of the secret keys' file in the data directory of a private Postgres.
+pub const KEY_FILE: &str = secret::FILE_NAME;
 
 /// How many connections are enough.
 const CONNECTIONS: u32 = 2;

@@ -2,8 +2,8 @@
 
 use super::{DoctorArgs, Of, told};
 use crate::{
-    app::examine::{self, Examined, Facts},
-    domain::secret_key::StoredKey,
+    app::examine::{self, Examined},
+    domain::{database::Facts, secret_key::StoredKey},
 };
 
 /// The first version of Postgres that is served, as Postgres counts.

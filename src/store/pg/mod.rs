@@ -3,6 +3,6 @@
 mod connections;
 pub(super) mod db;
 pub(super) mod error;
-pub mod facts;
+mod facts;
 pub mod schema;
 mod statistics;
