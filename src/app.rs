@@ -1,6 +1,7 @@
 //! A server, put together: the database, the services, the listeners, and the way down.
 
 mod access;
+pub mod examine;
 pub mod keys;
 mod listeners;
 mod parts;

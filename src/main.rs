@@ -1,8 +1,7 @@
 //! The program: reads its arguments, runs one command, answers with an exit code.
 
-use std::process::ExitCode;
+use std::{env, process::ExitCode};
 
-use clap::Parser as _;
 use holdfast::cli;
 use tikv_jemallocator::Jemalloc;
 use zeroizing_alloc::ZeroAlloc;
@@ -13,6 +12,5 @@ use zeroizing_alloc::ZeroAlloc;
 static ALLOCATOR: ZeroAlloc<Jemalloc> = ZeroAlloc(Jemalloc);
 
 fn main() -> ExitCode {
-    let arguments = cli::Cli::parse();
-    cli::run_to_exit(arguments)
+    cli::run_to_exit(env::args_os())
 }

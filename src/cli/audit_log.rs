@@ -9,7 +9,8 @@ use time::OffsetDateTime;
 
 use super::shared::{
     client::{PAGE_SIZE, RpcError, ServerArgs, unary},
-    output::{Format, FormatArgs, Rows, Sink, while_read},
+    list::ListOptions,
+    output::{Sink, while_read},
     parse,
     stop::Stop,
     view,
@@ -41,7 +42,7 @@ pub(super) struct AuditLogArgs {
     #[arg(long, conflicts_with = "until")]
     follow: bool,
     #[command(flatten)]
-    format: FormatArgs,
+    list: ListOptions,
     #[command(flatten)]
     server: ServerArgs,
 }
@@ -78,22 +79,17 @@ pub(super) async fn run(args: AuditLogArgs) -> anyhow::Result<()> {
 }
 
 async fn show(args: AuditLogArgs) -> anyhow::Result<()> {
+    // All of them fit on no terminal.
+    let mut rows =
+        args.list.rows(view::AUDIT_EVENT, view::AUDIT_EVENT_AT_A_GLANCE, Sink::stdout())?;
     let mut access = args.server.connect().await?.access();
     let mut request = args.request();
-    let format = args.format.for_stdout();
-    let columns = match format {
-        // All of them fit on no terminal.
-        Format::Table => view::AUDIT_EVENT_AT_A_GLANCE,
-        Format::Csv | Format::Json => view::AUDIT_EVENT,
-    };
-    let mut rows = Rows::new(format, columns, Sink::stdout());
     let mut left = args.limit.get();
     while left > 0 {
         let reply = access.list_audit_events(unary(request.clone())).await.map_err(RpcError)?;
         let page = reply.into_inner();
         for event in page.events.iter().take(left) {
-            let row = view::audit_event(event);
-            rows.push(&view::choose(columns, view::AUDIT_EVENT, &row))?;
+            rows.push(&view::audit_event(event))?;
         }
         left = left.saturating_sub(page.events.len());
         if page.next_page_token.is_empty() {

@@ -2,15 +2,18 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use anyhow::Context as _;
 use clap::{Args, Subcommand};
-use secrecy::SecretString;
 use serde_json::Value;
 
-use super::shared::output::{FormatArgs, Rows, Sink, note, while_read};
+use super::shared::{
+    database::DatabaseArgs,
+    list::ListOptions,
+    log::Logging,
+    output::{Sink, note, while_read},
+};
 use crate::{
     app::keys,
-    config::{database_url, parse_duration},
+    config::parse_duration,
     domain::secret_key::{KeyId, StoredKey},
 };
 
@@ -20,19 +23,7 @@ pub(super) enum KeysCommand {
     Status(StatusArgs),
     /// Make the first key of the key file the current one, and encrypt with it all that is stored. Run it again to go
     /// on where it was ended.
-    Rotate(RotateArgs),
-}
-
-/// Which database it is about.
-#[derive(Args, Debug)]
-struct DatabaseArgs {
-    /// Postgres to use: postgres://user:password@host/database.
-    #[arg(long, env = "HOLDFAST_DATABASE_URL", hide_env_values = true)]
-    database_url: Option<SecretString>,
-
-    /// A file that holds the database URL.
-    #[arg(long, env = "HOLDFAST_DATABASE_URL_FILE", conflicts_with = "database_url")]
-    database_url_file: Option<PathBuf>,
+    Rotate(Logging<RotateArgs>),
 }
 
 #[derive(Args, Debug)]
@@ -40,7 +31,7 @@ pub(super) struct StatusArgs {
     #[command(flatten)]
     database: DatabaseArgs,
     #[command(flatten)]
-    format: FormatArgs,
+    list: ListOptions,
 }
 
 #[derive(Args, Debug)]
@@ -61,18 +52,11 @@ pub(super) struct RotateArgs {
     reason: String,
 }
 
-impl DatabaseArgs {
-    fn url(&self) -> anyhow::Result<SecretString> {
-        let url = database_url(self.database_url.as_ref(), self.database_url_file.as_deref())?;
-        url.context("no database is given: set HOLDFAST_DATABASE_URL")
-    }
-}
-
 /// Runs one of the commands.
 pub(super) async fn run(command: KeysCommand) -> anyhow::Result<()> {
     match command {
         KeysCommand::Status(args) => while_read(status(args)).await,
-        KeysCommand::Rotate(args) => rotate(args).await,
+        KeysCommand::Rotate(args) => rotate(args.begin()?).await,
     }
 }
 
@@ -80,10 +64,10 @@ pub(super) async fn run(command: KeysCommand) -> anyhow::Result<()> {
 const KEY: &[&str] = &["key_id", "state", "codes", "credentials", "fingerprints"];
 
 async fn status(args: StatusArgs) -> anyhow::Result<()> {
+    let mut rows = args.list.rows(KEY, KEY, Sink::stdout())?;
     let uses = keys::uses(&args.database.url()?).await?;
     let stored: Vec<StoredKey> = uses.iter().map(|(key, _)| key.clone()).collect();
     let removable = keys::removable(&stored);
-    let mut rows = Rows::new(args.format.for_stdout(), KEY, Sink::stdout());
     for (key, made) in &uses {
         let state = if key.is_current {
             "CURRENT"

@@ -13,18 +13,12 @@ use super::{
 };
 
 #[derive(Args, Debug)]
-#[command(
-    after_help = "Examples:\n  holdfast completions bash > /etc/bash_completion.d/holdfast\n  \
-    holdfast completions zsh > ~/.zfunc/_holdfast\n  \
-    holdfast completions fish > ~/.config/fish/completions/holdfast.fish"
-)]
 pub(super) struct CompletionsArgs {
     /// The shell that the script is for.
     shell: Shell,
 }
 
 #[derive(Args, Debug)]
-#[command(after_help = "Example:\n  holdfast man --output /usr/local/share/man/man1")]
 pub(super) struct ManArgs {
     /// The folder that gets the pages, one for each command: holdfast.1, holdfast-pool.1 and so on. It is created if
     /// missing; pages of the same names are replaced.

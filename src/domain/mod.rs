@@ -6,6 +6,7 @@ pub mod account;
 pub mod audit;
 pub mod choice;
 pub mod credentials;
+pub mod database;
 pub mod failure;
 pub mod hold;
 pub mod id;

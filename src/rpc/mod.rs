@@ -31,6 +31,9 @@ pub const MAX_REQUEST_BYTES: usize = codec::MAX_MESSAGE_BYTES;
 /// at a quarter of it.
 pub const MAX_ANSWER_BYTES: usize = 4 * 1024 * 1024;
 
+/// The header in which the answers of ListPools tell the server's version, for `holdfast doctor`.
+pub const VERSION_HEADER: &str = "holdfast-version";
+
 /// How much of one stream's messages, in bytes, may wait to be read. It is HTTP/2's own default: of small
 /// messages, such as the items of a batch, one or two thousand.
 pub const STREAM_WINDOW: u32 = 65_535;

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, metadata::MetadataValue};
 
 use super::{
+    VERSION_HEADER,
     convert::{self, Fields, timestamp},
     layers::{access_of, authority_of},
     mask::Mask,
@@ -83,7 +84,10 @@ impl pb::pool_service_server::PoolService for PoolRpc {
         let after = after.map(|id| id.to_string()).unwrap_or_default();
         let pools = self.pools.list(&after, limit, &shown).await.map_err(|e| status(&e))?;
         let (pools, next_page_token) = page(&pools, |pool| pool.pool_id.to_string(), pool_message);
-        Ok(Response::new(pb::ListPoolsResponse { pools, next_page_token }))
+        let mut answer = Response::new(pb::ListPoolsResponse { pools, next_page_token });
+        let version = MetadataValue::from_static(env!("CARGO_PKG_VERSION"));
+        answer.metadata_mut().insert(VERSION_HEADER, version);
+        Ok(answer)
     }
 
     async fn update_pool(

@@ -7,7 +7,7 @@ use secrecy::SecretString;
 
 use super::shared::{
     client::{PAGE_SIZE, RpcError, ServerArgs, required, unary, wire},
-    list::print_list,
+    list::{ListOptions, print_list},
     output::{FormatArgs, Sink, after_change, note, record, while_read},
     parse, view,
 };
@@ -96,7 +96,7 @@ pub(super) struct CreateArgs {
 #[derive(Args, Debug)]
 pub(super) struct ListArgs {
     #[command(flatten)]
-    format: FormatArgs,
+    list: ListOptions,
     #[command(flatten)]
     server: ServerArgs,
 }
@@ -196,10 +196,10 @@ fn pool_pattern(text: &str) -> Result<PoolPattern, &'static str> {
 }
 
 async fn list(args: ListArgs) -> anyhow::Result<()> {
+    let rows = args.list.rows(view::TOKEN, view::TOKEN, Sink::stdout())?;
     let mut access = args.server.connect().await?.access();
     print_list(
-        args.format,
-        view::TOKEN,
+        rows,
         async |page_token| {
             let request = pb::ListTokensRequest { page_size: PAGE_SIZE, page_token };
             let page = access.list_tokens(unary(request)).await?.into_inner();

@@ -11,7 +11,7 @@ use self::change::{Change, ChangeArgs};
 pub(super) use self::update::read as credentials_of;
 use super::shared::{
     client::{PAGE_SIZE, RpcError, ServerArgs, required, unary},
-    list::print_list,
+    list::{ListOptions, print_list},
     output::{Format, FormatArgs, Rows, Sink, object, record, while_read},
     parse, view,
 };
@@ -60,7 +60,7 @@ pub(super) struct ListArgs {
     #[arg(long, value_parser = parse::plan)]
     plan: Option<PlanId>,
     #[command(flatten)]
-    format: FormatArgs,
+    list: ListOptions,
     #[command(flatten)]
     server: ServerArgs,
 }
@@ -135,6 +135,7 @@ pub(super) async fn run(command: AccountCommand) -> anyhow::Result<()> {
 }
 
 async fn list(args: ListArgs) -> anyhow::Result<()> {
+    let rows = args.list.rows(view::ACCOUNT, view::ACCOUNT, Sink::stdout())?;
     let mut accounts = args.server.connect().await?.accounts();
     let status = args.status.map_or(pb::AccountStatus::Unspecified, Into::into);
     let login_status = args.login_status.map_or(pb::LoginStatus::Unspecified, Into::into);
@@ -147,8 +148,7 @@ async fn list(args: ListArgs) -> anyhow::Result<()> {
         plan_id: args.plan.map(|plan| plan.to_string()).unwrap_or_default(),
     };
     print_list(
-        args.format,
-        view::ACCOUNT,
+        rows,
         async |page_token| {
             let request = pb::ListAccountsRequest { page_token, ..filter.clone() };
             let page = accounts.list_accounts(unary(request)).await?.into_inner();

@@ -14,7 +14,7 @@ use crate::{
     cli::shared::{
         client::{Connection, RpcError, server_time, unary},
         lost::{is_lost, wait},
-        output::{Rows, Sink, note},
+        output::note,
         view,
     },
     rpc::pb,
@@ -46,8 +46,7 @@ pub(super) async fn show(
     args: AuditLogArgs,
     stopped: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {
-    let format = args.format.for_endless_stdout()?;
-    let mut rows = Rows::new(format, view::AUDIT_EVENT, Sink::stdout());
+    let mut rows = args.list.endless_rows(view::AUDIT_EVENT)?;
     let request = args.request();
     let limit = args.limit.get();
     let mut client = args.server.connect().await?.access();

@@ -159,6 +159,10 @@ impl State<'_> {
         if self.done == 0 || self.rate < 0.001 {
             return "0/s".to_owned();
         }
+        // Nobody knows for how long they wait: what the rate makes of it would be days.
+        if self.now.held_back > 0 && self.now.held_back * 2 >= self.now.in_flight {
+            return "time left unknown".to_owned();
+        }
         let left = Duration::from_secs(self.left.as_secs());
         format!("{:.0}/s, {} left", self.rate, humantime::format_duration(left))
     }
@@ -232,6 +236,7 @@ mod tests {
         assert_eq!(state("shop").fitting(30), "12315/20000 61/s, 2m 5s left");
         let line = State { now: &held_back, ..state("shop") }.fitting(80);
         assert!(line.contains("60 wait for the provider"), "{line}");
+        assert!(line.contains("time left unknown") && !line.contains("2m 5s"), "{line}");
     }
 
     #[test]

@@ -19,7 +19,6 @@ pub(super) enum LeaseCommand {
 }
 
 #[derive(Args, Debug)]
-#[command(after_help = "Example:\n  holdfast lease end a-17 --pool shop-eu")]
 pub(super) struct EndArgs {
     /// The account.
     #[arg(value_parser = parse::account)]

@@ -6,8 +6,9 @@ use clap::{ArgGroup, Args, Subcommand};
 
 use self::terms::{TERMS, TermsArgs};
 use super::shared::{
-    client::{PAGE_SIZE, RpcError, ServerArgs, every_page, required, unary},
-    output::{Format, FormatArgs, Rows, Sink, after_change, note, record, while_read},
+    client::{PAGE_SIZE, RpcError, ServerArgs, required, unary},
+    list::{ListOptions, print_list},
+    output::{Format, FormatArgs, Sink, after_change, note, record, while_read},
     parse,
     pools::pool_currency,
     view,
@@ -105,7 +106,7 @@ pub(super) struct ListArgs {
     #[arg(long, value_parser = parse::pool)]
     pool: PoolId,
     #[command(flatten)]
-    format: FormatArgs,
+    list: ListOptions,
     #[command(flatten)]
     server: ServerArgs,
 }
@@ -167,22 +168,19 @@ async fn show(args: ShowArgs) -> anyhow::Result<()> {
 }
 
 async fn list(args: ListArgs) -> anyhow::Result<()> {
+    let rows = args.list.rows(view::PLAN, view::PLAN_AT_A_GLANCE, Sink::stdout())?;
     let mut pools = args.server.connect().await?.pools();
-    let format = args.format.for_stdout();
-    let columns = if format == Format::Table { view::PLAN_AT_A_GLANCE } else { view::PLAN };
-    let mut rows = Rows::new(format, columns, Sink::stdout());
-    every_page(
+    print_list(
+        rows,
         async |page_token| {
             let pool_id = args.pool.to_string();
             let request = pb::ListPlansRequest { pool_id, page_size: PAGE_SIZE, page_token };
             let page = pools.list_plans(unary(request)).await?.into_inner();
             Ok((page.plans, page.next_page_token))
         },
-        |plan| rows.push(&view::choose(columns, view::PLAN, &view::plan(&plan))),
+        view::plan,
     )
-    .await?;
-    rows.finish()?;
-    Ok(())
+    .await
 }
 
 fn named(pool: &PoolId, plan: &PlanId) -> pb::Plan {

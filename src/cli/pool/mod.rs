@@ -10,7 +10,8 @@ use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 use self::change::{ChangeArgs, print_changed, set};
 use super::shared::{
     client::{RpcError, ServerArgs, unary, wire},
-    output::{FormatArgs, Rows, Sink, note, while_read},
+    list::ListOptions,
+    output::{FormatArgs, Sink, note, while_read},
     parse,
     pools::each_pool,
     stop::Stop,
@@ -173,7 +174,7 @@ pub(super) struct DeleteArgs {
 #[derive(Args, Debug)]
 pub(super) struct ListArgs {
     #[command(flatten)]
-    format: FormatArgs,
+    list: ListOptions,
     #[command(flatten)]
     server: ServerArgs,
 }
@@ -222,8 +223,8 @@ async fn delete(args: DeleteArgs) -> anyhow::Result<()> {
 }
 
 async fn list(args: ListArgs) -> anyhow::Result<()> {
+    let mut rows = args.list.rows(view::POOL, view::POOL, Sink::stdout())?;
     let server = args.server.connect().await?;
-    let mut rows = Rows::new(args.format.for_stdout(), view::POOL, Sink::stdout());
     each_pool(&server, |pool| rows.push(&view::pool(&pool))).await?;
     rows.finish()?;
     Ok(())

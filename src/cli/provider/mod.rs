@@ -10,7 +10,7 @@ use tonic::Code;
 
 use super::shared::{
     client::{PAGE_SIZE, RpcError, Server, ServerArgs, required, unary},
-    list::print_list,
+    list::{ListOptions, print_list},
     output::{
         Format, FormatArgs, Sink, after_change, note, printable, printable_lines, record,
         while_read,
@@ -61,7 +61,7 @@ pub(super) struct ApplyArgs {
 #[derive(Args, Debug)]
 pub(super) struct ListArgs {
     #[command(flatten)]
-    format: FormatArgs,
+    list: ListOptions,
     #[command(flatten)]
     server: ServerArgs,
 }
@@ -168,10 +168,10 @@ async fn checked(
 }
 
 async fn list(args: ListArgs) -> anyhow::Result<()> {
+    let rows = args.list.rows(view::PROVIDER, view::PROVIDER, Sink::stdout())?;
     let mut providers = args.server.connect().await?.providers();
     print_list(
-        args.format,
-        view::PROVIDER,
+        rows,
         async |page_token| {
             let request = pb::ListProvidersRequest { page_size: PAGE_SIZE, page_token };
             let page = providers.list_providers(unary(request)).await?.into_inner();

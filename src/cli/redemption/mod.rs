@@ -15,7 +15,8 @@ use time::OffsetDateTime;
 use self::find::{find, get};
 use super::shared::{
     client::{PAGE_SIZE, RpcError, Server, ServerArgs, every_page, required, server_time, unary},
-    output::{Format, FormatArgs, Rows, Sink, after_change, record, while_read},
+    list::ListOptions,
+    output::{FormatArgs, Sink, after_change, record, while_read},
     parse,
     pools::{pool_currency, pool_names},
     stop::Stop,
@@ -64,7 +65,7 @@ pub(super) struct ListArgs {
     #[arg(long, value_parser = parse::account)]
     account: Option<AccountId>,
     #[command(flatten)]
-    format: FormatArgs,
+    list: ListOptions,
     #[command(flatten)]
     server: ServerArgs,
 }
@@ -174,6 +175,9 @@ pub(super) async fn run(command: RedemptionCommand) -> anyhow::Result<ExitCode> 
 }
 
 async fn list(args: ListArgs) -> anyhow::Result<()> {
+    // All of them fit on no terminal; `show` has the rest.
+    let mut rows =
+        args.list.rows(view::REDEMPTION, view::REDEMPTION_AT_A_GLANCE, Sink::stdout())?;
     let server = args.server.connect().await?;
     let pools = match &args.pool {
         Some(pool) => vec![pool.to_string()],
@@ -190,20 +194,10 @@ async fn list(args: ListArgs) -> anyhow::Result<()> {
         batch_id: args.batch_id.map(|batch| batch.to_string()).unwrap_or_default(),
         ..Default::default()
     };
-    let format = args.format.for_stdout();
-    let columns = match format {
-        // All of them fit on no terminal; `show` has the rest.
-        Format::Table => view::REDEMPTION_AT_A_GLANCE,
-        Format::Csv | Format::Json => view::REDEMPTION,
-    };
-    let mut rows = Rows::new(format, columns, Sink::stdout());
     for pool_id in pools {
         let filter = pb::ListRedemptionsRequest { pool_id, ..filter.clone() };
-        each(&server, filter, |redemption, now| {
-            let row = view::redemption(&redemption, now);
-            rows.push(&view::choose(columns, view::REDEMPTION, &row))
-        })
-        .await?;
+        each(&server, filter, |redemption, now| rows.push(&view::redemption(&redemption, now)))
+            .await?;
     }
     rows.finish()?;
     Ok(())

@@ -11,6 +11,7 @@ use tonic::{
     service::interceptor::InterceptedService,
     transport::{self, Channel, Endpoint},
 };
+use tonic_health::pb::health_client::HealthClient;
 use tonic_types::{ErrorDetails, StatusExt as _};
 
 use super::{
@@ -53,6 +54,27 @@ impl ServerArgs {
         self.tls.files().chain(self.token.file())
     }
 
+    /// Where the server is.
+    pub(crate) fn url(&self) -> &str {
+        &self.server
+    }
+
+    /// Where a server of this machine keeps its data.
+    pub(crate) fn data_dir(&self) -> &Path {
+        self.token.data_dir()
+    }
+
+    /// Until when the server's certificate is valid; `None` where it has no TLS.
+    pub(crate) async fn server_certificate_end(&self) -> anyhow::Result<Option<OffsetDateTime>> {
+        let uri = self.server.parse().context("the server's URL cannot be read")?;
+        self.tls.connect(&self.server)?.certificate_end(uri).await
+    }
+
+    /// Until when this client's certificate is valid, where there is one.
+    pub(crate) fn own_certificate_end(&self) -> anyhow::Result<Option<OffsetDateTime>> {
+        self.tls.own_certificate_end()
+    }
+
     /// Connects.
     pub(crate) async fn connect(&self) -> anyhow::Result<Server> {
         let bearer = self.token.bearer(&self.server)?;
@@ -88,6 +110,11 @@ impl Server {
         let channel = channel.map_err(|error| no_connection(url, error))?;
         anyhow::ensure!(!connect.is_for_tls().await, "{url}: {}", Trouble::Tls);
         Ok(Self(InterceptedService::new(channel, bearer)))
+    }
+
+    /// Whether it is ready.
+    pub(crate) fn health(&self) -> HealthClient<Connection> {
+        HealthClient::new(self.0.clone())
     }
 
     /// Tokens.

@@ -25,6 +25,7 @@ use rustls::{
     version::{TLS12, TLS13},
 };
 use rustls_platform_verifier::BuilderVerifierExt as _;
+use time::OffsetDateTime;
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncRead, AsyncWrite, BufReader, ReadBuf},
     net::TcpStream,
@@ -34,7 +35,7 @@ use tokio::{
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tokio_util::either::Either;
 
-use crate::listener::tls::{read_identity, read_roots};
+use crate::listener::tls::{certificate_end, read_identity, read_roots};
 
 /// How long a server may take to say something, before it is taken for one that will not refuse the connection. Over
 /// HTTP/2 it speaks without being asked.
@@ -130,6 +131,17 @@ impl TlsArgs {
         Self { ca_file: Some(ca_file.to_owned()), ..Self::default() }
     }
 
+    /// Until when this client's certificate is valid, where there is one.
+    pub(super) fn own_certificate_end(&self) -> anyhow::Result<Option<OffsetDateTime>> {
+        let Some((cert_file, key_file)) = self.cert_file.as_ref().zip(self.key_file.as_ref())
+        else {
+            return Ok(None);
+        };
+        let (chain, _) = read_identity(cert_file, key_file).map_err(anyhow::Error::msg)?;
+        let own = chain.first().context("the file has no certificate")?;
+        certificate_end(own).map(Some).map_err(anyhow::Error::msg)
+    }
+
     /// How to connect to a URL of one of the two schemes.
     ///
     /// # Errors
@@ -213,6 +225,15 @@ impl Connect {
         let mut first = self.first.subscribe();
         let told = timeout(REFUSAL_LIMIT, first.wait_for(Option::is_some)).await;
         matches!(told, Ok(Ok(told)) if *told == Some(true))
+    }
+
+    /// Until when the certificate is valid that the server shows; `None` without TLS.
+    pub(super) async fn certificate_end(self, uri: Uri) -> anyhow::Result<Option<OffsetDateTime>> {
+        let opened = self.open(uri).await?;
+        let Either::Right(tls) = opened.inner() else { return Ok(None) };
+        let shown = tls.get_ref().get_ref().1.peer_certificates().and_then(<[_]>::first);
+        let shown = shown.context("the server shows no certificate")?;
+        certificate_end(shown).map(Some).map_err(anyhow::Error::msg)
     }
 
     /// Opens a connection.

@@ -3,10 +3,12 @@
 pub(in crate::cli) mod client;
 pub(in crate::cli) mod connect;
 pub(in crate::cli) mod csv_files;
+pub(in crate::cli) mod database;
 #[cfg(test)]
 pub(in crate::cli) mod fake;
 pub(in crate::cli) mod input_name;
 pub(in crate::cli) mod list;
+pub(in crate::cli) mod log;
 pub(in crate::cli) mod lost;
 pub(in crate::cli) mod output;
 pub(in crate::cli) mod parse;

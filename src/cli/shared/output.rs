@@ -3,6 +3,7 @@
 
 mod closed;
 mod file;
+mod space;
 
 use std::{
     fmt,
@@ -12,7 +13,7 @@ use std::{
 };
 
 use clap::{Args, ValueEnum};
-use comfy_table::{ColumnConstraint, ContentArrangement, Table, Width, presets};
+use comfy_table::{Table, presets};
 use serde_json::Value;
 
 pub(crate) use self::file::{Draft, Target, check_stdout};
@@ -34,7 +35,7 @@ pub(crate) enum Format {
 }
 
 /// The flag of every command that prints results.
-#[derive(Args, Clone, Copy, Debug)]
+#[derive(Args, Clone, Copy, Debug, Default)]
 pub(crate) struct FormatArgs {
     /// How results are written. A table on a terminal, otherwise CSV, when not given.
     #[arg(long, value_enum)]
@@ -142,12 +143,28 @@ pub(crate) async fn while_read<T>(
     }
 }
 
+/// What becomes of a table's columns for which a terminal has no space.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Space {
+    /// Long texts are broken into lines; names stay whole, and the table may be wider.
+    Whole,
+    /// Everything is broken into lines where it has to be: the columns are those that somebody named.
+    Broken,
+    /// Those that do not fit are left out, and named after the table.
+    LeftOut,
+    /// The table is as wide as it is.
+    Wide,
+}
+
 /// Rows under a header, in any [`Format`]. Only a table is held in memory. Nothing is written before
 /// the first row or the end, so that a command which is refused leaves its output empty.
 pub(crate) struct Rows {
     sink: Sink,
     format: Format,
-    columns: &'static [&'static str],
+    columns: Vec<&'static str>,
+    /// Which values of a row these columns have.
+    picked: Vec<usize>,
+    space: Space,
     table: Table,
     /// Which columns of the table have something in them.
     filled: Vec<bool>,
@@ -157,13 +174,29 @@ pub(crate) struct Rows {
 impl Rows {
     /// Rows of these columns; none is printed yet.
     pub(crate) fn new(format: Format, columns: &'static [&'static str], sink: Sink) -> Self {
-        let mut table = Table::new();
-        table.load_style(presets::UTF8_FULL_CONDENSED).set_header(columns.iter());
-        Self { sink, format, columns, table, filled: vec![false; columns.len()], begun: false }
+        Self::choosing(format, columns, columns.to_vec(), Space::Whole, sink)
     }
 
-    /// Adds a row: a value for each column, in their order.
+    /// Some columns of rows that have all of `of`.
+    pub(crate) fn choosing(
+        format: Format,
+        of: &[&str],
+        columns: Vec<&'static str>,
+        space: Space,
+        sink: Sink,
+    ) -> Self {
+        let mut table = Table::new();
+        table.load_style(presets::UTF8_FULL_CONDENSED).set_header(columns.iter());
+        let index = |column: &&str| of.iter().position(|name| name == column);
+        let picked: Vec<usize> = columns.iter().filter_map(index).collect();
+        let filled = vec![false; columns.len()];
+        Self { sink, format, columns, picked, space, table, filled, begun: false }
+    }
+
+    /// Adds a row: a value for each column that there is, in their order.
     pub(crate) fn push(&mut self, row: &[Value]) -> anyhow::Result<()> {
+        let row: Vec<Value> = self.picked.iter().filter_map(|at| row.get(*at).cloned()).collect();
+        let row = row.as_slice();
         let first = self.begin()?;
         match self.format {
             Format::Table => {
@@ -179,7 +212,7 @@ impl Rows {
             }
             Format::Json => {
                 let comma = if first { "" } else { "," };
-                self.sink.line(format_args!("{comma}{}", object(self.columns, row)))
+                self.sink.line(format_args!("{comma}{}", object(&self.columns, row)))
             }
         }
     }
@@ -205,11 +238,23 @@ impl Rows {
         self.begin()?;
         match self.format {
             Format::Table => {
-                if let Some(width) = self.sink.width {
-                    fit(&mut self.table, width);
-                    arrange(&mut self.table, self.columns, &self.filled);
-                }
+                let left_out = match self.sink.width {
+                    Some(width) => space::arrange(
+                        &mut self.table,
+                        &self.columns,
+                        &self.filled,
+                        width,
+                        self.space,
+                    ),
+                    None => Vec::new(),
+                };
                 self.sink.line(&self.table)?;
+                if !left_out.is_empty() {
+                    note(format_args!(
+                        "left out, for the width of the terminal: {} (--wide shows all, --columns chooses)",
+                        left_out.join(", ")
+                    ));
+                }
             }
             Format::Csv => {}
             Format::Json => self.sink.line("]")?,
@@ -234,7 +279,7 @@ pub(crate) fn record(
                 table.add_row([(*column).to_owned(), printable(&text(value))]);
             }
             if let Some(width) = sink.width {
-                fit(&mut table, width);
+                space::fit(&mut table, width);
             }
             sink.line(table)?;
         }
@@ -247,42 +292,6 @@ pub(crate) fn record(
     }
     sink.flush()?;
     Ok(sink)
-}
-
-/// What people and providers wrote, and so may be long. In a table on a terminal it is broken into
-/// lines; everything else stays whole, so that it can be copied.
-const PROSE: [&str; 9] = [
-    "message",
-    "last_answer",
-    "resolution",
-    "evidence",
-    "labels",
-    "days",
-    "denominations",
-    "holds",
-    "why",
-];
-/// The least width of such a column: in less nobody can read.
-const MIN_PROSE: u16 = 20;
-
-/// Makes a table fit a terminal, as far as it can.
-fn fit(table: &mut Table, width: u16) {
-    table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
-}
-
-/// Leaves out the columns that have nothing in them, unless none has, and shares out the width among
-/// the others.
-fn arrange(table: &mut Table, columns: &[&str], filled: &[bool]) {
-    let is_empty = !filled.contains(&true);
-    for ((name, filled), column) in columns.iter().zip(filled).zip(table.column_iter_mut()) {
-        column.set_constraint(if !filled && !is_empty {
-            ColumnConstraint::Hidden
-        } else if PROSE.contains(name) {
-            ColumnConstraint::LowerBoundary(Width::Fixed(MIN_PROSE))
-        } else {
-            ColumnConstraint::ContentWidth
-        });
-    }
 }
 
 /// A JSON object whose keys keep the order of the columns.

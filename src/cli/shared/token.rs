@@ -22,6 +22,10 @@ pub(crate) struct TokenArgs {
     /// admin.token in the data directory.
     #[arg(long, env = "HOLDFAST_TOKEN_FILE")]
     token_file: Option<PathBuf>,
+
+    /// Where a server of this machine keeps its data: its admin.token is shown, where no other is given.
+    #[arg(long, env = "HOLDFAST_DATA_DIR", default_value = "holdfast-data")]
+    data_dir: PathBuf,
 }
 
 /// What is shown with each call: a token, or nothing.
@@ -40,6 +44,11 @@ impl TokenArgs {
         self.token_file.as_deref()
     }
 
+    /// Where a server of this machine keeps its data.
+    pub(super) fn data_dir(&self) -> &Path {
+        &self.data_dir
+    }
+
     /// The token for the server at `url`.
     pub(crate) fn bearer(&self, url: &str) -> anyhow::Result<Bearer> {
         if let Some(file) = &self.token_file {
@@ -48,8 +57,7 @@ impl TokenArgs {
         if let Some(token) = env::var("HOLDFAST_TOKEN").ok().filter(|token| !token.is_empty()) {
             return Bearer::of(&token).context("HOLDFAST_TOKEN holds no token");
         }
-        let data_dir = env::var_os("HOLDFAST_DATA_DIR").unwrap_or_else(|| "holdfast-data".into());
-        let file = Path::new(&data_dir).join(TOKEN_FILE);
+        let file = self.data_dir.join(TOKEN_FILE);
         // One that this user may not read is another's.
         match is_of_this_machine(url) && fs::File::open(&file).is_ok() {
             true => Bearer::from_file(&file),

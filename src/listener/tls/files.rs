@@ -396,6 +396,15 @@ fn check_certificate(certificate: &[u8], now: OffsetDateTime) -> Result<i64, Str
     Ok(until)
 }
 
+/// When a certificate, in DER, expires, unless it cannot be used now; then why.
+///
+/// # Errors
+/// When it cannot be read, has expired, or is not valid yet.
+pub fn certificate_end(certificate: &[u8]) -> Result<OffsetDateTime, String> {
+    let until = check_certificate(certificate, OffsetDateTime::now_utc())?;
+    OffsetDateTime::from_unix_timestamp(until).map_err(|error| error.to_string())
+}
+
 /// A time in seconds since 1970, for people.
 pub(super) fn written(seconds: i64) -> String {
     let time = OffsetDateTime::from_unix_timestamp(seconds).ok();

@@ -21,7 +21,7 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 
 pub use self::{
-    files::{ClientAuth, TlsSettings, read_identity, read_roots},
+    files::{ClientAuth, TlsSettings, certificate_end, read_identity, read_roots},
     link::Link,
     reload::Reload,
 };

@@ -3,5 +3,6 @@
 mod connections;
 pub(super) mod db;
 pub(super) mod error;
+mod facts;
 pub mod schema;
 mod statistics;

@@ -82,6 +82,18 @@ impl Store {
         )))
     }
 
+    /// Which migrations the database lacks, in words; none of one that is up to date. Nothing is changed.
+    ///
+    /// # Errors
+    /// When the database has others than this program's, or they may not be read.
+    pub async fn missing_migrations(&self) -> Result<Vec<String>, StoreError> {
+        let mut connection = self.db.connect_to_migrate().await?;
+        let missing = read_missing(&mut connection).await;
+        let _ = connection.close().await;
+        let name = |it: &Migration| format!("{} ({})", it.version, it.description);
+        Ok(missing?.1.into_iter().map(name).collect())
+    }
+
     /// Whether the role may have tables' rows counted.
     pub async fn may_count_rows(&self) -> Result<bool, StoreError> {
         let may = sqlx::query_file_scalar!("src/store/sql/pg/may_count_rows.sql");
@@ -90,6 +102,18 @@ impl Store {
 }
 
 async fn bring_up_to_date(connection: &mut PgConnection) -> Result<(), StoreError> {
+    let (state, missing) = read_missing(connection).await?;
+    if missing.is_empty() {
+        return Ok(());
+    }
+    state.check_may_apply(&missing)?;
+    MIGRATOR.run_direct(None, connection, false).await.map_err(failed)
+}
+
+/// How far the database is, and what it lacks.
+async fn read_missing(
+    connection: &mut PgConnection,
+) -> Result<(State, Vec<&'static Migration>), StoreError> {
     let tables = RIGHTS.map(|(table, _)| table.to_owned());
     let state = sqlx::query_file_as!(State, "src/store/sql/pg/schema_state.sql", &tables)
         .fetch_one(&mut *connection)
@@ -98,12 +122,7 @@ async fn bring_up_to_date(connection: &mut PgConnection) -> Result<(), StoreErro
         return Err(state.unreadable());
     }
     let applied = if state.noted { applied(connection).await? } else { Vec::new() };
-    let missing = missing(&applied)?;
-    if missing.is_empty() {
-        return Ok(());
-    }
-    state.check_may_apply(&missing)?;
-    MIGRATOR.run_direct(None, connection, false).await.map_err(failed)
+    Ok((state, missing(&applied)?))
 }
 
 async fn applied(connection: &mut PgConnection) -> Result<Vec<AppliedMigration>, StoreError> {

@@ -81,7 +81,7 @@ const KNOWN_TO: [(&str, &[&str]); 9] = [
     ("tonic", &["rpc", "health", "listener", "app", "cli"]),
     ("prost", &["rpc", "cli"]),
     ("reqwest", &["access", "provider"]),
-    ("toml", &["access", "provider"]),
+    ("toml", &["access", "cli", "provider"]),
     ("jsonwebtoken", &["access"]),
     ("ring", &["access", "listener"]),
     ("axum", &["admin", "webhook"]),

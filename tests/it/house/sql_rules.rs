@@ -16,7 +16,7 @@ use crate::support::{
 };
 
 /// Statements that are not of one pool, each for a reason that its comment gives.
-const OF_NO_POOL: [&str; 63] = [
+const OF_NO_POOL: [&str; 65] = [
     "analyze",
     "backend",
     "beat",
@@ -28,6 +28,7 @@ const OF_NO_POOL: [&str; 63] = [
     "ensure_limits",
     "ensure_slots",
     "extend_brake",
+    "facts",
     "find_open_by_id",
     "find_open_by_task",
     "get_id_of_key",
@@ -49,6 +50,7 @@ const OF_NO_POOL: [&str; 63] = [
     "list_pools",
     "list_profile_versions",
     "list_profiles",
+    "list_settings",
     "list_status",
     "list_tokens",
     "list_writers",

@@ -51,6 +51,12 @@ pub(super) fn major(text: &str, min: i64, currency: Currency) -> Result<i64, Str
              {currency} has (a point or comma between thousands is not read)"
         ));
     }
+    if fraction.is_some() && decimals == 3 && may_be_thousands(whole) {
+        return Err(format!(
+            "may be read in two ways: the point or comma may stand before the {currency}'s {decimals} decimals, or \
+             between thousands. Write the file in minor units, and say --amounts minor"
+        ));
+    }
     let zeros = "0".repeat(decimals);
     let digits = format!("{whole}{}", fraction.unwrap_or(&zeros));
     match digits.parse::<i64>() {
@@ -84,6 +90,12 @@ fn without_symbol(text: &str, currency: Currency) -> Result<&str, String> {
     }
 }
 
+/// Whether three digits after these could be the next thousand: nobody writes more than three, or a zero, before a mark
+/// between thousands.
+fn may_be_thousands(whole: &str) -> bool {
+    whole.len() <= 3 && !whole.starts_with('0')
+}
+
 fn are_digits(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
 }
@@ -112,7 +124,11 @@ mod tests {
             ("0.29", "USD", 29),
             ("1000", "JPY", 1000),
             ("¥500", "JPY", 500),
-            ("1.500", "KWD", 1500),
+            ("0.500", "KWD", 500),
+            ("0,500", "KWD", 500),
+            ("01.500", "KWD", 1500),
+            ("1500.000", "KWD", 1_500_000),
+            ("15", "KWD", 15_000),
             ("9007199254740.93", "EUR", 900_719_925_474_093),
         ] {
             assert_eq!(read(text, currency), Ok(amount), "{text}");
@@ -126,6 +142,14 @@ mod tests {
             ("1.000", "EUR", "must have 2 digits after the point"),
             ("10.000", "EUR", "between thousands is not read"),
             ("1.5", "KWD", "must have 3 digits after the point"),
+            ("1.500", "KWD", "may be read in two ways"),
+            ("1,000", "KWD", "may be read in two ways"),
+            ("123.000", "BHD", "may be read in two ways"),
+            ("1.000", "TND", "say --amounts minor"),
+            ("1,000.000", "KWD", "nothing between thousands"),
+            ("1,000", "EUR", "between thousands is not read"),
+            ("1,000", "JPY", "between thousands is not read"),
+            ("1.000", "JPY", "between thousands is not read"),
             ("10.00", "JPY", "must have no digits after the point"),
             ("1,000.00", "EUR", "nothing between thousands"),
             ("1.000,00", "EUR", "nothing between thousands"),

@@ -116,3 +116,34 @@ async fn a_command_shows_its_certificate_and_says_when_it_is_missing_or_refused(
     list_pools(&server.url(), &with(&cert, &wrong_key)).await.says(1, &unfit);
     server.stop().await;
 }
+
+#[tokio::test]
+async fn the_doctor_tells_until_when_a_certificate_is_valid_and_that_a_ca_is_another() {
+    let server = Secure::start(None).await;
+    let folder = server.folder.path();
+    let (ca, another) =
+        (server.authority.write(folder, "ca.pem"), Authority::new().write(folder, "another.pem"));
+    for (ca, code, wanted) in
+        [(&ca, 0, "server,certificate,ok,"), (&another, 1, "server,reachable,failed,")]
+    {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_holdfast"));
+        let provider = &server.world.args().provider.url;
+        command.args([
+            "doctor",
+            "--server",
+            &server.url(),
+            "--provider-url",
+            provider,
+            "--ca-file",
+        ]);
+        command.arg(ca).env_remove("HOLDFAST_DATABASE_URL").current_dir(folder);
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true);
+        let done = finish(command.spawn().unwrap()).await;
+        done.says(code, &[]);
+        assert!(done.stdout.contains(wanted), "{}", done.stdout);
+    }
+}
