@@ -134,7 +134,7 @@ class _Pools(pool_pb2_grpc.PoolServiceServicer):
             raise exists("pool", pool.pool_id)
         defaults = {"default": 60, "min": 1, "max": 600}
         for name, length in defaults.items():
-            if not pool.HasField(f"{name}_lease_duration"):  # type: ignore[arg-type]
+            if not pool.HasField(f"{name}_lease_duration"):
                 getattr(pool, f"{name}_lease_duration").FromSeconds(length)
         pool.paused, pool.draining = pool.paused, pool.draining
         pool.amount_mismatch_policy = (
