@@ -162,7 +162,7 @@ def test_an_old_token_is_refused(client, pool):
     with client.acquire(pool, holder="till-8"):
         with pytest.raises(LeaseLost) as lost:
             client._call(client._redemptions.RenewLease, RenewLeaseRequest(lease=old._ref))
-        assert lost.value.metadata["cause"] == "taken_over"
+        assert lost.value.metadata["cause"] in ("taken_over", "released")
 
 
 def test_a_plan_ends_at_its_target(client, pool):
