@@ -4,7 +4,7 @@
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test soak bench bench-peers test-clients lint deny fuzz format sqlx-prepare sqlx-check schema-prepare schema-check
+.PHONY: help setup demo test soak bench bench-peers test-clients lint deny fuzz format sqlx-prepare sqlx-check schema-prepare schema-check client-stubs packages
 
 help: ## Lists the commands.
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 22
@@ -65,3 +65,9 @@ schema-prepare: setup ## Writes schema.sql anew, after a change of migrations.
 
 schema-check: setup ## Checks that schema.sql shows what the migrations make.
 	@scripts/schema.sh check
+
+client-stubs: ## Writes the stubs of the clients anew, after a change of the contract.
+	@scripts/client-stubs.sh
+
+packages: ## Builds the packages of the clients into target/packages.
+	@scripts/packages.sh

@@ -70,11 +70,15 @@ install_all || {
     say "SKIPPED: the check of the clients, because what it needs cannot be installed"
     exit 0
 }
-[ "${1:-}" != --install ] || exit 0
+[ "${1:-}" != --install ] || {
+    scripts/client-python.sh --install
+    exit 0
+}
 
 cargo build --quiet
 grpcurl=$(find_grpcurl)
 (run_python tests/clients/readme.py "${CARGO_TARGET_DIR:-target}/debug/holdfast" ${grpcurl:+"$grpcurl"})
+scripts/client-python.sh "$@"
 # shellcheck disable=SC2086
 run_python tests/clients/local.py "${CARGO_TARGET_DIR:-target}/debug/holdfast" scripts/buf.sh \
     ${grpcurl:+"$grpcurl"}

@@ -64,6 +64,9 @@ class Reader:
             for key, value in os.environ.items()
             if not key.startswith("HOLDFAST_") or key == "HOLDFAST_POSTGRES_BIN"
         }
+        self.environment["PYTHONPATH"] = os.pathsep.join(
+            [os.path.abspath("clients/python/src"), *sys.path[1:]]
+        )
         self.environment["PATH"] = f"{programs}:{os.environ['PATH']}"
         self.going_on = []
 
