@@ -75,7 +75,7 @@ for (const start of worlds) {
       assert.equal(second.fencingToken, first.fencingToken + 1n);
       const card = { requestId: randomUUID(), code: world.card() };
       const lost = await refused(hf.LeaseLostError, first.redeem(card));
-      assert.deepEqual([lost.metadata["cause"], lost.metadata["account_id"]], ["taken_over", first.accountId]);
+      assert.deepEqual([lost.metadata["cause"], lost.metadata["account_id"]], ["released", first.accountId]);
       assert.equal(first.signal.reason, undefined, "a lease that was released is not lost");
       await second.release();
     });
@@ -240,7 +240,8 @@ for (const start of worlds) {
       assert.equal(await refused(hf.LeaseLostError, lease.redeem(card)), lease.signal.reason);
       const next = await client.acquire({ poolId, waitTimeout: 10_000 });
       assert.equal(next.fencingToken, lease.fencingToken + 1n);
-      await refused(hf.LeaseLostError, lease.release());
+      const over = await refused(hf.LeaseLostError, lease.release());
+      assert.equal(over.metadata["cause"], "taken_over");
       await next.release();
     });
 

@@ -35,8 +35,8 @@ export interface AccountState {
   token: bigint;
   version: bigint;
   lease: LeaseState | undefined;
-  /** How the last lease ended, and which it was. */
-  lastEnd: "expired" | "released" | undefined;
+  /** The tokens of leases that were released: that is told for good. */
+  released: Set<bigint>;
   resume: AccountStatus;
   /** The lease bound the account to its plan. */
   isBoundByLease: boolean;
@@ -128,7 +128,7 @@ export class Model {
 
   #end(state: AccountState, how: "expired" | "released", actor: string): void {
     state.lease = undefined;
-    state.lastEnd = how;
+    if (how === "released") state.released.add(state.token);
     if (state.isBoundByLease) state.account.planId = "";
     state.isBoundByLease = false;
     state.usedAt = this.now();
@@ -161,7 +161,7 @@ export class Model {
 
   create(pool: PoolState, account: Account): AccountState {
     const state: AccountState = {
-      account, token: 0n, version: 0n, lease: undefined, lastEnd: undefined, resume: AccountStatus.WAITING,
+      account, token: 0n, version: 0n, lease: undefined, released: new Set(), resume: AccountStatus.WAITING,
       isBoundByLease: false, usedAt: 0, events: [],
     };
     state.resume = this.freeStatus(state, AccountStatus.WAITING);
@@ -248,7 +248,12 @@ export class Model {
     const isOurs = lease?.token === ref.fencingToken;
     if (isOurs && !lease.isReleasing && lease.ends > this.now()) return state as AccountState & { lease: LeaseState };
     if (isOurs) throw leaseLost(ref, lease.isReleasing ? "released" : "expired");
-    throw leaseLost(ref, state.token === ref.fencingToken && state.lastEnd ? state.lastEnd : "taken_over");
+    throw leaseLost(ref, this.#ended(state, ref));
+  }
+
+  #ended(state: AccountState, { fencingToken }: LeaseRef): string {
+    if (state.released.has(fencingToken)) return "released";
+    return state.token === fencingToken ? "expired" : "taken_over";
   }
 
   renew(ref: LeaseRef, duration: number): AccountState {
@@ -262,8 +267,8 @@ export class Model {
     const state = this.account(ref.poolId, ref.accountId);
     const { lease, account } = state;
     if (lease?.token !== ref.fencingToken) {
-      if (state.token === ref.fencingToken && state.lastEnd === "released") return state;
-      throw leaseLost(ref, state.token === ref.fencingToken ? "expired" : "taken_over");
+      if (state.released.has(ref.fencingToken)) return state;
+      throw leaseLost(ref, this.#ended(state, ref));
     }
     if (account.openRedemptionId === "") {
       this.#end(state, "released", lease.holder);

@@ -220,7 +220,9 @@ export class Services {
     const tell = () => stream.write({ message: { $case: "progress", progress: { ...counts, heldBack: 0n } } });
     const ticking = setInterval(tell, 1_000);
     try {
-      for await (const { message } of stream as AsyncIterable<pb.BatchRedeemRequest>) {
+      // The end of what is read is not the end of what is answered.
+      const requests: AsyncIterable<pb.BatchRedeemRequest> = stream.iterator({ destroyOnReturn: false });
+      for await (const { message } of requests) {
         if (message?.$case === "open") {
           open = message.open;
           this.#checkBatch(open);
