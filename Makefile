@@ -4,7 +4,7 @@
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test soak bench bench-peers test-clients lint deny fuzz format sqlx-prepare sqlx-check schema-prepare schema-check client-stubs packages
+.PHONY: help setup demo test soak bench bench-peers test-clients client-stubs packages lint deny fuzz format sqlx-prepare sqlx-check schema-prepare schema-check
 
 help: ## Lists the commands.
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 22
@@ -36,6 +36,12 @@ bench-peers: setup ## Installs what `make bench` also compares with: etcd, graph
 test-clients: setup ## Checks with clients in Python, buf and grpcurl; with ADDRESS=host:port, a server that runs.
 	@scripts/clients.sh $(ADDRESS) $(ARGS)
 
+client-stubs: setup ## Writes the stubs of the clients in clients/ anew, after a change of the contract.
+	@scripts/client-stubs.sh
+
+packages: setup ## Makes the clients' packages, under target/packages.
+	@scripts/packages.sh
+
 lint: setup ## Checks format, lints, the contract, .sqlx and schema.sql.
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
@@ -43,6 +49,7 @@ lint: setup ## Checks format, lints, the contract, .sqlx and schema.sql.
 	scripts/buf.sh format -d --exit-code
 	scripts/sqlx.sh check
 	scripts/schema.sh check
+	scripts/client-stubs.sh --check
 
 deny: setup ## Checks licences, sources and known weaknesses of what is depended on, by deny.toml.
 	@scripts/deny.sh
@@ -65,9 +72,3 @@ schema-prepare: setup ## Writes schema.sql anew, after a change of migrations.
 
 schema-check: setup ## Checks that schema.sql shows what the migrations make.
 	@scripts/schema.sh check
-
-client-stubs: ## Writes the stubs of the clients anew, after a change of the contract.
-	@scripts/client-stubs.sh
-
-packages: ## Builds the packages of the clients into target/packages.
-	@scripts/packages.sh

@@ -27,6 +27,7 @@ install_clients() {
 
 install_all() {
     install_clients || return
+    scripts/client-node.sh --install || return
     scripts/buf.sh --version >/dev/null
 }
 
@@ -56,6 +57,8 @@ case ${1:-} in
     run_python tests/clients/check.py "$@"
     ;;
 --if-possible)
+    cargo build --quiet
+    scripts/client-node.sh --if-possible
     have python3 || {
         say "SKIPPED: the check of the clients, because python3 is missing"
         exit 0
@@ -76,6 +79,7 @@ install_all || {
 }
 
 cargo build --quiet
+[ "${1:-}" = --if-possible ] || scripts/client-node.sh
 grpcurl=$(find_grpcurl)
 (run_python tests/clients/readme.py "${CARGO_TARGET_DIR:-target}/debug/holdfast" ${grpcurl:+"$grpcurl"})
 scripts/client-python.sh "$@"

@@ -1,11 +1,12 @@
 #!/bin/sh
-# Builds the packages of the clients into target/packages.
+# Makes the packages of the clients in clients/ in target/packages, and tries the one for Node in a folder of its own.
 #
 # usage: scripts/packages.sh
 
 set -eu
 cd "$(dirname "$0")/.."
 . scripts/lib.sh
+. scripts/lib-node.sh
 
 out=$PWD/target/packages
 build_version=1.3.0
@@ -22,6 +23,25 @@ python_package() {
     PYTHONPATH=$tools python3 -m build --no-isolation --outdir "$out" clients/python >/dev/null
 }
 
+# The tarball for npm. Tried by installing it in a folder of its own: imported, required, and compiled against.
+node_package() {
+    node_install || fail "what the client for Node is built with cannot be installed"
+    node_build
+    rm -f "$out"/holdfast-client-*.tgz
+    tarball=$(cd "$node_build" && npm pack --silent --pack-destination "../packages")
+    tried=$(mktemp -d)
+    (
+        cp clients/node/test/package/* "$tried"
+        cd "$tried"
+        npm install --silent --no-progress --prefer-offline --no-audit --no-fund "$out/$tarball"
+        node import.mjs && node require.cjs
+    ) || fail "the package $tarball cannot be used; it was tried in $tried"
+    "$node_tools/node_modules/.bin/tsc" -p "$tried" --typeRoots "$PWD/$node_tools/node_modules/@types" ||
+        fail "the types of $tarball cannot be used; they were tried in $tried"
+    rm -rf "$tried"
+}
+
 mkdir -p "$out"
 python_package
+node_package
 ls "$out"

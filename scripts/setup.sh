@@ -1,8 +1,9 @@
 #!/bin/sh
 # Installs what is missing to build and to test: Rust, a C compiler and Postgres; with the word
-# "python", Python's package installer as well. Does nothing, quickly, when all of it is there.
+# "python", Python's package installer as well, and with "node" Node and npm. Does nothing, quickly, when all of it is
+# there.
 #
-# usage: scripts/setup.sh [python]
+# usage: scripts/setup.sh [python] [node]
 
 set -eu
 cd "$(dirname "$0")/.."
@@ -72,12 +73,24 @@ set_up_python() {
     have_pip || fail "Python 3 with pip is missing: install python3-pip"
 }
 
+have_node() {
+    have node && have npm && is_at_least "$(node --version | sed 's/^v//')" 18
+}
+
+set_up_node() {
+    have_node && return
+    install_packages "$(package_name node nodejs nodejs nodejs nodejs)" \
+        "$(package_name node npm npm npm npm)" || true
+    have_node || fail "Node 18 or later with npm is missing: install nodejs and npm"
+}
+
 set_up_rust
 set_up_c_compiler
 set_up_postgres
 for extra in "$@"; do
     case $extra in
     python) set_up_python ;;
-    *) fail "usage: scripts/setup.sh [python]" ;;
+    node) set_up_node ;;
+    *) fail "usage: scripts/setup.sh [python] [node]" ;;
     esac
 done
