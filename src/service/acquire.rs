@@ -196,7 +196,7 @@ impl Acquire {
             () = too_late => return Err(Error::ShuttingDown),
         };
         let acquired = match answered.unwrap_or_else(|_| Err(unanswered(&command)))? {
-            Taken::Leased(acquired) => acquired,
+            Taken::Leased(acquired) => *acquired,
             Taken::Begun(_) | Taken::NotNow => {
                 return Err(Error::Internal("a lease was answered with a redemption"));
             }

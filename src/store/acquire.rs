@@ -104,7 +104,7 @@ impl Claim {
 
 /// What became of one claim.
 enum Taken {
-    Leased(Acquired),
+    Leased(Box<Acquired>),
     Begun(Begun),
     Closed(Refusal),
     /// Somebody else has the account.
@@ -123,7 +123,7 @@ impl Store {
         for (claim, answer) in claims.into_iter().zip(answers) {
             match answer {
                 Ok(Taken::Leased(acquired)) => {
-                    claimed.leased.insert(claim.wanted.request, acquired);
+                    claimed.leased.insert(claim.wanted.request, *acquired);
                 }
                 Ok(Taken::Begun(begun)) => {
                     claimed.begun.insert(claim.wanted.request, begun);
@@ -153,7 +153,8 @@ impl Store {
         let refusal = match &claim.wanted.begins {
             None => match self.apply.call(pool_id, asked).await? {
                 Applied::Done(done) => {
-                    return Ok(Taken::Leased(Acquired::now(claim.account.status, done.account)));
+                    let acquired = Acquired::now(claim.account.status, done.account);
+                    return Ok(Taken::Leased(Box::new(acquired)));
                 }
                 Applied::Refused(refusal, _) => refusal,
                 _ => return Ok(Taken::Lost),

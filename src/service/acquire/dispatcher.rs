@@ -390,7 +390,7 @@ impl Dispatcher {
                 if acquired.fresh {
                     self.queue.given(&waiter.wanted.holder);
                 }
-                if waiter.reply.send(Ok(Taken::Leased(acquired))).is_ok() {
+                if waiter.reply.send(Ok(Taken::Leased(Box::new(acquired)))).is_ok() {
                     taken.insert(waiter.wanted.request);
                 }
             }

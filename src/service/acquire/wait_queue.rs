@@ -28,7 +28,7 @@ const TELLING: usize = 8;
 #[derive(Debug)]
 pub(super) enum Taken {
     /// A lease.
-    Leased(Acquired),
+    Leased(Box<Acquired>),
     /// What became of the redemption that was to be begun with the lease.
     Begun(Box<Begun>),
     /// No account is free for the card now.

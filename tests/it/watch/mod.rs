@@ -21,6 +21,7 @@ async fn redeem(
 ) -> Result<pb::Redemption, Status> {
     let selector = pb::AccountSelector { account_id: account_id.to_owned(), ..Default::default() };
     let request = pb::RedeemCardRequest {
+        priority: 0,
         request_id: Uuid::now_v7().to_string(),
         pool_id: POOL.to_owned(),
         holder: "till".to_owned(),

@@ -95,6 +95,7 @@ async fn over_rpc(client: &mut Client) -> anyhow::Result<Duration> {
 pub(super) async fn by_store(store: &Store, criteria: &Arc<Criteria>) -> anyhow::Result<Duration> {
     let pool_id = PoolId::parse(POOL).map_err(|error| anyhow::anyhow!("{error:?}"))?;
     let wanted = Wanted {
+        begins: None,
         request: RequestKey::new(Principal::anonymous(), RequestId::random()),
         holder: Holder::parse("bench").map_err(|error| anyhow::anyhow!("{error:?}"))?,
         ttl: Duration::from_secs(60),

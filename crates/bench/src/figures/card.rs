@@ -25,7 +25,7 @@ use crate::{
 /// Callers who are in flight at once, over so many connections.
 const IN_FLIGHT: usize = 64;
 const CONNECTIONS: usize = 4;
-const ACCOUNTS: i64 = 10_000;
+const ACCOUNTS: usize = 10_000;
 const CALLS: [(&str, Calls); 2] = [("RedeemCard", Calls::One), ("three calls", Calls::Three)];
 
 #[derive(Clone, Copy)]

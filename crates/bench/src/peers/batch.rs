@@ -105,6 +105,8 @@ impl Cards {
         permit.forget();
         self.sent += 1;
         let item = BatchItem {
+            priority: 0,
+            not_before: None,
             item_id: format!("item-{:08}", self.sent),
             code: format!("{}{:08}", self.name.simple(), self.sent).to_uppercase(),
             expected: Some(Money { amount_minor: 1000, currency_code: "EUR".to_owned() }),
