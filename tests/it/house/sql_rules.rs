@@ -16,7 +16,7 @@ use crate::support::{
 };
 
 /// Statements that are not of one pool, each for a reason that its comment gives.
-const OF_NO_POOL: [&str; 65] = [
+const OF_NO_POOL: [&str; 66] = [
     "analyze",
     "backend",
     "beat",
@@ -79,6 +79,7 @@ const OF_NO_POOL: [&str; 65] = [
     "schema_state",
     "servers_without_key",
     "take_slot",
+    "time_until",
     "token_changes",
     "unretire_key",
     "use_key",
@@ -416,10 +417,9 @@ const HOT: [(&str, &str); 19] = [
     ("claim_early_check", "'p', gen_random_uuid(), '5 s'"),
     (
         "begin",
-        "'p', 1, ARRAY[gen_random_uuid()], '{a-00001}', '{1}', '{1}', ARRAY[gen_random_uuid()], \
-         ARRAY[gen_random_uuid()], '{q}', '{f}', '{\"\\\\x01\"}', '{\"\\\\x01\"}', '{x}', '{5}', '{f}', '{5}', \
-         '{1 min}', '{1 min}', '{holdfast}', '{1}', gen_random_uuid(), '{1}', ARRAY[gen_random_uuid()], '{1}', \
-         '{\"\\\\x01\"}', '{p}', '{1}'",
+        "'p', 1, ARRAY[jsonb_populate_record(NULL::account_change, '{\"account_id\": \"a-00001\"}')], '{q}', '{f}', \
+         '{\"\\\\x01\"}', '{\"\\\\x01\"}', '{x}', '{5}', '{f}', '{1 min}', '{1 min}', '{holdfast}', '{1}', \
+         gen_random_uuid(), '{1}', ARRAY[gen_random_uuid()], '{1}', '{\"\\\\x01\"}', '{1}'",
     ),
     ("get_living_redemption", "'p', '{\"\\\\x01\"}'"),
     (
