@@ -93,7 +93,8 @@ class FakeHoldfast:
 
     def stop(self) -> None:
         if self._server is not None:
-            self._server.stop(None).wait()
+            # Bounded: a handler of the fake never holds up the end of a test.
+            self._server.stop(None).wait(10)
             self._server = None
 
     def __enter__(self) -> FakeHoldfast:
