@@ -29,5 +29,7 @@ node_install || skip "${1:-}" "what it needs cannot be installed"
 [ "${1:-}" != --install ] || exit 0
 
 node_build test
+# For the sessions of pages that install it.
+node_pack >/dev/null
 export HOLDFAST_BIN="${CARGO_TARGET_DIR:-$PWD/target}/debug/holdfast" HOLDFAST_PROJECT="$PWD"
 node --test --test-timeout=120000 $node_build/dist/test/
