@@ -29,7 +29,7 @@ node_install || skip "${1:-}" "what it needs cannot be installed"
 [ "${1:-}" != --install ] || exit 0
 
 node_build test
-HOLDFAST_BIN=$PWD/${CARGO_TARGET_DIR:-target}/debug/holdfast
-[ -n "${CARGO_TARGET_DIR:-}" ] && HOLDFAST_BIN=$CARGO_TARGET_DIR/debug/holdfast
-export HOLDFAST_BIN HOLDFAST_PROJECT="$PWD"
+# For the sessions of pages that install it.
+node_pack >/dev/null
+export HOLDFAST_BIN="${CARGO_TARGET_DIR:-$PWD/target}/debug/holdfast" HOLDFAST_PROJECT="$PWD"
 node --test --test-timeout=120000 $node_build/dist/test/

@@ -30,3 +30,10 @@ node_build() {
     ln -s "../../$node_tools/node_modules" "$node_build/node_modules"
     (cd "$node_build" && npm run --silent build && { [ "${1:-}" != test ] || npm run --silent build:test; })
 }
+
+# Makes the tarball for npm of what is built, in target/packages. Prints its name.
+node_pack() {
+    mkdir -p target/packages
+    rm -f target/packages/holdfast-client-*.tgz
+    (cd "$node_build" && npm pack --silent --pack-destination ../packages)
+}

@@ -27,8 +27,7 @@ python_package() {
 node_package() {
     node_install || fail "what the client for Node is built with cannot be installed"
     node_build
-    rm -f "$out"/holdfast-client-*.tgz
-    tarball=$(cd "$node_build" && npm pack --silent --pack-destination "../packages")
+    tarball=$(node_pack)
     tried=$(mktemp -d)
     (
         cp clients/node/test/package/* "$tried"

@@ -1,4 +1,5 @@
-"""Runs the sessions of README.md as they stand there: TLS, a token, grpcurl and Python.
+"""Runs the sessions of README.md as they stand there: TLS, a token, grpcurl and Python. Then those of other pages
+with Node, where there are Node and the client's package.
 
 usage: readme.py HOLDFAST [GRPCURL]
 
@@ -6,6 +7,7 @@ What the README runs in terminals of their own goes on beside the rest, and is s
 listens on the ports that the README names, it is not run.
 """
 
+import glob
 import os
 import re
 import shutil
@@ -22,11 +24,12 @@ LIMIT = 120
 STAYS = ("holdfast simulate-provider", "holdfast serve")
 
 
-def blocks(section):
-    """The blocks of code of one section of the README."""
-    with open("README.md", encoding="utf-8") as file:
+def blocks(section, page="README.md", level="##"):
+    """The blocks of code of one section of a page: the README, when none is named."""
+    with open(page, encoding="utf-8") as file:
         text = file.read()
-    body = re.search(rf"^## {re.escape(section)}\n(.*?)(?=^## )", text, re.M | re.S).group(1)
+    end = rf"(?=^{level} )"
+    body = re.search(rf"^{level} {re.escape(section)}\n(.*?){end}", text, re.M | re.S).group(1)
     return re.findall(r"^```\w*\n(.*?)^```$", body, re.M | re.S)
 
 
@@ -143,6 +146,32 @@ class Reader:
         said = self.run("\n".join(lines).replace("venv/bin/python", sys.executable))
         expect("REDEMPTION_STATE_SUCCEEDED 1000", said)
 
+    def node_sessions(self):
+        """The tutorial's session with Node, and the one in the README of the client's package."""
+        if not shutil.which("npm") or not glob.glob("target/packages/holdfast-client-*.tgz"):
+            print("SKIPPED: the sessions with Node: npm is missing, or the client's package")
+            return
+        packages = os.path.join(self.directory, "target")
+        os.mkdir(packages)
+        os.symlink(os.path.abspath("target/packages"), os.path.join(packages, "packages"))
+        # What the package depends on was fetched when its tests were installed.
+        settings = {"prefer_offline": "true", "audit": "false", "fund": "false"}
+        self.environment.update({f"npm_config_{name}": value for name, value in settings.items()})
+        install, program = blocks("With Node", "docs/tutorial.md", "###")
+        said = self.node_program("session.mjs", install, program)
+        expect("REDEMPTION_STATE_SUCCEEDED 1000n", said)
+        *_, install, program = blocks("Three minutes", "clients/node/README.md")
+        connect = "export HOLDFAST_SERVER=https://localhost:50051 HOLDFAST_CA_FILE=tls.pem"
+        said = self.node_program(
+            "first.mjs", f"{connect} HOLDFAST_TOKEN_FILE=till-7.token\n{install}", program
+        )
+        expect("REDEMPTION_STATE_SUCCEEDED { amountMinor: 1000n, currencyCode: 'EUR' }", said)
+
+    def node_program(self, name, commands, program):
+        with open(os.path.join(self.directory, name), "w", encoding="utf-8") as file:
+            file.write(program)
+        return self.run(commands)
+
 
 def expect(words, said):
     if words not in said:
@@ -158,9 +187,10 @@ def main():
     try:
         reader.grpcurl_session()
         reader.python_session()
+        reader.node_sessions()
     finally:
         reader.stop()
-    print("the README's sessions ran as they stand there")
+    print("the sessions of the README and of Node's pages ran as they stand there")
 
 
 if __name__ == "__main__":

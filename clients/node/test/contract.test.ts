@@ -58,6 +58,15 @@ for (const start of worlds) {
       return poolId;
     }
 
+    test("a server with TLS is trusted by its CA, and asks for a token", { skip: start === fakeWorld }, async () => {
+      const stranger = world.client({ tokenFile: undefined, token: "hf_unknown" });
+      await refused(hf.UnauthenticatedError, stranger.getPool("any"));
+      stranger.close();
+      const distrustful = world.client({ caFile: undefined });
+      await assert.rejects(distrustful.createPool({ poolId: "any", currencyCode: "EUR" }), hf.ConnectionError);
+      distrustful.close();
+    });
+
     test("a lease is one caller's, and its token rises", async () => {
       const poolId = await pool();
       const first = await client.acquire({ poolId, leaseDuration: 30_000 });

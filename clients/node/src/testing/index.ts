@@ -88,9 +88,14 @@ export class FakeHoldfast {
     this.#model.settle(redemptionId, outcome);
   }
 
-  /** Refuses the next calls of an RPC. */
-  fail(fault: Fault): void {
-    this.#faults.push({ ...fault, times: fault.times ?? 1 });
+  /** Refuses the next calls of an RPC. Answers what ends that before. */
+  fail(fault: Fault): () => void {
+    const met = { ...fault, times: fault.times ?? 1 };
+    this.#faults.push(met);
+    return () => {
+      const at = this.#faults.indexOf(met);
+      if (at >= 0) this.#faults.splice(at, 1);
+    };
   }
 
   /** Ends all connections, and listens again on the same port: what is remembered stays. */
