@@ -201,7 +201,7 @@ async fn a_server_is_not_started_on_a_standby_and_says_why() {
 
 #[tokio::test]
 async fn outcomes_are_watched_through_a_failover_and_none_is_missed() {
-    let cluster = Cluster::new().await;
+    let mut cluster = Cluster::new().await;
     let mut clients = cluster.world.clients(0).await;
     let mut all = Watch::open(&mut clients, "").await.unwrap();
     let first = redeem_one(&cluster.world, &mut clients, "first").await;
