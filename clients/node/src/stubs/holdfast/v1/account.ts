@@ -396,7 +396,8 @@ export interface AccountEvent {
   actor: string;
   /**
    * Why: created, acquired, renewed, redeem_begun, redeemed, redeem_failed,
-   * release_requested, released, expired, updated, ….
+   * release_requested, released, expired, updated, …. An acquired one that names a
+   * redemption began it, too: RedeemCard and batches do so.
    */
   reason: string;
   /** The status before; UNSPECIFIED for the first event. */

@@ -223,20 +223,24 @@ class AccountSelector(_message.Message):
     def __init__(self, account_id: _Optional[str] = ..., plan_id: _Optional[str] = ..., country_code: _Optional[str] = ..., min_headroom: _Optional[_Union[_common_pb2.Money, _Mapping]] = ..., labels: _Optional[_Mapping[str, str]] = ..., exclude_account_ids: _Optional[_Iterable[str]] = ..., expected: _Optional[_Union[_common_pb2.Money, _Mapping]] = ...) -> None: ...
 
 class AcquireAccountRequest(_message.Message):
-    __slots__ = ("request_id", "pool_id", "holder", "lease_duration", "wait_timeout", "selector")
+    __slots__ = ("request_id", "pool_id", "holder", "lease_duration", "wait_timeout", "selector", "priority", "not_before")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     POOL_ID_FIELD_NUMBER: _ClassVar[int]
     HOLDER_FIELD_NUMBER: _ClassVar[int]
     LEASE_DURATION_FIELD_NUMBER: _ClassVar[int]
     WAIT_TIMEOUT_FIELD_NUMBER: _ClassVar[int]
     SELECTOR_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
+    NOT_BEFORE_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     pool_id: str
     holder: str
     lease_duration: _duration_pb2.Duration
     wait_timeout: _duration_pb2.Duration
     selector: AccountSelector
-    def __init__(self, request_id: _Optional[str] = ..., pool_id: _Optional[str] = ..., holder: _Optional[str] = ..., lease_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., wait_timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., selector: _Optional[_Union[AccountSelector, _Mapping]] = ...) -> None: ...
+    priority: int
+    not_before: _timestamp_pb2.Timestamp
+    def __init__(self, request_id: _Optional[str] = ..., pool_id: _Optional[str] = ..., holder: _Optional[str] = ..., lease_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., wait_timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., selector: _Optional[_Union[AccountSelector, _Mapping]] = ..., priority: _Optional[int] = ..., not_before: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class AcquireAccountResponse(_message.Message):
     __slots__ = ("lease", "account")
@@ -325,7 +329,7 @@ class RedeemResponse(_message.Message):
     def __init__(self, redemption: _Optional[_Union[Redemption, _Mapping]] = ..., replayed: bool = ...) -> None: ...
 
 class RedeemCardRequest(_message.Message):
-    __slots__ = ("request_id", "pool_id", "holder", "code", "expected", "selector", "wait_timeout")
+    __slots__ = ("request_id", "pool_id", "holder", "code", "expected", "selector", "wait_timeout", "priority")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     POOL_ID_FIELD_NUMBER: _ClassVar[int]
     HOLDER_FIELD_NUMBER: _ClassVar[int]
@@ -333,6 +337,7 @@ class RedeemCardRequest(_message.Message):
     EXPECTED_FIELD_NUMBER: _ClassVar[int]
     SELECTOR_FIELD_NUMBER: _ClassVar[int]
     WAIT_TIMEOUT_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     pool_id: str
     holder: str
@@ -340,7 +345,8 @@ class RedeemCardRequest(_message.Message):
     expected: _common_pb2.Money
     selector: AccountSelector
     wait_timeout: _duration_pb2.Duration
-    def __init__(self, request_id: _Optional[str] = ..., pool_id: _Optional[str] = ..., holder: _Optional[str] = ..., code: _Optional[str] = ..., expected: _Optional[_Union[_common_pb2.Money, _Mapping]] = ..., selector: _Optional[_Union[AccountSelector, _Mapping]] = ..., wait_timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+    priority: int
+    def __init__(self, request_id: _Optional[str] = ..., pool_id: _Optional[str] = ..., holder: _Optional[str] = ..., code: _Optional[str] = ..., expected: _Optional[_Union[_common_pb2.Money, _Mapping]] = ..., selector: _Optional[_Union[AccountSelector, _Mapping]] = ..., wait_timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., priority: _Optional[int] = ...) -> None: ...
 
 class RedeemCardResponse(_message.Message):
     __slots__ = ("redemption", "replayed")
@@ -387,16 +393,20 @@ class BatchOpen(_message.Message):
     def __init__(self, batch_id: _Optional[str] = ..., pool_id: _Optional[str] = ..., holder: _Optional[str] = ..., selector: _Optional[_Union[AccountSelector, _Mapping]] = ..., max_in_flight: _Optional[int] = ..., item_timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class BatchItem(_message.Message):
-    __slots__ = ("item_id", "code", "expected", "selector")
+    __slots__ = ("item_id", "code", "expected", "selector", "priority", "not_before")
     ITEM_ID_FIELD_NUMBER: _ClassVar[int]
     CODE_FIELD_NUMBER: _ClassVar[int]
     EXPECTED_FIELD_NUMBER: _ClassVar[int]
     SELECTOR_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
+    NOT_BEFORE_FIELD_NUMBER: _ClassVar[int]
     item_id: str
     code: str
     expected: _common_pb2.Money
     selector: AccountSelector
-    def __init__(self, item_id: _Optional[str] = ..., code: _Optional[str] = ..., expected: _Optional[_Union[_common_pb2.Money, _Mapping]] = ..., selector: _Optional[_Union[AccountSelector, _Mapping]] = ...) -> None: ...
+    priority: int
+    not_before: _timestamp_pb2.Timestamp
+    def __init__(self, item_id: _Optional[str] = ..., code: _Optional[str] = ..., expected: _Optional[_Union[_common_pb2.Money, _Mapping]] = ..., selector: _Optional[_Union[AccountSelector, _Mapping]] = ..., priority: _Optional[int] = ..., not_before: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class BatchRedeemResponse(_message.Message):
     __slots__ = ("result", "progress", "summary")
@@ -491,6 +501,22 @@ class AwaitRedemptionResponse(_message.Message):
     REDEMPTION_FIELD_NUMBER: _ClassVar[int]
     redemption: Redemption
     def __init__(self, redemption: _Optional[_Union[Redemption, _Mapping]] = ...) -> None: ...
+
+class WatchRedemptionsRequest(_message.Message):
+    __slots__ = ("pool_id", "after")
+    POOL_ID_FIELD_NUMBER: _ClassVar[int]
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    pool_id: str
+    after: str
+    def __init__(self, pool_id: _Optional[str] = ..., after: _Optional[str] = ...) -> None: ...
+
+class WatchRedemptionsResponse(_message.Message):
+    __slots__ = ("redemption", "cursor")
+    REDEMPTION_FIELD_NUMBER: _ClassVar[int]
+    CURSOR_FIELD_NUMBER: _ClassVar[int]
+    redemption: Redemption
+    cursor: str
+    def __init__(self, redemption: _Optional[_Union[Redemption, _Mapping]] = ..., cursor: _Optional[str] = ...) -> None: ...
 
 class ListRedemptionsRequest(_message.Message):
     __slots__ = ("pool_id", "page_size", "page_token", "states", "account_id", "batch_id", "create_time_from", "create_time_to", "reversal_states")
