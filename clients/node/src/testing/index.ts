@@ -19,9 +19,11 @@ import { Holdfast, type HoldfastOptions } from "../client.js";
 import { AccountServiceService } from "../stubs/holdfast/v1/account.js";
 import { PoolServiceService } from "../stubs/holdfast/v1/pool.js";
 import { RedemptionServiceService } from "../stubs/holdfast/v1/redemption.js";
+import { AccountServices } from "./accounts.js";
 import { Model, type Outcome } from "./model.js";
+import { PoolServices } from "./pools.js";
+import { RedemptionServices } from "./redemptions.js";
 import { Refusal } from "./refusal.js";
-import { Services } from "./services.js";
 
 export type { Outcome };
 
@@ -114,9 +116,13 @@ export class FakeHoldfast {
   }
 
   async #listen(): Promise<void> {
-    const services = new Services(this.#model);
-    for (const definition of [RedemptionServiceService, AccountServiceService, PoolServiceService]) {
-      this.#server.addService(definition, this.#implementation(definition, services as never));
+    const services = [
+      [RedemptionServiceService, new RedemptionServices(this.#model)],
+      [AccountServiceService, new AccountServices(this.#model)],
+      [PoolServiceService, new PoolServices(this.#model)],
+    ] as const;
+    for (const [definition, service] of services) {
+      this.#server.addService(definition, this.#implementation(definition, service as never));
     }
     this.#port = await new Promise((resolve, reject) =>
       this.#server.bindAsync(`127.0.0.1:${this.#port}`, ServerCredentials.createInsecure(), (error, port) =>
