@@ -3,7 +3,7 @@
 # under target/ the first time.
 #
 # usage: scripts/clients.sh                 checks a build; starts, and stops, what that takes
-#        scripts/clients.sh --if-possible   the same, or says why not: Python cannot be had
+#        scripts/clients.sh --if-possible   the same, or says why not: Python or Node cannot be had
 #        scripts/clients.sh --install       installs what is needed, and no more
 #        scripts/clients.sh HOST:PORT [options of check.py]   checks a server that is running
 
