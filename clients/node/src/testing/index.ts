@@ -132,7 +132,7 @@ export class FakeHoldfast {
   }
 
   /** The handlers of grpc-js for the RPCs of one service. */
-  #implementation(definition: object, services: Record<string, (request: unknown, signal: AbortSignal) => Promise<unknown>>) {
+  #implementation(definition: object, services: Record<string, (request: unknown, signal: AbortSignal, call: unknown) => Promise<unknown>>) {
     const implementation: UntypedServiceImplementation = {};
     for (const [name, { requestStream, responseStream }] of Object.entries(definition)) {
       const handler = async (call: any) => {
@@ -141,7 +141,7 @@ export class FakeHoldfast {
         if (!services[name]) throw new Refusal(Code.UNIMPLEMENTED, "UNIMPLEMENTED", `the fake has no ${name}`);
         const abort = new AbortController();
         call.once("cancelled", () => abort.abort());
-        return services[name](requestStream ? call : call.request, abort.signal);
+        return services[name](requestStream ? call : call.request, abort.signal, call);
       };
       implementation[name] = responseStream
         ? (call: ServerDuplexStream<unknown, unknown>) => {

@@ -212,6 +212,23 @@ export class RedemptionServices {
     return { redemptions: page, nextPageToken };
   }
 
+  /** Outcomes in the order in which they were recorded; a cursor is how many came before. */
+  async watchRedemptions({ poolId, after }: pb.WatchRedemptionsRequest, signal: AbortSignal, stream: { write(message: unknown): boolean }) {
+    this.#model.pool(poolId);
+    const { outcomes } = this.#model;
+    let at = after === "now" ? outcomes.length : Number(after || 0);
+    if (!(at <= outcomes.length)) throw precondition("CURSOR_LOST", "the outcomes before this cursor are not here", { pool_id: poolId });
+    stream.write({ redemption: undefined, cursor: String(at) });
+    while (!signal.aborted) {
+      for (; at < outcomes.length; at += 1) {
+        const { redemption } = this.#model.redemptions.get(outcomes[at]!)!;
+        if (redemption.poolId === poolId) stream.write({ redemption, cursor: String(at + 1) });
+      }
+      await this.#model.wait(10_000, signal);
+      if (at === outcomes.length && !signal.aborted) stream.write({ redemption: undefined, cursor: String(at) });
+    }
+  }
+
   async batchRedeem(stream: ServerDuplexStream<pb.BatchRedeemRequest, pb.BatchRedeemResponse>, signal: AbortSignal) {
     let open: pb.BatchOpen | undefined;
     const counts = { received: 0n, inFlight: 0n, succeeded: 0n, failed: 0n, inDoubt: 0n, rejected: 0n, retryable: 0n };

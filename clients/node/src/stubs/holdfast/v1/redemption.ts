@@ -12,8 +12,10 @@ import {
   Client,
   type ClientDuplexStream,
   type ClientOptions,
+  type ClientReadableStream,
   type ClientUnaryCall,
   type handleBidiStreamingCall,
+  type handleServerStreamingCall,
   type handleUnaryCall,
   makeGenericClientConstructor,
   type Metadata,
@@ -990,6 +992,36 @@ export interface AwaitRedemptionRequest {
 export interface AwaitRedemptionResponse {
   /** The redemption. */
   redemption: Redemption | undefined;
+}
+
+/** Whose outcomes to stream, and from where on. */
+export interface WatchRedemptionsRequest {
+  /** Required. */
+  poolId: string;
+  /**
+   * The cursor after which to go on. Empty: from the oldest outcome that was
+   * recorded since Holdfast keeps their order, so that a caller who has no cursor
+   * yet misses nothing. "now": only what is recorded from now on. A cursor belongs to its pool,
+   * and can be used for as long as the pool exists, at any server. What it
+   * consists of may change.
+   */
+  after: string;
+}
+
+/** An outcome, or a sign of life. */
+export interface WatchRedemptionsResponse {
+  /**
+   * SUCCEEDED or FAILED, with its newest reversal if there is one. Not set: there
+   * is nothing to tell, and the stream goes on.
+   */
+  redemption:
+    | Redemption
+    | undefined;
+  /**
+   * A stream that is opened after it sends what comes after this message. Never
+   * empty; at most 16 KiB, mostly under 100 characters.
+   */
+  cursor: string;
 }
 
 /** The page of redemptions to read. */
@@ -4381,6 +4413,142 @@ export const AwaitRedemptionResponse: MessageFns<AwaitRedemptionResponse> = {
   },
 };
 
+function createBaseWatchRedemptionsRequest(): WatchRedemptionsRequest {
+  return { poolId: "", after: "" };
+}
+
+export const WatchRedemptionsRequest: MessageFns<WatchRedemptionsRequest> = {
+  encode(message: WatchRedemptionsRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.poolId !== "") {
+      writer.uint32(10).string(message.poolId);
+    }
+    if (message.after !== "") {
+      writer.uint32(18).string(message.after);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): WatchRedemptionsRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseWatchRedemptionsRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.poolId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.after = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<WatchRedemptionsRequest>): WatchRedemptionsRequest {
+    return WatchRedemptionsRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<WatchRedemptionsRequest>): WatchRedemptionsRequest {
+    const message = createBaseWatchRedemptionsRequest();
+    message.poolId = object.poolId ?? "";
+    message.after = object.after ?? "";
+    return message;
+  },
+};
+
+function createBaseWatchRedemptionsResponse(): WatchRedemptionsResponse {
+  return { redemption: undefined, cursor: "" };
+}
+
+export const WatchRedemptionsResponse: MessageFns<WatchRedemptionsResponse> = {
+  encode(message: WatchRedemptionsResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.redemption !== undefined) {
+      Redemption.encode(message.redemption, writer.uint32(10).fork()).join();
+    }
+    if (message.cursor !== "") {
+      writer.uint32(18).string(message.cursor);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): WatchRedemptionsResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseWatchRedemptionsResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.redemption = Redemption.decode(reader, reader.uint32());
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.cursor = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<WatchRedemptionsResponse>): WatchRedemptionsResponse {
+    return WatchRedemptionsResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<WatchRedemptionsResponse>): WatchRedemptionsResponse {
+    const message = createBaseWatchRedemptionsResponse();
+    message.redemption = (object.redemption !== undefined && object.redemption !== null)
+      ? Redemption.fromPartial(object.redemption)
+      : undefined;
+    message.cursor = object.cursor ?? "";
+    return message;
+  },
+};
+
 function createBaseListRedemptionsRequest(): ListRedemptionsRequest {
   return {
     poolId: "",
@@ -5297,6 +5465,38 @@ export const RedemptionServiceService = {
     responseDeserialize: (value: Buffer): AwaitRedemptionResponse => AwaitRedemptionResponse.decode(value),
   },
   /**
+   * Streams the outcomes of a pool's redemptions: each when it is recorded, and again
+   * when it changes (a late credit, a correction, a reversal). Every outcome comes at
+   * least once, and none is missed, in whatever order transactions are committed.
+   * Those of one account come in the order in which they were recorded. Those of
+   * several accounts may come in any order. A redemption comes as it is when it is
+   * read: where its outcome has changed twice since, the newer one comes twice. Those
+   * of other principals come for who may read them: an operator, an auditor.
+   *
+   * Each message has a cursor. A stream that is opened after it sends what this one
+   * would have sent next. So a caller first keeps what came, then its cursor,
+   * and what it was doing when it stopped comes again. A caller that reads slowly
+   * loses nothing. The first message comes at once, and another at
+   * least every 10 seconds: where there is nothing to tell, it has the cursor alone. The stream has no end
+   * of its own: it ends with an error.
+   *
+   * Reasons: POOL_NOT_FOUND (NOT_FOUND), CURSOR_LOST (FAILED_PRECONDITION; the
+   * database is not the one, or no longer has the outcomes, that the cursor comes
+   * after: it was restored from a backup. What has been told must be compared).
+   * A retry is safe: nothing is changed. It goes on after the last cursor.
+   */
+  watchRedemptions: {
+    path: "/holdfast.v1.RedemptionService/WatchRedemptions" as const,
+    requestStream: false as const,
+    responseStream: true as const,
+    requestSerialize: (value: WatchRedemptionsRequest): Buffer =>
+      Buffer.from(WatchRedemptionsRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): WatchRedemptionsRequest => WatchRedemptionsRequest.decode(value),
+    responseSerialize: (value: WatchRedemptionsResponse): Buffer =>
+      Buffer.from(WatchRedemptionsResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): WatchRedemptionsResponse => WatchRedemptionsResponse.decode(value),
+  },
+  /**
    * Lists the redemptions of a pool, newest first. Those of other principals are
    * listed for who may read them: an operator, an auditor.
    *
@@ -5534,6 +5734,28 @@ export interface RedemptionServiceServer extends UntypedServiceImplementation {
    * A retry is safe: nothing is changed.
    */
   awaitRedemption: handleUnaryCall<AwaitRedemptionRequest, AwaitRedemptionResponse>;
+  /**
+   * Streams the outcomes of a pool's redemptions: each when it is recorded, and again
+   * when it changes (a late credit, a correction, a reversal). Every outcome comes at
+   * least once, and none is missed, in whatever order transactions are committed.
+   * Those of one account come in the order in which they were recorded. Those of
+   * several accounts may come in any order. A redemption comes as it is when it is
+   * read: where its outcome has changed twice since, the newer one comes twice. Those
+   * of other principals come for who may read them: an operator, an auditor.
+   *
+   * Each message has a cursor. A stream that is opened after it sends what this one
+   * would have sent next. So a caller first keeps what came, then its cursor,
+   * and what it was doing when it stopped comes again. A caller that reads slowly
+   * loses nothing. The first message comes at once, and another at
+   * least every 10 seconds: where there is nothing to tell, it has the cursor alone. The stream has no end
+   * of its own: it ends with an error.
+   *
+   * Reasons: POOL_NOT_FOUND (NOT_FOUND), CURSOR_LOST (FAILED_PRECONDITION; the
+   * database is not the one, or no longer has the outcomes, that the cursor comes
+   * after: it was restored from a backup. What has been told must be compared).
+   * A retry is safe: nothing is changed. It goes on after the last cursor.
+   */
+  watchRedemptions: handleServerStreamingCall<WatchRedemptionsRequest, WatchRedemptionsResponse>;
   /**
    * Lists the redemptions of a pool, newest first. Those of other principals are
    * listed for who may read them: an operator, an auditor.
@@ -5859,6 +6081,36 @@ export interface RedemptionServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: AwaitRedemptionResponse) => void,
   ): ClientUnaryCall;
+  /**
+   * Streams the outcomes of a pool's redemptions: each when it is recorded, and again
+   * when it changes (a late credit, a correction, a reversal). Every outcome comes at
+   * least once, and none is missed, in whatever order transactions are committed.
+   * Those of one account come in the order in which they were recorded. Those of
+   * several accounts may come in any order. A redemption comes as it is when it is
+   * read: where its outcome has changed twice since, the newer one comes twice. Those
+   * of other principals come for who may read them: an operator, an auditor.
+   *
+   * Each message has a cursor. A stream that is opened after it sends what this one
+   * would have sent next. So a caller first keeps what came, then its cursor,
+   * and what it was doing when it stopped comes again. A caller that reads slowly
+   * loses nothing. The first message comes at once, and another at
+   * least every 10 seconds: where there is nothing to tell, it has the cursor alone. The stream has no end
+   * of its own: it ends with an error.
+   *
+   * Reasons: POOL_NOT_FOUND (NOT_FOUND), CURSOR_LOST (FAILED_PRECONDITION; the
+   * database is not the one, or no longer has the outcomes, that the cursor comes
+   * after: it was restored from a backup. What has been told must be compared).
+   * A retry is safe: nothing is changed. It goes on after the last cursor.
+   */
+  watchRedemptions(
+    request: WatchRedemptionsRequest,
+    options?: Partial<CallOptions>,
+  ): ClientReadableStream<WatchRedemptionsResponse>;
+  watchRedemptions(
+    request: WatchRedemptionsRequest,
+    metadata?: Metadata,
+    options?: Partial<CallOptions>,
+  ): ClientReadableStream<WatchRedemptionsResponse>;
   /**
    * Lists the redemptions of a pool, newest first. Those of other principals are
    * listed for who may read them: an operator, an auditor.
