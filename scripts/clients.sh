@@ -3,7 +3,7 @@
 # under target/ the first time.
 #
 # usage: scripts/clients.sh                 checks a build; starts, and stops, what that takes
-#        scripts/clients.sh --if-possible   the same, or says why not: Python cannot be had
+#        scripts/clients.sh --if-possible   the same, or says why not: Python or Node cannot be had
 #        scripts/clients.sh --install       installs what is needed, and no more
 #        scripts/clients.sh HOST:PORT [options of check.py]   checks a server that is running
 
@@ -27,7 +27,8 @@ install_clients() {
 
 install_all() {
     install_clients || return
-    scripts/client-node.sh --install || return
+    # Where it is tried only if possible, it was before this.
+    [ "${1:-}" = --if-possible ] || scripts/client-node.sh --install || return
     scripts/buf.sh --version >/dev/null
 }
 
@@ -68,7 +69,7 @@ case ${1:-} in
 *) fail "usage: scripts/clients.sh [HOST:PORT [options] | --if-possible | --install]" ;;
 esac
 
-install_all || {
+install_all "${1:-}" || {
     [ "${1:-}" = --if-possible ] || fail "what the check of the clients needs cannot be installed"
     say "SKIPPED: the check of the clients, because what it needs cannot be installed"
     exit 0

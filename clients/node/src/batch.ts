@@ -5,6 +5,7 @@ import { type Caller } from "./caller.js";
 import { errorOf, fromGrpc, HoldfastError } from "./errors.js";
 import { fromStub, toStub, type Input, type Message } from "./messages.js";
 import type { Money } from "./money.js";
+import { isLost, pauseOf, RECONNECT_FOR, sleep } from "./reconnect.js";
 import {
   AwaitRedemptionRequest,
   BatchRedeemRequest,
@@ -71,14 +72,11 @@ export interface BatchOptions {
   signal?: AbortSignal | undefined;
 }
 
-const RECONNECT_FOR = 300_000;
 const MAX_IN_FLIGHT = 64;
 /** How long the outcome is waited for of items that another opening of the batch is at work on. */
 const SETTLE = 30_000;
 /** Reasons of an item's error that say nothing of the item. */
 const TRANSIENT = new Set(["SHUTTING_DOWN", "DATABASE_UNAVAILABLE", "OVERLOADED"]);
-/** Codes of streams that were cut, by whatever is between here and the server. */
-const CUT = new Set<number>([Code.UNAVAILABLE, Code.INTERNAL, Code.UNKNOWN, Code.CANCELLED]);
 
 type Call = ClientDuplexStream<BatchRedeemRequest, BatchRedeemResponse>;
 
@@ -293,20 +291,9 @@ export class Batch implements AsyncIterable<BatchResult> {
   /** Waits before the next connection, or gives up. */
   async #pause(lost: HoldfastError, tries: number): Promise<void> {
     const { reconnectFor = RECONNECT_FOR, signal } = this.#options;
-    const backoff = Math.min(5_000, 200 * 2 ** Math.min(tries - 1, 10)) * (0.8 + 0.4 * Math.random());
-    const wait = Math.max(backoff, lost.retryAfter ?? 0);
+    const wait = pauseOf(lost, tries);
     if (performance.now() - this.#failingSince! + wait > reconnectFor) throw lost;
-    await new Promise<void>((resolve, reject) => {
-      const timer = setTimeout(done, wait);
-      const stop = () => done(signal!.reason);
-      function done(why?: unknown) {
-        clearTimeout(timer);
-        signal?.removeEventListener("abort", stop);
-        why === undefined ? resolve() : reject(why);
-      }
-      if (signal?.aborted) stop();
-      else signal?.addEventListener("abort", stop, { once: true });
-    });
+    await sleep(wait, signal);
   }
 
   #wake(): void {
@@ -325,12 +312,6 @@ interface Connection {
   refusal?: HoldfastError;
   /** What the caller's items threw. */
   fault?: { error: unknown };
-}
-
-/** Whether opening the batch again may help. */
-function isLost({ code, reason }: HoldfastError): boolean {
-  if (reason === undefined) return CUT.has(code);
-  return code === Code.UNAVAILABLE || reason === "OVERLOADED" || reason === "REQUEST_INCOMPLETE";
 }
 
 function deferred(): { promise: Promise<void>; resolve: () => void } {

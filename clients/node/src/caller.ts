@@ -1,5 +1,12 @@
 /** One call: its deadline, its token, its trace, and its error. */
-import { Client, Metadata, type ClientDuplexStream, type ClientWritableStream, type MethodDefinition } from "@grpc/grpc-js";
+import {
+  Client,
+  Metadata,
+  type ClientDuplexStream,
+  type ClientReadableStream,
+  type ClientWritableStream,
+  type MethodDefinition,
+} from "@grpc/grpc-js";
 
 import { targetOf, type ConnectOptions } from "./connect.js";
 import { fromGrpc } from "./errors.js";
@@ -106,6 +113,39 @@ export class Caller {
         span.end(error);
       },
     };
+  }
+
+  /** A call of one message that is answered with many, for as long as they are taken. Without a deadline of its own. */
+  async *serverStream<Q, R>(
+    method: MethodDefinition<Q, R>,
+    stub: Stub<Q>,
+    request: Input<Q>,
+    { signal }: CallOptions = {},
+  ): AsyncGenerator<Message<R>, void, undefined> {
+    signal?.throwIfAborted();
+    const message = stub.fromPartial(toStub(request));
+    const metadata = this.#metadata();
+    const span = await this.#span(method.path, metadata);
+    const call: ClientReadableStream<R> = this.#client.makeServerStreamRequest(
+      method.path,
+      method.requestSerialize,
+      method.responseDeserialize,
+      message,
+      metadata,
+    );
+    call.on("error", () => {});
+    const stop = whenAborted(signal, () => call.cancel());
+    let ended: unknown;
+    try {
+      for await (const each of call) yield fromStub(each as R);
+    } catch (error) {
+      ended = signal?.aborted ? signal.reason : fromGrpc(error);
+      throw ended;
+    } finally {
+      stop();
+      call.cancel();
+      span.end(ended);
+    }
   }
 
   /** A call of many messages that is answered with one, at the end. Without a deadline of its own. */

@@ -13,6 +13,7 @@ import * as account from "./stubs/holdfast/v1/account.js";
 import * as pool from "./stubs/holdfast/v1/pool.js";
 import * as provider from "./stubs/holdfast/v1/provider.js";
 import * as redemption from "./stubs/holdfast/v1/redemption.js";
+import { watch, type Watched, type WatchOptions } from "./watch.js";
 
 const redemptions = redemption.RedemptionServiceService;
 const accounts = account.AccountServiceService;
@@ -177,6 +178,11 @@ export class Holdfast {
         options,
       );
     yield* pages(read, (reply) => reply.redemptions);
+  }
+
+  /** Every outcome of the pool's redemptions at least once. It goes on after the last cursor when the connection breaks. */
+  watchRedemptions(poolId: string, options: WatchOptions = {}): AsyncGenerator<Watched, void, undefined> {
+    return watch(this.#caller, poolId, options);
   }
 
   /** Closes a redemption by a person's word. */

@@ -91,6 +91,8 @@ export class OverloadedError extends HoldfastError {}
 export class DeadlinePassedError extends HoldfastError {}
 export class RequestIncompleteError extends HoldfastError {}
 export class StreamIdleError extends HoldfastError {}
+/** The database no longer has the outcomes that a cursor comes after: it was restored from a backup. */
+export class CursorLostError extends HoldfastError {}
 export class ShuttingDownError extends HoldfastError {}
 export class ProviderUnavailableError extends HoldfastError {}
 export class DatabaseUnavailableError extends HoldfastError {}
@@ -105,7 +107,7 @@ const CLASSES = [
   LeaseLostError, RedemptionOpenError, CodeInUseError, CardNotRedeemableError, CurrencyMismatchError,
   CountryMismatchError, InquiryFailedError, PoolPausedError, PoolDrainingError, AccountPausedError,
   AccountNotReadyError, AmountDoesNotFitError, PoolInUseError, PlanInUseError, AccountLockedError, OverloadedError,
-  DeadlinePassedError, RequestIncompleteError, StreamIdleError, ShuttingDownError, ProviderUnavailableError,
+  DeadlinePassedError, RequestIncompleteError, StreamIdleError, CursorLostError, ShuttingDownError, ProviderUnavailableError,
   DatabaseUnavailableError, InternalError,
 ];
 

@@ -18,3 +18,4 @@ export { Role } from "./stubs/holdfast/v1/access.js";
 export { AccountStatus, HoldCause, LoginStatus } from "./stubs/holdfast/v1/account.js";
 export { AmountMismatchPolicy } from "./stubs/holdfast/v1/pool.js";
 export { AcquireVerdict, RedemptionState, ReversalOutcome, ReversalState } from "./stubs/holdfast/v1/redemption.js";
+export type { Watched, WatchOptions } from "./watch.js";

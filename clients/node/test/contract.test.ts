@@ -290,6 +290,32 @@ for (const start of worlds) {
       assert.equal(listed.length, 40);
     });
 
+    test("every outcome is told, over a restart, and after a cursor", async () => {
+      const poolId = await pool();
+      const redeem = async () =>
+        (await client.redeemCard({ poolId, requestId: randomUUID(), code: world.card(), expected: EUR(1000), waitTimeout: 5_000 }))
+          .redemption.redemptionId;
+      const first = await redeem();
+      const controller = new AbortController();
+      const told = new Map<string, string>();
+      const watching = (async () => {
+        for await (const { redemption, cursor } of client.watchRedemptions(poolId, { signal: controller.signal })) {
+          told.set(redemption.redemptionId, cursor);
+        }
+      })();
+      const ended = assert.rejects(watching, { name: "AbortError" });
+      await until("the first is told", () => told.has(first));
+      await world.restart();
+      const second = await redeem();
+      await until("the second is told", () => told.has(second));
+      controller.abort();
+      await ended;
+      for await (const { redemption } of client.watchRedemptions(poolId, { after: told.get(first)! })) {
+        assert.equal(redemption.redemptionId, second);
+        break;
+      }
+    });
+
     test("a batch goes on over a restart of the server, without an item lost or redeemed twice", async () => {
       const poolId = await pool(4);
       const count = 200;

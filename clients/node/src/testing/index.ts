@@ -19,9 +19,11 @@ import { Holdfast, type HoldfastOptions } from "../client.js";
 import { AccountServiceService } from "../stubs/holdfast/v1/account.js";
 import { PoolServiceService } from "../stubs/holdfast/v1/pool.js";
 import { RedemptionServiceService } from "../stubs/holdfast/v1/redemption.js";
+import { AccountServices } from "./accounts.js";
 import { Model, type Outcome } from "./model.js";
+import { PoolServices } from "./pools.js";
+import { RedemptionServices } from "./redemptions.js";
 import { Refusal } from "./refusal.js";
-import { Services } from "./services.js";
 
 export type { Outcome };
 
@@ -114,9 +116,13 @@ export class FakeHoldfast {
   }
 
   async #listen(): Promise<void> {
-    const services = new Services(this.#model);
-    for (const definition of [RedemptionServiceService, AccountServiceService, PoolServiceService]) {
-      this.#server.addService(definition, this.#implementation(definition, services as never));
+    const services = [
+      [RedemptionServiceService, new RedemptionServices(this.#model)],
+      [AccountServiceService, new AccountServices(this.#model)],
+      [PoolServiceService, new PoolServices(this.#model)],
+    ] as const;
+    for (const [definition, service] of services) {
+      this.#server.addService(definition, this.#implementation(definition, service as never));
     }
     this.#port = await new Promise((resolve, reject) =>
       this.#server.bindAsync(`127.0.0.1:${this.#port}`, ServerCredentials.createInsecure(), (error, port) =>
@@ -126,7 +132,7 @@ export class FakeHoldfast {
   }
 
   /** The handlers of grpc-js for the RPCs of one service. */
-  #implementation(definition: object, services: Record<string, (request: unknown, signal: AbortSignal) => Promise<unknown>>) {
+  #implementation(definition: object, services: Record<string, (request: unknown, signal: AbortSignal, call: unknown) => Promise<unknown>>) {
     const implementation: UntypedServiceImplementation = {};
     for (const [name, { requestStream, responseStream }] of Object.entries(definition)) {
       const handler = async (call: any) => {
@@ -135,7 +141,7 @@ export class FakeHoldfast {
         if (!services[name]) throw new Refusal(Code.UNIMPLEMENTED, "UNIMPLEMENTED", `the fake has no ${name}`);
         const abort = new AbortController();
         call.once("cancelled", () => abort.abort());
-        return services[name](requestStream ? call : call.request, abort.signal);
+        return services[name](requestStream ? call : call.request, abort.signal, call);
       };
       implementation[name] = responseStream
         ? (call: ServerDuplexStream<unknown, unknown>) => {

@@ -65,6 +65,8 @@ export class Model {
   readonly pools = new Map<string, PoolState>();
   /** By pool and redemption_id, in the order of their beginning. */
   readonly redemptions = new Map<string, Begun>();
+  /** The redemptions that have an outcome, in the order of that. */
+  readonly outcomes: string[] = [];
   readonly #requests = new Map<string, string>();
   readonly #key = randomBytes(32);
   #offset = 0;
@@ -379,6 +381,7 @@ export class Model {
       return;
     }
     redemption.finishTime = new Date(this.now());
+    this.outcomes.push(redemptionId);
     const { pool } = this.pool(account.poolId);
     const actor = state.lease?.holder ?? "reconciler";
     const next: Partial<Account> = { openRedemptionId: "", reserved: undefined };

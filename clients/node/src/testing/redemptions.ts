@@ -1,16 +1,15 @@
-/** The fake's RPCs: they read requests, ask the model, and write answers. */
+/** The fake's RPCs of leases and redemptions: they read requests, ask the model, and write answers. */
 import { randomUUID } from "node:crypto";
 
 import { status as Code, type ServerDuplexStream } from "@grpc/grpc-js";
 
-import { durationOf, millisecondsOf } from "../messages.js";
-import { Account, AccountStatus, Lease, LoginStatus, type ImportFailure, type LeaseRef } from "../stubs/holdfast/v1/account.js";
-import * as accounts from "../stubs/holdfast/v1/account.js";
-import { AmountMismatchPolicy, Plan, Pool } from "../stubs/holdfast/v1/pool.js";
-import * as pools from "../stubs/holdfast/v1/pool.js";
+import { millisecondsOf } from "../messages.js";
+import type { LeaseRef } from "../stubs/holdfast/v1/account.js";
+import type { Pool } from "../stubs/holdfast/v1/pool.js";
 import * as pb from "../stubs/holdfast/v1/redemption.js";
-import { type AccountState, Model, leaseLost } from "./model.js";
-import { exists, Fields, notFound, precondition, Refusal, reused } from "./refusal.js";
+import { pageOf, refOf, told } from "./answers.js";
+import { type AccountState, type Model, leaseLost } from "./model.js";
+import { Fields, precondition, Refusal, reused } from "./refusal.js";
 
 const MAX_WAIT = 600_000;
 const COUNTED = [
@@ -18,7 +17,7 @@ const COUNTED = [
   "day_full", "on_hold", "next_day", "cooling_down", "locked", "free",
 ];
 
-export class Services {
+export class RedemptionServices {
   readonly #model: Model;
 
   constructor(model: Model) {
@@ -33,7 +32,7 @@ export class Services {
     fields.amount("selector.expected", request.selector?.expected);
     fields.done();
     const state = await this.#lock({ ...request, requestId: request.requestId || randomUUID() }, waits, asked, signal);
-    const account = this.#told(state);
+    const account = told(this.#model, state);
     return { lease: account.lease, account };
   }
 
@@ -106,7 +105,7 @@ export class Services {
     fields.done();
     const { pool } = this.#model.pool(ref.poolId);
     const state = this.#model.renew(ref, asked ?? millisecondsOf(pool.defaultLeaseDuration!));
-    return { lease: this.#told(state).lease };
+    return { lease: told(this.#model, state).lease };
   }
 
   async releaseAccount(request: pb.ReleaseAccountRequest): Promise<pb.ReleaseAccountResponse> {
@@ -114,7 +113,7 @@ export class Services {
     const ref = refIn(fields, request.lease);
     fields.done();
     this.#model.pool(ref.poolId);
-    return { account: this.#told(this.#model.release(ref)) };
+    return { account: told(this.#model, this.#model.release(ref)) };
   }
 
   async redeem(request: pb.RedeemRequest): Promise<pb.RedeemResponse> {
@@ -213,6 +212,23 @@ export class Services {
     return { redemptions: page, nextPageToken };
   }
 
+  /** Outcomes in the order in which they were recorded; a cursor is how many came before. */
+  async watchRedemptions({ poolId, after }: pb.WatchRedemptionsRequest, signal: AbortSignal, stream: { write(message: unknown): boolean }) {
+    this.#model.pool(poolId);
+    const { outcomes } = this.#model;
+    let at = after === "now" ? outcomes.length : Number(after || 0);
+    if (!(at <= outcomes.length)) throw precondition("CURSOR_LOST", "the outcomes before this cursor are not here", { pool_id: poolId });
+    stream.write({ redemption: undefined, cursor: String(at) });
+    while (!signal.aborted) {
+      for (; at < outcomes.length; at += 1) {
+        const { redemption } = this.#model.redemptions.get(outcomes[at]!)!;
+        if (redemption.poolId === poolId) stream.write({ redemption, cursor: String(at + 1) });
+      }
+      await this.#model.wait(10_000, signal);
+      if (at === outcomes.length && !signal.aborted) stream.write({ redemption: undefined, cursor: String(at) });
+    }
+  }
+
   async batchRedeem(stream: ServerDuplexStream<pb.BatchRedeemRequest, pb.BatchRedeemResponse>, signal: AbortSignal) {
     let open: pb.BatchOpen | undefined;
     const counts = { received: 0n, inFlight: 0n, succeeded: 0n, failed: 0n, inDoubt: 0n, rejected: 0n, retryable: 0n };
@@ -287,207 +303,6 @@ export class Services {
       throw error;
     }
   }
-
-  async createAccount({ account }: accounts.CreateAccountRequest): Promise<accounts.CreateAccountResponse> {
-    return { account: this.#told(this.#create(account)) };
-  }
-
-  #create(given: Account | undefined): AccountState {
-    const account = given ?? Account.fromPartial({});
-    const fields = new Fields().pool(account.poolId, "account.pool_id").name("account.account_id", account.accountId, 256);
-    fields.done();
-    const pool = this.#model.pool(account.poolId);
-    if (account.planId) this.#model.plan(account.poolId, account.planId);
-    if (pool.accounts.has(account.accountId)) throw exists("account", account.accountId);
-    const currencyCode = pool.pool.currencyCode;
-    const now = new Date(this.#model.now());
-    const loginStatus = account.loginStatus === LoginStatus.UNSPECIFIED ? LoginStatus.ACTIVE : account.loginStatus;
-    const balance = { amountMinor: account.balance?.amountMinor ?? 0n, currencyCode };
-    const { paused = false, draining = false } = account;
-    const made = { ...account, loginStatus, balance, paused, draining, credentials: {}, createTime: now, updateTime: now, planDay: 1 };
-    return this.#model.create(pool, made);
-  }
-
-  async importAccounts(stream: AsyncIterable<accounts.ImportAccountsRequest>): Promise<accounts.ImportAccountsResponse> {
-    const failures: ImportFailure[] = [];
-    let received = 0n;
-    for await (const { account } of stream) {
-      try {
-        this.#create(account);
-      } catch (error) {
-        if (!(error instanceof Refusal)) throw error;
-        if (received === 0n && account && !this.#model.pools.has(account.poolId)) throw error;
-        failures.push({ index: received, accountId: account?.accountId ?? "", error: error.status });
-      }
-      received += 1n;
-    }
-    const failed = BigInt(failures.length);
-    return { received, created: received - failed, failed, failures };
-  }
-
-  async getAccount(request: accounts.GetAccountRequest): Promise<accounts.GetAccountResponse> {
-    return { account: this.#told(this.#model.account(request.poolId, request.accountId)) };
-  }
-
-  async listAccounts(request: accounts.ListAccountsRequest): Promise<accounts.ListAccountsResponse> {
-    const states = [...this.#model.pool(request.poolId).accounts.values()];
-    const all = states.map((state) => this.#told(state)).sort(by((it) => it.accountId));
-    const listed = all.filter(
-      (it) =>
-        (request.status === AccountStatus.UNSPECIFIED || it.status === request.status) &&
-        (request.loginStatus === LoginStatus.UNSPECIFIED || it.loginStatus === request.loginStatus) &&
-        (request.planId === "" || it.planId === request.planId),
-    );
-    const { page, nextPageToken } = pageOf(listed, request, (it) => it.accountId);
-    return { accounts: page, nextPageToken };
-  }
-
-  async updateAccount({ account, updateMask }: accounts.UpdateAccountRequest): Promise<accounts.UpdateAccountResponse> {
-    const given = account ?? Account.fromPartial({});
-    const state = this.#model.account(given.poolId, given.accountId);
-    const allowed = ["loginStatus", "planId", "countryCode", "labels", "paused", "draining", "hold"] as const;
-    const changed = masked(given, Account.fromPartial({}), allowed, updateMask);
-    if (changed.planId !== undefined) {
-      if (changed.planId) this.#model.plan(given.poolId, changed.planId);
-      if (state.account.status === AccountStatus.LOCKING) {
-        const metadata = { pool_id: given.poolId, account_id: given.accountId };
-        throw precondition("ACCOUNT_LOCKED", "the plan of an account under a lease cannot be changed", metadata);
-      }
-    }
-    this.#model.update(state, changed);
-    if (state.account.status !== AccountStatus.LOCKING) {
-      state.account.status = this.#model.freeStatus(state, state.account.status);
-    }
-    return { account: this.#told(state) };
-  }
-
-  async listAccountEvents(request: accounts.ListAccountEventsRequest): Promise<accounts.ListAccountEventsResponse> {
-    const { events } = this.#model.account(request.poolId, request.accountId);
-    const { page, nextPageToken } = pageOf(events, request, (it) => String(it.version));
-    return { accountEvents: page, nextPageToken };
-  }
-
-  async createPool({ pool: given }: pools.CreatePoolRequest): Promise<pools.CreatePoolResponse> {
-    const pool = given ?? Pool.fromPartial({});
-    const fields = new Fields().pool(pool.poolId, "pool.pool_id");
-    if (!/^[A-Z]{3}$/.test(pool.currencyCode)) fields.refuse("pool.currency_code", "must be three upper-case letters");
-    fields.done();
-    if (this.#model.pools.has(pool.poolId)) throw exists("pool", pool.poolId);
-    const now = new Date(this.#model.now());
-    const made: Pool = {
-      ...pool,
-      defaultLeaseDuration: pool.defaultLeaseDuration ?? durationOf(60_000),
-      maxLeaseDuration: pool.maxLeaseDuration ?? durationOf(600_000),
-      minLeaseDuration: pool.minLeaseDuration ?? durationOf(1_000),
-      paused: pool.paused ?? false,
-      draining: pool.draining ?? false,
-      amountMismatchPolicy: AmountMismatchPolicy.ACCEPT,
-      holderSharePercent: pool.holderSharePercent || 50,
-      providerId: pool.providerId || "holdfast",
-      createTime: now,
-      updateTime: now,
-    };
-    this.#model.pools.set(pool.poolId, { pool: made, plans: new Map(), accounts: new Map() });
-    return { pool: made };
-  }
-
-  async getPool({ poolId }: pools.GetPoolRequest): Promise<pools.GetPoolResponse> {
-    return { pool: this.#model.pool(poolId).pool };
-  }
-
-  async listPools(request: pools.ListPoolsRequest): Promise<pools.ListPoolsResponse> {
-    const all = [...this.#model.pools.values()].map((it) => it.pool).sort(by((it) => it.poolId));
-    const { page, nextPageToken } = pageOf(all, request, (it) => it.poolId);
-    return { pools: page, nextPageToken };
-  }
-
-  async updatePool({ pool: given, updateMask }: pools.UpdatePoolRequest): Promise<pools.UpdatePoolResponse> {
-    const { pool } = this.#model.pool(given?.poolId ?? "");
-    const allowed = ["defaultLeaseDuration", "minLeaseDuration", "maxLeaseDuration", "paused", "draining", "holderSharePercent"] as const;
-    Object.assign(pool, masked(given!, Pool.fromPartial({}), allowed, updateMask), { updateTime: new Date(this.#model.now()) });
-    this.#model.changed();
-    return { pool };
-  }
-
-  async deletePool({ poolId }: pools.DeletePoolRequest): Promise<pools.DeletePoolResponse> {
-    const { accounts } = this.#model.pool(poolId);
-    if (accounts.size > 0) {
-      const redemptions = [...this.#model.redemptions.values()].filter((it) => it.redemption.poolId === poolId).length;
-      const metadata = { pool_id: poolId, accounts: String(accounts.size), redemptions: String(redemptions) };
-      throw precondition("POOL_IN_USE", `the pool ${poolId} has or had accounts`, metadata);
-    }
-    this.#model.pools.delete(poolId);
-    return {};
-  }
-
-  async createPlan({ plan: given }: pools.CreatePlanRequest): Promise<pools.CreatePlanResponse> {
-    const plan = given ?? Plan.fromPartial({});
-    const fields = new Fields().pool(plan.poolId, "plan.pool_id").pool(plan.planId, "plan.plan_id");
-    if (!plan.target) fields.refuse("plan.target", "must be set");
-    fields.amount("plan.target", plan.target).done();
-    const { plans } = this.#model.pool(plan.poolId);
-    if (plans.has(plan.planId)) throw exists("plan", plan.planId);
-    const now = new Date(this.#model.now());
-    const made: Plan = {
-      ...plan,
-      dayInterval: plan.dayInterval ?? durationOf(86_400_000),
-      redemptionInterval: plan.redemptionInterval ?? durationOf(0),
-      createTime: now,
-      updateTime: now,
-    };
-    plans.set(plan.planId, made);
-    return { plan: made };
-  }
-
-  async getPlan({ poolId, planId }: pools.GetPlanRequest): Promise<pools.GetPlanResponse> {
-    return { plan: this.#model.plan(poolId, planId) };
-  }
-
-  async listPlans(request: pools.ListPlansRequest): Promise<pools.ListPlansResponse> {
-    const all = [...this.#model.pool(request.poolId).plans.values()].sort(by((it) => it.planId));
-    const { page, nextPageToken } = pageOf(all, request, (it) => it.planId);
-    return { plans: page, nextPageToken };
-  }
-
-  async updatePlan({ plan: given, updateMask }: pools.UpdatePlanRequest): Promise<pools.UpdatePlanResponse> {
-    const plan = this.#model.plan(given?.poolId ?? "", given?.planId ?? "");
-    const allowed = ["target", "dayAmounts", "dayTolerance", "dayInterval", "redemptionInterval", "denominations"] as const;
-    Object.assign(plan, masked(given!, Plan.fromPartial({}), allowed, updateMask), { updateTime: new Date(this.#model.now()) });
-    this.#model.changed();
-    return { plan };
-  }
-
-  async deletePlan({ poolId, planId }: pools.DeletePlanRequest): Promise<pools.DeletePlanResponse> {
-    this.#model.plan(poolId, planId);
-    const { accounts, plans } = this.#model.pool(poolId);
-    const user = [...accounts.values()].find((it) => it.account.planId === planId);
-    if (user) {
-      const metadata = { pool_id: poolId, plan_id: planId, account_id: user.account.accountId };
-      throw precondition("PLAN_IN_USE", `accounts are bound to the plan ${planId}`, metadata);
-    }
-    plans.delete(planId);
-    return {};
-  }
-
-  /** An account as it is told now, with its lease. */
-  #told(state: AccountState): Account {
-    this.#model.expire(state);
-    const { account, lease } = state;
-    if (!lease) return { ...account, lease: undefined };
-    const told: Lease = {
-      ref: refOf(state),
-      holder: lease.holder,
-      acquireTime: new Date(lease.acquireTime),
-      expireTime: new Date(lease.ends),
-      remaining: durationOf(Math.max(0, lease.ends - this.#model.now())),
-      principal: "",
-    };
-    return { ...account, lease: told };
-  }
-}
-
-function refOf({ account, token }: AccountState): LeaseRef {
-  return { poolId: account.poolId, accountId: account.accountId, fencingToken: token };
 }
 
 function refIn(fields: Fields, ref: LeaseRef | undefined): LeaseRef {
@@ -526,34 +341,4 @@ function kindOf({ outcome }: pb.BatchItemResult): "succeeded" | "failed" | "inDo
   if (outcome?.$case !== "redemption") return "rejected";
   if (outcome.redemption.state === pb.RedemptionState.SUCCEEDED) return "succeeded";
   return outcome.redemption.state === pb.RedemptionState.FAILED ? "failed" : "inDoubt";
-}
-
-/** The fields of a change: those that the mask names, or that are set. */
-function masked<T extends object, K extends keyof T & string>(given: T, empty: T, allowed: readonly K[], mask: string[] | undefined): Partial<Pick<T, K>> {
-  const named = (mask ?? []).map((path) => path.replace(/_([a-z])/g, (_, letter: string) => letter.toUpperCase()));
-  const isSet = (key: K) => JSON.stringify(given[key], text) !== JSON.stringify(empty[key], text);
-  const keys = allowed.filter((key) => (named.length > 0 ? named.includes(key) : isSet(key)));
-  const other = named.find((name) => !allowed.some((key) => key === name));
-  if (other !== undefined) {
-    const fields = new Fields();
-    fields.refuse("update_mask", `must not name ${other}`);
-    fields.done();
-  }
-  return Object.fromEntries(keys.map((key) => [key, given[key]])) as Partial<Pick<T, K>>;
-}
-
-function text(_: string, value: unknown): unknown {
-  return typeof value === "bigint" ? String(value) : value;
-}
-
-function pageOf<T>(all: T[], { pageSize, pageToken }: { pageSize: number; pageToken: string }, key: (it: T) => string) {
-  const from = pageToken === "" ? 0 : all.findIndex((it) => key(it) === pageToken) + 1;
-  if (pageToken !== "" && from === 0) throw notFound("page", pageToken);
-  const page = all.slice(from, from + (pageSize || 100));
-  const nextPageToken = from + page.length < all.length ? key(page.at(-1)!) : "";
-  return { page, nextPageToken };
-}
-
-function by<T>(key: (it: T) => string) {
-  return (a: T, b: T) => (key(a) < key(b) ? -1 : 1);
 }
