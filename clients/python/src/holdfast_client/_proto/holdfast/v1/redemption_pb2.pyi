@@ -492,6 +492,22 @@ class AwaitRedemptionResponse(_message.Message):
     redemption: Redemption
     def __init__(self, redemption: _Optional[_Union[Redemption, _Mapping]] = ...) -> None: ...
 
+class WatchRedemptionsRequest(_message.Message):
+    __slots__ = ("pool_id", "after")
+    POOL_ID_FIELD_NUMBER: _ClassVar[int]
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    pool_id: str
+    after: str
+    def __init__(self, pool_id: _Optional[str] = ..., after: _Optional[str] = ...) -> None: ...
+
+class WatchRedemptionsResponse(_message.Message):
+    __slots__ = ("redemption", "cursor")
+    REDEMPTION_FIELD_NUMBER: _ClassVar[int]
+    CURSOR_FIELD_NUMBER: _ClassVar[int]
+    redemption: Redemption
+    cursor: str
+    def __init__(self, redemption: _Optional[_Union[Redemption, _Mapping]] = ..., cursor: _Optional[str] = ...) -> None: ...
+
 class ListRedemptionsRequest(_message.Message):
     __slots__ = ("pool_id", "page_size", "page_token", "states", "account_id", "batch_id", "create_time_from", "create_time_to", "reversal_states")
     POOL_ID_FIELD_NUMBER: _ClassVar[int]

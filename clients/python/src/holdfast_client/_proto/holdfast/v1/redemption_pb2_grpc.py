@@ -89,6 +89,11 @@ class RedemptionServiceStub(object):
                 request_serializer=holdfast_dot_v1_dot_redemption__pb2.AwaitRedemptionRequest.SerializeToString,
                 response_deserializer=holdfast_dot_v1_dot_redemption__pb2.AwaitRedemptionResponse.FromString,
                 _registered_method=True)
+        self.WatchRedemptions = channel.unary_stream(
+                '/holdfast.v1.RedemptionService/WatchRedemptions',
+                request_serializer=holdfast_dot_v1_dot_redemption__pb2.WatchRedemptionsRequest.SerializeToString,
+                response_deserializer=holdfast_dot_v1_dot_redemption__pb2.WatchRedemptionsResponse.FromString,
+                _registered_method=True)
         self.ListRedemptions = channel.unary_unary(
                 '/holdfast.v1.RedemptionService/ListRedemptions',
                 request_serializer=holdfast_dot_v1_dot_redemption__pb2.ListRedemptionsRequest.SerializeToString,
@@ -298,6 +303,31 @@ class RedemptionServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def WatchRedemptions(self, request, context):
+        """Streams the outcomes of a pool's redemptions: each when it is recorded, and again
+        when it changes (a late credit, a correction, a reversal). Every outcome comes at
+        least once, and none is missed, in whatever order transactions are committed.
+        Those of one account come in the order in which they were recorded. Those of
+        several accounts may come in any order. A redemption comes as it is when it is
+        read: where its outcome has changed twice since, the newer one comes twice. Those
+        of other principals come for who may read them: an operator, an auditor.
+
+        Each message has a cursor. A stream that is opened after it sends what this one
+        would have sent next. So a caller first keeps what came, then its cursor,
+        and what it was doing when it stopped comes again. A caller that reads slowly
+        loses nothing. The first message comes at once, and another at
+        least every 10 seconds: where there is nothing to tell, it has the cursor alone. The stream has no end
+        of its own: it ends with an error.
+
+        Reasons: POOL_NOT_FOUND (NOT_FOUND), CURSOR_LOST (FAILED_PRECONDITION; the
+        database is not the one, or no longer has the outcomes, that the cursor comes
+        after: it was restored from a backup. What has been told must be compared).
+        A retry is safe: nothing is changed. It goes on after the last cursor.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListRedemptions(self, request, context):
         """Lists the redemptions of a pool, newest first. Those of other principals are
         listed for who may read them: an operator, an auditor.
@@ -407,6 +437,11 @@ def add_RedemptionServiceServicer_to_server(servicer, server):
                     servicer.AwaitRedemption,
                     request_deserializer=holdfast_dot_v1_dot_redemption__pb2.AwaitRedemptionRequest.FromString,
                     response_serializer=holdfast_dot_v1_dot_redemption__pb2.AwaitRedemptionResponse.SerializeToString,
+            ),
+            'WatchRedemptions': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchRedemptions,
+                    request_deserializer=holdfast_dot_v1_dot_redemption__pb2.WatchRedemptionsRequest.FromString,
+                    response_serializer=holdfast_dot_v1_dot_redemption__pb2.WatchRedemptionsResponse.SerializeToString,
             ),
             'ListRedemptions': grpc.unary_unary_rpc_method_handler(
                     servicer.ListRedemptions,
@@ -677,6 +712,33 @@ class RedemptionService(object):
             '/holdfast.v1.RedemptionService/AwaitRedemption',
             holdfast_dot_v1_dot_redemption__pb2.AwaitRedemptionRequest.SerializeToString,
             holdfast_dot_v1_dot_redemption__pb2.AwaitRedemptionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchRedemptions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/holdfast.v1.RedemptionService/WatchRedemptions',
+            holdfast_dot_v1_dot_redemption__pb2.WatchRedemptionsRequest.SerializeToString,
+            holdfast_dot_v1_dot_redemption__pb2.WatchRedemptionsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -169,6 +169,22 @@ _RedemptionServiceAwaitRedemptionType = typing_extensions.TypeVar(
     ],
 )
 
+_RedemptionServiceWatchRedemptionsType = typing_extensions.TypeVar(
+    '_RedemptionServiceWatchRedemptionsType',
+    grpc.UnaryStreamMultiCallable[
+        holdfast_client._proto.holdfast.v1.redemption_pb2.WatchRedemptionsRequest,
+        holdfast_client._proto.holdfast.v1.redemption_pb2.WatchRedemptionsResponse,
+    ],
+    grpc.aio.UnaryStreamMultiCallable[
+        holdfast_client._proto.holdfast.v1.redemption_pb2.WatchRedemptionsRequest,
+        holdfast_client._proto.holdfast.v1.redemption_pb2.WatchRedemptionsResponse,
+    ],
+    default=grpc.UnaryStreamMultiCallable[
+        holdfast_client._proto.holdfast.v1.redemption_pb2.WatchRedemptionsRequest,
+        holdfast_client._proto.holdfast.v1.redemption_pb2.WatchRedemptionsResponse,
+    ],
+)
+
 _RedemptionServiceListRedemptionsType = typing_extensions.TypeVar(
     '_RedemptionServiceListRedemptionsType',
     grpc.UnaryUnaryMultiCallable[
@@ -217,7 +233,7 @@ _RedemptionServiceReverseRedemptionType = typing_extensions.TypeVar(
     ],
 )
 
-class RedemptionServiceStub(typing.Generic[_RedemptionServiceAcquireAccountType, _RedemptionServiceExplainAcquireType, _RedemptionServiceRenewLeaseType, _RedemptionServiceRedeemType, _RedemptionServiceRedeemCardType, _RedemptionServiceReleaseAccountType, _RedemptionServiceBatchRedeemType, _RedemptionServiceGetRedemptionType, _RedemptionServiceAwaitRedemptionType, _RedemptionServiceListRedemptionsType, _RedemptionServiceResolveRedemptionType, _RedemptionServiceReverseRedemptionType]):
+class RedemptionServiceStub(typing.Generic[_RedemptionServiceAcquireAccountType, _RedemptionServiceExplainAcquireType, _RedemptionServiceRenewLeaseType, _RedemptionServiceRedeemType, _RedemptionServiceRedeemCardType, _RedemptionServiceReleaseAccountType, _RedemptionServiceBatchRedeemType, _RedemptionServiceGetRedemptionType, _RedemptionServiceAwaitRedemptionType, _RedemptionServiceWatchRedemptionsType, _RedemptionServiceListRedemptionsType, _RedemptionServiceResolveRedemptionType, _RedemptionServiceReverseRedemptionType]):
     """Leases on accounts, and redemptions of card codes under them.
 
     Every RPC may also answer DATABASE_UNAVAILABLE or SHUTTING_DOWN (UNAVAILABLE)
@@ -267,6 +283,10 @@ class RedemptionServiceStub(typing.Generic[_RedemptionServiceAcquireAccountType,
         grpc.UnaryUnaryMultiCallable[
             holdfast_client._proto.holdfast.v1.redemption_pb2.AwaitRedemptionRequest,
             holdfast_client._proto.holdfast.v1.redemption_pb2.AwaitRedemptionResponse,
+        ],
+        grpc.UnaryStreamMultiCallable[
+            holdfast_client._proto.holdfast.v1.redemption_pb2.WatchRedemptionsRequest,
+            holdfast_client._proto.holdfast.v1.redemption_pb2.WatchRedemptionsResponse,
         ],
         grpc.UnaryUnaryMultiCallable[
             holdfast_client._proto.holdfast.v1.redemption_pb2.ListRedemptionsRequest,
@@ -319,6 +339,10 @@ class RedemptionServiceStub(typing.Generic[_RedemptionServiceAcquireAccountType,
         grpc.aio.UnaryUnaryMultiCallable[
             holdfast_client._proto.holdfast.v1.redemption_pb2.AwaitRedemptionRequest,
             holdfast_client._proto.holdfast.v1.redemption_pb2.AwaitRedemptionResponse,
+        ],
+        grpc.aio.UnaryStreamMultiCallable[
+            holdfast_client._proto.holdfast.v1.redemption_pb2.WatchRedemptionsRequest,
+            holdfast_client._proto.holdfast.v1.redemption_pb2.WatchRedemptionsResponse,
         ],
         grpc.aio.UnaryUnaryMultiCallable[
             holdfast_client._proto.holdfast.v1.redemption_pb2.ListRedemptionsRequest,
@@ -486,6 +510,28 @@ class RedemptionServiceStub(typing.Generic[_RedemptionServiceAcquireAccountType,
     A retry is safe: nothing is changed.
     """
 
+    WatchRedemptions: _RedemptionServiceWatchRedemptionsType
+    """Streams the outcomes of a pool's redemptions: each when it is recorded, and again
+    when it changes (a late credit, a correction, a reversal). Every outcome comes at
+    least once, and none is missed, in whatever order transactions are committed.
+    Those of one account come in the order in which they were recorded. Those of
+    several accounts may come in any order. A redemption comes as it is when it is
+    read: where its outcome has changed twice since, the newer one comes twice. Those
+    of other principals come for who may read them: an operator, an auditor.
+
+    Each message has a cursor. A stream that is opened after it sends what this one
+    would have sent next. So a caller first keeps what came, then its cursor,
+    and what it was doing when it stopped comes again. A caller that reads slowly
+    loses nothing. The first message comes at once, and another at
+    least every 10 seconds: where there is nothing to tell, it has the cursor alone. The stream has no end
+    of its own: it ends with an error.
+
+    Reasons: POOL_NOT_FOUND (NOT_FOUND), CURSOR_LOST (FAILED_PRECONDITION; the
+    database is not the one, or no longer has the outcomes, that the cursor comes
+    after: it was restored from a backup. What has been told must be compared).
+    A retry is safe: nothing is changed. It goes on after the last cursor.
+    """
+
     ListRedemptions: _RedemptionServiceListRedemptionsType
     """Lists the redemptions of a pool, newest first. Those of other principals are
     listed for who may read them: an operator, an auditor.
@@ -575,6 +621,10 @@ RedemptionServiceAsyncStub: typing_extensions.TypeAlias = RedemptionServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
         holdfast_client._proto.holdfast.v1.redemption_pb2.AwaitRedemptionRequest,
         holdfast_client._proto.holdfast.v1.redemption_pb2.AwaitRedemptionResponse,
+    ],
+    grpc.aio.UnaryStreamMultiCallable[
+        holdfast_client._proto.holdfast.v1.redemption_pb2.WatchRedemptionsRequest,
+        holdfast_client._proto.holdfast.v1.redemption_pb2.WatchRedemptionsResponse,
     ],
     grpc.aio.UnaryUnaryMultiCallable[
         holdfast_client._proto.holdfast.v1.redemption_pb2.ListRedemptionsRequest,
@@ -798,6 +848,33 @@ class RedemptionServiceServicer(metaclass=abc.ABCMeta):
 
         Reasons: REDEMPTION_NOT_FOUND (NOT_FOUND).
         A retry is safe: nothing is changed.
+        """
+
+    @abc.abstractmethod
+    def WatchRedemptions(
+        self,
+        request: holdfast_client._proto.holdfast.v1.redemption_pb2.WatchRedemptionsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[collections.abc.Iterator[holdfast_client._proto.holdfast.v1.redemption_pb2.WatchRedemptionsResponse], collections.abc.AsyncIterator[holdfast_client._proto.holdfast.v1.redemption_pb2.WatchRedemptionsResponse]]:
+        """Streams the outcomes of a pool's redemptions: each when it is recorded, and again
+        when it changes (a late credit, a correction, a reversal). Every outcome comes at
+        least once, and none is missed, in whatever order transactions are committed.
+        Those of one account come in the order in which they were recorded. Those of
+        several accounts may come in any order. A redemption comes as it is when it is
+        read: where its outcome has changed twice since, the newer one comes twice. Those
+        of other principals come for who may read them: an operator, an auditor.
+
+        Each message has a cursor. A stream that is opened after it sends what this one
+        would have sent next. So a caller first keeps what came, then its cursor,
+        and what it was doing when it stopped comes again. A caller that reads slowly
+        loses nothing. The first message comes at once, and another at
+        least every 10 seconds: where there is nothing to tell, it has the cursor alone. The stream has no end
+        of its own: it ends with an error.
+
+        Reasons: POOL_NOT_FOUND (NOT_FOUND), CURSOR_LOST (FAILED_PRECONDITION; the
+        database is not the one, or no longer has the outcomes, that the cursor comes
+        after: it was restored from a backup. What has been told must be compared).
+        A retry is safe: nothing is changed. It goes on after the last cursor.
         """
 
     @abc.abstractmethod
