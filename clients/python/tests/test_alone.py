@@ -59,7 +59,7 @@ def test_each_reason_of_the_contract_has_a_class():
     rows = re.findall(r"^\| (`[A-Z_`, ]+`) \| `", table, re.M)
     reasons = {reason for row in rows for reason in re.findall(r"[A-Z_]+", row)}
     assert len(reasons) > 40
-    assert reasons == set(errors.BY_REASON)
+    assert reasons <= set(errors.BY_REASON)
 
 
 def test_each_rpc_has_a_method():

@@ -344,6 +344,32 @@ def test_asyncio_a_batch_goes_on_after_a_restart(client, stack, pool):
     asyncio.run(session())
 
 
+def test_outcomes_are_watched_across_a_restart(client, stack, pool):
+    done = [
+        client.redeem_card(pool, f"CODE-{new_id()}", holder="till-7", expected=TEN).redemption
+        for _ in range(2)
+    ]
+    watched = client.watch_redemptions(pool)
+    first = next(watched)
+    assert first.redemption.redemption_id == done[0].redemption_id
+    stack.restart()
+    assert next(watched).redemption.redemption_id == done[1].redemption_id
+    watched.close()
+    # From a cursor that was kept.
+    again = client.watch_redemptions(pool, after=first.cursor)
+    assert next(again).redemption.redemption_id == done[1].redemption_id
+    again.close()
+    with pytest.raises(errors.PoolNotFound):
+        next(client.watch_redemptions("none"))
+
+    async def session():
+        async with AsyncClient(**stack.settings) as own:
+            async for message in own.watch_redemptions(pool, after=first.cursor):
+                return message.redemption.redemption_id
+
+    assert asyncio.run(session()) == done[1].redemption_id
+
+
 def test_calls_of_a_closed_client_fail(stack):
     own = Client(**stack.settings)
     own.close()

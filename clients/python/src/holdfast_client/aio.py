@@ -166,6 +166,37 @@ class AsyncClient(AsyncMethods):
         )
         return AsyncBatch(self, opened, items, on_progress, reconnect_for.total_seconds())
 
+    async def watch_redemptions(
+        self,
+        pool_id: str,
+        *,
+        after: str = "",
+        reconnect_for: timedelta = timedelta(minutes=5),
+    ) -> AsyncIterator[redemption_pb2.WatchRedemptionsResponse]:
+        """Each outcome of a pool, as `Client.watch_redemptions`."""
+        pauses = Pauses(reconnect_for.total_seconds(), time.monotonic())
+        request = redemption_pb2.WatchRedemptionsRequest(pool_id=pool_id, after=after)
+        method: Any = self._redemptions.WatchRedemptions
+        while True:
+            call = method(request, metadata=self._server.metadata())
+            try:
+                async for message in call:
+                    pauses.heard(time.monotonic())
+                    if message.HasField("redemption"):
+                        yield message
+                    request.after = message.cursor
+                error = ended_early()
+            except grpc.aio.AioRpcError as broken:
+                error = from_rpc_error(broken)
+                if not can_go_on(error):
+                    raise error from None
+            finally:
+                call.cancel()
+            pause = pauses.next(time.monotonic(), error)
+            if pause is None:
+                raise error
+            await asyncio.sleep(pause)
+
 
 class AsyncLease:
     """The right to use one account, kept up by a task while the `async with` block lasts."""

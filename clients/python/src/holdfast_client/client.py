@@ -14,7 +14,7 @@ from typing import Any, Callable, Optional
 import grpc
 
 from . import _connect
-from ._batch import Batch, Progress, open_message
+from ._batch import Batch, Progress, ended_early, open_message
 from ._methods_sync import Methods
 from ._proto.holdfast.v1 import account_pb2, redemption_pb2
 from ._proto.holdfast.v1.access_pb2_grpc import AccessServiceStub
@@ -24,6 +24,7 @@ from ._proto.holdfast.v1.pool_pb2_grpc import PoolServiceStub
 from ._proto.holdfast.v1.provider_pb2_grpc import ProviderServiceStub
 from ._proto.holdfast.v1.redemption_pb2_grpc import RedemptionServiceStub
 from ._requests import CALL_TIMEOUT, Item, new_id, seconds
+from ._tally import Pauses, can_go_on
 from ._term import Term
 from ._tracing import call_span
 from .errors import HoldfastError, LeaseLost, from_rpc_error
@@ -157,6 +158,42 @@ class Client(Methods):
             batch_id, pool_id, holder, selector, max_in_flight, item_timeout
         )
         return Batch(self, opened, items, on_progress, reconnect_for.total_seconds())
+
+    def watch_redemptions(
+        self,
+        pool_id: str,
+        *,
+        after: str = "",
+        reconnect_for: timedelta = timedelta(minutes=5),
+    ) -> Iterator[redemption_pb2.WatchRedemptionsResponse]:
+        """Each outcome of a pool, at least once, with the cursor to keep when it is dealt with.
+
+        A stream that breaks is opened again after the last cursor. The error is raised when nothing was heard of the
+        server for `reconnect_for`.
+        """
+        pauses = Pauses(reconnect_for.total_seconds(), time.monotonic())
+        request = redemption_pb2.WatchRedemptionsRequest(pool_id=pool_id, after=after)
+        while True:
+            call: Any = self._redemptions.WatchRedemptions(
+                request, metadata=tuple(self._server.metadata())
+            )
+            try:
+                for message in call:
+                    pauses.heard(time.monotonic())
+                    if message.HasField("redemption"):
+                        yield message
+                    request.after = message.cursor
+                error = ended_early()
+            except grpc.RpcError as broken:
+                error = from_rpc_error(broken)
+                if not can_go_on(error):
+                    raise error from None
+            finally:
+                call.cancel()
+            pause = pauses.next(time.monotonic(), error)
+            if pause is None:
+                raise error
+            time.sleep(pause)
 
     def _open_batch(self, messages: Iterator[redemption_pb2.BatchRedeemRequest]) -> Any:
         return self._redemptions.BatchRedeem(messages, metadata=tuple(self._server.metadata()))

@@ -208,6 +208,12 @@ class AccountLocked(HoldfastError):
     REASON = "ACCOUNT_LOCKED"
 
 
+class CursorLost(HoldfastError):
+    """The database no longer has what the cursor comes after: it was restored."""
+
+    REASON = "CURSOR_LOST"
+
+
 class Overloaded(HoldfastError):
     """Nothing was begun: send the same call again after `retry_after`."""
 

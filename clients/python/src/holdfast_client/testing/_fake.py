@@ -456,6 +456,26 @@ class _Redemptions(redemption_pb2_grpc.RedemptionServiceServicer):
 
     ExplainAcquire = ResolveRedemption = ReverseRedemption = _not_here
 
+    def WatchRedemptions(self, request: Any, context: Any) -> Any:
+        """Outcomes in the order of their beginning. A cursor is how many of them came."""
+        sent = 0 if request.after in ("", "now") else int(request.after)
+        while context.is_active():
+            with self.state.changed:
+                try:
+                    pool = self.state.pool(request.pool_id)
+                except Refused as refused:
+                    refused.end(context)
+                    return
+                if request.after == "now" and not sent:
+                    sent = len(pool.redemptions)
+                news = [redemption.message for redemption in pool.redemptions[sent:]]
+                if not news or news[0].state in OPEN:
+                    self.state.changed.wait(0.2)
+                    continue
+                sent += 1
+                reply = pb.WatchRedemptionsResponse(redemption=news[0], cursor=str(sent))
+            yield reply
+
     def BatchRedeem(self, request_iterator: Any, context: Any) -> Any:
         try:
             first = next(request_iterator).open
