@@ -11,7 +11,7 @@ use super::shared::{
     client::{PAGE_SIZE, RpcError, ServerArgs, unary},
     list::ListOptions,
     output::{Sink, while_read},
-    parse,
+    parse::{self, timestamp},
     stop::Stop,
     view,
 };
@@ -59,13 +59,6 @@ impl AuditLogArgs {
             page_size: PAGE_SIZE,
             page_token: String::new(),
         }
-    }
-}
-
-fn timestamp(at: OffsetDateTime) -> prost_types::Timestamp {
-    prost_types::Timestamp {
-        seconds: at.unix_timestamp(),
-        nanos: i32::try_from(at.nanosecond()).unwrap_or_default(),
     }
 }
 

@@ -11,7 +11,7 @@ use std::{
 use anyhow::Context as _;
 
 use super::{
-    Progress,
+    Batch, Progress,
     index::{Index, Indexed},
     item_key::ItemNames,
 };
@@ -19,6 +19,7 @@ use crate::{
     cli::shared::{
         csv_files::{BadRow, CardRow, CsvFile, Options, input},
         output::note,
+        parse::timestamp,
         upload::Upload,
     },
     domain::{
@@ -179,7 +180,7 @@ pub(super) fn again(
 /// Sends the file's items, as fast as the call takes them, until it has ended. Answers how many.
 pub(super) fn feed(
     cards: &CardFile,
-    pool: &PoolId,
+    batch: &Batch,
     currency: &str,
     names: &ItemNames,
     upload: &Upload<pb::BatchRedeemRequest>,
@@ -187,9 +188,14 @@ pub(super) fn feed(
     use pb::batch_redeem_request::Message;
 
     let mut sent = 0;
-    for row in cards.rows_of(pool)? {
+    for row in cards.rows_of(&batch.pool_id)? {
         if let Found::Card(card) = row? {
-            let message = Some(Message::Item(item(&names.of(&card)?, &card, currency)));
+            let item = pb::BatchItem {
+                priority: batch.priority,
+                not_before: batch.not_before.map(timestamp),
+                ..item(&names.of(&card)?, &card, currency)
+            };
+            let message = Some(Message::Item(item));
             if upload.send(pb::BatchRedeemRequest { message }).is_err() {
                 // The call has ended, and its error says why.
                 break;
@@ -206,11 +212,9 @@ pub(in crate::cli) fn item(item_id: &ItemId, card: &CardRow, pool_currency: &str
         currency_code: card.currency.map_or(pool_currency.to_owned(), |code| code.to_string()),
     });
     pb::BatchItem {
-        priority: 0,
-        not_before: None,
         item_id: item_id.to_string(),
         code: card.code.expose().to_owned(),
         expected,
-        selector: None,
+        ..pb::BatchItem::default()
     }
 }

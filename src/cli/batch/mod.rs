@@ -39,6 +39,7 @@ use std::{
 
 use clap::Args;
 use serde_json::Value;
+use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 use tonic::Code;
 
@@ -106,6 +107,13 @@ pub(super) struct RedeemBatchArgs {
     /// How long an item waits for an account to be free: 1s to 10m.
     #[arg(long, default_value = "30s", value_parser = parse_duration)]
     item_timeout: Duration,
+    /// The priority of every item, 0 to 9: of those who wait for an account, a higher one is served first.
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(i32).range(0..=9))]
+    priority: i32,
+    /// Begin no item before this time (RFC 3339, such as 2026-12-01T02:00:00Z), by the database's clock: at most 24
+    /// hours from now.
+    #[arg(long, value_parser = parse::time)]
+    not_before: Option<OffsetDateTime>,
     /// Only accounts of this plan, or of none.
     #[arg(long, value_parser = parse::plan)]
     plan: Option<PlanId>,
@@ -145,6 +153,10 @@ pub(super) struct Batch {
     pub(super) max_in_flight: i32,
     /// How long an item waits for an account.
     pub(super) item_timeout: Duration,
+    /// Of each item: a higher one is served first.
+    pub(super) priority: i32,
+    /// No item is begun before this time.
+    pub(super) not_before: Option<OffsetDateTime>,
     /// How long a lost connection is tried again.
     pub(super) reconnect_for: Duration,
     /// How long items in doubt are waited for at the end.
@@ -193,6 +205,8 @@ pub(super) async fn run(
         plan: args.plan,
         max_in_flight: args.max_in_flight,
         item_timeout: args.item_timeout,
+        priority: args.priority,
+        not_before: args.not_before,
         reconnect_for: args.reconnect_for,
         wait: args.wait,
         item_key: args.item_key,

@@ -263,9 +263,9 @@ async fn once(
     let open = pb::BatchRedeemRequest { message: Some(open) };
     // However this function ends, the guard ends the reading of the file.
     let (items, receive, ended) = upload(READ_AHEAD);
-    let (cards, pool) = (ready.cards.clone(), ready.batch.pool_id.clone());
+    let (cards, batch) = (ready.cards.clone(), ready.batch.clone());
     let (currency, names) = (ready.currency.clone(), Arc::clone(&ready.names));
-    let feed = move || feed::feed(&cards, &pool, &currency, &names, &items);
+    let feed = move || feed::feed(&cards, &batch, &currency, &names, &items);
     let feed = tokio::task::spawn_blocking(feed);
 
     let requests = tokio_stream::once(open).chain(receive);

@@ -27,6 +27,8 @@ pub(super) fn batch() -> Batch {
         plan: None,
         max_in_flight: 1,
         item_timeout: Duration::from_secs(1),
+        priority: 3,
+        not_before: None,
         reconnect_for: Duration::from_millis(200),
         wait: Duration::ZERO,
         item_key: ItemKeyArgs::in_file(std::env::temp_dir().join("holdfast-test-item.key")),

@@ -156,6 +156,8 @@ async fn run_pool(
     bars: &MultiProgress,
 ) -> anyhow::Result<PoolRun> {
     let batch = Batch {
+        priority: 0,
+        not_before: None,
         pool_id: pool.id()?,
         batch_id: BatchId::parse(BATCH_ID)?,
         holder: Holder::parse("demo")?,

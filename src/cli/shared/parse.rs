@@ -94,6 +94,14 @@ pub(in crate::cli) fn label(text: &str) -> Result<(String, String), &'static str
     }
 }
 
+/// A time as the API has it.
+pub(crate) fn timestamp(at: time::OffsetDateTime) -> prost_types::Timestamp {
+    prost_types::Timestamp {
+        seconds: at.unix_timestamp(),
+        nanos: i32::try_from(at.nanosecond()).unwrap_or_default(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
