@@ -72,8 +72,7 @@ fn settings() -> Vec<Setting> {
 /// What a setting is, and where that comes from.
 fn effective(setting: &Setting, file: &File) -> (Value, Value) {
     let variable = setting.variable.as_deref();
-    let told =
-        variable.and_then(|name| env::var_os(name)).map(|it| it.to_string_lossy().into_owned());
+    let told = variable.and_then(env::var_os).map(|it| it.to_string_lossy().into_owned());
     if let Some(value) = told {
         let value = if setting.is_secret { "(hidden)".to_owned() } else { without_password(value) };
         return (value.into(), variable.into());
