@@ -114,7 +114,7 @@ impl Position {
         in_round && !is_told && !self.seen.sees(mark.era, mark.xid)
     }
 
-    /// The latest moment of which it says something.
+    /// The latest moment that it knows.
     pub fn newest(&self) -> &Moment {
         self.round.as_ref().unwrap_or(&self.seen)
     }

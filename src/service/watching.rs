@@ -250,7 +250,7 @@ impl Inner {
     }
 }
 
-/// Whoever is told is gone.
+/// The caller is gone.
 struct Gone;
 
 /// One caller who watches.
