@@ -344,16 +344,7 @@ pub(super) fn read_redeem(
     let read = request_id.zip(lease).zip(code).map(|((request_id, lease), code)| RedeemCommand {
         lease,
         release_on_completion: request.release_on_completion,
-        card: Card {
-            attempt: 1,
-            redemption_id: None,
-            request_id,
-            code,
-            expected,
-            learned: None,
-            by: Arc::new(by),
-            caller,
-        },
+        card: Card::new((request_id, 1), code, expected, Arc::new(by), caller),
     });
     fields.finish(read)
 }

@@ -107,6 +107,19 @@ pub struct ExplainAmounts {
     pub min_headroom: Option<Money>,
 }
 
+/// What became of a card that was to be begun where an account is free.
+#[derive(Debug)]
+pub enum AtOnce {
+    /// The store's answer.
+    Begun(Box<Begun>),
+    /// No account is free now.
+    NotNow,
+    /// It may have been begun, or not. The error, where there was one.
+    Unknown(Option<Error>),
+    /// Nothing was begun.
+    Refused(Error),
+}
+
 /// What would become of an acquisition.
 #[derive(Clone, Debug)]
 pub struct Explained {
@@ -197,7 +210,7 @@ impl Acquire {
         };
         let acquired = match answered.unwrap_or_else(|_| Err(unanswered(&command)))? {
             Taken::Leased(acquired) => *acquired,
-            Taken::Begun(_) | Taken::NotNow => {
+            Taken::Begun(_) | Taken::NotNow | Taken::Unknown => {
                 return Err(Error::Internal("a lease was answered with a redemption"));
             }
         };
@@ -214,17 +227,20 @@ impl Acquire {
         by_pool.get(pool_id).is_some_and(|queue| queue.is_short.load(Ordering::Relaxed))
     }
 
-    /// Leases an account and begins the card's redemption in one change, where an account is free now. `None`: none is.
-    /// Waits for the answer when the server stops, too: what was begun is the caller's to send.
-    pub async fn begin_at_once(
-        &self,
-        command: AcquireCommand,
-        card: CardToBegin,
-    ) -> Result<Option<Begun>, Error> {
-        let (answer, _waits) = Box::pin(self.ask(&command, Some(card))).await?;
-        match answer.await.unwrap_or_else(|_| Err(unanswered(&command)))? {
-            Taken::Begun(begun) => Ok(Some(*begun)),
-            Taken::Leased(_) | Taken::NotNow => Ok(None),
+    /// Leases an account and begins the card's redemption in one change, where an account is free now. Waits for the answer
+    /// when the server stops, too: what was begun is the caller's to send.
+    pub async fn begin_at_once(&self, command: AcquireCommand, card: CardToBegin) -> AtOnce {
+        let (answer, _waits) = match Box::pin(self.ask(&command, Some(card))).await {
+            Ok(asked) => asked,
+            Err(Error::Overloaded) => return AtOnce::NotNow,
+            Err(error) => return AtOnce::Refused(error),
+        };
+        match answer.await {
+            Ok(Ok(Taken::Begun(begun))) => AtOnce::Begun(begun),
+            Ok(Ok(Taken::NotNow)) => AtOnce::NotNow,
+            Ok(Ok(Taken::Leased(_) | Taken::Unknown)) => AtOnce::Unknown(None),
+            Ok(Err(error)) => AtOnce::Unknown(Some(error)),
+            Err(_) => AtOnce::Unknown(Some(unanswered(&command))),
         }
     }
 
@@ -246,7 +262,10 @@ impl Acquire {
         );
         all([ttl.clone().map(drop), currencies])?;
         let ttl = ttl?;
-        self.providers.check_available(&pool)?;
+        // A card that is to be begun at once has its permit.
+        if card.is_none() {
+            self.providers.check_available(&pool)?;
+        }
         let bytes = command.selector.bytes();
         let origin = origin::current_name();
         let waits = self.store.overload().waiting_bytes();
@@ -272,6 +291,7 @@ impl Acquire {
             caller: command.caller.clone(),
             tried: false,
             is_claimed: false,
+            was_claimed: false,
             lookups: 0,
             unanswered: false,
             reply,

@@ -8,7 +8,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     Error,
-    acquire::{Acquire, AcquireCommand},
+    acquire::{Acquire, AcquireCommand, AtOnce},
     pools::{Pools, check_currencies},
     redeem::{Card, Redeem, RedeemCommand, Redeemed, Stopping},
     release::Leases,
@@ -184,16 +184,8 @@ fn acquire_command(command: &CardCommand, until: Instant) -> AcquireCommand {
 }
 
 fn card(command: &CardCommand) -> Card {
-    Card {
-        request_id: command.request_id.clone(),
-        attempt: 1,
-        redemption_id: None,
-        code: command.code.clone(),
-        expected: command.expected,
-        learned: None,
-        by: Arc::clone(&command.by),
-        caller: command.caller.clone(),
-    }
+    let CardCommand { request_id, code, expected, by, caller, .. } = command.clone();
+    Card::new((request_id, 1), code, expected, by, caller)
 }
 
 /// Redeems a card into an account that is free now: its lease and its redemption begin in one change. `None`: nothing was
@@ -211,15 +203,23 @@ pub(super) async fn redeem_at_once(
     }
     let Some(offer) = Box::pin(redeem.offer(&pool_id, card)).await? else { return Ok(None) };
     let begun = Box::pin(acquire.begin_at_once(asked, offer.to_begin())).await;
-    let (begun, refusal) = match begun {
-        Ok(begun) => (begun, None),
-        Err(error) => (None, Some(error)),
+    let (begun, is_certain, refusal) = match begun {
+        AtOnce::Begun(begun) => (Some(*begun), true, None),
+        AtOnce::NotNow => (None, true, None),
+        AtOnce::Refused(error) => (None, true, Some(error)),
+        AtOnce::Unknown(error) => (None, false, error),
     };
     let redeemed = Box::pin(redeem.redeem_offered(offer, begun, &pool_id, card)).await?;
-    match (redeemed, refusal) {
-        (None, Some(error)) => Err(error),
-        (redeemed, _) => Ok(redeemed),
+    if redeemed.is_some() {
+        return Ok(redeemed);
     }
+    if is_certain {
+        // It is begun as if it had not been offered.
+        card.drawn = None;
+    } else if let Some(found) = Box::pin(redeem.resume_offered(&pool_id, card)).await? {
+        return Ok(Some(found));
+    }
+    refusal.map_or(Ok(None), Err)
 }
 
 /// Redeems a card under a lease that was acquired for it, unless the caller has gone or the server is closing. The lease ends

@@ -35,6 +35,11 @@ impl Deadline {
         Self { at: clock() + time, clock }
     }
 
+    /// The one that comes first.
+    pub(super) fn min(self, other: Self) -> Self {
+        if other.at < self.at { other } else { self }
+    }
+
     /// How long until then.
     pub(super) fn left(&self) -> Duration {
         self.at.saturating_sub((self.clock)())

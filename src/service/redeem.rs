@@ -37,7 +37,7 @@ use crate::{
         principal::{Authority, RequestKey},
         redemption::{
             AccountFacts, Ask, BeginRefusal, Begun, CardCode, Known, NewRedemption, RedeemLimits,
-            Redemption,
+            Redemption, RedemptionState,
         },
         secret_key::Fingerprints,
     },
@@ -79,8 +79,8 @@ pub struct Card {
     pub request_id: RequestId,
     /// Which attempt of the request it is, counted from 1. What an earlier one began does not stand for it.
     pub attempt: i32,
-    /// Its redemption's id, where one was drawn for it already.
-    pub redemption_id: Option<RedemptionId>,
+    /// What was drawn for it already, where it was offered for an account that is free.
+    pub(super) drawn: Option<Drawn>,
     /// What is on it.
     pub code: CardCode,
     /// What it should be worth.
@@ -94,7 +94,26 @@ pub struct Card {
     pub caller: Caller,
 }
 
+/// The redemption of a card that was offered for an account that is free. Whatever way the card goes then, it keeps it.
+#[derive(Clone, Copy, Debug)]
+pub struct Drawn {
+    redemption_id: RedemptionId,
+    /// Until when it may be sent, from before it could be recorded.
+    window: Deadline,
+}
+
 impl Card {
+    /// A card of this request. `attempt`: see [`Self::attempt`].
+    pub fn new(
+        (request_id, attempt): (RequestId, i32),
+        code: CardCode,
+        expected: Option<Money>,
+        by: Arc<Authority>,
+        caller: Caller,
+    ) -> Self {
+        Self { request_id, attempt, drawn: None, code, expected, learned: None, by, caller }
+    }
+
     /// Which request it is.
     fn request(&self) -> RequestKey {
         RequestKey::new(self.by.principal.clone(), self.request_id.clone())
@@ -298,8 +317,13 @@ impl Inner {
         let SendPermit { call: permit, brake } = permit;
         // What is waited for from here on is the provider.
         card.caller.step_aside();
+        // What was found may have been recorded long before this window began.
+        let window = match (&began, card.drawn) {
+            (Began::Found(..), Some(drawn)) => drawn.window.min(window),
+            _ => window,
+        };
         match began {
-            Began::Now(redemption, not_after) => {
+            Began::Now(redemption, not_after) | Began::Found(redemption, not_after) => {
                 let ask = ask(card, &redemption, currency, facts, not_after)?;
                 let redemption =
                     Box::pin(self.send_and_settle(provider, permit, ask, &redemption, window))
@@ -394,8 +418,8 @@ impl Inner {
         facts: &AccountFacts,
         provider: &LimitedProvider,
     ) -> Result<NewRedemption, Error> {
-        let redemption_id = match card.redemption_id {
-            Some(id) => id,
+        let redemption_id = match card.drawn {
+            Some(drawn) => drawn.redemption_id,
             None => self.new_id(provider).await?,
         };
         let provider_id = &provider.version().provider_id;
@@ -489,7 +513,7 @@ impl Inner {
                     (new.code_fingerprint, new.code_ciphertext) =
                         self.sealed(&card.code, (&lease.pool_id, id), provider_id, facts);
                 }
-                begun => match self.began(begun, id, &lease.pool_id, card, limits).await? {
+                begun => match self.began(begun, &lease.pool_id, card, (id, limits)).await? {
                     Ok(began) => return Ok(began),
                     Err(refusal) => return Err(refused(refusal, command)),
                 },
@@ -502,19 +526,17 @@ impl Inner {
     async fn began(
         &self,
         begun: Begun,
-        id: RedemptionId,
         pool_id: &PoolId,
         card: &Card,
-        limits: &RedeemLimits,
+        (id, limits): (RedemptionId, &RedeemLimits),
     ) -> Result<Result<Began, BeginRefusal>, Error> {
         Ok(Ok(match begun {
             Begun::Recorded { redemption, not_after } => Began::Now(redemption, not_after),
             Begun::SameRequest { redemption_id, same_code } => {
                 let redemption = Box::new(Box::pin(self.read(pool_id, redemption_id)).await?);
                 if redemption_id == id {
-                    // Recorded by a statement whose reply was lost: it is this call's to send.
-                    let not_after = redemption.created_at + limits.not_after;
-                    return Ok(Ok(Began::Now(redemption, not_after)));
+                    // Recorded by a statement whose reply was lost.
+                    return Ok(Ok(own(redemption, card, limits)));
                 }
                 check_same_request(&redemption, same_code, card.expected)?;
                 Began::Before(redemption)
@@ -541,8 +563,21 @@ enum Admitted {
 enum Began {
     /// By this call: it is to be sent, and the provider is not to begin after the time.
     Now(Box<Redemption>, OffsetDateTime),
+    /// The same, by a statement of this call's whose reply was lost.
+    Found(Box<Redemption>, OffsetDateTime),
     /// By an earlier call.
     Before(Box<Redemption>),
+}
+
+/// The redemption that was recorded for this very card: it is this call's to send, while it may be sent. After that,
+/// another server may have taken it over.
+fn own(redemption: Box<Redemption>, card: &Card, limits: &RedeemLimits) -> Began {
+    let is_over = card.drawn.is_some_and(|drawn| drawn.window.has_passed());
+    if is_over || redemption.state != RedemptionState::Submitted {
+        return Began::Before(redemption);
+    }
+    let not_after = redemption.created_at + limits.not_after;
+    Began::Found(redemption, not_after)
 }
 
 /// What it takes to send a redemption.

@@ -444,7 +444,8 @@ impl Dispatcher {
     fn refuse_cards(&mut self) {
         let is_left = |waiter: &Waiter| waiter.wanted.begins.is_some() && !waiter.is_claimed;
         for (waiter, ()) in self.queue.take(|waiter| is_left(waiter).then_some(())) {
-            let _ = waiter.reply.send(Ok(Taken::NotNow));
+            let told = if waiter.was_claimed { Taken::Unknown } else { Taken::NotNow };
+            let _ = waiter.reply.send(Ok(told));
         }
     }
 
@@ -466,8 +467,9 @@ impl Dispatcher {
         Vec::new()
     }
 
+    /// Not those for whom a redemption is being written: they are told what became of it.
     fn refuse_all(&mut self, error: &Error) {
-        for (waiter, ()) in self.queue.take(|_| Some(())) {
+        for (waiter, ()) in self.queue.take(|waiter| (!waiter.is_being_begun()).then_some(())) {
             let _ = waiter.reply.send(Err(error.clone()));
         }
     }
@@ -540,7 +542,14 @@ async fn claim(
         false => store.claim(pool_id, claims).await?,
     };
     if !again.is_empty() {
-        claimed.leased.extend(store.leases_of(pool_id, again).await?);
+        match store.leases_of(pool_id, again).await {
+            Ok(leased) => claimed.leased.extend(leased),
+            // What the others got is theirs in any case.
+            Err(error) => {
+                let failed = again.iter().map(|request| (request.clone(), error.clone()));
+                claimed.failed.extend(failed);
+            }
+        }
     }
     Ok(claimed)
 }

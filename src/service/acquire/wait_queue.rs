@@ -33,6 +33,8 @@ pub(super) enum Taken {
     Begun(Box<Begun>),
     /// No account is free for the card now.
     NotNow,
+    /// The same; but one was chosen before, and whether the redemption was begun then is not known for certain.
+    Unknown,
 }
 
 /// Somebody who waits.
@@ -53,6 +55,8 @@ pub(super) struct Waiter {
     pub(super) tried: bool,
     /// An account was found, and is being leased.
     pub(super) is_claimed: bool,
+    /// One was found at some time.
+    pub(super) was_claimed: bool,
     /// How often it was read whether the request has a lease already.
     pub(super) lookups: u8,
     /// It was tried, and there was no database.
@@ -63,8 +67,12 @@ pub(super) struct Waiter {
 impl Waiter {
     /// Whether nobody waits for the answer. What is being begun for a card is answered also when the call is over.
     pub(super) fn is_gone(&self) -> bool {
-        let is_being_begun = self.is_claimed && self.wanted.begins.is_some();
-        self.reply.is_closed() || self.caller.is_over() && !is_being_begun
+        self.reply.is_closed() || self.caller.is_over() && !self.is_being_begun()
+    }
+
+    /// Whether a redemption is being written for it: only who gets the answer sends that.
+    pub(super) fn is_being_begun(&self) -> bool {
+        self.is_claimed && self.wanted.begins.is_some()
     }
 }
 
@@ -139,6 +147,7 @@ impl WaitQueue {
         for waiter in &mut self.waiting {
             let is_claimed = claimed.contains(&waiter.wanted.request);
             waiter.is_claimed |= is_claimed;
+            waiter.was_claimed |= is_claimed;
             let is_again = again.contains(&waiter.wanted.request);
             waiter.lookups = waiter.lookups.saturating_add(u8::from(is_again));
             if (all || is_claimed) && !std::mem::replace(&mut waiter.tried, true) {

@@ -298,16 +298,10 @@ impl Item {
     }
 
     fn card(&self, caller: &Caller, attempt: &Attempt, worth: Option<&Worth>) -> Card {
-        Card {
-            request_id: attempt.request.request_id.clone(),
-            attempt: attempt.number,
-            redemption_id: None,
-            by: Arc::clone(&self.open.by),
-            code: self.item.code.clone(),
-            expected: self.item.expected,
-            learned: worth.map(|worth| worth.amount),
-            caller: caller.clone(),
-        }
+        let request = (attempt.request.request_id.clone(), attempt.number);
+        let (code, by) = (self.item.code.clone(), Arc::clone(&self.open.by));
+        let card = Card::new(request, code, self.item.expected, by, caller.clone());
+        Card { learned: worth.map(|worth| worth.amount), ..card }
     }
 
     /// Redeems under the lease, which ends with the redemption, or at once when none was begun.

@@ -50,6 +50,12 @@ impl LimitedProvider {
         self.provider.profile()
     }
 
+    /// Whether a permit that is given back unused costs nothing: no rate, brake or try of a provider that fails is used up.
+    pub fn gives_back_permits(&self) -> bool {
+        let limits = &self.profile().limits;
+        limits.rate.is_none() && limits.brake.is_none() && !self.shared.is_failing()
+    }
+
     /// The secrets that it names. The error says what is wrong with each that cannot be used.
     pub fn secrets(&self) -> Result<BTreeMap<String, String>, Vec<String>> {
         self.provider.secrets()

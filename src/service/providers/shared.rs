@@ -181,6 +181,11 @@ impl Shared {
         self.state().held_for(Instant::now())
     }
 
+    /// Whether its calls fail one after the other, so that few are made to try it.
+    pub(super) fn is_failing(&self) -> bool {
+        self.state().is_failing()
+    }
+
     fn check(&self, patience: Duration) -> Result<(), NoPermit> {
         self.state().held(Instant::now(), patience).map_or(Ok(()), |held| Err(NoPermit::Held(held)))
     }

@@ -2,7 +2,9 @@
 //!
 //! What the lease does not need is made ready first: the permit to send, and the redemption as it is to be recorded.
 
-use super::{Began, Card, Inner, Redeem, Redeemed, Sending, refusal::code_in_use};
+use std::time::Duration;
+
+use super::{Began, Card, Drawn, Inner, Redeem, Redeemed, Sending, own, refusal::code_in_use};
 use crate::{
     domain::{
         id::PoolId,
@@ -15,7 +17,6 @@ use crate::{
         providers::{LimitedProvider, SendPermit, free},
     },
 };
-use std::time::Duration;
 
 /// A card that may be sent as soon as it is recorded under a lease.
 pub(in crate::service) struct Offer {
@@ -35,7 +36,8 @@ impl Offer {
 
 impl Redeem {
     /// Makes a card ready to be begun with its lease, which ends with the redemption. `None`: it takes an account first,
-    /// or a pause, or is refused; whoever redeems it under a lease is told which.
+    /// or a pause, or is refused; redeemed under a lease it is told which. So it is where a permit that is not used would
+    /// be missed by others.
     pub(in crate::service) async fn offer(
         &self,
         pool_id: &PoolId,
@@ -55,6 +57,15 @@ impl Redeem {
     ) -> Result<Option<Redeemed>, Error> {
         self.0.redeem_offered(offer, begun, pool_id, card).await
     }
+
+    /// Sends what was recorded of an offer whose answer was lost, and waits for its outcome. `None`: nothing was.
+    pub(in crate::service) async fn resume_offered(
+        &self,
+        pool_id: &PoolId,
+        card: &Card,
+    ) -> Result<Option<Redeemed>, Error> {
+        self.0.resume_offered(pool_id, card).await
+    }
 }
 
 impl Inner {
@@ -62,8 +73,10 @@ impl Inner {
         let Ok((currency, provider)) = self.provider_for(pool_id, card).await else {
             return Ok(None);
         };
-        // Facts of an account are part of what is recorded.
-        if provider.profile().names_account_facts() {
+        let profile = provider.profile();
+        // Facts of an account are part of what is recorded. A key of which others may have a part is reserved for good.
+        let needs_account = profile.names_account_facts() || !profile.identity.key.is_whole();
+        if needs_account || !provider.gives_back_permits() {
             return Ok(None);
         }
         let Ok(permit) = provider.admit(Duration::ZERO).await else { return Ok(None) };
@@ -77,7 +90,7 @@ impl Inner {
                 return Err(error);
             }
         };
-        card.redemption_id = Some(new.redemption_id);
+        card.drawn = Some(Drawn { redemption_id: new.redemption_id, window });
         let to_begin = CardToBegin { new, limits: provider.limits().send() };
         Ok(Some(Box::new(Offer { currency, provider, permit, window, to_begin })))
     }
@@ -112,12 +125,43 @@ impl Inner {
     ) -> Result<Option<Began>, Error> {
         let Some(begun) = begun else { return Ok(None) };
         let id = to_begin.new.redemption_id;
-        match self.began(begun, id, pool_id, card, provider.limits()).await? {
+        match self.began(begun, pool_id, card, (id, provider.limits())).await? {
             Ok(began) => Ok(Some(began)),
             Err(BeginRefusal::CodeInUse { redemption_id, request, state }) => {
                 Err(code_in_use(Living { redemption_id, request, state }, &card.by))
             }
             Err(_) => Ok(None),
+        }
+    }
+
+    async fn resume_offered(
+        &self,
+        pool_id: &PoolId,
+        card: &Card,
+    ) -> Result<Option<Redeemed>, Error> {
+        let Some(drawn) = card.drawn else { return Ok(None) };
+        let found = self.store.get_redemption(pool_id, drawn.redemption_id).await?;
+        let Some(redemption) = found.map(Box::new) else { return Ok(None) };
+        let (currency, provider) = self.provider_for(pool_id, card).await?;
+        let began = own(redemption, card, provider.limits());
+        let permit = match &began {
+            Began::Before(_) => None,
+            _ => Box::pin(provider.admit(drawn.window.left())).await.ok(),
+        };
+        let (facts, window) = (AccountFacts::default(), drawn.window);
+        match (began, permit) {
+            (began, Some(permit)) => {
+                let sending = Sending { currency, provider: &provider, permit, facts, window };
+                Ok(Some(self.send_begun(began, card, sending).await?))
+            }
+            // Another server takes it over, or has done so.
+            (
+                Began::Before(redemption) | Began::Now(redemption, _) | Began::Found(redemption, _),
+                None,
+            ) => {
+                let redemption = Box::new(self.join(*redemption).await?);
+                Ok(Some(Redeemed { redemption, replayed: true }))
+            }
         }
     }
 }

@@ -40,6 +40,11 @@ pub const RIGHTS: [(&str, &[&str]); 20] = [
     ("token_changes", &["SELECT", "UPDATE"]),
 ];
 
+/// The functions of Postgres's own that serving needs, of those that a database may keep from roles: which database it
+/// is, and which of its timelines, for those who watch outcomes.
+const FUNCTIONS: [&str; 3] =
+    ["pg_control_system()", "pg_current_wal_insert_lsn()", "pg_walfile_name(pg_lsn)"];
+
 /// How far the database is, and what the role may do about it.
 #[derive(Debug)]
 struct State {
@@ -70,11 +75,17 @@ impl Store {
         let missing = sqlx::query_file!("src/store/sql/pg/missing_rights.sql", &tables, &rights)
             .fetch_all(&self.db)
             .await?;
-        if missing.is_empty() {
+        let functions = FUNCTIONS.map(str::to_owned);
+        let functions =
+            sqlx::query_file_scalar!("src/store/sql/pg/missing_functions.sql", &functions)
+                .fetch_all(&self.db)
+                .await?;
+        if missing.is_empty() && functions.is_empty() {
             return Ok(());
         }
         let missing = missing.iter().map(|it| format!("{} ON {}", it.privilege, it.object));
-        let missing: Vec<_> = missing.collect();
+        let functions = functions.iter().map(|it| format!("EXECUTE ON FUNCTION {it}"));
+        let missing: Vec<_> = missing.chain(functions).collect();
         Err(StoreError::Schema(format!(
             "the database's role lacks rights that serving needs: {}. Let the owner of the tables give them \
              (GRANT … TO the role)",

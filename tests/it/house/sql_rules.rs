@@ -16,7 +16,7 @@ use crate::support::{
 };
 
 /// Statements that are not of one pool, each for a reason that its comment gives.
-const OF_NO_POOL: [&str; 66] = [
+const OF_NO_POOL: [&str; 67] = [
     "analyze",
     "backend",
     "beat",
@@ -56,6 +56,7 @@ const OF_NO_POOL: [&str; 66] = [
     "list_writers",
     "living_tokens",
     "may_count_rows",
+    "missing_functions",
     "missing_rights",
     "note_failing",
     "note_keys",

@@ -46,6 +46,7 @@ fn wait_queue(waiting: &[(&str, &Arc<Criteria>)]) -> WaitQueue {
             caller: Caller::default(),
             tried: false,
             is_claimed: false,
+            was_claimed: false,
             lookups: 0,
             unanswered: false,
             reply,
