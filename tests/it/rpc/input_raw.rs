@@ -23,7 +23,7 @@ async fn call(channel: &Channel, path: &'static str, message: &[u8]) -> Result<B
 }
 
 /// Every RPC, streams included: a stream of one message looks like a single one.
-const RPCS: [&str; 33] = [
+const RPCS: [&str; 34] = [
     "/holdfast.v1.RedemptionService/AcquireAccount",
     "/holdfast.v1.RedemptionService/RenewLease",
     "/holdfast.v1.RedemptionService/Redeem",
@@ -40,6 +40,7 @@ const RPCS: [&str; 33] = [
     "/holdfast.v1.AccountService/GetAccount",
     "/holdfast.v1.AccountService/ListAccounts",
     "/holdfast.v1.AccountService/UpdateAccount",
+    "/holdfast.v1.AccountService/CorrectBalance",
     "/holdfast.v1.AccountService/ListAccountEvents",
     "/holdfast.v1.PoolService/CreatePool",
     "/holdfast.v1.PoolService/GetPool",
