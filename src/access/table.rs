@@ -62,6 +62,7 @@ pub const TABLE: &[Row] = &[
     row("GetAccount", ANY),
     row("ListAccounts", AUDITOR),
     row("UpdateAccount", OPERATOR),
+    row("CorrectBalance", OPERATOR),
     row("ListAccountEvents", AUDITOR),
     // PoolService
     row("CreatePool", OPERATOR),

@@ -16,6 +16,7 @@
 //! the database told the account. The change has it as a [`Guard`], which the database checks by its own clock.
 
 mod change;
+mod corrected;
 mod entity;
 mod refusal;
 mod status;
@@ -24,6 +25,7 @@ use std::{cmp::min, time::Duration};
 
 pub use self::{
     change::{Change, Guard, NewLease, Next, Until},
+    corrected::{Correction, Restatement},
     entity::{
         Account, AccountFilter, Hold, Labels, Lease, LeaseAnswer, NewAccount, RecordedEvent,
         Version,
@@ -101,6 +103,15 @@ pub enum AccountEvent {
     },
     /// A person changes it.
     Update(Box<AccountChange>, Authority),
+    /// A person found another balance at the provider than the recorded one.
+    Correct(Box<Correction>, Authority),
+    /// A person corrected what a person had said of a redemption.
+    Restate(Restatement, Authority),
+    /// Its plan wants more than what it was completed with.
+    Reopen {
+        /// Who found out.
+        actor: String,
+    },
     /// Its day has nothing left to take.
     EndDay {
         /// Who found out.
@@ -219,6 +230,13 @@ pub fn transition(
         AccountEvent::Update(change, by) => {
             update(account, change, pool).map(|change| change.by(&by.principal))
         }
+        AccountEvent::Correct(correction, by) => {
+            corrected::correct(account, correction, pool).map(|change| change.by(&by.principal))
+        }
+        AccountEvent::Restate(restatement, by) => {
+            corrected::restate(account, restatement, pool).map(|change| change.by(&by.principal))
+        }
+        AccountEvent::Reopen { actor } => corrected::reopen(account, actor, pool),
         AccountEvent::EndDay { actor } => end_day(account, actor, pool),
     }
 }
@@ -370,15 +388,7 @@ fn taken_back(
         // A person may have begun the plan anew since: then the day has less of it, or nothing.
         next.day_credited_minor = (account.day_credited_minor - amount_minor).max(0);
     }
-    let terms = account.plan_id.as_ref().and_then(|plan_id| pool.plans.get(plan_id));
-    if terms.is_some_and(|terms| balance_minor < terms.target_minor) {
-        if next.status == AccountStatus::Completed {
-            next.status = AccountStatus::Processing;
-        }
-        if next.resume == Some(Resume::Completed) {
-            next.resume = Some(Resume::Processing);
-        }
-    }
+    corrected::reopen_where_it_wants_more(account, balance_minor, pool, &mut next);
     Ok(next)
 }
 

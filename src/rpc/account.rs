@@ -24,10 +24,11 @@ use crate::{
     domain::{
         account::{AccountChange, AccountFilter, LoginStatus, NewAccount},
         id::{AccountId, PlanId, PoolId},
+        principal::Authority,
     },
     service::{
         Error,
-        admin::accounts::{Accounts, CreateCommand, UpdateCommand},
+        admin::accounts::{Accounts, CorrectCommand, CreateCommand, UpdateCommand},
     },
 };
 
@@ -139,6 +140,17 @@ impl pb::account_service_server::AccountService for AccountRpc {
         Ok(Response::new(pb::UpdateAccountResponse { account: Some(account) }))
     }
 
+    async fn correct_balance(
+        &self,
+        request: Request<pb::CorrectBalanceRequest>,
+    ) -> Result<Response<pb::CorrectBalanceResponse>, Status> {
+        let by = authority_of(&request);
+        let command = read_correction(request.into_inner(), by).map_err(|e| status(&e))?;
+        let (pool, account) = self.accounts.correct(command).await.map_err(|e| status(&e))?;
+        let account = account_message(&account, pool.currency);
+        Ok(Response::new(pb::CorrectBalanceResponse { account: Some(account) }))
+    }
+
     async fn list_account_events(
         &self,
         request: Request<pb::ListAccountEventsRequest>,
@@ -157,6 +169,41 @@ impl pb::account_service_server::AccountService for AccountRpc {
         );
         Ok(Response::new(pb::ListAccountEventsResponse { account_events, next_page_token }))
     }
+}
+
+pub(super) fn read_correction(
+    request: pb::CorrectBalanceRequest,
+    by: Authority,
+) -> Result<CorrectCommand, Error> {
+    let mut fields = Fields::default();
+    let pool_id = fields.id("pool_id", &request.pool_id, PoolId::parse);
+    let account_id = fields.id("account_id", &request.account_id, AccountId::stored);
+    let balance = fields.required("balance", request.balance);
+    let balance = fields.money("balance", balance, 0);
+    let expected = fields.required("expected_balance", request.expected_balance);
+    let expected = fields.money("expected_balance", expected, 0);
+    if balance.is_some() && balance == expected {
+        fields.refuse("balance", "must be another amount than expected_balance");
+    }
+    let reason = fields.text("reason", &request.reason, 1000);
+    let corrected_by = fields.person("corrected_by", &request.corrected_by);
+    let evidence = fields.optional_text("evidence", &request.evidence, 1000);
+    let read =
+        pool_id.zip(account_id).zip(balance.zip(expected)).zip(reason.zip(corrected_by)).map(
+            |(((pool_id, account_id), (balance, expected)), (reason, corrected_by))| {
+                CorrectCommand {
+                    pool_id,
+                    account_id,
+                    balance,
+                    expected,
+                    corrected_by,
+                    reason,
+                    evidence,
+                    by,
+                }
+            },
+        );
+    fields.finish(read)
 }
 
 /// The pool, which of its accounts, after which of them, and how many.

@@ -166,6 +166,15 @@ pub(crate) fn status(error: &Error) -> Status {
                 ("amount_minor", amount.amount_minor.to_string()),
             ],
         ),
+        Error::BalanceChanged { account_id, balance_minor, expected_minor } => precondition(
+            "BALANCE_CHANGED",
+            text,
+            [
+                ("account_id", account_id.to_string()),
+                ("balance_minor", balance_minor.to_string()),
+                ("expected_minor", expected_minor.to_string()),
+            ],
+        ),
         Error::CodeInUse { redemption: Some((redemption_id, request_id)), state } => precondition(
             "CODE_IN_USE",
             text,

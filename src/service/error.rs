@@ -301,6 +301,19 @@ pub enum Error {
         /// What is to be taken off.
         amount: Money,
     },
+    /// The account has another balance than the one that a person compared.
+    #[error(
+        "account {account_id} has {balance_minor} (in minor units), and {expected_minor} was expected: it has changed \
+         since it was compared. Read it, compare it with the provider's again, and correct what is still wrong"
+    )]
+    BalanceChanged {
+        /// The account.
+        account_id: AccountId,
+        /// What it has.
+        balance_minor: i64,
+        /// What was expected.
+        expected_minor: i64,
+    },
     /// A message of the request began, and did not end in time; nothing was begun.
     #[error(
         "the request was not complete within {}; nothing was begun: send it again, with its end",

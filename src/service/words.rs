@@ -2,7 +2,11 @@
 
 use super::{Error, error::Violation, providers::fingerprint_name, redeem::code_context};
 use crate::{
-    domain::redemption::{Redemption, Resolution},
+    domain::{
+        id::{PoolId, ProviderId},
+        pool::Pool,
+        redemption::{Redemption, Resolution},
+    },
     provider::{codes_in, holds_code},
     secret::SecretKeys,
     store::Store,
@@ -30,11 +34,28 @@ pub(super) async fn check_words(
     let context = code_context(&about.pool_id, about.redemption_id);
     // One that cannot be decrypted is why a person has to review it, and must not keep them from it.
     let own = stored.and_then(|code| secret.decrypt(&context, &code).ok());
+    let of_pool = (&about.pool_id, &about.profile.provider_id);
     let mut wrong = Vec::new();
     for (field, text) in words {
         if own.as_ref().is_some_and(|code| holds_code(code, text)) {
             wrong.push(Violation::new(*field, "must not hold the card's code"));
-        } else if holds_another(store, secret, about, text).await? {
+        } else if holds_another(store, secret, of_pool, text).await? {
+            wrong.push(Violation::new(*field, "must not hold the code of a card"));
+        }
+    }
+    if wrong.is_empty() { Ok(()) } else { Err(Error::Invalid(wrong)) }
+}
+
+/// Refuses words about an account that repeat the code of a card which was redeemed in its pool.
+pub(super) async fn check_words_of_pool(
+    store: &Store,
+    secret: &SecretKeys,
+    pool: &Pool,
+    words: &[Word<'_>],
+) -> Result<(), Error> {
+    let mut wrong = Vec::new();
+    for (field, text) in words {
+        if holds_another(store, secret, (&pool.pool_id, &pool.provider_id), text).await? {
             wrong.push(Violation::new(*field, "must not hold the code of a card"));
         }
     }
@@ -45,13 +66,13 @@ pub(super) async fn check_words(
 async fn holds_another(
     store: &Store,
     secret: &SecretKeys,
-    about: &Redemption,
+    (pool_id, provider_id): (&PoolId, &ProviderId),
     text: &str,
 ) -> Result<bool, Error> {
-    let name = fingerprint_name(&about.profile.provider_id);
+    let name = fingerprint_name(provider_id);
     for code in codes_in(text) {
         let fingerprints = secret.fingerprints(name, &code);
-        if store.get_living_redemption(&about.pool_id, &fingerprints).await?.is_some() {
+        if store.get_living_redemption(pool_id, &fingerprints).await?.is_some() {
             return Ok(true);
         }
     }

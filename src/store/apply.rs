@@ -31,7 +31,7 @@ use super::{
 };
 use crate::{
     domain::{
-        account::{Account, AccountChange, AccountEvent, Change, Refusal},
+        account::{Account, AccountChange, AccountEvent, Change, Correction, Refusal},
         id::{AccountId, PoolId, RedemptionId},
         money::Money,
         principal::Authority,
@@ -101,8 +101,10 @@ impl Asked {
 
     /// What is done in the background, or where another account would do, waits for no row.
     pub(super) fn waits_for_nobody(&self) -> bool {
-        let is_background =
-            matches!(self.event, AccountEvent::Expire { .. } | AccountEvent::EndDay { .. });
+        let is_background = matches!(
+            self.event,
+            AccountEvent::Expire { .. } | AccountEvent::EndDay { .. } | AccountEvent::Reopen { .. }
+        );
         is_background || self.is_claim()
     }
 
@@ -188,12 +190,15 @@ impl Batch for Apply {
             AccountEvent::Renew { .. } => Some(Step::Renew),
             AccountEvent::Settle(_)
             | AccountEvent::CreditLate { .. }
-            | AccountEvent::Reverse { .. } => Some(Step::Settle),
+            | AccountEvent::Reverse { .. }
+            | AccountEvent::Restate(..) => Some(Step::Settle),
             AccountEvent::Release { .. } => Some(Step::Release),
             AccountEvent::Expire { .. } => Some(Step::Expire),
-            AccountEvent::Begin { .. } | AccountEvent::Update(..) | AccountEvent::EndDay { .. } => {
-                None
-            }
+            AccountEvent::Begin { .. }
+            | AccountEvent::Update(..)
+            | AccountEvent::Correct(..)
+            | AccountEvent::Reopen { .. }
+            | AccountEvent::EndDay { .. } => None,
         }
     }
 
@@ -353,6 +358,18 @@ impl Store {
         by: Authority,
     ) -> Result<Applied, StoreError> {
         let event = AccountEvent::Update(Box::new(change), by);
+        self.apply.call(pool_id, Asked::new(account_id.clone(), event)).await
+    }
+
+    /// Gives an account the balance that a person saw at the provider.
+    pub async fn correct_balance(
+        &self,
+        pool_id: &PoolId,
+        account_id: &AccountId,
+        correction: Correction,
+        by: Authority,
+    ) -> Result<Applied, StoreError> {
+        let event = AccountEvent::Correct(Box::new(correction), by);
         self.apply.call(pool_id, Asked::new(account_id.clone(), event)).await
     }
 }

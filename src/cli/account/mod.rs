@@ -1,6 +1,7 @@
 //! `holdfast account`: import, list, show and explain accounts, and what a person may change of one.
 
 mod change;
+mod correct;
 mod explain;
 pub(super) mod import;
 mod update;
@@ -43,6 +44,9 @@ pub(super) enum AccountCommand {
     Activate(ChangeArgs),
     /// Change an account's credentials.
     Update(update::UpdateArgs),
+    /// Give an account the balance that it has at the provider, by the word of somebody who looked at
+    /// the provider's own records.
+    CorrectBalance(correct::CorrectArgs),
 }
 
 #[derive(Args, Debug)]
@@ -131,6 +135,7 @@ pub(super) async fn run(command: AccountCommand) -> anyhow::Result<()> {
         AccountCommand::LiftHold(args) => change::run(args, Change::LiftHold).await,
         AccountCommand::Activate(args) => change::run(args, Change::Activate).await,
         AccountCommand::Update(args) => update::run(args).await,
+        AccountCommand::CorrectBalance(args) => correct::run(args).await,
     }
 }
 

@@ -182,6 +182,7 @@ impl AccountService for Fake {
         get_account(GetAccountRequest) -> GetAccountResponse,
         list_accounts(ListAccountsRequest) -> ListAccountsResponse,
         update_account(UpdateAccountRequest) -> UpdateAccountResponse,
+        correct_balance(CorrectBalanceRequest) -> CorrectBalanceResponse,
         list_account_events(ListAccountEventsRequest) -> ListAccountEventsResponse,
     }
 }

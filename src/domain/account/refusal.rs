@@ -62,6 +62,12 @@ pub enum Refusal {
     DayNotOver,
     /// It has less than is to be taken off.
     BalanceTooLow,
+    /// It has another balance than the one that was compared.
+    BalanceChanged,
+    /// It is not completed.
+    NotCompleted,
+    /// Its plan wants nothing more.
+    PlanIsFull,
 }
 
 impl Refusal {
@@ -72,7 +78,8 @@ impl Refusal {
             | Self::PoolDraining
             | Self::NoPlan
             | Self::DoesNotFit { .. }
-            | Self::DayNotOver => true,
+            | Self::DayNotOver
+            | Self::PlanIsFull => true,
             Self::AlreadyLocked
             | Self::Completed
             | Self::Inactive
@@ -85,7 +92,9 @@ impl Refusal {
             | Self::LeaseAlive
             | Self::RedemptionOpen(_)
             | Self::RedemptionNotOpen
-            | Self::BalanceTooLow => false,
+            | Self::BalanceTooLow
+            | Self::BalanceChanged
+            | Self::NotCompleted => false,
         }
     }
 }

@@ -254,6 +254,18 @@ fn a_release_waits_for_the_open_redemption() {
     );
 }
 
+/// A person saw this balance where that one was recorded.
+fn correct(expected_minor: i64, balance_minor: i64) -> AccountEvent {
+    let correction = Correction {
+        balance_minor,
+        expected_minor,
+        corrected_by: "anna".to_owned(),
+        reason: "why".to_owned(),
+        evidence: None,
+    };
+    AccountEvent::Correct(Box::new(correction), Authority::default())
+}
+
 /// Every event that the properties below let happen.
 fn any_event() -> impl Strategy<Value = AccountEvent> {
     let actor = || "somebody".to_owned();
@@ -280,6 +292,8 @@ fn any_event() -> impl Strategy<Value = AccountEvent> {
         Just(AccountEvent::EndDay { actor: actor() }),
         Just(AccountEvent::CreditLate { amount_minor: 100, begun_on: None, actor: actor() }),
         Just(AccountEvent::Reverse { amount_minor: 100, begun_on: None, actor: actor(), by: None }),
+        (0..7i64, 0..7i64).prop_map(|(from, to)| correct(from * 100, to * 100)),
+        Just(AccountEvent::Reopen { actor: actor() }),
     ]
 }
 
@@ -361,6 +375,60 @@ fn a_full_account_wants_more_again_and_a_lease_goes_on() {
     let taken = reversed(&leased, None).unwrap();
     assert_eq!((taken.status, taken.token), (AccountStatus::Locking, leased.token));
     assert_eq!((taken.resume, taken.lease), (Some(Resume::Processing), leased.lease));
+}
+
+#[test]
+fn a_corrected_balance_completes_an_account_and_opens_it_again() {
+    let account = Account { balance_minor: 500, plan_day: 2, day_credited_minor: 300, ..free() };
+    let full = after(&account, &correct(500, 600)).unwrap();
+    assert_eq!((full.status, full.balance_minor), (AccountStatus::Completed, 600));
+    assert_eq!((full.plan_day, full.day_credited_minor), (2, 300), "it is of no day");
+    let less = after(&full, &correct(600, 599)).unwrap();
+    assert_eq!((less.status, less.balance_minor), (AccountStatus::Processing, 599));
+    let nothing = after(&less, &correct(599, 0)).unwrap();
+    assert_eq!(nothing.balance_minor, 0);
+    // Without a plan nothing is ever full.
+    let any = Account { plan_id: None, ..account };
+    assert_eq!(after(&any, &correct(500, 9000)).unwrap().status, AccountStatus::Waiting);
+}
+
+#[test]
+fn a_corrected_balance_under_a_lease_counts_when_the_lease_ends() {
+    let account = Account { balance_minor: 500, ..locked() };
+    let full = after(&account, &correct(500, 600)).unwrap();
+    assert_eq!((full.status, full.resume), (AccountStatus::Locking, Some(Resume::Completed)));
+    assert_eq!(full.lease, account.lease);
+    let less = after(&full, &correct(600, 500)).unwrap();
+    assert_eq!(less.resume, Some(Resume::Processing));
+    // The lease alone bound it to the plan, which is taken from it again.
+    let bound = Account { bound_by_lease: true, ..account };
+    assert_eq!(after(&bound, &correct(500, 600)).unwrap().resume, bound.resume);
+}
+
+#[test]
+fn a_balance_is_corrected_from_the_one_that_was_compared_and_not_while_a_redemption_is_open() {
+    let account = Account { balance_minor: 500, ..free() };
+    assert_eq!(after(&account, &correct(400, 600)), Err(Refusal::BalanceChanged));
+    let open = Account { balance_minor: 500, ..open() };
+    assert_eq!(after(&open, &correct(500, 600)), Err(Refusal::RedemptionOpen(ID)));
+}
+
+#[test]
+fn a_completed_account_is_reopened_where_its_plan_wants_more() {
+    let reopen = AccountEvent::Reopen { actor: "sweeper".to_owned() };
+    let full = Account { status: AccountStatus::Completed, balance_minor: 600, ..free() };
+    assert_eq!(after(&full, &reopen), Err(Refusal::PlanIsFull));
+    let less = Account { balance_minor: 599, ..full.clone() };
+    assert_eq!(after(&less, &reopen).unwrap().status, AccountStatus::Processing);
+    let unbound = Account { plan_id: None, ..less };
+    assert_eq!(after(&unbound, &reopen), Err(Refusal::PlanIsFull));
+    assert_eq!(after(&free(), &reopen), Err(Refusal::NotCompleted));
+    let leased = Account { balance_minor: 599, resume: Some(Resume::Completed), ..locked() };
+    let reopened = after(&leased, &reopen).unwrap();
+    assert_eq!(
+        (reopened.status, reopened.resume),
+        (AccountStatus::Locking, Some(Resume::Processing))
+    );
 }
 
 #[test]

@@ -114,6 +114,15 @@ pub(super) fn check(method: &Method, input: &[u8]) -> bool {
                 Ok(Some(pool_id))
             },
         ),
+        "CorrectBalance" => plain(method, input, |request| {
+            let command = account::read_correction(request, Authority::default())?;
+            bounds::money(Some(command.balance), 0);
+            bounds::money(Some(command.expected), 0);
+            bounds::text(Some(&command.reason), 1000);
+            bounds::text(Some(&command.corrected_by), 256);
+            bounds::text(command.evidence.as_deref(), 1000);
+            Ok(Some(command.pool_id))
+        }),
         "GetAccount" => plain(method, input, |request: pb::GetAccountRequest| {
             Ok(Some(account::read_names(&request.pool_id, &request.account_id)?.0))
         }),

@@ -8,8 +8,8 @@ use crate::{
     admission::Permit,
     domain::{
         account::{
-            Account, AccountChange, AccountFilter, AccountStatus, NewAccount, RecordedEvent,
-            Refusal,
+            Account, AccountChange, AccountFilter, AccountStatus, Correction, NewAccount,
+            RecordedEvent, Refusal,
         },
         credentials::Credentials,
         id::{AccountId, PlanId, PoolId},
@@ -25,6 +25,7 @@ use crate::{
         error::Violation,
         keys,
         pools::{Pools, check_currencies},
+        words::check_words_of_pool,
     },
     store::{
         Store, StoreError,
@@ -52,6 +53,27 @@ pub struct UpdateCommand {
     pub change: AccountChange,
     /// Its credentials, in the place of those that are there; none of them: removes them.
     pub credentials: Option<Credentials>,
+}
+
+/// Another balance than the recorded one, by a person's word.
+#[derive(Clone, Debug)]
+pub struct CorrectCommand {
+    /// The account's pool.
+    pub pool_id: PoolId,
+    /// The account.
+    pub account_id: AccountId,
+    /// What it has.
+    pub balance: Money,
+    /// What was recorded when the person compared.
+    pub expected: Money,
+    /// Who says so, by their own word.
+    pub corrected_by: String,
+    /// Why.
+    pub reason: String,
+    /// What was seen.
+    pub evidence: Option<String>,
+    /// Who calls.
+    pub by: Authority,
 }
 
 /// The keeping of accounts. Cheap to clone.
@@ -309,6 +331,58 @@ impl Accounts {
             }
             set => Ok(set?),
         }
+    }
+
+    /// Gives an account the balance that a person saw at the provider. An account that has it already, as after a first
+    /// try whose reply was lost, is answered as it is.
+    pub async fn correct(&self, command: CorrectCommand) -> Result<(Pool, Account), Error> {
+        let CorrectCommand { pool_id, account_id, balance, expected, .. } = command;
+        let pool = self.pools.settings(&pool_id).await?;
+        check_currencies(
+            &pool,
+            [("balance", Some(balance)), ("expected_balance", Some(expected))],
+        )?;
+        let mut words = vec![("reason", &*command.reason), ("corrected_by", &command.corrected_by)];
+        words.extend(command.evidence.as_deref().map(|evidence| ("evidence", evidence)));
+        check_words_of_pool(&self.store, &self.secret, &pool, &words).await?;
+        let correction = Correction {
+            balance_minor: balance.amount_minor,
+            expected_minor: expected.amount_minor,
+            corrected_by: command.corrected_by,
+            reason: command.reason,
+            evidence: command.evidence,
+        };
+        let by = command.by;
+        let account =
+            match self.store.correct_balance(&pool_id, &account_id, correction, by).await? {
+                Applied::Done(done) => done.account,
+                Applied::Refused(_, account) if account.balance_minor == balance.amount_minor => {
+                    return Ok((pool, *account));
+                }
+                Applied::Refused(Refusal::RedemptionOpen(id), _) => {
+                    return Err(Error::RedemptionOpen(id));
+                }
+                Applied::Refused(_, account) => {
+                    return Err(Error::BalanceChanged {
+                        account_id,
+                        balance_minor: account.balance_minor,
+                        expected_minor: expected.amount_minor,
+                    });
+                }
+                Applied::NoPool => return Err(Error::PoolNotFound(pool_id)),
+                Applied::Unreadable(error) => return Err(error.into()),
+                Applied::NoAccount | Applied::Missed | Applied::NotInState => {
+                    return Err(Error::AccountNotFound(pool_id, account_id));
+                }
+            };
+        tracing::warn!(
+            %pool_id, %account_id,
+            balance_minor = account.balance_minor,
+            balance_minor_before = expected.amount_minor,
+            status = account.status.as_str(),
+            "a balance was corrected by a person"
+        );
+        Ok((pool, account))
     }
 
     /// Lists an account's events before the version `before`, newest first, at most `limit`.

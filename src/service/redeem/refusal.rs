@@ -67,7 +67,10 @@ fn refused_by_account(refusal: Refusal, command: &RedeemCommand) -> Error {
         | Refusal::LeaseAlive
         | Refusal::RedemptionNotOpen
         | Refusal::DayNotOver
-        | Refusal::BalanceTooLow => {
+        | Refusal::BalanceTooLow
+        | Refusal::BalanceChanged
+        | Refusal::NotCompleted
+        | Refusal::PlanIsFull => {
             Error::Internal("a redemption was refused for no reason of its own")
         }
     }

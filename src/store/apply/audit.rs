@@ -6,7 +6,7 @@ use sqlx::types::Uuid;
 use super::{Asked, RecordedOutcome};
 use crate::{
     domain::{
-        account::{Account, AccountEvent, Change, LeaseEnd, Next},
+        account::{Account, AccountEvent, Change, Correction, LeaseEnd, Next},
         principal::Authority,
     },
     store::{account::labels_json, audit},
@@ -62,6 +62,10 @@ impl AuditNote {
                 });
                 Some(note(by, "ReleaseAccount", account.account_id.to_string(), (before, after)))
             }
+            AccountEvent::Correct(correction, by) => {
+                let values = corrected(account, &change.next, correction);
+                Some(note(by, "CorrectBalance", account.account_id.to_string(), values))
+            }
             AccountEvent::Settle(settle) => {
                 let (by, outcome) = (settle.by.as_ref()?, by_word(asked)?);
                 let values = settled(outcome);
@@ -101,6 +105,9 @@ fn by_word(asked: &Asked) -> Option<&RecordedOutcome> {
 }
 
 fn reason(asked: &Asked) -> &str {
+    if let AccountEvent::Correct(correction, _) = &asked.event {
+        return &correction.reason;
+    }
     let resolution = by_word(asked).and_then(|outcome| outcome.resolution.as_ref());
     resolution.map_or("", |resolution| &resolution.reason)
 }
@@ -115,6 +122,23 @@ fn settled(outcome: &RecordedOutcome) -> (Value, Value) {
     }
     if let Some(failure) = &outcome.failure {
         after.insert("code_spent".into(), failure.code_spent.into());
+    }
+    (before, after.into())
+}
+
+/// What a person's correction makes of a balance, and of the status. The words that were given with it are kept here
+/// alone.
+fn corrected(account: &Account, next: &Next, correction: &Correction) -> (Value, Value) {
+    let before = json!({
+        "balance_minor": account.balance_minor,
+        "status": account.status.as_str(),
+    });
+    let mut after = Map::new();
+    after.insert("balance_minor".into(), correction.balance_minor.into());
+    after.insert("status".into(), next.status.as_str().into());
+    after.insert("corrected_by".into(), correction.corrected_by.as_str().into());
+    if let Some(evidence) = &correction.evidence {
+        after.insert("evidence".into(), evidence.as_str().into());
     }
     (before, after.into())
 }

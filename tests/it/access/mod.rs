@@ -21,7 +21,7 @@ use crate::support::{caller::Caller, wait::eventually, world::World};
 const REVOKED: Duration = Duration::from_secs(5);
 
 /// Servers that ask everybody who they are.
-async fn world(servers: usize, change: impl FnOnce(&mut AccessArgs)) -> World {
+pub(crate) async fn world(servers: usize, change: impl FnOnce(&mut AccessArgs)) -> World {
     let change = |args: &mut ServeArgs| {
         args.access = AccessArgs::on();
         change(&mut args.access);

@@ -36,6 +36,7 @@ const EXPECTED: &[(&str, &str)] = &[
     ("GetAccount", "roaA"),
     ("ListAccounts", "oaA"),
     ("UpdateAccount", "oA"),
+    ("CorrectBalance", "oA"),
     ("ListAccountEvents", "oaA"),
     ("CreatePool", "oA"),
     ("GetPool", "roaA"),

@@ -1,6 +1,8 @@
-//! Accounts: their keys, credentials, imports, holds and state machine, and pools and accounts that are closed.
+//! Accounts: their keys, credentials, imports, holds, corrected balances and state machine, and pools and accounts that are
+//! closed.
 
 mod closing;
+mod corrections;
 mod credentials;
 mod holds;
 mod imports;

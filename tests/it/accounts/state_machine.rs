@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 
 use holdfast::{
     domain::{
-        account::{Account, AccountChange, HoldCause, LeaseAnswer},
+        account::{Account, AccountChange, Correction, HoldCause, LeaseAnswer},
         choice::Criteria,
         id::{AccountId, FencingToken, Holder, PlanId, PoolId, RedemptionId, RequestId},
         lease::LeaseRef,
@@ -45,9 +45,10 @@ enum Event {
     Replan(&'static str),
     LiftHold,
     EndDay,
+    Correct(i64),
 }
 
-const EVENTS: [Event; 16] = [
+const EVENTS: [Event; 18] = [
     Event::Acquire,
     Event::Renew,
     Event::Begin,
@@ -65,6 +66,9 @@ const EVENTS: [Event; 16] = [
     Event::Replan("daily"),
     Event::LiftHold,
     Event::EndDay,
+    // What leaves 'small' open, and what fills it.
+    Event::Correct(999),
+    Event::Correct(1000),
 ];
 
 /// Accounts to begin with, as a person may have made them.
@@ -272,6 +276,20 @@ impl Bench {
             }
             Event::LiftHold => {
                 update(AccountChange { lift_hold: true, ..Default::default() }).await
+            }
+            Event::Correct(balance_minor) => {
+                let correction = Correction {
+                    balance_minor,
+                    expected_minor: account.balance_minor,
+                    corrected_by: "test".to_owned(),
+                    reason: "a".to_owned(),
+                    evidence: None,
+                };
+                let by = Authority::default();
+                match store.correct_balance(&pool_id, id, correction, by).await.unwrap() {
+                    Applied::Done(done) => Some(Some(done.account)),
+                    _ => None,
+                }
             }
             Event::EndDay => {
                 let plan_id = account.plan_id.clone()?;

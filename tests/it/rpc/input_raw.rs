@@ -41,6 +41,7 @@ const RPCS: [&str; 34] = [
     "/holdfast.v1.AccountService/GetAccount",
     "/holdfast.v1.AccountService/ListAccounts",
     "/holdfast.v1.AccountService/UpdateAccount",
+    "/holdfast.v1.AccountService/CorrectBalance",
     "/holdfast.v1.AccountService/ListAccountEvents",
     "/holdfast.v1.PoolService/CreatePool",
     "/holdfast.v1.PoolService/GetPool",

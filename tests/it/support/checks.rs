@@ -108,14 +108,20 @@ const BY_SQL: [(&str, &str); 11] = [
     ),
     (
         // 5, by account.
-        "a balance is what it began with and what was credited since",
+        "a balance is what it began with, what was credited since, and what people corrected",
         "SELECT format('%s has %s', a.account_id, a.balance_minor) FROM accounts a
          JOIN account_events first USING (pool_id, account_id)
          WHERE first.version = 1
            AND a.balance_minor <> first.balance_minor + (
                SELECT COALESCE(sum(r.amount_minor), 0) FROM redemptions r
                WHERE r.pool_id = a.pool_id AND r.account_id = a.account_id
-                 AND r.state = 'SUCCEEDED' AND r.reversed_at IS NULL)",
+                 AND r.state = 'SUCCEEDED' AND r.reversed_at IS NULL)
+               + (SELECT COALESCE(sum(e.balance_minor - before.balance_minor), 0) FROM account_events e
+                  JOIN account_events before
+                      ON before.pool_id = e.pool_id AND before.account_id = e.account_id
+                      AND before.version = e.version - 1
+                  WHERE e.pool_id = a.pool_id AND e.account_id = a.account_id
+                    AND e.reason = 'balance_corrected')",
     ),
     (
         "what was taken back has one reversal that says so, and what was not has none",

@@ -79,7 +79,7 @@ pub(super) const OF_PLANS: [(&str, &str); 8] = [
                  ON n.pool_id = a.pool_id AND n.plan_id = a.plan_id AND n.updated_at = n.created_at
              WHERE NOT EXISTS (SELECT FROM account_events e
                    WHERE e.pool_id = a.pool_id AND e.account_id = a.account_id
-                     AND e.reason IN ('updated', 'changed', 'credited_late', 'reversed'))
+                     AND e.reason IN ('updated', 'changed', 'credited_late', 'reversed', 'balance_corrected'))
                AND NOT EXISTS (SELECT FROM redemptions r
                    WHERE r.pool_id = a.pool_id AND r.account_id = a.account_id
                      AND r.state = 'SUCCEEDED' AND r.expected_minor IS DISTINCT FROM r.amount_minor)
