@@ -4,7 +4,7 @@ import asyncio
 import threading
 import time
 import uuid
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 
 import grpc
@@ -21,6 +21,7 @@ from holdfast_client import (
     Pool,
     errors,
     money,
+    to_datetime,
     to_decimal,
 )
 from holdfast_client.types import (
@@ -375,3 +376,170 @@ def test_calls_of_a_closed_client_fail(stack):
     own.close()
     with pytest.raises(ValueError):
         own.get_pool("none")
+
+
+def is_refused_now(client, pool, waiting):
+    """Whether nothing is free, and so many others wait."""
+    try:
+        with client.acquire(pool, holder="probe"):
+            return False
+    except errors.NoAccountAvailable as refused:
+        return refused.metadata["waiting"] == str(waiting + 1)
+
+
+def until(check, limit=20):
+    ends = time.monotonic() + limit
+    while not check():
+        assert time.monotonic() < ends, "it did not come to be"
+        time.sleep(0.02)
+
+
+def test_a_higher_priority_is_served_first(client, pool):
+    served = []
+
+    def wait(name, priority):
+        with client.acquire(
+            pool, holder=name, wait_timeout=60 * SECOND, priority=priority
+        ):
+            served.append(name)
+
+    threads = [
+        threading.Thread(target=wait, args=each)
+        for each in [("first", 0), ("second", 0), ("middle", 5), ("high", 9)]
+    ]
+    with client.acquire(pool, holder="till-7"):
+        for number, thread in enumerate(threads, 1):
+            thread.start()
+            until(lambda: is_refused_now(client, pool, number))
+    for thread in threads:
+        thread.join(30)
+    assert served == ["high", "middle", "first", "second"]
+
+
+def test_a_card_of_a_higher_priority_is_served_first(client, stack, pool):
+    def redeem(holder, **more):
+        client.redeem_card(
+            pool, f"CODE-{new_id()}", holder=holder, expected=TEN, request_id=f"{pool}-{holder}",
+            wait_timeout=60 * SECOND, **more,
+        )
+
+    async def redeem_async():
+        async with AsyncClient(**stack.settings) as own:
+            await own.redeem_card(
+                pool, f"CODE-{new_id()}", holder="high", expected=TEN, request_id=f"{pool}-high",
+                wait_timeout=60 * SECOND, priority=9,
+            )
+
+    threads = [
+        threading.Thread(target=redeem, args=("low",)),
+        threading.Thread(target=redeem, args=("middle",), kwargs={"priority": 5}),
+        threading.Thread(target=lambda: asyncio.run(redeem_async())),
+    ]
+    with client.acquire(pool, holder="till-7"):
+        for number, thread in enumerate(threads, 1):
+            thread.start()
+            until(lambda: is_refused_now(client, pool, number))
+    for thread in threads:
+        thread.join(30)
+    done = [redemption.request_id for redemption in client.list_redemptions(pool)]
+    assert done == [f"{pool}-low", f"{pool}-middle", f"{pool}-high"]
+
+
+def test_an_item_of_a_higher_priority_is_served_first(client, pool):
+    cards = [
+        Item(f"p-{priority}", f"CODE-{new_id()}", TEN, priority=priority) for priority in (0, 4, 9)
+    ]
+    results = []
+    batch = client.redeem_batch(pool, cards, batch_id="b-7", holder="till-8")
+    reading = threading.Thread(target=lambda: results.extend(batch))
+    with client.acquire(pool, holder="till-7"):
+        reading.start()
+        until(lambda: is_refused_now(client, pool, 3))
+    reading.join(30)
+    assert batch.summary.succeeded == 3
+    done = [redemption.request_id for redemption in client.list_redemptions(pool)]
+    assert done == ["batch:b-7:p-0", "batch:b-7:p-4", "batch:b-7:p-9"]
+
+
+def test_nothing_is_locked_before_its_time(client, stack, pool):
+    got = []
+    not_before = datetime.now(timezone.utc) + 3 * SECOND
+
+    def wait():
+        # Its own timeout is shorter than the wait, which is added to it.
+        with Client(**stack.settings, timeout=1.5 * SECOND) as own:
+            with own.acquire(pool, holder="till-8", not_before=not_before) as lease:
+                got.append((lease.fencing_token, datetime.now(timezone.utc)))
+                lease.check()
+
+    async def wait_async():
+        async with AsyncClient(**stack.settings, timeout=1.5 * SECOND) as own:
+            async with own.acquire(
+                pool,
+                holder="till-9",
+                not_before=not_before + 0.5 * SECOND,
+                wait_timeout=20 * SECOND,
+                priority=3,
+            ) as lease:
+                got.append((lease.fencing_token, datetime.now(timezone.utc)))
+
+    waiting = [threading.Thread(target=wait), threading.Thread(target=lambda: asyncio.run(wait_async()))]
+    for thread in waiting:
+        thread.start()
+    with client.acquire(pool, holder="till-7") as first:
+        assert first.fencing_token == 1
+    for thread in waiting:
+        thread.join(30)
+    assert [token for token, _ in got] == [2, 3]
+    assert got[0][1] >= not_before
+    # A time that has passed is none.
+    with client.acquire(pool, holder="till-8", not_before=not_before) as last:
+        assert last.fencing_token == 4
+
+
+def test_an_item_is_not_begun_before_its_time(client, pool):
+    not_before = datetime.now(timezone.utc) + 1.5 * SECOND
+    cards = [
+        Item("later", f"CODE-{new_id()}", TEN, not_before=not_before),
+        Item("now", f"CODE-{new_id()}", TEN),
+    ]
+    batch = client.redeem_batch(pool, cards, batch_id="b-8", holder="till-7")
+    results = {result.item_id: result.redemption for result in batch}
+    assert list(results) == ["now", "later"]
+    assert to_datetime(results["later"].create_time) >= not_before
+    # What is known is answered at once, and whatever the time is.
+    again = [Item("later", cards[0].code, TEN, not_before=not_before + timedelta(hours=1)), cards[1]]
+    batch = client.redeem_batch(pool, again, batch_id="b-8", holder="till-7")
+    assert all(result.replayed for result in batch) and batch.summary.succeeded == 2
+
+
+def test_priorities_and_times_have_bounds(client, pool, code):
+    now = datetime.now(timezone.utc)
+
+    def violations(call):
+        with pytest.raises(errors.InvalidArgument) as refused:
+            call()
+        return set(refused.value.field_violations)
+
+    def acquire(**more):
+        with client.acquire(pool, holder="till-7", **more):
+            pass
+
+    for priority in (-1, 10):
+        assert violations(lambda: acquire(priority=priority)) == {"priority"}
+        assert violations(
+            lambda: client.redeem_card(pool, code, holder="till-7", expected=TEN, priority=priority)
+        ) == {"priority"}
+    assert violations(lambda: acquire(not_before=now + timedelta(minutes=11))) == {"not_before"}
+    cards = [
+        Item("priority", f"CODE-{new_id()}", TEN, priority=10),
+        Item("time", f"CODE-{new_id()}", TEN, not_before=now + timedelta(hours=25)),
+    ]
+    results = client.redeem_batch(pool, cards, batch_id="b-9", holder="till-7")
+    wrong = {result.item_id: set(result.error.field_violations) for result in results}
+    assert wrong == {"priority": {"item.priority"}, "time": {"item.not_before"}}
+    # Times have a zone: one without it would be taken for another.
+    with pytest.raises(ValueError):
+        client.acquire(pool, holder="till-7", not_before=datetime.now())
+    with pytest.raises(ValueError):
+        Item("zone", code, TEN, not_before=datetime.now())

@@ -194,10 +194,12 @@ class Methods:
         expected: Optional[Money] = None,
         selector: Optional[redemption_pb2.AccountSelector] = None,
         wait_timeout: Optional[timedelta] = None,
+        priority: int = 0,
     ) -> redemption_pb2.RedeemCardResponse:
         """Redeems a card into an account that is picked for it.
 
-        Store `request_id` with the card: a call that repeats it never redeems the card again.
+        Store `request_id` with the card: a call that repeats it never redeems the card again. Of those who wait for an
+        account, one of a higher `priority` (0 to 9) is served first.
         """
         request = redemption_pb2.RedeemCardRequest(
             request_id=request_id or new_id(),
@@ -207,6 +209,7 @@ class Methods:
             expected=expected,
             selector=selector,
             wait_timeout=wait_timeout,
+            priority=priority,
         )
         # 90 s more than the others have: the provider is waited for, too.
         reply: redemption_pb2.RedeemCardResponse = self._call(

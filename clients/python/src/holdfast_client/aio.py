@@ -8,7 +8,7 @@ import os
 import time
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Iterable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Callable, Optional, Union, cast
 
@@ -25,7 +25,7 @@ from ._proto.holdfast.v1.common_pb2 import Money
 from ._proto.holdfast.v1.pool_pb2_grpc import PoolServiceStub
 from ._proto.holdfast.v1.provider_pb2_grpc import ProviderServiceStub
 from ._proto.holdfast.v1.redemption_pb2_grpc import RedemptionServiceStub
-from ._requests import CALL_TIMEOUT, Item, new_id, seconds
+from ._requests import CALL_TIMEOUT, Item, new_id, waits_of, zoned
 from ._tally import BatchResult, BatchSummary, Pauses, Tally, can_go_on
 from ._term import Term
 from ._tracing import call_span
@@ -132,10 +132,13 @@ class AsyncClient(AsyncMethods):
         selector: Optional[redemption_pb2.AccountSelector] = None,
         lease_duration: Optional[timedelta] = None,
         wait_timeout: Optional[timedelta] = None,
+        priority: int = 0,
+        not_before: Optional[datetime] = None,
     ) -> AsyncLease:
         """A lease for an `async with` block: acquired at its beginning, renewed in it, released at its end.
 
-        When it is lost, the block is cancelled and LeaseLost is raised.
+        When it is lost, the block is cancelled and LeaseLost is raised. `priority` and `not_before` are as for
+        `Client.acquire`.
         """
         request = redemption_pb2.AcquireAccountRequest(
             request_id=request_id or new_id(),
@@ -144,8 +147,10 @@ class AsyncClient(AsyncMethods):
             selector=selector,
             lease_duration=lease_duration,
             wait_timeout=wait_timeout,
+            priority=priority,
+            not_before=zoned(not_before),
         )
-        return AsyncLease(self, request, seconds(wait_timeout))
+        return AsyncLease(self, request)
 
     def redeem_batch(
         self,
@@ -202,11 +207,10 @@ class AsyncLease:
     """The right to use one account, kept up by a task while the `async with` block lasts."""
 
     def __init__(
-        self, client: AsyncClient, request: redemption_pb2.AcquireAccountRequest, wait: float
+        self, client: AsyncClient, request: redemption_pb2.AcquireAccountRequest
     ) -> None:
         self._client = client
         self._request = request
-        self._wait = wait
         self._term = Term()
         self._body: Optional[asyncio.Task[Any]] = None
         self._renewing: Optional[asyncio.Task[None]] = None
@@ -269,13 +273,13 @@ class AsyncLease:
         return reply
 
     async def __aenter__(self) -> AsyncLease:
-        begun = time.monotonic()
+        begun, wait = time.monotonic(), waits_of(self._request)
         reply = await self._client._call(
-            self._client._redemptions.AcquireAccount, self._request, self._wait
+            self._client._redemptions.AcquireAccount, self._request, wait
         )
         self.account = reply.account
         self._ref = reply.lease.ref
-        self._term.begin(begun, reply.lease, waited=self._wait > 0)
+        self._term.begin(begun, reply.lease, waited=wait > 0 or self._request.HasField("not_before"))
         self._body = asyncio.current_task()
         self._renewing = asyncio.create_task(self._renew())
         return self

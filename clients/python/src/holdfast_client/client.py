@@ -7,7 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Callable, Optional
 
@@ -23,7 +23,7 @@ from ._proto.holdfast.v1.common_pb2 import Money
 from ._proto.holdfast.v1.pool_pb2_grpc import PoolServiceStub
 from ._proto.holdfast.v1.provider_pb2_grpc import ProviderServiceStub
 from ._proto.holdfast.v1.redemption_pb2_grpc import RedemptionServiceStub
-from ._requests import CALL_TIMEOUT, Item, new_id, seconds
+from ._requests import CALL_TIMEOUT, Item, new_id, waits_of, zoned
 from ._tally import Pauses, can_go_on
 from ._term import Term
 from ._tracing import call_span
@@ -124,8 +124,14 @@ class Client(Methods):
         selector: Optional[redemption_pb2.AccountSelector] = None,
         lease_duration: Optional[timedelta] = None,
         wait_timeout: Optional[timedelta] = None,
+        priority: int = 0,
+        not_before: Optional[datetime] = None,
     ) -> Lease:
-        """A lease for a `with` block: acquired at its beginning, renewed in it, released at its end."""
+        """A lease for a `with` block: acquired at its beginning, renewed in it, released at its end.
+
+        Of those who wait for an account, one of a higher `priority` (0 to 9) is served first. Nothing is locked before
+        `not_before`: a time with a zone, at most 10 minutes from now. `wait_timeout` counts from then.
+        """
         request = redemption_pb2.AcquireAccountRequest(
             request_id=request_id or new_id(),
             pool_id=pool_id,
@@ -133,8 +139,10 @@ class Client(Methods):
             selector=selector,
             lease_duration=lease_duration,
             wait_timeout=wait_timeout,
+            priority=priority,
+            not_before=zoned(not_before),
         )
-        return Lease(self, request, seconds(wait_timeout))
+        return Lease(self, request)
 
     def redeem_batch(
         self,
@@ -203,11 +211,10 @@ class Lease:
     """The right to use one account, kept up by a thread while the `with` block lasts."""
 
     def __init__(
-        self, client: Client, request: redemption_pb2.AcquireAccountRequest, wait: float
+        self, client: Client, request: redemption_pb2.AcquireAccountRequest
     ) -> None:
         self._client = client
         self._request = request
-        self._wait = wait
         self._ended = threading.Event()
         self._renewing: Optional[threading.Thread] = None
         self._why: Optional[HoldfastError] = None
@@ -269,15 +276,15 @@ class Lease:
         return reply
 
     def __enter__(self) -> Lease:
-        begun = time.monotonic()
+        begun, wait = time.monotonic(), waits_of(self._request)
         reply = self._client._call(
-            self._client._redemptions.AcquireAccount, self._request, self._wait
+            self._client._redemptions.AcquireAccount, self._request, wait
         )
         self.account = reply.account
         self._ref = reply.lease.ref
         # A call that waited for an account has begun long before the lease did. Its expire_time and acquire_time
         # say how long it is; what remained says how much of that was left when the database answered.
-        self._term.begin(begun, reply.lease, waited=self._wait > 0)
+        self._term.begin(begun, reply.lease, waited=wait > 0 or self._request.HasField("not_before"))
         self._renewing = threading.Thread(
             target=self._renew, name=f"holdfast lease {self.account_id}", daemon=True
         )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import queue
+import threading
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,9 +18,14 @@ from .._proto.holdfast.v1 import redemption_pb2 as pb
 from .._proto.holdfast.v1 import redemption_pb2_grpc
 from ..client import Client
 from ._refused import Fields, Refused, exists, not_found
-from ._state import OPEN, AccountState, Card, PoolState, RedemptionState, State, page
+from ._state import OPEN, AccountState, Card, PoolState, RedemptionState, State, Waiter, page
 
 THREADS = 64
+IN_FLIGHT = 64
+PROGRESS_EVERY = 1.0
+# How far not_before may be ahead, of an acquisition and of an item of a batch.
+MOST_AHEAD = timedelta(minutes=10)
+MOST_AHEAD_ITEM = timedelta(hours=24)
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -39,8 +46,8 @@ def answers(method: F) -> F:
 class FakeHoldfast:
     """A server of the contract on a port of this machine, with what it keeps in memory.
 
-    It keeps the contract for pools, plans, accounts, leases, redemptions and batches. It asks nobody who they are, has no
-    holds, days, reversals or providers, and does not keep the order of those who wait. `cards` says what becomes of a
+    It keeps the contract for pools, plans, accounts, leases, redemptions and batches. It asks nobody who they are, and has
+    no holds, days, shares of holders, reversals or providers. `cards` says what becomes of a
     card; one that is not there is worth what is expected. `advance` moves its clock.
     """
 
@@ -117,6 +124,10 @@ def merge(target: Any, source: Any, paths: list[str], never: tuple[str, ...]) ->
             if field.name != path:
                 one.ClearField(field.name)
         target.MergeFrom(one)
+
+
+def waiter_of(request: Any, context: grpc.ServicerContext) -> Waiter:
+    return Waiter(request.holder, request.selector, request.priority, context.is_active)
 
 
 class _Pools(pool_pb2_grpc.PoolServiceServicer):
@@ -339,15 +350,17 @@ class _Redemptions(redemption_pb2_grpc.RedemptionServiceServicer):
     def AcquireAccount(self, request: Any, context: Any) -> Any:
         fields = Fields()
         fields.text("holder", request.holder, 256)
+        fields.priority("priority", request.priority)
         fields.end()
+        if request.HasField("not_before"):
+            self.state.wait_until(request.not_before, "not_before", MOST_AHEAD, context.is_active)
         pool = self.state.pool(request.pool_id)
         request_id = request.request_id or str(uuid.uuid4())
         before = pool.acquired.get(request_id)
         if before is None:
             length = self.state.duration(pool, request)
             wait = request.wait_timeout.ToTimedelta().total_seconds()
-            selector = request.selector
-            account = self.state.acquire(pool, request.holder, selector, length, wait)
+            account = self.state.acquire(pool, waiter_of(request, context), length, wait)
             pool.acquired[request_id] = (account.message.account_id, account.token)
         else:
             ref = account_pb2.LeaseRef(
@@ -375,6 +388,7 @@ class _Redemptions(redemption_pb2_grpc.RedemptionServiceServicer):
         fields.code(request.code)
         if holder is not None:
             fields.text("holder", holder, 256)
+            fields.priority("priority", request.priority)
         pool = self.state.pools.get(pool_id)
         if request.HasField("expected"):
             currency = request.expected.currency_code
@@ -407,10 +421,9 @@ class _Redemptions(redemption_pb2_grpc.RedemptionServiceServicer):
         begun, replayed = self.state.redeem_card(
             pool,
             request.request_id,
-            request.holder,
+            waiter_of(request, context),
             request.code.strip(),
             request.expected if request.HasField("expected") else None,
-            request.selector,
             request.wait_timeout.ToTimedelta().total_seconds(),
         )
         return pb.RedeemCardResponse(redemption=begun.message, replayed=replayed)
@@ -483,15 +496,28 @@ class _Redemptions(redemption_pb2_grpc.RedemptionServiceServicer):
                 pool = self.state.pool(first.pool_id)
                 if not any(name.startswith(f"batch:{first.batch_id}:") for name in pool.requests):
                     self.state.open_for_leases(pool)
-            yield from self._items(first, pool, request_iterator)
+            yield from self._items(first, pool, request_iterator, context)
         except Refused as refused:
             refused.end(context)
 
-    def _items(self, opened: Any, pool: PoolState, items: Any) -> Iterator[pb.BatchRedeemResponse]:
-        """One item after the other."""
+    def _items(
+        self, opened: Any, pool: PoolState, items: Any, context: Any
+    ) -> Iterator[pb.BatchRedeemResponse]:
+        """Results as they come, of as many items at once as the batch says."""
+        done: queue.SimpleQueue[Optional[pb.BatchItemResult]] = queue.SimpleQueue()
+        reading = threading.Thread(
+            target=self._read_items, args=(opened, pool, items, context, done), daemon=True
+        )
+        reading.start()
         progress = pb.BatchProgress()
-        for message in items:
-            result = self._item(opened, pool, message.item)
+        while True:
+            try:
+                result = done.get(timeout=PROGRESS_EVERY)
+            except queue.Empty:
+                yield pb.BatchRedeemResponse(progress=progress)
+                continue
+            if result is None:
+                break
             progress.received += 1
             state = result.redemption.state
             if result.HasField("error"):
@@ -510,11 +536,36 @@ class _Redemptions(redemption_pb2_grpc.RedemptionServiceServicer):
             setattr(summary, field.name, getattr(progress, field.name))
         yield pb.BatchRedeemResponse(summary=summary)
 
-    def _item(self, opened: Any, pool: PoolState, item: Any) -> pb.BatchItemResult:
+    def _read_items(
+        self, opened: Any, pool: PoolState, items: Any, context: Any, done: Any
+    ) -> None:
+        """Begins the items as they come, each on a thread of its own. `done` gets the results, and None at the end."""
+        most = opened.max_in_flight or IN_FLIGHT
+        room = threading.Semaphore(most)
+
+        def finish(item: Any) -> None:
+            try:
+                done.put(self._item(opened, pool, item, context))
+            finally:
+                room.release()
+
+        try:
+            with ThreadPoolExecutor(most) as threads:
+                while True:
+                    room.acquire()
+                    threads.submit(finish, next(items).item)
+        except (StopIteration, grpc.RpcError):
+            # All are read, or the stream has broken.
+            pass
+        finally:
+            done.put(None)
+
+    def _item(self, opened: Any, pool: PoolState, item: Any, context: Any) -> pb.BatchItemResult:
         result = pb.BatchItemResult(item_id=item.item_id)
         selector = pb.AccountSelector()
         selector.CopyFrom(opened.selector)
         merge(selector, item.selector, [], ())
+        waiter = Waiter(opened.holder, selector, item.priority, context.is_active)
         wait = 30.0
         if opened.HasField("item_timeout"):
             wait = opened.item_timeout.ToTimedelta().total_seconds()
@@ -523,20 +574,26 @@ class _Redemptions(redemption_pb2_grpc.RedemptionServiceServicer):
                 fields = Fields()
                 fields.text("item_id", item.item_id, 128)
                 fields.code(item.code)
+                fields.priority("item.priority", item.priority)
                 if item.HasField("expected"):
                     fields.amount("expected", item.expected, pool.message.currency_code)
                 fields.end()
+                request_id = f"batch:{opened.batch_id}:{item.item_id}"
+                known = pool.requests.get(request_id)
+                if item.HasField("not_before") and (known is None or self.state.is_again(known)):
+                    self.state.wait_until(
+                        item.not_before, "item.not_before", MOST_AHEAD_ITEM, context.is_active
+                    )
                 begun, replayed = self.state.redeem_card(
                     pool,
-                    f"batch:{opened.batch_id}:{item.item_id}",
-                    opened.holder,
+                    request_id,
+                    waiter,
                     item.code.strip(),
                     item.expected if item.HasField("expected") else None,
-                    selector,
                     wait,
                 )
-            result.redemption.CopyFrom(begun.message)
-            result.replayed = replayed
+                result.redemption.CopyFrom(begun.message)
+                result.replayed = replayed
         except Refused as refused:
             result.error.CopyFrom(refused.status)
         return result

@@ -99,6 +99,10 @@ class Fields:
         if value.currency_code != currency:
             self._wrong[f"{field}.currency_code"] = f"must be the pool's, {currency}"
 
+    def priority(self, field: str, value: int) -> None:
+        if not 0 <= value <= 9:
+            self._wrong[field] = "must be between 0 and 9"
+
     def end(self) -> None:
         if self._wrong:
             message = "; ".join(f"{field}: {why}" for field, why in self._wrong.items())

@@ -7,7 +7,9 @@ import time
 import uuid
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
-from typing import Optional, TypeVar, Union
+from typing import Callable, Optional, TypeVar, Union
+
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from .._proto.holdfast.v1 import account_pb2, pool_pb2, redemption_pb2 as pb
 from .._proto.holdfast.v1.common_pb2 import Money
@@ -59,6 +61,17 @@ class RedemptionState:
     release: bool = False
 
 
+@dataclass(eq=False)
+class Waiter:
+    """A caller who wants an account now, or waits for one."""
+
+    holder: str
+    selector: pb.AccountSelector
+    priority: int = 0
+    #: Whether the caller is still there.
+    is_there: Callable[[], bool] = lambda: True
+
+
 @dataclass
 class PoolState:
     message: pool_pb2.Pool
@@ -68,7 +81,8 @@ class PoolState:
     requests: dict[str, RedemptionState] = field(default_factory=dict)
     redemptions: list[RedemptionState] = field(default_factory=list)
     acquired: dict[str, tuple[str, int]] = field(default_factory=dict)
-    waiting: int = 0
+    # In the order in which they came.
+    waiting: list[Waiter] = field(default_factory=list)
     used: int = 0
 
 
@@ -172,22 +186,22 @@ class State:
     def acquire(
         self,
         pool: PoolState,
-        holder: str,
-        selector: pb.AccountSelector,
+        waiter: Waiter,
         length: float,
         wait: float,
     ) -> AccountState:
         deadline = time.monotonic() + wait
-        pool.waiting += 1
+        pool.waiting.append(waiter)
         try:
             while True:
                 self.open_for_leases(pool)
-                account, counts = self._choose(pool, selector)
+                account, counts = self._turn(pool, waiter)
                 if account is not None:
                     break
                 left = deadline - time.monotonic()
                 if left <= 0:
-                    counts["waiting"], counts["position"] = pool.waiting, 1
+                    counts["waiting"] = len(pool.waiting)
+                    counts["position"] = in_order(pool.waiting).index(waiter) + 1
                     metadata = {name: str(count) for name, count in counts.items()}
                     message = "no account is available"
                     raise Refused(
@@ -195,8 +209,9 @@ class State:
                     )
                 # Leases also end by time.
                 self.changed.wait(min(left, 0.05))
+                check_there(waiter.is_there)
         finally:
-            pool.waiting -= 1
+            pool.waiting.remove(waiter)
         account.token += 1
         pool.used += 1
         account.used = pool.used
@@ -211,15 +226,42 @@ class State:
         locked.lease.CopyFrom(
             account_pb2.Lease(
                 ref=ref,
-                holder=holder,
+                holder=waiter.holder,
                 acquire_time=self.time(),
                 expire_time=self.time(account.lease_end),
             )
         )
-        if selector.HasField("expected"):
-            locked.reserved.CopyFrom(selector.expected)
-        self.event(account, "acquired", holder)
+        if waiter.selector.HasField("expected"):
+            locked.reserved.CopyFrom(waiter.selector.expected)
+        self.event(account, "acquired", waiter.holder)
         return account
+
+    def wait_until(
+        self, moment: Timestamp, field: str, most: timedelta, is_there: Callable[[], bool]
+    ) -> None:
+        """Waits for a time by the fake's clock, which may not be too far ahead."""
+        end = moment.ToNanoseconds() / 1e9
+        if end - self.now() > most.total_seconds():
+            why = f"must be at most {most} from now, by the database's clock"
+            raise Refused(
+                Code.INVALID_ARGUMENT, "INVALID_ARGUMENT", f"{field}: {why}", violations={field: why}
+            )
+        while (left := end - self.now()) > 0:
+            self.changed.wait(min(left, 0.5))
+            check_there(is_there)
+
+    def _turn(
+        self, pool: PoolState, waiter: Waiter
+    ) -> tuple[Optional[AccountState], dict[str, int]]:
+        """The account for a waiter, when those before it have theirs. Who has none to wait for delays nobody."""
+        taken: set[str] = set()
+        for other in in_order(pool.waiting):
+            if other is waiter:
+                break
+            account, _ = self._choose(pool, other.selector, taken) if other.is_there() else (None, {})
+            if account is not None:
+                taken.add(account.message.account_id)
+        return self._choose(pool, waiter.selector, taken)
 
     def open_for_leases(self, pool: PoolState) -> None:
         if pool.message.paused:
@@ -228,13 +270,15 @@ class State:
             raise precondition("POOL_DRAINING", "the pool is draining")
 
     def _choose(
-        self, pool: PoolState, selector: pb.AccountSelector
+        self, pool: PoolState, selector: pb.AccountSelector, taken: set[str]
     ) -> tuple[Optional[AccountState], dict[str, int]]:
         counts: dict[str, int] = {}
         fitting = []
         for account in pool.accounts.values():
             self._expire(account)
             verdict = self._verdict(pool, account, selector)
+            if not verdict and account.message.account_id in taken:
+                verdict = "locked"
             if verdict:
                 counts[verdict] = counts.get(verdict, 0) + 1
             else:
@@ -459,33 +503,43 @@ class State:
         self,
         pool: PoolState,
         request_id: str,
-        holder: str,
+        waiter: Waiter,
         code: str,
         expected: Optional[Money],
-        selector: pb.AccountSelector,
         wait: float,
     ) -> tuple[RedemptionState, bool]:
         """The redemption, and whether it was begun before."""
         known = self.known(pool, request_id, code, expected or Money())
-        if known is not None and not self._again(known):
+        if known is not None and not self.is_again(known):
             return known, True
         self.check_code(pool, code)
         chosen = pb.AccountSelector()
-        chosen.CopyFrom(selector)
+        chosen.CopyFrom(waiter.selector)
         if expected is not None:
             chosen.expected.CopyFrom(expected)
+        waiter.selector = chosen
         length = pool.message.default_lease_duration.ToTimedelta().total_seconds()
-        account = self.acquire(pool, holder, chosen, length, wait)
+        account = self.acquire(pool, waiter, length, wait)
         try:
             return self.begin(pool, account, request_id, code, expected, True), False
         except Refused:
             self.release(account.message.lease.ref)
             raise
 
-    def _again(self, known: RedemptionState) -> bool:
+    def is_again(self, known: RedemptionState) -> bool:
         """Whether an item of a batch is attempted once more."""
         message = known.message
         return message.request_id.startswith("batch:") and message.failure.retryable
+
+
+def in_order(waiting: list[Waiter]) -> list[Waiter]:
+    """Who is served first: a higher priority, and of the same one who came first."""
+    return sorted(waiting, key=lambda waiter: -waiter.priority)
+
+
+def check_there(is_there: Callable[[], bool]) -> None:
+    if not is_there():
+        raise Refused(Code.CANCELLED, "DEADLINE_PASSED", "the caller has gone")
 
 
 def page(messages: list[T], token: str, size: int) -> tuple[list[T], str]:
