@@ -231,7 +231,9 @@ impl Inner {
         position: Option<Moment>,
     ) -> Result<(Option<Moment>, Option<Shared>), Error> {
         let Some(from) = position else {
-            return Ok((Some(self.store.outcomes_now(pool_id).await?), None));
+            // Who has read before this may lack what was recorded in between.
+            let now = self.store.outcomes_now(pool_id).await?;
+            return Ok((Some(now), Some(Shared::ReadYourself)));
         };
         let read = match self.read(pool_id, &Position::at(from.clone(), None), MAX_SHARED).await {
             Ok(read) => read,

@@ -182,7 +182,7 @@ async fn a_token_that_was_revoked_is_told_and_what_another_may_read() {
     done.says(0, &[]);
     assert!(state(&done, "server", "token").1.contains("admin's"), "{done:#?}");
 
-    let mut admin = world.clients_as(0, "boss", Role::Admin).await;
+    let mut admin = world.clients_as(0, "token:boss", Role::Admin).await;
     let file = folder.path().join("till.token");
     let made = admin
         .access

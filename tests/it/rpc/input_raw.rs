@@ -23,7 +23,7 @@ async fn call(channel: &Channel, path: &'static str, message: &[u8]) -> Result<B
 }
 
 /// Every RPC, streams included: a stream of one message looks like a single one.
-const RPCS: [&str; 34] = [
+const RPCS: [&str; 35] = [
     "/holdfast.v1.RedemptionService/AcquireAccount",
     "/holdfast.v1.RedemptionService/RenewLease",
     "/holdfast.v1.RedemptionService/Redeem",

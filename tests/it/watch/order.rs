@@ -86,6 +86,8 @@ async fn a_success_that_is_taken_back_is_told_again() {
         redemption_id: redeemed.redemption_id.clone(),
         reason: "wrong account".to_owned(),
         reversed_by: "anna".to_owned(),
+        // The provider has taken it back already.
+        outcome: pb::ReversalOutcome::Reversed.into(),
         ..Default::default()
     };
     let reply = clients.redemptions.reverse_redemption(ask).await.unwrap();

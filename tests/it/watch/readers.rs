@@ -28,6 +28,13 @@ async fn record(world: &World, transactions: usize, each: usize) -> Vec<String> 
                      holder, state, release_on_completion, code_fingerprint, code_last4, not_after, finished_at)
                  SELECT $1, id, 'a', 1, id::text, 'h', 'FAILED', true, id::text::bytea, '0000', now(), now()
                  FROM unnest($2) id
+             ), begun AS (
+                 INSERT INTO account_events (pool_id, account_id, version, happened_at, actor, reason, from_status,
+                     to_status, fencing_token, redemption_id, balance_minor, lease_expires_at)
+                 SELECT $1, 'a', e.last + n, now(), 'h', 'redeem_begun',
+                     CASE WHEN e.last + n > 1 THEN 'LOCKING' END, 'LOCKING', 1, id, 0, now() + interval '1 minute'
+                 FROM unnest($2) WITH ORDINALITY AS u (id, n),
+                     (SELECT COALESCE(max(version), 0) AS last FROM account_events WHERE account_id = 'a') e
              )
              INSERT INTO redemption_outcomes (pool_id, system_id, timeline, xid, redemption_ids)
              SELECT $1, c.system_identifier, 1, pg_current_xact_id()::text::bigint, $2 FROM pg_control_system() c",
