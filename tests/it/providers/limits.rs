@@ -62,6 +62,12 @@ struct Seen {
 
 impl Fake {
     async fn start() -> (Arc<Self>, String) {
+        let (fake, app) = Self::make();
+        (fake, serve(app).await)
+    }
+
+    /// One that listens nowhere yet.
+    pub(super) fn make() -> (Arc<Self>, Router) {
         let seen = Seen {
             mode: Mode::Works,
             takes: Duration::ZERO,
@@ -74,7 +80,7 @@ impl Fake {
             .route("/redeem", post(redeem))
             .route("/redeem/{key}", on_get(look_up))
             .with_state(Arc::clone(&fake));
-        (fake, serve(app).await)
+        (fake, app)
     }
 
     pub(super) fn set(&self, mode: Mode) {
@@ -129,7 +135,7 @@ async fn look_up(State(fake): State<Arc<Fake>>, Path(key): Path<String>) -> Resp
     }
 }
 
-fn profile(base: &str, limits: &str) -> String {
+pub(super) fn profile(base: &str, limits: &str) -> String {
     format!(
         r#"id = "limited"
 version = 1

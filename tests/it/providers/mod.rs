@@ -12,6 +12,7 @@ mod progress;
 mod redeeming;
 mod reversing;
 mod status;
+mod tries;
 mod untold;
 mod versions;
 mod webhooks;

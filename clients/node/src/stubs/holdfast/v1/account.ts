@@ -396,8 +396,9 @@ export interface AccountEvent {
   actor: string;
   /**
    * Why: created, acquired, renewed, redeem_begun, redeemed, redeem_failed,
-   * release_requested, released, expired, updated, …. An acquired one that names a
-   * redemption began it, too: RedeemCard and batches do so.
+   * release_requested, released, expired, updated, day_ended, credited_late,
+   * reversed, balance_corrected, …. An acquired one that names a redemption began it,
+   * too: RedeemCard and batches do so.
    */
   reason: string;
   /** The status before; UNSPECIFIED for the first event. */
@@ -526,6 +527,43 @@ export interface UpdateAccountRequest {
 
 /** The account after the change. */
 export interface UpdateAccountResponse {
+  /** The account. */
+  account: Account | undefined;
+}
+
+/** Another balance than the recorded one. */
+export interface CorrectBalanceRequest {
+  /** Required. */
+  poolId: string;
+  /** Required. */
+  accountId: string;
+  /**
+   * What the account has at the provider: 0 or more, in the pool's currency.
+   * Required.
+   */
+  balance:
+    | Money
+    | undefined;
+  /**
+   * What was recorded when it was compared (Account.balance): another amount than
+   * balance. Required.
+   */
+  expectedBalance:
+    | Money
+    | undefined;
+  /** Why: 1 to 1000 characters. Required. */
+  reason: string;
+  /** Who: 1 to 256 characters. Required. */
+  correctedBy: string;
+  /**
+   * What was looked at: the provider's own record, a ticket, the name of a
+   * picture. At most 1000 characters; may be empty.
+   */
+  evidence: string;
+}
+
+/** The account after the correction. */
+export interface CorrectBalanceResponse {
   /** The account. */
   account: Account | undefined;
 }
@@ -2325,6 +2363,202 @@ export const UpdateAccountResponse: MessageFns<UpdateAccountResponse> = {
   },
 };
 
+function createBaseCorrectBalanceRequest(): CorrectBalanceRequest {
+  return {
+    poolId: "",
+    accountId: "",
+    balance: undefined,
+    expectedBalance: undefined,
+    reason: "",
+    correctedBy: "",
+    evidence: "",
+  };
+}
+
+export const CorrectBalanceRequest: MessageFns<CorrectBalanceRequest> = {
+  encode(message: CorrectBalanceRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.poolId !== "") {
+      writer.uint32(10).string(message.poolId);
+    }
+    if (message.accountId !== "") {
+      writer.uint32(18).string(message.accountId);
+    }
+    if (message.balance !== undefined) {
+      Money.encode(message.balance, writer.uint32(26).fork()).join();
+    }
+    if (message.expectedBalance !== undefined) {
+      Money.encode(message.expectedBalance, writer.uint32(34).fork()).join();
+    }
+    if (message.reason !== "") {
+      writer.uint32(42).string(message.reason);
+    }
+    if (message.correctedBy !== "") {
+      writer.uint32(50).string(message.correctedBy);
+    }
+    if (message.evidence !== "") {
+      writer.uint32(58).string(message.evidence);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): CorrectBalanceRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseCorrectBalanceRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.poolId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.accountId = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.balance = Money.decode(reader, reader.uint32());
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.expectedBalance = Money.decode(reader, reader.uint32());
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.reason = reader.string();
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.correctedBy = reader.string();
+            continue;
+          }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.evidence = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<CorrectBalanceRequest>): CorrectBalanceRequest {
+    return CorrectBalanceRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<CorrectBalanceRequest>): CorrectBalanceRequest {
+    const message = createBaseCorrectBalanceRequest();
+    message.poolId = object.poolId ?? "";
+    message.accountId = object.accountId ?? "";
+    message.balance = (object.balance !== undefined && object.balance !== null)
+      ? Money.fromPartial(object.balance)
+      : undefined;
+    message.expectedBalance = (object.expectedBalance !== undefined && object.expectedBalance !== null)
+      ? Money.fromPartial(object.expectedBalance)
+      : undefined;
+    message.reason = object.reason ?? "";
+    message.correctedBy = object.correctedBy ?? "";
+    message.evidence = object.evidence ?? "";
+    return message;
+  },
+};
+
+function createBaseCorrectBalanceResponse(): CorrectBalanceResponse {
+  return { account: undefined };
+}
+
+export const CorrectBalanceResponse: MessageFns<CorrectBalanceResponse> = {
+  encode(message: CorrectBalanceResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.account !== undefined) {
+      Account.encode(message.account, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): CorrectBalanceResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseCorrectBalanceResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.account = Account.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<CorrectBalanceResponse>): CorrectBalanceResponse {
+    return CorrectBalanceResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<CorrectBalanceResponse>): CorrectBalanceResponse {
+    const message = createBaseCorrectBalanceResponse();
+    message.account = (object.account !== undefined && object.account !== null)
+      ? Account.fromPartial(object.account)
+      : undefined;
+    return message;
+  },
+};
+
 function createBaseListAccountEventsRequest(): ListAccountEventsRequest {
   return { poolId: "", accountId: "", pageSize: 0, pageToken: "" };
 }
@@ -2571,7 +2805,8 @@ export const AccountServiceService = {
   /**
    * Changes what a person may change of an account: its login status, plan,
    * country, labels and credentials; pauses, drains or resumes it, or lifts its
-   * hold. Balance and lease are changed by leases and redemptions alone. The
+   * hold. Balance and lease are changed by leases and redemptions, a balance that
+   * is wrong by CorrectBalance. The
    * plan cannot be changed while the account is LOCKING. Another plan is begun
    * on its first day, with the balance that is there: an account that has its
    * target already is COMPLETED, and one that was COMPLETED and has not is
@@ -2590,6 +2825,37 @@ export const AccountServiceService = {
     responseSerialize: (value: UpdateAccountResponse): Buffer =>
       Buffer.from(UpdateAccountResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): UpdateAccountResponse => UpdateAccountResponse.decode(value),
+  },
+  /**
+   * Gives an account the balance that a person saw at the provider, who looked at
+   * the provider's own records. It is recorded where the account still has
+   * expected_balance: what was redeemed since the person compared is not lost. A
+   * COMPLETED account whose balance no longer reaches its plan's target is
+   * PROCESSING again, and one whose balance reaches it is COMPLETED (when its lease
+   * ends, where it is under one). The day of its plan keeps what was credited on
+   * it. The history of the account gets an event balance_corrected, and the audit
+   * trail one with who, why, the evidence, and the balance before and after. None
+   * of the texts may hold a card's code.
+   *
+   * Refused while a redemption is open on the account: nobody can tell whether the
+   * balance at the provider has its amount already.
+   *
+   * Reasons: POOL_NOT_FOUND, ACCOUNT_NOT_FOUND (NOT_FOUND), REDEMPTION_OPEN,
+   * BALANCE_CHANGED (FAILED_PRECONDITION; the account has another balance than
+   * expected_balance).
+   * A retry is safe: an account that has the balance already is answered as it is,
+   * and one that has changed since is BALANCE_CHANGED.
+   */
+  correctBalance: {
+    path: "/holdfast.v1.AccountService/CorrectBalance" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: CorrectBalanceRequest): Buffer =>
+      Buffer.from(CorrectBalanceRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): CorrectBalanceRequest => CorrectBalanceRequest.decode(value),
+    responseSerialize: (value: CorrectBalanceResponse): Buffer =>
+      Buffer.from(CorrectBalanceResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): CorrectBalanceResponse => CorrectBalanceResponse.decode(value),
   },
   /**
    * Lists what happened to an account, newest first. Events are only ever added.
@@ -2651,7 +2917,8 @@ export interface AccountServiceServer extends UntypedServiceImplementation {
   /**
    * Changes what a person may change of an account: its login status, plan,
    * country, labels and credentials; pauses, drains or resumes it, or lifts its
-   * hold. Balance and lease are changed by leases and redemptions alone. The
+   * hold. Balance and lease are changed by leases and redemptions, a balance that
+   * is wrong by CorrectBalance. The
    * plan cannot be changed while the account is LOCKING. Another plan is begun
    * on its first day, with the balance that is there: an account that has its
    * target already is COMPLETED, and one that was COMPLETED and has not is
@@ -2662,6 +2929,27 @@ export interface AccountServiceServer extends UntypedServiceImplementation {
    * A retry is safe: the same update twice has the effect of one.
    */
   updateAccount: handleUnaryCall<UpdateAccountRequest, UpdateAccountResponse>;
+  /**
+   * Gives an account the balance that a person saw at the provider, who looked at
+   * the provider's own records. It is recorded where the account still has
+   * expected_balance: what was redeemed since the person compared is not lost. A
+   * COMPLETED account whose balance no longer reaches its plan's target is
+   * PROCESSING again, and one whose balance reaches it is COMPLETED (when its lease
+   * ends, where it is under one). The day of its plan keeps what was credited on
+   * it. The history of the account gets an event balance_corrected, and the audit
+   * trail one with who, why, the evidence, and the balance before and after. None
+   * of the texts may hold a card's code.
+   *
+   * Refused while a redemption is open on the account: nobody can tell whether the
+   * balance at the provider has its amount already.
+   *
+   * Reasons: POOL_NOT_FOUND, ACCOUNT_NOT_FOUND (NOT_FOUND), REDEMPTION_OPEN,
+   * BALANCE_CHANGED (FAILED_PRECONDITION; the account has another balance than
+   * expected_balance).
+   * A retry is safe: an account that has the balance already is answered as it is,
+   * and one that has changed since is BALANCE_CHANGED.
+   */
+  correctBalance: handleUnaryCall<CorrectBalanceRequest, CorrectBalanceResponse>;
   /**
    * Lists what happened to an account, newest first. Events are only ever added.
    *
@@ -2769,7 +3057,8 @@ export interface AccountServiceClient extends Client {
   /**
    * Changes what a person may change of an account: its login status, plan,
    * country, labels and credentials; pauses, drains or resumes it, or lifts its
-   * hold. Balance and lease are changed by leases and redemptions alone. The
+   * hold. Balance and lease are changed by leases and redemptions, a balance that
+   * is wrong by CorrectBalance. The
    * plan cannot be changed while the account is LOCKING. Another plan is begun
    * on its first day, with the balance that is there: an account that has its
    * target already is COMPLETED, and one that was COMPLETED and has not is
@@ -2793,6 +3082,41 @@ export interface AccountServiceClient extends Client {
     metadata: Metadata,
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: UpdateAccountResponse) => void,
+  ): ClientUnaryCall;
+  /**
+   * Gives an account the balance that a person saw at the provider, who looked at
+   * the provider's own records. It is recorded where the account still has
+   * expected_balance: what was redeemed since the person compared is not lost. A
+   * COMPLETED account whose balance no longer reaches its plan's target is
+   * PROCESSING again, and one whose balance reaches it is COMPLETED (when its lease
+   * ends, where it is under one). The day of its plan keeps what was credited on
+   * it. The history of the account gets an event balance_corrected, and the audit
+   * trail one with who, why, the evidence, and the balance before and after. None
+   * of the texts may hold a card's code.
+   *
+   * Refused while a redemption is open on the account: nobody can tell whether the
+   * balance at the provider has its amount already.
+   *
+   * Reasons: POOL_NOT_FOUND, ACCOUNT_NOT_FOUND (NOT_FOUND), REDEMPTION_OPEN,
+   * BALANCE_CHANGED (FAILED_PRECONDITION; the account has another balance than
+   * expected_balance).
+   * A retry is safe: an account that has the balance already is answered as it is,
+   * and one that has changed since is BALANCE_CHANGED.
+   */
+  correctBalance(
+    request: CorrectBalanceRequest,
+    callback: (error: ServiceError | null, response: CorrectBalanceResponse) => void,
+  ): ClientUnaryCall;
+  correctBalance(
+    request: CorrectBalanceRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: CorrectBalanceResponse) => void,
+  ): ClientUnaryCall;
+  correctBalance(
+    request: CorrectBalanceRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: CorrectBalanceResponse) => void,
   ): ClientUnaryCall;
   /**
    * Lists what happened to an account, newest first. Events are only ever added.

@@ -265,6 +265,30 @@ class UpdateAccountResponse(_message.Message):
     account: Account
     def __init__(self, account: _Optional[_Union[Account, _Mapping]] = ...) -> None: ...
 
+class CorrectBalanceRequest(_message.Message):
+    __slots__ = ("pool_id", "account_id", "balance", "expected_balance", "reason", "corrected_by", "evidence")
+    POOL_ID_FIELD_NUMBER: _ClassVar[int]
+    ACCOUNT_ID_FIELD_NUMBER: _ClassVar[int]
+    BALANCE_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_BALANCE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    CORRECTED_BY_FIELD_NUMBER: _ClassVar[int]
+    EVIDENCE_FIELD_NUMBER: _ClassVar[int]
+    pool_id: str
+    account_id: str
+    balance: _common_pb2.Money
+    expected_balance: _common_pb2.Money
+    reason: str
+    corrected_by: str
+    evidence: str
+    def __init__(self, pool_id: _Optional[str] = ..., account_id: _Optional[str] = ..., balance: _Optional[_Union[_common_pb2.Money, _Mapping]] = ..., expected_balance: _Optional[_Union[_common_pb2.Money, _Mapping]] = ..., reason: _Optional[str] = ..., corrected_by: _Optional[str] = ..., evidence: _Optional[str] = ...) -> None: ...
+
+class CorrectBalanceResponse(_message.Message):
+    __slots__ = ("account",)
+    ACCOUNT_FIELD_NUMBER: _ClassVar[int]
+    account: Account
+    def __init__(self, account: _Optional[_Union[Account, _Mapping]] = ...) -> None: ...
+
 class ListAccountEventsRequest(_message.Message):
     __slots__ = ("pool_id", "account_id", "page_size", "page_token")
     POOL_ID_FIELD_NUMBER: _ClassVar[int]

@@ -67,6 +67,11 @@ class AccountServiceStub(object):
                 request_serializer=holdfast_dot_v1_dot_account__pb2.UpdateAccountRequest.SerializeToString,
                 response_deserializer=holdfast_dot_v1_dot_account__pb2.UpdateAccountResponse.FromString,
                 _registered_method=True)
+        self.CorrectBalance = channel.unary_unary(
+                '/holdfast.v1.AccountService/CorrectBalance',
+                request_serializer=holdfast_dot_v1_dot_account__pb2.CorrectBalanceRequest.SerializeToString,
+                response_deserializer=holdfast_dot_v1_dot_account__pb2.CorrectBalanceResponse.FromString,
+                _registered_method=True)
         self.ListAccountEvents = channel.unary_unary(
                 '/holdfast.v1.AccountService/ListAccountEvents',
                 request_serializer=holdfast_dot_v1_dot_account__pb2.ListAccountEventsRequest.SerializeToString,
@@ -137,7 +142,8 @@ class AccountServiceServicer(object):
     def UpdateAccount(self, request, context):
         """Changes what a person may change of an account: its login status, plan,
         country, labels and credentials; pauses, drains or resumes it, or lifts its
-        hold. Balance and lease are changed by leases and redemptions alone. The
+        hold. Balance and lease are changed by leases and redemptions, a balance that
+        is wrong by CorrectBalance. The
         plan cannot be changed while the account is LOCKING. Another plan is begun
         on its first day, with the balance that is there: an account that has its
         target already is COMPLETED, and one that was COMPLETED and has not is
@@ -146,6 +152,30 @@ class AccountServiceServicer(object):
         Reasons: ACCOUNT_NOT_FOUND, PLAN_NOT_FOUND (NOT_FOUND), ACCOUNT_LOCKED
         (FAILED_PRECONDITION).
         A retry is safe: the same update twice has the effect of one.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CorrectBalance(self, request, context):
+        """Gives an account the balance that a person saw at the provider, who looked at
+        the provider's own records. It is recorded where the account still has
+        expected_balance: what was redeemed since the person compared is not lost. A
+        COMPLETED account whose balance no longer reaches its plan's target is
+        PROCESSING again, and one whose balance reaches it is COMPLETED (when its lease
+        ends, where it is under one). The day of its plan keeps what was credited on
+        it. The history of the account gets an event balance_corrected, and the audit
+        trail one with who, why, the evidence, and the balance before and after. None
+        of the texts may hold a card's code.
+
+        Refused while a redemption is open on the account: nobody can tell whether the
+        balance at the provider has its amount already.
+
+        Reasons: POOL_NOT_FOUND, ACCOUNT_NOT_FOUND (NOT_FOUND), REDEMPTION_OPEN,
+        BALANCE_CHANGED (FAILED_PRECONDITION; the account has another balance than
+        expected_balance).
+        A retry is safe: an account that has the balance already is answered as it is,
+        and one that has changed since is BALANCE_CHANGED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -188,6 +218,11 @@ def add_AccountServiceServicer_to_server(servicer, server):
                     servicer.UpdateAccount,
                     request_deserializer=holdfast_dot_v1_dot_account__pb2.UpdateAccountRequest.FromString,
                     response_serializer=holdfast_dot_v1_dot_account__pb2.UpdateAccountResponse.SerializeToString,
+            ),
+            'CorrectBalance': grpc.unary_unary_rpc_method_handler(
+                    servicer.CorrectBalance,
+                    request_deserializer=holdfast_dot_v1_dot_account__pb2.CorrectBalanceRequest.FromString,
+                    response_serializer=holdfast_dot_v1_dot_account__pb2.CorrectBalanceResponse.SerializeToString,
             ),
             'ListAccountEvents': grpc.unary_unary_rpc_method_handler(
                     servicer.ListAccountEvents,
@@ -338,6 +373,33 @@ class AccountService(object):
             '/holdfast.v1.AccountService/UpdateAccount',
             holdfast_dot_v1_dot_account__pb2.UpdateAccountRequest.SerializeToString,
             holdfast_dot_v1_dot_account__pb2.UpdateAccountResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CorrectBalance(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/holdfast.v1.AccountService/CorrectBalance',
+            holdfast_dot_v1_dot_account__pb2.CorrectBalanceRequest.SerializeToString,
+            holdfast_dot_v1_dot_account__pb2.CorrectBalanceResponse.FromString,
             options,
             channel_credentials,
             insecure,

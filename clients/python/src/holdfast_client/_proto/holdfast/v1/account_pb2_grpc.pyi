@@ -105,6 +105,22 @@ _AccountServiceUpdateAccountType = typing_extensions.TypeVar(
     ],
 )
 
+_AccountServiceCorrectBalanceType = typing_extensions.TypeVar(
+    '_AccountServiceCorrectBalanceType',
+    grpc.UnaryUnaryMultiCallable[
+        holdfast_client._proto.holdfast.v1.account_pb2.CorrectBalanceRequest,
+        holdfast_client._proto.holdfast.v1.account_pb2.CorrectBalanceResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        holdfast_client._proto.holdfast.v1.account_pb2.CorrectBalanceRequest,
+        holdfast_client._proto.holdfast.v1.account_pb2.CorrectBalanceResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        holdfast_client._proto.holdfast.v1.account_pb2.CorrectBalanceRequest,
+        holdfast_client._proto.holdfast.v1.account_pb2.CorrectBalanceResponse,
+    ],
+)
+
 _AccountServiceListAccountEventsType = typing_extensions.TypeVar(
     '_AccountServiceListAccountEventsType',
     grpc.UnaryUnaryMultiCallable[
@@ -121,7 +137,7 @@ _AccountServiceListAccountEventsType = typing_extensions.TypeVar(
     ],
 )
 
-class AccountServiceStub(typing.Generic[_AccountServiceCreateAccountType, _AccountServiceImportAccountsType, _AccountServiceGetAccountType, _AccountServiceListAccountsType, _AccountServiceUpdateAccountType, _AccountServiceListAccountEventsType]):
+class AccountServiceStub(typing.Generic[_AccountServiceCreateAccountType, _AccountServiceImportAccountsType, _AccountServiceGetAccountType, _AccountServiceListAccountsType, _AccountServiceUpdateAccountType, _AccountServiceCorrectBalanceType, _AccountServiceListAccountEventsType]):
     """The accounts that cards are redeemed into, and what happened to each.
 
     Every RPC may also answer DATABASE_UNAVAILABLE or SHUTTING_DOWN (UNAVAILABLE)
@@ -155,6 +171,10 @@ class AccountServiceStub(typing.Generic[_AccountServiceCreateAccountType, _Accou
             holdfast_client._proto.holdfast.v1.account_pb2.UpdateAccountResponse,
         ],
         grpc.UnaryUnaryMultiCallable[
+            holdfast_client._proto.holdfast.v1.account_pb2.CorrectBalanceRequest,
+            holdfast_client._proto.holdfast.v1.account_pb2.CorrectBalanceResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
             holdfast_client._proto.holdfast.v1.account_pb2.ListAccountEventsRequest,
             holdfast_client._proto.holdfast.v1.account_pb2.ListAccountEventsResponse,
         ],
@@ -181,6 +201,10 @@ class AccountServiceStub(typing.Generic[_AccountServiceCreateAccountType, _Accou
         grpc.aio.UnaryUnaryMultiCallable[
             holdfast_client._proto.holdfast.v1.account_pb2.UpdateAccountRequest,
             holdfast_client._proto.holdfast.v1.account_pb2.UpdateAccountResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            holdfast_client._proto.holdfast.v1.account_pb2.CorrectBalanceRequest,
+            holdfast_client._proto.holdfast.v1.account_pb2.CorrectBalanceResponse,
         ],
         grpc.aio.UnaryUnaryMultiCallable[
             holdfast_client._proto.holdfast.v1.account_pb2.ListAccountEventsRequest,
@@ -228,7 +252,8 @@ class AccountServiceStub(typing.Generic[_AccountServiceCreateAccountType, _Accou
     UpdateAccount: _AccountServiceUpdateAccountType
     """Changes what a person may change of an account: its login status, plan,
     country, labels and credentials; pauses, drains or resumes it, or lifts its
-    hold. Balance and lease are changed by leases and redemptions alone. The
+    hold. Balance and lease are changed by leases and redemptions, a balance that
+    is wrong by CorrectBalance. The
     plan cannot be changed while the account is LOCKING. Another plan is begun
     on its first day, with the balance that is there: an account that has its
     target already is COMPLETED, and one that was COMPLETED and has not is
@@ -237,6 +262,27 @@ class AccountServiceStub(typing.Generic[_AccountServiceCreateAccountType, _Accou
     Reasons: ACCOUNT_NOT_FOUND, PLAN_NOT_FOUND (NOT_FOUND), ACCOUNT_LOCKED
     (FAILED_PRECONDITION).
     A retry is safe: the same update twice has the effect of one.
+    """
+
+    CorrectBalance: _AccountServiceCorrectBalanceType
+    """Gives an account the balance that a person saw at the provider, who looked at
+    the provider's own records. It is recorded where the account still has
+    expected_balance: what was redeemed since the person compared is not lost. A
+    COMPLETED account whose balance no longer reaches its plan's target is
+    PROCESSING again, and one whose balance reaches it is COMPLETED (when its lease
+    ends, where it is under one). The day of its plan keeps what was credited on
+    it. The history of the account gets an event balance_corrected, and the audit
+    trail one with who, why, the evidence, and the balance before and after. None
+    of the texts may hold a card's code.
+
+    Refused while a redemption is open on the account: nobody can tell whether the
+    balance at the provider has its amount already.
+
+    Reasons: POOL_NOT_FOUND, ACCOUNT_NOT_FOUND (NOT_FOUND), REDEMPTION_OPEN,
+    BALANCE_CHANGED (FAILED_PRECONDITION; the account has another balance than
+    expected_balance).
+    A retry is safe: an account that has the balance already is answered as it is,
+    and one that has changed since is BALANCE_CHANGED.
     """
 
     ListAccountEvents: _AccountServiceListAccountEventsType
@@ -266,6 +312,10 @@ AccountServiceAsyncStub: typing_extensions.TypeAlias = AccountServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
         holdfast_client._proto.holdfast.v1.account_pb2.UpdateAccountRequest,
         holdfast_client._proto.holdfast.v1.account_pb2.UpdateAccountResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        holdfast_client._proto.holdfast.v1.account_pb2.CorrectBalanceRequest,
+        holdfast_client._proto.holdfast.v1.account_pb2.CorrectBalanceResponse,
     ],
     grpc.aio.UnaryUnaryMultiCallable[
         holdfast_client._proto.holdfast.v1.account_pb2.ListAccountEventsRequest,
@@ -349,7 +399,8 @@ class AccountServiceServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[holdfast_client._proto.holdfast.v1.account_pb2.UpdateAccountResponse, collections.abc.Awaitable[holdfast_client._proto.holdfast.v1.account_pb2.UpdateAccountResponse]]:
         """Changes what a person may change of an account: its login status, plan,
         country, labels and credentials; pauses, drains or resumes it, or lifts its
-        hold. Balance and lease are changed by leases and redemptions alone. The
+        hold. Balance and lease are changed by leases and redemptions, a balance that
+        is wrong by CorrectBalance. The
         plan cannot be changed while the account is LOCKING. Another plan is begun
         on its first day, with the balance that is there: an account that has its
         target already is COMPLETED, and one that was COMPLETED and has not is
@@ -358,6 +409,32 @@ class AccountServiceServicer(metaclass=abc.ABCMeta):
         Reasons: ACCOUNT_NOT_FOUND, PLAN_NOT_FOUND (NOT_FOUND), ACCOUNT_LOCKED
         (FAILED_PRECONDITION).
         A retry is safe: the same update twice has the effect of one.
+        """
+
+    @abc.abstractmethod
+    def CorrectBalance(
+        self,
+        request: holdfast_client._proto.holdfast.v1.account_pb2.CorrectBalanceRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[holdfast_client._proto.holdfast.v1.account_pb2.CorrectBalanceResponse, collections.abc.Awaitable[holdfast_client._proto.holdfast.v1.account_pb2.CorrectBalanceResponse]]:
+        """Gives an account the balance that a person saw at the provider, who looked at
+        the provider's own records. It is recorded where the account still has
+        expected_balance: what was redeemed since the person compared is not lost. A
+        COMPLETED account whose balance no longer reaches its plan's target is
+        PROCESSING again, and one whose balance reaches it is COMPLETED (when its lease
+        ends, where it is under one). The day of its plan keeps what was credited on
+        it. The history of the account gets an event balance_corrected, and the audit
+        trail one with who, why, the evidence, and the balance before and after. None
+        of the texts may hold a card's code.
+
+        Refused while a redemption is open on the account: nobody can tell whether the
+        balance at the provider has its amount already.
+
+        Reasons: POOL_NOT_FOUND, ACCOUNT_NOT_FOUND (NOT_FOUND), REDEMPTION_OPEN,
+        BALANCE_CHANGED (FAILED_PRECONDITION; the account has another balance than
+        expected_balance).
+        A retry is safe: an account that has the balance already is answered as it is,
+        and one that has changed since is BALANCE_CHANGED.
         """
 
     @abc.abstractmethod
