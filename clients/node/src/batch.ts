@@ -28,6 +28,10 @@ export interface BatchItem {
   expected?: Money | undefined;
   /** Replaces, field by field, what the batch's selector says. */
   selector?: Input<AccountSelector> | undefined;
+  /** 0 to 9: of those who wait for an account, a higher one is served first. 0 when not given. */
+  priority?: number | undefined;
+  /** The item is not begun before this time, at most 24 h from now; `itemTimeout` counts from then. */
+  notBefore?: Date | undefined;
 }
 
 /** What became of an item: a redemption, or the reason why it was not begun. */

@@ -39,6 +39,10 @@ export interface AcquireOptions extends CallOptions {
   waitTimeout?: number | undefined;
   /** Which accounts may be picked; any of the pool when not given. */
   selector?: Input<redemption.AccountSelector> | undefined;
+  /** 0 to 9: of those who wait for an account, a higher one is served first. 0 when not given. */
+  priority?: number | undefined;
+  /** Nothing is locked before this time, at most 10 min from now; `waitTimeout` counts from then. */
+  notBefore?: Date | undefined;
   /** Whether the lease renews itself. True when not given. */
   renew?: boolean | undefined;
 }
@@ -55,6 +59,8 @@ export interface Card extends CallOptions {
   holder?: string | undefined;
   selector?: Input<redemption.AccountSelector> | undefined;
   waitTimeout?: number | undefined;
+  /** 0 to 9: of those who wait for an account, a higher one is served first. 0 when not given. */
+  priority?: number | undefined;
 }
 
 /** What is known of a redemption now: read its state. */
@@ -105,7 +111,7 @@ export class Holdfast {
       redemption.AcquireAccountRequest,
       request,
       { signal, callTimeout },
-      asked.waitTimeout,
+      until(asked.notBefore) + (asked.waitTimeout ?? 0),
     );
     return new Lease(this.#caller, lease!, account!, asked.leaseDuration, renew);
   }
@@ -407,4 +413,11 @@ async function* pages<R extends { nextPageToken: string }, T>(
     yield* of(reply);
     pageToken = reply.nextPageToken;
   } while (pageToken !== "");
+}
+
+/** How long it is until a time, by this machine's clock. */
+function until(time: Date | undefined): number {
+  if (time === undefined) return 0;
+  if (Number.isNaN(time.getTime())) throw new TypeError("notBefore must be a valid Date");
+  return Math.max(0, time.getTime() - Date.now());
 }

@@ -316,6 +316,77 @@ for (const start of worlds) {
       }
     });
 
+    test("a higher priority is served first: leases, cards and items", async () => {
+      const poolId = await pool();
+      const served: string[] = [];
+      const waiting = async () => {
+        const probe = await refused(hf.NoAccountAvailableError, client.acquire({ poolId, holder: "probe" }));
+        return Number(probe.metadata["waiting"]) - 1;
+      };
+      const acquire = async (holder: string, priority?: number) => {
+        await client.withLease({ poolId, holder, priority, waitTimeout: 60_000 }, () => void served.push(holder));
+      };
+      const redeem = async (holder: string, priority: number) => {
+        const card = { requestId: randomUUID(), code: world.card(), expected: EUR(1000) };
+        await client.redeemCard({ poolId, holder, priority, waitTimeout: 60_000, ...card });
+        served.push(holder);
+      };
+      const item = { itemId: "item", code: world.card(), expected: EUR(1000), priority: 4 };
+      const batch = async () => {
+        for await (const { itemId } of client.redeemBatch([item], { batchId: unique("batch"), poolId, holder: "batch" })) served.push(itemId);
+      };
+      const lease = await client.acquire({ poolId });
+      const calls: Promise<void>[] = [];
+      const begin = [() => acquire("first"), () => acquire("second"), () => batch(), () => redeem("card", 7), () => acquire("high", 9)];
+      for (const call of begin) {
+        calls.push(call());
+        await until("it waits", async () => (await waiting()) === calls.length);
+      }
+      await lease.release();
+      await Promise.all(calls);
+      const events = await all(client.listAccountEvents(poolId, "account-0"));
+      const holders = events.filter(({ reason }) => reason === "acquired").map(({ actor }) => actor).reverse();
+      assert.deepEqual(holders.slice(1), ["high", "card", "batch", "first", "second"]);
+      assert.equal(served.length, 5);
+    });
+
+    test("nothing is locked or begun before its time", async () => {
+      const poolId = await pool();
+      const notBefore = new Date(Date.now() + 2_000);
+      // The call's own time is shorter than the wait, which is added to it.
+      const later = client.acquire({ poolId, notBefore, callTimeout: 1_500 }).then(async (lease) => ({ lease, at: Date.now() }));
+      await client.withLease({ poolId }, (lease) => assert.equal(lease.fencingToken, 1n));
+      const { lease, at } = await later;
+      assert.ok(at >= notBefore.getTime());
+      assert.equal(lease.fencingToken, 2n);
+      await lease.release();
+      const time = new Date(Date.now() + 1_500);
+      const items = [{ itemId: "later", notBefore: time }, { itemId: "now" }].map((it) => ({ ...it, code: world.card(), expected: EUR(1000) }));
+      const results = await all(client.redeemBatch(items, { batchId: unique("batch"), poolId }));
+      assert.deepEqual(results.map(({ itemId }) => itemId), ["now", "later"]);
+      assert.ok(results[1]!.redemption!.createTime! >= time);
+    });
+
+    test("priorities and times have bounds", async () => {
+      const poolId = await pool();
+      const fieldsOf = (error: hf.HoldfastError) => error.fieldViolations.map(({ field }) => field);
+      const card = () => ({ code: world.card(), expected: EUR(1000) });
+      for (const priority of [-1, 10]) {
+        assert.deepEqual(fieldsOf(await refused(hf.InvalidArgumentError, client.acquire({ poolId, priority }))), ["priority"]);
+        const redeemed = client.redeemCard({ poolId, requestId: randomUUID(), priority, ...card() });
+        assert.deepEqual(fieldsOf(await refused(hf.InvalidArgumentError, redeemed)), ["priority"]);
+      }
+      const far = client.acquire({ poolId, notBefore: new Date(Date.now() + 660_000) });
+      assert.deepEqual(fieldsOf(await refused(hf.InvalidArgumentError, far)), ["not_before"]);
+      const items = [
+        { itemId: "priority", priority: 10, ...card() },
+        { itemId: "time", notBefore: new Date(Date.now() + 90_000_000), ...card() },
+      ];
+      const wrong = new Map<string, string[]>();
+      for await (const { itemId, error } of client.redeemBatch(items, { batchId: unique("batch"), poolId })) wrong.set(itemId, fieldsOf(error!));
+      assert.deepEqual([wrong.get("priority"), wrong.get("time")], [["item.priority"], ["item.not_before"]]);
+    });
+
     test("a batch goes on over a restart of the server, without an item lost or redeemed twice", async () => {
       const poolId = await pool(4);
       const count = 200;

@@ -28,6 +28,14 @@ export interface PoolState {
   pool: Pool;
   plans: Map<string, Plan>;
   accounts: Map<string, AccountState>;
+  /** Who wants an account now, or waits for one: who is served first comes first. */
+  waiters?: Waiter[];
+}
+
+export interface Waiter {
+  selector: AccountSelector | undefined;
+  priority: number;
+  signal: AbortSignal;
 }
 
 export interface AccountState {
@@ -212,11 +220,11 @@ export class Model {
   }
 
   /** The best free account for a selector, or how many are passed over by why. */
-  pick(pool: PoolState, selector: AccountSelector | undefined): AccountState | Map<string, number> {
+  pick(pool: PoolState, selector: AccountSelector | undefined, taken = new Set<AccountState>()): AccountState | Map<string, number> {
     const counts = new Map<string, number>();
     const fit: AccountState[] = [];
     for (const state of pool.accounts.values()) {
-      const verdict = this.verdict(state, selector);
+      const verdict = this.verdict(state, selector) ?? (taken.has(state) ? "locked" : undefined);
       if (verdict === undefined) fit.push(state);
       else counts.set(verdict, (counts.get(verdict) ?? 0) + 1);
     }
@@ -227,6 +235,24 @@ export class Model {
     ];
     fit.sort((a, b) => compare([...rank(a), a.usedAt], [...rank(b), b.usedAt]));
     return fit[0] ?? counts;
+  }
+
+  /** Queues a waiter: behind those of its priority, before those of a lower one. */
+  queue(pool: PoolState, waiter: Waiter): void {
+    const waiters = (pool.waiters ??= []);
+    const at = waiters.findIndex(({ priority }) => priority < waiter.priority);
+    waiters.splice(at < 0 ? waiters.length : at, 0, waiter);
+  }
+
+  /** What a waiter may have when those before it have theirs. Who has none to wait for delays nobody. */
+  turn(pool: PoolState, waiter: Waiter): AccountState | Map<string, number> {
+    const taken = new Set<AccountState>();
+    for (const other of pool.waiters ?? []) {
+      if (other === waiter) break;
+      const picked = other.signal.aborted ? undefined : this.pick(pool, other.selector, taken);
+      if (picked && !(picked instanceof Map)) taken.add(picked);
+    }
+    return this.pick(pool, waiter.selector, taken);
   }
 
   lock(state: AccountState, lease: Omit<LeaseState, "token" | "acquireTime" | "isReleasing">): void {

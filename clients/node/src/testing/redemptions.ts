@@ -12,6 +12,9 @@ import { type AccountState, type Model, leaseLost } from "./model.js";
 import { Fields, precondition, Refusal, reused } from "./refusal.js";
 
 const MAX_WAIT = 600_000;
+/** How far notBefore may be ahead, of an acquisition and of an item of a batch. */
+const MAX_AHEAD = 600_000;
+const MAX_AHEAD_ITEM = 86_400_000;
 const COUNTED = [
   "not_selected", "completed", "inactive", "paused", "draining", "unwritable", "too_full", "denomination", "remainder",
   "day_full", "on_hold", "next_day", "cooling_down", "locked", "free",
@@ -29,22 +32,39 @@ export class RedemptionServices {
     if (request.requestId !== "") fields.requestId(request.requestId);
     const waits = duration(fields, "wait_timeout", request.waitTimeout, 0, MAX_WAIT) ?? 0;
     const asked = duration(fields, "lease_duration", request.leaseDuration, 1_000, 86_400_000);
-    fields.amount("selector.expected", request.selector?.expected);
+    fields.amount("selector.expected", request.selector?.expected).priority("priority", request.priority);
     fields.done();
+    await this.#waitUntil(request.notBefore, "not_before", MAX_AHEAD, signal);
     const state = await this.#lock({ ...request, requestId: request.requestId || randomUUID() }, waits, asked, signal);
     const account = told(this.#model, state);
     return { lease: account.lease, account };
   }
 
+  /** Waits for a time by the fake's clock, which may not be too far ahead. */
+  async #waitUntil(time: Date | undefined, field: string, most: number, signal: AbortSignal): Promise<void> {
+    if (!time) return;
+    const left = () => time.getTime() - this.#model.now();
+    if (left() > most) {
+      const fields = new Fields();
+      fields.refuse(field, `must be at most ${most} ms from now, by the database's clock`);
+      fields.done();
+    }
+    while (left() > 0) {
+      if (signal.aborted) throw gone();
+      await this.#model.wait(left(), signal);
+    }
+  }
+
   async #lock(
-    request: Pick<pb.AcquireAccountRequest, "poolId" | "requestId" | "holder" | "selector">,
+    request: Pick<pb.AcquireAccountRequest, "poolId" | "requestId" | "holder" | "selector" | "priority">,
     waits: number,
     asked: number | undefined,
     signal: AbortSignal,
   ): Promise<AccountState> {
     const model = this.#model;
-    const { poolId, requestId, holder, selector } = request;
-    const { pool } = model.pool(poolId);
+    const { poolId, requestId, holder, selector, priority } = request;
+    const state = model.pool(poolId);
+    const { pool } = state;
     const lasts = asked ?? millisecondsOf(pool.defaultLeaseDuration!);
     const bounds = [pool.minLeaseDuration!, pool.maxLeaseDuration!].map(millisecondsOf);
     if (lasts < bounds[0]! || lasts > bounds[1]!) {
@@ -56,18 +76,24 @@ export class RedemptionServices {
     if (replayed) return replayed;
     if (selector?.planId) model.plan(poolId, selector.planId);
     if (selector?.accountId) model.account(poolId, selector.accountId);
-    for (const ends = model.now() + waits; ; ) {
-      this.#checkOpen(pool, true);
-      const picked = model.pick(model.pool(poolId), selector);
-      if (!(picked instanceof Map)) {
-        model.lock(picked, { requestId, holder, selector, ends: model.now() + lasts });
-        return picked;
+    const waiter = { selector, priority, signal };
+    model.queue(state, waiter);
+    try {
+      for (const ends = model.now() + waits; ; ) {
+        if (signal.aborted) throw gone();
+        this.#checkOpen(pool, true);
+        const picked = model.turn(state, waiter);
+        if (!(picked instanceof Map)) {
+          model.lock(picked, { requestId, holder, selector, ends: model.now() + lasts });
+          return picked;
+        }
+        const left = ends - model.now();
+        if (left <= 0) throw nothingFree(poolId, picked, state.waiters!.indexOf(waiter) + 1, state.waiters!.length);
+        // Leases end without anybody's call, so the time is asked for again soon.
+        await model.wait(Math.min(left, 50), signal);
       }
-      const left = ends - model.now();
-      if (left <= 0) throw nothingFree(poolId, picked);
-      if (signal.aborted) throw new Refusal(Code.CANCELLED, "DEADLINE_PASSED", "the caller has gone");
-      // Leases end without anybody's call, so the time is asked for again soon.
-      await model.wait(Math.min(left, 50), signal);
+    } finally {
+      state.waiters!.splice(state.waiters!.indexOf(waiter), 1);
     }
   }
 
@@ -137,25 +163,25 @@ export class RedemptionServices {
   }
 
   async redeemCard(request: pb.RedeemCardRequest, signal: AbortSignal): Promise<pb.RedeemCardResponse> {
-    const { requestId, poolId, holder, code, expected, selector } = request;
+    const { requestId, poolId, holder, code, expected, selector, priority } = request;
     const fields = new Fields().requestId(requestId).pool(poolId).name("holder", holder, 256).code(code);
-    fields.amount("expected", expected);
+    fields.amount("expected", expected).priority("priority", priority);
     const waits = duration(fields, "wait_timeout", request.waitTimeout, 0, MAX_WAIT) ?? 0;
     if (selector?.expected) fields.refuse("selector.expected", "must not be set: the card's is meant");
     fields.done();
-    return this.#redeemInto(requestId, { poolId, holder, code, expected, selector }, waits, signal, 1);
+    return this.#redeemInto(requestId, { poolId, holder, code, expected, selector, priority }, waits, signal, 1);
   }
 
   /** Acquires, redeems and releases. */
   async #redeemInto(
     requestId: string,
-    card: Pick<pb.RedeemCardRequest, "poolId" | "holder" | "code" | "expected" | "selector">,
+    card: Pick<pb.RedeemCardRequest, "poolId" | "holder" | "code" | "expected" | "selector" | "priority">,
     waits: number,
     signal: AbortSignal,
     attempt: number,
   ): Promise<pb.RedeemCardResponse> {
     const model = this.#model;
-    const { poolId, holder, code, expected } = card;
+    const { poolId, holder, code, expected, priority } = card;
     const { pool } = model.pool(poolId);
     currencyOf(expected, pool);
     const before = attempt === 1 ? model.replayed(poolId, requestId, code, expected) : undefined;
@@ -165,7 +191,7 @@ export class RedemptionServices {
     }
     model.checkCode(poolId, code);
     const selector = pb.AccountSelector.fromPartial({ ...card.selector, expected: expected ?? card.selector?.expected });
-    const state = await this.#lock({ poolId, requestId: randomUUID(), holder, selector }, waits, undefined, signal);
+    const state = await this.#lock({ poolId, requestId: randomUUID(), holder, selector, priority }, waits, undefined, signal);
     const ref = refOf(state);
     try {
       const { redemption, settled } = model.begin(state, requestId, code, expected, attempt);
@@ -278,11 +304,13 @@ export class RedemptionServices {
     const { itemId, code, expected } = item;
     try {
       const fields = new Fields().name("item_id", itemId, 128).code(code).amount("expected", expected);
-      fields.done();
+      fields.priority("item.priority", item.priority).done();
       const requestId = `batch:${open.batchId}:${itemId}`;
       const before = this.#before(open.poolId, requestId, code, expected);
       const isAgain = before?.failure?.retryable ?? false;
-      const card = { poolId: open.poolId, holder: open.holder, code, expected: expected ?? before?.expected, selector: merged(open, item) };
+      if (!before || isAgain) await this.#waitUntil(item.notBefore, "item.not_before", MAX_AHEAD_ITEM, signal);
+      const { poolId, holder } = open;
+      const card = { poolId, holder, code, expected: expected ?? before?.expected, selector: merged(open, item), priority: item.priority };
       const waits = open.itemTimeout ? millisecondsOf(open.itemTimeout) : 30_000;
       const attempt = isAgain ? before!.attempt + 1 : 1;
       const { redemption, replayed } = await this.#redeemInto(requestId, card, waits, signal, attempt);
@@ -322,10 +350,14 @@ function currencyOf(expected: pb.RedeemRequest["expected"], pool: Pool): void {
   new Fields().amount("expected", expected, pool.currencyCode).done();
 }
 
-function nothingFree(poolId: string, counts: Map<string, number>): Refusal {
+function gone(): Refusal {
+  return new Refusal(Code.CANCELLED, "DEADLINE_PASSED", "the caller has gone");
+}
+
+function nothingFree(poolId: string, counts: Map<string, number>, position: number, waiting: number): Refusal {
   const counted = Object.fromEntries(COUNTED.map((name) => [name, String(counts.get(name) ?? 0)]));
   return new Refusal(Code.RESOURCE_EXHAUSTED, "NO_ACCOUNT_AVAILABLE", `no account of ${poolId} is available`, {
-    metadata: { pool_id: poolId, position: "1", waiting: "1", ...counted },
+    metadata: { pool_id: poolId, position: String(position), waiting: String(waiting), ...counted },
     retryAfter: 1_000,
   });
 }

@@ -97,6 +97,11 @@ export class Fields {
     return this;
   }
 
+  priority(field: string, value: number): this {
+    if (value < 0 || value > 9) this.refuse(field, "must be between 0 and 9");
+    return this;
+  }
+
   done(): void {
     if (this.#bad.length > 0) throw invalid(this.#bad);
   }
