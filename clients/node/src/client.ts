@@ -330,6 +330,14 @@ export class Holdfast {
     return (await this.#caller.unary(accounts.updateAccount, account.UpdateAccountRequest, request, options)).account!;
   }
 
+  /** Gives an account the balance that a person saw at the provider, where it still has `expectedBalance`. */
+  async correctBalance(
+    correction: Input<account.CorrectBalanceRequest>,
+    options?: CallOptions,
+  ): Promise<Message<account.Account>> {
+    return (await this.#caller.unary(accounts.correctBalance, account.CorrectBalanceRequest, correction, options)).account!;
+  }
+
   /** What happened to an account, newest first. */
   async *listAccountEvents(
     poolId: string,

@@ -70,6 +70,7 @@ export class ReversalNotSupportedError extends HoldfastError {}
 export class ReversalOpenError extends HoldfastError {}
 export class ReversalNotFoundError extends HoldfastError {}
 export class BalanceTooLowError extends HoldfastError {}
+export class BalanceChangedError extends HoldfastError {}
 export class NoAccountAvailableError extends HoldfastError {}
 /** The lease is over: `metadata.cause` is `expired`, `released` or `taken_over`, or `unknown` where only this side knows. */
 export class LeaseLostError extends HoldfastError {}
@@ -103,7 +104,8 @@ const CLASSES = [
   ProviderNotFoundError, UnauthenticatedError, PermissionDeniedError, TokenNotFoundError, TokenExistsError,
   PoolAlreadyExistsError, PlanAlreadyExistsError, AccountAlreadyExistsError, ProviderVersionExistsError,
   RequestIdReusedError, RedemptionAlreadySettledError, RedemptionAlreadyReversedError, RedemptionNotSucceededError,
-  ReversalNotSupportedError, ReversalOpenError, ReversalNotFoundError, BalanceTooLowError, NoAccountAvailableError,
+  ReversalNotSupportedError, ReversalOpenError, ReversalNotFoundError, BalanceTooLowError, BalanceChangedError,
+  NoAccountAvailableError,
   LeaseLostError, RedemptionOpenError, CodeInUseError, CardNotRedeemableError, CurrencyMismatchError,
   CountryMismatchError, InquiryFailedError, PoolPausedError, PoolDrainingError, AccountPausedError,
   AccountNotReadyError, AmountDoesNotFitError, PoolInUseError, PlanInUseError, AccountLockedError, OverloadedError,

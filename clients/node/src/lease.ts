@@ -136,8 +136,6 @@ export class Lease {
     if (left <= 0) return this.#lose(expired(this));
     const wait = renew ? Math.min(left, Math.max(left / 3, soonest)) : left;
     this.#timer = setTimeout(() => void this.#due(renew), wait);
-    // A lease that was forgotten does not keep the process alive.
-    this.#timer.unref();
   }
 
   async #due(renew: boolean): Promise<void> {

@@ -92,7 +92,7 @@ def test_the_version_is_the_servers():
 
 def test_amounts():
     assert money("10.00", "EUR").amount_minor == 1000
-    assert money(5, "JPY").amount_minor == 5
+    assert money("5", "JPY").amount_minor == 5
     assert money(Decimal("1.234"), "KWD").amount_minor == 1234
     assert str(to_decimal(TEN)) == "10.00"
     for bad in ("10.001", "NaN"):
@@ -170,11 +170,11 @@ def test_settings_of_the_environment(tmp_path, monkeypatch):
 
 
 def test_scripted_cards(client, fake):
-    fake.cards["GOOD-CARD"] = Card(amount=money(20, "EUR"))
+    fake.cards["GOOD-CARD"] = Card(amount=money("20", "EUR"))
     fake.cards["SPENT-CARD"] = Card(failure="CARD_ALREADY_REDEEMED", code_spent=True)
     fake.cards["SLOW-CARD"] = Card(in_doubt=True)
     good = client.redeem_card("shop", "GOOD-CARD", holder="t", expected=TEN).redemption
-    assert good.amount_mismatch and good.amount == money(20, "EUR")
+    assert good.amount_mismatch and good.amount == money("20", "EUR")
     spent = client.redeem_card("shop", "SPENT-CARD", holder="t").redemption
     assert spent.state == REDEMPTION_STATE_FAILED and spent.failure.code_spent
     slow = client.redeem_card("shop", "SLOW-CARD", holder="t").redemption

@@ -84,7 +84,7 @@ def test_refusals_are_classes_with_their_details(client, pool, code):
     with pytest.raises(errors.RedemptionNotFound):
         client.get_redemption(pool, request_id="none")
     with pytest.raises(errors.InvalidArgument) as refused:
-        client.redeem_card(pool, "x", holder="", expected=money(0, "EUR"))
+        client.redeem_card(pool, "x", holder="", expected=money("0", "EUR"))
     assert {"code", "holder"} <= set(refused.value.field_violations)
     first = new_id()
     client.redeem_card(pool, code, holder="till-7", expected=TEN, request_id=first)
@@ -93,7 +93,7 @@ def test_refusals_are_classes_with_their_details(client, pool, code):
     assert refused.value.metadata["request_id"] == first
     assert refused.value.metadata["state"] == "SUCCEEDED"
     with pytest.raises(errors.RequestIdReused) as refused:
-        client.redeem_card(pool, code, holder="till-7", expected=money(20, "EUR"), request_id=first)
+        client.redeem_card(pool, code, holder="till-7", expected=money("20", "EUR"), request_id=first)
     assert "expected" in refused.value.metadata["fields"]
 
 
@@ -167,7 +167,7 @@ def test_an_old_token_is_refused(client, pool):
 
 
 def test_a_plan_ends_at_its_target(client, pool):
-    client.create_plan(Plan(pool_id=pool, plan_id="small", target=money(20, "EUR")))
+    client.create_plan(Plan(pool_id=pool, plan_id="small", target=money("20", "EUR")))
     client.create_account(Account(pool_id=pool, account_id="ben", plan_id="small"))
     selector = AccountSelector(account_id="ben")
     for _ in range(2):

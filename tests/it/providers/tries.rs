@@ -19,7 +19,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 
 async fn redeem_card(mut clients: Clients, code: String) -> Result<pb::Redemption, Status> {
     let request = pb::RedeemCardRequest {
-        request_id: code.clone(),
+        request_id: uuid::Uuid::now_v7().to_string(),
         pool_id: POOL.to_owned(),
         holder: "till".to_owned(),
         code,

@@ -13,6 +13,7 @@ export const SERVICE_CONFIG = {
         { "service": "holdfast.v1.AccountService", "method": "GetAccount" },
         { "service": "holdfast.v1.AccountService", "method": "ListAccounts" },
         { "service": "holdfast.v1.AccountService", "method": "UpdateAccount" },
+        { "service": "holdfast.v1.AccountService", "method": "CorrectBalance" },
         { "service": "holdfast.v1.AccountService", "method": "ListAccountEvents" },
         { "service": "holdfast.v1.RedemptionService", "method": "AcquireAccount" },
         { "service": "holdfast.v1.RedemptionService", "method": "ExplainAcquire" },

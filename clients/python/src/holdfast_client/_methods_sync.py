@@ -150,6 +150,32 @@ class Methods:
         )
         return reply.account
 
+    def correct_balance(
+        self,
+        pool_id: str,
+        account_id: str,
+        *,
+        balance: Money,
+        expected_balance: Money,
+        reason: str,
+        corrected_by: str,
+        evidence: str = "",
+    ) -> account_pb2.Account:
+        """Gives an account the balance that a person saw at the provider, where it still has `expected_balance`."""
+        request = account_pb2.CorrectBalanceRequest(
+            pool_id=pool_id,
+            account_id=account_id,
+            balance=balance,
+            expected_balance=expected_balance,
+            reason=reason,
+            corrected_by=corrected_by,
+            evidence=evidence,
+        )
+        reply: account_pb2.CorrectBalanceResponse = self._call(
+            self._accounts.CorrectBalance, request
+        )
+        return reply.account
+
     def list_account_events(
         self, pool_id: str, account_id: str
     ) -> Iterator[account_pb2.AccountEvent]:

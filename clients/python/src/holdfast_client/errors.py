@@ -144,6 +144,12 @@ class BalanceTooLow(HoldfastError):
     REASON = "BALANCE_TOO_LOW"
 
 
+class BalanceChanged(HoldfastError):
+    """The account has another balance than the one that was compared: read it, and compare again."""
+
+    REASON = "BALANCE_CHANGED"
+
+
 class NoAccountAvailable(HoldfastError):
     """No account fits now; `metadata` counts them by why."""
 

@@ -19,10 +19,10 @@ _DIGITS.update(dict.fromkeys("BHD IQD JOD KWD LYD OMR TND".split(), 3))
 _DIGITS.update(dict.fromkeys(["CLF", "UYW"], 4))
 
 
-def money(amount: Union[str, int, Decimal], currency_code: str) -> Money:
-    """`money("10.00", "EUR")`. Floating-point numbers are refused: they are not exact."""
-    if isinstance(amount, float):
-        raise TypeError("an amount is a Decimal, a text or an integer, not a float")
+def money(amount: Union[str, Decimal], currency_code: str) -> Money:
+    """`money("10.00", "EUR")`. Numbers are refused: a float is not exact, and an integer may mean cents."""
+    if not isinstance(amount, (str, Decimal)):
+        raise TypeError('an amount is a text or a Decimal, such as "10.00", not a number')
     minor = Decimal(amount).scaleb(_DIGITS.get(currency_code, 2))
     if not minor.is_finite() or minor != minor.to_integral_value():
         raise ValueError(f"{amount} is not a whole number of {currency_code}'s minor unit")

@@ -17,6 +17,7 @@ from .._proto.holdfast.v1 import account_pb2, account_pb2_grpc, pool_pb2, pool_p
 from .._proto.holdfast.v1 import redemption_pb2 as pb
 from .._proto.holdfast.v1 import redemption_pb2_grpc
 from ..client import Client
+from ._corrections import correct_balance
 from ._refused import Fields, Refused, exists, not_found
 from ._state import OPEN, AccountState, Card, PoolState, RedemptionState, State, Waiter, page
 
@@ -334,6 +335,13 @@ class _Accounts(account_pb2_grpc.AccountServiceServicer):
         merge(account.message, request.account, list(request.update_mask.paths), kept)
         self.state.event(account, "updated")
         return account_pb2.UpdateAccountResponse(account=account.message)
+
+    @answers
+    def CorrectBalance(self, request: Any, context: Any) -> Any:
+        pool = self.state.pool(request.pool_id)
+        account = self.state.account(pool, request.account_id)
+        correct_balance(self.state, pool, account, request)
+        return account_pb2.CorrectBalanceResponse(account=account.message)
 
     @answers
     def ListAccountEvents(self, request: Any, context: Any) -> Any:
