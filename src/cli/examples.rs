@@ -57,6 +57,13 @@ const EXAMPLES: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "account correct-balance",
+        &[
+            "holdfast account correct-balance a-17 --pool shop-eu --balance-minor 4000 --expected-balance-minor 3000 --reason 'a refund by hand' \
+             --evidence ticket-4711 --by anna",
+        ],
+    ),
+    (
         "account list",
         &[
             "holdfast account list --pool shop-eu --status processing",
@@ -87,6 +94,13 @@ const EXAMPLES: &[(&str, &[&str])] = &[
         &[
             "holdfast redemption list --pool shop-eu --state in-doubt,needs-review",
             "holdfast redemption list --pool shop-eu --batch-id 2026-11-30 --format json",
+        ],
+    ),
+    (
+        "redemption watch",
+        &[
+            "holdfast redemption watch --pool shop-eu",
+            "holdfast redemption watch --pool shop-eu --after oldest --format json",
         ],
     ),
     ("redemption show", &["holdfast redemption show 01890a5d-ac96-774b-bcce-b302099a8057"]),

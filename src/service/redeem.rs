@@ -3,6 +3,7 @@
 //! From the moment that it is recorded a redemption runs in a task that no caller who goes away
 //! stops. No connection to the database is held while the provider is asked.
 
+mod command;
 mod join;
 mod offer;
 mod refusal;
@@ -15,7 +16,9 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio::time::sleep;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+pub use self::command::{Card, RedeemCommand, Redeemed};
 use self::{
+    command::Drawn,
     join::Sends,
     refusal::{code_in_use, refused},
     settle::Settler,
@@ -29,9 +32,9 @@ use super::{
     providers::{LimitedProvider, Providers, SendPermit, brake_outcome, fingerprint_name, free},
 };
 use crate::{
-    admission::{self, Caller},
+    admission,
     domain::{
-        id::{PoolId, ProviderId, RedemptionId, RequestId},
+        id::{PoolId, ProviderId, RedemptionId},
         lease::LeaseRef,
         money::{Currency, Money},
         principal::{Authority, RequestKey},
@@ -59,78 +62,6 @@ pub struct Stopping {
     pub tasks: TaskTracker,
     /// Cancelled when it stops: what only waits for others ends then.
     pub closing: CancellationToken,
-}
-
-/// A card to redeem under a lease.
-#[derive(Clone, Debug)]
-pub struct RedeemCommand {
-    /// The lease on the account.
-    pub lease: LeaseRef,
-    /// Ends the lease when the outcome is known.
-    pub release_on_completion: bool,
-    /// The card.
-    pub card: Card,
-}
-
-/// A card to redeem.
-#[derive(Clone, Debug)]
-pub struct Card {
-    /// The caller's name for the request.
-    pub request_id: RequestId,
-    /// Which attempt of the request it is, counted from 1. What an earlier one began does not stand for it.
-    pub attempt: i32,
-    /// What was drawn for it already, where it was offered for an account that is free.
-    pub(super) drawn: Option<Drawn>,
-    /// What is on it.
-    pub code: CardCode,
-    /// What it should be worth.
-    pub expected: Option<Money>,
-    /// What the provider tells that it is worth, where nothing is expected: then this is, but it is no
-    /// part of the request.
-    pub learned: Option<Money>,
-    /// Who calls, and what of others it may read.
-    pub by: Arc<Authority>,
-    /// The call: nothing is begun for one whose deadline has passed.
-    pub caller: Caller,
-}
-
-/// The redemption of a card that was offered for an account that is free. Whatever way the card goes then, it keeps it.
-#[derive(Clone, Copy, Debug)]
-pub struct Drawn {
-    redemption_id: RedemptionId,
-    /// Until when it may be sent, from before it could be recorded.
-    window: Deadline,
-}
-
-impl Card {
-    /// A card of this request. `attempt`: see [`Self::attempt`].
-    pub fn new(
-        (request_id, attempt): (RequestId, i32),
-        code: CardCode,
-        expected: Option<Money>,
-        by: Arc<Authority>,
-        caller: Caller,
-    ) -> Self {
-        Self { request_id, attempt, drawn: None, code, expected, learned: None, by, caller }
-    }
-
-    /// Which request it is.
-    fn request(&self) -> RequestKey {
-        RequestKey::new(self.by.principal.clone(), self.request_id.clone())
-    }
-
-    fn expected_or_learned(&self) -> Option<Money> {
-        self.expected.or(self.learned)
-    }
-}
-
-/// A redemption as far as it is known.
-#[derive(Clone, Debug)]
-pub struct Redeemed {
-    /// The redemption. Boxed, because the calls and items that wait each keep room for one.
-    pub redemption: Box<Redemption>,
-    /// Whether an earlier call began it.
-    pub replayed: bool,
 }
 
 /// The redeeming of cards. Cheap to clone.

@@ -127,7 +127,7 @@ fn completed(file: &str, line: &str) -> Vec<String> {
     let words = ["holdfast"]
         .into_iter()
         .chain(line.split(' '))
-        .map(|word| OsString::from(if word == "FILE" { path.to_str().unwrap() } else { word }));
+        .map(|word| OsString::from(word.replace("FILE", path.to_str().unwrap())));
     let done = with_file(&definition(), words.collect()).unwrap();
     assert!(Cli::try_parse_from(&done.words).is_ok(), "{:?}", done.words);
     done.added

@@ -327,6 +327,8 @@ proptest! {
                 _ => {}
             }
             has_succeeded |= matches!(&event, AccountEvent::Settle(s) if s.outcome == CREDITED);
+            // So may a person who corrects the balance, and a target that was raised, change what it goes back to.
+            has_succeeded |= matches!(&event, AccountEvent::Correct(..) | AccountEvent::Reopen { .. });
             account = after;
         }
     }

@@ -142,12 +142,22 @@ impl Item {
         let mut card = Box::new(self.card(&caller, attempt, worth));
         match Box::pin(self.redeem_at_once(&caller, worth, &mut card)).await {
             Ok(None) => {}
-            Err(error) => return self.not_begun(attempt, error).await,
+            Err(error) => return Box::pin(self.not_begun(attempt, error)).await,
             Ok(Some(redeemed)) => return Ok(redeemed),
         }
-        match Box::pin(self.acquire(&caller, worth)).await {
+        Box::pin(self.redeemed_under_a_lease(attempt, worth, *card)).await
+    }
+
+    /// The same where no account is free at once.
+    async fn redeemed_under_a_lease(
+        &self,
+        attempt: &mut Attempt,
+        worth: Option<&Worth>,
+        card: Card,
+    ) -> Result<Redeemed, Error> {
+        match Box::pin(self.acquire(&card.caller, worth)).await {
             Err(error) => self.not_begun(attempt, error).await,
-            Ok(lease) => self.redeem(lease, *card).await,
+            Ok(lease) => self.redeem(lease, card).await,
         }
     }
 
