@@ -168,7 +168,7 @@ impl Model {
         }
         let state = match self.used {
             Some(_) => "used",
-            None if luck.is_multiple_of(3) => "no",
+            None if !self.would_credit(luck) => "no",
             None => {
                 self.used = Some(("acc-1", i64::try_from(now).unwrap()));
                 self.is_credited = true;
@@ -185,6 +185,11 @@ impl Model {
         } else {
             told
         }
+    }
+
+    /// Whether a send that is not known any more would use the card.
+    fn would_credit(&self, luck: u8) -> bool {
+        self.used.is_none() && !luck.is_multiple_of(3)
     }
 
     fn tell(&self, state: &str, task: Option<&str>) -> Value {
@@ -284,9 +289,13 @@ impl Asked {
         if capabilities.may_send_again(age, Duration::from_secs(1)) {
             return true;
         }
-        // Too late for the program, which does not send it. What is told then must prove nothing all the same.
+        // Too late for the program, which does not send it: so nothing may come of it. What is told then must prove nothing
+        // all the same.
         let has_landed = now > MAX_PROCESSING && model.under_way.is_empty();
-        let is_harmless = has_landed && turn.lost.is_none() && !model.declared.tasks;
+        let is_harmless = has_landed
+            && turn.lost.is_none()
+            && !model.declared.tasks
+            && !model.would_credit(turn.luck);
         capabilities.dedup == Dedup::Replay && is_harmless
     }
 
