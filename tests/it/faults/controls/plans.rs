@@ -1,14 +1,18 @@
 //! What is played about plans. As in [`super::scenarios`].
 
+use std::time::Duration;
+
 use holdfast::rpc::pb;
 
 use super::{
     POOL, Stage,
-    scenarios::{begin, broken, stands_still, unless},
+    scenarios::{LIMIT, begin, broken, stands_still, unless},
 };
 use crate::support::{
     checks::Broken,
     plans::psql,
+    proxy::postgres::{Fault, statement},
+    wait::eventually,
     world::{Clients, eur, lease, seconds},
 };
 
@@ -82,8 +86,17 @@ async fn lower_the_target(stage: &Stage) {
 pub(super) async fn a_target_is_lowered_between_two_cards(stage: &mut Stage) -> Vec<Broken> {
     let (mut clients, held) = on_a_plan(stage, "", None).await;
     redeem(&mut clients, &held, "first", &stage.fleet.code("first")).await.unwrap();
+    let code = stage.fleet.code("second");
+    // Decided before the target is lowered, and written after it.
+    let on_its_way = Fault::DelayRequest(Duration::from_secs(2));
+    let on_its_way = stage.proxy.fault(statement("-- Begin:"), on_its_way);
+    let second = tokio::spawn(async move { redeem(&mut clients, &held, "second", &code).await });
+    eventually(LIMIT, "the statement is on its way", async || {
+        (on_its_way.matched() == 1).then_some(())
+    })
+    .await;
     lower_the_target(stage).await;
-    let second = redeem(&mut clients, &held, "second", &stage.fleet.code("second")).await;
+    let second = second.await.unwrap();
     unless(second.is_err(), "a full account was redeemed into")
 }
 
