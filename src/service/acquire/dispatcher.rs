@@ -24,7 +24,7 @@ use super::{
     why_none::{self, RecentCounts, TimedOut},
 };
 use crate::{
-    admission::{self, Meter, Queue},
+    admission::{self, Meter, Origin, Queue, origin},
     domain::{
         account::Refusal,
         choice::Criteria,
@@ -230,10 +230,15 @@ impl Dispatcher {
         Ok(())
     }
 
+    /// In whose name a connection is waited for: of all who wait, the first's.
+    fn first_origin(&self) -> Option<Arc<Origin>> {
+        self.queue.iter().next()?.origin.clone()
+    }
+
     async fn follow(&mut self) -> Result<(), StoreError> {
         let begun = Instant::now();
         self.followed_at = None;
-        if self.ready.follow().await? {
+        if origin::scope(self.first_origin(), self.ready.follow()).await? {
             self.followed_at = Some(begun);
         } else {
             self.refuse_all(&Error::PoolNotFound(self.pool_id.clone()));
@@ -323,10 +328,12 @@ impl Dispatcher {
         }
         self.claimed += requests.len();
         let (store, ready) = (self.store.clone(), self.ready.clone());
+        let origin = self.first_origin();
         self.claiming.push(Box::pin(async move {
             let accounts: Vec<_> =
                 claims.iter().map(|claim| claim.account.account_id.clone()).collect();
-            let result = claim(&store, ready.pool_id(), claims, &again).await;
+            let claims = claim(&store, ready.pool_id(), claims, &again);
+            let result = origin::scope(origin, claims).await;
             ready.conclude(&accounts);
             Concluded { requests, result }
         }));

@@ -51,8 +51,8 @@ pub(in crate::store) struct Db {
     options: Arc<PgConnectOptions>,
     size: u32,
     current: Arc<RwLock<Generation>>,
-    /// How many may be used at once by this clone, when not all; fair among callers.
-    tickets: Option<FairPermits>,
+    /// How many may be used at once by this clone. Fair among callers, however many pools one of them has.
+    tickets: FairPermits,
     /// How long a statement may take, from when it has its connection.
     limit: Duration,
     /// Whether this clone's statements may be cancelled when nobody waits for them.
@@ -109,7 +109,7 @@ impl Db {
             options: Arc::new(options),
             size,
             current: Arc::new(RwLock::new(first)),
-            tickets: None,
+            tickets: FairPermits::for_work(usize::try_from(size).unwrap_or(1)),
             limit: STATEMENT_LIMIT,
             may_cancel: false,
             waits: Arc::new(StdMutex::new(overload.meter(Queue::Work))),
@@ -133,7 +133,7 @@ impl Db {
     pub(in crate::store) fn for_rest(&self, overload: &Overload) -> Self {
         let some = usize::try_from(self.size / 2).unwrap_or(1).max(1);
         Self {
-            tickets: Some(FairPermits::for_work_of_callers(some, READS_OF_ONE)),
+            tickets: FairPermits::for_work_of_callers(some, READS_OF_ONE),
             may_cancel: true,
             waits: Arc::new(StdMutex::new(overload.meter(Queue::Rest))),
             ..self.clone()
@@ -253,10 +253,7 @@ impl Db {
         let generation = self.current();
         let statement = async {
             let came = Instant::now();
-            let ticket = match &self.tickets {
-                Some(tickets) => Some(tickets.acquire(&origin::current_name()).await),
-                None => None,
-            };
+            let ticket = self.tickets.acquire(&origin::current_name()).await;
             let held = Held::new(ticket, self.may_cancel);
             let mut lent = generation.connections.get(held).await?;
             self.waits.lock().unwrap_or_else(PoisonError::into_inner).waited(came.elapsed());
