@@ -141,6 +141,7 @@ function unnamed(code: number, { reason }: Details): typeof HoldfastError {
 
 /** The error of a call that grpc-js says has failed. */
 export function fromGrpc(error: unknown): unknown {
+  if (error instanceof HoldfastError) return error;
   const { code, details, metadata } = (error ?? {}) as { code?: number; details?: string; metadata?: Metadata };
   if (typeof code !== "number") return error;
   const [packed] = metadata?.get("grpc-status-details-bin") ?? [];

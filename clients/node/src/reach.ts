@@ -1,14 +1,16 @@
 /** Why a server cannot be reached: found out by a connection beside the channel's, and told in plain words. */
 import { status as Code } from "@grpc/grpc-js";
 import { connect as connectTcp, type Socket } from "node:net";
-import { connect as connectTls, type SecureContextOptions } from "node:tls";
+import { connect as connectTls, type ConnectionOptions } from "node:tls";
 
 import { ConnectionError, TlsError } from "./errors.js";
 
-/** How long the channel's first connection is waited for, before the server counts as one that does not answer. */
-export const CONNECT_LIMIT = 5_000;
-/** How long the connection beside it may take. */
-export const TROUBLE_LIMIT = 2_000;
+/** How long the first connection of the channel is waited for, before another one finds out what is wrong. */
+export const CONNECT_LIMIT = 2_000;
+/** How long that one may take. */
+export const TROUBLE_LIMIT = 3_000;
+/** How long after the handshake the server's judgement of the client's certificate is waited for. */
+const JUDGEMENT = 1_000;
 /** What a client of HTTP/2 says first, and its settings. The server answers with its own. */
 const PREFACE = Buffer.from("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0", "latin1");
 /** What the alerts of TLS begin with. No frame of HTTP/2 that comes first does. */
@@ -19,7 +21,7 @@ export interface Way {
   host: string;
   port: number;
   /** What TLS is done with; none where the server has no TLS. */
-  tls: SecureContextOptions | undefined;
+  tls: ConnectionOptions | undefined;
 }
 
 /** What is wrong on the way to a server; nothing when that is not known. */
@@ -27,9 +29,11 @@ export async function trouble(way: Way, limit = TROUBLE_LIMIT): Promise<Connecti
   try {
     const first = await firstByte(way, limit);
     if (way.tls) return undefined;
-    if (first === ALERT) return wrongTls(way, "the server speaks TLS: write https://, and name its CA with caFile");
     if (first === "H".charCodeAt(0)) {
       return failed(way, "no gRPC server answers there: see whether the port is the one for calls");
+    }
+    if (first === ALERT || (first === undefined && (await speaksTls(way, limit)))) {
+      return wrongTls(way, "the server speaks TLS: write https://, and name its CA with caFile");
     }
     return undefined;
   } catch (error) {
@@ -37,7 +41,12 @@ export async function trouble(way: Way, limit = TROUBLE_LIMIT): Promise<Connecti
   }
 }
 
-/** The first byte that the server says to a client of HTTP/2, if it says one. Over TLS 1.3 it judges a certificate only then. */
+/** Not all that speak TLS say so to a client that does not. Nothing is sent to it, so it need not be known. */
+async function speaksTls(way: Way, limit: number): Promise<boolean> {
+  return firstByte({ ...way, tls: { rejectUnauthorized: false } }, limit).then(() => true, () => false);
+}
+
+/** The first byte that the server says, if it says one. */
 function firstByte({ host, port, tls }: Way, limit: number): Promise<number | undefined> {
   return new Promise((resolve, reject) => {
     const socket: Socket = tls ? connectTls({ host, port, ALPNProtocols: ["h2"], ...tls }) : connectTcp({ host, port });
@@ -47,16 +56,25 @@ function firstByte({ host, port, tls }: Way, limit: number): Promise<number | un
       socket.destroy();
       then();
     };
-    const timer = setTimeout(() => end(() => (isOpen ? resolve(undefined) : reject(silent()))), limit);
+    const late = () => end(() => (isOpen ? resolve(undefined) : reject(silent())));
+    let timer = setTimeout(late, limit);
     socket.once(tls ? "secureConnect" : "connect", () => {
       isOpen = true;
-      socket.write(PREFACE);
+      if (!tls) return void socket.write(PREFACE);
+      // Over TLS 1.3 a server judges the client's certificate only now. Nothing is sent: it could be answered by a
+      // reset, which takes away what the server said before.
+      clearTimeout(timer);
+      timer = setTimeout(late, Math.min(limit, JUDGEMENT));
     });
     socket.once("data", (data) => end(() => resolve(data[0])));
-    socket.once("close", () => end(() => resolve(undefined)));
-    // Without TLS, one that was cut tells nothing of the way.
+    socket.once("close", () => end(() => (isOpen || !tls ? resolve(undefined) : reject(cutOff()))));
+    // Without TLS, one that was cut off tells nothing of the way.
     socket.on("error", (error) => end(() => (isOpen && !tls ? resolve(undefined) : reject(error))));
   });
+}
+
+function cutOff(): Error {
+  return new Error("the connection was closed in the middle of the handshake");
 }
 
 function silent(): NodeJS.ErrnoException {

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { createServer as createTcp, type AddressInfo, type Server } from "node:net";
+import { createServer as createTcp, type AddressInfo, type Server, type Socket } from "node:net";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { createServer as createTls, type TlsOptions } from "node:tls";
@@ -45,11 +45,14 @@ async function asked(options: hf.HoldfastOptions): Promise<Error> {
 
 async function listening<T>(server: Server, then: (port: number) => Promise<T>): Promise<T> {
   server.on("error", () => {});
+  const sockets = new Set<Socket>();
+  server.on("connection", (socket) => sockets.add(socket));
   await new Promise<void>((resolve) => server.listen(0, () => resolve()));
   try {
     return await then((server.address() as AddressInfo).port);
   } finally {
     server.close();
+    for (const socket of sockets) socket.destroy();
   }
 }
 

@@ -2,9 +2,8 @@
 
 import asyncio
 import logging
-import shutil
 import socket
-import subprocess
+import ssl
 import threading
 import time
 from contextlib import contextmanager
@@ -60,11 +59,14 @@ def listening(answer):
                     connection, _ = listener.accept()
                 except OSError:
                     return
-                with connection:
-                    try:
-                        answer(connection)
-                    except OSError:
-                        pass
+                threading.Thread(target=one, args=(connection,), daemon=True).start()
+
+        def one(connection):
+            with connection:
+                try:
+                    answer(connection)
+                except OSError:
+                    pass
 
         threading.Thread(target=serve, daemon=True).start()
         yield listener.getsockname()[1]
@@ -78,28 +80,20 @@ def certificates(tmp_path_factory):
     return directory
 
 
-@contextmanager
-def tls_server(certificates, *options):
-    """A server of openssl's, which is asked for its certificate by a name that it has."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    files = ["-cert", certificates / "server.pem", "-key", certificates / "server.key"]
-    command = ["openssl", "s_server", "-accept", f"127.0.0.1:{port}", "-alpn", "h2", "-quiet", *files, *options]
-    server = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    try:
-        deadline = time.monotonic() + 10
-        while time.monotonic() < deadline:
-            with socket.socket() as one:
-                if one.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            time.sleep(0.05)
-        yield port
-    finally:
-        server.kill()
-        server.wait()
-        server.stdin.close()
+def tls_server(certificates, *, client_ca=None):
+    """A server with TLS, which says nothing over it."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificates / "server.pem", certificates / "server.key")
+    context.set_alpn_protocols(["h2"])
+    if client_ca is not None:
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.load_verify_locations(client_ca)
+
+    def answer(connection):
+        with context.wrap_socket(connection, server_side=True) as tls:
+            tls.recv(1)
+
+    return listening(answer)
 
 
 def test_a_server_that_does_not_listen_is_told_at_once(asked):
@@ -125,7 +119,6 @@ def test_an_address_that_answers_nothing_is_told(monkeypatch):
     assert "nothing answers there" in str(error)
 
 
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is missing")
 def test_what_is_wrong_with_tls_is_told_at_once(asked, certificates):
     trusted = certificates / "server.pem"
     with tls_server(certificates) as port:
@@ -138,11 +131,11 @@ def test_what_is_wrong_with_tls_is_told_at_once(asked, certificates):
         for target, settings, words in cases:
             error = asked(target, **settings)
             assert isinstance(error, errors.TlsFailed) and words in str(error), (target, error)
-    with tls_server(certificates, "-Verify", "1") as port:
+    with tls_server(certificates, client_ca=trusted) as port:
         error = asked(f"https://localhost:{port}", ca_file=trusted)
         assert isinstance(error, errors.TlsFailed) and "cert_file and key_file" in str(error)
     with FakeHoldfast() as fake:
-        error = asked(f"https://{fake.target}", ca_file=trusted)
+        error = asked(fake.target.replace("http:", "https:"), ca_file=trusted)
         assert isinstance(error, errors.TlsFailed) and "write http://" in str(error)
     (certificates / "empty.pem").write_text("nothing\n")
     with pytest.raises(ValueError, match="holds no certificate in PEM"):
@@ -182,7 +175,7 @@ def batch_of(kind, target, **settings):
 def test_a_batch_fails_at_once_where_tls_is_wrong(kind, caplog, certificates):
     begun = time.monotonic()
     with FakeHoldfast() as fake, pytest.raises(errors.TlsFailed, match="write http://"):
-        batch_of(kind, f"https://{fake.target}", ca_file=certificates / "server.pem")
+        batch_of(kind, fake.target.replace("http:", "https:"), ca_file=certificates / "server.pem")
     assert time.monotonic() - begun < 5 and not caplog.records
 
 
@@ -201,7 +194,7 @@ def test_a_batch_warns_while_it_connects_and_says_that_it_goes_on(kind, caplog):
 
         returning = threading.Thread(target=back)
         returning.start()
-        (result,) = batch_of(kind, f"http://{fake.target}")
+        (result,) = batch_of(kind, fake.target)
         returning.join()
     assert result.redemption is not None
     said = [record.getMessage() for record in caplog.records]
@@ -246,10 +239,10 @@ def test_streams_have_spans_which_are_not_current_for_the_callers_code(kind, mon
         with fake.client() as client:
             client.create_pool(Pool(pool_id="shop", currency_code="EUR"))
             client.create_account(Account(pool_id="shop", account_id="anna"))
-        batch_of(kind, f"http://{fake.target}")
+        batch_of(kind, fake.target)
 
         async def watched():
-            async with AsyncClient(f"http://{fake.target}") as client:
+            async with AsyncClient(fake.target) as client:
                 stream = client.watch_redemptions("shop")
                 async for _ in stream:
                     assert trace.get_current_span() is outside

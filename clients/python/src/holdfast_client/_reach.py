@@ -15,10 +15,12 @@ from .errors import ConnectionFailed, TlsFailed
 if TYPE_CHECKING:
     from ._connect import Server
 
-#: How long the channel's first connection is waited for before the server counts as one that does not answer.
-CONNECT_LIMIT = 5.0
-# How long each step of the connection beside it may take.
-_LIMIT = 2.0
+#: How long the channel's first connection is waited for, before another one finds out what is wrong.
+CONNECT_LIMIT = 2.0
+# How long each step of that one may take.
+_LIMIT = 3.0
+# How long after the handshake the server's judgement of the client's certificate is waited for.
+_JUDGEMENT = 1.0
 # What a client of HTTP/2 says first, and its settings. The server answers with its own.
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes.fromhex("000000040000000000")
 # What the alerts of TLS begin with. No frame of HTTP/2 that comes first does.
@@ -37,7 +39,10 @@ def trouble(server: Server) -> Optional[ConnectionFailed]:
             if server.credentials is None:
                 return _plain(server, tcp)
             with _context(server).wrap_socket(tcp, server_hostname=server.host) as tls:
-                _first_byte(tls)
+                # Over TLS 1.3 a server judges the client's certificate only now. Nothing is sent: it could be answered
+                # by a reset, which takes away what the server said before.
+                tls.settimeout(_JUDGEMENT)
+                _read(tls)
             return None
     except ssl.SSLError as error:
         return _tls(server, error)
@@ -45,9 +50,8 @@ def trouble(server: Server) -> Optional[ConnectionFailed]:
         return _network(server, error)
 
 
-def _first_byte(connection: socket.socket) -> bytes:
-    """Over TLS 1.3 a server judges the client's certificate only now."""
-    connection.sendall(_PREFACE)
+def _read(connection: socket.socket) -> bytes:
+    """The first byte that the server says, if it says one in time."""
     try:
         return connection.recv(1)
     except socket.timeout:
@@ -56,14 +60,29 @@ def _first_byte(connection: socket.socket) -> bytes:
 
 def _plain(server: Server, tcp: socket.socket) -> Optional[ConnectionFailed]:
     try:
-        first = _first_byte(tcp)
-    except OSError:  # It was closed: by whom is not known.
-        return None
-    if first == _ALERT:
-        return _wrong_tls(server, "the server speaks TLS: write https://, and name its CA with ca_file")
+        tcp.sendall(_PREFACE)
+        first = _read(tcp)
+    except OSError:  # It was cut off.
+        first = b""
     if first == b"H":
         return _failed(server, "no gRPC server answers there: see whether the port is the one for calls")
+    if first == _ALERT or (not first and _speaks_tls(server)):
+        return _wrong_tls(server, "the server speaks TLS: write https://, and name its CA with ca_file")
     return None
+
+
+def _speaks_tls(server: Server) -> bool:
+    """Not all that speak TLS say so to a client that does not."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    # Nothing is sent to it, so it need not be known.
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    try:
+        with socket.create_connection((server.host, server.port), _LIMIT) as tcp:
+            context.wrap_socket(tcp).close()
+        return True
+    except OSError:
+        return False
 
 
 def _context(server: Server) -> ssl.SSLContext:
