@@ -281,11 +281,23 @@ impl Connect {
 
 /// An error of a connection, in plain words where what it means is known.
 fn told(error: Error, host: &str, own: &OwnCertificate) -> Error {
-    use rustls::Error as Tls;
-    let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<Tls>()) else {
+    let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) else {
         return error;
     };
-    let trouble = match tls.clone() {
+    let trouble = judged(tls.clone(), host).unwrap_or_else(|other| own.trouble(other));
+    Error::new(error.kind(), trouble)
+}
+
+/// What is wrong with TLS to a host, where an error of a connection says so.
+pub(crate) fn tls_trouble(error: &Error, host: &str) -> Option<Trouble> {
+    let tls = error.get_ref()?.downcast_ref::<rustls::Error>()?;
+    Some(judged(tls.clone(), host).unwrap_or_else(Trouble::Other))
+}
+
+/// What an error of TLS means, or the error itself.
+fn judged(error: rustls::Error, host: &str) -> std::result::Result<Trouble, rustls::Error> {
+    use rustls::Error as Tls;
+    Ok(match error {
         Tls::InvalidMessage(_) => Trouble::NoTls,
         Tls::InvalidCertificate(why) => match why {
             // But for the first: of a CA with the name of one that is trusted.
@@ -309,9 +321,8 @@ fn told(error: Error, host: &str, own: &OwnCertificate) -> Error {
             }
             other => Trouble::Other(Tls::InvalidCertificate(other)),
         },
-        other => own.trouble(other),
-    };
-    Error::new(error.kind(), trouble)
+        other => return Err(other),
+    })
 }
 
 /// A connection, of which the first byte is listened to: a server with TLS answers to one without it by an alert.
