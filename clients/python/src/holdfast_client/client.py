@@ -81,6 +81,8 @@ class Client(Methods):
         return cls(**_connect.from_env(os.environ))
 
     def close(self) -> None:
+        # Calls that come later are refused by the channel itself, which is not asked for its state any more.
+        self._reached = True
         self._channel.close()
 
     def __enter__(self) -> Client:
