@@ -26,7 +26,8 @@ pub(super) async fn check(
             return Ok(None);
         }
         Err(error) => {
-            let otherwise = "write one database URL into the file, postgres://user:password@host/database";
+            let otherwise =
+                "write one database URL into the file, postgres://user:password@host/database";
             let next = about_file(&error, "--database-url-file", otherwise);
             of.failed("settings", told(&error), &next)?;
             return Ok(None);

@@ -151,7 +151,11 @@ async fn host(
             );
         }
         Err(_) => {
-            return of.failed(&check, format_args!("{host}:{port} does not answer within 3 s"), next);
+            return of.failed(
+                &check,
+                format_args!("{host}:{port} does not answer within 3 s"),
+                next,
+            );
         }
     };
     if url.scheme() == "https" {
@@ -159,7 +163,9 @@ async fn host(
     }
     of.ok(
         &check,
-        format_args!("{host}:{port} takes connections from here, without TLS; nothing was asked of it"),
+        format_args!(
+            "{host}:{port} takes connections from here, without TLS; nothing was asked of it"
+        ),
     )
 }
 
@@ -175,7 +181,8 @@ async fn tls(
     let config = match tls_of(profile) {
         Ok(config) => config,
         Err(error) => {
-            let found = format!("{name}:{port} takes connections; TLS is not checked: {}", told(&error));
+            let found =
+                format!("{name}:{port} takes connections; TLS is not checked: {}", told(&error));
             let next = "run this where a server runs: the files that the profile names are there";
             return of.warning(check, found, next);
         }
@@ -189,7 +196,8 @@ async fn tls(
             return of.failed(check, format_args!("{name}:{port}: {why}"), next);
         }
         Err(_) => {
-            let found = format!("{name}:{port} takes connections, and does not go on with TLS within 3 s");
+            let found =
+                format!("{name}:{port} takes connections, and does not go on with TLS within 3 s");
             return of.failed(check, found, "see whether the port is the one for https");
         }
     };

@@ -32,7 +32,8 @@ pub(super) async fn check(args: &ServerArgs, of: &mut Of<'_>) -> anyhow::Result<
         Ok(server) => server,
         Err(error) => {
             let trouble = error.downcast_ref::<NoConnection>().map(|it| &it.trouble);
-            let next = trouble.map_or("start it with `holdfast serve`, or correct --server", advice);
+            let next =
+                trouble.map_or("start it with `holdfast serve`, or correct --server", advice);
             of.failed("reachable", told(&error), next)?;
             return Ok(None);
         }
@@ -48,7 +49,9 @@ pub(super) async fn check(args: &ServerArgs, of: &mut Of<'_>) -> anyhow::Result<
 fn advice(trouble: &Trouble) -> &'static str {
     match trouble {
         Trouble::Silent => "see its log, and start it anew; or correct --server",
-        Trouble::NoTls => "write http:// in --server, or give the server a certificate: --tls-cert-file",
+        Trouble::NoTls => {
+            "write http:// in --server, or give the server a certificate: --tls-cert-file"
+        }
         Trouble::Tls => {
             "write https:// in --server; name its CA with --ca-file where this machine does not trust it"
         }
@@ -60,7 +63,9 @@ fn advice(trouble: &Trouble) -> &'static str {
         Trouble::Expired | Trouble::NotYetValid => {
             "have the server's certificate renewed, and see that this machine's clock is right"
         }
-        Trouble::WantsCertificate => "give this client's certificate with --cert-file and --key-file",
+        Trouble::WantsCertificate => {
+            "give this client's certificate with --cert-file and --key-file"
+        }
         Trouble::RefusesCertificate(_) => {
             "have this client's certificate renewed, by a CA that the server trusts for clients"
         }

@@ -149,7 +149,9 @@ fn the_file_may_be_named_before_the_command_between_its_words_and_after_it() {
     // A value of the command's own is none of these words.
     assert_eq!(completed(file, "pool --config FILE pause pool"), server);
     let words = |line: &str| -> Vec<OsString> { line.split(' ').map(OsString::from).collect() };
-    for bad in ["holdfast --config", "holdfast --config x", "holdfast --config none.toml completions bash"] {
+    for bad in
+        ["holdfast --config", "holdfast --config x", "holdfast --config none.toml completions bash"]
+    {
         let line = with_file(&definition(), words(bad)).unwrap();
         assert!(Cli::try_parse_from(&line.words).is_err(), "{bad}");
     }

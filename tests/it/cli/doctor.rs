@@ -250,8 +250,20 @@ async fn each_file_that_cannot_be_used_gets_the_advice_that_fits_it() {
     let none = at("none");
     let https = "https://localhost:1";
     let cases: &[(&[&str], &str, &str, &str, &str)] = &[
-        (&["--server", https, "--ca-file", &none], "server", "files", "--ca-file", "--ca-file names the file"),
-        (&["--token-file", &none], "server", "files", "--token-file", "--token-file names the file"),
+        (
+            &["--server", https, "--ca-file", &none],
+            "server",
+            "files",
+            "--ca-file",
+            "--ca-file names the file",
+        ),
+        (
+            &["--token-file", &none],
+            "server",
+            "files",
+            "--token-file",
+            "--token-file names the file",
+        ),
         (&["--token-file", &open], "server", "files", "can read it", "chmod 0600"),
         (
             &["--server", https, "--cert-file", cert, "--key-file", key],
@@ -260,12 +272,24 @@ async fn each_file_that_cannot_be_used_gets_the_advice_that_fits_it() {
             "--key-file",
             "chmod 0600",
         ),
-        (&["--server", https, "--ca-file", &nothing], "server", "settings", "no certificate", "PEM"),
+        (
+            &["--server", https, "--ca-file", &nothing],
+            "server",
+            "settings",
+            "no certificate",
+            "PEM",
+        ),
         (&["--server", "localhost"], "server", "settings", "is not a URL", "correct"),
         (&["--secret-key-file", &open], "keys", "key file", "can read it", "chmod 0600"),
         (&["--secret-key-file", &none], "keys", "key file", "none", "put the file back"),
         (&["--database-url-file", &open], "database", "settings", "can read it", "chmod 0600"),
-        (&["--database-url-file", &none], "database", "settings", "none", "--database-url-file names"),
+        (
+            &["--database-url-file", &none],
+            "database",
+            "settings",
+            "none",
+            "--database-url-file names",
+        ),
         (&["--server", "http://127.0.0.1:1"], "server", "reachable", "no server", "holdfast serve"),
     ];
     for (arguments, subject, check, found, next) in cases {

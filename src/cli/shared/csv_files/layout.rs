@@ -70,8 +70,9 @@ impl Layout {
             layout.separator = best.unwrap_or(layout.separator);
         }
         for field in &split(header, layout.separator) {
-            let name = std::str::from_utf8(field)
-                .map_err(|_| anyhow::anyhow!("a column's name is not UTF-8: save the file as CSV UTF-8"))?;
+            let name = std::str::from_utf8(field).map_err(|_| {
+                anyhow::anyhow!("a column's name is not UTF-8: save the file as CSV UTF-8")
+            })?;
             layout.columns.push(layout.column(name));
             layout.written.push(name.trim().to_owned());
         }

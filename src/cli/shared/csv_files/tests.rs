@@ -89,14 +89,18 @@ fn a_row_with_another_separator_is_a_bad_row_that_names_it() {
 #[test]
 fn bytes_that_are_not_text_are_named_by_their_column() {
     let rows = read_all::<CardRow>(b"code,item_id\nAB\xffCD,a\nABCD2,\x1bb\nABC\x00D,c\n");
-    assert_eq!(rows[0].as_ref().unwrap_err(), "line 2: code is not UTF-8: save the file as CSV UTF-8");
+    assert_eq!(
+        rows[0].as_ref().unwrap_err(),
+        "line 2: code is not UTF-8: save the file as CSV UTF-8"
+    );
     assert_eq!(rows[1].as_ref().unwrap_err(), "line 3: item_id has a control character");
     assert_eq!(rows[2].as_ref().unwrap_err(), "line 4: code has a NUL byte");
 }
 
 #[test]
 fn columns_without_a_name_are_fine_while_nothing_is_in_them() {
-    let rows = read_all::<CardRow>("code,amount_minor,,\nABCD-1,1000,,\nABCD-2,1000, ,x\nABCD-3,1000,,\n");
+    let rows =
+        read_all::<CardRow>("code,amount_minor,,\nABCD-1,1000,,\nABCD-2,1000, ,x\nABCD-3,1000,,\n");
     assert!(rows[0].is_ok() && rows[2].is_ok(), "{rows:?}");
     let why = rows[1].as_ref().unwrap_err();
     assert!(why.starts_with("line 3: has something in a column without a name"), "{why}");
