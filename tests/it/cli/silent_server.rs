@@ -2,12 +2,18 @@
 
 use std::{fs, path::Path, process::Stdio, time::Duration};
 
-use clap::{Arg, Command as Definition, CommandFactory as _};
+use clap::{
+    Arg, Command as Definition, CommandFactory as _,
+    error::{ContextKind, ContextValue},
+};
 use futures_util::{StreamExt as _, stream};
 use holdfast::cli::Cli;
 use tokio::{net::TcpListener, process::Command, time::timeout};
 
-use crate::support::program::{Finished, finish};
+use crate::support::{
+    program::{Finished, finish},
+    secrets::write_secret,
+};
 
 /// How long a command may take, on a machine that does other things too.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -36,7 +42,22 @@ fn lines(command: &Definition, words: &[String], found: &mut Vec<Vec<String>>) {
             }
         }
     }
+    for name in still_missing(&line) {
+        let arg = command.get_arguments().find(|arg| arg.get_long() == Some(&name)).unwrap();
+        line.push(format!("--{name}={}", sample(&words, arg)));
+    }
     found.push(line);
+}
+
+/// The options that a line lacks because of what else is, or is not, on it.
+fn still_missing(line: &[String]) -> Vec<String> {
+    let words = ["holdfast"].into_iter().chain(line.iter().map(String::as_str));
+    let Err(error) = Cli::command().try_get_matches_from(words) else { return Vec::new() };
+    let Some(ContextValue::Strings(missing)) = error.get(ContextKind::InvalidArg) else {
+        panic!("{line:?}: {error}")
+    };
+    let names = missing.iter().filter_map(|text| text.strip_prefix("--")?.split(' ').next());
+    names.map(str::to_owned).collect()
 }
 
 /// A value that an argument takes.
@@ -48,6 +69,7 @@ fn sample(words: &[String], arg: &Arg) -> String {
         ("provider", "file") => concat!(env!("CARGO_MANIFEST_DIR"), "/profiles/square.toml"),
         ("redeem-batch", "file") => "cards.csv",
         (_, "file") => "accounts.csv",
+        (_, "credentials_file") => "credentials",
         (_, "currency") => "EUR",
         (_, "redemption") => ID,
         (_, "from") => "2026-01-01T00:00:00Z",
@@ -77,6 +99,7 @@ async fn each_command_says(server: &str, words: &str) {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("accounts.csv"), "account_id\nanna\n").unwrap();
     fs::write(folder.path().join("cards.csv"), "code,amount_minor\nABCD-1234,1000\n").unwrap();
+    write_secret(&folder.path().join("credentials"), "login=anna\n");
     let (mut all, mut root) = (Vec::new(), Cli::command());
     root.build();
     lines(&root, &[], &mut all);
