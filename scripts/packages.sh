@@ -1,7 +1,7 @@
 #!/bin/sh
 # Makes the packages of the clients in clients/ in target/packages, and tries the one for Node in a folder of its own.
 #
-# usage: scripts/packages.sh
+# usage: scripts/packages.sh [--quick] [python | node]     one of them, or both; with --quick none is tried
 
 set -eu
 cd "$(dirname "$0")/.."
@@ -28,6 +28,7 @@ node_package() {
     node_install || fail "what the client for Node is built with cannot be installed"
     node_build
     tarball=$(node_pack)
+    [ -z "$quick" ] || return 0
     tried=$(mktemp -d)
     (
         cp clients/node/test/package/* "$tried"
@@ -40,7 +41,16 @@ node_package() {
     rm -rf "$tried"
 }
 
+quick=
+[ "${1:-}" != --quick ] || { quick=1 && shift; }
 mkdir -p "$out"
-python_package
-node_package
+case ${1:-both} in
+both)
+    python_package
+    node_package
+    ;;
+python) python_package ;;
+node) node_package ;;
+*) fail "usage: scripts/packages.sh [--quick] [python | node]" ;;
+esac
 ls "$out"

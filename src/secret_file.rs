@@ -26,6 +26,15 @@ enum Verdict {
     Refuse(&'static str),
 }
 
+/// A file that is not read, because others can read or write it.
+#[derive(Debug, thiserror::Error)]
+#[error("{what} {path} is refused: {why}")]
+pub struct TooOpen {
+    what: String,
+    path: String,
+    why: &'static str,
+}
+
 /// Reads a file that holds a secret; `what` names it in errors, as in "the secret key file". The text is wiped when it
 /// is dropped, and never in an error. Warns where it is more open than it should be.
 ///
@@ -52,7 +61,7 @@ pub fn read_quietly(
         Verdict::Fine => None,
         Verdict::Warn(why) => Some(why),
         Verdict::Refuse(why) => {
-            bail!("{what} {} is refused: {why}", path.display())
+            bail!(TooOpen { what: what.to_owned(), path: path.display().to_string(), why })
         }
     };
     let mut text = Zeroizing::new(String::new());

@@ -48,7 +48,7 @@ pub struct Cli(Arguments);
 
 /// Locks accounts and redeems card codes into them, exactly once.
 #[derive(Debug, Parser)]
-#[command(name = "holdfast", version, propagate_version = true, max_term_width = 100)]
+#[command(name = "holdfast", version, max_term_width = 100)]
 struct Arguments {
     /// Stops when standard input ends, as it does when the program that started this one dies.
     #[arg(long, global = true, hide = true)]

@@ -27,6 +27,16 @@ pub use profile::Unusable;
 pub use question::CallError;
 pub use scrub::{codes_in, holds_code};
 
+/// TLS as calls by a profile do it: for whoever sees whether its host can be reached, and asks nothing of it.
+///
+/// # Errors
+/// When a file that the profile names cannot be used on this machine.
+pub fn tls_of(profile: &profile::Profile) -> anyhow::Result<rustls::ClientConfig> {
+    // Fails only where a provider is installed already, which is then the one that is used.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    http::connect::tls_of(&profile.http)
+}
+
 /// What happened to one call. Owned and raw: nothing has been concluded from it yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {

@@ -5,7 +5,7 @@ import { type Caller } from "./caller.js";
 import { errorOf, fromGrpc, HoldfastError } from "./errors.js";
 import { fromStub, toStub, type Input, type Message } from "./messages.js";
 import type { Money } from "./money.js";
-import { isLost, pauseOf, RECONNECT_FOR, sleep } from "./reconnect.js";
+import { isLost, pauseOf, RECONNECT_FOR, sleep, type Reconnecting } from "./reconnect.js";
 import {
   AwaitRedemptionRequest,
   BatchRedeemRequest,
@@ -72,6 +72,8 @@ export interface BatchOptions {
   reconnectFor?: number | undefined;
   /** Told what the server says of the batch: about every second while something changes. */
   onProgress?: ((progress: Message<BatchProgress>) => void) | undefined;
+  /** Told each time that the connection was lost, before it is opened again: log it. */
+  onReconnect?: ((event: Reconnecting) => void) | undefined;
   /** Ends the batch. What was begun is finished by the server; the same batch opened again goes on. */
   signal?: AbortSignal | undefined;
 }
@@ -106,6 +108,8 @@ export class Batch implements AsyncIterable<BatchResult> {
   #isExhausted = false;
   #isIterated = false;
   #changed = deferred();
+  /** Whether the server said anything, on any connection. */
+  #wasHeard = false;
   /** Since when nothing has come of connecting. */
   #failingSince: number | undefined;
 
@@ -142,7 +146,9 @@ export class Batch implements AsyncIterable<BatchResult> {
   /** One connection. Answers why it was lost, or nothing when all items have a result. */
   async *#connection(): AsyncGenerator<BatchResult, HoldfastError | undefined, undefined> {
     const { signal } = this.#options;
-    const { call, end } = await this.#caller.duplex(RedemptionServiceService.batchRedeem, { signal });
+    const opened = await this.#caller.duplex(RedemptionServiceService.batchRedeem, { signal }).catch((error) => this.#lost(error));
+    if (opened instanceof HoldfastError) return opened;
+    const { call, end } = opened;
     const state: Connection = { call, isOver: false };
     const writing = this.#write(state).catch((error: unknown) => {
       state.fault ??= { error };
@@ -152,6 +158,7 @@ export class Batch implements AsyncIterable<BatchResult> {
     try {
       let isWhole = false;
       for await (const { message } of call as AsyncIterable<BatchRedeemResponse>) {
+        this.#wasHeard = true;
         if (message?.$case === "result") {
           const result = this.#take(state, fromStub(message.result));
           if (result) yield result;
@@ -168,15 +175,19 @@ export class Batch implements AsyncIterable<BatchResult> {
       ended = error;
       if (signal?.aborted) throw signal.reason;
       if (state.fault) throw state.fault.error;
-      const known = fromGrpc(error);
-      if (known instanceof HoldfastError && isLost(known)) return known;
-      throw known;
+      return this.#lost(await this.#caller.told(fromGrpc(error)));
     } finally {
       state.isOver = true;
       end(ended);
       this.#wake();
       void writing;
     }
+  }
+
+  /** Answers an error after which the batch is opened again, and throws any other. */
+  #lost(error: unknown): HoldfastError {
+    if (error instanceof HoldfastError && isLost(error, this.#wasHeard)) return error;
+    throw error;
   }
 
   /** Writes the opening, what has no result yet, and then new items. */
@@ -294,10 +305,12 @@ export class Batch implements AsyncIterable<BatchResult> {
 
   /** Waits before the next connection, or gives up. */
   async #pause(lost: HoldfastError, tries: number): Promise<void> {
-    const { reconnectFor = RECONNECT_FOR, signal } = this.#options;
-    const wait = pauseOf(lost, tries);
-    if (performance.now() - this.#failingSince! + wait > reconnectFor) throw lost;
-    await sleep(wait, signal);
+    const { reconnectFor = RECONNECT_FOR, onReconnect, signal } = this.#options;
+    const pause = pauseOf(lost, tries);
+    const failingFor = performance.now() - this.#failingSince!;
+    if (failingFor + pause > reconnectFor) throw lost;
+    onReconnect?.({ error: lost, tries, failingFor, pause });
+    await sleep(pause, signal);
   }
 
   #wake(): void {

@@ -1,6 +1,7 @@
 /** One call: its deadline, its token, its trace, and its error. */
 import {
   Client,
+  connectivityState as State,
   Metadata,
   type ClientDuplexStream,
   type ClientReadableStream,
@@ -9,8 +10,9 @@ import {
 } from "@grpc/grpc-js";
 
 import { targetOf, type ConnectOptions } from "./connect.js";
-import { fromGrpc } from "./errors.js";
+import { ConnectionError, fromGrpc } from "./errors.js";
 import { fromStub, toStub, type Input, type Message } from "./messages.js";
+import { CONNECT_LIMIT, trouble, TROUBLE_LIMIT, type Way } from "./reach.js";
 import { beginSpan, type CallSpan } from "./telemetry.js";
 
 /** What every call takes. */
@@ -27,6 +29,8 @@ export interface Stub<T> {
 }
 
 const DEFAULT_TIMEOUT = 60_000;
+/** Errors that say already why the server cannot be reached. */
+const isTold = new WeakSet<ConnectionError>();
 
 /** A channel to a server, and the calls on it. */
 export class Caller {
@@ -34,11 +38,16 @@ export class Caller {
   readonly #token: () => string | undefined;
   readonly #timeout: number;
   readonly #telemetry: boolean;
+  readonly #way: Way;
+  /** Whether the server was reached once. */
+  #isReached = false;
+  #reaching: Promise<void> | undefined;
 
   constructor(options: ConnectOptions) {
     const target = targetOf(options);
     this.#client = new Client(target.address, target.credentials, target.options);
     this.#token = target.token;
+    this.#way = target.way;
     this.#timeout = options.timeout ?? DEFAULT_TIMEOUT;
     this.#telemetry = options.telemetry ?? true;
   }
@@ -59,8 +68,8 @@ export class Caller {
     signal?.throwIfAborted();
     const message = stub.fromPartial(toStub(request));
     const metadata = this.#metadata();
-    const span = await this.#span(method.path, metadata);
-    try {
+    const deadline = this.#deadline(options, waits);
+    return this.#call(method.path, metadata, signal, deadline, async () => {
       const reply = await new Promise<R>((resolve, reject) => {
         const call = this.#client.makeUnaryRequest(
           method.path,
@@ -68,7 +77,7 @@ export class Caller {
           method.responseDeserialize,
           message,
           metadata,
-          { deadline: this.#deadline(options, waits) },
+          { deadline },
           (error, reply) => {
             stop();
             error ? reject(fromGrpc(error)) : resolve(reply as R);
@@ -79,12 +88,8 @@ export class Caller {
           reject(why);
         });
       });
-      span.end();
       return fromStub(reply);
-    } catch (error) {
-      span.end(error);
-      throw error;
-    }
+    });
   }
 
   /** A call of many messages, each of which is answered when it is. Without a deadline of its own. */
@@ -96,6 +101,10 @@ export class Caller {
     signal?.throwIfAborted();
     const metadata = this.#metadata();
     const span = await this.#span(method.path, metadata);
+    await this.#reach(signal).catch((error) => {
+      span.end(error);
+      throw error;
+    });
     const call = this.#client.makeBidiStreamRequest(
       method.path,
       method.requestSerialize,
@@ -126,24 +135,28 @@ export class Caller {
     const message = stub.fromPartial(toStub(request));
     const metadata = this.#metadata();
     const span = await this.#span(method.path, metadata);
-    const call: ClientReadableStream<R> = this.#client.makeServerStreamRequest(
-      method.path,
-      method.requestSerialize,
-      method.responseDeserialize,
-      message,
-      metadata,
-    );
-    call.on("error", () => {});
-    const stop = whenAborted(signal, () => call.cancel());
+    let call: ClientReadableStream<R> | undefined;
+    let stop = () => {};
     let ended: unknown;
     try {
-      for await (const each of call) yield fromStub(each as R);
+      await this.#reach(signal);
+      call = this.#client.makeServerStreamRequest(
+        method.path,
+        method.requestSerialize,
+        method.responseDeserialize,
+        message,
+        metadata,
+      );
+      call.on("error", () => {});
+      const stream = call;
+      stop = whenAborted(signal, () => stream.cancel());
+      for await (const each of stream) yield fromStub(each as R);
     } catch (error) {
-      ended = signal?.aborted ? signal.reason : fromGrpc(error);
+      ended = signal?.aborted ? signal.reason : await this.told(fromGrpc(error));
       throw ended;
     } finally {
       stop();
-      call.cancel();
+      call?.cancel();
       span.end(ended);
     }
   }
@@ -156,8 +169,7 @@ export class Caller {
   ): Promise<Message<R>> {
     signal?.throwIfAborted();
     const metadata = this.#metadata();
-    const span = await this.#span(method.path, metadata);
-    try {
+    return this.#call(method.path, metadata, signal, Infinity, async () => {
       const reply = await new Promise<R>((resolve, reject) => {
         const call = this.#client.makeClientStreamRequest(
           method.path,
@@ -177,11 +189,65 @@ export class Caller {
         call.on("error", () => {});
         writeAll(call, messages()).catch(fail);
       });
-      span.end();
       return fromStub(reply);
+    });
+  }
+
+  /** One call that has one answer: its span, and why the server cannot be reached where that is so. */
+  async #call<T>(
+    path: string,
+    metadata: Metadata,
+    signal: AbortSignal | undefined,
+    deadline: number,
+    call: () => Promise<T>,
+  ): Promise<T> {
+    const span = await this.#span(path, metadata);
+    let ended: unknown;
+    try {
+      await this.#reach(signal);
+      return await call();
     } catch (error) {
-      span.end(error);
-      throw error;
+      // Within the call's own time: what renews a lease must not be late.
+      ended = await this.told(error, deadline - Date.now());
+      throw ended;
+    } finally {
+      span.end(ended);
+    }
+  }
+
+  /** The error; or why the server cannot be reached, where it is of that kind. */
+  async told(error: unknown, limit = TROUBLE_LIMIT): Promise<unknown> {
+    const isOfTheWay = error instanceof ConnectionError && !isTold.has(error);
+    if (!isOfTheWay || limit <= 0) return error;
+    return (await trouble(this.#way, Math.min(limit, TROUBLE_LIMIT))) ?? error;
+  }
+
+  /** Until the server was reached once, throws why it cannot be, at once: it may be named wrongly. */
+  async #reach(signal: AbortSignal | undefined): Promise<void> {
+    if (this.#isReached) return;
+    this.#reaching ??= this.#connect().finally(() => (this.#reaching = undefined));
+    const reaching = this.#reaching;
+    await new Promise<void>((resolve, reject) => {
+      const stop = whenAborted(signal, reject);
+      reaching.then(resolve, reject).finally(stop);
+    });
+  }
+
+  async #connect(): Promise<void> {
+    const channel = this.#client.getChannel();
+    const ends = Date.now() + CONNECT_LIMIT;
+    let state = channel.getConnectivityState(true);
+    while ((state === State.IDLE || state === State.CONNECTING) && Date.now() < ends) {
+      const before = state;
+      await new Promise<void>((resolve) => channel.watchConnectivityState(before, ends, () => resolve()));
+      state = channel.getConnectivityState(true);
+    }
+    this.#isReached = state === State.READY;
+    if (this.#isReached || state === State.SHUTDOWN) return;
+    const found = await trouble(this.#way);
+    if (found) {
+      isTold.add(found);
+      throw found;
     }
   }
 

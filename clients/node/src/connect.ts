@@ -3,7 +3,9 @@ import { readFileSync, statSync } from "node:fs";
 import { BlockList, isIPv4, isIPv6 } from "node:net";
 
 import { credentials, type ChannelCredentials, type ClientOptions } from "@grpc/grpc-js";
+import type { SecureContextOptions } from "node:tls";
 
+import type { Way } from "./reach.js";
 import { SERVICE_CONFIG } from "./stubs/service_config.js";
 
 /** Where the server is, and what is shown to it. */
@@ -48,6 +50,8 @@ export interface Target {
   credentials: ChannelCredentials;
   options: ClientOptions;
   token: () => string | undefined;
+  /** The same, for a connection that finds out why there is none. */
+  way: Way;
 }
 
 /** Checks the options and reads the files that they name. */
@@ -58,9 +62,14 @@ export function targetOf(options: ConnectOptions): Target {
   if (token && !isTls && !isLoopback(url.hostname)) {
     throw new TypeError(`a token is sent only over TLS, or to a server of this machine: write https:// in ${url.origin}`);
   }
+  const port = Number(url.port) || (isTls ? 443 : 80);
+  const tls = isTls ? tlsOf(options) : noTls(options);
   return {
-    address: `dns:///${url.hostname}:${url.port || (isTls ? 443 : 80)}`,
-    credentials: isTls ? tlsOf(options) : plainOf(options),
+    address: `dns:///${url.hostname}:${port}`,
+    credentials: tls
+      ? credentials.createSsl(tls.ca ?? null, tls.key ?? null, tls.cert ?? null)
+      : credentials.createInsecure(),
+    way: { host: url.hostname.replace(/^\[|\]$/g, ""), port, tls },
     options: {
       "grpc.service_config": JSON.stringify(SERVICE_CONFIG),
       // The published retries are the ones that are meant, whatever a DNS record says.
@@ -68,6 +77,9 @@ export function targetOf(options: ConnectOptions): Target {
       // A connection that went without a word is noticed, also under a batch.
       "grpc.keepalive_time_ms": 30_000,
       "grpc.keepalive_timeout_ms": 10_000,
+      // A server that is back is found soon.
+      "grpc.initial_reconnect_backoff_ms": 200,
+      "grpc.max_reconnect_backoff_ms": 5_000,
       ...options.channelOptions,
     },
     token: token ?? (() => undefined),
@@ -101,22 +113,37 @@ export function isLoopback(hostname: string): boolean {
   return host === "localhost" || (isIPv6(host) && loopback.check(host, "ipv6"));
 }
 
-function tlsOf({ caFile, certFile, keyFile }: ConnectOptions): ChannelCredentials {
+/** The files for TLS, read. */
+interface TlsFiles extends SecureContextOptions {
+  ca?: Buffer;
+  cert?: Buffer;
+  key?: Buffer;
+}
+
+function tlsOf({ caFile, certFile, keyFile }: ConnectOptions): TlsFiles {
   if (!certFile !== !keyFile) {
     throw new TypeError("certFile and keyFile belong together: give both");
   }
-  return credentials.createSsl(
-    caFile ? readFileSync(caFile) : null,
-    keyFile ? readFileSync(keyFile) : null,
-    certFile ? readFileSync(certFile) : null,
-  );
+  return {
+    ...(caFile && { ca: readPem(caFile, "caFile", "CERTIFICATE") }),
+    ...(certFile && { cert: readPem(certFile, "certFile", "CERTIFICATE") }),
+    ...(keyFile && { key: readPem(keyFile, "keyFile", "PRIVATE KEY") }),
+  };
 }
 
-function plainOf({ caFile, certFile, keyFile }: ConnectOptions): ChannelCredentials {
+/** Node would pass over a file without what is wanted of it. */
+function readPem(file: string, option: string, kind: string): Buffer {
+  const text = readFileSync(file);
+  if (!new RegExp(`-----BEGIN [A-Z ]*${kind}-----`).test(text.toString("latin1"))) {
+    throw new TypeError(`${option}: ${file} holds no ${kind.toLowerCase()} in PEM`);
+  }
+  return text;
+}
+
+function noTls({ caFile, certFile, keyFile }: ConnectOptions): undefined {
   if (caFile || certFile || keyFile) {
     throw new TypeError("caFile, certFile and keyFile are for a server with TLS: write https:// in server");
   }
-  return credentials.createInsecure();
 }
 
 /** What gives the token at each call, if there is one. */

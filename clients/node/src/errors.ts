@@ -43,8 +43,10 @@ export class HoldfastError extends Error {
   }
 }
 
-/** The server cannot be reached, or something between here and there answered in its stead. */
+/** The server cannot be reached: the message says why, and what to do. Or something between here and there answered in its stead. */
 export class ConnectionError extends HoldfastError {}
+/** Client and server do not agree about TLS. Trying again does not help until somebody changes something. */
+export class TlsError extends ConnectionError {}
 /** The call's own time was over. What was begun goes on: ask again with the same request id. */
 export class CallTimeoutError extends HoldfastError {}
 
@@ -139,6 +141,7 @@ function unnamed(code: number, { reason }: Details): typeof HoldfastError {
 
 /** The error of a call that grpc-js says has failed. */
 export function fromGrpc(error: unknown): unknown {
+  if (error instanceof HoldfastError) return error;
   const { code, details, metadata } = (error ?? {}) as { code?: number; details?: string; metadata?: Metadata };
   if (typeof code !== "number") return error;
   const [packed] = metadata?.get("grpc-status-details-bin") ?? [];

@@ -14,6 +14,7 @@ export * from "./errors.js";
 export { Lease, type LeasedCard } from "./lease.js";
 export type { Input, Message } from "./messages.js";
 export { currencyExponent, formatMoney, money, parseMoney, type Money } from "./money.js";
+export type { Reconnecting } from "./reconnect.js";
 export { Role } from "./stubs/holdfast/v1/access.js";
 export { AccountStatus, HoldCause, LoginStatus } from "./stubs/holdfast/v1/account.js";
 export { AmountMismatchPolicy } from "./stubs/holdfast/v1/pool.js";

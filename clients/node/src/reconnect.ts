@@ -1,7 +1,7 @@
 /** When and how a stream that was lost is opened again. */
 import { status as Code } from "@grpc/grpc-js";
 
-import { HoldfastError } from "./errors.js";
+import { HoldfastError, TlsError } from "./errors.js";
 
 /** How long a lost connection is tried again, in milliseconds, where nothing else is said. */
 export const RECONNECT_FOR = 300_000;
@@ -9,8 +9,23 @@ const LONGEST_PAUSE = 5_000;
 /** Codes of streams that were cut, by whatever is between here and the server. */
 const CUT = new Set<number>([Code.UNAVAILABLE, Code.INTERNAL, Code.UNKNOWN, Code.CANCELLED]);
 
-/** Whether opening the stream again may help. */
-export function isLost({ code, reason }: HoldfastError): boolean {
+/** A stream was lost, or could not be opened, and is opened again. */
+export interface Reconnecting {
+  /** Why. */
+  error: HoldfastError;
+  /** How many times in a row this is, from 1. */
+  tries: number;
+  /** For how many milliseconds nothing has come of connecting. */
+  failingFor: number;
+  /** After how many milliseconds it is opened again: 200 at first, then longer, up to 5,000. */
+  pause: number;
+}
+
+/** Whether opening the stream again may help. `wasHeard`: the server said something on it, or on one before. */
+export function isLost(error: HoldfastError, wasHeard: boolean): boolean {
+  const { code, reason } = error;
+  // What was right once may be so again: a certificate is being renewed.
+  if (error instanceof TlsError && !wasHeard) return false;
   if (reason === undefined) return CUT.has(code);
   return code === Code.UNAVAILABLE || reason === "OVERLOADED" || reason === "REQUEST_INCOMPLETE";
 }

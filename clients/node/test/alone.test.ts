@@ -1,9 +1,11 @@
 /** What the client does by itself, over the fake. */
 import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
 import { randomUUID } from "node:crypto";
 import { mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { after, before, beforeEach, describe, test } from "node:test";
+import { fileURLToPath } from "node:url";
 import { inspect } from "node:util";
 
 import { context, propagation, SpanKind, trace } from "@opentelemetry/api";
@@ -68,6 +70,13 @@ describe("the contract", () => {
     const listed = [...read("clients/node/src/messages.ts").split("DURATION_FIELDS")[1]!.split("]")[0]!.matchAll(/"(\w+)"/g)];
     assert.deepEqual(listed.map(([, name]) => name).sort(), [...durations].sort());
     assert.deepEqual([...durations].filter((name) => others.has(name)), []);
+  });
+
+  test("the example of the fake runs as it stands in the README", () => {
+    const [, example] = /^## Tests of your own\n+```js\n(.*?)^```/ms.exec(read("clients/node/README.md"))!;
+    const file = fileURLToPath(new URL("readme.mjs", import.meta.url));
+    writeFileSync(file, example!);
+    execFileSync(process.execPath, [file], { stdio: "pipe" });
   });
 
   test("the version is the server's", () => {

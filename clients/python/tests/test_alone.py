@@ -62,6 +62,12 @@ def test_each_reason_of_the_contract_has_a_class():
     assert reasons <= set(errors.BY_REASON)
 
 
+def test_the_example_of_the_fake_runs_as_it_stands_in_the_readme():
+    text = page("clients", "python", "README.md")
+    (example,) = re.findall(r"^## Your own tests\n+```python\n(.*?)^```", text, re.M | re.S)
+    exec(compile(example, "README.md", "exec"), {})
+
+
 def test_each_rpc_has_a_method():
     special = {"AcquireAccount": "acquire", "BatchRedeem": "redeem_batch"}
     under_a_lease = {"RenewLease", "Redeem", "ReleaseAccount"}

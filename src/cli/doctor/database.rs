@@ -1,6 +1,6 @@
 //! The database, where this machine has its URL: whether it keeps what is committed, has room, and is of this program.
 
-use super::{DoctorArgs, Of, told};
+use super::{DoctorArgs, Of, about_file, told};
 use crate::{
     app::examine::{self, Examined},
     domain::{database::Facts, secret_key::StoredKey},
@@ -26,7 +26,10 @@ pub(super) async fn check(
             return Ok(None);
         }
         Err(error) => {
-            of.failed("settings", told(&error), "correct --database-url-file")?;
+            let otherwise =
+                "write one database URL into the file, postgres://user:password@host/database";
+            let next = about_file(&error, "--database-url-file", otherwise);
+            of.failed("settings", told(&error), &next)?;
             return Ok(None);
         }
     };

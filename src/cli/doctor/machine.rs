@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::process::{Resource, getrlimit};
 
-use super::{DoctorArgs, Of, told};
+use super::{DoctorArgs, Of, about_file, told};
 use crate::{
     app::examine::{self, KEY_FILE},
     domain::secret_key::StoredKey,
@@ -38,8 +38,12 @@ pub(super) fn keys(
     let warning = match secret_file::read_quietly(&file, "the secret key file") {
         Ok((_, warning)) => warning,
         Err(error) => {
-            let next = "put the file back from where it is kept: codes in the database cannot be read without it";
-            return of.failed("key file", told(&error), next);
+            let otherwise = "put the file back from where it is kept: codes in the database cannot be read without it";
+            let next = match about_file(&error, "--secret-key-file", otherwise) {
+                next if file.exists() => next,
+                next => format!("{next}: {otherwise}"),
+            };
+            return of.failed("key file", told(&error), &next);
         }
     };
     match examine::key_file(&file, stored) {

@@ -6,7 +6,12 @@ mod machine;
 mod provider;
 mod server;
 
-use std::{fmt, path::PathBuf, process::ExitCode};
+use std::{
+    fmt,
+    io::{Error, ErrorKind},
+    path::PathBuf,
+    process::ExitCode,
+};
 
 use clap::Args;
 
@@ -15,6 +20,7 @@ use super::shared::{
     database::DatabaseArgs,
     output::{FormatArgs, Rows, Sink, note, printable, while_read},
 };
+use crate::secret_file;
 
 #[derive(Args, Debug)]
 #[command(
@@ -120,6 +126,20 @@ impl Of<'_> {
             next.into(),
         ];
         self.report.rows.push(&row)
+    }
+}
+
+/// What to do about a file that cannot be used, by why it cannot. `option` names it; `otherwise` is for what it holds.
+fn about_file(error: &anyhow::Error, option: &str, otherwise: &str) -> String {
+    let io = error.chain().find_map(|error| error.downcast_ref::<Error>()).map(Error::kind);
+    if error.chain().any(|error| error.is::<secret_file::TooOpen>()) {
+        "`chmod 0600` it; a secret that others could read is best replaced".to_owned()
+    } else if io == Some(ErrorKind::NotFound) {
+        format!("see whether {option} names the file that is meant; there is none of this name")
+    } else if io == Some(ErrorKind::PermissionDenied) {
+        "run this as the user that may read it, or give it to this user: `chown`".to_owned()
+    } else {
+        otherwise.to_owned()
     }
 }
 

@@ -1,22 +1,29 @@
 //! The providers of the pools: whether each profile is complete on the server, and each host answers from here.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
+use rustls::pki_types::ServerName;
+use time::OffsetDateTime;
 use tokio::{net::TcpStream, time::timeout};
+use tokio_rustls::TlsConnector;
 use url::Url;
 
-use super::Of;
+use super::{Of, told};
 use crate::{
     cli::shared::{
         client::{RpcError, Server, required, unary},
+        connect::{Trouble, tls_trouble},
         pools::each_pool,
     },
-    provider::profile::Profile,
+    listener::tls::certificate_end,
+    provider::{profile::Profile, tls_of},
     rpc::pb,
 };
 
 /// The longest that a host may take to answer.
 const CONNECT_LIMIT: Duration = Duration::from_secs(3);
+/// A certificate that ends sooner is a warning.
+const SOON_DAYS: i64 = 21;
 /// The most faults of a profile that are told.
 const FAULTS: usize = 3;
 
@@ -39,7 +46,7 @@ pub(super) async fn check(
         Ok(())
     });
     if let Err(error) = read.await {
-        let why = super::told(&error);
+        let why = told(&error);
         return of.warning(
             "providers",
             format_args!("not checked: {why}"),
@@ -67,13 +74,14 @@ async fn one(server: &Server, id: &str, built_in_url: &str, of: &mut Of<'_>) -> 
     };
     let provider = required(reply, "provider")?;
     state(id, &provider, of)?;
-    let base = if provider.built_in {
-        Url::parse(built_in_url).ok()
-    } else {
-        profile(server, id, &provider.profile, of).await?;
-        Profile::parse_applied(&provider.profile).ok().map(|profile| profile.http.base)
-    };
-    host(id, base.as_ref(), of).await
+    if provider.built_in {
+        return host(id, Url::parse(built_in_url).ok().as_ref(), Profile::built_in(), of).await;
+    }
+    profile(server, id, &provider.profile, of).await?;
+    match Profile::parse_applied(&provider.profile) {
+        Ok(profile) => host(id, Some(&profile.http.base), &profile, of).await,
+        Err(_) => host(id, None, Profile::built_in(), of).await,
+    }
 }
 
 /// What holds its calls back, as all servers see it.
@@ -114,11 +122,16 @@ async fn profile(server: &Server, id: &str, file: &str, of: &mut Of<'_>) -> anyh
     of.failed(&check, format_args!("{} faults: {}", reply.fault_count, faults.join("; ")), next)
 }
 
-/// Opens a connection, and sends nothing.
-async fn host(id: &str, base: Option<&Url>, of: &mut Of<'_>) -> anyhow::Result<()> {
+/// Opens a connection, with TLS where calls have it, and sends nothing.
+async fn host(
+    id: &str,
+    base: Option<&Url>,
+    profile: &Profile,
+    of: &mut Of<'_>,
+) -> anyhow::Result<()> {
     let check = format!("{id} host");
-    let address = base.and_then(|url| Some((url.host_str()?, url.port_or_known_default()?)));
-    let Some((host, port)) = address else {
+    let address = base.and_then(|url| Some((url, url.host_str()?, url.port_or_known_default()?)));
+    let Some((url, host, port)) = address else {
         return of.warning(
             &check,
             "this program cannot read its address",
@@ -128,13 +141,111 @@ async fn host(id: &str, base: Option<&Url>, of: &mut Of<'_>) -> anyhow::Result<(
     let name = host.trim_matches(['[', ']']);
     let next = "see whether its address is right, and whether a firewall or DNS stands between; servers elsewhere may \
                 reach it all the same";
-    match timeout(CONNECT_LIMIT, TcpStream::connect((name, port))).await {
-        Ok(Ok(_)) => of.ok(&check, format_args!("{host}:{port} takes connections from here")),
-        Ok(Err(error)) => of.failed(
-            &check,
-            format_args!("{host}:{port} takes no connection from here: {error}"),
-            next,
-        ),
-        Err(_) => of.failed(&check, format_args!("{host}:{port} does not answer within 3 s"), next),
+    let tcp = match timeout(CONNECT_LIMIT, TcpStream::connect((name, port))).await {
+        Ok(Ok(tcp)) => tcp,
+        Ok(Err(error)) => {
+            return of.failed(
+                &check,
+                format_args!("{host}:{port} takes no connection from here: {error}"),
+                next,
+            );
+        }
+        Err(_) => {
+            return of.failed(
+                &check,
+                format_args!("{host}:{port} does not answer within 3 s"),
+                next,
+            );
+        }
+    };
+    if url.scheme() == "https" {
+        return tls(&check, name, port, tcp, profile, of).await;
     }
+    of.ok(
+        &check,
+        format_args!(
+            "{host}:{port} takes connections from here, without TLS; nothing was asked of it"
+        ),
+    )
+}
+
+/// TLS as calls do it: proves the host's name and its certificate, and nothing of what it would answer.
+async fn tls(
+    check: &str,
+    name: &str,
+    port: u16,
+    tcp: TcpStream,
+    profile: &Profile,
+    of: &mut Of<'_>,
+) -> anyhow::Result<()> {
+    let config = match tls_of(profile) {
+        Ok(config) => config,
+        Err(error) => {
+            let found =
+                format!("{name}:{port} takes connections; TLS is not checked: {}", told(&error));
+            let next = "run this where a server runs: the files that the profile names are there";
+            return of.warning(check, found, next);
+        }
+    };
+    let server = ServerName::try_from(name.to_owned())?;
+    let connecting = TlsConnector::from(Arc::new(config)).connect(server, tcp);
+    let stream = match timeout(CONNECT_LIMIT, connecting).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => {
+            let (why, next) = advice(&error, name);
+            return of.failed(check, format_args!("{name}:{port}: {why}"), next);
+        }
+        Err(_) => {
+            let found =
+                format!("{name}:{port} takes connections, and does not go on with TLS within 3 s");
+            return of.failed(check, found, "see whether the port is the one for https");
+        }
+    };
+    let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+    let end = shown.map(|shown| certificate_end(shown)).transpose().map_err(anyhow::Error::msg)?;
+    let left = end.map_or(0, |end| (end - OffsetDateTime::now_utc()).whole_days());
+    let judged = match profile.http.client_cert {
+        Some(_) => "; whether it takes the client certificate shows in a call alone",
+        None => "",
+    };
+    let found = format!(
+        "{name}:{port} takes connections from here; its certificate is for this name, of a CA that is trusted, and \
+         valid for {left} days; nothing was asked of it{judged}"
+    );
+    match left < SOON_DAYS {
+        true => of.warning(check, found, "tell the provider that its certificate ends soon"),
+        false => of.ok(check, found),
+    }
+}
+
+/// What is wrong with TLS to a provider, and what to do.
+fn advice(error: &std::io::Error, name: &str) -> (String, &'static str) {
+    let Some(trouble) = tls_trouble(error, name) else {
+        return (format!("TLS fails: {error}"), "see whether the port is the one for https");
+    };
+    let (why, next) = match trouble {
+        Trouble::NoTls => (
+            "it does not speak TLS",
+            "see whether the port is the one for https, and the URL the one that is meant",
+        ),
+        Trouble::UnknownIssuer => (
+            "its certificate is signed by a CA that is not trusted here",
+            "see whether this is the host that is meant; a CA of its own is named in the profile: http.ca_file",
+        ),
+        Trouble::WrongName { names, .. } => {
+            let names = names.map(|names| format!(" (it is for {names})")).unwrap_or_default();
+            let why = format!("its certificate is for another name{names}");
+            return (why, "use a name that the certificate has in the provider's URL");
+        }
+        Trouble::IsCa => ("it shows the certificate of a CA as its own", "tell the provider"),
+        Trouble::Expired | Trouble::NotYetValid => (
+            "its certificate is not valid now",
+            "tell the provider; see that this machine's clock is right",
+        ),
+        other => {
+            let next = "see whether the provider wants a client certificate: http.client_cert_file of the profile";
+            return (other.to_string(), next);
+        }
+    };
+    (why.to_owned(), next)
 }

@@ -4,9 +4,12 @@ use time::OffsetDateTime;
 use tonic::{Code, Status};
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus};
 
-use super::{Of, told};
+use super::{Of, about_file, told};
 use crate::{
-    cli::shared::client::{RpcError, Server, ServerArgs, unary},
+    cli::shared::{
+        client::{NoConnection, RpcError, Server, ServerArgs, unary},
+        connect::Trouble,
+    },
     rpc::pb,
 };
 
@@ -15,10 +18,22 @@ const SOON: time::Duration = time::Duration::days(21);
 
 /// Checks the server. Answers with a connection, where there is one.
 pub(super) async fn check(args: &ServerArgs, of: &mut Of<'_>) -> anyhow::Result<Option<Server>> {
+    if let Some((option, error)) = args.unreadable_file() {
+        let next = about_file(&error, option, "give a whole file");
+        of.failed("files", format_args!("{option}: {}", told(&error)), &next)?;
+        return Ok(None);
+    }
+    if let Err(error) = args.check() {
+        let next = "correct what it names: certificates and keys are in PEM, a token's file holds a token alone";
+        of.failed("settings", told(&error), next)?;
+        return Ok(None);
+    }
     let server = match args.connect().await {
         Ok(server) => server,
         Err(error) => {
-            let next = "start it with `holdfast serve`, or correct --server and the files for TLS";
+            let trouble = error.downcast_ref::<NoConnection>().map(|it| &it.trouble);
+            let next =
+                trouble.map_or("start it with `holdfast serve`, or correct --server", advice);
             of.failed("reachable", told(&error), next)?;
             return Ok(None);
         }
@@ -30,11 +45,39 @@ pub(super) async fn check(args: &ServerArgs, of: &mut Of<'_>) -> anyhow::Result<
     Ok(Some(server))
 }
 
+/// What to do about each trouble with a server.
+fn advice(trouble: &Trouble) -> &'static str {
+    match trouble {
+        Trouble::Silent => "see its log, and start it anew; or correct --server",
+        Trouble::NoTls => {
+            "write http:// in --server, or give the server a certificate: --tls-cert-file"
+        }
+        Trouble::Tls => {
+            "write https:// in --server; name its CA with --ca-file where this machine does not trust it"
+        }
+        Trouble::UnknownIssuer => "name the CA of the server's certificate with --ca-file",
+        Trouble::WrongName { .. } => {
+            "name the server in --server as its certificate does, or have a certificate made for this name"
+        }
+        Trouble::IsCa => "give the server a certificate that a CA signed",
+        Trouble::Expired | Trouble::NotYetValid => {
+            "have the server's certificate renewed, and see that this machine's clock is right"
+        }
+        Trouble::WantsCertificate => {
+            "give this client's certificate with --cert-file and --key-file"
+        }
+        Trouble::RefusesCertificate(_) => {
+            "have this client's certificate renewed, by a CA that the server trusts for clients"
+        }
+        Trouble::Other(_) => "see the server's log: it has why TLS failed",
+    }
+}
+
 async fn certificates(args: &ServerArgs, of: &mut Of<'_>) -> anyhow::Result<()> {
     match args.server_certificate_end().await {
         Ok(Some(end)) => expiry("certificate", end, of)?,
         Ok(None) => of.ok("certificate", "the connection has no TLS")?,
-        Err(error) => of.warning("certificate", told(&error), "")?,
+        Err(error) => of.warning("certificate", told(&error), "see which certificate it shows")?,
     }
     match args.own_certificate_end() {
         Ok(Some(end)) => expiry("client certificate", end, of),

@@ -27,6 +27,7 @@ pub(in crate::cli) struct Line {
 /// # Errors
 /// When the file cannot be read, or anything in it is wrong.
 pub(in crate::cli) fn with_file(root: &Command, words: Vec<OsString>) -> anyhow::Result<Line> {
+    let words = config_last(root, words);
     let as_it_is = |words| Line { words, ..Line::default() };
     // What the line lacks, the file may have.
     let mut root = root.clone().ignore_errors(true);
@@ -47,6 +48,30 @@ pub(in crate::cli) fn with_file(root: &Command, words: Vec<OsString>) -> anyhow:
     let mut words = words;
     words.splice(found.end..found.end, added.iter().map(OsString::from));
     Ok(Line { words, added, file: Some(path) })
+}
+
+/// Puts `--config` behind the words that name the command, where it stands before or between them: there no command
+/// would take it.
+fn config_last(root: &Command, mut words: Vec<OsString>) -> Vec<OsString> {
+    let option = format!("--{CONFIG}");
+    let (mut command, mut at, mut moved) = (root, 1, Vec::new());
+    while let Some(word) = words.get(at).and_then(|word| word.to_str())
+        && command.has_subcommands()
+    {
+        if word == option && at + 1 < words.len() {
+            moved.extend(words.drain(at..at + 2));
+        } else if word.strip_prefix(&option).is_some_and(|rest| rest.starts_with('=')) {
+            moved.push(words.remove(at));
+        } else if word.starts_with('-') {
+            at += 1;
+        } else if let Some(inner) = command.find_subcommand(word) {
+            (command, at) = (inner, at + 1);
+        } else {
+            break;
+        }
+    }
+    words.splice(at..at, moved);
+    words
 }
 
 /// The command that a line is about.

@@ -105,13 +105,21 @@ pub(super) fn all(root: &Command) -> Vec<Setting> {
     found
 }
 
-/// Gives `--config` to each command that has a setting.
-pub(super) fn with_config_option(command: Command) -> Command {
-    let command = command.mut_subcommands(with_config_option);
+/// Gives `--config` to each command that has a setting, and to the program: [`with_file`] puts it behind the command.
+pub(super) fn with_config_option(root: Command) -> Command {
+    to_commands(root).arg(config_option())
+}
+
+fn to_commands(command: Command) -> Command {
+    let command = command.mut_subcommands(to_commands);
     if command.has_subcommands() || of_command(&command).next().is_none() {
         return command;
     }
-    let config = Arg::new(CONFIG)
+    command.arg(config_option())
+}
+
+fn config_option() -> Arg {
+    Arg::new(CONFIG)
         .long(CONFIG)
         .env(CONFIG_VARIABLE)
         .value_name("FILE")
@@ -119,8 +127,7 @@ pub(super) fn with_config_option(command: Command) -> Command {
         .help(
             "A file with settings, in TOML: NAME = VALUE, where NAME is an option's without --. Options and variables \
              win over it",
-        );
-    command.arg(config)
+        )
 }
 
 fn kind(arg: &Arg) -> Kind {

@@ -134,6 +134,54 @@ fn completed(file: &str, line: &str) -> Vec<String> {
 }
 
 #[test]
+fn the_file_may_be_named_before_the_command_between_its_words_and_after_it() {
+    let file = "listen = \"127.0.0.1:1\"\nserver = \"http://127.0.0.1:2\"\n";
+    let server = ["--server=http://127.0.0.1:2"];
+    for line in [
+        "--config FILE pool list",
+        "--config=FILE pool list",
+        "pool --config FILE list",
+        "pool list --config FILE",
+        "--while-stdin-is-open --config FILE pool list",
+    ] {
+        assert_eq!(completed(file, line), server, "{line}");
+    }
+    // A value of the command's own is none of these words.
+    assert_eq!(completed(file, "pool --config FILE pause pool"), server);
+    let words = |line: &str| -> Vec<OsString> { line.split(' ').map(OsString::from).collect() };
+    for bad in
+        ["holdfast --config", "holdfast --config x", "holdfast --config none.toml completions bash"]
+    {
+        let line = with_file(&definition(), words(bad)).unwrap();
+        assert!(Cli::try_parse_from(&line.words).is_err(), "{bad}");
+    }
+    assert!(with_file(&definition(), words("holdfast --config none.toml pool list")).is_err());
+}
+
+#[test]
+fn the_version_is_an_option_of_the_program_alone() {
+    fn each(command: &clap::Command) {
+        for inner in command.get_subcommands() {
+            let versions = inner.get_arguments().filter(|arg| {
+                arg.get_long() == Some("version") && !arg.get_action().takes_values()
+            });
+            assert_eq!(versions.count(), 0, "{}", inner.get_name());
+            each(inner);
+        }
+    }
+    let mut root = definition();
+    root.build();
+    each(&root);
+    let asked = Cli::try_parse_from(["holdfast", "--version"]).unwrap_err();
+    assert_eq!(asked.kind(), clap::error::ErrorKind::DisplayVersion);
+    for line in ["serve --version", "pool list --version"] {
+        let words = ["holdfast"].into_iter().chain(line.split(' '));
+        let error = Cli::try_parse_from(words).unwrap_err();
+        assert_eq!(error.kind(), clap::error::ErrorKind::UnknownArgument, "{line}");
+    }
+}
+
+#[test]
 fn the_file_fills_what_the_line_leaves_open_and_nothing_else() {
     let file = "listen = \"127.0.0.1:1\"\nserver = \"http://127.0.0.1:2\"\nformat = \"json\"\n\
                 simulator-listen = \"127.0.0.1:3\"\ninsecure-listen = true\nprovider-cancels = false\n";

@@ -1,6 +1,6 @@
 //! The connection to a server, and its errors for people.
 
-use std::{error::Error, fmt, path::Path, time::Duration};
+use std::{error::Error, fmt, fs, path::Path, time::Duration};
 
 use anyhow::Context as _;
 use clap::Args;
@@ -18,13 +18,17 @@ use super::{
     connect::{TlsArgs, Trouble},
     token::{Bearer, TokenArgs},
 };
-use crate::rpc::{
-    CONNECTION_WINDOW, STREAM_WINDOW,
-    pb::{
-        access_service_client::AccessServiceClient, account_service_client::AccountServiceClient,
-        pool_service_client::PoolServiceClient, provider_service_client::ProviderServiceClient,
-        redemption_service_client::RedemptionServiceClient,
+use crate::{
+    rpc::{
+        CONNECTION_WINDOW, STREAM_WINDOW,
+        pb::{
+            access_service_client::AccessServiceClient,
+            account_service_client::AccountServiceClient, pool_service_client::PoolServiceClient,
+            provider_service_client::ProviderServiceClient,
+            redemption_service_client::RedemptionServiceClient,
+        },
     },
+    secret_file,
 };
 
 /// The longest that connecting may take.
@@ -52,6 +56,31 @@ impl ServerArgs {
     /// The files that are read to connect, of those that are given.
     pub(crate) fn files(&self) -> impl Iterator<Item = &Path> {
         self.tls.files().chain(self.token.file())
+    }
+
+    /// The first of these files that cannot be read, with the option that names it, and why.
+    pub(crate) fn unreadable_file(&self) -> Option<(&'static str, anyhow::Error)> {
+        let cannot = |file: &Path| format!("cannot read {}", file.display());
+        let open = self.tls.open_files().find_map(|(option, file)| {
+            Some((option, fs::File::open(file).with_context(|| cannot(file)).err()?))
+        });
+        let secrets = [
+            ("--key-file", "the private key's file", self.tls.key_file()),
+            ("--token-file", "the token's file", self.token.file()),
+        ];
+        open.or_else(|| {
+            secrets.into_iter().find_map(|(option, what, file)| {
+                Some((option, secret_file::read_quietly(file?, what).err()?))
+            })
+        })
+    }
+
+    /// Whether what is given can be used, before any connection is opened.
+    pub(crate) fn check(&self) -> anyhow::Result<()> {
+        endpoint(&self.server)?;
+        self.tls.connect(&self.server)?;
+        self.token.bearer(&self.server)?;
+        Ok(())
     }
 
     /// Where the server is.
@@ -108,7 +137,9 @@ impl Server {
         let connector = tower::service_fn(move |uri| opening.clone().open(uri));
         let channel = endpoint.connect_with_connector(connector).await;
         let channel = channel.map_err(|error| no_connection(url, error))?;
-        anyhow::ensure!(!connect.is_for_tls().await, "{url}: {}", Trouble::Tls);
+        if let Some(trouble) = connect.trouble().await {
+            return Err(NoConnection { url: url.to_owned(), trouble }.into());
+        }
         Ok(Self(InterceptedService::new(channel, bearer)))
     }
 
@@ -143,9 +174,18 @@ impl Server {
     }
 }
 
+/// Why a server cannot be talked to.
+#[derive(Debug, thiserror::Error)]
+#[error("{url}: {trouble}")]
+pub(crate) struct NoConnection {
+    url: String,
+    /// What is wrong.
+    pub(crate) trouble: Trouble,
+}
+
 fn no_connection(url: &str, error: transport::Error) -> anyhow::Error {
     match Trouble::of(&error) {
-        Some(trouble) => anyhow::anyhow!("{url}: {trouble}"),
+        Some(trouble) => NoConnection { url: url.to_owned(), trouble: trouble.clone() }.into(),
         None => anyhow::Error::from(error).context(format!(
             "no server answers at {url}: start one with `holdfast serve`, or name another with --server"
         )),
@@ -299,6 +339,11 @@ fn next_step(code: Code, details: &ErrorDetails) -> Option<String> {
             "`holdfast account explain` tells why each account was passed over"
         }
         "REDEMPTION_OPEN" => "wait until it is settled: `holdfast redemption show`",
+        "" if matches!(code, Code::Cancelled | Code::DeadlineExceeded) => {
+            "the server did not answer in time: see its log, and `holdfast doctor`. What was begun goes on"
+        }
+        // Of the connection: it was cut, or its other end says nothing any more.
+        "" if code == Code::Unknown => "see whether the server still runs, then try again",
         "" if code == Code::Unavailable => "see whether the server still runs, then try again",
         "" if code == Code::Unimplemented => {
             "see whether --server names a Holdfast server of this version"

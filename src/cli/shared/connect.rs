@@ -37,8 +37,9 @@ use tokio_util::either::Either;
 
 use crate::listener::tls::{certificate_end, read_identity, read_roots};
 
-/// How long a server may take to say something, before it is taken for one that will not refuse the connection. Over
-/// HTTP/2 it speaks without being asked.
+/// How long a server may take to say something over a connection. Over HTTP/2 it speaks without being asked.
+const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+/// How long a server may take to refuse this client's certificate, before it is taken for one that does not.
 const REFUSAL_LIMIT: Duration = Duration::from_secs(2);
 /// What the alerts of TLS begin with. No frame of HTTP/2 that comes first does.
 const ALERT: u8 = 0x15;
@@ -60,8 +61,13 @@ pub(crate) struct TlsArgs {
 }
 
 /// What is wrong between a command and its server, where that is known.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub(crate) enum Trouble {
+    #[error(
+        "something takes the connection there, and says nothing: the server hangs, or it is no gRPC server. See its log \
+         and start it anew, or name another with --server"
+    )]
+    Silent,
     #[error("the server does not speak TLS: write http:// where it has none")]
     NoTls,
     #[error("the server speaks TLS: write https:// instead of http://")]
@@ -109,7 +115,7 @@ impl Trouble {
 #[derive(Clone)]
 pub(crate) struct Connect {
     tls: Option<(TlsConnector, Arc<OwnCertificate>)>,
-    /// Whether the first byte without TLS was an alert of TLS, once it has come.
+    /// Whether the first byte was an alert of TLS, where it has none, once it has come.
     first: watch::Sender<Option<bool>>,
 }
 
@@ -123,7 +129,18 @@ struct OwnCertificate {
 impl TlsArgs {
     /// The files that are given.
     pub(super) fn files(&self) -> impl Iterator<Item = &Path> {
-        [&self.ca_file, &self.cert_file, &self.key_file].into_iter().flatten().map(PathBuf::as_path)
+        self.open_files().map(|(_, file)| file).chain(self.key_file())
+    }
+
+    /// Those that anybody may read, with the options that name them.
+    pub(super) fn open_files(&self) -> impl Iterator<Item = (&'static str, &Path)> {
+        let files = [("--ca-file", &self.ca_file), ("--cert-file", &self.cert_file)];
+        files.into_iter().filter_map(|(option, file)| Some((option, file.as_deref()?)))
+    }
+
+    /// The file of this client's private key.
+    pub(super) fn key_file(&self) -> Option<&Path> {
+        self.key_file.as_deref()
     }
 
     /// Those that trust the CAs in a file.
@@ -214,23 +231,24 @@ impl OwnCertificate {
 }
 
 /// A connection to a server.
-pub(crate) type Io = TokioIo<Either<Plain, Box<BufReader<TlsStream<TcpStream>>>>>;
+pub(crate) type Io = TokioIo<Listened<Either<TcpStream, Box<BufReader<TlsStream<TcpStream>>>>>>;
 
 impl Connect {
-    /// Whether the server refuses the connection that was opened, because it speaks TLS.
-    pub(crate) async fn is_for_tls(&self) -> bool {
-        if self.tls.is_some() {
-            return false;
-        }
+    /// What is wrong with the server, by what it says over the connection that was opened.
+    pub(crate) async fn trouble(&self) -> Option<Trouble> {
         let mut first = self.first.subscribe();
-        let told = timeout(REFUSAL_LIMIT, first.wait_for(Option::is_some)).await;
-        matches!(told, Ok(Ok(told)) if *told == Some(true))
+        match timeout(ANSWER_LIMIT, first.wait_for(Option::is_some)).await {
+            Ok(Ok(is_alert)) => (*is_alert == Some(true)).then_some(Trouble::Tls),
+            // It was closed without a word: what calls answer says more.
+            Ok(Err(_)) => None,
+            Err(_) => Some(Trouble::Silent),
+        }
     }
 
     /// Until when the certificate is valid that the server shows; `None` without TLS.
     pub(super) async fn certificate_end(self, uri: Uri) -> anyhow::Result<Option<OffsetDateTime>> {
         let opened = self.open(uri).await?;
-        let Either::Right(tls) = opened.inner() else { return Ok(None) };
+        let Either::Right(tls) = &opened.inner().io else { return Ok(None) };
         let shown = tls.get_ref().get_ref().1.peer_certificates().and_then(<[_]>::first);
         let shown = shown.context("the server shows no certificate")?;
         certificate_end(shown).map(Some).map_err(anyhow::Error::msg)
@@ -243,8 +261,7 @@ impl Connect {
         let tcp = TcpStream::connect((host.as_str(), port)).await?;
         tcp.set_nodelay(true)?;
         let Some((connector, own)) = self.tls else {
-            let plain = Plain { tcp, first: Some(self.first) };
-            return Ok(TokioIo::new(Either::Left(plain)));
+            return Ok(TokioIo::new(Listened::to(Either::Left(tcp), self.first, true)));
         };
         let name = ServerName::try_from(host.clone()).map_err(|_| {
             Error::new(ErrorKind::InvalidInput, format!("{host} is no name of a host"))
@@ -258,17 +275,29 @@ impl Connect {
                 return Err(told(error, &host, &own));
             }
         }
-        Ok(TokioIo::new(Either::Right(Box::new(tls))))
+        Ok(TokioIo::new(Listened::to(Either::Right(Box::new(tls)), self.first, false)))
     }
 }
 
 /// An error of a connection, in plain words where what it means is known.
 fn told(error: Error, host: &str, own: &OwnCertificate) -> Error {
-    use rustls::Error as Tls;
-    let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<Tls>()) else {
+    let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) else {
         return error;
     };
-    let trouble = match tls.clone() {
+    let trouble = judged(tls.clone(), host).unwrap_or_else(|other| own.trouble(other));
+    Error::new(error.kind(), trouble)
+}
+
+/// What is wrong with TLS to a host, where an error of a connection says so.
+pub(crate) fn tls_trouble(error: &Error, host: &str) -> Option<Trouble> {
+    let tls = error.get_ref()?.downcast_ref::<rustls::Error>()?;
+    Some(judged(tls.clone(), host).unwrap_or_else(Trouble::Other))
+}
+
+/// What an error of TLS means, or the error itself.
+fn judged(error: rustls::Error, host: &str) -> std::result::Result<Trouble, rustls::Error> {
+    use rustls::Error as Tls;
+    Ok(match error {
         Tls::InvalidMessage(_) => Trouble::NoTls,
         Tls::InvalidCertificate(why) => match why {
             // But for the first: of a CA with the name of one that is trusted.
@@ -292,29 +321,35 @@ fn told(error: Error, host: &str, own: &OwnCertificate) -> Error {
             }
             other => Trouble::Other(Tls::InvalidCertificate(other)),
         },
-        other => own.trouble(other),
-    };
-    Error::new(error.kind(), trouble)
+        other => return Err(other),
+    })
 }
 
-/// A connection without TLS, on which the first byte is checked: a server with TLS answers with an alert.
+/// A connection, of which the first byte is listened to: a server with TLS answers to one without it by an alert.
 #[derive(Debug)]
-pub(crate) struct Plain {
-    tcp: TcpStream,
+pub(crate) struct Listened<S> {
+    io: S,
     /// Where to tell whether the first byte was an alert.
     first: Option<watch::Sender<Option<bool>>>,
+    is_plain: bool,
 }
 
-impl AsyncRead for Plain {
+impl<S> Listened<S> {
+    fn to(io: S, first: watch::Sender<Option<bool>>, is_plain: bool) -> Self {
+        Self { io, first: Some(first), is_plain }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Listened<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<Result<()>> {
         let before = buf.filled().len();
-        let read = ready!(Pin::new(&mut self.tcp).poll_read(cx, buf));
+        let read = ready!(Pin::new(&mut self.io).poll_read(cx, buf));
         if let Some(first) = self.first.take() {
-            let is_alert = buf.filled().get(before) == Some(&ALERT);
+            let is_alert = self.is_plain && buf.filled().get(before) == Some(&ALERT);
             first.send_replace(Some(is_alert));
             if is_alert {
                 return Poll::Ready(Err(Error::new(ErrorKind::InvalidData, Trouble::Tls)));
@@ -324,20 +359,20 @@ impl AsyncRead for Plain {
     }
 }
 
-impl AsyncWrite for Plain {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Listened<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<Result<usize>> {
-        Pin::new(&mut self.tcp).poll_write(cx, buf)
+        Pin::new(&mut self.io).poll_write(cx, buf)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        Pin::new(&mut self.tcp).poll_flush(cx)
+        Pin::new(&mut self.io).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        Pin::new(&mut self.tcp).poll_shutdown(cx)
+        Pin::new(&mut self.io).poll_shutdown(cx)
     }
 }

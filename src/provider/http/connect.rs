@@ -74,7 +74,7 @@ fn trusting_nobody() -> anyhow::Result<ClientConfig> {
 
 /// TLS as a profile says: with the certificates that it names, or those that this machine trusts; and with our own
 /// certificate, where it names one.
-pub(super) fn tls_of(settings: &HttpSettings) -> anyhow::Result<ClientConfig> {
+pub(in crate::provider) fn tls_of(settings: &HttpSettings) -> anyhow::Result<ClientConfig> {
     let builder = ClientConfig::builder();
     let builder = match &settings.ca_file {
         None => builder

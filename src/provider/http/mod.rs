@@ -8,7 +8,7 @@
 //! Only a connection that could not be made proves that nothing left. After that, only a whole answer is an answer.
 
 mod body;
-mod connect;
+pub(super) mod connect;
 pub(super) mod quota;
 
 use std::{

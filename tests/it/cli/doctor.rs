@@ -1,20 +1,27 @@
 //! `holdfast doctor`, as an operator runs it: each fault is found, with all others.
 
-use std::path::Path;
+use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, process::Stdio, sync::Arc};
 
 use holdfast::{config::AccessArgs, domain::access::Role};
+use rustls::ServerConfig;
 use serde_json::Value;
-use tokio::process::Command;
+use tokio::{net::TcpListener, process::Command};
+use tokio_rustls::TlsAcceptor;
 
 use crate::support::{
     program::{Finished, finish, program},
     secrets::write_secret,
+    tls::{Authority, Identity},
     world::{POOL, World},
 };
 
 /// A doctor who finds nothing in the environment or in the folder of the tests.
 fn doctor(world: &World, folder: &Path, arguments: &[&str]) -> Command {
-    let provider = &world.args().provider.url;
+    doctor_by(world, folder, &world.args().provider.url, arguments)
+}
+
+/// One who is told another URL of the built-in provider.
+fn doctor_by(world: &World, folder: &Path, provider: &str, arguments: &[&str]) -> Command {
     let words = ["doctor", "--format", "json", "--provider-url", provider];
     let mut command = program(world, &[&words[..], arguments].concat());
     let names = std::env::vars_os().map(|(name, _)| name);
@@ -31,13 +38,26 @@ async fn run(mut command: Command) -> Finished {
 
 /// The state of a check, and what was found.
 fn state(done: &Finished, subject: &str, check: &str) -> (String, String) {
+    let (state, found, _) = row(done, subject, check);
+    (state, found)
+}
+
+/// The state of a check, what was found, and what to do.
+fn row(done: &Finished, subject: &str, check: &str) -> (String, String, String) {
     let rows: Vec<Value> =
         serde_json::from_str(&done.stdout).unwrap_or_else(|_| panic!("{done:#?}"));
     let row = rows.iter().find(|row| row["subject"] == subject && row["check"] == check);
     let row = row.unwrap_or_else(|| panic!("no {subject} {check}: {done:#?}"));
     let text = |name: &str| row[name].as_str().unwrap_or_default().to_owned();
     assert_eq!(text("state") == "ok", text("next").is_empty(), "{row}");
-    (text("state"), text("found"))
+    (text("state"), text("found"), text("next"))
+}
+
+#[track_caller]
+fn assert_advice(done: &Finished, subject: &str, check: &str, found: &str, next: &str) {
+    let (state, told, advice) = row(done, subject, check);
+    assert!(state == "failed" && told.contains(found), "{subject} {check}: {state}: {told}");
+    assert!(advice.contains(next), "{subject} {check}: {advice}");
 }
 
 #[track_caller]
@@ -210,4 +230,133 @@ async fn a_token_that_was_revoked_is_told_and_what_another_may_read() {
     done.says(1, &[]);
     assert_states(&done, &[("server", "token", "failed"), ("server", "ready", "ok")]);
     assert!(!done.stdout.contains(&*made.secret) && !done.printed.contains(&*made.secret));
+}
+
+#[tokio::test]
+async fn each_file_that_cannot_be_used_gets_the_advice_that_fits_it() {
+    let world = World::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let authority = Authority::new();
+    let [cert, key] = authority.identity("localhost").write(folder.path(), "own");
+    let (cert, key) = (cert.to_str().unwrap(), key.to_str().unwrap());
+    let open = at("open");
+    write_secret(Path::new(&open), "5a".repeat(32));
+    for file in [open.as_str(), key] {
+        fs::set_permissions(file, fs::Permissions::from_mode(0o644)).unwrap();
+    }
+    let nothing = at("nothing");
+    fs::write(&nothing, "nothing\n").unwrap();
+    let none = at("none");
+    let https = "https://localhost:1";
+    let cases: &[(&[&str], &str, &str, &str, &str)] = &[
+        (
+            &["--server", https, "--ca-file", &none],
+            "server",
+            "files",
+            "--ca-file",
+            "--ca-file names the file",
+        ),
+        (
+            &["--token-file", &none],
+            "server",
+            "files",
+            "--token-file",
+            "--token-file names the file",
+        ),
+        (&["--token-file", &open], "server", "files", "can read it", "chmod 0600"),
+        (
+            &["--server", https, "--cert-file", cert, "--key-file", key],
+            "server",
+            "files",
+            "--key-file",
+            "chmod 0600",
+        ),
+        (
+            &["--server", https, "--ca-file", &nothing],
+            "server",
+            "settings",
+            "no certificate",
+            "PEM",
+        ),
+        (&["--server", "localhost"], "server", "settings", "is not a URL", "correct"),
+        (&["--secret-key-file", &open], "keys", "key file", "can read it", "chmod 0600"),
+        (&["--secret-key-file", &none], "keys", "key file", "none", "put the file back"),
+        (&["--database-url-file", &open], "database", "settings", "can read it", "chmod 0600"),
+        (
+            &["--database-url-file", &none],
+            "database",
+            "settings",
+            "none",
+            "--database-url-file names",
+        ),
+        (&["--server", "http://127.0.0.1:1"], "server", "reachable", "no server", "holdfast serve"),
+    ];
+    for (arguments, subject, check, found, next) in cases {
+        let words = ["doctor", "--format", "json"];
+        let mut command = Command::new(env!("CARGO_BIN_EXE_holdfast"));
+        let names = std::env::vars_os().map(|(name, _)| name);
+        for name in names.filter(|name| name.to_string_lossy().starts_with("HOLDFAST_")) {
+            command.env_remove(name);
+        }
+        let own = format!("http://{}", world.server(0).addr());
+        command.env("HOLDFAST_SERVER", own).args(words).args(*arguments).current_dir(folder.path());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let done = run(command).await;
+        done.says(1, &[]);
+        assert_advice(&done, subject, check, found, next);
+        assert!(!done.stdout.contains("5a5a"), "{done:#?}");
+    }
+}
+
+#[tokio::test]
+async fn tls_with_a_provider_is_done_and_what_it_proves_is_told() {
+    let world = World::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let authority = Authority::new();
+    let trusted = authority.write(folder.path(), "ca");
+    let port = tls_listener(&authority.identity("localhost")).await;
+    let doctor_of = |url: String, trusts: bool| {
+        let mut command = doctor_by(&world, folder.path(), &url, &[]);
+        if trusts {
+            command.env("SSL_CERT_FILE", &trusted);
+        }
+        command
+    };
+    let https = format!("https://localhost:{port}");
+    let done = run(doctor_of(https.clone(), true)).await;
+    let (state, found) = state(&done, "provider", "holdfast host");
+    assert_eq!(state, "ok", "{found}");
+    for part in ["certificate is for this name", "CA that is trusted", "nothing was asked of it"] {
+        assert!(found.contains(part), "{found}");
+    }
+    let done = run(doctor_of(https, false)).await;
+    assert_advice(&done, "provider", "holdfast host", "CA that is not trusted", "http.ca_file");
+    let done = run(doctor_of(format!("https://127.0.0.1:{port}"), true)).await;
+    assert_advice(&done, "provider", "holdfast host", "another name", "use a name");
+    let plain = world.args().provider.url.replace("http:", "https:");
+    let done = run(doctor_of(plain, true)).await;
+    assert_advice(&done, "provider", "holdfast host", "does not speak TLS", "port");
+}
+
+/// Something that does TLS with whoever connects, and says nothing.
+async fn tls_listener(identity: &Identity) -> u16 {
+    let ring = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ServerConfig::builder_with_provider(ring)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![identity.certificate.clone()], identity.private_key())
+        .unwrap();
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        let mut open = Vec::new();
+        while let Ok((tcp, _)) = listener.accept().await {
+            // One that does not go on with it is the doctor's to tell.
+            open.extend(acceptor.accept(tcp).await.ok());
+        }
+    });
+    port
 }

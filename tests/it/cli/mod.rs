@@ -13,3 +13,4 @@ mod program;
 mod provider_commands;
 mod provider_try;
 mod redemption_commands;
+mod silent_server;

@@ -14,7 +14,7 @@ import grpc
 from ._proto.holdfast.v1 import redemption_pb2 as pb
 from ._requests import Item
 from ._tally import BatchResult, BatchSummary, Pauses, Tally, can_go_on
-from .errors import HoldfastError, Overloaded, Unavailable, from_rpc_error
+from .errors import HoldfastError, Overloaded, Unavailable
 
 if TYPE_CHECKING:
     from .client import Client
@@ -42,6 +42,11 @@ def open_message(
     )
 
 
+def name_of(opened: pb.BatchRedeemRequest) -> str:
+    """What a batch is called in the log."""
+    return f"the batch {opened.open.batch_id} of pool {opened.open.pool_id}"
+
+
 def not_begun() -> HoldfastError:
     return Overloaded("items could not be begun", code=grpc.StatusCode.RESOURCE_EXHAUSTED)
 
@@ -66,7 +71,7 @@ class Batch:
         self._items = iter(items)
         self._on_progress = on_progress
         self._tally = Tally()
-        self._pauses = Pauses(reconnect_for, time.monotonic())
+        self._pauses = Pauses(reconnect_for, time.monotonic(), name_of(opened))
         # gRPC's thread reads for a stream first what has to be sent again, then the items. The lock of reading is held
         # while an item is waited for, the other one is not.
         self._reading = threading.Lock()
@@ -81,12 +86,12 @@ class Batch:
             error: HoldfastError
             try:
                 whole = yield from self._one_stream()
-            except grpc.RpcError as broken:
-                error = from_rpc_error(broken)
+            except HoldfastError as broken:
                 if self._failed is not None:
                     raise self._failed from None
-                if not can_go_on(error):
-                    raise error from None
+                if not can_go_on(broken):
+                    raise
+                error = broken
             else:
                 if self._failed is not None:
                     raise self._failed
@@ -96,7 +101,7 @@ class Batch:
             pause = self._pauses.next(time.monotonic(), error)
             if pause is None:
                 if not isinstance(error, Overloaded):
-                    raise error from None
+                    raise error
                 yield from self._tally.give_up()
                 break
             time.sleep(pause)
@@ -107,25 +112,27 @@ class Batch:
         with self._state:
             self._stream += 1
             self._again = deque(self._tally.pending.values())
+
         whole = False
-        call = self._client._open_batch(self._messages(self._stream))
+        messages = self._messages(self._stream)
+        method = self._client._redemptions.BatchRedeem
         try:
-            for message in call:
-                if message.HasField("progress"):
-                    self._pauses.heard(time.monotonic())
-                    if self._on_progress is not None:
-                        self._on_progress(message.progress)
-                elif message.HasField("result"):
-                    result = self._tally.take(self._finished(message.result))
-                    if result is not None:
+            with self._client._stream(method, pb.BatchRedeemRequest, messages) as call:
+                for message in call:
+                    if message.HasField("progress"):
                         self._pauses.heard(time.monotonic())
-                        yield result
-                else:
-                    whole = True
+                        if self._on_progress is not None:
+                            self._on_progress(message.progress)
+                    elif message.HasField("result"):
+                        result = self._tally.take(self._finished(message.result))
+                        if result is not None:
+                            self._pauses.heard(time.monotonic())
+                            yield result
+                    else:
+                        whole = True
         finally:
             with self._state:
                 self._stream += 1
-            call.cancel()
         return whole
 
     def _finished(self, result: pb.BatchItemResult) -> pb.BatchItemResult:

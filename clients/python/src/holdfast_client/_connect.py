@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 import threading
 from collections.abc import Mapping
 from importlib import resources
@@ -75,7 +76,9 @@ class Server:
         insecure = insecure or scheme == "http"
         address = address.rstrip("/")
         host, port = _host_and_port(address)
-        self.target = f"{address}:{443 if not insecure else 80}" if port is None else address
+        self.host = host
+        self.port = port if port is not None else 80 if insecure else 443
+        self.target = f"{address}:{self.port}" if port is None else address
         files = (ca_file, cert_file, key_file)
         if insecure and any(file is not None for file in files):
             raise ValueError("ca_file, cert_file and key_file are for a server with TLS")
@@ -84,9 +87,12 @@ class Server:
         if insecure and (token is not None or token_file is not None) and not _is_loopback(host):
             raise ValueError("a token goes over TLS, or to a server of this machine, alone")
         self._token = Token(token, token_file)
+        self.ca_file, self.cert_file, self.key_file = files
         self.credentials: Optional[grpc.ChannelCredentials] = None
         if not insecure:
-            ca, cert, key = (None if file is None else Path(file).read_bytes() for file in files)
+            ca = _read_pem(ca_file, "ca_file", b"CERTIFICATE")
+            cert = _read_pem(cert_file, "cert_file", b"CERTIFICATE")
+            key = _read_pem(key_file, "key_file", b"PRIVATE KEY")
             self.credentials = grpc.ssl_channel_credentials(ca, key, cert)
         self.options: list[tuple[str, Any]] = [
             ("grpc.service_config", service_config()),
@@ -94,11 +100,25 @@ class Server:
             # A server that is gone without a word is noticed also while a call waits.
             ("grpc.keepalive_time_ms", 30_000),
             ("grpc.keepalive_timeout_ms", 10_000),
+            # An address that does not answer is given up soon, and a server that is back is found soon.
+            ("grpc.min_reconnect_backoff_ms", 5_000),
+            ("grpc.initial_reconnect_backoff_ms", 200),
+            ("grpc.max_reconnect_backoff_ms", 5_000),
         ]
 
     def metadata(self) -> list[tuple[str, str]]:
         token = self._token.read()
         return [] if token is None else [("authorization", f"Bearer {token}")]
+
+
+def _read_pem(file: Optional[PathLike], option: str, kind: bytes) -> Optional[bytes]:
+    """What gRPC would pass over, or tell at each call, is told here: a file without what is wanted of it."""
+    if file is None:
+        return None
+    text = Path(file).read_bytes()
+    if not re.search(rb"-----BEGIN [A-Z ]*" + kind + rb"-----", text):
+        raise ValueError(f"{option}: {os.fspath(file)} holds no {kind.decode().lower()} in PEM")
+    return text
 
 
 def from_env(environ: Mapping[str, str]) -> dict[str, Any]:

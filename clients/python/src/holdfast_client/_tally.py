@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import Optional
 
@@ -15,12 +16,17 @@ from .errors import (
     Overloaded,
     RequestIncomplete,
     ShuttingDown,
+    TlsFailed,
     Unavailable,
     from_status,
 )
 
+log = logging.getLogger("holdfast_client")
+
 FIRST_PAUSE = 0.2
 LONGEST_PAUSE = 5.0
+# The first time between two warnings of one failure. Each further one is twice as long.
+FIRST_SILENCE = 5.0
 
 
 @dataclass(frozen=True)
@@ -103,23 +109,47 @@ def can_go_on(error: HoldfastError) -> bool:
 
 
 class Pauses:
-    """How long to wait before the next stream, and when to stop: when nothing was heard for too long."""
+    """How long to wait before the next stream, and when to stop: when nothing was heard for too long.
 
-    def __init__(self, limit: float, now: float) -> None:
+    Each failure is logged when it begins, and then after 5 s, 10 s, 20 s and so on.
+    """
+
+    def __init__(self, limit: float, now: float, what: str) -> None:
         self._limit = limit
         self._next = FIRST_PAUSE
         self._heard = now
+        # What it is that goes on, for the log.
+        self._what = what
+        self._was_heard = False
+        self._failing_since: Optional[float] = None
+        self._next_warning = now
+        self._silence = FIRST_SILENCE
 
     def heard(self, now: float) -> None:
         self._heard = now
         self._next = FIRST_PAUSE
+        self._was_heard = True
+        if self._failing_since is not None:
+            log.warning("%s goes on, after %.0f s", self._what, now - self._failing_since)
+            self._failing_since = None
 
     def next(self, now: float, error: HoldfastError) -> Optional[float]:
-        """The pause; None when the time is over."""
+        """The pause; None when the time is over, or when waiting helps nothing."""
         left = self._heard + self._limit - now
-        if left <= 0:
+        if left <= 0 or (isinstance(error, TlsFailed) and not self._was_heard):
             return None
+        self._warn(now, left, error)
         wanted = 0.0 if error.retry_after is None else error.retry_after.total_seconds()
         pause = min(left, max(self._next, wanted))
         self._next = min(LONGEST_PAUSE, self._next * 2)
         return pause
+
+    def _warn(self, now: float, left: float, error: HoldfastError) -> None:
+        if self._failing_since is None:
+            self._failing_since = self._next_warning = now
+            self._silence = FIRST_SILENCE
+        if now < self._next_warning:
+            return
+        log.warning("%s was cut off, and is tried again for %.0f s: %s", self._what, left, error)
+        self._next_warning = now + self._silence
+        self._silence *= 2

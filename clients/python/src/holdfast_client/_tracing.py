@@ -32,12 +32,35 @@ def call_span(kind: type[Message], metadata: list[tuple[str, str]]) -> Iterator[
     if _tracer is None:
         yield
         return
-    service, method = _RPCS[kind.DESCRIPTOR.full_name]
-    attributes = {"rpc.system": "grpc", "rpc.service": service, "rpc.method": method}
-    with _tracer.start_as_current_span(
-        f"{service}/{method}", kind=trace.SpanKind.CLIENT, attributes=attributes
-    ):
+    with _tracer.start_as_current_span(**_span(kind)):
         carrier: dict[str, str] = {}
         propagate.inject(carrier)
         metadata.extend(carrier.items())
         yield
+
+
+@contextmanager
+def stream_span(kind: type[Message], metadata: list[tuple[str, str]]) -> Iterator[None]:
+    """As `call_span`, for a stream. It is not the current span: between its messages the caller's own code runs."""
+    if _tracer is None:
+        yield
+        return
+    span = _tracer.start_span(**_span(kind))
+    carrier: dict[str, str] = {}
+    propagate.inject(carrier, trace.set_span_in_context(span))
+    metadata.extend(carrier.items())
+    try:
+        yield
+    except Exception as error:
+        span.record_exception(error)
+        span.set_status(trace.Status(trace.StatusCode.ERROR))
+        raise
+    finally:
+        span.end()
+
+
+def _span(kind: type[Message]) -> dict[str, Any]:
+    """How the span of a call is begun."""
+    service, method = _RPCS[kind.DESCRIPTOR.full_name]
+    attributes = {"rpc.system": "grpc", "rpc.service": service, "rpc.method": method}
+    return {"name": f"{service}/{method}", "kind": trace.SpanKind.CLIENT, "attributes": attributes}

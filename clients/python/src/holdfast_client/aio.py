@@ -8,6 +8,7 @@ import os
 import time
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Iterable
+from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Callable, Optional, Union, cast
@@ -16,7 +17,7 @@ import grpc
 import grpc.aio
 
 from . import _connect
-from ._batch import Progress, ended_early, not_begun, open_message
+from ._batch import Progress, ended_early, name_of, not_begun, open_message
 from ._methods_async import AsyncMethods
 from ._proto.holdfast.v1 import account_pb2, redemption_pb2
 from ._proto.holdfast.v1.access_pb2_grpc import AccessServiceStub
@@ -25,10 +26,11 @@ from ._proto.holdfast.v1.common_pb2 import Money
 from ._proto.holdfast.v1.pool_pb2_grpc import PoolServiceStub
 from ._proto.holdfast.v1.provider_pb2_grpc import ProviderServiceStub
 from ._proto.holdfast.v1.redemption_pb2_grpc import RedemptionServiceStub
+from ._reach import CONNECT_LIMIT, trouble
 from ._requests import CALL_TIMEOUT, Item, new_id, waits_of, zoned
 from ._tally import BatchResult, BatchSummary, Pauses, Tally, can_go_on
 from ._term import Term
-from ._tracing import call_span
+from ._tracing import call_span, stream_span
 from .client import lost_error
 from .errors import HoldfastError, LeaseLost, Overloaded, from_rpc_error
 
@@ -60,6 +62,7 @@ class AsyncClient(AsyncMethods):
             insecure=insecure,
         )
         self._timeout = timeout.total_seconds()
+        self._reached = False
         to, credentials, options = self._server.target, self._server.credentials, self._server.options
         if credentials is None:
             self._channel = grpc.aio.insecure_channel(to, options)
@@ -98,10 +101,13 @@ class AsyncClient(AsyncMethods):
         metadata = self._server.metadata()
         try:
             with call_span(type(request), metadata):
+                await self._reach()
                 limit = self._timeout + wait if timeout is None else timeout
                 return await method(request, timeout=limit, metadata=metadata)
         except grpc.aio.AioRpcError as error:
-            raise from_rpc_error(error) from None
+            known = from_rpc_error(error)
+            # What has a time of its own is the renewal of a lease: nothing may make it late.
+            raise (await self._told(known) if timeout is None else known) from None
 
     async def import_accounts(
         self, accounts: Union[AsyncIterable[account_pb2.Account], Iterable[account_pb2.Account]]
@@ -115,13 +121,14 @@ class AsyncClient(AsyncMethods):
 
         try:
             with call_span(account_pb2.ImportAccountsRequest, metadata):
+                await self._reach()
                 method: Any = self._accounts.ImportAccounts
                 reply: account_pb2.ImportAccountsResponse = await method(
                     requests(), metadata=metadata
                 )
                 return reply
         except grpc.aio.AioRpcError as error:
-            raise from_rpc_error(error) from None
+            raise await self._told(from_rpc_error(error)) from None
 
     def acquire(
         self,
@@ -179,28 +186,74 @@ class AsyncClient(AsyncMethods):
         reconnect_for: timedelta = timedelta(minutes=5),
     ) -> AsyncIterator[redemption_pb2.WatchRedemptionsResponse]:
         """Each outcome of a pool, as `Client.watch_redemptions`."""
-        pauses = Pauses(reconnect_for.total_seconds(), time.monotonic())
+        what = f"the watch of pool {pool_id}"
+        pauses = Pauses(reconnect_for.total_seconds(), time.monotonic(), what)
         request = redemption_pb2.WatchRedemptionsRequest(pool_id=pool_id, after=after)
         method: Any = self._redemptions.WatchRedemptions
         while True:
-            call = method(request, metadata=self._server.metadata())
             try:
-                async for message in call:
-                    pauses.heard(time.monotonic())
-                    if message.HasField("redemption"):
-                        yield message
-                    request.after = message.cursor
-                error = ended_early()
-            except grpc.aio.AioRpcError as broken:
-                error = from_rpc_error(broken)
-                if not can_go_on(error):
-                    raise error from None
-            finally:
-                call.cancel()
+                async with self._stream(method, type(request), request) as call:
+                    async for message in call:
+                        pauses.heard(time.monotonic())
+                        if message.HasField("redemption"):
+                            yield message
+                        request.after = message.cursor
+                error: HoldfastError = ended_early()
+            except HoldfastError as broken:
+                if not can_go_on(broken):
+                    raise
+                error = broken
             pause = pauses.next(time.monotonic(), error)
             if pause is None:
                 raise error
             await asyncio.sleep(pause)
+
+    @asynccontextmanager
+    async def _stream(
+        self, method: Callable[..., Any], kind: type[Any], sent: Any
+    ) -> AsyncIterator[Any]:
+        """A stream with its span, which is cancelled at the end of the block. What breaks it is a HoldfastError."""
+        metadata = self._server.metadata()
+        with stream_span(kind, metadata):
+            await self._reach()
+            call = method(sent, metadata=metadata)
+            try:
+                yield call
+            except grpc.aio.AioRpcError as error:
+                raise await self._told(from_rpc_error(error)) from None
+            finally:
+                call.cancel()
+
+    async def _reach(self) -> None:
+        """Until the server was reached once, raises why it cannot be, at once: it may be named wrongly."""
+        if self._reached:
+            return
+        self._reached = await first_state(self._channel) is grpc.ChannelConnectivity.READY
+        found = None if self._reached else await asyncio.to_thread(trouble, self._server)
+        if found is not None:
+            raise found
+
+    async def _told(self, error: HoldfastError) -> HoldfastError:
+        """The error; or why the server cannot be reached, where it is of that kind."""
+        if error.code is not grpc.StatusCode.UNAVAILABLE or error.reason:
+            return error
+        return await asyncio.to_thread(trouble, self._server) or error
+
+
+async def first_state(channel: grpc.aio.Channel) -> Optional[grpc.ChannelConnectivity]:
+    """Connects. Whether that is done or has failed; None where nothing answers."""
+
+    async def settled() -> grpc.ChannelConnectivity:
+        state = channel.get_state(try_to_connect=True)
+        while state in (grpc.ChannelConnectivity.IDLE, grpc.ChannelConnectivity.CONNECTING):
+            await channel.wait_for_state_change(state)
+            state = channel.get_state(try_to_connect=True)
+        return state
+
+    try:
+        return await asyncio.wait_for(settled(), CONNECT_LIMIT)
+    except asyncio.TimeoutError:
+        return None
 
 
 class AsyncLease:
@@ -356,7 +409,7 @@ class AsyncBatch:
         self._items = as_async(items)
         self._on_progress = on_progress
         self._tally = Tally()
-        self._pauses = Pauses(reconnect_for, time.monotonic())
+        self._pauses = Pauses(reconnect_for, time.monotonic(), name_of(opened))
         self._again: deque[Item] = deque()
         self._failed: Optional[BaseException] = None
         # The next item, which is asked for by one stream, and may be had by the next.
@@ -369,36 +422,33 @@ class AsyncBatch:
             whole = False
             self._again = deque(self._tally.pending.values())
             method: Any = self._client._redemptions.BatchRedeem
-            call = method(self._messages(), metadata=self._client._server.metadata())
+            kind = redemption_pb2.BatchRedeemRequest
             try:
-                async for message in call:
-                    if message.HasField("progress"):
-                        self._pauses.heard(time.monotonic())
-                        if self._on_progress is not None:
-                            self._on_progress(message.progress)
-                    elif message.HasField("result"):
-                        result = self._tally.take(await self._finished(message.result))
-                        if result is not None:
+                async with self._client._stream(method, kind, self._messages()) as call:
+                    async for message in call:
+                        if message.HasField("progress"):
                             self._pauses.heard(time.monotonic())
-                            yield result
-                    else:
-                        whole = True
-            except (grpc.aio.AioRpcError, asyncio.CancelledError) as broken:
+                            if self._on_progress is not None:
+                                self._on_progress(message.progress)
+                        elif message.HasField("result"):
+                            result = self._tally.take(await self._finished(message.result))
+                            if result is not None:
+                                self._pauses.heard(time.monotonic())
+                                yield result
+                        else:
+                            whole = True
+            except (HoldfastError, asyncio.CancelledError) as broken:
                 if self._failed is not None:
                     raise self._failed from None
-                if not isinstance(broken, grpc.aio.AioRpcError):
+                if not isinstance(broken, HoldfastError) or not can_go_on(broken):
                     raise
-                error = from_rpc_error(broken)
-                if not can_go_on(error):
-                    raise error from None
+                error = broken
             else:
                 if self._failed is not None:
                     raise self._failed
                 if whole and not self._tally.pending:
                     break
                 error = not_begun() if whole else ended_early()
-            finally:
-                call.cancel()
             pause = self._pauses.next(time.monotonic(), error)
             if pause is None:
                 if not isinstance(error, Overloaded):

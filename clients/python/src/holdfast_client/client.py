@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Callable, Optional
@@ -23,10 +24,11 @@ from ._proto.holdfast.v1.common_pb2 import Money
 from ._proto.holdfast.v1.pool_pb2_grpc import PoolServiceStub
 from ._proto.holdfast.v1.provider_pb2_grpc import ProviderServiceStub
 from ._proto.holdfast.v1.redemption_pb2_grpc import RedemptionServiceStub
+from ._reach import CONNECT_LIMIT, trouble
 from ._requests import CALL_TIMEOUT, Item, new_id, waits_of, zoned
 from ._tally import Pauses, can_go_on
 from ._term import Term
-from ._tracing import call_span
+from ._tracing import call_span, stream_span
 from .errors import HoldfastError, LeaseLost, from_rpc_error
 
 log = logging.getLogger("holdfast_client")
@@ -61,6 +63,7 @@ class Client(Methods):
             insecure=insecure,
         )
         self._timeout = timeout.total_seconds()
+        self._reached = False
         to, credentials, options = self._server.target, self._server.credentials, self._server.options
         if credentials is None:
             self._channel = grpc.insecure_channel(to, options)
@@ -78,6 +81,8 @@ class Client(Methods):
         return cls(**_connect.from_env(os.environ))
 
     def close(self) -> None:
+        # Calls that come later are refused by the channel itself, which is not asked for its state any more.
+        self._reached = True
         self._channel.close()
 
     def __enter__(self) -> Client:
@@ -98,10 +103,13 @@ class Client(Methods):
         metadata = self._server.metadata()
         try:
             with call_span(type(request), metadata):
+                self._reach()
                 limit = self._timeout + wait if timeout is None else timeout
                 return method(request, timeout=limit, metadata=metadata)
         except grpc.RpcError as error:
-            raise from_rpc_error(error) from None
+            known = from_rpc_error(error)
+            # What has a time of its own is the renewal of a lease: nothing may make it late.
+            raise (self._told(known) if timeout is None else known) from None
 
     def import_accounts(
         self, accounts: Iterable[account_pb2.Account]
@@ -111,9 +119,10 @@ class Client(Methods):
         requests = (account_pb2.ImportAccountsRequest(account=account) for account in accounts)
         try:
             with call_span(account_pb2.ImportAccountsRequest, metadata):
+                self._reach()
                 return self._accounts.ImportAccounts(requests, metadata=tuple(metadata))
         except grpc.RpcError as error:
-            raise from_rpc_error(error) from None
+            raise self._told(from_rpc_error(error)) from None
 
     def acquire(
         self,
@@ -179,32 +188,71 @@ class Client(Methods):
         A stream that breaks is opened again after the last cursor. The error is raised when nothing was heard of the
         server for `reconnect_for`.
         """
-        pauses = Pauses(reconnect_for.total_seconds(), time.monotonic())
+        what = f"the watch of pool {pool_id}"
+        pauses = Pauses(reconnect_for.total_seconds(), time.monotonic(), what)
         request = redemption_pb2.WatchRedemptionsRequest(pool_id=pool_id, after=after)
+        method = self._redemptions.WatchRedemptions
         while True:
-            call: Any = self._redemptions.WatchRedemptions(
-                request, metadata=tuple(self._server.metadata())
-            )
             try:
-                for message in call:
-                    pauses.heard(time.monotonic())
-                    if message.HasField("redemption"):
-                        yield message
-                    request.after = message.cursor
-                error = ended_early()
-            except grpc.RpcError as broken:
-                error = from_rpc_error(broken)
-                if not can_go_on(error):
-                    raise error from None
-            finally:
-                call.cancel()
+                with self._stream(method, redemption_pb2.WatchRedemptionsRequest, request) as call:
+                    for message in call:
+                        pauses.heard(time.monotonic())
+                        if message.HasField("redemption"):
+                            yield message
+                        request.after = message.cursor
+                error: HoldfastError = ended_early()
+            except HoldfastError as broken:
+                if not can_go_on(broken):
+                    raise
+                error = broken
             pause = pauses.next(time.monotonic(), error)
             if pause is None:
                 raise error
             time.sleep(pause)
 
-    def _open_batch(self, messages: Iterator[redemption_pb2.BatchRedeemRequest]) -> Any:
-        return self._redemptions.BatchRedeem(messages, metadata=tuple(self._server.metadata()))
+    @contextmanager
+    def _stream(self, method: Callable[..., Any], kind: type[Any], sent: Any) -> Iterator[Any]:
+        """A stream with its span, which is cancelled at the end of the block. What breaks it is a HoldfastError."""
+        metadata = self._server.metadata()
+        with stream_span(kind, metadata):
+            self._reach()
+            call = method(sent, metadata=tuple(metadata))
+            try:
+                yield call
+            except grpc.RpcError as error:
+                raise self._told(from_rpc_error(error)) from None
+            finally:
+                call.cancel()
+
+    def _reach(self) -> None:
+        """Until the server was reached once, raises why it cannot be, at once: it may be named wrongly."""
+        if self._reached:
+            return
+        self._reached = first_state(self._channel) is grpc.ChannelConnectivity.READY
+        found = None if self._reached else trouble(self._server)
+        if found is not None:
+            raise found
+
+    def _told(self, error: HoldfastError) -> HoldfastError:
+        """The error; or why the server cannot be reached, where it is of that kind."""
+        is_of_the_way = error.code is grpc.StatusCode.UNAVAILABLE and not error.reason
+        return (trouble(self._server) if is_of_the_way else None) or error
+
+
+def first_state(channel: grpc.Channel) -> Optional[grpc.ChannelConnectivity]:
+    """Connects. Whether that is done or has failed; None where nothing answers."""
+    settled = threading.Event()
+    states = []
+
+    def see(state: grpc.ChannelConnectivity) -> None:
+        if state not in (grpc.ChannelConnectivity.IDLE, grpc.ChannelConnectivity.CONNECTING):
+            states.append(state)
+            settled.set()
+
+    channel.subscribe(see, try_to_connect=True)
+    settled.wait(CONNECT_LIMIT)
+    channel.unsubscribe(see)
+    return states[0] if states else None
 
 
 class Lease:

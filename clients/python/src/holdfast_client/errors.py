@@ -246,6 +246,14 @@ class Unavailable(HoldfastError):
     """The server cannot be reached, or takes no calls now: send the same call again later."""
 
 
+class ConnectionFailed(Unavailable):
+    """There is no connection to the server: the message says why, and what to do."""
+
+
+class TlsFailed(ConnectionFailed):
+    """Client and server do not agree about TLS. Trying again does not help until somebody changes something."""
+
+
 class InquiryFailed(Unavailable):
     REASON = "INQUIRY_FAILED"
 

@@ -85,6 +85,10 @@ impl<'a> Fields<'a> {
             {
                 format!("has one column, and another separator in it{}", separated_by(mark, layout))
             }
+            None if layout.is_beside(&record) => {
+                "has something in a column without a name: name it in the header, or say --ignore-columns"
+                    .to_owned()
+            }
             None => return Self::whole(layout, line, &record),
         };
         Self::unread(layout, line, why)
@@ -111,7 +115,7 @@ impl<'a> Fields<'a> {
     #[expect(clippy::ptr_arg, reason = "a fixed name stays borrowed when it is kept")]
     fn value(&mut self, column: &Cow<'static, str>, field: &[u8]) -> Value {
         let Ok(text) = std::str::from_utf8(field) else {
-            self.complain_of(column, "is not UTF-8");
+            self.complain_of(column, "is not UTF-8: save the file as CSV UTF-8");
             return Value::Bad;
         };
         let rule = if text.contains('\0') {

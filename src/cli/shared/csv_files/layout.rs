@@ -8,6 +8,9 @@ use crate::domain::credentials;
 /// The separators that are found by themselves, the usual one first, and their names.
 const SEPARATORS: [(u8, &str); 3] = [(b',', "commas"), (b';', "semicolons"), (b'\t', "tabs")];
 
+/// One that the header alone can show: in a row it may be part of a code.
+const BAR: u8 = b'|';
+
 /// See the module.
 pub(super) struct Layout {
     /// In the file's order; `None` is one that is left out.
@@ -62,13 +65,14 @@ impl Layout {
                 fields.iter().filter(|name| layout.column_of(name).is_some()).count()
             };
             // Of several with as many, the last is taken: the usual one must be it.
-            let best =
-                SEPARATORS.iter().rev().map(|(mark, _)| *mark).max_by_key(|mark| known(*mark));
+            let marks = SEPARATORS.iter().map(|(mark, _)| *mark).chain([BAR]);
+            let best = marks.rev().max_by_key(|mark| known(*mark));
             layout.separator = best.unwrap_or(layout.separator);
         }
         for field in &split(header, layout.separator) {
-            let name = std::str::from_utf8(field)
-                .map_err(|_| anyhow::anyhow!("a column's name is not UTF-8"))?;
+            let name = std::str::from_utf8(field).map_err(|_| {
+                anyhow::anyhow!("a column's name is not UTF-8: save the file as CSV UTF-8")
+            })?;
             layout.columns.push(layout.column(name));
             layout.written.push(name.trim().to_owned());
         }
@@ -87,8 +91,13 @@ impl Layout {
         let known: Vec<&str> = self.columns.iter().flatten().map(AsRef::as_ref).collect();
         if known.is_empty() {
             // Most likely there is no header, and these are data: they are not repeated.
+            let kind = match self.written.first().and_then(|name| name.chars().next()) {
+                Some('<') => ": it is a web page, not CSV; was one saved instead of the file?",
+                Some('{' | '[') => ": it is JSON, not CSV",
+                _ => "",
+            };
             faults.push(format!(
-                "it names none of the columns (there is no column \"{}\"); the columns are {names}",
+                "it names none of the columns (there is no column \"{}\"){kind}; the columns are {names}",
                 self.required
             ));
             return faults;
@@ -104,7 +113,9 @@ impl Layout {
                  which of the file's it is"
             ));
         }
-        let unknown: Vec<_> = self.unknown().map(|name| format!("{name:?}")).collect();
+        // A spreadsheet writes separators behind its last column: of one without a name, what is in it counts.
+        let named = self.unknown().filter(|name| !name.is_empty());
+        let unknown: Vec<_> = named.map(|name| format!("{name:?}")).collect();
         if !unknown.is_empty() && !self.options.ignore_columns {
             faults.push(format!(
                 "unknown columns {}; the columns are {names}. `--map HEADER=COLUMN` says which of them a \
@@ -171,6 +182,13 @@ impl Layout {
     /// The name of a column with the prefix, without it.
     pub(super) fn named<'c>(&self, column: &'c str) -> Option<&'c str> {
         column.strip_prefix(self.prefix?)
+    }
+
+    /// Whether a row has something in a column without a name, which was not said to be left out.
+    pub(super) fn is_beside(&self, record: &csv::ByteRecord) -> bool {
+        let mut fields = record.iter().zip(&self.written);
+        !self.options.ignore_columns
+            && fields.any(|(field, name)| name.is_empty() && !field.trim_ascii().is_empty())
     }
 
     /// Where a column is.

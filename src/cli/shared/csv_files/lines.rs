@@ -11,7 +11,11 @@ pub(in crate::cli) const MAX_LINE_BYTES: usize = 64 * 1024;
 const BOM: &[u8] = b"\xef\xbb\xbf";
 
 /// How files begin that are not text in UTF-8, and what to do about them.
-const OTHER_KINDS: [(&[u8], &str); 3] = [
+const OTHER_KINDS: [(&[u8], &str); 4] = [
+    (
+        b"\0\0\0\0",
+        "it is not text: it begins with NUL bytes, as a file does that was not written whole",
+    ),
     (b"PK\x03\x04", "it is a spreadsheet or a zip file: export the sheet as CSV"),
     (b"\xd0\xcf\x11\xe0", "it is a spreadsheet, not text: export the sheet as CSV"),
     (b"\x1f\x8b", "it is compressed: unpack it first"),

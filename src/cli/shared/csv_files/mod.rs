@@ -128,7 +128,10 @@ impl<R: io::Read, T: Row> CsvFile<R, T> {
                     break Layout::read::<T>(bytes, separator, options).with_context(about)?;
                 }
                 Some(Line::TooLong(_)) => {
-                    anyhow::bail!("the first line is too long to be a header")
+                    anyhow::bail!(
+                        "the first line is too long to be a header: is it a CSV file, with the names of the columns in \
+                         its first line?"
+                    )
                 }
                 None => anyhow::bail!("it is empty; the first line must name the columns"),
             }
@@ -139,7 +142,8 @@ impl<R: io::Read, T: Row> CsvFile<R, T> {
 
     /// A note of the columns that are left out, if there are any.
     pub(crate) fn left_out(&self) -> Option<String> {
-        let names: Vec<_> = self.layout.unknown().map(|name| format!("{name:?}")).collect();
+        let named = self.layout.unknown().filter(|name| !name.is_empty());
+        let names: Vec<_> = named.map(|name| format!("{name:?}")).collect();
         (!names.is_empty()).then(|| format!("columns that are left out: {}", names.join(", ")))
     }
 

@@ -89,9 +89,50 @@ fn a_row_with_another_separator_is_a_bad_row_that_names_it() {
 #[test]
 fn bytes_that_are_not_text_are_named_by_their_column() {
     let rows = read_all::<CardRow>(b"code,item_id\nAB\xffCD,a\nABCD2,\x1bb\nABC\x00D,c\n");
-    assert_eq!(rows[0].as_ref().unwrap_err(), "line 2: code is not UTF-8");
+    assert_eq!(
+        rows[0].as_ref().unwrap_err(),
+        "line 2: code is not UTF-8: save the file as CSV UTF-8"
+    );
     assert_eq!(rows[1].as_ref().unwrap_err(), "line 3: item_id has a control character");
     assert_eq!(rows[2].as_ref().unwrap_err(), "line 4: code has a NUL byte");
+}
+
+#[test]
+fn columns_without_a_name_are_fine_while_nothing_is_in_them() {
+    let rows =
+        read_all::<CardRow>("code,amount_minor,,\nABCD-1,1000,,\nABCD-2,1000, ,x\nABCD-3,1000,,\n");
+    assert!(rows[0].is_ok() && rows[2].is_ok(), "{rows:?}");
+    let why = rows[1].as_ref().unwrap_err();
+    assert!(why.starts_with("line 3: has something in a column without a name"), "{why}");
+    let options = Options { ignore_columns: true, ..Options::default() };
+    assert!(read_with::<CardRow>("code,\nABCD-1,x\n", &options)[0].is_ok());
+}
+
+#[test]
+fn bars_between_columns_are_seen_by_the_header_and_stay_part_of_a_code() {
+    let rows = read_all::<CardRow>("code|amount_minor\nABCD-1|1000\n");
+    assert!(rows[0].is_ok(), "{rows:?}");
+    assert!(read_all::<CardRow>("code\nABCD|1234\n")[0].is_ok());
+}
+
+#[test]
+fn what_is_no_csv_is_told_as_what_it_is() {
+    let refused = |text: &[u8]| {
+        let error = CsvFile::<_, CardRow>::new(text, &Options::default()).err().unwrap();
+        format!("{error:#}")
+    };
+    for (text, words) in [
+        (&b"<!DOCTYPE html><html>"[..], "a web page"),
+        (b"<html>\n", "a web page"),
+        (b"[{\"code\":\"ABCD-1\"}]\n", "JSON"),
+        (b"{\"code\":\"ABCD-1\"}\n", "JSON"),
+        (&[0; 100_000], "NUL bytes"),
+        (b"na\xefve,code\n", "save the file as CSV UTF-8"),
+        (&[b'x'; 100_000], "is it a CSV file"),
+    ] {
+        let told = refused(text);
+        assert!(told.contains(words) && !told.contains("ABCD"), "{told}");
+    }
 }
 
 #[test]
