@@ -23,6 +23,7 @@ pub mod redeem;
 pub mod release;
 pub mod reverse;
 pub mod rotation;
+pub mod subscriptions;
 pub mod sweep;
 pub mod watching;
 pub mod webhooks;
