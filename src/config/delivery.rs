@@ -57,7 +57,8 @@ impl DeliveryArgs {
         }
         if self.first_pause > self.longest_pause {
             wrong.push(
-                "HOLDFAST_DELIVERY_FIRST_PAUSE must be at most HOLDFAST_DELIVERY_LONGEST_PAUSE".to_owned(),
+                "HOLDFAST_DELIVERY_FIRST_PAUSE must be at most HOLDFAST_DELIVERY_LONGEST_PAUSE"
+                    .to_owned(),
             );
         }
         wrong

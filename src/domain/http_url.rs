@@ -35,7 +35,9 @@ mod tests {
 
     #[test]
     fn plain_http_goes_to_this_machine_unless_more_is_allowed() {
-        for good in ["https://a.example/x", "http://localhost:1/", "http://127.0.0.9", "http://[::1]/"] {
+        for good in
+            ["https://a.example/x", "http://localhost:1/", "http://127.0.0.9", "http://[::1]/"]
+        {
             assert!(http_url(good, false).is_ok(), "{good}");
         }
         assert!(http_url("http://a.example/x", false).is_err());
@@ -45,8 +47,14 @@ mod tests {
     #[test]
     fn a_url_with_more_than_a_place_is_refused() {
         for bad in [
-            "", "a.example", "ftp://a.example", "data:x", "https://u@a.example", "https://:p@a.example",
-            "https://a.example/?q", "https://a.example/#f",
+            "",
+            "a.example",
+            "ftp://a.example",
+            "data:x",
+            "https://u@a.example",
+            "https://:p@a.example",
+            "https://a.example/?q",
+            "https://a.example/#f",
         ] {
             assert!(http_url(bad, true).is_err(), "{bad}");
         }

@@ -118,7 +118,9 @@ impl DeliveryId {
         let is_hex = |c: char| matches!(c, '0'..='9' | 'a'..='f');
         match digits {
             Some(digits) if digits.chars().all(is_hex) => Ok(Self(text.to_owned())),
-            _ => Err(InvalidId("must be a delivery_id that ListDeliveries told, or a header webhook-id")),
+            _ => Err(InvalidId(
+                "must be a delivery_id that ListDeliveries told, or a header webhook-id",
+            )),
         }
     }
 
@@ -199,7 +201,11 @@ mod tests {
 
     #[test]
     fn names_of_deliveries_compare_as_the_outcomes_stand() {
-        let mark = |system_id, timeline, xid, number| Mark { era: Era { system_id, timeline }, xid, number };
+        let mark = |system_id, timeline, xid, number| Mark {
+            era: Era { system_id, timeline },
+            xid,
+            number,
+        };
         let marks = [
             mark(7, 1, 9, 0),
             mark(7, 1, 9, 1),

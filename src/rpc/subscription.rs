@@ -19,7 +19,8 @@ use crate::{
         outcomes::Position,
         redemption::RedemptionState,
         subscription::{
-            Delivery, DeliveryId, MAX_OVERLAP, NotTaken, OVERLAP, Subscription, SubscriptionChange, Terms,
+            Delivery, DeliveryId, MAX_OVERLAP, NotTaken, OVERLAP, Subscription, SubscriptionChange,
+            Terms,
         },
     },
     service::{Error, subscriptions::Subscriptions, watching::After},
@@ -82,7 +83,8 @@ impl pb::subscription_service_server::SubscriptionService for SubscriptionRpc {
     ) -> Result<Response<pb::ListSubscriptionsResponse>, Status> {
         let (pool_id, after, limit) = read_list(request.into_inner()).map_err(|e| status(&e))?;
         let after = after.map(|id| id.to_string()).unwrap_or_default();
-        let found = self.subscriptions.list(&pool_id, &after, limit).await.map_err(|e| status(&e))?;
+        let found =
+            self.subscriptions.list(&pool_id, &after, limit).await.map_err(|e| status(&e))?;
         let (subscriptions, next_page_token) =
             page(&found, |subscription| subscription.subscription_id.to_string(), message);
         Ok(Response::new(pb::ListSubscriptionsResponse { subscriptions, next_page_token }))
@@ -163,13 +165,10 @@ pub(super) fn read_new(
             fields.refuse("subscription.url", "must be set");
         }
         let states = read_states(&mut fields, &given.states);
-        let after = read_after(&mut fields, names.as_ref().map(|(pool_id, _)| pool_id), &request.after);
-        let terms = Terms {
-            allow_plain: given.allow_plain(),
-            paused: false,
-            states,
-            url: given.url,
-        };
+        let after =
+            read_after(&mut fields, names.as_ref().map(|(pool_id, _)| pool_id), &request.after);
+        let terms =
+            Terms { allow_plain: given.allow_plain(), paused: false, states, url: given.url };
         if given.paused == Some(true) {
             fields.refuse("subscription.paused", "must not be set of a new subscription");
         }
@@ -184,7 +183,8 @@ fn read_own_names(
     given: &pb::Subscription,
 ) -> Option<(PoolId, SubscriptionId)> {
     let pool_id = fields.id("subscription.pool_id", &given.pool_id, PoolId::parse);
-    let id = fields.id("subscription.subscription_id", &given.subscription_id, SubscriptionId::parse);
+    let id =
+        fields.id("subscription.subscription_id", &given.subscription_id, SubscriptionId::parse);
     pool_id.zip(id)
 }
 
@@ -299,7 +299,9 @@ pub(super) struct DeliveriesAsked {
     pub(super) limit: i64,
 }
 
-pub(super) fn read_deliveries(request: pb::ListDeliveriesRequest) -> Result<DeliveriesAsked, Error> {
+pub(super) fn read_deliveries(
+    request: pb::ListDeliveriesRequest,
+) -> Result<DeliveriesAsked, Error> {
     let mut fields = Fields::default();
     let names = names(&mut fields, &request.pool_id, &request.subscription_id);
     let is_dead = fields.choice("state", request.state, |state| match state {
@@ -309,7 +311,13 @@ pub(super) fn read_deliveries(request: pb::ListDeliveriesRequest) -> Result<Deli
     });
     let limit = fields.page_size(request.page_size);
     let after = fields.page_token(&request.page_token, |key| DeliveryId::parse(key).ok());
-    let asked = |(pool_id, subscription_id)| DeliveriesAsked { pool_id, subscription_id, is_dead, after, limit };
+    let asked = |(pool_id, subscription_id)| DeliveriesAsked {
+        pool_id,
+        subscription_id,
+        is_dead,
+        after,
+        limit,
+    };
     fields.finish(names.map(asked))
 }
 

@@ -6,7 +6,10 @@ use crate::{
     domain::{
         account::Rest,
         choice::{Choice, Counts},
-        id::{AccountId, PlanId, PoolId, ProviderId, RedemptionId, RequestId, SubscriptionId, TokenName},
+        id::{
+            AccountId, PlanId, PoolId, ProviderId, RedemptionId, RequestId, SubscriptionId,
+            TokenName,
+        },
         lease::{LeaseLoss, LeaseRef},
         money::{Currency, Money},
         plan::Misfit,
@@ -99,7 +102,9 @@ pub enum Error {
     #[error("subscription {1} exists already in pool {0}")]
     SubscriptionExists(PoolId, SubscriptionId),
     /// The pool has as many subscriptions as it may have.
-    #[error("pool {0} has {1} subscriptions, and no pool may have more: delete one that is not needed")]
+    #[error(
+        "pool {0} has {1} subscriptions, and no pool may have more: delete one that is not needed"
+    )]
     TooManySubscriptions(PoolId, u32),
     /// The pool is there already.
     #[error("pool {0} exists already")]

@@ -276,8 +276,7 @@ impl Sealed<'_> {
     ) -> anyhow::Result<usize> {
         let (mut found, mut after) = (0, (String::new(), String::new()));
         loop {
-            let page =
-                self.store.list_subscription_secrets(self.key, (&after.0, &after.1)).await?;
+            let page = self.store.list_subscription_secrets(self.key, (&after.0, &after.1)).await?;
             let Some(last) = page.last() else { return Ok(found) };
             after = (last.pool_id.to_string(), last.subscription_id.to_string());
             found += page.len();

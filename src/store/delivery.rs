@@ -5,9 +5,6 @@
 
 use std::time::Duration;
 
-use sqlx::postgres::types::PgInterval;
-use uuid::Uuid;
-
 use super::{
     Store, StoreError,
     account::read_account_id,
@@ -19,6 +16,7 @@ use crate::domain::{
     redemption::RedemptionState,
     subscription::DeliveryId,
 };
+use sqlx::postgres::types::PgInterval;
 
 /// A server that has not beaten for so long delivers nothing any more. It beats every 750 ms.
 const SILENCE: Duration = Duration::from_secs(3);
@@ -150,7 +148,8 @@ impl Store {
     pub async fn claims(&self) -> Result<Vec<(Claim, bool)>, StoreError> {
         let rows = sqlx::query_file!("src/store/sql/subscription/list_claims.sql", self.server_id);
         let rows = rows.fetch_all(&self.db).await?.into_iter();
-        rows.map(|row| Ok((claim(&row.pool_id, &row.subscription_id, row.claim)?, row.has_living))).collect()
+        rows.map(|row| Ok((claim(&row.pool_id, &row.subscription_id, row.claim)?, row.has_living)))
+            .collect()
     }
 
     /// Lets other servers deliver what this one does.
@@ -251,7 +250,11 @@ impl Store {
     }
 
     /// Deliveries that are due to be tried again, at most `limit`.
-    pub async fn due_deliveries(&self, claim: &Claim, limit: i64) -> Result<Vec<DueDelivery>, StoreError> {
+    pub async fn due_deliveries(
+        &self,
+        claim: &Claim,
+        limit: i64,
+    ) -> Result<Vec<DueDelivery>, StoreError> {
         let rows = sqlx::query_file!(
             "src/store/sql/subscription/due_deliveries.sql",
             claim.pool_id.as_str(),
@@ -296,7 +299,11 @@ impl Store {
     }
 
     /// Removes a delivery that was taken at last.
-    pub async fn end_delivery(&self, claim: &Claim, delivery_id: &DeliveryId) -> Result<(), StoreError> {
+    pub async fn end_delivery(
+        &self,
+        claim: &Claim,
+        delivery_id: &DeliveryId,
+    ) -> Result<(), StoreError> {
         sqlx::query_file!(
             "src/store/sql/subscription/end_delivery.sql",
             claim.pool_id.as_str(),
@@ -311,7 +318,8 @@ impl Store {
 
 fn claim(pool_id: &str, subscription_id: &str, number: i64) -> Result<Claim, StoreError> {
     Ok(Claim {
-        pool_id: PoolId::parse(pool_id).map_err(|_| StoreError::Unreadable("subscriptions.pool_id"))?,
+        pool_id: PoolId::parse(pool_id)
+            .map_err(|_| StoreError::Unreadable("subscriptions.pool_id"))?,
         subscription_id: read_id(subscription_id)?,
         number,
     })

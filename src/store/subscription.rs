@@ -323,7 +323,13 @@ impl Store {
 
 type Values = (Option<serde_json::Value>, Option<serde_json::Value>);
 
-fn log(by: &Authority, action: &str, pool_id: &PoolId, id: &SubscriptionId, (before, after): Values) {
+fn log(
+    by: &Authority,
+    action: &str,
+    pool_id: &PoolId,
+    id: &SubscriptionId,
+    (before, after): Values,
+) {
     let (pool_id, subject) = (pool_id.as_str(), id.as_str());
     audit::log_written(by, &Written { action, pool_id, subject, before, after, reason: "" });
 }

@@ -102,9 +102,22 @@ impl<T> Backlog<T> {
     }
 
     /// Takes in an outcome, after those before it. `is_wanted`: it is to be sent.
-    pub fn push(&mut self, delivery_id: DeliveryId, account_id: AccountId, content: T, is_wanted: bool) {
+    pub fn push(
+        &mut self,
+        delivery_id: DeliveryId,
+        account_id: AccountId,
+        content: T,
+        is_wanted: bool,
+    ) {
         let state = if is_wanted { State::Waits } else { State::Done };
-        self.items.push_back(Item { delivery_id, account_id, content, tries: 0, is_suspect: false, state });
+        self.items.push_back(Item {
+            delivery_id,
+            account_id,
+            content,
+            tries: 0,
+            is_suspect: false,
+            state,
+        });
     }
 
     /// The next one to be sent to a receiver that works: it is under way then.
@@ -112,21 +125,25 @@ impl<T> Backlog<T> {
         if self.failures() > 0 {
             return None;
         }
-        let place = self.heads().into_iter().find(|place| self.items[*place].state == State::Waits)?;
+        let place =
+            self.heads().into_iter().find(|place| self.items[*place].state == State::Waits)?;
         Some(self.begin(place))
     }
 
     /// The one to try a receiver with that does not work: the one that was tried least.
     pub fn probe(&mut self) -> Option<(&DeliveryId, &AccountId, &T)> {
         let heads = self.heads().into_iter();
-        let may = heads.filter(|place| matches!(self.items[*place].state, State::Waits | State::Failed(_)));
+        let may = heads
+            .filter(|place| matches!(self.items[*place].state, State::Waits | State::Failed(_)));
         let place = may.min_by_key(|place| (self.items[*place].tries, *place))?;
         Some(self.begin(place))
     }
 
     /// Whether something waits to be sent, or to be tried with.
     pub fn has_more(&self) -> bool {
-        self.heads().into_iter().any(|place| matches!(self.items[place].state, State::Waits | State::Failed(_)))
+        self.heads()
+            .into_iter()
+            .any(|place| matches!(self.items[place].state, State::Waits | State::Failed(_)))
     }
 
     /// Of each account the first that is not done: its later ones wait for it.

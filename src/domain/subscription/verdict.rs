@@ -50,8 +50,12 @@ impl Answer {
         let is_away = matches!(status, 429 | 502 | 503 | 504);
         let is_busy = status == 429 || (status == 503 && retry_after.is_some());
         let why = match status {
-            300..=399 => format!("HTTP {status}: redirects are not followed, so give the subscription that URL"),
-            401 | 403 => format!("HTTP {status}: it does not accept who sends; is its secret the subscription's?"),
+            300..=399 => format!(
+                "HTTP {status}: redirects are not followed, so give the subscription that URL"
+            ),
+            401 | 403 => format!(
+                "HTTP {status}: it does not accept who sends; is its secret the subscription's?"
+            ),
             404 => format!("HTTP {status}: it has nothing at this URL"),
             429 => format!("HTTP {status}: it takes no more for now"),
             502..=504 => format!("HTTP {status}: it is not there now"),

@@ -84,9 +84,7 @@ pub(super) fn tls_of_machine() -> anyhow::Result<ClientConfig> {
 pub(super) fn tls_of(settings: &HttpSettings) -> anyhow::Result<ClientConfig> {
     let builder = ClientConfig::builder();
     let builder = match &settings.ca_file {
-        None => builder
-            .with_platform_verifier()
-            .context(UNTRUSTING)?,
+        None => builder.with_platform_verifier().context(UNTRUSTING)?,
         Some(file) => {
             let mut roots = RootCertStore::empty();
             for certificate in certificates(file)? {

@@ -172,7 +172,9 @@ impl Http {
         let (request, progress) = prepared(request)?;
         let response = client.execute(request).await.map_err(NoAnswer::from)?;
         if !progress.is_whole() {
-            return Err(NoAnswer::Lost("the server spoke before it had the whole request".to_owned()));
+            return Err(NoAnswer::Lost(
+                "the server spoke before it had the whole request".to_owned(),
+            ));
         }
         Ok(response)
     }

@@ -197,9 +197,9 @@ fn check_the_rest(method: &Method, input: &[u8]) -> bool {
             bounds::page(provider::read_list(request)?.1);
             Ok(None)
         }),
-        "CreateSubscription" => plain(method, input, |request| {
-            Ok(Some(subscription::read_new(request)?.0))
-        }),
+        "CreateSubscription" => {
+            plain(method, input, |request| Ok(Some(subscription::read_new(request)?.0)))
+        }
         "GetSubscription" => plain(method, input, |request: pb::GetSubscriptionRequest| {
             Ok(Some(subscription::read_names(&request.pool_id, &request.subscription_id)?.0))
         }),
@@ -211,9 +211,9 @@ fn check_the_rest(method: &Method, input: &[u8]) -> bool {
             bounds::page(limit);
             Ok(Some(pool_id))
         }),
-        "UpdateSubscription" => plain(method, input, |request| {
-            Ok(Some(subscription::read_change(request)?.0))
-        }),
+        "UpdateSubscription" => {
+            plain(method, input, |request| Ok(Some(subscription::read_change(request)?.0)))
+        }
         "RotateSubscriptionSecret" => plain(method, input, |request| {
             let (pool_id, _, overlap) = subscription::read_rotation(request)?;
             bounds::seconds(Some(overlap), 0, 30 * 24 * 60 * 60);

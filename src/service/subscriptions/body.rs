@@ -21,7 +21,8 @@ pub(super) fn body(delivery_id: &DeliveryId, (redemption, _): &Told, currency: C
         }
     };
     let money = |it: Money| json!({ "amount_minor": it.amount_minor, "currency_code": it.currency.as_str() });
-    let expected = redemption.expected_minor.map(|amount_minor| money(Money { amount_minor, currency }));
+    let expected =
+        redemption.expected_minor.map(|amount_minor| money(Money { amount_minor, currency }));
     set("redemption_id", json!(redemption.redemption_id.to_string()));
     set("request_id", json!(redemption.request_id.as_str()));
     set("pool_id", json!(redemption.pool_id.as_str()));
@@ -44,7 +45,8 @@ pub(super) fn body(delivery_id: &DeliveryId, (redemption, _): &Told, currency: C
     set("reverse_time", time(redemption.reversed_at));
     let at = redemption.reversed_at.or(redemption.finished_at);
     let delivery_id = delivery_id.as_str();
-    json!({ "id": delivery_id, "type": kind(redemption), "timestamp": time(at), "data": data }).to_string()
+    json!({ "id": delivery_id, "type": kind(redemption), "timestamp": time(at), "data": data })
+        .to_string()
 }
 
 fn kind(redemption: &Redemption) -> &'static str {
@@ -57,9 +59,12 @@ fn kind(redemption: &Redemption) -> &'static str {
 
 fn failure(redemption: &Redemption) -> Option<Value> {
     let is_failed = redemption.state == RedemptionState::Failed;
-    let Failure { reason, message, code_spent } = redemption.failure.as_ref().filter(|_| is_failed)?;
+    let Failure { reason, message, code_spent } =
+        redemption.failure.as_ref().filter(|_| is_failed)?;
     let retryable = redemption.is_retryable();
-    Some(json!({ "reason": reason, "message": message, "code_spent": code_spent, "retryable": retryable }))
+    Some(
+        json!({ "reason": reason, "message": message, "code_spent": code_spent, "retryable": retryable }),
+    )
 }
 
 /// In RFC 3339, as the provider gets times.

@@ -18,9 +18,7 @@ use super::{
     sending::Sender,
 };
 use crate::{
-    domain::{
-id::{PoolId, SubscriptionId},
-    },
+    domain::id::{PoolId, SubscriptionId},
     provider::receiver::Receivers,
     secret::SecretKeys,
     service::{Error, pools::Pools},
@@ -127,12 +125,19 @@ impl Deliveries {
         let currency = self.pools.settings(&pool_id).await?.currency;
         let (stop, (living, told_living)) = (CancellationToken::new(), watch::channel(false));
         let status = Arc::new(watch::channel(Status::default()).0);
-        let sender = Sender::new(&claimed, &self.secret, self.receivers.clone(), Arc::clone(&self.permits));
+        let sender =
+            Sender::new(&claimed, &self.secret, self.receivers.clone(), Arc::clone(&self.permits));
         let task = match sender {
             Ok(sender) => {
                 let tools = self.tools.clone();
-                let deliverer =
-                    Deliverer::new(tools, claimed, sender, currency, told_living, Arc::clone(&status));
+                let deliverer = Deliverer::new(
+                    tools,
+                    claimed,
+                    sender,
+                    currency,
+                    told_living,
+                    Arc::clone(&status),
+                );
                 tokio::spawn(Box::pin(deliverer.run(stop.clone())))
             }
             Err(error) => {

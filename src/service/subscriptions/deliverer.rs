@@ -18,7 +18,7 @@ use crate::{
     domain::{
         id::{AccountId, RedemptionId},
         money::Currency,
-        outcomes::{Mark, Position},
+        outcomes::Position,
         principal::Authority,
         redemption::RedemptionState,
         subscription::{
@@ -144,7 +144,8 @@ impl Deliverer {
             may_have_living: true,
             told_living,
             status,
-            failing_since: (receiver.failures > 0).then(|| now.checked_sub(failing_for).unwrap_or(now)),
+            failing_since: (receiver.failures > 0)
+                .then(|| now.checked_sub(failing_for).unwrap_or(now)),
             next_try: now + receiver.next_try_in.unwrap_or_default(),
             last_error: receiver.last_error,
             is_new: false,
@@ -187,7 +188,8 @@ impl Deliverer {
             if let Err(end) = self.step().await {
                 return end;
             }
-            let wakes = if self.backlog.failures() > 0 { self.tick.min(self.next_try) } else { self.tick };
+            let wakes =
+                if self.backlog.failures() > 0 { self.tick.min(self.next_try) } else { self.tick };
             tokio::select! {
                 Some(ended) = self.posts.join_next(), if !self.posts.is_empty() => {
                     let Ok((sent, verdict)) = ended else { continue };
@@ -210,7 +212,8 @@ impl Deliverer {
         let position = Position::of_cursor(&self.claim.pool_id, &self.cursor);
         let position = position.map_err(|_| StoreError::Unreadable("subscriptions.cursor"))?;
         let after = After::Position(Box::new(position));
-        let opened = self.tools.watching.open(&self.claim.pool_id, after, Authority::default()).await;
+        let opened =
+            self.tools.watching.open(&self.claim.pool_id, after, Authority::default()).await;
         match opened {
             Ok((_, events)) => Ok(events),
             Err(error) => Err(self.cannot_go_on(error).await),
@@ -294,7 +297,9 @@ impl Deliverer {
         let receiver = ReceiverState {
             failures: self.backlog.failures(),
             failing_for: self.failing_since.map(|since| since.elapsed()),
-            next_try_in: self.failing_since.map(|_| self.next_try.saturating_duration_since(Instant::now())),
+            next_try_in: self
+                .failing_since
+                .map(|_| self.next_try.saturating_duration_since(Instant::now())),
             last_error: self.last_error.clone(),
             is_paused,
         };
@@ -345,7 +350,9 @@ impl Deliverer {
 
     async fn start_more(&mut self) -> Result<(), End> {
         while self.posts.len() < MOST_UNDER_WAY {
-            let Some((delivery_id, account_id, outcome)) = self.backlog.start() else { return Ok(()) };
+            let Some((delivery_id, account_id, outcome)) = self.backlog.start() else {
+                return Ok(());
+            };
             let (delivery_id, account_id) = (delivery_id.clone(), account_id.clone());
             let (redemption_id, body) = (outcome.redemption_id, outcome.body.clone());
             self.send_unless_held(delivery_id, &account_id, redemption_id, body).await?;
@@ -361,7 +368,12 @@ impl Deliverer {
         body: String,
     ) -> Result<(), End> {
         if self.may_have_living {
-            let held = self.tools.store.hold_delivery(&self.claim, &delivery_id, redemption_id, account_id);
+            let held = self.tools.store.hold_delivery(
+                &self.claim,
+                &delivery_id,
+                redemption_id,
+                account_id,
+            );
             if held.await? {
                 self.backlog.done(&delivery_id);
                 return Ok(());
@@ -405,7 +417,8 @@ impl Deliverer {
     async fn try_due(&mut self, limit: i64) -> Result<(), End> {
         let due = self.tools.store.due_deliveries(&self.claim, limit).await?;
         let free = MOST_UNDER_WAY.saturating_sub(self.posts.len());
-        let due: Vec<_> = due.into_iter().filter(|it| !self.again.contains(&it.delivery_id)).take(free).collect();
+        let due: Vec<_> =
+            due.into_iter().filter(|it| !self.again.contains(&it.delivery_id)).take(free).collect();
         if due.is_empty() {
             return Ok(());
         }
@@ -413,7 +426,8 @@ impl Deliverer {
         let mut told = self.tools.watching.read_outcomes(&self.claim.pool_id, &ids).await?;
         for due in due {
             let Some(told) = told.remove(&due.redemption_id) else {
-                self.failed_again(&due, "its redemption cannot be read by this server", None).await?;
+                self.failed_again(&due, "its redemption cannot be read by this server", None)
+                    .await?;
                 continue;
             };
             let body = body(&due.delivery_id, &told, self.currency);
@@ -432,7 +446,9 @@ impl Deliverer {
                 self.backlog.done(&delivery_id);
                 self.receiver_took();
             }
-            (Sent::Outcome(delivery_id), Verdict::Failed(failed)) => self.failed(&delivery_id, failed),
+            (Sent::Outcome(delivery_id), Verdict::Failed(failed)) => {
+                self.failed(&delivery_id, failed)
+            }
             (Sent::Again(due), Verdict::Taken) => {
                 self.again.remove(&due.delivery_id);
                 self.receiver_took();
@@ -456,7 +472,8 @@ impl Deliverer {
     async fn gone(&mut self) -> End {
         let Claim { pool_id, subscription_id, .. } = &self.claim;
         tracing::warn!(%pool_id, %subscription_id, "a receiver is gone for good (HTTP 410): its subscription is paused");
-        self.last_error = "HTTP 410: the receiver is gone for good, so nothing more is sent".to_owned();
+        self.last_error =
+            "HTTP 410: the receiver is gone for good, so nothing more is sent".to_owned();
         self.take_out_done();
         self.failing_since = None;
         self.note(true).await.err().unwrap_or(End::NotMine)

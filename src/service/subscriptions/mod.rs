@@ -15,7 +15,8 @@ use crate::{
         page::Page,
         principal::Authority,
         subscription::{
-            Delivery, DeliveryId, MAX_SUBSCRIPTIONS, MAX_URL, NotTaken, Subscription, SubscriptionChange, Terms,
+            Delivery, DeliveryId, MAX_SUBSCRIPTIONS, MAX_URL, NotTaken, Subscription,
+            SubscriptionChange, Terms,
         },
     },
     secret::{SecretKeys, SigningSecret},
@@ -59,12 +60,17 @@ impl Subscriptions {
         self.pools.settings(pool_id).await?;
         let cursor = self.watching.begin(pool_id, after).await?.cursor(pool_id);
         let secret = SigningSecret::generate();
-        let made = self
-            .with_current_key(async || {
-                let sealed = self.sealed(pool_id, id, &secret);
-                self.store.insert_subscription(pool_id, id, terms, (&sealed, &cursor), by).await
-            })
-            .await?;
+        let insert = async |sealed: Vec<u8>| {
+            self.store.insert_subscription(pool_id, id, terms, (&sealed, &cursor), by).await
+        };
+        // Once more with the key that is current by now, where the database refuses the one that was.
+        let made = match insert(self.sealed(pool_id, id, &secret)).await {
+            Err(StoreError::KeyChanged) => {
+                keys::catch_up(&self.store, &self.secret).await?;
+                insert(self.sealed(pool_id, id, &secret)).await?
+            }
+            made => made?,
+        };
         match made {
             Some(subscription) => Ok((subscription, secret)),
             None => Err(self.why_not_made(pool_id, id).await?),
@@ -130,12 +136,17 @@ impl Subscriptions {
         by: &Authority,
     ) -> Result<(Subscription, SigningSecret), Error> {
         let secret = SigningSecret::generate();
-        let changed = self
-            .with_current_key(async || {
-                let sealed = self.sealed(pool_id, id, &secret);
-                self.store.rotate_subscription_secret(pool_id, id, &sealed, overlap, by).await
-            })
-            .await?;
+        let change = async |sealed: Vec<u8>| {
+            self.store.rotate_subscription_secret(pool_id, id, &sealed, overlap, by).await
+        };
+        // As above.
+        let changed = match change(self.sealed(pool_id, id, &secret)).await {
+            Err(StoreError::KeyChanged) => {
+                keys::catch_up(&self.store, &self.secret).await?;
+                change(self.sealed(pool_id, id, &secret)).await?
+            }
+            changed => changed?,
+        };
         let subscription = changed.ok_or_else(|| not_found(pool_id, id))?;
         Ok((subscription, secret))
     }
@@ -186,20 +197,6 @@ impl Subscriptions {
 
     fn sealed(&self, pool_id: &PoolId, id: &SubscriptionId, secret: &SigningSecret) -> Vec<u8> {
         self.secret.encrypt_credentials(&context(pool_id, id), &secret.to_credentials())
-    }
-
-    /// Writes once more with the key that is current by now, where the database refuses the one that was.
-    async fn with_current_key<T>(
-        &self,
-        write: impl AsyncFn() -> Result<T, StoreError>,
-    ) -> Result<T, Error> {
-        match write().await {
-            Err(StoreError::KeyChanged) => {
-                keys::catch_up(&self.store, &self.secret).await?;
-                Ok(write().await?)
-            }
-            written => Ok(written?),
-        }
     }
 }
 

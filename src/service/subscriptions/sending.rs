@@ -68,13 +68,15 @@ impl Sender {
             let opened = keys.decrypt_credentials(&context, sealed)?;
             SigningSecret::of_credentials(&opened).ok_or(Unusable::Secret)
         };
-        let before = |(sealed, left): &(Vec<u8>, Duration)| Ok((open(sealed)?, Instant::now() + *left));
+        let before = |(sealed, left): &(Vec<u8>, Duration)| {
+            Ok::<_, Unusable>((open(sealed)?, Instant::now() + *left))
+        };
         Ok(Self(Arc::new(Inner {
             receivers,
             permits,
             url: Url::parse(&claimed.url).map_err(|_| Unusable::Url)?,
             secret: open(&claimed.secret)?,
-            secret_before: claimed.secret_before.as_ref().map(before).transpose::<Unusable>()?,
+            secret_before: claimed.secret_before.as_ref().map(before).transpose()?,
         })))
     }
 
@@ -83,7 +85,8 @@ impl Sender {
         let Ok(_permit) = self.0.permits.acquire().await else {
             return Answer::None("this server stops".to_owned()).verdict();
         };
-        let post = Post { url: self.0.url.clone(), headers: self.headers(&delivery_id, &body), body };
+        let post =
+            Post { url: self.0.url.clone(), headers: self.headers(&delivery_id, &body), body };
         let answer = match self.0.receivers.post(post).await {
             Ok((status, retry_after)) => Answer::Status(status, retry_after),
             Err(why) => Answer::None(why),

@@ -38,7 +38,10 @@ fn keep(backlog: &mut Backlog<u32>) -> Option<(u32, bool)> {
 #[test]
 fn an_account_has_one_under_way_and_the_others_go_on() {
     let mut backlog = backlog(&["a", "a", "b", "a"]);
-    assert_eq!([start(&mut backlog), start(&mut backlog), start(&mut backlog)], [Some(0), Some(2), None]);
+    assert_eq!(
+        [start(&mut backlog), start(&mut backlog), start(&mut backlog)],
+        [Some(0), Some(2), None]
+    );
     take(&mut backlog, 0);
     assert_eq!([start(&mut backlog), start(&mut backlog)], [Some(1), None]);
     assert_eq!([backlog.pop_done(), backlog.pop_done()], [Some(0), None], "in their order");
@@ -49,7 +52,11 @@ fn one_that_is_not_taken_while_others_are_is_kept_by_itself() {
     let mut backlog = backlog(&["a", "b", "a"]);
     assert_eq!([start(&mut backlog), start(&mut backlog)], [Some(0), Some(1)]);
     assert!(!backlog.failed(&id(0), "no", false));
-    assert_eq!((keep(&mut backlog), backlog.failures()), (None, 0), "it is not known yet whose fault it is");
+    assert_eq!(
+        (keep(&mut backlog), backlog.failures()),
+        (None, 0),
+        "it is not known yet whose fault it is"
+    );
     assert_eq!(start(&mut backlog), None, "its account waits");
     take(&mut backlog, 1);
     assert_eq!([keep(&mut backlog), keep(&mut backlog)], [Some((0, false)), None]);
