@@ -188,8 +188,8 @@ impl Deliverer {
             if let Err(end) = self.step().await {
                 return end;
             }
-            let wakes =
-                if self.backlog.failures() > 0 { self.tick.min(self.next_try) } else { self.tick };
+            let tries = self.backlog.failures() > 0 && self.posts.is_empty();
+            let wakes = if tries { self.tick.min(self.next_try) } else { self.tick };
             tokio::select! {
                 Some(ended) = self.posts.join_next(), if !self.posts.is_empty() => {
                     let Ok((sent, verdict)) = ended else { continue };

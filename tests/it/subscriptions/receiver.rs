@@ -16,8 +16,10 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use serde_json::Value;
 use sha2::Sha256;
-use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
+use tokio::{
+    net::TcpListener,
+    runtime::{Builder, Runtime},
+};
 
 use super::LIMIT;
 use crate::support::wait::eventually;
@@ -74,12 +76,13 @@ struct Shared {
 pub(super) struct Receiver {
     addr: SocketAddr,
     shared: Arc<Shared>,
-    stop: CancellationToken,
+    /// Its own: when it ends, all connections do.
+    runtime: Option<Runtime>,
 }
 
 impl Drop for Receiver {
     fn drop(&mut self) {
-        self.stop.cancel();
+        self.end();
     }
 }
 
@@ -90,10 +93,9 @@ impl Receiver {
             got: Mutex::default(),
             decide: Mutex::new(Box::new(|_| Answer::Status(204))),
         });
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let addr = listener.local_addr().unwrap();
-        let stop = serve(listener, Arc::clone(&shared));
-        Self { addr, shared, stop }
+        let addr = "127.0.0.1:0".parse().unwrap();
+        let (addr, runtime) = serve(addr, Arc::clone(&shared)).await.unwrap();
+        Self { addr, shared, runtime: Some(runtime) }
     }
 
     pub(super) fn url(&self) -> String {
@@ -107,7 +109,7 @@ impl Receiver {
 
     /// Nobody listens any more, and connections end.
     pub(super) async fn go_away(&mut self) {
-        self.stop.cancel();
+        self.end();
         eventually(LIMIT, "the receiver is away", async || {
             tokio::net::TcpStream::connect(self.addr).await.is_err().then_some(())
         })
@@ -116,11 +118,17 @@ impl Receiver {
 
     /// It listens again, at the same address.
     pub(super) async fn come_back(&mut self) {
-        let listener = eventually(LIMIT, "the receiver's address is free", async || {
-            TcpListener::bind(self.addr).await.ok()
+        let serving = eventually(LIMIT, "the receiver's address is free", async || {
+            serve(self.addr, Arc::clone(&self.shared)).await
         })
         .await;
-        self.stop = serve(listener, Arc::clone(&self.shared));
+        self.runtime = Some(serving.1);
+    }
+
+    fn end(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
     }
 
     /// All that came.
@@ -154,17 +162,23 @@ impl Receiver {
     }
 }
 
-fn serve(listener: TcpListener, shared: Arc<Shared>) -> CancellationToken {
-    let stop = CancellationToken::new();
-    let router = Router::new().fallback(receive).with_state(shared);
-    let stopped = stop.clone();
-    tokio::spawn(async move {
-        tokio::select! {
-            served = async { axum::serve(listener, router).await } => served.unwrap(),
-            () = stopped.cancelled() => {}
-        }
+/// Serves at an address, unless it is taken.
+async fn serve(addr: SocketAddr, shared: Arc<Shared>) -> Option<(SocketAddr, Runtime)> {
+    let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let bound = runtime.spawn(async move {
+        let listener = TcpListener::bind(addr).await.ok()?;
+        let addr = listener.local_addr().unwrap();
+        let router = Router::new().fallback(receive).with_state(shared);
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        Some(addr)
     });
-    stop
+    match bound.await.unwrap() {
+        Some(addr) => Some((addr, runtime)),
+        None => {
+            runtime.shutdown_background();
+            None
+        }
+    }
 }
 
 async fn receive(
