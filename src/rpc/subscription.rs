@@ -160,20 +160,18 @@ pub(super) fn read_new(
     let mut fields = Fields::default();
     let given = fields.required("subscription", request.subscription);
     let read = given.and_then(|given| {
-        let names = read_own_names(&mut fields, &given);
+        let (pool_id, id) = read_own_names(&mut fields, &given);
         if given.url.is_empty() {
             fields.refuse("subscription.url", "must be set");
         }
         let states = read_states(&mut fields, &given.states);
-        let after =
-            read_after(&mut fields, names.as_ref().map(|(pool_id, _)| pool_id), &request.after);
+        let after = read_after(&mut fields, pool_id.as_ref(), &request.after);
         let terms =
             Terms { allow_plain: given.allow_plain(), paused: false, states, url: given.url };
         if given.paused == Some(true) {
             fields.refuse("subscription.paused", "must not be set of a new subscription");
         }
-        let (pool_id, id) = names?;
-        Some((pool_id, id, terms, after?))
+        Some((pool_id?, id?, terms, after?))
     });
     fields.finish(read)
 }
@@ -181,11 +179,11 @@ pub(super) fn read_new(
 fn read_own_names(
     fields: &mut Fields,
     given: &pb::Subscription,
-) -> Option<(PoolId, SubscriptionId)> {
+) -> (Option<PoolId>, Option<SubscriptionId>) {
     let pool_id = fields.id("subscription.pool_id", &given.pool_id, PoolId::parse);
     let id =
         fields.id("subscription.subscription_id", &given.subscription_id, SubscriptionId::parse);
-    pool_id.zip(id)
+    (pool_id, id)
 }
 
 fn read_after(fields: &mut Fields, pool_id: Option<&PoolId>, after: &str) -> Option<After> {
@@ -235,7 +233,7 @@ pub(super) fn read_change(
     let mask = Mask::read(&mut fields, request.update_mask, &CHANGEABLE);
     let given = fields.required("subscription", request.subscription);
     let read = given.and_then(|given| {
-        let names = read_own_names(&mut fields, &given);
+        let (pool_id, id) = read_own_names(&mut fields, &given);
         let states = read_states(&mut fields, &given.states);
         let has_states = mask.names("states") || (!states.is_empty() && mask.allows("states"));
         if mask.names("url") && given.url.is_empty() {
@@ -247,8 +245,7 @@ pub(super) fn read_change(
             states: has_states.then_some(states),
             url: Some(given.url).filter(|url| !url.is_empty() && mask.allows("url")),
         };
-        let (pool_id, id) = names?;
-        Some((pool_id, id, change))
+        Some((pool_id?, id?, change))
     });
     fields.finish(read)
 }
