@@ -7,13 +7,14 @@ use protox::Compiler;
 
 type AnyError = Box<dyn std::error::Error>;
 
-const PROTOS: [&str; 6] = [
+const PROTOS: [&str; 7] = [
     "holdfast/v1/access.proto",
     "holdfast/v1/common.proto",
     "holdfast/v1/account.proto",
     "holdfast/v1/pool.proto",
     "holdfast/v1/provider.proto",
     "holdfast/v1/redemption.proto",
+    "holdfast/v1/subscription.proto",
 ];
 
 fn main() -> Result<(), AnyError> {
@@ -41,6 +42,8 @@ fn main() -> Result<(), AnyError> {
             "holdfast.v1.BatchItem",
             "holdfast.v1.Account",
             "holdfast.v1.CreateTokenResponse",
+            "holdfast.v1.CreateSubscriptionResponse",
+            "holdfast.v1.RotateSubscriptionSecretResponse",
         ])
         .compile_fds(descriptors)?;
     Ok(())

@@ -309,6 +309,18 @@ BEGIN
 END
 $$;
 
+CREATE FUNCTION subscription_check_key() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    AS $$
+BEGIN
+    IF key_of(NEW.secret) <> (SELECT i.current_key FROM installation i) THEN
+        RAISE EXCEPTION 'the secret key % is not current any more', key_of(NEW.secret) USING ERRCODE = 'HF001';
+    END IF;
+    RETURN NEW;
+END
+$$;
+
 
 -- Table secret_keys
 
@@ -664,6 +676,69 @@ ALTER TABLE redemption_outcomes
     ADD CONSTRAINT redemption_outcomes_pkey PRIMARY KEY (pool_id, system_id, timeline, xid);
 
 CREATE TRIGGER redemption_outcomes_append_only BEFORE DELETE OR UPDATE ON redemption_outcomes FOR EACH ROW EXECUTE FUNCTION refuse_change();
+
+
+-- Table subscriptions
+
+CREATE TABLE subscriptions (
+    pool_id text NOT NULL COLLATE "C",
+    subscription_id text NOT NULL COLLATE "C",
+    url text NOT NULL,
+    allow_plain boolean NOT NULL,
+    states text[] NOT NULL,
+    paused boolean NOT NULL,
+    created_by text NOT NULL,
+    created_at timestamptz DEFAULT now() NOT NULL,
+    updated_at timestamptz DEFAULT now() NOT NULL,
+    secret bytea NOT NULL,
+    secret_before bytea,
+    secret_before_end timestamptz,
+    cursor text NOT NULL,
+    claim bigint DEFAULT 0 NOT NULL,
+    claimed_by uuid,
+    failures integer DEFAULT 0 NOT NULL,
+    failing_since timestamptz,
+    next_try_at timestamptz,
+    last_error text DEFAULT ''::text NOT NULL,
+    CONSTRAINT subscriptions_check CHECK (((secret_before IS NULL) = (secret_before_end IS NULL)))
+);
+
+ALTER TABLE subscriptions
+    ADD CONSTRAINT subscriptions_pkey PRIMARY KEY (pool_id, subscription_id);
+
+CREATE INDEX subscriptions_claimed_by ON subscriptions USING btree (claimed_by) WHERE (claimed_by IS NOT NULL);
+
+CREATE TRIGGER subscription_check_key BEFORE INSERT OR UPDATE OF secret ON subscriptions FOR EACH ROW EXECUTE FUNCTION subscription_check_key();
+
+ALTER TABLE subscriptions
+    ADD CONSTRAINT subscriptions_pool_id_fkey FOREIGN KEY (pool_id) REFERENCES pools(pool_id) ON DELETE CASCADE;
+
+
+-- Table deliveries
+
+CREATE TABLE deliveries (
+    pool_id text NOT NULL COLLATE "C",
+    subscription_id text NOT NULL COLLATE "C",
+    delivery_id text NOT NULL COLLATE "C",
+    redemption_id uuid NOT NULL,
+    account_id text NOT NULL COLLATE "C",
+    attempts integer NOT NULL,
+    last_error text NOT NULL,
+    created_at timestamptz DEFAULT now() NOT NULL,
+    tried_since timestamptz,
+    last_try_at timestamptz,
+    next_try_at timestamptz,
+    dead_at timestamptz,
+    CONSTRAINT deliveries_check CHECK (((next_try_at IS NULL) = (dead_at IS NOT NULL)))
+);
+
+ALTER TABLE deliveries
+    ADD CONSTRAINT deliveries_pkey PRIMARY KEY (pool_id, subscription_id, delivery_id);
+
+CREATE INDEX deliveries_living ON deliveries USING btree (pool_id, subscription_id, account_id, delivery_id) WHERE (dead_at IS NULL);
+
+ALTER TABLE deliveries
+    ADD CONSTRAINT deliveries_pool_id_subscription_id_fkey FOREIGN KEY (pool_id, subscription_id) REFERENCES subscriptions(pool_id, subscription_id) ON DELETE CASCADE;
 
 
 -- Table reversals

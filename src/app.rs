@@ -151,6 +151,7 @@ impl App {
             .add_service(parts.account_service())
             .add_service(parts.pool_service())
             .add_service(parts.provider_service())
+            .add_service(parts.subscription_service())
             .add_service(parts.access_service(tokens))
             .serve_with_incoming_shutdown(
                 Accepts::new(listener, limit).into_http2(listeners.grpc),

@@ -11,6 +11,7 @@ use secrecy::SecretString;
 
 pub use self::{
     access::{AccessArgs, Switch},
+    delivery::DeliveryArgs,
     limits::LimitArgs,
     provider::ProviderArgs,
     tls::{AdminTls, GrpcTls, WebhookTls},
@@ -18,6 +19,7 @@ pub use self::{
 use crate::{listener::address::parse_address, secret_file};
 
 mod access;
+mod delivery;
 mod limits;
 mod provider;
 mod tls;
@@ -98,6 +100,10 @@ pub struct ServeArgs {
     #[command(flatten)]
     pub provider: ProviderArgs,
 
+    /// What is sent to the receivers of subscriptions.
+    #[command(flatten)]
+    pub delivery: DeliveryArgs,
+
     /// How many cards this server asks the provider about at once, for items of a batch that say no
     /// amount.
     #[arg(long, env = "HOLDFAST_INQUIRY_CONCURRENCY", default_value_t = 16,
@@ -172,6 +178,7 @@ impl ServeArgs {
             }
         }
         wrong.extend(provider.contradictions());
+        wrong.extend(self.delivery.contradictions());
         wrong.extend(self.limits.contradictions());
         wrong.extend(self.access.contradictions());
         anyhow::ensure!(wrong.is_empty(), "the settings do not fit together: {}", wrong.join("; "));

@@ -8,10 +8,11 @@ mod facts;
 mod file;
 mod key;
 mod keys;
+mod signing;
 
 use secrecy::SecretBox;
 
-pub use self::{file::FILE_NAME, key::SecretKey, keys::SecretKeys};
+pub use self::{file::FILE_NAME, key::SecretKey, keys::SecretKeys, signing::SigningSecret};
 
 const KEY_BYTES: usize = 32;
 

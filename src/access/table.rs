@@ -81,6 +81,15 @@ pub const TABLE: &[Row] = &[
     at("CheckProvider", AUDITOR, Where::All),
     at("GetProvider", AUDITOR, Where::Some),
     at("ListProviders", AUDITOR, Where::Some),
+    // SubscriptionService
+    row("CreateSubscription", OPERATOR),
+    row("GetSubscription", AUDITOR),
+    row("ListSubscriptions", AUDITOR),
+    row("UpdateSubscription", OPERATOR),
+    row("RotateSubscriptionSecret", OPERATOR),
+    row("DeleteSubscription", OPERATOR),
+    row("ListDeliveries", AUDITOR),
+    row("RetryDeliveries", OPERATOR),
     // AccessService
     at("CreateToken", ADMIN, Where::All),
     at("ListTokens", ADMIN, Where::All),

@@ -5,7 +5,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     config::ServeArgs,
-    provider::Provider,
+    domain::subscription::Pauses,
+    provider::{Provider, receiver::Receivers},
     rpc::{
         MAX_ANSWER_BYTES, MAX_REQUEST_BYTES,
         access::AccessRpc,
@@ -15,10 +16,12 @@ use crate::{
             account_service_server::AccountServiceServer, pool_service_server::PoolServiceServer,
             provider_service_server::ProviderServiceServer,
             redemption_service_server::RedemptionServiceServer,
+            subscription_service_server::SubscriptionServiceServer,
         },
         pool::PoolRpc,
         provider::ProviderRpc,
         redemption::RedemptionRpc,
+        subscription::SubscriptionRpc,
     },
     secret::SecretKeys,
     service::{
@@ -44,6 +47,10 @@ use crate::{
         redeem::{Redeem, Stopping, settle::Settler},
         release::Leases,
         reverse::Reversals,
+        subscriptions::{
+            Subscriptions,
+            deliver::{Deliveries, Tools},
+        },
         sweep,
         watching::Watching,
         webhooks::Webhooks,
@@ -181,10 +188,23 @@ impl Parts {
         let check_reversals =
             reversals::run(self.reversals.clone(), args.reconcile_interval, stop.clone());
         loops.spawn(check_reversals);
+        loops.spawn(self.deliveries(args).run(stop.clone()));
         let (dead, told_dead) = watch::channel(Vec::new());
         loops.spawn(heartbeat::run(self.store.clone(), dead, at_the_end.clone()));
         loops.spawn(Takeover::new(self.reconciler.clone(), told_dead).run(stop.clone()));
         loops
+    }
+
+    fn deliveries(&self, args: &ServeArgs) -> Deliveries {
+        let pauses = Pauses {
+            first: args.delivery.first_pause,
+            longest: args.delivery.longest_pause,
+            give_up: args.delivery.give_up,
+        };
+        let watching = self.redemption.watching.clone();
+        let tools = Tools { store: self.store.clone(), watching, pauses };
+        let receivers = Receivers::new(args.delivery.timeout);
+        Deliveries::new(tools, self.pools.clone(), self.secret.clone(), receivers)
     }
 
     /// The webhooks of this server.
@@ -195,6 +215,18 @@ impl Parts {
 
     pub(super) fn access_service(&self, tokens: Tokens) -> AccessServiceServer<AccessRpc> {
         AccessServiceServer::new(AccessRpc::new(tokens, AuditTrail::new(self.store.clone())))
+            .max_decoding_message_size(MAX_REQUEST_BYTES)
+            .max_encoding_message_size(MAX_ANSWER_BYTES)
+    }
+
+    pub(super) fn subscription_service(&self) -> SubscriptionServiceServer<SubscriptionRpc> {
+        let subscriptions = Subscriptions::new(
+            self.store.clone(),
+            self.pools.clone(),
+            self.secret.clone(),
+            self.redemption.watching.clone(),
+        );
+        SubscriptionServiceServer::new(SubscriptionRpc::new(subscriptions))
             .max_decoding_message_size(MAX_REQUEST_BYTES)
             .max_encoding_message_size(MAX_ANSWER_BYTES)
     }

@@ -136,6 +136,34 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     ("provider list", &["holdfast provider list"]),
     ("provider show", &["holdfast provider show square --version 2 --file-only"]),
     (
+        "subscription create",
+        &[
+            "holdfast subscription create ledger --pool shop-eu --url https://ledger.example/outcomes --out ledger.secret",
+            "holdfast subscription create refunds --pool shop-eu --url https://shop.example/failed --state failed --after oldest",
+        ],
+    ),
+    ("subscription list", &["holdfast subscription list --pool shop-eu"]),
+    ("subscription show", &["holdfast subscription show ledger --pool shop-eu"]),
+    (
+        "subscription update",
+        &[
+            "holdfast subscription update ledger --pool shop-eu --url https://new.example/outcomes",
+            "holdfast subscription update ledger --pool shop-eu --resume",
+        ],
+    ),
+    (
+        "subscription rotate-secret",
+        &[
+            "holdfast subscription rotate-secret ledger --pool shop-eu --overlap 2h --out ledger.new",
+        ],
+    ),
+    ("subscription delete", &["holdfast subscription delete ledger --pool shop-eu"]),
+    (
+        "subscription deliveries",
+        &["holdfast subscription deliveries ledger --pool shop-eu --state dead"],
+    ),
+    ("subscription retry", &["holdfast subscription retry ledger --pool shop-eu --all-dead"]),
+    (
         "token create",
         &[
             "holdfast token create till-7 --role redeemer --pools 'shop-*' --lifetime 90days --out till-7.token",

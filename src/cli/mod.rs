@@ -29,6 +29,7 @@ mod serve;
 mod settings;
 mod shared;
 mod simulate;
+mod subscription;
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
@@ -89,6 +90,9 @@ enum Command {
     /// Redemptions: list them, show one, settle one that only a person can.
     #[command(subcommand)]
     Redemption(redemption::RedemptionCommand),
+    /// Subscriptions: outcomes that are sent to a URL as they are recorded, and what was not taken.
+    #[command(subcommand)]
+    Subscription(subscription::SubscriptionCommand),
     /// Providers: the profiles that say how each is asked, and what its answers mean.
     #[command(subcommand)]
     Provider(provider::ProviderCommand),
@@ -235,6 +239,7 @@ async fn run(
         Command::Lease(command) => Box::pin(lease::run(command)).await.map(done),
         Command::RedeemBatch(args) => Box::pin(batch::run(args, stop)).await,
         Command::Redemption(command) => Box::pin(redemption::run(command)).await,
+        Command::Subscription(command) => Box::pin(subscription::run(command)).await.map(done),
         Command::Provider(command) => Box::pin(provider::run(command)).await,
         Command::Token(command) => Box::pin(access::run(command)).await.map(done),
         Command::AuditLog(args) => Box::pin(audit_log::run(args)).await.map(done),

@@ -131,6 +131,10 @@ text_id!(
     PoolId, check_slug
 );
 text_id!(
+    /// A subscription, in its pool.
+    SubscriptionId, check_slug
+);
+text_id!(
     /// A provider: the id of its profile.
     ProviderId, check_provider
 );

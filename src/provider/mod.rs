@@ -1,4 +1,4 @@
-//! The provider's client, the only outbound HTTP: asks the provider, and decides what its answer proves.
+//! All that is sent over HTTP: to the provider, whose answers are judged here, and to the receivers of outcomes.
 //!
 //! [`client::Provider`] makes one call at a time and reports what happened to it as an [`Answer`],
 //! without judging. [`classify::classify`] is the judge: a pure function from an answer to the next
@@ -13,6 +13,7 @@ mod http;
 mod json;
 pub mod profile;
 pub mod question;
+pub mod receiver;
 mod scrub;
 pub mod secrets;
 mod tokens;

@@ -12,8 +12,9 @@ use super::{
     pb,
 };
 use crate::domain::{
-    id::{AccountId, PlanId, PoolId, ProviderId, RedemptionId, TokenName},
+    id::{AccountId, PlanId, PoolId, ProviderId, RedemptionId, SubscriptionId, TokenName},
     page::Page,
+    subscription::DeliveryId,
 };
 
 static METHODS: LazyLock<Vec<Method>> = LazyLock::new(methods::all);
@@ -48,6 +49,8 @@ pub(crate) fn page_token(input: &[u8]) {
     token_of(text, |key| ProviderId::parse(key).ok());
     token_of(text, |key| TokenName::parse(key).ok());
     token_of(text, |key| RedemptionId::parse(key).ok());
+    token_of(text, |key| SubscriptionId::parse(key).ok());
+    token_of(text, |key| DeliveryId::parse(key).ok());
     token_of(text, |key| key.parse::<i64>().ok());
 }
 

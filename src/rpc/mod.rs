@@ -24,6 +24,7 @@ pub mod redemption;
 pub mod reflection;
 mod refusal;
 mod status;
+pub mod subscription;
 
 /// The longest request, in bytes. It is refused by its length, before tonic would.
 pub const MAX_REQUEST_BYTES: usize = codec::MAX_MESSAGE_BYTES;

@@ -44,6 +44,22 @@ impl fmt::Debug for pb::CreateTokenResponse {
     }
 }
 
+impl fmt::Debug for pb::CreateSubscriptionResponse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CreateSubscriptionResponse")
+            .field("subscription", &self.subscription)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for pb::RotateSubscriptionSecretResponse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RotateSubscriptionSecretResponse")
+            .field("subscription", &self.subscription)
+            .finish_non_exhaustive()
+    }
+}
+
 impl fmt::Debug for pb::Account {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {

@@ -2,7 +2,7 @@
 
 pub(super) mod batch;
 pub(super) mod explain;
-mod message;
+pub(super) mod message;
 mod selector;
 pub(super) mod watch;
 

@@ -53,6 +53,18 @@ pub(crate) fn status(error: &Error) -> Status {
         Error::TokenNotFound(name) => not_found("TOKEN_NOT_FOUND", text, "token", name.as_str()),
         Error::TokenExists(name) => exists("TOKEN_EXISTS", text, "token", name.as_str()),
 
+        Error::SubscriptionNotFound(_, id) => {
+            not_found("SUBSCRIPTION_NOT_FOUND", text, "subscription", id.as_str())
+        }
+        Error::SubscriptionExists(_, id) => {
+            exists("SUBSCRIPTION_ALREADY_EXISTS", text, "subscription", id.as_str())
+        }
+        Error::TooManySubscriptions(pool_id, most) => precondition(
+            "TOO_MANY_SUBSCRIPTIONS",
+            text,
+            [("pool_id", pool_id.to_string()), ("most", most.to_string())],
+        ),
+
         Error::ProviderNotFound { provider_id, .. } => {
             not_found("PROVIDER_NOT_FOUND", text, "provider", provider_id.as_str())
         }

@@ -6,7 +6,10 @@ use crate::{
     domain::{
         account::Rest,
         choice::{Choice, Counts},
-        id::{AccountId, PlanId, PoolId, ProviderId, RedemptionId, RequestId, TokenName},
+        id::{
+            AccountId, PlanId, PoolId, ProviderId, RedemptionId, RequestId, SubscriptionId,
+            TokenName,
+        },
         lease::{LeaseLoss, LeaseRef},
         money::{Currency, Money},
         plan::Misfit,
@@ -92,6 +95,17 @@ pub enum Error {
         "a token {0} was made before: names are never used again, so that records stay true. Choose another"
     )]
     TokenExists(TokenName),
+    /// There is no such subscription.
+    #[error("there is no subscription {1} in pool {0}")]
+    SubscriptionNotFound(PoolId, SubscriptionId),
+    /// The subscription is there already.
+    #[error("subscription {1} exists already in pool {0}")]
+    SubscriptionExists(PoolId, SubscriptionId),
+    /// The pool has as many subscriptions as it may have.
+    #[error(
+        "pool {0} has {1} subscriptions, and no pool may have more: delete one that is not needed"
+    )]
+    TooManySubscriptions(PoolId, u32),
     /// The pool is there already.
     #[error("pool {0} exists already")]
     PoolExists(PoolId),

@@ -2,7 +2,7 @@
 //! act.
 //!
 //! `acquire`, `release`, `redeem`, `card`, `batch`, `awaiting` and `watching` are what callers do, `admin` and `reverse` are what people do, `webhooks`
-//! what providers do, and `background` what the server does by itself. The other files are shared by these.
+//! what providers do, `subscriptions` sends outcomes, and `background` what the server does by itself. The other files are shared by these.
 
 pub mod account_values;
 pub mod acquire;
@@ -23,6 +23,7 @@ pub mod redeem;
 pub mod release;
 pub mod reverse;
 pub mod rotation;
+pub mod subscriptions;
 pub mod sweep;
 pub mod watching;
 pub mod webhooks;

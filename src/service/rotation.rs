@@ -15,10 +15,10 @@ use crate::{
         secret_key::{Fingerprint, KeyId, StoredKey},
     },
     secret::SecretKeys,
-    service::{account_values, providers::fingerprint_name, redeem::code_context},
+    service::{account_values, providers::fingerprint_name, redeem::code_context, subscriptions},
     store::{
         Store,
-        keys::{KeyUse, SealedCode, SealedCredentials},
+        keys::{KeyUse, SealedCode, SealedCredentials, SealedSubscription},
     },
 };
 
@@ -210,12 +210,13 @@ impl Sealed<'_> {
         for _ in 0..PASSES {
             let codes = self.pass_over_codes(told).await?;
             let credentials = self.pass_over_credentials(told).await?;
+            let secrets = self.pass_over_subscriptions(told).await?;
             let stored = self.store.list_keys().await?;
             ensure!(
                 stored.iter().any(|it| it.key_id == self.key && it.is_current),
                 "another secret key was made current meanwhile"
             );
-            if codes + credentials == 0 {
+            if codes + credentials + secrets == 0 {
                 return Ok(());
             }
         }
@@ -266,6 +267,38 @@ impl Sealed<'_> {
             self.credentials += self.store.reseal_credentials(&sealed).await?;
             told(Progress::Credentials(self.credentials));
         }
+    }
+
+    /// Answers how many were found. Their secrets count as credentials.
+    async fn pass_over_subscriptions(
+        &mut self,
+        told: &mut (dyn FnMut(Progress) + Send),
+    ) -> anyhow::Result<usize> {
+        let (mut found, mut after) = (0, (String::new(), String::new()));
+        loop {
+            let page = self.store.list_subscription_secrets(self.key, (&after.0, &after.1)).await?;
+            let Some(last) = page.last() else { return Ok(found) };
+            after = (last.pool_id.to_string(), last.subscription_id.to_string());
+            found += page.len();
+            for it in page {
+                let secret = self.subscription(&it, &it.secret)?;
+                let before = it.secret_before.as_ref().map(|before| self.subscription(&it, before));
+                let before = before.transpose()?;
+                let written =
+                    self.store.reseal_subscription_secrets(&it, &secret, before.as_deref()).await?;
+                self.credentials += i64::from(written);
+            }
+            told(Progress::Credentials(self.credentials));
+        }
+    }
+
+    fn subscription(&self, it: &SealedSubscription, sealed: &[u8]) -> anyhow::Result<Vec<u8>> {
+        let context = subscriptions::context(&it.pool_id, &it.subscription_id);
+        let opened = self.secret.decrypt_credentials(&context, sealed);
+        let opened = opened.with_context(|| {
+            format!("the secret of subscription {} of pool {}", it.subscription_id, it.pool_id)
+        })?;
+        Ok(self.secret.encrypt_credentials(&context, &opened))
     }
 
     fn credential(&self, it: SealedCredentials) -> anyhow::Result<(SealedCredentials, Vec<u8>)> {

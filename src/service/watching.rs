@@ -53,8 +53,8 @@ pub enum After {
 /// What a caller is told.
 #[derive(Debug)]
 pub enum WatchEvent {
-    /// An outcome, and the cursor after it.
-    Outcome(Box<Told>, String),
+    /// An outcome, and where a caller is who was told it.
+    Outcome(Box<Told>, Position),
     /// There is nothing to tell; the cursor.
     Nothing(String),
     /// The last event.
@@ -103,6 +103,20 @@ impl Watching {
     /// Cancelled when nobody is told anything any more.
     pub fn closing(&self) -> &CancellationToken {
         &self.0.closing
+    }
+
+    /// The position from which on somebody is told, where the database still has what is before it.
+    pub async fn begin(&self, pool_id: &PoolId, after: After) -> Result<Position, Error> {
+        self.0.begin(pool_id, after).await
+    }
+
+    /// Reads outcomes of redemptions, as they would be told now.
+    pub async fn read_outcomes(
+        &self,
+        pool_id: &PoolId,
+        ids: &[RedemptionId],
+    ) -> Result<HashMap<RedemptionId, Told>, StoreError> {
+        self.0.read_outcomes(pool_id, ids).await
     }
 
     /// Tells the outcomes of a pool until the receiver is dropped.
@@ -175,13 +189,23 @@ impl Inner {
         if outcomes.is_empty() {
             return Ok(Vec::new());
         }
-        let ids: Vec<_> = outcomes.iter().map(|(_, id)| id.0).collect();
+        let ids: Vec<_> = outcomes.iter().map(|(_, id)| *id).collect();
+        let read = self.read_outcomes(pool_id, &ids).await?;
+        let told = outcomes.iter().filter_map(|(mark, id)| Some((*mark, read.get(id)?.clone())));
+        Ok(told.collect())
+    }
+
+    async fn read_outcomes(
+        &self,
+        pool_id: &PoolId,
+        ids: &[RedemptionId],
+    ) -> Result<HashMap<RedemptionId, Told>, StoreError> {
+        let ids: Vec<_> = ids.iter().map(|id| id.0).collect();
         let redemptions = self.store.get_outcomes(pool_id, &ids).await?;
-        let reversals = self.store.newest_reversals(pool_id, &ids).await?;
-        let redemptions: HashMap<_, _> =
-            redemptions.into_iter().map(|it| (it.redemption_id, it)).collect();
-        let told = outcomes.iter().filter_map(|(mark, id)| {
-            Some((*mark, (redemptions.get(id)?.clone(), reversals.get(id).cloned())))
+        let mut reversals = self.store.newest_reversals(pool_id, &ids).await?;
+        let told = redemptions.into_iter().map(|it| {
+            let reversal = reversals.remove(&it.redemption_id);
+            (it.redemption_id, (it, reversal))
         });
         Ok(told.collect())
     }
@@ -357,8 +381,7 @@ impl Watcher {
         if !self.by.may_read(&told.0.principal) {
             return Ok(());
         }
-        let cursor = self.position.cursor(&self.pool_id);
-        self.send(WatchEvent::Outcome(Box::new(told.clone()), cursor)).await
+        self.send(WatchEvent::Outcome(Box::new(told.clone()), self.position.clone())).await
     }
 
     async fn tell_cursor_if_silent(&mut self) -> Result<(), Gone> {

@@ -11,7 +11,7 @@ use super::{
     interval,
 };
 use crate::domain::{
-    id::{AccountId, PoolId, ProviderId, RedemptionId},
+    id::{AccountId, PoolId, ProviderId, RedemptionId, SubscriptionId},
     principal::Authority,
     secret_key::{Fingerprint, KeyId, StoredKey},
 };
@@ -22,6 +22,19 @@ const LIVES: Duration = Duration::from_secs(10);
 pub const PAGE: i64 = 500;
 /// How many redemptions are counted at once.
 const COUNTED: i64 = 50_000;
+
+/// The secrets of a subscription, encrypted.
+#[derive(Clone, Debug)]
+pub struct SealedSubscription {
+    /// Its pool.
+    pub pool_id: PoolId,
+    /// The subscription.
+    pub subscription_id: SubscriptionId,
+    /// The secret.
+    pub secret: Vec<u8>,
+    /// The one before, while it signs too.
+    pub secret_before: Option<Vec<u8>>,
+}
 
 /// A code of an open redemption, encrypted.
 #[derive(Clone, Debug)]
@@ -236,6 +249,51 @@ impl Store {
             &credentials.iter().map(|(_, sealed)| sealed.clone()).collect::<Vec<_>>(),
         );
         Ok(written.fetch_one(&self.db).await?)
+    }
+
+    /// Subscriptions whose secrets are encrypted with another key than this one, after one of them.
+    pub async fn list_subscription_secrets(
+        &self,
+        key: KeyId,
+        after: (&str, &str),
+    ) -> Result<Vec<SealedSubscription>, StoreError> {
+        let rows = sqlx::query_file!(
+            "src/store/sql/key/list_subscription_secrets.sql",
+            after.0,
+            after.1,
+            key.number(),
+            PAGE
+        );
+        let read = |_| StoreError::Unreadable("a pool or name of a subscription");
+        let rows = rows.fetch_all(&self.db).await?.into_iter();
+        rows.map(|row| {
+            Ok(SealedSubscription {
+                pool_id: PoolId::parse(&row.pool_id).map_err(read)?,
+                subscription_id: SubscriptionId::parse(&row.subscription_id).map_err(read)?,
+                secret: row.secret,
+                secret_before: row.secret_before,
+            })
+        })
+        .collect()
+    }
+
+    /// Keeps a subscription's secrets under another key. Answers whether they were as they are given.
+    pub async fn reseal_subscription_secrets(
+        &self,
+        was: &SealedSubscription,
+        secret: &[u8],
+        secret_before: Option<&[u8]>,
+    ) -> Result<bool, StoreError> {
+        let written = sqlx::query_file_scalar!(
+            "src/store/sql/key/reseal_subscription_secrets.sql",
+            was.pool_id.as_str(),
+            was.subscription_id.as_str(),
+            was.secret,
+            was.secret_before.as_deref(),
+            secret,
+            secret_before,
+        );
+        Ok(written.fetch_optional(&self.db).await?.is_some())
     }
 
     /// Notes that nothing is encrypted with other keys than the current one, which keeps what they made fingerprints with.

@@ -10,6 +10,7 @@ pub mod apply;
 pub mod audit;
 mod controls;
 pub mod credentials;
+pub mod delivery;
 pub mod keys;
 mod lane;
 pub mod lease;
@@ -28,6 +29,7 @@ pub mod redemption;
 mod redemption_row;
 pub mod reversal;
 pub mod servers;
+pub mod subscription;
 mod terms;
 pub mod token;
 

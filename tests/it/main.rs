@@ -28,4 +28,5 @@ mod providers;
 mod redeem;
 mod rpc;
 mod server;
+mod subscriptions;
 mod watch;

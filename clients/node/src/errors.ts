@@ -60,6 +60,9 @@ export class UnauthenticatedError extends HoldfastError {}
 export class PermissionDeniedError extends HoldfastError {}
 export class TokenNotFoundError extends HoldfastError {}
 export class TokenExistsError extends HoldfastError {}
+export class SubscriptionNotFoundError extends HoldfastError {}
+export class SubscriptionAlreadyExistsError extends HoldfastError {}
+export class TooManySubscriptionsError extends HoldfastError {}
 export class PoolAlreadyExistsError extends HoldfastError {}
 export class PlanAlreadyExistsError extends HoldfastError {}
 export class AccountAlreadyExistsError extends HoldfastError {}
@@ -112,7 +115,8 @@ const CLASSES = [
   CountryMismatchError, InquiryFailedError, PoolPausedError, PoolDrainingError, AccountPausedError,
   AccountNotReadyError, AmountDoesNotFitError, PoolInUseError, PlanInUseError, AccountLockedError, OverloadedError,
   DeadlinePassedError, RequestIncompleteError, StreamIdleError, CursorLostError, ShuttingDownError, ProviderUnavailableError,
-  DatabaseUnavailableError, InternalError,
+  DatabaseUnavailableError, InternalError, SubscriptionNotFoundError, SubscriptionAlreadyExistsError,
+  TooManySubscriptionsError,
 ];
 
 /** The class of each reason: `LEASE_LOST` is a {@link LeaseLostError}. */

@@ -26,6 +26,7 @@ use crate::{
             account_service_client::AccountServiceClient, pool_service_client::PoolServiceClient,
             provider_service_client::ProviderServiceClient,
             redemption_service_client::RedemptionServiceClient,
+            subscription_service_client::SubscriptionServiceClient,
         },
     },
     secret_file,
@@ -166,6 +167,11 @@ impl Server {
     /// Accounts.
     pub(crate) fn accounts(&self) -> AccountServiceClient<Connection> {
         AccountServiceClient::new(self.0.clone())
+    }
+
+    /// Subscriptions.
+    pub(crate) fn subscriptions(&self) -> SubscriptionServiceClient<Connection> {
+        SubscriptionServiceClient::new(self.0.clone())
     }
 
     /// Redemptions.
@@ -328,6 +334,9 @@ fn next_step(code: Code, details: &ErrorDetails) -> Option<String> {
             "let an admin make a token with the role that is needed: `holdfast token create`"
         }
         "TOKEN_NOT_FOUND" | "TOKEN_EXISTS" => "`holdfast token list` shows the tokens",
+        "SUBSCRIPTION_NOT_FOUND" | "SUBSCRIPTION_ALREADY_EXISTS" | "TOO_MANY_SUBSCRIPTIONS" => {
+            "`holdfast subscription list` shows the pool's subscriptions"
+        }
         "ACCOUNT_NOT_FOUND" => "`holdfast account list` shows the pool's accounts",
         "REDEMPTION_NOT_FOUND" => "`holdfast redemption list` shows the pool's redemptions",
         "POOL_PAUSED" | "POOL_DRAINING" => "`holdfast pool resume` ends a pause and a drain",

@@ -3,8 +3,12 @@
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::domain::{
-    id::{AccountId, BatchId, Holder, PlanId, PoolId, ProviderId, RedemptionId, TokenName},
+    id::{
+        AccountId, BatchId, Holder, PlanId, PoolId, ProviderId, RedemptionId, SubscriptionId,
+        TokenName,
+    },
     money::Currency,
+    subscription::DeliveryId,
 };
 
 macro_rules! by_rule {
@@ -20,7 +24,7 @@ macro_rules! by_rule {
 by_rule! {
     pool => PoolId, plan => PlanId, account => AccountId, batch => BatchId, holder => Holder,
     redemption => RedemptionId, provider => ProviderId,
-    token => TokenName,
+    token => TokenName, subscription => SubscriptionId, delivery => DeliveryId,
 }
 
 /// Reads a time: RFC 3339, or a date, whose first moment in UTC it then is.

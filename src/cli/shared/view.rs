@@ -4,6 +4,7 @@ mod audit;
 mod considered;
 mod plan;
 mod provider;
+mod subscription;
 mod token;
 
 use prost_types::{Duration, Timestamp};
@@ -15,6 +16,10 @@ pub(crate) use self::{
     considered::{CONSIDERED, VERDICT, considered, verdict},
     plan::{PLAN, PLAN_AT_A_GLANCE, PLAN_FOR_PEOPLE, plan},
     provider::{PROVIDER, PROVIDER_WITH_FILE, held_back, provider, provider_status},
+    subscription::{
+        DELIVERY, DELIVERY_AT_A_GLANCE, SUBSCRIPTION, SUBSCRIPTION_AT_A_GLANCE, SUBSCRIPTION_SHOWN,
+        delivery, subscription, subscription_shown,
+    },
     token::{TOKEN, token},
 };
 use crate::rpc::pb;

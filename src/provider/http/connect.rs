@@ -27,6 +27,7 @@ const MAX_HTTP2_HEAD_BYTES: u32 = 64 * 1024;
 /// What each side may send over HTTP/2 before it is read: for one answer, and for all of a connection.
 const HTTP2_WINDOW_BYTES: u32 = 64 * 1024;
 const HTTP2_CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
+const UNTRUSTING: &str = "the certificates that this machine trusts cannot be read";
 
 /// A client that does nothing by itself. Without `reuse`, every HTTP/1.1 connection carries one request.
 pub(super) fn client(
@@ -72,14 +73,18 @@ fn trusting_nobody() -> anyhow::Result<ClientConfig> {
     Ok(config.with_root_certificates(RootCertStore::empty()).with_no_client_auth())
 }
 
+/// TLS with the certificates that this machine trusts.
+pub(super) fn tls_of_machine() -> anyhow::Result<ClientConfig> {
+    let builder = ClientConfig::builder().with_platform_verifier().context(UNTRUSTING)?;
+    Ok(builder.with_no_client_auth())
+}
+
 /// TLS as a profile says: with the certificates that it names, or those that this machine trusts; and with our own
 /// certificate, where it names one.
 pub(in crate::provider) fn tls_of(settings: &HttpSettings) -> anyhow::Result<ClientConfig> {
     let builder = ClientConfig::builder();
     let builder = match &settings.ca_file {
-        None => builder
-            .with_platform_verifier()
-            .context("the certificates that this machine trusts cannot be read")?,
+        None => builder.with_platform_verifier().context(UNTRUSTING)?,
         Some(file) => {
             let mut roots = RootCertStore::empty();
             for certificate in certificates(file)? {

@@ -30,7 +30,7 @@ use http::{
 use hyper_util::client::legacy::connect::HttpInfo;
 use reqwest::{Client, Response};
 use rustls::ClientConfig;
-use tokio::time::timeout;
+use tokio::time::{timeout, timeout_at};
 use url::Url;
 
 use super::{
@@ -123,6 +123,11 @@ impl Http {
         Self { quota, ..self }
     }
 
+    /// A client of any server, which trusts the certificates that this machine does. Does not connect.
+    pub(super) fn of_any_server(limits: &Limits) -> anyhow::Result<Self> {
+        Self::with_tls(Some(connect::tls_of_machine()?), limits)
+    }
+
     fn with_tls(tls: Option<ClientConfig>, limits: &Limits) -> anyhow::Result<Self> {
         let make = |reuse| connect::client(limits, tls.as_ref(), reuse).context("no HTTP client");
         Ok(Self {
@@ -145,6 +150,33 @@ impl Http {
         let mut head = None;
         let answer = self.answer(call, &mut head).await;
         (answer, head)
+    }
+
+    /// Sends a request of which only the status of its answer counts: with the time after which the server wants to be asked
+    /// again. What it answers beside is read up to a bound, so that its connection can be used again, and thrown away.
+    pub(super) async fn status_of(&self, call: Call) -> Result<(u16, Option<Duration>), String> {
+        let end = tokio::time::Instant::now() + self.limits.whole;
+        let answered = timeout_at(end, Box::pin(self.begin_answer(call.request))).await;
+        let response = match answered {
+            Ok(Ok(response)) => response,
+            Ok(Err(NoAnswer::NeverSent(why) | NoAnswer::Lost(why))) => return Err(why),
+            Err(_) => return Err("no answer in time".to_owned()),
+        };
+        let told = (response.status().as_u16(), retry_after(response.headers()));
+        let _ = timeout_at(end, read_body(response, call.max_bytes)).await;
+        Ok(told)
+    }
+
+    async fn begin_answer(&self, request: Request) -> Result<Response, NoAnswer> {
+        let client = self.pool().client.clone();
+        let (request, progress) = prepared(request)?;
+        let response = client.execute(request).await.map_err(NoAnswer::from)?;
+        if !progress.is_whole() {
+            return Err(NoAnswer::Lost(
+                "the server spoke before it had the whole request".to_owned(),
+            ));
+        }
+        Ok(response)
     }
 
     async fn answer(&self, call: Call, head: &mut Option<Head>) -> Answer {

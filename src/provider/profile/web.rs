@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use url::{Host, Url};
+use url::Url;
 
 use super::{
     names::{Name, Scope},
@@ -11,6 +11,7 @@ use super::{
     tree::{Body, Pairs, encode, read_pairs, read_template},
     values::Values,
 };
+use crate::domain::http_url::http_url;
 
 /// A path of segments. A placeholder is part of one of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -143,36 +144,11 @@ pub(super) fn read_headers(value: &Value<'_>, scope: Scope) -> Option<Pairs> {
     Some(pairs.into_iter().map(|(name, leaf)| (name.to_ascii_lowercase(), leaf)).collect())
 }
 
-/// Reads a URL that requests go to: `http` only to this machine, unless that is allowed.
+/// Reads a URL that requests go to: see [`http_url`].
 pub(super) fn read_url(value: &Value<'_>, allow_plain: bool) -> Option<Url> {
-    let wrong = |why: &str| {
-        value.fault(why);
-        None
-    };
-    let Ok(url) = Url::parse(value.text()?) else { return wrong("is not a URL") };
-    if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
-        return wrong("must be a URL of http or https");
-    }
+    let url = http_url(value.text()?, allow_plain).map_err(|why| value.fault(why)).ok()?;
     if url.port() == Some(0) {
         value.contradicts("has the port 0, to which nothing can be sent");
     }
-    if !url.username().is_empty() || url.password().is_some() {
-        return wrong("must not hold a user or password: that is for [auth]");
-    }
-    if url.query().is_some() || url.fragment().is_some() {
-        return wrong("must end with its path, without '?' or '#'");
-    }
-    if url.scheme() == "http" && !allow_plain && !is_this_machine(&url) {
-        return wrong("is plain http to another machine: use https, or say allow_plain = true");
-    }
     Some(url)
-}
-
-fn is_this_machine(url: &Url) -> bool {
-    match url.host() {
-        Some(Host::Ipv4(ip)) => ip.is_loopback(),
-        Some(Host::Ipv6(ip)) => ip.is_loopback(),
-        Some(Host::Domain(name)) => name == "localhost",
-        None => false,
-    }
 }

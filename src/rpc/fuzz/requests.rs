@@ -17,7 +17,7 @@ use crate::{
         pb::{self, batch_redeem_request::Message as BatchMessage},
         plan, pool, provider,
         redemption::{self, batch, explain},
-        status,
+        status, subscription,
     },
     service::{
         Error,
@@ -196,6 +196,38 @@ fn check_the_rest(method: &Method, input: &[u8]) -> bool {
         "ListProviders" => plain(method, input, |request| {
             bounds::page(provider::read_list(request)?.1);
             Ok(None)
+        }),
+        "CreateSubscription" => {
+            plain(method, input, |request| Ok(Some(subscription::read_new(request)?.0)))
+        }
+        "GetSubscription" => plain(method, input, |request: pb::GetSubscriptionRequest| {
+            Ok(Some(subscription::read_names(&request.pool_id, &request.subscription_id)?.0))
+        }),
+        "DeleteSubscription" => plain(method, input, |request: pb::DeleteSubscriptionRequest| {
+            Ok(Some(subscription::read_names(&request.pool_id, &request.subscription_id)?.0))
+        }),
+        "ListSubscriptions" => plain(method, input, |request| {
+            let (pool_id, _, limit) = subscription::read_list(request)?;
+            bounds::page(limit);
+            Ok(Some(pool_id))
+        }),
+        "UpdateSubscription" => {
+            plain(method, input, |request| Ok(Some(subscription::read_change(request)?.0)))
+        }
+        "RotateSubscriptionSecret" => plain(method, input, |request| {
+            let (pool_id, _, overlap) = subscription::read_rotation(request)?;
+            bounds::seconds(Some(overlap), 0, 30 * 24 * 60 * 60);
+            Ok(Some(pool_id))
+        }),
+        "ListDeliveries" => plain(method, input, |request| {
+            let asked = subscription::read_deliveries(request)?;
+            bounds::page(asked.limit);
+            Ok(Some(asked.pool_id))
+        }),
+        "RetryDeliveries" => plain(method, input, |request| {
+            let (pool_id, _, deliveries) = subscription::read_retry(request)?;
+            assert!(deliveries.len() <= 1000);
+            Ok(Some(pool_id))
         }),
         "CreateToken" => plain(method, input, |request| {
             let (_, grants, lifetime) = access::read_new_token(request)?;

@@ -22,7 +22,7 @@ pub(super) fn read_state(state: pb::RedemptionState) -> Option<RedemptionState> 
     }
 }
 
-fn state_message(state: RedemptionState) -> i32 {
+pub(in crate::rpc) fn state_message(state: RedemptionState) -> i32 {
     match state {
         RedemptionState::Submitted => pb::RedemptionState::Submitted,
         RedemptionState::InDoubt => pb::RedemptionState::InDoubt,

@@ -67,7 +67,8 @@ pub(in crate::rpc) fn read(request: pb::WatchRedemptionsRequest) -> Result<(Pool
 
 fn tell(event: WatchEvent, currency: Currency) -> Result<pb::WatchRedemptionsResponse, Status> {
     match event {
-        WatchEvent::Outcome(told, cursor) => {
+        WatchEvent::Outcome(told, position) => {
+            let cursor = position.cursor(&told.0.pool_id);
             let redemption = Some(reversed_message(&told, currency));
             Ok(pb::WatchRedemptionsResponse { redemption, cursor })
         }

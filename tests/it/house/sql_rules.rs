@@ -16,12 +16,13 @@ use crate::support::{
 };
 
 /// Statements that are not of one pool, each for a reason that its comment gives.
-const OF_NO_POOL: [&str; 67] = [
+const OF_NO_POOL: [&str; 73] = [
     "analyze",
     "backend",
     "beat",
     "cancel_backend",
     "claim_try",
+    "count_dead_deliveries",
     "count_fingerprints",
     "count_sealed",
     "end_slot",
@@ -42,8 +43,10 @@ const OF_NO_POOL: [&str; 67] = [
     "install",
     "list_audit_events",
     "list_beats",
+    "list_claims",
     "list_credentials",
     "list_due_reversals",
+    "list_free_subscriptions",
     "list_keys",
     "list_limits",
     "list_open_codes",
@@ -52,6 +55,7 @@ const OF_NO_POOL: [&str; 67] = [
     "list_profiles",
     "list_settings",
     "list_status",
+    "list_subscription_secrets",
     "list_tokens",
     "list_writers",
     "living_tokens",
@@ -69,10 +73,12 @@ const OF_NO_POOL: [&str; 67] = [
     "pools_with_due_checks",
     "pools_with_expired_leases",
     "put_token",
+    "release_claims",
     "remove_server",
     "remove_servers",
     "reseal_codes",
     "reseal_credentials",
+    "reseal_subscription_secrets",
     "reserve_call",
     "reserve_key",
     "retire_keys",
@@ -87,10 +93,11 @@ const OF_NO_POOL: [&str; 67] = [
 ];
 
 /// Statements of `holdfast keys`, which its owner runs: a role that serves needs no right for them.
-const OF_ROTATION: [&str; 7] = [
+const OF_ROTATION: [&str; 8] = [
     "insert_key",
     "reseal_codes",
     "reseal_credentials",
+    "reseal_subscription_secrets",
     "retire_keys",
     "unretire_key",
     "use_key",
@@ -100,13 +107,15 @@ const OF_ROTATION: [&str; 7] = [
 /// Tables of no pool that statements of a pool read beside.
 const BESIDE_POOLS: [&str; 2] = ["installation", "secret_keys"];
 
-const TABLES: [&str; 20] = [
+const TABLES: [&str; 22] = [
     "pools",
     "plans",
     "accounts",
     "leases",
     "redemptions",
     "redemption_outcomes",
+    "subscriptions",
+    "deliveries",
     "reversals",
     "audit_events",
     "account_events",
@@ -260,24 +269,30 @@ fn every_statement_is_one_and_leaves_nothing_open() {
 
 /// Statements that insert beside what they change: what they insert is the event of the change, its redemption, or a new
 /// account's credentials, or the first secret key. Those of people are seldom.
-const INSERT_BESIDE: [&str; 18] = [
+const INSERT_BESIDE: [&str; 24] = [
     "apply",
     "begin",
     "begin_reversal",
     "delete_plan",
     "delete_pool",
+    "delete_subscription",
     "fail_reversal",
+    "hold_delivery",
     "insert_accounts",
-    "install",
     "insert_plan",
     "insert_pool",
     "insert_profile",
+    "insert_subscription",
     "insert_token",
+    "install",
     "remove_credentials",
+    "retry_deliveries",
     "revoke_token",
+    "rotate_subscription_secret",
     "set_credentials",
     "update_plan",
     "update_pool",
+    "update_subscription",
     "use_key",
 ];
 

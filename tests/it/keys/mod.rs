@@ -27,12 +27,12 @@ fn key_file(world: &World) -> PathBuf {
 }
 
 /// The text of the world's first key, which has no id in its file.
-fn first_key(world: &World) -> String {
+pub(crate) fn first_key(world: &World) -> String {
     fs::read_to_string(key_file(world)).unwrap().trim().to_owned()
 }
 
 /// Puts keys into the file of the servers: `first` is what the world began with.
-fn write_keys(world: &World, first: &str, ids: &[u16]) {
+pub(crate) fn write_keys(world: &World, first: &str, ids: &[u16]) {
     let text = |id: &u16| if *id == 1 { first.to_owned() } else { key(*id) };
     let lines: Vec<_> = ids.iter().map(|id| format!("{id}: {}\n", text(id))).collect();
     write_secret(key_file(world), lines.concat());
@@ -48,6 +48,9 @@ fn command() -> Command {
     command
 }
 
-async fn rotate(world: &World, told: &mut (dyn FnMut(Progress) + Send)) -> anyhow::Result<Rotated> {
+pub(crate) async fn rotate(
+    world: &World,
+    told: &mut (dyn FnMut(Progress) + Send),
+) -> anyhow::Result<Rotated> {
     keys::rotate(&world.db_url.clone().into(), &key_file(world), PATIENCE, "a test", told).await
 }

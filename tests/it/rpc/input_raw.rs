@@ -23,7 +23,7 @@ async fn call(channel: &Channel, path: &'static str, message: &[u8]) -> Result<B
 }
 
 /// Every RPC, streams included: a stream of one message looks like a single one.
-const RPCS: [&str; 35] = [
+const RPCS: [&str; 43] = [
     "/holdfast.v1.RedemptionService/AcquireAccount",
     "/holdfast.v1.RedemptionService/RenewLease",
     "/holdfast.v1.RedemptionService/Redeem",
@@ -56,6 +56,14 @@ const RPCS: [&str; 35] = [
     "/holdfast.v1.ProviderService/CheckProvider",
     "/holdfast.v1.ProviderService/GetProvider",
     "/holdfast.v1.ProviderService/ListProviders",
+    "/holdfast.v1.SubscriptionService/CreateSubscription",
+    "/holdfast.v1.SubscriptionService/GetSubscription",
+    "/holdfast.v1.SubscriptionService/ListSubscriptions",
+    "/holdfast.v1.SubscriptionService/UpdateSubscription",
+    "/holdfast.v1.SubscriptionService/RotateSubscriptionSecret",
+    "/holdfast.v1.SubscriptionService/DeleteSubscription",
+    "/holdfast.v1.SubscriptionService/ListDeliveries",
+    "/holdfast.v1.SubscriptionService/RetryDeliveries",
     "/holdfast.v1.AccessService/CreateToken",
     "/holdfast.v1.AccessService/ListTokens",
     "/holdfast.v1.AccessService/RevokeToken",

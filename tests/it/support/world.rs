@@ -9,13 +9,14 @@ use std::{
 
 use holdfast::{
     app::App,
-    config::{AccessArgs, ProviderArgs, ServeArgs},
+    config::{AccessArgs, DeliveryArgs, ProviderArgs, ServeArgs},
     domain::access::Role,
     rpc::pb::{
         self, access_service_client::AccessServiceClient,
         account_service_client::AccountServiceClient, pool_service_client::PoolServiceClient,
         provider_service_client::ProviderServiceClient,
         redemption_service_client::RedemptionServiceClient,
+        subscription_service_client::SubscriptionServiceClient,
     },
     secret::SecretKeys,
     simulator::{
@@ -74,6 +75,7 @@ pub(crate) struct Clients {
     pub(crate) pools: PoolServiceClient<Connection>,
     pub(crate) providers: ProviderServiceClient<Connection>,
     pub(crate) access: AccessServiceClient<Connection>,
+    pub(crate) subscriptions: SubscriptionServiceClient<Connection>,
     journal: Journal,
 }
 
@@ -345,6 +347,16 @@ pub(crate) fn provider_args(url: String) -> ProviderArgs {
     }
 }
 
+/// Pauses that no test has to wait for.
+fn quick_deliveries() -> DeliveryArgs {
+    DeliveryArgs {
+        timeout: Duration::from_millis(1500),
+        first_pause: Duration::from_millis(50),
+        longest_pause: Duration::from_millis(400),
+        give_up: Duration::from_secs(3600),
+    }
+}
+
 fn serve_args(url: &str, folder: &TempDir, provider_url: String) -> ServeArgs {
     ServeArgs {
         database_url: Some(url.to_owned().into()),
@@ -362,6 +374,7 @@ fn serve_args(url: &str, folder: &TempDir, provider_url: String) -> ServeArgs {
         webhook_tls: Default::default(),
         access: AccessArgs::off(),
         provider: provider_args(provider_url),
+        delivery: quick_deliveries(),
         inquiry_concurrency: 16,
         inquiry_cache: Duration::from_secs(30),
         limits: holdfast::config::LimitArgs::default(),
@@ -392,7 +405,8 @@ impl Clients {
             accounts: AccountServiceClient::new(connection.clone()),
             pools: PoolServiceClient::new(connection.clone()),
             providers: ProviderServiceClient::new(connection.clone()),
-            access: AccessServiceClient::new(connection),
+            access: AccessServiceClient::new(connection.clone()),
+            subscriptions: SubscriptionServiceClient::new(connection),
             journal,
         }
     }

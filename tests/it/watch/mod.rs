@@ -14,7 +14,7 @@ use uuid::Uuid;
 use crate::support::world::{Clients, POOL, eur, seconds};
 
 /// Redeems a card into an account, or into any.
-async fn redeem(
+pub(crate) async fn redeem(
     clients: &mut Clients,
     code: &str,
     account_id: &str,

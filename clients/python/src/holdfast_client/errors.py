@@ -80,6 +80,10 @@ class TokenNotFound(NotFound):
     REASON = "TOKEN_NOT_FOUND"
 
 
+class SubscriptionNotFound(NotFound):
+    REASON = "SUBSCRIPTION_NOT_FOUND"
+
+
 class Unauthenticated(HoldfastError):
     REASON = "UNAUTHENTICATED"
 
@@ -102,6 +106,10 @@ class PoolAlreadyExists(AlreadyExists):
 
 class PlanAlreadyExists(AlreadyExists):
     REASON = "PLAN_ALREADY_EXISTS"
+
+
+class SubscriptionAlreadyExists(AlreadyExists):
+    REASON = "SUBSCRIPTION_ALREADY_EXISTS"
 
 
 class AccountAlreadyExists(AlreadyExists):
@@ -200,6 +208,10 @@ class AccountNotReady(HoldfastError):
 
 class AmountDoesNotFit(HoldfastError):
     REASON = "AMOUNT_DOES_NOT_FIT"
+
+
+class TooManySubscriptions(HoldfastError):
+    REASON = "TOO_MANY_SUBSCRIPTIONS"
 
 
 class PoolInUse(HoldfastError):
