@@ -15,7 +15,7 @@ static MIGRATOR: Migrator = sqlx::migrate!();
 const NOTES: &str = "_sqlx_migrations";
 
 /// What serving does with each table. A test compares it with the statements.
-pub const RIGHTS: [(&str, &[&str]); 20] = [
+pub const RIGHTS: [(&str, &[&str]); 21] = [
     // The first server to start inserts into it, once.
     ("installation", &["SELECT"]),
     ("secret_keys", &["SELECT"]),
@@ -29,6 +29,7 @@ pub const RIGHTS: [(&str, &[&str]); 20] = [
     ("redemptions", &["SELECT", "INSERT", "UPDATE"]),
     ("redemption_outcomes", &["SELECT", "INSERT"]),
     ("reversals", &["SELECT", "INSERT", "UPDATE"]),
+    ("superseded_resolutions", &["SELECT", "INSERT"]),
     ("audit_events", &["SELECT", "INSERT"]),
     ("servers", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
     ("providers", &["SELECT", "INSERT"]),

@@ -16,11 +16,12 @@ use crate::support::{
 };
 
 /// Statements that are not of one pool, each for a reason that its comment gives.
-const OF_NO_POOL: [&str; 67] = [
+const OF_NO_POOL: [&str; 68] = [
     "analyze",
     "backend",
     "beat",
     "cancel_backend",
+    "changed_plans",
     "claim_try",
     "count_fingerprints",
     "count_sealed",
@@ -100,7 +101,7 @@ const OF_ROTATION: [&str; 7] = [
 /// Tables of no pool that statements of a pool read beside.
 const BESIDE_POOLS: [&str; 2] = ["installation", "secret_keys"];
 
-const TABLES: [&str; 20] = [
+const TABLES: [&str; 21] = [
     "pools",
     "plans",
     "accounts",
@@ -108,6 +109,7 @@ const TABLES: [&str; 20] = [
     "redemptions",
     "redemption_outcomes",
     "reversals",
+    "superseded_resolutions",
     "audit_events",
     "account_events",
     "account_changes",
@@ -426,9 +428,9 @@ const HOT: [(&str, &str); 19] = [
     (
         "list_redemptions",
         "'p', '019ab000-0000-7000-8000-000000000000', 200, NULL, NULL, NULL, NULL, now(), now(), \
-         '019aa000-0000-7000-8000-000000000000', 1048576, NULL, NULL",
+         '019aa000-0000-7000-8000-000000000000', 1048576, NULL, NULL, NULL, NULL, NULL",
     ),
-    ("list_accounts", "'p', 'a-00001', 200, NULL, NULL, NULL, 1048576"),
+    ("list_accounts", "'p', 'a-00001', 200, NULL, NULL, NULL, 1048576, NULL, NULL, NULL"),
     (
         "defer",
         "'p', ARRAY[gen_random_uuid()], '{IN_DOUBT}', '{x}', '{1 min}', '{1}', '{f}', '{NULL}', \
@@ -492,7 +494,8 @@ async fn pages_of_batch(db: &mut PgConnection, batch_id: &str) -> u64 {
     let explain = format!(
         "EXPLAIN (ANALYZE, BUFFERS, COSTS OFF, TIMING OFF) EXECUTE listing ('p', \
          'ffffffff-ffff-ffff-ffff-ffffffffffff', 1000, NULL, NULL, 'batch:{batch_id}:', \
-         'batch:{batch_id};', NULL, NULL, '00000000-0000-0000-0000-000000000000', 1048576, NULL, NULL)"
+         'batch:{batch_id};', NULL, NULL, '00000000-0000-0000-0000-000000000000', 1048576, NULL, NULL, NULL, NULL, \
+         NULL)"
     );
     let rows = sqlx::raw_sql(AssertSqlSafe(explain)).fetch_all(db).await.unwrap();
     let lines: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
