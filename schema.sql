@@ -631,6 +631,7 @@ CREATE TABLE redemptions (
     code_fingerprint_key integer DEFAULT 1 NOT NULL,
     odd_checks integer DEFAULT 0 NOT NULL,
     attempt integer DEFAULT 1 NOT NULL,
+    superseded integer DEFAULT 0 NOT NULL,
     CONSTRAINT redemptions_amount_minor_check CHECK ((amount_minor >= 0)),
     CONSTRAINT redemptions_attempt_check CHECK ((attempt >= 1)),
     CONSTRAINT redemptions_code_is_wiped CHECK ((((state = ANY (ARRAY['SUCCEEDED'::text, 'FAILED'::text])) = (finished_at IS NOT NULL)) AND ((finished_at IS NULL) = (code_ciphertext IS NOT NULL)))),
@@ -776,6 +777,32 @@ CREATE INDEX reversals_due ON reversals USING btree (next_check_at, pool_id) WHE
 CREATE UNIQUE INDEX reversals_living ON reversals USING btree (pool_id, redemption_id) WHERE (state <> 'FAILED'::text);
 
 CREATE TRIGGER reversals_are_kept BEFORE DELETE ON reversals FOR EACH ROW EXECUTE FUNCTION refuse_deletion();
+
+
+-- Table superseded_resolutions
+
+CREATE TABLE superseded_resolutions (
+    pool_id text NOT NULL COLLATE "C",
+    redemption_id uuid NOT NULL,
+    number integer NOT NULL,
+    state text NOT NULL COLLATE "C",
+    amount_minor bigint,
+    amount_currency text COLLATE "C",
+    code_spent boolean,
+    resolved_by text NOT NULL,
+    resolved_principal text DEFAULT ''::text NOT NULL,
+    reason text NOT NULL,
+    evidence text,
+    finished_at timestamptz NOT NULL,
+    superseded_at timestamptz DEFAULT now() NOT NULL,
+    CONSTRAINT superseded_resolutions_number_check CHECK ((number > 0)),
+    CONSTRAINT superseded_resolutions_state_check CHECK ((state = ANY (ARRAY['SUCCEEDED'::text, 'FAILED'::text])))
+);
+
+ALTER TABLE superseded_resolutions
+    ADD CONSTRAINT superseded_resolutions_pkey PRIMARY KEY (pool_id, redemption_id, number);
+
+CREATE TRIGGER superseded_resolutions_append_only BEFORE DELETE OR UPDATE ON superseded_resolutions FOR EACH ROW EXECUTE FUNCTION refuse_change();
 
 
 -- Table audit_events

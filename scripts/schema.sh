@@ -63,7 +63,7 @@ arrange() {
     END {
         put("Types", "TYPE")
         put("Functions", "FUNCTION")
-        tables = split("secret_keys installation pools plans accounts leases account_events account_changes account_credentials redemptions redemption_outcomes subscriptions deliveries reversals audit_events servers providers provider_keys provider_limits provider_slots tokens token_changes", order, " ")
+        tables = split("secret_keys installation pools plans accounts leases account_events account_changes account_credentials redemptions redemption_outcomes subscriptions deliveries reversals superseded_resolutions audit_events servers providers provider_keys provider_limits provider_slots tokens token_changes", order, " ")
         for (i = 1; i <= tables; i++) { put("Table " order[i], order[i]) }
         for (left in parts) { print "scripts/schema.sh has no section for " left > "/dev/stderr"; exit 1 }
     }'

@@ -11,7 +11,7 @@ use super::shared::{
     client::{PAGE_SIZE, RpcError, ServerArgs, unary},
     list::ListOptions,
     output::{Sink, while_read},
-    parse::{self, timestamp},
+    parse,
     stop::Stop,
     view,
 };
@@ -29,6 +29,9 @@ pub(super) struct AuditLogArgs {
     /// Only what was done to this account, plan, redemption, provider or token.
     #[arg(long)]
     subject: Option<String>,
+    /// Only what was done by this RPC, such as UpdateAccount.
+    #[arg(long)]
+    action: Option<String>,
     /// Only from this time on, such as 2026-11-30T12:00:00Z.
     #[arg(long, value_parser = parse::time)]
     since: Option<OffsetDateTime>,
@@ -54,8 +57,9 @@ impl AuditLogArgs {
             pool_id: self.pool.as_ref().map(ToString::to_string).unwrap_or_default(),
             principal: self.principal.clone().unwrap_or_default(),
             subject: self.subject.clone().unwrap_or_default(),
-            from_time: self.since.map(timestamp),
-            to_time: self.until.map(timestamp),
+            action: self.action.clone().unwrap_or_default(),
+            from_time: self.since.map(parse::timestamp),
+            to_time: self.until.map(parse::timestamp),
             page_size: PAGE_SIZE,
             page_token: String::new(),
         }

@@ -27,8 +27,8 @@ pub use self::{
     change::{Change, Guard, NewLease, Next, Until},
     corrected::{Correction, Restatement},
     entity::{
-        Account, AccountFilter, Hold, Labels, Lease, LeaseAnswer, NewAccount, RecordedEvent,
-        Version,
+        Account, AccountFilter, EventFilter, Hold, Labels, Lease, LeaseAnswer, NewAccount,
+        RecordedEvent, Version,
     },
     refusal::Refusal,
     status::{AccountStatus, LeaseEnd, LoginStatus, Rest, Resume},

@@ -40,6 +40,8 @@ pub struct AuditFilter {
     pub principal: Option<String>,
     /// Only of this subject.
     pub subject: Option<String>,
+    /// Only what this RPC did.
+    pub action: Option<String>,
     /// Only at this time or later.
     pub from: Option<OffsetDateTime>,
     /// Only before this time.

@@ -212,6 +212,11 @@ impl RequestId {
         (format!("{BATCH_PREFIX}{batch}:"), format!("{BATCH_PREFIX}{batch};"))
     }
 
+    /// The bounds of this request id alone in byte order: no id has the character that would be next.
+    pub fn range_of_one(&self) -> (String, String) {
+        (self.to_string(), format!("{self}\u{1}"))
+    }
+
     /// Reads a name that Holdfast itself stored, or that looks a redemption up: a batch item's too.
     pub fn parse_any(text: &str) -> Result<Self, InvalidId> {
         const RULE: InvalidId =

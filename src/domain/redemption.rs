@@ -31,7 +31,7 @@ pub use self::{
     begin::{BeginRefusal, Begun, CardToBegin, NewRedemption, SendLimits},
     check::{DueCheck, EarlyCheck},
     code::CardCode,
-    entity::{Living, Redemption, Resolution},
+    entity::{Living, OVERTURNED, Redemption, Resolution, SupersededResolution},
     filter::RedemptionFilter,
     in_doubt::{Action, Capabilities, Dedup, Doubtful, LookUp, Told},
     limits::RedeemLimits,

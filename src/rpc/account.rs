@@ -22,8 +22,8 @@ use super::{
 };
 use crate::{
     domain::{
-        account::{AccountChange, AccountFilter, LoginStatus, NewAccount},
-        id::{AccountId, PlanId, PoolId},
+        account::{AccountChange, AccountFilter, EventFilter, LoginStatus, NewAccount},
+        id::{AccountId, Holder, PlanId, PoolId, RedemptionId},
         principal::Authority,
     },
     service::{
@@ -155,11 +155,11 @@ impl pb::account_service_server::AccountService for AccountRpc {
         &self,
         request: Request<pb::ListAccountEventsRequest>,
     ) -> Result<Response<pb::ListAccountEventsResponse>, Status> {
-        let (pool_id, account_id, before, limit) =
+        let (pool_id, account_id, filter, before, limit) =
             read_events(request.into_inner()).map_err(|e| status(&e))?;
         let (pool, events) = self
             .accounts
-            .events(&pool_id, &account_id, before.unwrap_or(i64::MAX), limit)
+            .events(&pool_id, &account_id, &filter, before.unwrap_or(i64::MAX), limit)
             .await
             .map_err(|e| status(&e))?;
         let (account_events, next_page_token) = page(
@@ -218,21 +218,45 @@ pub(super) fn read_list(
         status: fields.choice("status", request.status, read_status),
         login_status: fields.choice("login_status", request.login_status, read_login_status),
         plan_id: fields.optional_id("plan_id", &request.plan_id, PlanId::parse),
+        holder: fields.optional_id("holder", &request.holder, Holder::stored),
+        updated_from: fields.time("update_time_from", request.update_time_from),
+        updated_to: fields.time("update_time_to", request.update_time_to),
     };
+    if let (Some(from), Some(to)) = (filter.updated_from, filter.updated_to)
+        && from >= to
+    {
+        fields.refuse("update_time_to", "must be after update_time_from");
+    }
     fields.finish(pool_id.map(|pool_id| (pool_id, filter, after, limit)))
 }
 
-/// The account, before which of its events, and how many.
+/// The account, which of its events, before which of them, and how many.
 pub(super) fn read_events(
     request: pb::ListAccountEventsRequest,
-) -> Result<(PoolId, AccountId, Option<i64>, i64), Error> {
+) -> Result<(PoolId, AccountId, EventFilter, Option<i64>, i64), Error> {
     let mut fields = Fields::default();
     let pool_id = fields.id("pool_id", &request.pool_id, PoolId::parse);
     let account_id = fields.id("account_id", &request.account_id, AccountId::stored);
     let limit = fields.page_size(request.page_size);
     let before = fields.page_token(&request.page_token, |key| key.parse::<i64>().ok());
+    let filter = EventFilter {
+        from: fields.time("event_time_from", request.event_time_from),
+        to: fields.time("event_time_to", request.event_time_to),
+        reason: fields.optional_text("reason", &request.reason, 64),
+        redemption_id: fields.optional_id(
+            "redemption_id",
+            &request.redemption_id,
+            RedemptionId::parse,
+        ),
+        actor: fields.optional_text("actor", &request.actor, 256),
+    };
+    if let (Some(from), Some(to)) = (filter.from, filter.to)
+        && from >= to
+    {
+        fields.refuse("event_time_to", "must be after event_time_from");
+    }
     let names = pool_id.zip(account_id);
-    fields.finish(names.map(|(pool_id, account_id)| (pool_id, account_id, before, limit)))
+    fields.finish(names.map(|(pool_id, account_id)| (pool_id, account_id, filter, before, limit)))
 }
 
 pub(super) fn read_names(pool_id: &str, account_id: &str) -> Result<(PoolId, AccountId), Error> {

@@ -45,6 +45,7 @@ pub(super) fn read(
         pools,
         principal: fields.optional_text("principal", &request.principal, MAX_TEXT),
         subject: fields.optional_text("subject", &request.subject, MAX_TEXT),
+        action: fields.optional_text("action", &request.action, MAX_TEXT),
         from: fields.time("from_time", request.from_time),
         to: fields.time("to_time", request.to_time),
     };

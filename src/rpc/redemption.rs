@@ -13,7 +13,7 @@ use tonic::{Request, Response, Status, Streaming};
 use uuid::Uuid;
 
 use self::{
-    message::{read_reversal_state, read_state, redemption_message, reversed_message},
+    message::{read_reversal_state, read_state, redemption_message, reversed_message, with_words},
     selector::read_selector,
 };
 use super::{
@@ -185,6 +185,7 @@ impl pb::redemption_service_server::RedemptionService for RedemptionRpc {
         let (pool, redemption) = self.find(&pool_id, &name, &by).await?;
         let read = self.reversals.with_reversal(redemption).await.map_err(|e| status(&e))?;
         let redemption = reversed_message(&read, pool.currency);
+        let redemption = self.with_words(&read.0, redemption).await?;
         Ok(Response::new(pb::GetRedemptionResponse { redemption: Some(redemption) }))
     }
 
@@ -239,7 +240,8 @@ impl pb::redemption_service_server::RedemptionService for RedemptionRpc {
         let by = authority_of(&request);
         let command = read_resolve(request.into_inner(), by).map_err(|e| status(&e))?;
         let (pool, redemption) = self.redemptions.resolve(command).await.map_err(|e| status(&e))?;
-        let redemption = redemption_message(&redemption, pool.currency);
+        let message = redemption_message(&redemption, pool.currency);
+        let redemption = self.with_words(&redemption, message).await?;
         Ok(Response::new(pb::ResolveRedemptionResponse { redemption: Some(redemption) }))
     }
 
@@ -258,6 +260,16 @@ impl pb::redemption_service_server::RedemptionService for RedemptionRpc {
 impl RedemptionRpc {
     async fn currency(&self, pool_id: &PoolId) -> Result<Currency, Status> {
         self.pools.currency(pool_id).await.map_err(|e| status(&e))
+    }
+
+    /// The message with what people said of the redemption before.
+    async fn with_words(
+        &self,
+        redemption: &Redemption,
+        message: pb::Redemption,
+    ) -> Result<pb::Redemption, Status> {
+        let superseded = self.redemptions.superseded(redemption).await.map_err(|e| status(&e))?;
+        Ok(with_words(message, &superseded))
     }
 
     async fn find(
@@ -458,10 +470,17 @@ pub(super) fn read_list(
             .collect(),
         account_id: fields.optional_id("account_id", &request.account_id, AccountId::stored),
         batch_id: fields.optional_id("batch_id", &request.batch_id, BatchId::parse),
+        request_id: fields.optional_id("request_id", &request.request_id, RequestId::parse_any),
+        failure_reason: fields.optional_text("failure_reason", &request.failure_reason, 256),
+        holder: fields.optional_id("holder", &request.holder, Holder::stored),
+        code_last4: fields.optional_text("code_last4", &request.code_last4, 4),
         created_from: fields.time("create_time_from", request.create_time_from),
         created_to: fields.time("create_time_to", request.create_time_to),
         readable_by: (!by.may_read_others).then_some(by.principal),
     };
+    if filter.batch_id.is_some() && filter.request_id.is_some() {
+        fields.refuse("request_id", "must not be set with batch_id");
+    }
     if let (Some(from), Some(to)) = (filter.created_from, filter.created_to)
         && from >= to
     {
@@ -480,6 +499,9 @@ pub(super) fn read_resolve(
     let reason = fields.text("reason", &request.reason, 1000);
     let resolved_by = fields.person("resolved_by", &request.resolved_by);
     let evidence = fields.optional_text("evidence", &request.evidence, 1000);
+    if request.corrects_resolution < 0 {
+        fields.refuse("corrects_resolution", "must be 0 or the number of a resolution");
+    }
     let amount_is_set = request.amount.is_some();
     let amount = fields.money("amount", request.amount, 1);
     let provider_ref = fields.optional_text("provider_ref", &request.provider_ref, 256);
@@ -509,6 +531,7 @@ pub(super) fn read_resolve(
             pool_id,
             redemption_id,
             outcome,
+            corrects: (request.corrects_resolution > 0).then_some(request.corrects_resolution),
             recorded_amount_is_wrong: request.recorded_amount_is_wrong,
             resolution: Resolution {
                 resolved_by,

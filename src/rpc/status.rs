@@ -25,7 +25,10 @@ use crate::{
         choice::Choice,
         redemption::{ReversalRefusal, ReversalState},
     },
-    service::{Error, error::Violation},
+    service::{
+        Error,
+        error::{CountingWord, Violation},
+    },
 };
 
 /// The domain of every reason.
@@ -85,11 +88,11 @@ pub(crate) fn status(error: &Error) -> Status {
         Error::AccountExists(_, id) => {
             exists("ACCOUNT_ALREADY_EXISTS", text, "account", id.as_str())
         }
-        Error::AlreadySettled { redemption_id, state } => {
-            let mut details = reason(
-                "REDEMPTION_ALREADY_SETTLED",
-                [("redemption_id", redemption_id.to_string()), ("state", state.as_str().into())],
-            );
+        Error::AlreadySettled { redemption_id, state, word } => {
+            let settled =
+                [("redemption_id", redemption_id.to_string()), ("state", state.as_str().into())];
+            let word = word.iter().flat_map(word_of);
+            let mut details = reason("REDEMPTION_ALREADY_SETTLED", settled.into_iter().chain(word));
             details.set_resource_info("redemption", redemption_id.to_string(), "", &text);
             fit(Code::AlreadyExists, &text, details)
         }
@@ -178,6 +181,10 @@ pub(crate) fn status(error: &Error) -> Status {
                 ("amount_minor", amount.amount_minor.to_string()),
             ],
         ),
+        Error::ResolutionChanged { redemption_id, word } => {
+            let redemption = [("redemption_id", redemption_id.to_string())];
+            precondition("RESOLUTION_CHANGED", text, redemption.into_iter().chain(word_of(word)))
+        }
         Error::BalanceChanged { account_id, balance_minor, expected_minor } => precondition(
             "BALANCE_CHANGED",
             text,
@@ -453,10 +460,15 @@ pub(crate) fn rich(error: &Error) -> tonic_types::Status {
     })
 }
 
-fn reason<const N: usize>(reason: &str, metadata: [(&str, String); N]) -> ErrorDetails {
+fn reason<'a>(reason: &str, metadata: impl IntoIterator<Item = (&'a str, String)>) -> ErrorDetails {
     let metadata: HashMap<_, _> =
         metadata.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
     ErrorDetails::with_error_info(reason, DOMAIN, metadata)
+}
+
+/// Which resolution counts, and whose it is.
+fn word_of(word: &CountingWord) -> [(&'static str, String); 2] {
+    [("number", word.number.to_string()), ("resolved_by", word.resolved_by.clone())]
 }
 
 fn invalid(violations: &[Violation]) -> Status {
@@ -475,7 +487,11 @@ fn exists(why: &str, text: String, kind: &str, name: &str) -> Status {
     fit(Code::AlreadyExists, &text, details)
 }
 
-fn precondition<const N: usize>(why: &str, text: String, metadata: [(&str, String); N]) -> Status {
+fn precondition<'a>(
+    why: &str,
+    text: String,
+    metadata: impl IntoIterator<Item = (&'a str, String)>,
+) -> Status {
     fit(Code::FailedPrecondition, &text, reason(why, metadata))
 }
 

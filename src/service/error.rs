@@ -15,7 +15,7 @@ use crate::{
         plan::Misfit,
         pool::PoolUse,
         provider::ProfileVersion,
-        redemption::{CannotReverse, RedemptionState, ReversalRefusal, ReversalState},
+        redemption::{CannotReverse, Redemption, RedemptionState, ReversalRefusal, ReversalState},
     },
     store::StoreError,
 };
@@ -33,6 +33,26 @@ impl Violation {
     /// A violation of `rule` by `field`.
     pub fn new(field: impl Into<String>, rule: impl Into<String>) -> Self {
         Self { field: field.into(), rule: rule.into() }
+    }
+}
+
+/// A person's word by which a redemption has its outcome.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CountingWord {
+    /// Which of the redemption's resolutions it is, counted from 1.
+    pub number: i32,
+    /// Who said so.
+    pub resolved_by: String,
+}
+
+impl CountingWord {
+    /// The word that a redemption's outcome rests on, if one is.
+    pub(super) fn of(redemption: &Redemption) -> Option<Self> {
+        let resolution = redemption.resolution.as_ref().filter(|_| redemption.is_settled_by_word());
+        resolution.map(|resolution| Self {
+            number: redemption.resolution_number(),
+            resolved_by: resolution.resolved_by.clone(),
+        })
     }
 }
 
@@ -283,12 +303,14 @@ pub enum Error {
     #[error("account {1} of pool {0} is LOCKING: its plan can be changed when its lease has ended")]
     AccountLocked(PoolId, AccountId),
     /// The redemption is settled, with another outcome than the one that was given.
-    #[error("redemption {redemption_id} is {} already, and stays so", .state.as_str())]
+    #[error("redemption {redemption_id} is {} already{}", .state.as_str(), on_whose_word(.word.as_ref()))]
     AlreadySettled {
         /// The redemption.
         redemption_id: RedemptionId,
         /// As which it is settled.
         state: RedemptionState,
+        /// The person's word by which it is, which can be corrected; none where the provider proved it.
+        word: Option<CountingWord>,
     },
     /// The redemption cannot be taken back so.
     #[error("redemption {redemption_id} {}", not_reversed(*.why, profile))]
@@ -314,6 +336,18 @@ pub enum Error {
         balance_minor: i64,
         /// What is to be taken off.
         amount: Money,
+    },
+    /// Another resolution counts than the one that is to be corrected.
+    #[error(
+        "resolution {} of redemption {redemption_id} counts, by {}, and another one was to be corrected: read the \
+         redemption, and correct what is still wrong",
+        word.number, word.resolved_by
+    )]
+    ResolutionChanged {
+        /// The redemption.
+        redemption_id: RedemptionId,
+        /// The resolution that counts.
+        word: CountingWord,
     },
     /// The account has another balance than the one that a person compared.
     #[error(
@@ -464,6 +498,13 @@ fn not_redeemable(known: bool) -> &'static str {
          yet; find out at the provider, and send the item again when it can be"
     } else {
         "the provider does not know the card: check its code, and that it is the provider's"
+    }
+}
+
+fn on_whose_word(word: Option<&CountingWord>) -> String {
+    match word {
+        Some(word) => format!(", by resolution {} of {}", word.number, word.resolved_by),
+        None => ", and stays so".to_owned(),
     }
 }
 

@@ -21,6 +21,7 @@ pub mod pools;
 pub mod providers;
 pub mod redeem;
 pub mod release;
+mod reopening;
 pub mod reverse;
 pub mod rotation;
 pub mod subscriptions;

@@ -17,12 +17,8 @@ use tokio::time::sleep;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use self::command::{Card, RedeemCommand, Redeemed};
-use self::{
-    command::Drawn,
-    join::Sends,
-    refusal::{code_in_use, refused},
-    settle::Settler,
-};
+pub(super) use self::refusal::code_in_use;
+use self::{command::Drawn, join::Sends, refusal::refused, settle::Settler};
 use super::{
     Error,
     account_values::{NoValues, account_values},

@@ -1,4 +1,5 @@
-//! The sweeper: ends leases whose time has passed, and days that have nothing left to take.
+//! The sweeper: ends leases whose time has passed, and days that have nothing left to take, and reopens accounts whose
+//! plan wants more.
 
 use std::time::Duration;
 
@@ -6,7 +7,7 @@ use tokio::time::{Instant, MissedTickBehavior, sleep};
 use tokio_util::sync::CancellationToken;
 
 pub(super) use super::expiry::log_expired;
-use super::{days::advance_days, poll::PollWindow, pools::Pools};
+use super::{days::advance_days, poll::PollWindow, pools::Pools, reopening};
 use crate::{
     domain::{id::PoolId, lease::MAX_LEASE},
     store::{Store, ready_set::OldChanges},
@@ -30,6 +31,7 @@ pub async fn run(store: Store, pools: Pools, interval: Duration, stop: Cancellat
     tokio::join!(
         end_leases(&store, &pools, interval, &stop),
         end_days(&store, &stop),
+        reopening::run(&store, &stop),
         forget_changes(&store, &pools, &stop)
     );
 }

@@ -18,8 +18,8 @@ use super::{
 pub use crate::domain::account::{Account, AccountChange, Labels, NewAccount};
 use crate::domain::{
     account::{
-        AccountFilter, AccountStatus, Hold, HoldCause, Lease, LeaseEnd, LoginStatus, RecordedEvent,
-        Resume,
+        AccountFilter, AccountStatus, EventFilter, Hold, HoldCause, Lease, LeaseEnd, LoginStatus,
+        RecordedEvent, Resume,
     },
     id::{AccountId, FencingToken, Holder, PlanId, PoolId, RedemptionId, RequestId},
     page::Page,
@@ -455,6 +455,9 @@ impl Store {
             filter.login_status.map(LoginStatus::as_str),
             filter.plan_id.as_ref().map(PlanId::as_str),
             bytes,
+            filter.holder.as_ref().map(Holder::as_str),
+            filter.updated_from,
+            filter.updated_to,
         );
         rows.fetch_all(&self.rest).await
     }
@@ -464,6 +467,7 @@ impl Store {
         &self,
         pool_id: &PoolId,
         account_id: &AccountId,
+        filter: &EventFilter,
         before: i64,
         limit: i64,
     ) -> Result<Page<RecordedEvent>, StoreError> {
@@ -474,6 +478,11 @@ impl Store {
             account_id.as_str(),
             before,
             limit,
+            filter.from,
+            filter.to,
+            filter.reason.as_deref(),
+            filter.redemption_id.map(|id| id.0),
+            filter.actor.as_deref(),
         );
         // An event is about 1 KiB long at most: the limit bounds a page well enough.
         read_page(rows.fetch_all(&self.rest).await?, limit, |_| false, EventRow::read)

@@ -185,6 +185,7 @@ impl Store {
             first,
             pools.map(|pools| pools.starts.as_slice()),
             pools.map(|pools| pools.ids.as_slice()),
+            filter.action.as_deref(),
         );
         let found = rows.fetch_all(&self.rest).await?;
         read_page(found, limit, |row| row.more, |row| Ok(row.read()))

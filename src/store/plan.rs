@@ -86,6 +86,17 @@ pub(super) fn denominations(
     }
 }
 
+/// What a search for completed accounts whose plan wants more did.
+#[derive(Debug, Default)]
+pub struct Reopened {
+    /// How many are open again.
+    pub reopened: usize,
+    /// After which account there may be more.
+    pub more_after: Option<String>,
+    /// Some could not be reopened now: somebody else has them, or they cannot be written.
+    pub is_any_left: bool,
+}
+
 plan_row!(PlanRow {});
 plan_row!(ListedRow { more: bool });
 plan_row!(ChangedRow { before: Option<Value>, after: Option<Value> });
@@ -251,6 +262,63 @@ impl Store {
         let over = self.readable(statement, pool_id, &over);
         let done = self.apply_to_all(statement, pool_id, over, &event).await?;
         Ok((done.rows.len(), last))
+    }
+
+    /// Reopens completed accounts of a plan that wants more than they have. At most `limit` accounts after `after` are
+    /// read. An account that cannot be written is left out, and does not hold up the others.
+    pub async fn reopen_completed(
+        &self,
+        pool_id: &PoolId,
+        plan_id: &PlanId,
+        limit: i64,
+        actor: &str,
+        after: &str,
+    ) -> Result<Reopened, StoreError> {
+        let Some(plan) = self.get_plan(pool_id, plan_id).await? else {
+            return Ok(Reopened::default());
+        };
+        let statement = Statement::Reopen;
+        let left_out = self.quarantine.left_out(statement, pool_id);
+        let completed = sqlx::query_file_as!(
+            AccountRow,
+            "src/store/sql/account/list_completed.sql",
+            pool_id.as_str(),
+            plan_id.as_str(),
+            plan.terms.target_minor,
+            after,
+            limit,
+            &left_out,
+        )
+        .fetch_all(&self.rest)
+        .await?;
+        let is_page_full = i64::try_from(completed.len()).unwrap_or(i64::MAX) >= limit;
+        let more_after =
+            completed.last().map(|row| row.account_id.clone()).filter(|_| is_page_full);
+        let event = AccountEvent::Reopen { actor: actor.to_owned() };
+        let found = completed.len();
+        let completed = self.readable(statement, pool_id, &completed);
+        let reopened = self.apply_to_all(statement, pool_id, completed, &event).await?.rows.len();
+        Ok(Reopened { reopened, more_after, is_any_left: reopened < found || !left_out.is_empty() })
+    }
+
+    /// The plans of any pool that were changed, and when they last were: within this time, or ever.
+    pub async fn changed_plans(
+        &self,
+        within: Option<Duration>,
+    ) -> Result<Vec<(PoolId, PlanId, OffsetDateTime)>, StoreError> {
+        sqlx::query_file!("src/store/sql/plan/changed_plans.sql", within.map(interval))
+            .fetch_all(&self.db)
+            .await?
+            .into_iter()
+            .map(|row| {
+                let plan_id = PlanId::parse(&row.plan_id);
+                Ok((
+                    super::pool::read_pool_id(&row.pool_id)?,
+                    plan_id.map_err(|_| StoreError::Unreadable("plans.plan_id"))?,
+                    row.updated_at,
+                ))
+            })
+            .collect()
     }
 
     /// The plans of any pool that have days: those that were changed lately, or all of them.

@@ -41,6 +41,8 @@ pub(super) enum Statement {
     Expire,
     /// Lets accounts go on to their next day.
     AdvanceDays,
+    /// Reopens completed accounts.
+    Reopen,
     /// Claims redemptions that are due for a check.
     ClaimChecks,
     /// Claims redemptions that dead servers left in progress.
@@ -48,13 +50,14 @@ pub(super) enum Statement {
 }
 
 impl Statement {
-    const OF_ACCOUNTS: [Self; 3] = [Self::Acquire, Self::Expire, Self::AdvanceDays];
+    const OF_ACCOUNTS: [Self; 4] = [Self::Acquire, Self::Expire, Self::AdvanceDays, Self::Reopen];
 
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Acquire => "acquire",
             Self::Expire => "expire",
             Self::AdvanceDays => "advance_days",
+            Self::Reopen => "reopen",
             Self::ClaimChecks => "claim_checks",
             Self::ClaimEarlyChecks => "claim_early_checks",
         }

@@ -2,6 +2,7 @@
 
 pub mod begin;
 mod checks;
+pub mod correction;
 pub mod outcome;
 mod progress;
 pub mod wake;
@@ -18,7 +19,7 @@ use super::{
 };
 pub use crate::domain::redemption::{Redemption, Resolution};
 use crate::domain::{
-    id::{AccountId, BatchId, PoolId, RedemptionId, RequestId},
+    id::{AccountId, BatchId, Holder, PoolId, RedemptionId, RequestId},
     page::Page,
     principal::{Principal, RequestKey},
     redemption::{Living, RedemptionFilter},
@@ -174,7 +175,8 @@ impl Store {
         let states: Vec<_> = filter.states.iter().map(|s| s.as_str().to_owned()).collect();
         let reversals: Vec<_> =
             filter.reversal_states.iter().map(|s| s.as_str().to_owned()).collect();
-        let range = filter.batch_id.as_ref().map(RequestId::range_of_batch);
+        let request = filter.request_id.as_ref().map(RequestId::range_of_one);
+        let range = filter.batch_id.as_ref().map(RequestId::range_of_batch).or(request);
         let (first, end) = ids_of(filter);
         let rows = sqlx::query_file_as!(
             ListedRow,
@@ -192,6 +194,9 @@ impl Store {
             MAX_BYTES,
             (!reversals.is_empty()).then_some(&reversals[..]),
             filter.readable_by.as_ref().map(Principal::name),
+            filter.failure_reason.as_deref(),
+            filter.holder.as_ref().map(Holder::as_str),
+            filter.code_last4.as_deref(),
         );
         let found = rows.fetch_all(&self.rest).await?;
         read_page(found, limit, |row| row.more, |row| row.redemption(pool_id))

@@ -75,6 +75,7 @@ export class ReversalNotSupportedError extends HoldfastError {}
 export class ReversalOpenError extends HoldfastError {}
 export class ReversalNotFoundError extends HoldfastError {}
 export class BalanceTooLowError extends HoldfastError {}
+export class ResolutionChangedError extends HoldfastError {}
 export class BalanceChangedError extends HoldfastError {}
 export class NoAccountAvailableError extends HoldfastError {}
 /** The lease is over: `metadata.cause` is `expired`, `released` or `taken_over`, or `unknown` where only this side knows. */
@@ -110,8 +111,7 @@ const CLASSES = [
   PoolAlreadyExistsError, PlanAlreadyExistsError, AccountAlreadyExistsError, ProviderVersionExistsError,
   RequestIdReusedError, RedemptionAlreadySettledError, RedemptionAlreadyReversedError, RedemptionNotSucceededError,
   ReversalNotSupportedError, ReversalOpenError, ReversalNotFoundError, BalanceTooLowError, BalanceChangedError,
-  NoAccountAvailableError,
-  LeaseLostError, RedemptionOpenError, CodeInUseError, CardNotRedeemableError, CurrencyMismatchError,
+  ResolutionChangedError, NoAccountAvailableError, LeaseLostError, RedemptionOpenError, CodeInUseError, CardNotRedeemableError, CurrencyMismatchError,
   CountryMismatchError, InquiryFailedError, PoolPausedError, PoolDrainingError, AccountPausedError,
   AccountNotReadyError, AmountDoesNotFitError, PoolInUseError, PlanInUseError, AccountLockedError, OverloadedError,
   DeadlinePassedError, RequestIncompleteError, StreamIdleError, CursorLostError, ShuttingDownError, ProviderUnavailableError,

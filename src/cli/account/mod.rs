@@ -7,6 +7,7 @@ pub(super) mod import;
 mod update;
 
 use clap::{Args, Subcommand, ValueEnum};
+use time::OffsetDateTime;
 
 use self::change::{Change, ChangeArgs};
 pub(super) use self::update::read as credentials_of;
@@ -17,7 +18,7 @@ use super::shared::{
     parse, view,
 };
 use crate::{
-    domain::id::{AccountId, PlanId, PoolId},
+    domain::id::{AccountId, PlanId, PoolId, RedemptionId},
     rpc::pb,
 };
 
@@ -63,6 +64,15 @@ pub(super) struct ListArgs {
     /// Only accounts of this plan.
     #[arg(long, value_parser = parse::plan)]
     plan: Option<PlanId>,
+    /// Only accounts under a lease of this holder.
+    #[arg(long)]
+    holder: Option<String>,
+    /// Only accounts that changed last from this time on, such as 2026-11-30T12:00:00Z.
+    #[arg(long, value_parser = parse::time)]
+    since: Option<OffsetDateTime>,
+    /// Only accounts that changed last before this time.
+    #[arg(long, value_parser = parse::time)]
+    until: Option<OffsetDateTime>,
     #[command(flatten)]
     list: ListOptions,
     #[command(flatten)]
@@ -80,6 +90,21 @@ pub(super) struct ShowArgs {
     /// How many of its events to show, the newest first.
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(i32).range(1..=1000))]
     events: i32,
+    /// Only events of this reason, such as redeemed.
+    #[arg(long)]
+    reason: Option<String>,
+    /// Only events of this redemption.
+    #[arg(long, value_parser = parse::redemption)]
+    redemption: Option<RedemptionId>,
+    /// Only events of this actor, such as a holder.
+    #[arg(long)]
+    actor: Option<String>,
+    /// Only events from this time on, such as 2026-11-30T12:00:00Z.
+    #[arg(long, value_parser = parse::time)]
+    since: Option<OffsetDateTime>,
+    /// Only events before this time.
+    #[arg(long, value_parser = parse::time)]
+    until: Option<OffsetDateTime>,
     #[command(flatten)]
     format: FormatArgs,
     #[command(flatten)]
@@ -151,6 +176,9 @@ async fn list(args: ListArgs) -> anyhow::Result<()> {
         status: status.into(),
         login_status: login_status.into(),
         plan_id: args.plan.map(|plan| plan.to_string()).unwrap_or_default(),
+        holder: args.holder.unwrap_or_default(),
+        update_time_from: args.since.map(parse::timestamp),
+        update_time_to: args.until.map(parse::timestamp),
     };
     print_list(
         rows,
@@ -172,9 +200,17 @@ async fn show(args: ShowArgs) -> anyhow::Result<()> {
     let reply = accounts.get_account(unary(request)).await.map_err(RpcError)?;
     let account = required(reply.into_inner().account, "account")?;
 
-    let page_token = String::new();
-    let request =
-        pb::ListAccountEventsRequest { pool_id, account_id, page_size: args.events, page_token };
+    let request = pb::ListAccountEventsRequest {
+        pool_id,
+        account_id,
+        page_size: args.events,
+        page_token: String::new(),
+        event_time_from: args.since.map(parse::timestamp),
+        event_time_to: args.until.map(parse::timestamp),
+        reason: args.reason.unwrap_or_default(),
+        redemption_id: args.redemption.map(|id| id.to_string()).unwrap_or_default(),
+        actor: args.actor.unwrap_or_default(),
+    };
     let reply = accounts.list_account_events(unary(request)).await.map_err(RpcError)?;
     print(args.format.for_stdout(), &account, &reply.into_inner().account_events)
 }

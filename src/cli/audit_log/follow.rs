@@ -9,13 +9,13 @@ use prost_types::Timestamp;
 use time::OffsetDateTime;
 use tonic::Status;
 
-use super::{AuditLogArgs, timestamp};
+use super::AuditLogArgs;
 use crate::{
     cli::shared::{
         client::{Connection, RpcError, server_time, unary},
         lost::{is_lost, wait},
         output::note,
-        view,
+        parse, view,
     },
     rpc::pb,
 };
@@ -95,7 +95,7 @@ impl Follow {
         if let Some(newest) = self.newest {
             // The window of what was asked for begins later, perhaps.
             let from = [request.from_time.as_ref().map(time), Some(newest - OVERLAP)];
-            request.from_time = from.into_iter().max().flatten().map(timestamp);
+            request.from_time = from.into_iter().max().flatten().map(parse::timestamp);
         }
         let (mut found, mut newest) = (Vec::new(), self.newest);
         loop {

@@ -2,6 +2,7 @@
 //! compare with the provider.
 
 pub(super) mod audit;
+mod contradiction;
 mod find;
 mod reverse;
 mod watch;
@@ -64,6 +65,24 @@ pub(super) struct ListArgs {
     /// Only redemptions into this account.
     #[arg(long, value_parser = parse::account)]
     account: Option<AccountId>,
+    /// Only redemptions of this request.
+    #[arg(long, conflicts_with = "batch_id")]
+    request_id: Option<String>,
+    /// Only redemptions that failed, or need review, for this reason, such as PROVIDER_UNREACHABLE.
+    #[arg(long)]
+    reason: Option<String>,
+    /// Only redemptions that were begun under a lease of this holder.
+    #[arg(long)]
+    holder: Option<String>,
+    /// Only redemptions whose code ends with these four characters.
+    #[arg(long)]
+    last4: Option<String>,
+    /// Only redemptions that were recorded from this time on, such as 2026-11-30T12:00:00Z.
+    #[arg(long, value_parser = parse::time)]
+    since: Option<OffsetDateTime>,
+    /// Only redemptions that were recorded before this time.
+    #[arg(long, value_parser = parse::time)]
+    until: Option<OffsetDateTime>,
     #[command(flatten)]
     list: ListOptions,
     #[command(flatten)]
@@ -108,6 +127,14 @@ pub(super) struct ResolveArgs {
     /// refused: another amount than the provider credited by its answer, or ten times the expected one.
     #[arg(long)]
     recorded_amount_is_wrong: bool,
+    /// The number of the resolution that this one takes the place of, as `redemption show` tells it: a
+    /// person's word that was wrong is corrected, and stays in the redemption's history.
+    #[arg(long, value_parser = clap::value_parser!(i32).range(1..))]
+    corrects: Option<i32>,
+    /// Do not ask: record an outcome that contradicts what is recorded, and correct what a person said
+    /// before.
+    #[arg(long)]
+    yes: bool,
     /// Why: 1 to 1000 characters, kept for good.
     #[arg(long)]
     reason: String,
@@ -192,6 +219,12 @@ async fn list(args: ListArgs) -> anyhow::Result<()> {
             .collect(),
         account_id: args.account.map(|account| account.to_string()).unwrap_or_default(),
         batch_id: args.batch_id.map(|batch| batch.to_string()).unwrap_or_default(),
+        request_id: args.request_id.unwrap_or_default(),
+        failure_reason: args.reason.unwrap_or_default(),
+        holder: args.holder.unwrap_or_default(),
+        code_last4: args.last4.unwrap_or_default(),
+        create_time_from: args.since.map(parse::timestamp),
+        create_time_to: args.until.map(parse::timestamp),
         ..Default::default()
     };
     for pool_id in pools {
@@ -249,7 +282,7 @@ async fn resolve(args: ResolveArgs) -> anyhow::Result<()> {
         }
         _ => (pb::RedemptionState::Failed, None),
     };
-    let request = pb::ResolveRedemptionRequest {
+    let mut request = pb::ResolveRedemptionRequest {
         pool_id: args.pool.to_string(),
         redemption_id: args.redemption.to_string(),
         state: state.into(),
@@ -260,8 +293,21 @@ async fn resolve(args: ResolveArgs) -> anyhow::Result<()> {
         evidence: args.evidence,
         resolved_by: args.by.to_string(),
         recorded_amount_is_wrong: args.recorded_amount_is_wrong,
+        corrects_resolution: args.corrects.unwrap_or_default(),
     };
-    let reply = server.redemptions().resolve_redemption(unary(request)).await.map_err(RpcError)?;
+    let reply = loop {
+        let sent = unary(request.clone());
+        match server.redemptions().resolve_redemption(sent).await {
+            Ok(reply) => break reply,
+            Err(status) => {
+                let said = contradiction::of(&server, &request, &status).await?;
+                let Some(said) = said.filter(|said| args.yes || contradiction::ask(said)) else {
+                    return Err(RpcError(status).into());
+                };
+                said.insist(&mut request);
+            }
+        }
+    };
     after_change(print(args.format, reply, |reply| reply.redemption))
 }
 

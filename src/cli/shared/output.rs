@@ -354,6 +354,17 @@ pub(crate) fn note(text: impl fmt::Display) {
     let _ = writeln!(io::stderr(), "{text}");
 }
 
+/// Asks on the terminal. `None`: there is none.
+pub(crate) fn confirm(question: &str) -> Option<bool> {
+    if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
+        return None;
+    }
+    let mut answer = String::new();
+    let asked = write!(io::stderr(), "{question} [y/N] ").and_then(|()| io::stderr().flush());
+    let is_read = asked.is_ok() && io::stdin().read_line(&mut answer).is_ok();
+    Some(is_read && matches!(answer.trim().to_lowercase().as_str(), "y" | "yes"))
+}
+
 /// Prints an error once, with its causes.
 pub(crate) fn error(error: &anyhow::Error) {
     note(format_args!("error: {error}"));

@@ -183,6 +183,8 @@ pub(crate) const REDEMPTION: &[&str] = &[
     "resolved_by",
     "resolution",
     "evidence",
+    "resolution_number",
+    "superseded_resolutions",
     "reverse_time",
     "reversal_state",
     "reversed_by",
@@ -273,6 +275,8 @@ pub(crate) fn redemption(redemption: &pb::Redemption, now: OffsetDateTime) -> Ve
         resolution.map_or(Value::Null, |it| text(&it.resolved_by)),
         resolution.map_or(Value::Null, |it| text(&it.reason)),
         resolution.map_or(Value::Null, |it| text(&it.evidence)),
+        resolution.filter(|it| it.number > 0).map_or(Value::Null, |it| it.number.into()),
+        superseded(&redemption.superseded_resolutions),
         time(redemption.reverse_time.as_ref()),
         reversal.map_or(Value::Null, |it| name(it.state().as_str_name(), "REVERSAL_STATE_")),
         reversal.map_or(Value::Null, |it| text(&it.reversed_by)),
@@ -282,6 +286,20 @@ pub(crate) fn redemption(redemption: &pb::Redemption, now: OffsetDateTime) -> Ve
         age.map_or(Value::Null, |age| rough(age).into()),
         age.map_or(Value::Null, |age| age.as_secs().into()),
     ]
+}
+
+/// What people said before, one after the other; null where nothing was corrected.
+fn superseded(said: &[pb::SupersededResolution]) -> Value {
+    let one = |said: &pb::SupersededResolution| {
+        let word = said.resolution.clone().unwrap_or_default();
+        let state = said.state().as_str_name().trim_start_matches("REDEMPTION_STATE_");
+        let amount = said.amount.as_ref().map(|it| format!(" {}", it.amount_minor));
+        let evidence = Some(word.evidence).filter(|it| !it.is_empty());
+        let evidence = evidence.map(|it| format!(" ({it})")).unwrap_or_default();
+        let (number, amount, by) = (word.number, amount.unwrap_or_default(), word.resolved_by);
+        format!("{number}: {state}{amount} by {by}: {}{evidence}", word.reason)
+    };
+    text(&said.iter().map(one).collect::<Vec<_>>().join("; "))
 }
 
 /// How long ago something was; 0 when the clocks say that it is yet to come.

@@ -22,6 +22,9 @@ pub struct Correction {
 /// A redemption brought another amount than what a person had said, nothing, or something after all.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Restatement {
+    /// The version of the account that was read before the redemption: each change of the redemption's outcome changes
+    /// the account, too.
+    pub seen: i64,
     /// What is added to the balance, in minor units; less than 0: taken off.
     pub difference_minor: i64,
     /// The plan, and its day, on which the redemption was begun.
@@ -54,6 +57,9 @@ pub(super) fn restate(
     restatement: &Restatement,
     pool: &PoolTerms,
 ) -> Result<Change, Refusal> {
+    if account.version.number != restatement.seen {
+        return Err(Refusal::ChangedSince);
+    }
     let difference_minor = restatement.difference_minor;
     if account.balance_minor + difference_minor < 0 {
         return Err(Refusal::BalanceTooLow);

@@ -137,6 +137,27 @@ pub struct AccountFilter {
     pub login_status: Option<LoginStatus>,
     /// Only of this plan.
     pub plan_id: Option<PlanId>,
+    /// Only under a lease of this holder.
+    pub holder: Option<Holder>,
+    /// Only those that changed last at this time or later, by the database's clock.
+    pub updated_from: Option<OffsetDateTime>,
+    /// Only those that changed last before this time.
+    pub updated_to: Option<OffsetDateTime>,
+}
+
+/// Which events of an account a list is of.
+#[derive(Clone, Debug, Default)]
+pub struct EventFilter {
+    /// Only at this time or later, by the database's clock.
+    pub from: Option<OffsetDateTime>,
+    /// Only before this time.
+    pub to: Option<OffsetDateTime>,
+    /// Only those of this reason.
+    pub reason: Option<String>,
+    /// Only those of this redemption.
+    pub redemption_id: Option<RedemptionId>,
+    /// Only those that this one made, by its own word: a holder, a person.
+    pub actor: Option<String>,
 }
 
 /// A change of an account, as it was kept.

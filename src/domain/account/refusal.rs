@@ -64,6 +64,8 @@ pub enum Refusal {
     BalanceTooLow,
     /// It has another balance than the one that was compared.
     BalanceChanged,
+    /// It has changed since somebody read it.
+    ChangedSince,
     /// It is not completed.
     NotCompleted,
     /// Its plan wants nothing more.
@@ -94,6 +96,7 @@ impl Refusal {
             | Self::RedemptionNotOpen
             | Self::BalanceTooLow
             | Self::BalanceChanged
+            | Self::ChangedSince
             | Self::NotCompleted => false,
         }
     }

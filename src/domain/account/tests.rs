@@ -11,6 +11,8 @@ use crate::domain::{
     plan::Denominations,
 };
 
+mod corrected;
+
 const HOUR: Duration = Duration::from_secs(3600);
 const NOW: OffsetDateTime = OffsetDateTime::UNIX_EPOCH;
 
@@ -266,6 +268,12 @@ fn correct(expected_minor: i64, balance_minor: i64) -> AccountEvent {
     AccountEvent::Correct(Box::new(correction), Authority::default())
 }
 
+/// A person corrects a word by so much, from the version of the account that was read.
+fn restate(seen: i64, difference_minor: i64, begun_on: Option<(PlanId, i32)>) -> AccountEvent {
+    let restatement = Restatement { seen, difference_minor, begun_on, actor: "anna".to_owned() };
+    AccountEvent::Restate(restatement, Authority::default())
+}
+
 /// Every event that the properties below let happen.
 fn any_event() -> impl Strategy<Value = AccountEvent> {
     let actor = || "somebody".to_owned();
@@ -293,8 +301,26 @@ fn any_event() -> impl Strategy<Value = AccountEvent> {
         Just(AccountEvent::CreditLate { amount_minor: 100, begun_on: None, actor: actor() }),
         Just(AccountEvent::Reverse { amount_minor: 100, begun_on: None, actor: actor(), by: None }),
         (0..7i64, 0..7i64).prop_map(|(from, to)| correct(from * 100, to * 100)),
+        (-3..4i64).prop_map(|n| restate(0, n * 100, None)),
         Just(AccountEvent::Reopen { actor: actor() }),
     ]
+}
+
+/// The event, from the version of the account that there is.
+fn as_of_now(event: AccountEvent, account: &Account) -> AccountEvent {
+    match event {
+        AccountEvent::Restate(restatement, by) => {
+            AccountEvent::Restate(Restatement { seen: account.version.number, ..restatement }, by)
+        }
+        event => event,
+    }
+}
+
+fn is_correction(event: &AccountEvent) -> bool {
+    matches!(
+        event,
+        AccountEvent::Correct(..) | AccountEvent::Restate(..) | AccountEvent::Reopen { .. }
+    )
 }
 
 proptest! {
@@ -312,6 +338,7 @@ proptest! {
                 account = later(account);
             }
             let before = account.clone();
+            let event = as_of_now(event, &before);
             let Ok(after) = after(&before, &event) else { continue };
             prop_assert_eq!(after.version.number, before.version.number + 1);
             prop_assert!(after.token >= before.token);
@@ -328,7 +355,13 @@ proptest! {
             }
             has_succeeded |= matches!(&event, AccountEvent::Settle(s) if s.outcome == CREDITED);
             // So may a person who corrects the balance, and a target that was raised, change what it goes back to.
-            has_succeeded |= matches!(&event, AccountEvent::Correct(..) | AccountEvent::Reopen { .. });
+            if is_correction(&event) {
+                has_succeeded = true;
+                prop_assert!(after.balance_minor >= 0);
+                let is_completed = after.status == AccountStatus::Completed
+                    || after.resume == Some(Resume::Completed);
+                prop_assert_eq!(is_completed, after.balance_minor >= 600, "{:?}", event);
+            }
             account = after;
         }
     }
@@ -377,60 +410,6 @@ fn a_full_account_wants_more_again_and_a_lease_goes_on() {
     let taken = reversed(&leased, None).unwrap();
     assert_eq!((taken.status, taken.token), (AccountStatus::Locking, leased.token));
     assert_eq!((taken.resume, taken.lease), (Some(Resume::Processing), leased.lease));
-}
-
-#[test]
-fn a_corrected_balance_completes_an_account_and_opens_it_again() {
-    let account = Account { balance_minor: 500, plan_day: 2, day_credited_minor: 300, ..free() };
-    let full = after(&account, &correct(500, 600)).unwrap();
-    assert_eq!((full.status, full.balance_minor), (AccountStatus::Completed, 600));
-    assert_eq!((full.plan_day, full.day_credited_minor), (2, 300), "it is of no day");
-    let less = after(&full, &correct(600, 599)).unwrap();
-    assert_eq!((less.status, less.balance_minor), (AccountStatus::Processing, 599));
-    let nothing = after(&less, &correct(599, 0)).unwrap();
-    assert_eq!(nothing.balance_minor, 0);
-    // Without a plan nothing is ever full.
-    let any = Account { plan_id: None, ..account };
-    assert_eq!(after(&any, &correct(500, 9000)).unwrap().status, AccountStatus::Waiting);
-}
-
-#[test]
-fn a_corrected_balance_under_a_lease_counts_when_the_lease_ends() {
-    let account = Account { balance_minor: 500, ..locked() };
-    let full = after(&account, &correct(500, 600)).unwrap();
-    assert_eq!((full.status, full.resume), (AccountStatus::Locking, Some(Resume::Completed)));
-    assert_eq!(full.lease, account.lease);
-    let less = after(&full, &correct(600, 500)).unwrap();
-    assert_eq!(less.resume, Some(Resume::Processing));
-    // The lease alone bound it to the plan, which is taken from it again.
-    let bound = Account { bound_by_lease: true, ..account };
-    assert_eq!(after(&bound, &correct(500, 600)).unwrap().resume, bound.resume);
-}
-
-#[test]
-fn a_balance_is_corrected_from_the_one_that_was_compared_and_not_while_a_redemption_is_open() {
-    let account = Account { balance_minor: 500, ..free() };
-    assert_eq!(after(&account, &correct(400, 600)), Err(Refusal::BalanceChanged));
-    let open = Account { balance_minor: 500, ..open() };
-    assert_eq!(after(&open, &correct(500, 600)), Err(Refusal::RedemptionOpen(ID)));
-}
-
-#[test]
-fn a_completed_account_is_reopened_where_its_plan_wants_more() {
-    let reopen = AccountEvent::Reopen { actor: "sweeper".to_owned() };
-    let full = Account { status: AccountStatus::Completed, balance_minor: 600, ..free() };
-    assert_eq!(after(&full, &reopen), Err(Refusal::PlanIsFull));
-    let less = Account { balance_minor: 599, ..full.clone() };
-    assert_eq!(after(&less, &reopen).unwrap().status, AccountStatus::Processing);
-    let unbound = Account { plan_id: None, ..less };
-    assert_eq!(after(&unbound, &reopen), Err(Refusal::PlanIsFull));
-    assert_eq!(after(&free(), &reopen), Err(Refusal::NotCompleted));
-    let leased = Account { balance_minor: 599, resume: Some(Resume::Completed), ..locked() };
-    let reopened = after(&leased, &reopen).unwrap();
-    assert_eq!(
-        (reopened.status, reopened.resume),
-        (AccountStatus::Locking, Some(Resume::Processing))
-    );
 }
 
 #[test]

@@ -11,6 +11,9 @@ use crate::domain::{
     provider::ProfileVersion,
 };
 
+/// How the last answer of a redemption begins that was recorded as failed before the provider credited it.
+pub const OVERTURNED: &str = "recorded as FAILED before";
+
 /// A redemption, as it is stored. Without its code.
 #[derive(Clone, Debug)]
 pub struct Redemption {
@@ -54,6 +57,8 @@ pub struct Redemption {
     pub failure: Option<Failure>,
     /// Who closed it, and why, if a person did.
     pub resolution: Option<Resolution>,
+    /// How many of its resolutions were corrected: the one that counts is the next.
+    pub superseded: i32,
     /// Calls to the provider about it.
     pub attempts: i32,
     /// The provider's last answer, while the outcome was not known.
@@ -72,6 +77,24 @@ impl Redemption {
     /// The amount that the caller named, in minor units: a learned one is no part of the request.
     pub fn requested_minor(&self) -> Option<i64> {
         self.expected_minor.filter(|_| !self.expected_learned)
+    }
+
+    /// What it brought, in minor units, as far as it is known.
+    pub fn credited_minor(&self) -> i64 {
+        let amount = self.amount.filter(|_| self.state == RedemptionState::Succeeded);
+        amount.map_or(0, |amount| amount.amount_minor)
+    }
+
+    /// Whether a person's word is what its outcome rests on: no evidence of the provider's has overturned that since.
+    pub fn is_settled_by_word(&self) -> bool {
+        let is_overturned =
+            self.last_answer.as_ref().is_some_and(|answer| answer.starts_with(OVERTURNED));
+        !self.state.is_open() && self.resolution.is_some() && !is_overturned
+    }
+
+    /// Which of its resolutions counts, counted from 1; 0 where nobody resolved it.
+    pub fn resolution_number(&self) -> i32 {
+        if self.resolution.is_some() { self.superseded.saturating_add(1) } else { 0 }
     }
 
     /// Whether its card should be redeemed again: it failed, its code is not spent, and the failure is not the card's.
@@ -107,6 +130,25 @@ pub struct Resolution {
     pub reason: String,
     /// The evidence of that person, where it is named.
     pub evidence: Option<String>,
+}
+
+/// A person's word that another one took the place of.
+#[derive(Clone, Debug)]
+pub struct SupersededResolution {
+    /// Which of the redemption's resolutions it was, counted from 1.
+    pub number: i32,
+    /// The outcome that it had recorded.
+    pub state: RedemptionState,
+    /// What it said was credited.
+    pub amount: Option<Money>,
+    /// Whether it said that the code is spent.
+    pub code_spent: bool,
+    /// Who, and why.
+    pub resolution: Resolution,
+    /// When it was recorded.
+    pub finished_at: OffsetDateTime,
+    /// When the next one was.
+    pub superseded_at: OffsetDateTime,
 }
 
 /// A redemption that has a code: its outcome is not known, or it is a success.

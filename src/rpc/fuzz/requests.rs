@@ -132,7 +132,7 @@ pub(super) fn check(method: &Method, input: &[u8]) -> bool {
             Ok(Some(pool_id))
         }),
         "ListAccountEvents" => plain(method, input, |request| {
-            let (pool_id, _, _, limit) = account::read_events(request)?;
+            let (pool_id, _, _, _, limit) = account::read_events(request)?;
             bounds::page(limit);
             Ok(Some(pool_id))
         }),

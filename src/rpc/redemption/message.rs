@@ -3,7 +3,9 @@
 use crate::{
     domain::{
         money::Currency,
-        redemption::{Redemption, RedemptionState, Resolution, Reversal, ReversalState},
+        redemption::{
+            Redemption, RedemptionState, Resolution, Reversal, ReversalState, SupersededResolution,
+        },
     },
     rpc::{
         convert::{self, timestamp},
@@ -65,9 +67,34 @@ pub(super) fn redemption_message(redemption: &Redemption, currency: Currency) ->
         next_check_time: redemption.next_check_at.map(timestamp),
         amount_mismatch: redemption.has_amount_mismatch(),
         last_answer: redemption.last_answer.clone().filter(|_| open).unwrap_or_default(),
-        resolution: redemption.resolution.as_ref().map(resolution_message),
+        resolution: redemption.resolution.as_ref().map(|resolution| pb::Resolution {
+            number: redemption.resolution_number(),
+            ..resolution_message(resolution)
+        }),
         reverse_time: redemption.reversed_at.map(timestamp),
         reversal: None,
+        superseded_resolutions: Vec::new(),
+    }
+}
+
+/// The same with the words that others took the place of.
+pub(super) fn with_words(
+    mut redemption: pb::Redemption,
+    superseded: &[SupersededResolution],
+) -> pb::Redemption {
+    redemption.superseded_resolutions = superseded.iter().map(superseded_message).collect();
+    redemption
+}
+
+fn superseded_message(superseded: &SupersededResolution) -> pb::SupersededResolution {
+    let resolution = resolution_message(&superseded.resolution);
+    pb::SupersededResolution {
+        resolution: Some(pb::Resolution { number: superseded.number, ..resolution }),
+        state: state_message(superseded.state),
+        amount: superseded.amount.map(|m| convert::money(m.amount_minor, m.currency)),
+        code_spent: superseded.code_spent,
+        finish_time: Some(timestamp(superseded.finished_at)),
+        supersede_time: Some(timestamp(superseded.superseded_at)),
     }
 }
 
@@ -126,5 +153,6 @@ fn resolution_message(resolution: &Resolution) -> pb::Resolution {
         principal: resolution.principal.to_string(),
         reason: resolution.reason.clone(),
         evidence: resolution.evidence.clone().unwrap_or_default(),
+        number: 0, // Of a redemption: see its message.
     }
 }

@@ -8,8 +8,8 @@ use crate::{
     admission::Permit,
     domain::{
         account::{
-            Account, AccountChange, AccountFilter, AccountStatus, Correction, NewAccount,
-            RecordedEvent, Refusal,
+            Account, AccountChange, AccountFilter, AccountStatus, Correction, EventFilter,
+            NewAccount, RecordedEvent, Refusal,
         },
         credentials::Credentials,
         id::{AccountId, PlanId, PoolId},
@@ -390,11 +390,13 @@ impl Accounts {
         &self,
         pool_id: &PoolId,
         account_id: &AccountId,
+        filter: &EventFilter,
         before: i64,
         limit: i64,
     ) -> Result<(Pool, Page<RecordedEvent>), Error> {
         let (pool, _) = self.get(pool_id, account_id).await?;
-        let events = self.store.list_account_events(pool_id, account_id, before, limit).await?;
+        let events =
+            self.store.list_account_events(pool_id, account_id, filter, before, limit).await?;
         Ok((pool, events))
     }
 }

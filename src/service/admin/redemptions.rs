@@ -12,13 +12,15 @@ use crate::{
     secret::SecretKeys,
     service::{
         Error,
-        error::{Violation, all},
+        error::{CountingWord, Violation, all},
         pools::{Pools, check_currencies},
         redeem::settle::Settler,
         words::{Word, check_words, words_of},
     },
     store::Store,
 };
+
+mod correction;
 
 /// The reason of a failure that a person found out.
 const RESOLVED_AS_FAILED: &str = "RESOLVED_AS_FAILED";
@@ -37,6 +39,8 @@ pub struct ResolveCommand {
     pub redemption_id: RedemptionId,
     /// What became of it.
     pub outcome: ResolvedOutcome,
+    /// The number of a person's word that this one takes the place of; none closes one whose outcome is open.
+    pub corrects: Option<i32>,
     /// What is recorded of the amount may be contradicted.
     pub recorded_amount_is_wrong: bool,
     /// Who says so, and why.
@@ -131,6 +135,9 @@ impl Redemptions {
         if let ResolvedOutcome::Succeeded { amount, .. } = &command.outcome {
             check_currencies(&pool, [("amount", Some(*amount))])?;
         }
+        if let Some(number) = command.corrects {
+            return Ok((pool, self.correct(&command, number, &redemption).await?));
+        }
         for _ in 0..MAX_COMPARISONS {
             let settled_now;
             (settled_now, redemption) = self.resolve_as_seen(&command, &redemption).await?;
@@ -154,6 +161,7 @@ impl Redemptions {
             return Err(Error::AlreadySettled {
                 redemption_id: redemption.redemption_id,
                 state: redemption.state,
+                word: CountingWord::of(&redemption),
             });
         }
         Err(Error::Overloaded)

@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// A code that another redemption has. Which one is told to those who may read it.
-pub(super) fn code_in_use(living: Living, by: &Authority) -> Error {
+pub(in crate::service) fn code_in_use(living: Living, by: &Authority) -> Error {
     let Living { redemption_id, request, state } = living;
     let may_read = by.may_read(&request.principal) || !holds(Guard::OthersAreNotNamed);
     let redemption = may_read.then_some((redemption_id, request.request_id));
@@ -69,6 +69,7 @@ fn refused_by_account(refusal: Refusal, command: &RedeemCommand) -> Error {
         | Refusal::DayNotOver
         | Refusal::BalanceTooLow
         | Refusal::BalanceChanged
+        | Refusal::ChangedSince
         | Refusal::NotCompleted
         | Refusal::PlanIsFull => {
             Error::Internal("a redemption was refused for no reason of its own")

@@ -71,6 +71,15 @@ impl AuditNote {
                 let values = settled(outcome);
                 Some(note(by, "ResolveRedemption", outcome.redemption_id.to_string(), values))
             }
+            AccountEvent::Restate(restatement, by) => {
+                let outcome = by_word(asked)?;
+                let (mut before, mut after) = settled(outcome);
+                let balance = account.balance_minor;
+                before["balance_minor"] = balance.into();
+                after["balance_minor"] = (balance + restatement.difference_minor).into();
+                let subject = outcome.redemption_id.to_string();
+                Some(note(by, "ResolveRedemption", subject, (before, after)))
+            }
             AccountEvent::Reverse { by, amount_minor, .. } => {
                 let (by, outcome) = (by.as_ref()?, by_word(asked)?);
                 let balance = account.balance_minor;

@@ -15,7 +15,7 @@ static MIGRATOR: Migrator = sqlx::migrate!();
 const NOTES: &str = "_sqlx_migrations";
 
 /// What serving does with each table. A test compares it with the statements.
-pub const RIGHTS: [(&str, &[&str]); 22] = [
+pub const RIGHTS: [(&str, &[&str]); 23] = [
     // The first server to start inserts into it, once.
     ("installation", &["SELECT"]),
     ("secret_keys", &["SELECT"]),
@@ -31,6 +31,7 @@ pub const RIGHTS: [(&str, &[&str]); 22] = [
     ("reversals", &["SELECT", "INSERT", "UPDATE"]),
     ("subscriptions", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
     ("deliveries", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
+    ("superseded_resolutions", &["SELECT", "INSERT"]),
     ("audit_events", &["SELECT", "INSERT"]),
     ("servers", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
     ("providers", &["SELECT", "INSERT"]),

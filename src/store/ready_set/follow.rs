@@ -201,6 +201,9 @@ impl Ready {
             none,
             none,
             bytes,
+            None::<&str>,
+            None::<time::OffsetDateTime>,
+            None::<time::OffsetDateTime>,
         )
         .fetch_all(&self.sets.rest)
         .await?;

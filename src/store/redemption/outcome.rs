@@ -10,7 +10,7 @@ use crate::{
         account::{AccountEvent, Settle, SettleOutcome},
         id::{PoolId, RedemptionId},
         money::Money,
-        redemption::{Deferral, LateCredit, Next, Redemption, RedemptionState},
+        redemption::{Deferral, LateCredit, Next, OVERTURNED, Redemption, RedemptionState},
     },
     failpoints::Step,
     store::{
@@ -61,7 +61,7 @@ impl Store {
             provider_ref: provider_ref.map(str::to_owned),
             failure: None,
             attempts,
-            last_answer: Some(format!("recorded as FAILED before: {}", reason.unwrap_or_default())),
+            last_answer: Some(format!("{OVERTURNED}: {}", reason.unwrap_or_default())),
             resolution: None,
         };
         let asked = Asked::new(redemption.account_id.clone(), event).with_outcome(outcome);

@@ -140,6 +140,7 @@ async fn list_account_events_pages_newest_first() {
                 account_id: "a".into(),
                 page_size,
                 page_token,
+                ..Default::default()
             };
             let page = clients.accounts.list_account_events(request).await.unwrap().into_inner();
             paged.extend(page.account_events);

@@ -6,15 +6,15 @@ use std::{sync::Arc, time::Duration};
 
 use holdfast::{
     domain::{
-        account::{Account, AccountChange, Correction, HoldCause, LeaseAnswer},
+        account::{Account, AccountChange, Correction, EventFilter, HoldCause, LeaseAnswer},
         choice::Criteria,
         id::{AccountId, FencingToken, Holder, PlanId, PoolId, RedemptionId, RequestId},
         lease::LeaseRef,
         money::{Currency, Money},
         principal::{Authority, Principal, RequestKey},
         redemption::{
-            Begun, Failure, LateCredit, NewRedemption, NewReversal, Outcome, Resolution,
-            ReversalState, SendLimits, Settled, Settlement,
+            Begun, Failure, LateCredit, NewRedemption, NewReversal, Outcome, Redemption,
+            RedemptionState, Resolution, ReversalState, SendLimits, Settled, Settlement,
         },
         selector::Selector,
     },
@@ -22,6 +22,7 @@ use holdfast::{
         Store,
         acquire::Wanted,
         apply::Applied,
+        redemption::correction::Corrected,
         reversal::{Reversed, TakenBack},
     },
 };
@@ -46,9 +47,11 @@ enum Event {
     LiftHold,
     EndDay,
     Correct(i64),
+    Restate,
+    Reopen,
 }
 
-const EVENTS: [Event; 18] = [
+const EVENTS: [Event; 20] = [
     Event::Acquire,
     Event::Renew,
     Event::Begin,
@@ -69,15 +72,18 @@ const EVENTS: [Event; 18] = [
     // What leaves 'small' open, and what fills it.
     Event::Correct(999),
     Event::Correct(1000),
+    Event::Restate,
+    Event::Reopen,
 ];
 
 /// Accounts to begin with, as a person may have made them.
-const FREE: [&str; 7] = [
+const FREE: [&str; 8] = [
     "plan_id = NULL",
     "plan_id = 'small'",
     "plan_id = 'daily', status = 'PROCESSING', balance_minor = 50, day_credited_minor = 50",
     "plan_id = 'over', status = 'PROCESSING', balance_minor = 5, day_credited_minor = 5",
     "plan_id = 'small', status = 'COMPLETED', balance_minor = 1000",
+    "plan_id = 'small', status = 'COMPLETED', balance_minor = 999",
     "plan_id = 'daily', cooldown_until = now() + interval '1 hour'",
     "plan_id = 'small', hold_until = now() - interval '1 s', hold_cause = 'THROTTLED', hold_count = 3",
 ];
@@ -223,7 +229,11 @@ impl Bench {
             let told = Account { as_of: after.as_of, ..told };
             assert_eq!(told, after, "{event:?} of {before:?}");
         }
-        let events = self.store.list_account_events(&self.pool_id, id, i64::MAX, 1).await.unwrap();
+        let events = self
+            .store
+            .list_account_events(&self.pool_id, id, &EventFilter::default(), i64::MAX, 1)
+            .await
+            .unwrap();
         let last = &events.rows[0];
         assert_eq!(
             (last.version, last.to_status, last.balance_minor, last.from_status),
@@ -270,6 +280,7 @@ impl Bench {
             }
             Event::CreditLate => self.credit_late(id).await.then_some(None),
             Event::Reverse => self.reverse(account).await.then_some(None),
+            Event::Restate => self.restate(account).await.then_some(None),
             Event::Replan(plan_id) => {
                 let plan_id = Some(Some(PlanId::parse(plan_id).unwrap()));
                 update(AccountChange { plan_id, ..AccountChange::default() }).await
@@ -290,6 +301,12 @@ impl Bench {
                     Applied::Done(done) => Some(Some(done.account)),
                     _ => None,
                 }
+            }
+            Event::Reopen => {
+                let plan_id = account.plan_id.clone()?;
+                let version = self.read(id).await.version;
+                store.reopen_completed(&pool_id, &plan_id, 1000, "test", "").await.unwrap();
+                (self.read(id).await.version != version).then_some(None)
             }
             Event::EndDay => {
                 let plan_id = account.plan_id.clone()?;
@@ -366,24 +383,67 @@ impl Bench {
         }
     }
 
-    /// Of a redemption that succeeded long ago, under another lease.
-    async fn reverse(&mut self, account: &Account) -> bool {
+    /// A redemption that succeeded long ago, under another lease; by a person's word where one is named.
+    async fn past_success(&mut self, account: &Account, resolved_by: Option<&str>) -> Redemption {
         let id = RedemptionId::new();
         let day = account.plan_id.as_ref().map(|_| account.plan_day);
         let insert = "INSERT INTO redemptions (pool_id, redemption_id, account_id, fencing_token, request_id,
                  holder, state, release_on_completion, code_fingerprint, code_last4, not_after, plan_id, plan_day,
-                 amount_minor, amount_currency, finished_at)
+                 amount_minor, amount_currency, finished_at, resolved_by, resolution_reason)
              VALUES ('p', $1, $2, 1, $1::text, 'me', 'SUCCEEDED', false, uuid_send($1), '', now(), $3, $4,
-                 50, 'EUR', now())";
+                 50, 'EUR', now(), $5, $5)";
         sqlx::query(insert)
             .bind(id.0)
             .bind(account.account_id.as_str())
             .bind(account.plan_id.as_ref().map(PlanId::as_str))
             .bind(day)
+            .bind(resolved_by)
             .execute(&mut self.db)
             .await
             .unwrap();
-        let redemption = self.store.get_redemption(&self.pool_id, id).await.unwrap().unwrap();
+        self.store.get_redemption(&self.pool_id, id).await.unwrap().unwrap()
+    }
+
+    /// A person's word that 50 were credited was wrong.
+    async fn restate(&mut self, account: &Account) -> bool {
+        let said = self.past_success(account, Some("anna")).await;
+        let outcome = Outcome::Failed(Failure {
+            reason: "RESOLVED_AS_FAILED".to_owned(),
+            message: String::new(),
+            code_spent: false,
+        });
+        let word = Resolution {
+            resolved_by: "ben".to_owned(),
+            principal: nobody(),
+            reason: "another card's".to_owned(),
+            evidence: None,
+        };
+        let (version, by) = (account.version.number, Authority::default());
+        let correct = async |version| {
+            self.store.correct_resolution(&said, version, &outcome, &word, &by).await.unwrap()
+        };
+        let stale = correct(version - 1).await;
+        assert!(matches!(stale, Corrected::Changed), "{stale:?}");
+        let corrected = correct(version).await;
+        if account.balance_minor < 50 {
+            assert!(matches!(corrected, Corrected::BalanceTooLow(_)), "{corrected:?}");
+            return false;
+        }
+        assert!(matches!(corrected, Corrected::Recorded), "{corrected:?}");
+        let again = correct(version).await;
+        assert!(matches!(again, Corrected::Changed), "once: {again:?}");
+        let id = said.redemption_id;
+        let kept = self.store.superseded_resolutions(&self.pool_id, id).await.unwrap();
+        assert_eq!((kept.len(), &*kept[0].resolution.resolved_by), (1, "anna"));
+        let now = self.store.get_redemption(&self.pool_id, id).await.unwrap().unwrap();
+        assert_eq!((now.state, now.resolution_number()), (RedemptionState::Failed, 2));
+        true
+    }
+
+    /// Of a redemption that succeeded long ago, under another lease.
+    async fn reverse(&mut self, account: &Account) -> bool {
+        let redemption = self.past_success(account, None).await;
+        let id = redemption.redemption_id;
         let word = |reason: &str| Resolution {
             resolved_by: "test".to_owned(),
             principal: nobody(),

@@ -16,11 +16,12 @@ use crate::support::{
 };
 
 /// Statements that are not of one pool, each for a reason that its comment gives.
-const OF_NO_POOL: [&str; 73] = [
+const OF_NO_POOL: [&str; 74] = [
     "analyze",
     "backend",
     "beat",
     "cancel_backend",
+    "changed_plans",
     "claim_try",
     "count_dead_deliveries",
     "count_fingerprints",
@@ -107,7 +108,7 @@ const OF_ROTATION: [&str; 8] = [
 /// Tables of no pool that statements of a pool read beside.
 const BESIDE_POOLS: [&str; 2] = ["installation", "secret_keys"];
 
-const TABLES: [&str; 22] = [
+const TABLES: [&str; 23] = [
     "pools",
     "plans",
     "accounts",
@@ -117,6 +118,7 @@ const TABLES: [&str; 22] = [
     "subscriptions",
     "deliveries",
     "reversals",
+    "superseded_resolutions",
     "audit_events",
     "account_events",
     "account_changes",
@@ -441,9 +443,9 @@ const HOT: [(&str, &str); 19] = [
     (
         "list_redemptions",
         "'p', '019ab000-0000-7000-8000-000000000000', 200, NULL, NULL, NULL, NULL, now(), now(), \
-         '019aa000-0000-7000-8000-000000000000', 1048576, NULL, NULL",
+         '019aa000-0000-7000-8000-000000000000', 1048576, NULL, NULL, NULL, NULL, NULL",
     ),
-    ("list_accounts", "'p', 'a-00001', 200, NULL, NULL, NULL, 1048576"),
+    ("list_accounts", "'p', 'a-00001', 200, NULL, NULL, NULL, 1048576, NULL, NULL, NULL"),
     (
         "defer",
         "'p', ARRAY[gen_random_uuid()], '{IN_DOUBT}', '{x}', '{1 min}', '{1}', '{f}', '{NULL}', \
@@ -507,7 +509,8 @@ async fn pages_of_batch(db: &mut PgConnection, batch_id: &str) -> u64 {
     let explain = format!(
         "EXPLAIN (ANALYZE, BUFFERS, COSTS OFF, TIMING OFF) EXECUTE listing ('p', \
          'ffffffff-ffff-ffff-ffff-ffffffffffff', 1000, NULL, NULL, 'batch:{batch_id}:', \
-         'batch:{batch_id};', NULL, NULL, '00000000-0000-0000-0000-000000000000', 1048576, NULL, NULL)"
+         'batch:{batch_id};', NULL, NULL, '00000000-0000-0000-0000-000000000000', 1048576, NULL, NULL, NULL, NULL, \
+         NULL)"
     );
     let rows = sqlx::raw_sql(AssertSqlSafe(explain)).fetch_all(db).await.unwrap();
     let lines: Vec<String> = rows.iter().map(|row| row.get(0)).collect();

@@ -11,7 +11,7 @@ use holdfast::{
 use crate::support::{
     plans::{CARD, elapsed, minor, psql, retry_after, why},
     wait::eventually,
-    world::{Clients, World, bad_fields, eur, lease, reason, seconds},
+    world::{Clients, POOL, World, bad_fields, eur, lease, reason, seconds},
 };
 
 const LIMIT: Duration = Duration::from_secs(10);
@@ -69,7 +69,86 @@ async fn a_target_counts_from_the_next_redemption_on_and_completes_nothing_by_it
     clients.fill(&world.code("second")).await;
     assert_eq!(stands(&mut clients).await.0, Completed);
     target(&mut clients, 3 * CARD).await;
+    reopened(&mut clients, "a").await;
+    assert_eq!(stands(&mut clients).await.0, Processing);
+    clients.fill(&world.code("third")).await;
+    assert_eq!(stands(&mut clients).await.0, Completed);
+    // Raised by nothing, and lowered: nothing is reopened for that.
+    target(&mut clients, 2 * CARD).await;
     clients.passed_over(CARD, &[("completed", 1)]).await;
+}
+
+/// Waits until an account's history says last that it was reopened, by the sweeper.
+async fn reopened(clients: &mut Clients, account_id: &str) {
+    // Left out first, an account is tried again after ten seconds.
+    eventually(6 * LIMIT, "it is reopened", async || {
+        let request = pb::ListAccountEventsRequest {
+            pool_id: POOL.into(),
+            account_id: account_id.into(),
+            page_size: 1,
+            ..Default::default()
+        };
+        let page = clients.accounts.list_account_events(request).await.unwrap().into_inner();
+        let event = &page.account_events[0];
+        (event.reason == "reopened").then(|| assert_eq!(event.actor, "sweeper"))
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn completed_accounts_are_reopened_by_any_server_and_one_that_cannot_be_written_harms_itself_alone()
+ {
+    let world = World::with(|_| {}, 2).await;
+    let mut clients = world.clients(0).await;
+    clients.create_plan_with("plan", 9 * CARD, |_| {}).await;
+    let full = |account: &mut pb::Account| {
+        account.plan_id = "plan".into();
+        account.balance = Some(eur(9 * CARD));
+    };
+    for n in 0..5 {
+        clients.create_account(&format!("full-{n}"), full).await;
+    }
+    clients
+        .create_account("more", |account| {
+            account.plan_id = "plan".into();
+            account.balance = Some(eur(20 * CARD));
+        })
+        .await;
+    // By hand, as after a crash: the rows are all that says what is to be done.
+    let mut db = world.sql().await;
+    psql(
+        &mut db,
+        "CREATE FUNCTION refuse_one() RETURNS trigger LANGUAGE plpgsql AS $$
+         BEGIN
+             IF NEW.account_id = 'full-2' AND NEW.status <> 'COMPLETED' THEN
+                 RAISE check_violation USING MESSAGE = 'not this one';
+             END IF;
+             RETURN NEW;
+         END $$",
+    )
+    .await;
+    let trigger = "CREATE TRIGGER refuse_one BEFORE UPDATE ON accounts FOR EACH ROW EXECUTE FUNCTION refuse_one()";
+    psql(&mut db, trigger).await;
+    target(&mut clients, 10 * CARD).await;
+    for n in [0, 1, 3, 4] {
+        reopened(&mut clients, &format!("full-{n}")).await;
+    }
+    // Each server has it among those that it hands out.
+    for (n, server) in [(0, 0), (1, 1)] {
+        let mut there = world.clients(server).await;
+        let acquired = there.acquire(|r| {
+            r.selector.get_or_insert_default().account_id = format!("full-{n}");
+            r.wait_timeout = seconds(20.0);
+        });
+        let account = acquired.await.unwrap().account.unwrap();
+        assert_eq!(account.account_id, format!("full-{n}"));
+    }
+    for still in ["full-2", "more"] {
+        assert_eq!(clients.account(still).await.status(), Completed, "{still}");
+    }
+    psql(&mut db, "DROP TRIGGER refuse_one ON accounts").await;
+    reopened(&mut clients, "full-2").await;
+    assert_eq!(clients.account("more").await.status(), Completed);
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 mod at_once;
 mod awaiting;
 mod card;
+mod corrected_resolutions;
 mod inquiry;
 mod inquiry_again;
 mod late_credit;

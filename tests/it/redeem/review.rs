@@ -221,6 +221,7 @@ async fn resolve_closes_a_redemption_in_doubt_as_credited() {
         reason: printed.reason.clone(),
         evidence: printed.evidence.clone(),
         principal: String::new(),
+        number: 1,
     };
     assert_eq!(resolution, expected);
     let account = clients.account("a").await;

@@ -188,6 +188,7 @@ async fn invalid_argument_names_all_bad_fields_of_reading_and_resolving() {
         create_time_from: Some(prost_types::Timestamp { seconds: 0, nanos: -1 }),
         create_time_to: Some(prost_types::Timestamp { seconds: i64::MAX, nanos: 0 }),
         reversal_states: vec![NO_SUCH_VALUE],
+        ..Default::default()
     };
     let fields = [
         "pool_id",
@@ -225,6 +226,7 @@ async fn invalid_argument_names_all_bad_fields_of_reading_and_resolving() {
         resolved_by: "\u{7}".into(),
         evidence: "x".repeat(1001),
         recorded_amount_is_wrong: false,
+        corrects_resolution: 0,
     };
     let mut fields = vec![
         "pool_id",
@@ -344,16 +346,42 @@ async fn invalid_argument_names_all_bad_fields_of_accounts() {
         status: NO_SUCH_VALUE,
         login_status: -1,
         plan_id: "\0".into(),
+        holder: "\0".into(),
+        update_time_from: Some(prost_types::Timestamp { seconds: 9, nanos: 0 }),
+        update_time_to: Some(prost_types::Timestamp { seconds: 9, nanos: 0 }),
     };
-    let fields = ["pool_id", "page_size", "page_token", "status", "login_status", "plan_id"];
+    let fields = [
+        "pool_id",
+        "page_size",
+        "page_token",
+        "status",
+        "login_status",
+        "plan_id",
+        "holder",
+        "update_time_to",
+    ];
     refused(rpc.list_accounts(request).await, &fields);
     let request = pb::ListAccountEventsRequest {
         pool_id: String::new(),
         account_id: String::new(),
         page_size: i32::MIN,
         page_token: "bm90IGEgbnVtYmVy".into(),
+        event_time_from: Some(prost_types::Timestamp { seconds: 9, nanos: 0 }),
+        event_time_to: Some(prost_types::Timestamp { seconds: 9, nanos: 0 }),
+        reason: "x".repeat(65),
+        redemption_id: "none".into(),
+        actor: "x".repeat(257),
     };
-    let fields = ["pool_id", "account_id", "page_size", "page_token"];
+    let fields = [
+        "pool_id",
+        "account_id",
+        "page_size",
+        "page_token",
+        "reason",
+        "redemption_id",
+        "actor",
+        "event_time_to",
+    ];
     refused(rpc.list_account_events(request).await, &fields);
     untouched_and_well(&world, &mut clients).await;
 }

@@ -548,7 +548,7 @@ impl Clients {
             pool_id: POOL.to_owned(),
             account_id: account_id.to_owned(),
             page_size: 1000,
-            page_token: String::new(),
+            ..Default::default()
         };
         let reply = self.accounts.list_account_events(request).await.unwrap();
         reply.into_inner().account_events

@@ -122,6 +122,9 @@ class Methods:
         status: account_pb2.AccountStatus = account_pb2.ACCOUNT_STATUS_UNSPECIFIED,
         login_status: account_pb2.LoginStatus = account_pb2.LOGIN_STATUS_UNSPECIFIED,
         plan_id: str = "",
+        holder: str = "",
+        update_time_from: Optional[datetime] = None,
+        update_time_to: Optional[datetime] = None,
     ) -> Iterator[account_pb2.Account]:
         request = account_pb2.ListAccountsRequest(
             pool_id=pool_id,
@@ -129,6 +132,9 @@ class Methods:
             status=status,
             login_status=login_status,
             plan_id=plan_id,
+            holder=holder,
+            update_time_from=update_time_from,
+            update_time_to=update_time_to,
         )
         while True:
             page: account_pb2.ListAccountsResponse = self._call(
@@ -177,11 +183,26 @@ class Methods:
         return reply.account
 
     def list_account_events(
-        self, pool_id: str, account_id: str
+        self,
+        pool_id: str,
+        account_id: str,
+        *,
+        event_time_from: Optional[datetime] = None,
+        event_time_to: Optional[datetime] = None,
+        reason: str = "",
+        redemption_id: str = "",
+        actor: str = "",
     ) -> Iterator[account_pb2.AccountEvent]:
         """What happened to an account, the newest first."""
         request = account_pb2.ListAccountEventsRequest(
-            pool_id=pool_id, account_id=account_id, page_size=PAGE
+            pool_id=pool_id,
+            account_id=account_id,
+            page_size=PAGE,
+            event_time_from=event_time_from,
+            event_time_to=event_time_to,
+            reason=reason,
+            redemption_id=redemption_id,
+            actor=actor,
         )
         while True:
             page: account_pb2.ListAccountEventsResponse = self._call(
@@ -285,6 +306,10 @@ class Methods:
         create_time_from: Optional[datetime] = None,
         create_time_to: Optional[datetime] = None,
         reversal_states: Iterable[redemption_pb2.ReversalState] = (),
+        request_id: str = "",
+        failure_reason: str = "",
+        holder: str = "",
+        code_last4: str = "",
     ) -> Iterator[redemption_pb2.Redemption]:
         """Redemptions, the newest first. Times have a zone."""
         request = redemption_pb2.ListRedemptionsRequest(
@@ -296,6 +321,10 @@ class Methods:
             create_time_from=create_time_from,
             create_time_to=create_time_to,
             reversal_states=reversal_states,
+            request_id=request_id,
+            failure_reason=failure_reason,
+            holder=holder,
+            code_last4=code_last4,
         )
         while True:
             page: redemption_pb2.ListRedemptionsResponse = self._call(
@@ -320,6 +349,7 @@ class Methods:
         code_spent: bool = False,
         evidence: str = "",
         recorded_amount_is_wrong: bool = False,
+        corrects_resolution: int = 0,
     ) -> redemption_pb2.Redemption:
         request = redemption_pb2.ResolveRedemptionRequest(
             pool_id=pool_id,
@@ -332,6 +362,7 @@ class Methods:
             resolved_by=resolved_by,
             evidence=evidence,
             recorded_amount_is_wrong=recorded_amount_is_wrong,
+            corrects_resolution=corrects_resolution,
         )
         reply: redemption_pb2.ResolveRedemptionResponse = self._call(
             self._redemptions.ResolveRedemption, request
@@ -431,6 +462,7 @@ class Methods:
         pool_id: str = "",
         principal: str = "",
         subject: str = "",
+        action: str = "",
         from_time: Optional[datetime] = None,
         to_time: Optional[datetime] = None,
     ) -> Iterator[access_pb2.AuditEvent]:
@@ -439,6 +471,7 @@ class Methods:
             pool_id=pool_id,
             principal=principal,
             subject=subject,
+            action=action,
             from_time=from_time,
             to_time=to_time,
             page_size=PAGE,

@@ -152,6 +152,12 @@ class BalanceTooLow(HoldfastError):
     REASON = "BALANCE_TOO_LOW"
 
 
+class ResolutionChanged(HoldfastError):
+    """Another resolution counts by now; `metadata` has its number, and who said so: read the redemption."""
+
+    REASON = "RESOLUTION_CHANGED"
+
+
 class BalanceChanged(HoldfastError):
     """The account has another balance than the one that was compared: read it, and compare again."""
 

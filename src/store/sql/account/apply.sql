@@ -38,9 +38,23 @@ cur AS MATERIALIZED (
     ORDER BY a.account_id
     FOR NO KEY UPDATE OF a SKIP LOCKED
 ),
--- A redemption that somebody holds does not hold up the others either. Of a success a reversal is recorded.
+-- A redemption that somebody holds does not hold up the others either. Of a success a reversal is recorded, unless a
+-- person corrects what a person had said. Then what was recorded is kept.
 outcome AS MATERIALIZED (
-    SELECT k.*, k.known_state IS NOT DISTINCT FROM 'SUCCEEDED' AS reverses
+    SELECT
+        k.*,
+        k.reason = 'resolution_corrected' AS corrects,
+        k.reason <> 'resolution_corrected' AND k.known_state IS NOT DISTINCT FROM 'SUCCEEDED' AS reverses,
+        r.state AS said_state,
+        r.amount_minor AS said_amount_minor,
+        r.amount_currency AS said_amount_currency,
+        r.code_spent AS said_code_spent,
+        r.superseded AS said_superseded,
+        r.resolved_by AS said_by,
+        r.resolved_principal AS said_principal,
+        r.resolution_reason AS said_reason,
+        r.resolution_evidence AS said_evidence,
+        r.finished_at AS said_at
     FROM cur k
     JOIN redemptions r ON r.pool_id = $1 AND r.redemption_id = k.redemption_id
     WHERE r.pool_id = $1
@@ -74,8 +88,10 @@ taken_back AS (
 settled AS (
     UPDATE redemptions r
     SET state = k.state,
-        amount_minor = COALESCE(k.amount_minor, r.amount_minor),
-        amount_currency = COALESCE(k.amount_currency, r.amount_currency),
+        amount_minor = CASE WHEN k.corrects THEN k.amount_minor ELSE COALESCE(k.amount_minor, r.amount_minor) END,
+        amount_currency = CASE
+            WHEN k.corrects THEN k.amount_currency ELSE COALESCE(k.amount_currency, r.amount_currency)
+        END,
         provider_ref = COALESCE(k.provider_ref, r.provider_ref),
         failure_reason = k.failure_reason,
         failure_message = k.failure_message,
@@ -90,8 +106,11 @@ settled AS (
         resolution_reason =
             CASE WHEN k.reverses THEN r.resolution_reason ELSE COALESCE(k.resolution_reason, r.resolution_reason) END,
         resolution_evidence = CASE
-            WHEN k.reverses THEN r.resolution_evidence ELSE COALESCE(k.resolution_evidence, r.resolution_evidence)
+            WHEN k.reverses THEN r.resolution_evidence
+            WHEN k.corrects THEN k.resolution_evidence
+            ELSE COALESCE(k.resolution_evidence, r.resolution_evidence)
         END,
+        superseded = r.superseded + CASE WHEN k.corrects THEN 1 ELSE 0 END,
         code_ciphertext = NULL,
         next_check_at = NULL,
         updated_at = now(),
@@ -101,14 +120,37 @@ settled AS (
     WHERE r.pool_id = $1
       AND r.redemption_id = k.redemption_id
       AND r.state = COALESCE(k.known_state, r.state)
-      -- A failure is settled again where the provider credited it late, a success is taken back once, and nothing
-      -- else is.
-      AND (k.reverses OR (r.finished_at IS NULL) = (COALESCE(k.known_state, '') <> 'FAILED'))
+      -- A failure is settled again where the provider credited it late, a success is taken back once, a person's word is
+      -- corrected, and nothing else is.
+      AND (k.reverses OR k.corrects OR (r.finished_at IS NULL) = (COALESCE(k.known_state, '') <> 'FAILED'))
+      AND (
+          NOT k.corrects
+          OR r.finished_at IS NOT NULL
+          AND r.resolved_by IS NOT NULL
+          AND NOT EXISTS (
+              SELECT FROM reversals n
+              WHERE n.pool_id = $1 AND n.redemption_id = r.redemption_id AND n.state <> 'FAILED'
+          )
+      )
       AND r.reversed_at IS NULL
       AND (NOT k.reverses OR r.redemption_id IN (SELECT t.redemption_id FROM taken_back t))
     RETURNING
         r.redemption_id, r.amount_minor, r.amount_currency, r.provider_ref, r.attempts, r.last_answer,
         r.resolved_by, r.resolved_principal, r.resolution_reason, r.resolution_evidence
+),
+-- What a person had said, where another word takes its place.
+superseded AS (
+    INSERT INTO superseded_resolutions (
+        pool_id, redemption_id, number, state, amount_minor, amount_currency, code_spent, resolved_by,
+        resolved_principal, reason, evidence, finished_at
+    )
+    SELECT
+        $1, k.redemption_id,
+        k.said_superseded + 1,
+        k.said_state, k.said_amount_minor, k.said_amount_currency, k.said_code_spent, k.said_by,
+        COALESCE(k.said_principal, ''), k.said_reason, k.said_evidence, k.said_at
+    FROM outcome k
+    WHERE k.corrects AND k.redemption_id IN (SELECT s.redemption_id FROM settled s)
 ),
 -- A request that has a lease gets no second one.
 leased AS (

@@ -1,5 +1,5 @@
--- A pool's accounts after $2, at most $3; of a status ($4), a login status ($5), a plan ($6), where
--- they are not null. A page has at most $7 bytes and one row more: an account is not answered where those
+-- A pool's accounts after $2, at most $3; of a status ($4), a login status ($5), a plan ($6), under a lease of a holder ($8),
+-- that changed last from $9 to before $10, where they are not null. A page has at most $7 bytes and one row more: an account is not answered where those
 -- before it have as many. "more" says of an account that another was found after it.
 WITH found AS (
     SELECT
@@ -13,6 +13,9 @@ WITH found AS (
       AND ($4::text IS NULL OR a.status = $4)
       AND ($5::text IS NULL OR a.login_status = $5)
       AND ($6::text IS NULL OR a.plan_id = $6)
+      AND ($8::text IS NULL OR (a.status = 'LOCKING' AND a.holder = $8))
+      AND ($9::timestamptz IS NULL OR a.updated_at >= $9)
+      AND ($10::timestamptz IS NULL OR a.updated_at < $10)
     ORDER BY a.account_id
     LIMIT $3
 ),

@@ -1,6 +1,6 @@
 -- The audit trail before the event $1, newest first, at most $2 events and $3 bytes; of one pool ($4),
 -- of one principal ($5), of one subject ($6), from $7 to before $8, of pools whose id begins as one of $10 or is one
--- of $11, where they are not null. No event is before $9: a range of the index, so that what is older is not read. "more" says of an event that another was found after it.
+-- of $11, by one action ($12), where they are not null. No event is before $9: a range of the index, so that what is older is not read. "more" says of an event that another was found after it.
 WITH found AS (
     SELECT
         e.*,
@@ -18,6 +18,7 @@ WITH found AS (
       )
       AND ($5::text IS NULL OR e.principal = $5)
       AND ($6::text IS NULL OR e.subject = $6)
+      AND ($12::text IS NULL OR e.action = $12)
       AND ($7::timestamptz IS NULL OR e.created_at >= $7)
       AND ($8::timestamptz IS NULL OR e.created_at < $8)
     ORDER BY e.event_id DESC

@@ -134,6 +134,6 @@ SELECT
     s.expected_learned, s.release_on_completion, s.plan_id, s.plan_day, s.amount_minor, s.amount_currency,
     s.provider_ref, s.provider_id, s.provider_version, s.provider_task, s.failure_reason, s.failure_message,
     s.code_spent, s.resolved_by, s.resolved_principal, s.resolution_reason, s.resolution_evidence, s.attempts,
-    s.last_answer,
+    s.last_answer, s.superseded,
     s.next_check_at, s.created_at, s.finished_at, s.reversed_at, s.not_after
 FROM recorded s

@@ -19,6 +19,6 @@ RETURNING
     r.expected_learned, r.release_on_completion, r.plan_id, r.plan_day, r.amount_minor, r.amount_currency,
     r.provider_ref, r.provider_id, r.provider_version, r.provider_task, r.failure_reason, r.failure_message,
     r.code_spent, r.resolved_by, r.resolved_principal, r.resolution_reason, r.resolution_evidence, r.attempts,
-    r.last_answer,
+    r.last_answer, r.superseded,
     r.next_check_at, r.created_at, r.finished_at, r.reversed_at, r.code_ciphertext AS "code_ciphertext!", r.not_after,
     r.server_id AS "server_id!", $3::interval AS "hold!"

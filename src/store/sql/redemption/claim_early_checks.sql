@@ -36,7 +36,7 @@ SELECT
     x.expected_learned, x.release_on_completion, x.plan_id, x.plan_day, x.amount_minor, x.amount_currency,
     x.provider_ref, x.provider_id, x.provider_version, x.provider_task, x.failure_reason, x.failure_message,
     x.code_spent, x.resolved_by, x.resolved_principal, x.resolution_reason, x.resolution_evidence, x.attempts,
-    x.last_answer,
+    x.last_answer, x.superseded,
     x.next_check_at, x.created_at, x.finished_at, x.reversed_at, x.code_ciphertext AS "code_ciphertext!", x.not_after,
     x.server_id AS "server_id!", x.early_check_at - now() AS "hold!"
 FROM claimed x

@@ -3,16 +3,23 @@
 -- $1 pool_id, $2 redemption id, $3 which of its reversals, $4 its state, $5 who asks for it, $6 why, $7 the evidence,
 -- $8 when the reconciler takes over (null: never), $9 who asks for it as authentication found it,
 -- $10 from where.
-WITH begun AS (
-    INSERT INTO reversals AS v (
-        pool_id, redemption_id, number, state, reversed_by, principal, reason, evidence, next_check_at
-    )
-    SELECT $1, r.redemption_id, $3, $4, $5, $9, $6, $7, now() + $8::interval
+-- The redemption is locked: no person's word about it is corrected meanwhile.
+WITH known AS MATERIALIZED (
+    SELECT r.redemption_id
     FROM redemptions r
     WHERE r.pool_id = $1
       AND r.redemption_id = $2
       AND r.state = 'SUCCEEDED'
       AND r.reversed_at IS NULL
+    ORDER BY r.redemption_id
+    FOR NO KEY UPDATE OF r
+),
+begun AS (
+    INSERT INTO reversals AS v (
+        pool_id, redemption_id, number, state, reversed_by, principal, reason, evidence, next_check_at
+    )
+    SELECT $1, k.redemption_id, $3, $4, $5, $9, $6, $7, now() + $8::interval
+    FROM known k
     ON CONFLICT DO NOTHING
     RETURNING v.number, v.state
 ),

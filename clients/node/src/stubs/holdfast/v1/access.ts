@@ -202,6 +202,8 @@ export interface ListAuditEventsRequest {
   /** At most 1,000; 100 when 0. */
   pageSize: number;
   pageToken: string;
+  /** Of this action alone: the RPC's name. */
+  action: string;
 }
 
 export interface ListAuditEventsResponse {
@@ -981,7 +983,16 @@ export const AuditEvent: MessageFns<AuditEvent> = {
 };
 
 function createBaseListAuditEventsRequest(): ListAuditEventsRequest {
-  return { poolId: "", principal: "", subject: "", fromTime: undefined, toTime: undefined, pageSize: 0, pageToken: "" };
+  return {
+    poolId: "",
+    principal: "",
+    subject: "",
+    fromTime: undefined,
+    toTime: undefined,
+    pageSize: 0,
+    pageToken: "",
+    action: "",
+  };
 }
 
 export const ListAuditEventsRequest: MessageFns<ListAuditEventsRequest> = {
@@ -1006,6 +1017,9 @@ export const ListAuditEventsRequest: MessageFns<ListAuditEventsRequest> = {
     }
     if (message.pageToken !== "") {
       writer.uint32(58).string(message.pageToken);
+    }
+    if (message.action !== "") {
+      writer.uint32(66).string(message.action);
     }
     return writer;
   },
@@ -1079,6 +1093,14 @@ export const ListAuditEventsRequest: MessageFns<ListAuditEventsRequest> = {
             message.pageToken = reader.string();
             continue;
           }
+          case 8: {
+            if (tag !== 66) {
+              break;
+            }
+
+            message.action = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1103,6 +1125,7 @@ export const ListAuditEventsRequest: MessageFns<ListAuditEventsRequest> = {
     message.toTime = object.toTime ?? undefined;
     message.pageSize = object.pageSize ?? 0;
     message.pageToken = object.pageToken ?? "";
+    message.action = object.action ?? "";
     return message;
   },
 };

@@ -498,6 +498,17 @@ export interface ListAccountsRequest {
   loginStatus: LoginStatus;
   /** Only accounts of this plan; any when empty. */
   planId: string;
+  /** Only accounts under a lease of this holder; any when empty. */
+  holder: string;
+  /** Only accounts whose update_time is this or later; any when not set. */
+  updateTimeFrom:
+    | Date
+    | undefined;
+  /**
+   * Only accounts whose update_time is before this; any when not set. After
+   * update_time_from when both are set.
+   */
+  updateTimeTo: Date | undefined;
 }
 
 /** A page of accounts. */
@@ -581,6 +592,23 @@ export interface ListAccountEventsRequest {
   pageSize: number;
   /** next_page_token of the previous page; empty for the first. */
   pageToken: string;
+  /** Only events whose event_time is this or later; any when not set. */
+  eventTimeFrom:
+    | Date
+    | undefined;
+  /**
+   * Only events whose event_time is before this; any when not set. After
+   * event_time_from when both are set.
+   */
+  eventTimeTo:
+    | Date
+    | undefined;
+  /** Only events of this reason; any when empty. */
+  reason: string;
+  /** Only events of this redemption; any when empty. */
+  redemptionId: string;
+  /** Only events of this actor, such as a holder; any when empty. */
+  actor: string;
 }
 
 /** A page of events. */
@@ -2056,6 +2084,9 @@ function createBaseListAccountsRequest(): ListAccountsRequest {
     status: AccountStatus.UNSPECIFIED,
     loginStatus: LoginStatus.UNSPECIFIED,
     planId: "",
+    holder: "",
+    updateTimeFrom: undefined,
+    updateTimeTo: undefined,
   };
 }
 
@@ -2078,6 +2109,15 @@ export const ListAccountsRequest: MessageFns<ListAccountsRequest> = {
     }
     if (message.planId !== "") {
       writer.uint32(50).string(message.planId);
+    }
+    if (message.holder !== "") {
+      writer.uint32(58).string(message.holder);
+    }
+    if (message.updateTimeFrom !== undefined) {
+      Timestamp.encode(toTimestamp(message.updateTimeFrom), writer.uint32(66).fork()).join();
+    }
+    if (message.updateTimeTo !== undefined) {
+      Timestamp.encode(toTimestamp(message.updateTimeTo), writer.uint32(74).fork()).join();
     }
     return writer;
   },
@@ -2143,6 +2183,30 @@ export const ListAccountsRequest: MessageFns<ListAccountsRequest> = {
             message.planId = reader.string();
             continue;
           }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.holder = reader.string();
+            continue;
+          }
+          case 8: {
+            if (tag !== 66) {
+              break;
+            }
+
+            message.updateTimeFrom = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 9: {
+            if (tag !== 74) {
+              break;
+            }
+
+            message.updateTimeTo = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2166,6 +2230,9 @@ export const ListAccountsRequest: MessageFns<ListAccountsRequest> = {
     message.status = object.status ?? AccountStatus.UNSPECIFIED;
     message.loginStatus = object.loginStatus ?? LoginStatus.UNSPECIFIED;
     message.planId = object.planId ?? "";
+    message.holder = object.holder ?? "";
+    message.updateTimeFrom = object.updateTimeFrom ?? undefined;
+    message.updateTimeTo = object.updateTimeTo ?? undefined;
     return message;
   },
 };
@@ -2560,7 +2627,17 @@ export const CorrectBalanceResponse: MessageFns<CorrectBalanceResponse> = {
 };
 
 function createBaseListAccountEventsRequest(): ListAccountEventsRequest {
-  return { poolId: "", accountId: "", pageSize: 0, pageToken: "" };
+  return {
+    poolId: "",
+    accountId: "",
+    pageSize: 0,
+    pageToken: "",
+    eventTimeFrom: undefined,
+    eventTimeTo: undefined,
+    reason: "",
+    redemptionId: "",
+    actor: "",
+  };
 }
 
 export const ListAccountEventsRequest: MessageFns<ListAccountEventsRequest> = {
@@ -2576,6 +2653,21 @@ export const ListAccountEventsRequest: MessageFns<ListAccountEventsRequest> = {
     }
     if (message.pageToken !== "") {
       writer.uint32(34).string(message.pageToken);
+    }
+    if (message.eventTimeFrom !== undefined) {
+      Timestamp.encode(toTimestamp(message.eventTimeFrom), writer.uint32(42).fork()).join();
+    }
+    if (message.eventTimeTo !== undefined) {
+      Timestamp.encode(toTimestamp(message.eventTimeTo), writer.uint32(50).fork()).join();
+    }
+    if (message.reason !== "") {
+      writer.uint32(58).string(message.reason);
+    }
+    if (message.redemptionId !== "") {
+      writer.uint32(66).string(message.redemptionId);
+    }
+    if (message.actor !== "") {
+      writer.uint32(74).string(message.actor);
     }
     return writer;
   },
@@ -2625,6 +2717,46 @@ export const ListAccountEventsRequest: MessageFns<ListAccountEventsRequest> = {
             message.pageToken = reader.string();
             continue;
           }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.eventTimeFrom = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.eventTimeTo = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.reason = reader.string();
+            continue;
+          }
+          case 8: {
+            if (tag !== 66) {
+              break;
+            }
+
+            message.redemptionId = reader.string();
+            continue;
+          }
+          case 9: {
+            if (tag !== 74) {
+              break;
+            }
+
+            message.actor = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2646,6 +2778,11 @@ export const ListAccountEventsRequest: MessageFns<ListAccountEventsRequest> = {
     message.accountId = object.accountId ?? "";
     message.pageSize = object.pageSize ?? 0;
     message.pageToken = object.pageToken ?? "";
+    message.eventTimeFrom = object.eventTimeFrom ?? undefined;
+    message.eventTimeTo = object.eventTimeTo ?? undefined;
+    message.reason = object.reason ?? "";
+    message.redemptionId = object.redemptionId ?? "";
+    message.actor = object.actor ?? "";
     return message;
   },
 };

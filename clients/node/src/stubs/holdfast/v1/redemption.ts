@@ -514,6 +514,12 @@ export interface Redemption {
    * than one: those before it failed, and were retryable.
    */
   attempt: number;
+  /**
+   * What people said of it before, where that was corrected: the first one first.
+   * Empty elsewhere; resolution.number tells how many there are. Told by
+   * GetRedemption and ResolveRedemption alone.
+   */
+  supersededResolutions: SupersededResolution[];
 }
 
 /** What a person asked for to take a success back. */
@@ -562,6 +568,36 @@ export interface Resolution {
   evidence: string;
   /** Who, as authentication found it; empty where nobody was asked who they are. */
   principal: string;
+  /**
+   * Which of the redemption's resolutions, counted from 1: those before it were
+   * corrected, so that 2 or more corrects what was told before. 0 of a reversal.
+   */
+  number: number;
+}
+
+/** A person's word about a redemption that another one took the place of. */
+export interface SupersededResolution {
+  /** Who, why, and which of the redemption's resolutions. */
+  resolution:
+    | Resolution
+    | undefined;
+  /** The outcome that it had recorded: SUCCEEDED or FAILED. */
+  state: RedemptionState;
+  /**
+   * What it said was credited; not set for FAILED, unless the provider had told an
+   * amount before.
+   */
+  amount:
+    | Money
+    | undefined;
+  /** For FAILED: whether it said that the code is spent. */
+  codeSpent: boolean;
+  /** When it was recorded, by the database's clock. */
+  finishTime:
+    | Date
+    | undefined;
+  /** When the next one took its place. */
+  supersedeTime: Date | undefined;
 }
 
 /** Which accounts may be picked. Every field that is set narrows the choice. */
@@ -1088,6 +1124,14 @@ export interface ListRedemptionsRequest {
    * with or without any when empty.
    */
   reversalStates: ReversalState[];
+  /** Only redemptions of this request; any when empty. Not with batch_id. */
+  requestId: string;
+  /** Only redemptions that failed, or need review, for this reason; any when empty. */
+  failureReason: string;
+  /** Only redemptions that were begun under a lease of this holder; any when empty. */
+  holder: string;
+  /** Only redemptions whose code ends with these four characters; any when empty. */
+  codeLast4: string;
 }
 
 /** A page of redemptions. */
@@ -1131,6 +1175,11 @@ export interface ResolveRedemptionRequest {
    * the record is refused. See ResolveRedemption.
    */
   recordedAmountIsWrong: boolean;
+  /**
+   * The number of the resolution that this one takes the place of
+   * (Resolution.number); 0 to close a redemption whose outcome is open.
+   */
+  correctsResolution: number;
 }
 
 /** The redemption after its resolution. */
@@ -1283,6 +1332,7 @@ function createBaseRedemption(): Redemption {
     reversal: undefined,
     principal: "",
     attempt: 0,
+    supersededResolutions: [],
   };
 }
 
@@ -1368,6 +1418,9 @@ export const Redemption: MessageFns<Redemption> = {
     }
     if (message.attempt !== 0) {
       writer.uint32(208).int32(message.attempt);
+    }
+    for (const v of message.supersededResolutions) {
+      SupersededResolution.encode(v!, writer.uint32(218).fork()).join();
     }
     return writer;
   },
@@ -1593,6 +1646,14 @@ export const Redemption: MessageFns<Redemption> = {
             message.attempt = reader.int32();
             continue;
           }
+          case 27: {
+            if (tag !== 218) {
+              break;
+            }
+
+            message.supersededResolutions.push(SupersededResolution.decode(reader, reader.uint32()));
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1648,6 +1709,7 @@ export const Redemption: MessageFns<Redemption> = {
       : undefined;
     message.principal = object.principal ?? "";
     message.attempt = object.attempt ?? 0;
+    message.supersededResolutions = object.supersededResolutions?.map((e) => SupersededResolution.fromPartial(e)) || [];
     return message;
   },
 };
@@ -1855,7 +1917,7 @@ export const Reversal: MessageFns<Reversal> = {
 };
 
 function createBaseResolution(): Resolution {
-  return { resolvedBy: "", reason: "", evidence: "", principal: "" };
+  return { resolvedBy: "", reason: "", evidence: "", principal: "", number: 0 };
 }
 
 export const Resolution: MessageFns<Resolution> = {
@@ -1871,6 +1933,9 @@ export const Resolution: MessageFns<Resolution> = {
     }
     if (message.principal !== "") {
       writer.uint32(34).string(message.principal);
+    }
+    if (message.number !== 0) {
+      writer.uint32(40).int32(message.number);
     }
     return writer;
   },
@@ -1920,6 +1985,14 @@ export const Resolution: MessageFns<Resolution> = {
             message.principal = reader.string();
             continue;
           }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.number = reader.int32();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1941,6 +2014,133 @@ export const Resolution: MessageFns<Resolution> = {
     message.reason = object.reason ?? "";
     message.evidence = object.evidence ?? "";
     message.principal = object.principal ?? "";
+    message.number = object.number ?? 0;
+    return message;
+  },
+};
+
+function createBaseSupersededResolution(): SupersededResolution {
+  return {
+    resolution: undefined,
+    state: RedemptionState.UNSPECIFIED,
+    amount: undefined,
+    codeSpent: false,
+    finishTime: undefined,
+    supersedeTime: undefined,
+  };
+}
+
+export const SupersededResolution: MessageFns<SupersededResolution> = {
+  encode(message: SupersededResolution, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.resolution !== undefined) {
+      Resolution.encode(message.resolution, writer.uint32(10).fork()).join();
+    }
+    if (message.state !== RedemptionState.UNSPECIFIED) {
+      writer.uint32(16).int32(redemptionStateToNumber(message.state));
+    }
+    if (message.amount !== undefined) {
+      Money.encode(message.amount, writer.uint32(26).fork()).join();
+    }
+    if (message.codeSpent !== false) {
+      writer.uint32(32).bool(message.codeSpent);
+    }
+    if (message.finishTime !== undefined) {
+      Timestamp.encode(toTimestamp(message.finishTime), writer.uint32(42).fork()).join();
+    }
+    if (message.supersedeTime !== undefined) {
+      Timestamp.encode(toTimestamp(message.supersedeTime), writer.uint32(50).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): SupersededResolution {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseSupersededResolution();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.resolution = Resolution.decode(reader, reader.uint32());
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.state = redemptionStateFromJSON(reader.int32());
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.amount = Money.decode(reader, reader.uint32());
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.codeSpent = reader.bool();
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.finishTime = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.supersedeTime = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<SupersededResolution>): SupersededResolution {
+    return SupersededResolution.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<SupersededResolution>): SupersededResolution {
+    const message = createBaseSupersededResolution();
+    message.resolution = (object.resolution !== undefined && object.resolution !== null)
+      ? Resolution.fromPartial(object.resolution)
+      : undefined;
+    message.state = object.state ?? RedemptionState.UNSPECIFIED;
+    message.amount = (object.amount !== undefined && object.amount !== null)
+      ? Money.fromPartial(object.amount)
+      : undefined;
+    message.codeSpent = object.codeSpent ?? false;
+    message.finishTime = object.finishTime ?? undefined;
+    message.supersedeTime = object.supersedeTime ?? undefined;
     return message;
   },
 };
@@ -4654,6 +4854,10 @@ function createBaseListRedemptionsRequest(): ListRedemptionsRequest {
     createTimeFrom: undefined,
     createTimeTo: undefined,
     reversalStates: [],
+    requestId: "",
+    failureReason: "",
+    holder: "",
+    codeLast4: "",
   };
 }
 
@@ -4693,6 +4897,18 @@ export const ListRedemptionsRequest: MessageFns<ListRedemptionsRequest> = {
         writer.int32(reversalStateToNumber(v));
       }
       writer.join();
+    }
+    if (message.requestId !== "") {
+      writer.uint32(82).string(message.requestId);
+    }
+    if (message.failureReason !== "") {
+      writer.uint32(90).string(message.failureReason);
+    }
+    if (message.holder !== "") {
+      writer.uint32(98).string(message.holder);
+    }
+    if (message.codeLast4 !== "") {
+      writer.uint32(106).string(message.codeLast4);
     }
     return writer;
   },
@@ -4802,6 +5018,38 @@ export const ListRedemptionsRequest: MessageFns<ListRedemptionsRequest> = {
 
             break;
           }
+          case 10: {
+            if (tag !== 82) {
+              break;
+            }
+
+            message.requestId = reader.string();
+            continue;
+          }
+          case 11: {
+            if (tag !== 90) {
+              break;
+            }
+
+            message.failureReason = reader.string();
+            continue;
+          }
+          case 12: {
+            if (tag !== 98) {
+              break;
+            }
+
+            message.holder = reader.string();
+            continue;
+          }
+          case 13: {
+            if (tag !== 106) {
+              break;
+            }
+
+            message.codeLast4 = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -4828,6 +5076,10 @@ export const ListRedemptionsRequest: MessageFns<ListRedemptionsRequest> = {
     message.createTimeFrom = object.createTimeFrom ?? undefined;
     message.createTimeTo = object.createTimeTo ?? undefined;
     message.reversalStates = object.reversalStates?.map((e) => e) || [];
+    message.requestId = object.requestId ?? "";
+    message.failureReason = object.failureReason ?? "";
+    message.holder = object.holder ?? "";
+    message.codeLast4 = object.codeLast4 ?? "";
     return message;
   },
 };
@@ -4911,6 +5163,7 @@ function createBaseResolveRedemptionRequest(): ResolveRedemptionRequest {
     resolvedBy: "",
     evidence: "",
     recordedAmountIsWrong: false,
+    correctsResolution: 0,
   };
 }
 
@@ -4945,6 +5198,9 @@ export const ResolveRedemptionRequest: MessageFns<ResolveRedemptionRequest> = {
     }
     if (message.recordedAmountIsWrong !== false) {
       writer.uint32(80).bool(message.recordedAmountIsWrong);
+    }
+    if (message.correctsResolution !== 0) {
+      writer.uint32(88).int32(message.correctsResolution);
     }
     return writer;
   },
@@ -5042,6 +5298,14 @@ export const ResolveRedemptionRequest: MessageFns<ResolveRedemptionRequest> = {
             message.recordedAmountIsWrong = reader.bool();
             continue;
           }
+          case 11: {
+            if (tag !== 88) {
+              break;
+            }
+
+            message.correctsResolution = reader.int32();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -5071,6 +5335,7 @@ export const ResolveRedemptionRequest: MessageFns<ResolveRedemptionRequest> = {
     message.resolvedBy = object.resolvedBy ?? "";
     message.evidence = object.evidence ?? "";
     message.recordedAmountIsWrong = object.recordedAmountIsWrong ?? false;
+    message.correctsResolution = object.correctsResolution ?? 0;
     return message;
   },
 };
@@ -5620,9 +5885,22 @@ export const RedemptionServiceService = {
    * one or more, or of a tenth or less; and code_spent = false of FAILED where
    * the provider answered that the code is spent.
    *
+   * A person's word that was wrong is corrected by another: corrects_resolution is
+   * the number of the one that it takes the place of. Only what a person said is
+   * corrected, not what the provider proved. The outcome is the new word's, and the
+   * account's balance changes by the difference, under whatever lease it is; what
+   * was said before is kept (superseded_resolutions). An account that was COMPLETED
+   * and no longer has its target is PROCESSING, and one that has it is COMPLETED.
+   *
    * Reasons: REDEMPTION_NOT_FOUND (NOT_FOUND), REDEMPTION_OPEN
    * (FAILED_PRECONDITION; it is SUBMITTED: a server is still at work on it),
-   * REDEMPTION_ALREADY_SETTLED (ALREADY_EXISTS; with another outcome or amount).
+   * REDEMPTION_ALREADY_SETTLED (ALREADY_EXISTS; with another outcome or amount);
+   * with corrects_resolution also RESOLUTION_CHANGED (another one counts by now;
+   * the metadata names its number and who said it, resolved_by),
+   * BALANCE_TOO_LOW (the account has less than is to be taken off), CODE_IN_USE
+   * (FAILED to SUCCEEDED, and another redemption has the code by now),
+   * REVERSAL_OPEN (FAILED_PRECONDITION), REDEMPTION_ALREADY_REVERSED
+   * (ALREADY_EXISTS).
    * A retry is safe: the same resolution twice has the effect of one.
    */
   resolveRedemption: {
@@ -5870,9 +6148,22 @@ export interface RedemptionServiceServer extends UntypedServiceImplementation {
    * one or more, or of a tenth or less; and code_spent = false of FAILED where
    * the provider answered that the code is spent.
    *
+   * A person's word that was wrong is corrected by another: corrects_resolution is
+   * the number of the one that it takes the place of. Only what a person said is
+   * corrected, not what the provider proved. The outcome is the new word's, and the
+   * account's balance changes by the difference, under whatever lease it is; what
+   * was said before is kept (superseded_resolutions). An account that was COMPLETED
+   * and no longer has its target is PROCESSING, and one that has it is COMPLETED.
+   *
    * Reasons: REDEMPTION_NOT_FOUND (NOT_FOUND), REDEMPTION_OPEN
    * (FAILED_PRECONDITION; it is SUBMITTED: a server is still at work on it),
-   * REDEMPTION_ALREADY_SETTLED (ALREADY_EXISTS; with another outcome or amount).
+   * REDEMPTION_ALREADY_SETTLED (ALREADY_EXISTS; with another outcome or amount);
+   * with corrects_resolution also RESOLUTION_CHANGED (another one counts by now;
+   * the metadata names its number and who said it, resolved_by),
+   * BALANCE_TOO_LOW (the account has less than is to be taken off), CODE_IN_USE
+   * (FAILED to SUCCEEDED, and another redemption has the code by now),
+   * REVERSAL_OPEN (FAILED_PRECONDITION), REDEMPTION_ALREADY_REVERSED
+   * (ALREADY_EXISTS).
    * A retry is safe: the same resolution twice has the effect of one.
    */
   resolveRedemption: handleUnaryCall<ResolveRedemptionRequest, ResolveRedemptionResponse>;
@@ -6239,9 +6530,22 @@ export interface RedemptionServiceClient extends Client {
    * one or more, or of a tenth or less; and code_spent = false of FAILED where
    * the provider answered that the code is spent.
    *
+   * A person's word that was wrong is corrected by another: corrects_resolution is
+   * the number of the one that it takes the place of. Only what a person said is
+   * corrected, not what the provider proved. The outcome is the new word's, and the
+   * account's balance changes by the difference, under whatever lease it is; what
+   * was said before is kept (superseded_resolutions). An account that was COMPLETED
+   * and no longer has its target is PROCESSING, and one that has it is COMPLETED.
+   *
    * Reasons: REDEMPTION_NOT_FOUND (NOT_FOUND), REDEMPTION_OPEN
    * (FAILED_PRECONDITION; it is SUBMITTED: a server is still at work on it),
-   * REDEMPTION_ALREADY_SETTLED (ALREADY_EXISTS; with another outcome or amount).
+   * REDEMPTION_ALREADY_SETTLED (ALREADY_EXISTS; with another outcome or amount);
+   * with corrects_resolution also RESOLUTION_CHANGED (another one counts by now;
+   * the metadata names its number and who said it, resolved_by),
+   * BALANCE_TOO_LOW (the account has less than is to be taken off), CODE_IN_USE
+   * (FAILED to SUCCEEDED, and another redemption has the code by now),
+   * REVERSAL_OPEN (FAILED_PRECONDITION), REDEMPTION_ALREADY_REVERSED
+   * (ALREADY_EXISTS).
    * A retry is safe: the same resolution twice has the effect of one.
    */
   resolveRedemption(

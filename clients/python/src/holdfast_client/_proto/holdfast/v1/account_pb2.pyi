@@ -228,20 +228,26 @@ class GetAccountResponse(_message.Message):
     def __init__(self, account: _Optional[_Union[Account, _Mapping]] = ...) -> None: ...
 
 class ListAccountsRequest(_message.Message):
-    __slots__ = ("pool_id", "page_size", "page_token", "status", "login_status", "plan_id")
+    __slots__ = ("pool_id", "page_size", "page_token", "status", "login_status", "plan_id", "holder", "update_time_from", "update_time_to")
     POOL_ID_FIELD_NUMBER: _ClassVar[int]
     PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
     PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
     STATUS_FIELD_NUMBER: _ClassVar[int]
     LOGIN_STATUS_FIELD_NUMBER: _ClassVar[int]
     PLAN_ID_FIELD_NUMBER: _ClassVar[int]
+    HOLDER_FIELD_NUMBER: _ClassVar[int]
+    UPDATE_TIME_FROM_FIELD_NUMBER: _ClassVar[int]
+    UPDATE_TIME_TO_FIELD_NUMBER: _ClassVar[int]
     pool_id: str
     page_size: int
     page_token: str
     status: AccountStatus
     login_status: LoginStatus
     plan_id: str
-    def __init__(self, pool_id: _Optional[str] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., status: _Optional[_Union[AccountStatus, str]] = ..., login_status: _Optional[_Union[LoginStatus, str]] = ..., plan_id: _Optional[str] = ...) -> None: ...
+    holder: str
+    update_time_from: _timestamp_pb2.Timestamp
+    update_time_to: _timestamp_pb2.Timestamp
+    def __init__(self, pool_id: _Optional[str] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., status: _Optional[_Union[AccountStatus, str]] = ..., login_status: _Optional[_Union[LoginStatus, str]] = ..., plan_id: _Optional[str] = ..., holder: _Optional[str] = ..., update_time_from: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., update_time_to: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class ListAccountsResponse(_message.Message):
     __slots__ = ("accounts", "next_page_token")
@@ -290,16 +296,26 @@ class CorrectBalanceResponse(_message.Message):
     def __init__(self, account: _Optional[_Union[Account, _Mapping]] = ...) -> None: ...
 
 class ListAccountEventsRequest(_message.Message):
-    __slots__ = ("pool_id", "account_id", "page_size", "page_token")
+    __slots__ = ("pool_id", "account_id", "page_size", "page_token", "event_time_from", "event_time_to", "reason", "redemption_id", "actor")
     POOL_ID_FIELD_NUMBER: _ClassVar[int]
     ACCOUNT_ID_FIELD_NUMBER: _ClassVar[int]
     PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
     PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    EVENT_TIME_FROM_FIELD_NUMBER: _ClassVar[int]
+    EVENT_TIME_TO_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    REDEMPTION_ID_FIELD_NUMBER: _ClassVar[int]
+    ACTOR_FIELD_NUMBER: _ClassVar[int]
     pool_id: str
     account_id: str
     page_size: int
     page_token: str
-    def __init__(self, pool_id: _Optional[str] = ..., account_id: _Optional[str] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
+    event_time_from: _timestamp_pb2.Timestamp
+    event_time_to: _timestamp_pb2.Timestamp
+    reason: str
+    redemption_id: str
+    actor: str
+    def __init__(self, pool_id: _Optional[str] = ..., account_id: _Optional[str] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., event_time_from: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., event_time_to: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., reason: _Optional[str] = ..., redemption_id: _Optional[str] = ..., actor: _Optional[str] = ...) -> None: ...
 
 class ListAccountEventsResponse(_message.Message):
     __slots__ = ("account_events", "next_page_token")

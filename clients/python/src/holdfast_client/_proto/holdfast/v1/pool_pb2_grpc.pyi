@@ -343,8 +343,10 @@ class PoolServiceStub(typing.Generic[_PoolServiceCreatePoolType, _PoolServiceGet
     begun go on as they are; the change counts for each account at its next
     acquisition, the next redemption that is begun and the next settlement. An
     account whose day has nothing left to take under the new terms goes on to
-    its next one; one that is COMPLETED stays so; one that now has all that the
-    plan wants keeps its status, and is not picked.
+    its next one; one that now has all that the plan wants keeps its status, and
+    is not picked. One that is COMPLETED and has less than a raised target is
+    PROCESSING again soon after, within about ten seconds and at a few thousand
+    accounts a second: its history gets an event reopened. Nobody waits for that.
 
     Reasons: PLAN_NOT_FOUND (NOT_FOUND).
     A retry is safe: the same update twice has the effect of one.
@@ -523,8 +525,10 @@ class PoolServiceServicer(metaclass=abc.ABCMeta):
         begun go on as they are; the change counts for each account at its next
         acquisition, the next redemption that is begun and the next settlement. An
         account whose day has nothing left to take under the new terms goes on to
-        its next one; one that is COMPLETED stays so; one that now has all that the
-        plan wants keeps its status, and is not picked.
+        its next one; one that now has all that the plan wants keeps its status, and
+        is not picked. One that is COMPLETED and has less than a raised target is
+        PROCESSING again soon after, within about ten seconds and at a few thousand
+        accounts a second: its history gets an event reopened. Nobody waits for that.
 
         Reasons: PLAN_NOT_FOUND (NOT_FOUND).
         A retry is safe: the same update twice has the effect of one.

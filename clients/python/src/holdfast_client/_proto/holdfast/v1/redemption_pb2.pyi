@@ -102,7 +102,7 @@ class Failure(_message.Message):
     def __init__(self, reason: _Optional[str] = ..., message: _Optional[str] = ..., code_spent: bool = ..., retryable: bool = ...) -> None: ...
 
 class Redemption(_message.Message):
-    __slots__ = ("redemption_id", "request_id", "pool_id", "account_id", "fencing_token", "state", "expected", "amount", "provider_ref", "code_last4", "failure", "attempts", "create_time", "finish_time", "next_check_time", "amount_mismatch", "last_answer", "resolution", "expected_learned", "provider_id", "provider_version", "provider_task", "reverse_time", "reversal", "principal", "attempt")
+    __slots__ = ("redemption_id", "request_id", "pool_id", "account_id", "fencing_token", "state", "expected", "amount", "provider_ref", "code_last4", "failure", "attempts", "create_time", "finish_time", "next_check_time", "amount_mismatch", "last_answer", "resolution", "expected_learned", "provider_id", "provider_version", "provider_task", "reverse_time", "reversal", "principal", "attempt", "superseded_resolutions")
     REDEMPTION_ID_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     POOL_ID_FIELD_NUMBER: _ClassVar[int]
@@ -129,6 +129,7 @@ class Redemption(_message.Message):
     REVERSAL_FIELD_NUMBER: _ClassVar[int]
     PRINCIPAL_FIELD_NUMBER: _ClassVar[int]
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    SUPERSEDED_RESOLUTIONS_FIELD_NUMBER: _ClassVar[int]
     redemption_id: str
     request_id: str
     pool_id: str
@@ -155,7 +156,8 @@ class Redemption(_message.Message):
     reversal: Reversal
     principal: str
     attempt: int
-    def __init__(self, redemption_id: _Optional[str] = ..., request_id: _Optional[str] = ..., pool_id: _Optional[str] = ..., account_id: _Optional[str] = ..., fencing_token: _Optional[int] = ..., state: _Optional[_Union[RedemptionState, str]] = ..., expected: _Optional[_Union[_common_pb2.Money, _Mapping]] = ..., amount: _Optional[_Union[_common_pb2.Money, _Mapping]] = ..., provider_ref: _Optional[str] = ..., code_last4: _Optional[str] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., attempts: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., finish_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., next_check_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., amount_mismatch: bool = ..., last_answer: _Optional[str] = ..., resolution: _Optional[_Union[Resolution, _Mapping]] = ..., expected_learned: bool = ..., provider_id: _Optional[str] = ..., provider_version: _Optional[int] = ..., provider_task: _Optional[str] = ..., reverse_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., reversal: _Optional[_Union[Reversal, _Mapping]] = ..., principal: _Optional[str] = ..., attempt: _Optional[int] = ...) -> None: ...
+    superseded_resolutions: _containers.RepeatedCompositeFieldContainer[SupersededResolution]
+    def __init__(self, redemption_id: _Optional[str] = ..., request_id: _Optional[str] = ..., pool_id: _Optional[str] = ..., account_id: _Optional[str] = ..., fencing_token: _Optional[int] = ..., state: _Optional[_Union[RedemptionState, str]] = ..., expected: _Optional[_Union[_common_pb2.Money, _Mapping]] = ..., amount: _Optional[_Union[_common_pb2.Money, _Mapping]] = ..., provider_ref: _Optional[str] = ..., code_last4: _Optional[str] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., attempts: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., finish_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., next_check_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., amount_mismatch: bool = ..., last_answer: _Optional[str] = ..., resolution: _Optional[_Union[Resolution, _Mapping]] = ..., expected_learned: bool = ..., provider_id: _Optional[str] = ..., provider_version: _Optional[int] = ..., provider_task: _Optional[str] = ..., reverse_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., reversal: _Optional[_Union[Reversal, _Mapping]] = ..., principal: _Optional[str] = ..., attempt: _Optional[int] = ..., superseded_resolutions: _Optional[_Iterable[_Union[SupersededResolution, _Mapping]]] = ...) -> None: ...
 
 class Reversal(_message.Message):
     __slots__ = ("state", "number", "reversed_by", "reason", "evidence", "resolution", "attempts", "last_answer", "next_check_time", "create_time", "finish_time", "principal")
@@ -186,16 +188,34 @@ class Reversal(_message.Message):
     def __init__(self, state: _Optional[_Union[ReversalState, str]] = ..., number: _Optional[int] = ..., reversed_by: _Optional[str] = ..., reason: _Optional[str] = ..., evidence: _Optional[str] = ..., resolution: _Optional[_Union[Resolution, _Mapping]] = ..., attempts: _Optional[int] = ..., last_answer: _Optional[str] = ..., next_check_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., finish_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., principal: _Optional[str] = ...) -> None: ...
 
 class Resolution(_message.Message):
-    __slots__ = ("resolved_by", "reason", "evidence", "principal")
+    __slots__ = ("resolved_by", "reason", "evidence", "principal", "number")
     RESOLVED_BY_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     EVIDENCE_FIELD_NUMBER: _ClassVar[int]
     PRINCIPAL_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
     resolved_by: str
     reason: str
     evidence: str
     principal: str
-    def __init__(self, resolved_by: _Optional[str] = ..., reason: _Optional[str] = ..., evidence: _Optional[str] = ..., principal: _Optional[str] = ...) -> None: ...
+    number: int
+    def __init__(self, resolved_by: _Optional[str] = ..., reason: _Optional[str] = ..., evidence: _Optional[str] = ..., principal: _Optional[str] = ..., number: _Optional[int] = ...) -> None: ...
+
+class SupersededResolution(_message.Message):
+    __slots__ = ("resolution", "state", "amount", "code_spent", "finish_time", "supersede_time")
+    RESOLUTION_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    AMOUNT_FIELD_NUMBER: _ClassVar[int]
+    CODE_SPENT_FIELD_NUMBER: _ClassVar[int]
+    FINISH_TIME_FIELD_NUMBER: _ClassVar[int]
+    SUPERSEDE_TIME_FIELD_NUMBER: _ClassVar[int]
+    resolution: Resolution
+    state: RedemptionState
+    amount: _common_pb2.Money
+    code_spent: bool
+    finish_time: _timestamp_pb2.Timestamp
+    supersede_time: _timestamp_pb2.Timestamp
+    def __init__(self, resolution: _Optional[_Union[Resolution, _Mapping]] = ..., state: _Optional[_Union[RedemptionState, str]] = ..., amount: _Optional[_Union[_common_pb2.Money, _Mapping]] = ..., code_spent: bool = ..., finish_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., supersede_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class AccountSelector(_message.Message):
     __slots__ = ("account_id", "plan_id", "country_code", "min_headroom", "labels", "exclude_account_ids", "expected")
@@ -519,7 +539,7 @@ class WatchRedemptionsResponse(_message.Message):
     def __init__(self, redemption: _Optional[_Union[Redemption, _Mapping]] = ..., cursor: _Optional[str] = ...) -> None: ...
 
 class ListRedemptionsRequest(_message.Message):
-    __slots__ = ("pool_id", "page_size", "page_token", "states", "account_id", "batch_id", "create_time_from", "create_time_to", "reversal_states")
+    __slots__ = ("pool_id", "page_size", "page_token", "states", "account_id", "batch_id", "create_time_from", "create_time_to", "reversal_states", "request_id", "failure_reason", "holder", "code_last4")
     POOL_ID_FIELD_NUMBER: _ClassVar[int]
     PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
     PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
@@ -529,6 +549,10 @@ class ListRedemptionsRequest(_message.Message):
     CREATE_TIME_FROM_FIELD_NUMBER: _ClassVar[int]
     CREATE_TIME_TO_FIELD_NUMBER: _ClassVar[int]
     REVERSAL_STATES_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    FAILURE_REASON_FIELD_NUMBER: _ClassVar[int]
+    HOLDER_FIELD_NUMBER: _ClassVar[int]
+    CODE_LAST4_FIELD_NUMBER: _ClassVar[int]
     pool_id: str
     page_size: int
     page_token: str
@@ -538,7 +562,11 @@ class ListRedemptionsRequest(_message.Message):
     create_time_from: _timestamp_pb2.Timestamp
     create_time_to: _timestamp_pb2.Timestamp
     reversal_states: _containers.RepeatedScalarFieldContainer[ReversalState]
-    def __init__(self, pool_id: _Optional[str] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., states: _Optional[_Iterable[_Union[RedemptionState, str]]] = ..., account_id: _Optional[str] = ..., batch_id: _Optional[str] = ..., create_time_from: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., create_time_to: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., reversal_states: _Optional[_Iterable[_Union[ReversalState, str]]] = ...) -> None: ...
+    request_id: str
+    failure_reason: str
+    holder: str
+    code_last4: str
+    def __init__(self, pool_id: _Optional[str] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., states: _Optional[_Iterable[_Union[RedemptionState, str]]] = ..., account_id: _Optional[str] = ..., batch_id: _Optional[str] = ..., create_time_from: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., create_time_to: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., reversal_states: _Optional[_Iterable[_Union[ReversalState, str]]] = ..., request_id: _Optional[str] = ..., failure_reason: _Optional[str] = ..., holder: _Optional[str] = ..., code_last4: _Optional[str] = ...) -> None: ...
 
 class ListRedemptionsResponse(_message.Message):
     __slots__ = ("redemptions", "next_page_token")
@@ -549,7 +577,7 @@ class ListRedemptionsResponse(_message.Message):
     def __init__(self, redemptions: _Optional[_Iterable[_Union[Redemption, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
 
 class ResolveRedemptionRequest(_message.Message):
-    __slots__ = ("pool_id", "redemption_id", "state", "amount", "provider_ref", "code_spent", "reason", "resolved_by", "evidence", "recorded_amount_is_wrong")
+    __slots__ = ("pool_id", "redemption_id", "state", "amount", "provider_ref", "code_spent", "reason", "resolved_by", "evidence", "recorded_amount_is_wrong", "corrects_resolution")
     POOL_ID_FIELD_NUMBER: _ClassVar[int]
     REDEMPTION_ID_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
@@ -560,6 +588,7 @@ class ResolveRedemptionRequest(_message.Message):
     RESOLVED_BY_FIELD_NUMBER: _ClassVar[int]
     EVIDENCE_FIELD_NUMBER: _ClassVar[int]
     RECORDED_AMOUNT_IS_WRONG_FIELD_NUMBER: _ClassVar[int]
+    CORRECTS_RESOLUTION_FIELD_NUMBER: _ClassVar[int]
     pool_id: str
     redemption_id: str
     state: RedemptionState
@@ -570,7 +599,8 @@ class ResolveRedemptionRequest(_message.Message):
     resolved_by: str
     evidence: str
     recorded_amount_is_wrong: bool
-    def __init__(self, pool_id: _Optional[str] = ..., redemption_id: _Optional[str] = ..., state: _Optional[_Union[RedemptionState, str]] = ..., amount: _Optional[_Union[_common_pb2.Money, _Mapping]] = ..., provider_ref: _Optional[str] = ..., code_spent: bool = ..., reason: _Optional[str] = ..., resolved_by: _Optional[str] = ..., evidence: _Optional[str] = ..., recorded_amount_is_wrong: bool = ...) -> None: ...
+    corrects_resolution: int
+    def __init__(self, pool_id: _Optional[str] = ..., redemption_id: _Optional[str] = ..., state: _Optional[_Union[RedemptionState, str]] = ..., amount: _Optional[_Union[_common_pb2.Money, _Mapping]] = ..., provider_ref: _Optional[str] = ..., code_spent: bool = ..., reason: _Optional[str] = ..., resolved_by: _Optional[str] = ..., evidence: _Optional[str] = ..., recorded_amount_is_wrong: bool = ..., corrects_resolution: _Optional[int] = ...) -> None: ...
 
 class ResolveRedemptionResponse(_message.Message):
     __slots__ = ("redemption",)

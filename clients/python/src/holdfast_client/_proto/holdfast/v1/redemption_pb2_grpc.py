@@ -351,9 +351,22 @@ class RedemptionServiceServicer(object):
         one or more, or of a tenth or less; and code_spent = false of FAILED where
         the provider answered that the code is spent.
 
+        A person's word that was wrong is corrected by another: corrects_resolution is
+        the number of the one that it takes the place of. Only what a person said is
+        corrected, not what the provider proved. The outcome is the new word's, and the
+        account's balance changes by the difference, under whatever lease it is; what
+        was said before is kept (superseded_resolutions). An account that was COMPLETED
+        and no longer has its target is PROCESSING, and one that has it is COMPLETED.
+
         Reasons: REDEMPTION_NOT_FOUND (NOT_FOUND), REDEMPTION_OPEN
         (FAILED_PRECONDITION; it is SUBMITTED: a server is still at work on it),
-        REDEMPTION_ALREADY_SETTLED (ALREADY_EXISTS; with another outcome or amount).
+        REDEMPTION_ALREADY_SETTLED (ALREADY_EXISTS; with another outcome or amount);
+        with corrects_resolution also RESOLUTION_CHANGED (another one counts by now;
+        the metadata names its number and who said it, resolved_by),
+        BALANCE_TOO_LOW (the account has less than is to be taken off), CODE_IN_USE
+        (FAILED to SUCCEEDED, and another redemption has the code by now),
+        REVERSAL_OPEN (FAILED_PRECONDITION), REDEMPTION_ALREADY_REVERSED
+        (ALREADY_EXISTS).
         A retry is safe: the same resolution twice has the effect of one.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
