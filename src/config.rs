@@ -126,8 +126,9 @@ pub struct ServeArgs {
     #[arg(long, env = "HOLDFAST_DRAIN_DELAY", default_value = "2s", value_parser = parse_duration)]
     pub drain_delay: Duration,
 
-    /// How long work that is under way may take to finish after the drain delay.
-    #[arg(long, env = "HOLDFAST_SHUTDOWN_TIMEOUT", default_value = "30s", value_parser = parse_duration)]
+    /// How long a shutdown may take, from the signal to the end of the process, the drain delay included. What is under
+    /// way by then is left to other servers.
+    #[arg(long, env = "HOLDFAST_SHUTDOWN_TIMEOUT", default_value = "25s", value_parser = parse_duration)]
     pub shutdown_timeout: Duration,
 }
 
@@ -170,6 +171,9 @@ impl ServeArgs {
             if value > MAX_SETTING {
                 wrong.push(format!("{name} must be at most 7days"));
             }
+        }
+        if self.drain_delay >= self.shutdown_timeout {
+            wrong.push("HOLDFAST_DRAIN_DELAY must be less than HOLDFAST_SHUTDOWN_TIMEOUT".to_owned());
         }
         wrong.extend(provider.contradictions());
         wrong.extend(self.limits.contradictions());

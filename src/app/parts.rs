@@ -79,7 +79,8 @@ impl Parts {
         let closing = shutdown.closing.clone();
         let pools = Pools::new(store.clone());
         let secrets_dir = args.secrets_dir.clone();
-        let providers = Providers::new(store.clone(), provider, secrets_dir.clone());
+        let providers =
+            Providers::new(store.clone(), provider, secrets_dir.clone(), closing.clone());
         let profiles = admin::providers::Providers::new(store.clone(), secrets_dir);
         let acquire =
             Acquire::new(store.clone(), pools.clone(), providers.clone(), closing.clone());

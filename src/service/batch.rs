@@ -157,6 +157,13 @@ pub struct Counts {
     pub held_back: i64,
 }
 
+impl Counts {
+    /// Items that have a redemption, whatever became of it.
+    fn begun(&self) -> i64 {
+        self.succeeded + self.failed + self.in_doubt
+    }
+}
+
 /// The redeeming of batches. Cheap to clone.
 #[derive(Clone)]
 pub struct Batch(Arc<Inner>);
@@ -328,7 +335,9 @@ impl Driver {
             }
         }
         let last = match end {
-            Some(Err(error)) => BatchEvent::Stopped(error),
+            Some(Err(error)) => {
+                BatchEvent::Stopped(error.of_stream(self.counts.received, self.counts.begun()))
+            }
             _ => BatchEvent::Summary(self.counts),
         };
         tracing::info!(
