@@ -17,7 +17,6 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::transport::Server;
-use tonic_health::server::HealthReporter;
 
 use self::{listeners::Listeners, parts::Parts};
 use crate::{
@@ -91,7 +90,7 @@ impl App {
         let authenticator = access::open(args, &tokens).await?;
         let shutdown = Shutdown::default();
         let tasks = TaskTracker::new();
-        let health = Health::new(HealthReporter::new()).await;
+        let health = Health::new();
         let parts = Parts::new(args, store.clone(), provider, secret, &shutdown, &tasks);
         let at_the_end = CancellationToken::new();
         let mut loops = parts.spawn_loops(args, &shutdown.closing, &at_the_end);

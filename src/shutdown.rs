@@ -63,7 +63,7 @@ impl Shutdown {
         let asked = Instant::now();
         let deadline = asked + patience.timeout;
         tracing::info!(drain_delay = ?patience.drain_delay, "stopping: health says NOT_SERVING");
-        health.drain().await;
+        health.drain();
         sleep(patience.drain_delay).await;
         self.closing.cancel();
         tasks.close();

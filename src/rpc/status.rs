@@ -439,6 +439,11 @@ pub(crate) fn request_broken(error: Box<dyn std::error::Error + Send + Sync>) ->
     Status::from_error(error)
 }
 
+/// Health is asked about a service that this server does not have.
+pub(crate) fn unknown_service() -> Status {
+    Status::not_found("this server has no such service")
+}
+
 /// The server is stopping.
 pub(crate) fn shutting_down() -> Status {
     status(&Error::ShuttingDown)
