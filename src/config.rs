@@ -31,6 +31,11 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
 /// The longest duration that any setting may be.
 const MAX_SETTING: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
+/// The longest wait that a call may ask for.
+const MAX_WAIT: Duration = Duration::from_secs(600);
+/// What the contract promises of streams: something between, such as a proxy, ends one that is silent for a minute.
+const MAX_HEARTBEAT: Duration = Duration::from_secs(10);
+
 /// Settings of `holdfast serve`.
 #[derive(Args, Clone, Debug)]
 pub struct ServeArgs {
@@ -113,6 +118,14 @@ pub struct ServeArgs {
     #[command(flatten)]
     pub limits: LimitArgs,
 
+    /// The longest that a call waits for an account or for an outcome, whatever it asks for: 1s to 10m.
+    #[arg(long, env = "HOLDFAST_MAX_WAIT", default_value = "10m", value_parser = parse_duration)]
+    pub max_wait: Duration,
+
+    /// How often a stream of answers says at least that it lives, where there is nothing to tell: 1s to 10s.
+    #[arg(long, env = "HOLDFAST_STREAM_HEARTBEAT", default_value = "10s", value_parser = parse_duration)]
+    pub stream_heartbeat: Duration,
+
     /// The poll interval of the sweeper: how often it reads leases whose time has passed. It polls less often, but at
     /// least every 10 s, where a poll takes more than a tenth of this.
     #[arg(long, env = "HOLDFAST_SWEEP_INTERVAL", default_value = "500ms", value_parser = parse_duration)]
@@ -174,6 +187,13 @@ impl ServeArgs {
         }
         if self.drain_delay >= self.shutdown_timeout {
             wrong.push("HOLDFAST_DRAIN_DELAY must be less than HOLDFAST_SHUTDOWN_TIMEOUT".to_owned());
+        }
+        let second = Duration::from_secs(1);
+        if !(second..=MAX_WAIT).contains(&self.max_wait) {
+            wrong.push("HOLDFAST_MAX_WAIT must be 1s to 10m".to_owned());
+        }
+        if !(second..=MAX_HEARTBEAT).contains(&self.stream_heartbeat) {
+            wrong.push("HOLDFAST_STREAM_HEARTBEAT must be 1s to 10s".to_owned());
         }
         wrong.extend(provider.contradictions());
         wrong.extend(self.limits.contradictions());

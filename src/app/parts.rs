@@ -116,7 +116,7 @@ impl Parts {
             leases.clone(),
             Stopping { tasks: tasks.clone(), closing: closing.clone() },
         );
-        let batch = Batch::new(services, tasks.clone(), closing.clone());
+        let batch = Batch::new(services, args.stream_heartbeat, tasks.clone(), closing.clone());
         let reversals = Reversals::new(
             store.clone(),
             pools.clone(),
@@ -143,7 +143,13 @@ impl Parts {
             cards,
             awaiting: Awaiting::new(store.clone(), closing.clone()),
             reversals: reversals.clone(),
-            watching: Watching::new(store.clone(), pools.clone(), closing.clone()),
+            watching: Watching::new(
+                store.clone(),
+                pools.clone(),
+                args.stream_heartbeat,
+                closing.clone(),
+            ),
+            max_wait: args.max_wait,
         };
         Self {
             store,
