@@ -186,7 +186,9 @@ impl ServeArgs {
             }
         }
         if self.drain_delay >= self.shutdown_timeout {
-            wrong.push("HOLDFAST_DRAIN_DELAY must be less than HOLDFAST_SHUTDOWN_TIMEOUT".to_owned());
+            wrong.push(
+                "HOLDFAST_DRAIN_DELAY must be less than HOLDFAST_SHUTDOWN_TIMEOUT".to_owned(),
+            );
         }
         let second = Duration::from_secs(1);
         if !(second..=MAX_WAIT).contains(&self.max_wait) {

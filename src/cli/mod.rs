@@ -183,14 +183,12 @@ pub fn run_to_exit(words: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     let prepared = command.leave_out_what_is_for_other_databases();
     let prepared = prepared.and_then(|()| command.hide_memory());
-    let done = prepared
-        .and_then(|()| runtime())
-        .and_then(|runtime| {
-            let done = runtime.block_on(run(command, while_stdin_is_open, line.file));
-            // What stands still in a thread, such as a file on a dead disk, does not keep the process from ending.
-            runtime.shutdown_timeout(THREADS_TIMEOUT);
-            done
-        });
+    let done = prepared.and_then(|()| runtime()).and_then(|runtime| {
+        let done = runtime.block_on(run(command, while_stdin_is_open, line.file));
+        // What stands still in a thread, such as a file on a dead disk, does not keep the process from ending.
+        runtime.shutdown_timeout(THREADS_TIMEOUT);
+        done
+    });
     match done {
         Ok(code) => code,
         Err(error) => {

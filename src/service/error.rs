@@ -403,9 +403,9 @@ impl From<StoreError> for Error {
             StoreError::Overloaded => Self::Overloaded,
             StoreError::DeadlinePassed => Self::DeadlinePassed,
             // A statement may have been under way.
-            StoreError::ShuttingDown => {
-                Self::DatabaseUnavailable("the server stopped before the database answered".to_owned())
-            }
+            StoreError::ShuttingDown => Self::DatabaseUnavailable(
+                "the server stopped before the database answered".to_owned(),
+            ),
             StoreError::Unavailable(cause) => Self::DatabaseUnavailable(cause),
             StoreError::KeyChanged => Self::DatabaseUnavailable(error.to_string()),
             StoreError::Refused(_)

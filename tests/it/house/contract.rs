@@ -87,7 +87,9 @@ fn what_is_not_safe_to_repeat_is_in_no_service_config() {
 #[test]
 fn envoy_repeats_what_the_service_config_does() {
     let envoy = read("deploy/envoy/envoy.yaml");
-    for once in ["BatchRedeem|WatchRedemptions|ImportAccounts", "AcquireAccount|Create\\\\w+|Delete\\\\w+"] {
+    for once in
+        ["BatchRedeem|WatchRedemptions|ImportAccounts", "AcquireAccount|Create\\\\w+|Delete\\\\w+"]
+    {
         assert!(envoy.contains(once), "{once}");
     }
     assert!(envoy.contains("max_retries: 100"));
