@@ -4,7 +4,7 @@
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test soak bench bench-peers test-clients client-stubs packages lint deny fuzz format sqlx-prepare sqlx-check schema-prepare schema-check
+.PHONY: help setup demo test test-mesh descriptors soak bench bench-peers test-clients client-stubs packages lint deny fuzz format sqlx-prepare sqlx-check schema-prepare schema-check
 
 help: ## Lists the commands.
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 22
@@ -36,6 +36,13 @@ bench-peers: setup ## Installs what `make bench` also compares with: etcd, graph
 test-clients: setup ## Checks with clients in Python, buf and grpcurl; with ADDRESS=host:port, a server that runs.
 	@scripts/clients.sh $(ADDRESS) $(ARGS)
 
+test-mesh: setup ## Runs two servers behind Envoy, HAProxy and nginx. PROXIES="envoy" for some.
+	@cargo build --quiet
+	@scripts/mesh.sh $(PROXIES)
+
+descriptors: setup ## Writes the contract's descriptor set, with the error details, to target/holdfast.binpb.
+	@scripts/buf.sh build --output target/holdfast.binpb
+
 client-stubs: setup ## Writes the stubs of the clients in clients/ anew, after a change of the contract.
 	@scripts/client-stubs.sh
 
@@ -47,6 +54,7 @@ lint: setup ## Checks format, lints, the contract, .sqlx and schema.sql.
 	cargo clippy --workspace --all-targets -- -D warnings
 	scripts/buf.sh lint
 	scripts/buf.sh format -d --exit-code
+	scripts/breaking.sh
 	scripts/sqlx.sh check
 	scripts/schema.sh check
 	scripts/client-stubs.sh --check

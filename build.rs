@@ -1,6 +1,9 @@
 //! Compiles the contract with a parser written in Rust, so that no `protoc` is needed.
 
-use std::{env, fs, path::PathBuf};
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+};
 
 use prost::Message as _;
 use protox::Compiler;
@@ -19,6 +22,7 @@ const PROTOS: [&str; 7] = [
 
 fn main() -> Result<(), AnyError> {
     println!("cargo:rerun-if-changed=proto");
+    println!("cargo:rerun-if-changed=src/health");
     println!("cargo:rerun-if-changed=migrations");
     let mut compiler = Compiler::new(["proto"])?;
     compiler.include_source_info(true).include_imports(true);
@@ -46,5 +50,16 @@ fn main() -> Result<(), AnyError> {
             "holdfast.v1.RotateSubscriptionSecretResponse",
         ])
         .compile_fds(descriptors)?;
+    health(&out_dir)
+}
+
+/// The health service, with `List`, which tonic-health does not have.
+fn health(out_dir: &Path) -> Result<(), AnyError> {
+    let mut compiler = Compiler::new(["src/health"])?;
+    compiler.include_source_info(true);
+    compiler.open_file("grpc/health/v1/health.proto")?;
+    let descriptors = compiler.file_descriptor_set();
+    fs::write(out_dir.join("health_descriptor.bin"), descriptors.encode_to_vec())?;
+    tonic_prost_build::configure().compile_fds(descriptors)?;
     Ok(())
 }

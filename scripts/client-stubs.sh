@@ -37,6 +37,8 @@ node_stubs() {
     mv "$template" "$template.yaml"
     scripts/buf.sh generate --template "$template.yaml" --output "$1"
     rm "$template.yaml"
+    # Annotations are for gateways, and error details are read by src/details.ts.
+    rm -r "$stubs/google/api" "$stubs/google/protobuf/descriptor.ts" "$stubs/google/rpc/error_details.ts"
     {
         echo "// Made of clients/service_config.json by scripts/client-stubs.sh. Do not edit."
         echo

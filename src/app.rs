@@ -13,10 +13,10 @@ use secrecy::SecretString;
 use tokio::{
     net::TcpListener,
     task::{JoinHandle, JoinSet},
+    time::Instant,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::transport::Server;
-use tonic_health::server::HealthReporter;
 
 use self::{listeners::Listeners, parts::Parts};
 use crate::{
@@ -90,7 +90,7 @@ impl App {
         let authenticator = access::open(args, &tokens).await?;
         let shutdown = Shutdown::default();
         let tasks = TaskTracker::new();
-        let health = Health::new(HealthReporter::new()).await;
+        let health = Health::new();
         let parts = Parts::new(args, store.clone(), provider, secret, &shutdown, &tasks);
         let at_the_end = CancellationToken::new();
         let mut loops = parts.spawn_loops(args, &shutdown.closing, &at_the_end);
@@ -164,9 +164,11 @@ impl App {
         let running = tokio::spawn(async move {
             let mut postgres = postgres;
             let mut is_finished = false;
+            let mut deadline = None;
             let ended = tokio::select! {
-                in_time = steps.run(patience, &health, &admission, &tasks, serving) => {
-                    is_finished = in_time;
+                stopped = steps.run(patience, &health, &admission, &tasks, serving) => {
+                    is_finished = stopped.in_time;
+                    deadline = Some(stopped.deadline);
                     Ok(())
                 }
                 why = postgres_ended(&mut postgres) => Err(why),
@@ -178,10 +180,12 @@ impl App {
             // Among them the beat: one that came after the server's row was removed would make it again.
             let _ = tokio::time::timeout(LOOPS_TIMEOUT, all_ended(&mut loops)).await;
             let _ = tokio::time::timeout(CLOSE_TIMEOUT, close(&store, is_finished)).await;
-            match postgres {
-                Some(postgres) => ended.and(postgres.stop().await),
-                None => ended,
-            }
+            let Some(postgres) = postgres else { return ended };
+            // It ends with this process in any case.
+            let deadline = deadline.unwrap_or_else(|| Instant::now() + patience.timeout);
+            let late = || anyhow::anyhow!("the private Postgres did not stop in time");
+            let stopped = tokio::time::timeout_at(deadline, postgres.stop()).await;
+            ended.and(stopped.unwrap_or_else(|_| Err(late())))
         });
         let webhooks_at = webhook_addr.map(tracing::field::display);
         tracing::info!(%addr, %admin_addr, webhook_addr = webhooks_at, "listening");

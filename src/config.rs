@@ -33,6 +33,11 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
 /// The longest duration that any setting may be.
 const MAX_SETTING: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
+/// The longest wait that a call may ask for.
+const MAX_WAIT: Duration = Duration::from_secs(600);
+/// What the contract promises of streams: something between, such as a proxy, ends one that is silent for a minute.
+const MAX_HEARTBEAT: Duration = Duration::from_secs(10);
+
 /// Settings of `holdfast serve`.
 #[derive(Args, Clone, Debug)]
 pub struct ServeArgs {
@@ -119,6 +124,14 @@ pub struct ServeArgs {
     #[command(flatten)]
     pub limits: LimitArgs,
 
+    /// The longest that a call waits for an account or for an outcome, whatever it asks for: 1s to 10m.
+    #[arg(long, env = "HOLDFAST_MAX_WAIT", default_value = "10m", value_parser = parse_duration)]
+    pub max_wait: Duration,
+
+    /// How often a stream of answers says at least that it lives, where there is nothing to tell: 1s to 10s.
+    #[arg(long, env = "HOLDFAST_STREAM_HEARTBEAT", default_value = "10s", value_parser = parse_duration)]
+    pub stream_heartbeat: Duration,
+
     /// The poll interval of the sweeper: how often it reads leases whose time has passed. It polls less often, but at
     /// least every 10 s, where a poll takes more than a tenth of this.
     #[arg(long, env = "HOLDFAST_SWEEP_INTERVAL", default_value = "500ms", value_parser = parse_duration)]
@@ -132,8 +145,9 @@ pub struct ServeArgs {
     #[arg(long, env = "HOLDFAST_DRAIN_DELAY", default_value = "2s", value_parser = parse_duration)]
     pub drain_delay: Duration,
 
-    /// How long work that is under way may take to finish after the drain delay.
-    #[arg(long, env = "HOLDFAST_SHUTDOWN_TIMEOUT", default_value = "30s", value_parser = parse_duration)]
+    /// How long a shutdown may take, from the signal to the end of the process, the drain delay included. What is under
+    /// way by then is left to other servers.
+    #[arg(long, env = "HOLDFAST_SHUTDOWN_TIMEOUT", default_value = "25s", value_parser = parse_duration)]
     pub shutdown_timeout: Duration,
 }
 
@@ -176,6 +190,18 @@ impl ServeArgs {
             if value > MAX_SETTING {
                 wrong.push(format!("{name} must be at most 7days"));
             }
+        }
+        if self.drain_delay >= self.shutdown_timeout {
+            wrong.push(
+                "HOLDFAST_DRAIN_DELAY must be less than HOLDFAST_SHUTDOWN_TIMEOUT".to_owned(),
+            );
+        }
+        let second = Duration::from_secs(1);
+        if !(second..=MAX_WAIT).contains(&self.max_wait) {
+            wrong.push("HOLDFAST_MAX_WAIT must be 1s to 10m".to_owned());
+        }
+        if !(second..=MAX_HEARTBEAT).contains(&self.stream_heartbeat) {
+            wrong.push("HOLDFAST_STREAM_HEARTBEAT must be 1s to 10s".to_owned());
         }
         wrong.extend(provider.contradictions());
         wrong.extend(self.delivery.contradictions());

@@ -11,19 +11,25 @@ use std::{
 };
 
 use futures_util::{Stream, StreamExt as _, stream};
-use tokio::time::{MissedTickBehavior, sleep, timeout};
+use tokio::{
+    sync::watch,
+    time::{MissedTickBehavior, timeout},
+};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
-use tonic_health::{
-    ServingStatus,
-    pb::{
-        HealthCheckRequest, HealthCheckResponse, health_check_response,
-        health_server::{Health as HealthRpc, HealthServer},
-    },
-    server::{HealthReporter, HealthService},
-};
 
-use crate::{listener::Trouble, store::Store};
+use crate::{
+    listener::Trouble,
+    rpc::{
+        health::{
+            HealthCheckRequest, HealthCheckResponse, HealthListRequest, HealthListResponse,
+            health_check_response::ServingStatus,
+            health_server::{Health as HealthRpc, HealthServer},
+        },
+        status::unknown_service,
+    },
+    store::Store,
+};
 
 /// How often the database is asked.
 const INTERVAL: Duration = Duration::from_millis(500);
@@ -39,14 +45,11 @@ const SERVICES: [&str; 6] = [
     "holdfast.v1.AccessService",
 ];
 
-/// The poll interval for a service that is not known yet.
-const UNKNOWN_AGAIN: Duration =
-    if cfg!(test) { Duration::from_millis(50) } else { Duration::from_secs(1) };
-
 /// The server's health. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Health {
-    reporter: HealthReporter,
+    /// Of the whole server and of each service: it is one.
+    status: Arc<watch::Sender<ServingStatus>>,
     serving: Arc<AtomicBool>,
     draining: Arc<AtomicBool>,
     listener: Arc<OnceLock<Trouble>>,
@@ -54,20 +57,18 @@ pub struct Health {
 
 impl Health {
     /// Not serving, until the database has answered.
-    pub async fn new(reporter: HealthReporter) -> Self {
-        let health = Self {
-            reporter,
+    pub fn new() -> Self {
+        Self {
+            status: Arc::new(watch::Sender::new(ServingStatus::NotServing)),
             serving: Arc::default(),
             draining: Arc::default(),
             listener: Arc::default(),
-        };
-        health.report(ServingStatus::NotServing).await;
-        health
+        }
     }
 
     /// The service that tells of it.
     pub fn service(&self) -> HealthServer<impl HealthRpc> {
-        HealthServer::new(Told { statuses: self.reporter.clone() })
+        HealthServer::new(Told { status: Arc::clone(&self.status) })
     }
 
     /// From now on a server that can accept no connections is not ready for more clients. Those that it has are served.
@@ -104,10 +105,10 @@ impl Health {
         }
         if serves {
             tracing::info!("serving");
-            self.report(ServingStatus::Serving).await;
+            self.report(ServingStatus::Serving);
             if self.draining.load(Ordering::Relaxed) {
                 // The drain began since, and its word is the last.
-                self.drain().await;
+                self.drain();
             }
         } else {
             let why = match answer {
@@ -116,35 +117,34 @@ impl Health {
                 Err(_) => "the database did not answer in time".to_owned(),
             };
             tracing::warn!(why, "not serving");
-            self.report(ServingStatus::NotServing).await;
+            self.report(ServingStatus::NotServing);
         }
     }
 
     /// Says that the server does not serve any more, for good.
-    pub async fn drain(&self) {
+    pub fn drain(&self) {
         self.draining.store(true, Ordering::Relaxed);
         self.serving.store(false, Ordering::Relaxed);
-        self.report(ServingStatus::NotServing).await;
+        self.report(ServingStatus::NotServing);
     }
 
-    async fn report(&self, status: ServingStatus) {
-        for service in SERVICES {
-            self.reporter.set_service_status(service, status).await;
-        }
+    /// Those who watch are told where it changes.
+    fn report(&self, status: ServingStatus) {
+        self.status.send_if_modified(|told| std::mem::replace(told, status) != status);
     }
 }
 
-/// The health service of tonic, but for watchers of a service that is not known: the protocol lets them wait
-/// until it is.
+impl Default for Health {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// The health service. The protocol lets those who watch a service that is not known wait until it is. Here that is
+/// never: which services there are is known from the start.
 #[derive(Debug)]
 struct Told {
-    statuses: HealthReporter,
-}
-
-impl Told {
-    fn service(&self) -> HealthService {
-        HealthService::from_health_reporter(self.statuses.clone())
-    }
+    status: Arc<watch::Sender<ServingStatus>>,
 }
 
 type Statuses = Pin<Box<dyn Stream<Item = Result<HealthCheckResponse, Status>> + Send>>;
@@ -155,7 +155,20 @@ impl HealthRpc for Told {
         &self,
         request: Request<HealthCheckRequest>,
     ) -> Result<Response<HealthCheckResponse>, Status> {
-        self.service().check(request).await
+        let service = request.into_inner().service;
+        match is_known(&service) {
+            true => Ok(Response::new(answer(*self.status.borrow()))),
+            false => Err(unknown_service()),
+        }
+    }
+
+    async fn list(
+        &self,
+        _: Request<HealthListRequest>,
+    ) -> Result<Response<HealthListResponse>, Status> {
+        let status = *self.status.borrow();
+        let statuses = SERVICES.into_iter().map(|name| (name.to_owned(), answer(status)));
+        Ok(Response::new(HealthListResponse { statuses: statuses.collect() }))
     }
 
     type WatchStream = Statuses;
@@ -165,88 +178,79 @@ impl HealthRpc for Told {
         request: Request<HealthCheckRequest>,
     ) -> Result<Response<Statuses>, Status> {
         let service = request.into_inner().service;
-        let watched = match watch(&self.service(), &service).await {
-            Some(statuses) => statuses,
-            None => {
-                let unknown = HealthCheckResponse {
-                    status: health_check_response::ServingStatus::ServiceUnknown.into(),
-                };
-                let later = stream::once(until_known(self.service(), service)).flatten();
-                stream::iter([Ok(unknown)]).chain(later).boxed()
+        let statuses = match is_known(&service) {
+            true => changes(self.status.subscribe()).boxed(),
+            false => {
+                let unknown = stream::once(ready(Ok(answer(ServingStatus::ServiceUnknown))));
+                unknown.chain(stream::pending()).boxed()
             }
         };
-        Ok(Response::new(changes(watched).boxed()))
+        Ok(Response::new(statuses))
     }
 }
 
-async fn watch(health: &HealthService, service: &str) -> Option<Statuses> {
-    let request = HealthCheckRequest { service: service.to_owned() };
-    let watched = health.watch(Request::new(request)).await.ok()?;
-    Some(watched.into_inner().boxed())
+fn is_known(service: &str) -> bool {
+    SERVICES.contains(&service)
 }
 
-/// The statuses of a service, from when it is known on.
-async fn until_known(health: HealthService, service: String) -> Statuses {
-    loop {
-        sleep(UNKNOWN_AGAIN).await;
-        if let Some(statuses) = watch(&health, &service).await {
-            return statuses;
+fn answer(status: ServingStatus) -> HealthCheckResponse {
+    HealthCheckResponse { status: status.into() }
+}
+
+/// The status, and each that differs from the one before: the protocol has a message say that it changed.
+fn changes(
+    status: watch::Receiver<ServingStatus>,
+) -> impl Stream<Item = Result<HealthCheckResponse, Status>> {
+    stream::unfold((status, false), |(mut status, is_told)| async move {
+        if is_told {
+            status.changed().await.ok()?;
         }
-    }
-}
-
-/// The first status, and each that differs from the one before: the protocol has a message say that it changed.
-fn changes(statuses: Statuses) -> impl Stream<Item = Result<HealthCheckResponse, Status>> {
-    let mut last = None;
-    statuses.filter(move |told| {
-        let status = told.as_ref().ok().map(|told| told.status);
-        let is_news = status.is_none() || status != last;
-        last = status;
-        ready(is_news)
+        let now = *status.borrow_and_update();
+        Some((Ok(answer(now)), (status, true)))
     })
 }
 
 #[cfg(test)]
 mod tests {
+    use tokio::time::sleep;
+
     use super::*;
 
     async fn watch_of(health: &Health, service: &str) -> Statuses {
-        let told = Told { statuses: health.reporter.clone() };
+        let told = Told { status: Arc::clone(&health.status) };
         let request = HealthCheckRequest { service: service.to_owned() };
         told.watch(Request::new(request)).await.unwrap().into_inner()
     }
 
-    async fn next(statuses: &mut Statuses) -> health_check_response::ServingStatus {
+    async fn next(statuses: &mut Statuses) -> ServingStatus {
         statuses.next().await.unwrap().unwrap().status()
     }
 
-    /// What a watcher is told while it is asked several times whether a service is known.
-    async fn told_meanwhile(statuses: &mut Statuses) -> Vec<health_check_response::ServingStatus> {
+    /// What a watcher is told for a while.
+    async fn told_meanwhile(statuses: &mut Statuses) -> Vec<ServingStatus> {
         let told = statuses.map(|told| told.unwrap().status());
-        told.take_until(sleep(8 * UNKNOWN_AGAIN)).collect().await
+        told.take_until(sleep(Duration::from_millis(400))).collect().await
     }
 
     #[tokio::test]
-    async fn a_watch_of_an_unknown_service_stays_open_until_it_is_known() {
-        use health_check_response::ServingStatus::{NotServing, ServiceUnknown};
-        let health = Health::new(HealthReporter::new()).await;
-        let mut statuses = watch_of(&health, "later").await;
-        assert_eq!(told_meanwhile(&mut statuses).await, [ServiceUnknown], "once");
-        health.reporter.set_service_status("later", ServingStatus::NotServing).await;
-        assert_eq!(told_meanwhile(&mut statuses).await, [NotServing]);
+    async fn a_watch_of_an_unknown_service_stays_open() {
+        let health = Health::new();
+        let mut statuses = watch_of(&health, "unknown").await;
+        assert_eq!(told_meanwhile(&mut statuses).await, [ServingStatus::ServiceUnknown], "once");
+        health.report(ServingStatus::Serving);
+        assert_eq!(told_meanwhile(&mut statuses).await, [], "it is not another's status");
     }
 
     #[tokio::test]
     async fn a_watch_tells_each_change_at_once_and_nothing_else() {
-        use health_check_response::ServingStatus::{NotServing, Serving};
-        let health = Health::new(HealthReporter::new()).await;
+        let health = Health::new();
         let mut statuses = watch_of(&health, "").await;
-        assert_eq!(told_meanwhile(&mut statuses).await, [NotServing]);
-        health.report(ServingStatus::Serving).await;
-        assert_eq!(next(&mut statuses).await, Serving);
-        health.report(ServingStatus::Serving).await;
+        assert_eq!(told_meanwhile(&mut statuses).await, [ServingStatus::NotServing]);
+        health.report(ServingStatus::Serving);
+        assert_eq!(next(&mut statuses).await, ServingStatus::Serving);
+        health.report(ServingStatus::Serving);
         assert_eq!(told_meanwhile(&mut statuses).await, [], "it was so before");
-        health.drain().await;
-        assert_eq!(told_meanwhile(&mut statuses).await, [NotServing]);
+        health.drain();
+        assert_eq!(told_meanwhile(&mut statuses).await, [ServingStatus::NotServing]);
     }
 }

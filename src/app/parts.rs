@@ -86,7 +86,8 @@ impl Parts {
         let closing = shutdown.closing.clone();
         let pools = Pools::new(store.clone());
         let secrets_dir = args.secrets_dir.clone();
-        let providers = Providers::new(store.clone(), provider, secrets_dir.clone());
+        let providers =
+            Providers::new(store.clone(), provider, secrets_dir.clone(), closing.clone());
         let profiles = admin::providers::Providers::new(store.clone(), secrets_dir);
         let acquire =
             Acquire::new(store.clone(), pools.clone(), providers.clone(), closing.clone());
@@ -122,7 +123,7 @@ impl Parts {
             leases.clone(),
             Stopping { tasks: tasks.clone(), closing: closing.clone() },
         );
-        let batch = Batch::new(services, tasks.clone(), closing.clone());
+        let batch = Batch::new(services, args.stream_heartbeat, tasks.clone(), closing.clone());
         let reversals = Reversals::new(
             store.clone(),
             pools.clone(),
@@ -149,7 +150,13 @@ impl Parts {
             cards,
             awaiting: Awaiting::new(store.clone(), closing.clone()),
             reversals: reversals.clone(),
-            watching: Watching::new(store.clone(), pools.clone(), closing.clone()),
+            watching: Watching::new(
+                store.clone(),
+                pools.clone(),
+                args.stream_heartbeat,
+                closing.clone(),
+            ),
+            max_wait: args.max_wait,
         };
         Self {
             store,

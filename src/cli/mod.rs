@@ -31,7 +31,7 @@ mod shared;
 mod simulate;
 mod subscription;
 
-use std::{ffi::OsString, path::PathBuf, process::ExitCode};
+use std::{ffi::OsString, path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::Context as _;
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -187,9 +187,12 @@ pub fn run_to_exit(words: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     let prepared = command.leave_out_what_is_for_other_databases();
     let prepared = prepared.and_then(|()| command.hide_memory());
-    let done = prepared
-        .and_then(|()| runtime())
-        .and_then(|runtime| runtime.block_on(run(command, while_stdin_is_open, line.file)));
+    let done = prepared.and_then(|()| runtime()).and_then(|runtime| {
+        let done = runtime.block_on(run(command, while_stdin_is_open, line.file));
+        // What stands still in a thread, such as a file on a dead disk, does not keep the process from ending.
+        runtime.shutdown_timeout(THREADS_TIMEOUT);
+        done
+    });
     match done {
         Ok(code) => code,
         Err(error) => {
@@ -198,6 +201,9 @@ pub fn run_to_exit(words: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     }
 }
+
+/// How long threads that still do something are waited for at the end.
+const THREADS_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// The exit code for arguments that cannot be read.
 const UNREADABLE: u8 = 2;

@@ -18,7 +18,7 @@ use super::{
     mask::Mask,
     page::page,
     pb,
-    status::{shutting_down, status},
+    status::status,
 };
 use crate::{
     domain::{
@@ -81,7 +81,10 @@ impl pb::account_service_server::AccountService for AccountRpc {
                     }
                 },
                 // What was received is created; the rest is the client's to send elsewhere.
-                () = self.closing.cancelled() => return Err(shutting_down()),
+                () = self.closing.cancelled() => {
+                    import.flush().await.map_err(|e| status(&e))?;
+                    return Err(status(&import.stopped(Error::ShuttingDown)));
+                }
             };
             let Some(message) = message else { break };
             let account = message?.account;

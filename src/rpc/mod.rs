@@ -23,7 +23,7 @@ mod redacted;
 pub mod redemption;
 pub mod reflection;
 mod refusal;
-mod status;
+pub(crate) mod status;
 pub mod subscription;
 
 /// The longest request, in bytes. It is refused by its length, before tonic would.
@@ -42,6 +42,16 @@ pub const STREAM_WINDOW: u32 = 65_535;
 /// half of this. It ends a connection on which there are too many. With windows of one size a client that sends
 /// items faster than they are taken loses it. This is enough for some ninety such streams.
 pub const CONNECTION_WINDOW: u32 = 64 * 1024 * 1024;
+
+/// The protocol of health, as compiled from `src/health/`.
+#[allow(missing_docs, clippy::all, clippy::unwrap_used, unreachable_pub)]
+pub mod health {
+    tonic::include_proto!("grpc.health.v1");
+
+    /// Its descriptors, for reflection.
+    pub const DESCRIPTORS: &[u8] =
+        include_bytes!(concat!(env!("OUT_DIR"), "/health_descriptor.bin"));
+}
 
 /// The contract, as compiled from `proto/`.
 #[allow(missing_docs, clippy::all, clippy::unwrap_used, unreachable_pub)]

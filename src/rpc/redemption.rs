@@ -51,7 +51,7 @@ use crate::{
     },
 };
 
-/// The longest that is waited for an account, or for an outcome.
+/// The longest wait that may be asked for. The server's setting may be shorter.
 const MAX_WAIT: Duration = Duration::from_secs(600);
 /// How long an outcome is waited for, when the client does not say.
 const DEFAULT_AWAIT: Duration = Duration::from_secs(30);
@@ -80,6 +80,8 @@ pub struct RedemptionRpc {
     pub watching: Watching,
     /// The rest.
     pub redemptions: Redemptions,
+    /// The longest that a call waits for an account, or for an outcome.
+    pub max_wait: Duration,
 }
 
 type BatchStream =
@@ -98,8 +100,9 @@ impl pb::redemption_service_server::RedemptionService for RedemptionRpc {
         request: Request<pb::AcquireAccountRequest>,
     ) -> Result<Response<pb::AcquireAccountResponse>, Status> {
         let (caller, principal) = (caller_of(&request), authority_of(&request).principal);
-        let command =
+        let mut command =
             read_acquire(request.into_inner(), caller, principal).map_err(|e| status(&e))?;
+        command.wait = command.wait.min(self.max_wait);
         let acquired = self.acquire.acquire(command).await.map_err(|e| status(&e))?;
         let account = acquired.account;
         let currency = self.currency(&account.pool_id).await?;
@@ -146,7 +149,8 @@ impl pb::redemption_service_server::RedemptionService for RedemptionRpc {
         request: Request<pb::RedeemCardRequest>,
     ) -> Result<Response<pb::RedeemCardResponse>, Status> {
         let (caller, by) = (caller_of(&request), authority_of(&request));
-        let command = read_card(request.into_inner(), caller, by).map_err(|e| status(&e))?;
+        let mut command = read_card(request.into_inner(), caller, by).map_err(|e| status(&e))?;
+        command.wait = command.wait.min(self.max_wait);
         let redeemed = self.cards.redeem(command).await.map_err(|e| status(&e))?;
         let currency = self.currency(&redeemed.redemption.pool_id).await?;
         Ok(Response::new(pb::RedeemCardResponse {
@@ -195,6 +199,7 @@ impl pb::redemption_service_server::RedemptionService for RedemptionRpc {
     ) -> Result<Response<pb::AwaitRedemptionResponse>, Status> {
         let (caller, by) = (caller_of(&request), authority_of(&request));
         let (pool_id, name, longest) = read_await(request.into_inner()).map_err(|e| status(&e))?;
+        let longest = longest.min(self.max_wait);
         let (pool, redemption) = self.find(&pool_id, &name, &by).await?;
         let redemption = self.awaiting.outcome(redemption, longest, &caller).await;
         let redemption = redemption.map_err(|e| status(&e))?;

@@ -8,7 +8,7 @@ use tonic_reflection::server::{
     v1alpha,
 };
 
-use super::pb;
+use super::{health, pb};
 
 /// The reflection service that clients of today ask.
 pub fn v1() -> anyhow::Result<ServerReflectionServer<impl ServerReflection>> {
@@ -26,7 +26,7 @@ fn builder() -> anyhow::Result<Builder<'static>> {
     Ok(Builder::configure()
         .register_encoded_file_descriptor_set(pb::DESCRIPTORS)
         .register_file_descriptor_set(error_details()?)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET))
+        .register_encoded_file_descriptor_set(health::DESCRIPTORS))
 }
 
 /// The files of `google.rpc` under the names that others import them by: tonic-types has them as

@@ -27,7 +27,7 @@ use crate::{
     },
     service::{
         Error,
-        error::{CountingWord, Violation},
+        error::{CountingWord, StreamStop, Violation},
     },
 };
 
@@ -307,7 +307,18 @@ pub(crate) fn status(error: &Error) -> Status {
             fit(Code::DeadlineExceeded, &text, reason("REQUEST_INCOMPLETE", []))
         }
         Error::StreamIdle(_) => fit(Code::DeadlineExceeded, &text, reason("STREAM_IDLE", [])),
-        Error::ShuttingDown => retry(Code::Unavailable, "SHUTTING_DOWN", text, RETRY_OUTAGE),
+        Error::ShuttingDown => {
+            let begun = [("begun", "0".to_owned())];
+            retry_with(Code::Unavailable, reason("SHUTTING_DOWN", begun), &text, RETRY_OUTAGE)
+        }
+        Error::StreamStopped { why, received, begun } => {
+            let (code, why, after) = match why {
+                StreamStop::ShuttingDown => (Code::Unavailable, "SHUTTING_DOWN", RETRY_OUTAGE),
+                StreamStop::Overloaded => (Code::ResourceExhausted, "OVERLOADED", RETRY_OVERLOAD),
+            };
+            let counts = [("received", received.to_string()), ("begun", begun.to_string())];
+            retry_with(code, reason(why, counts), &text, after)
+        }
         Error::Overloaded => overloaded(RETRY_OVERLOAD),
         Error::DeadlinePassed => deadline_passed(),
         Error::DatabaseUnavailable(_) => {
@@ -444,6 +455,11 @@ pub(crate) fn request_broken(error: Box<dyn std::error::Error + Send + Sync>) ->
     Status::from_error(error)
 }
 
+/// Health is asked about a service that this server does not have.
+pub(crate) fn unknown_service() -> Status {
+    Status::not_found("this server has no such service")
+}
+
 /// The server is stopping.
 pub(crate) fn shutting_down() -> Status {
     status(&Error::ShuttingDown)
@@ -496,7 +512,10 @@ fn precondition<'a>(
 }
 
 fn retry(code: Code, why: &str, text: String, after: Duration) -> Status {
-    let mut details = reason(why, []);
+    retry_with(code, reason(why, []), &text, after)
+}
+
+fn retry_with(code: Code, mut details: ErrorDetails, text: &str, after: Duration) -> Status {
     details.set_retry_info(Some(after));
-    fit(code, &text, details)
+    fit(code, text, details)
 }

@@ -49,8 +49,6 @@ use crate::{
 
 /// How often progress is told, while there is any.
 const PROGRESS: Duration = Duration::from_secs(1);
-/// How often it is told without progress: something between, such as a proxy, ends a stream that is silent.
-const QUIET_LIMIT: Duration = Duration::from_secs(10);
 /// The most bytes of the items under way, before no more are read: one of the size of a message is
 /// always taken.
 const MAX_ITEM_BYTES: usize = 4 * 1024 * 1024;
@@ -157,6 +155,13 @@ pub struct Counts {
     pub held_back: i64,
 }
 
+impl Counts {
+    /// Items that have a redemption, whatever became of it.
+    fn begun(&self) -> i64 {
+        self.succeeded + self.failed + self.in_doubt
+    }
+}
+
 /// The redeeming of batches. Cheap to clone.
 #[derive(Clone)]
 pub struct Batch(Arc<Inner>);
@@ -182,14 +187,21 @@ pub struct Services {
 
 struct Inner {
     services: Services,
+    /// How often progress is told without any: something between, such as a proxy, ends a stream that is silent.
+    heartbeat: Duration,
     tasks: TaskTracker,
     closing: CancellationToken,
 }
 
 impl Batch {
     /// Batches over the single-card services. When `closing` is cancelled, batches stop reading.
-    pub fn new(services: Services, tasks: TaskTracker, closing: CancellationToken) -> Self {
-        Self(Arc::new(Inner { services, tasks, closing }))
+    pub fn new(
+        services: Services,
+        heartbeat: Duration,
+        tasks: TaskTracker,
+        closing: CancellationToken,
+    ) -> Self {
+        Self(Arc::new(Inner { services, heartbeat, tasks, closing }))
     }
 
     /// Cancelled when batches stop reading.
@@ -328,7 +340,9 @@ impl Driver {
             }
         }
         let last = match end {
-            Some(Err(error)) => BatchEvent::Stopped(error),
+            Some(Err(error)) => {
+                BatchEvent::Stopped(error.of_stream(self.counts.received, self.counts.begun()))
+            }
             _ => BatchEvent::Summary(self.counts),
         };
         tracing::info!(
@@ -415,7 +429,7 @@ impl Driver {
     fn tell_progress(&mut self) {
         // The ticks come at that interval, and one that comes early must not cost another.
         self.counts.held_back = self.held_back.load(Ordering::Relaxed);
-        let is_quiet = self.spoke.elapsed() + PROGRESS / 2 >= QUIET_LIMIT;
+        let is_quiet = self.spoke.elapsed() + PROGRESS / 2 >= self.batch.heartbeat;
         if (is_quiet || self.counts != self.told)
             && self.events.try_send(BatchEvent::Progress(self.counts)).is_ok()
         {

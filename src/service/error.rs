@@ -374,12 +374,25 @@ pub enum Error {
         humantime::format_duration(*.0)
     )]
     StreamIdle(Duration),
-    /// The server is stopping. A call that is not a stream has begun nothing.
+    /// The server is stopping, and the call has begun nothing.
     #[error(
-        "the server is shutting down: make the call again, on another server or on this one; what was begun before is \
-         not done twice"
+        "the server is shutting down, and has begun nothing of this call: make it again, on another server or on this \
+         one when it is back"
     )]
     ShuttingDown,
+    /// A stream ends before its client has sent all of it. What was begun stays begun.
+    #[error(
+        "{}: of {received} items that were read, {begun} were begun, and are finished whatever becomes of the stream; \
+         send all of them again, to another server or to this one: nothing is done twice", why.describe()
+    )]
+    StreamStopped {
+        /// Why it ends.
+        why: StreamStop,
+        /// Items that were read.
+        received: i64,
+        /// Of those: items that stay begun.
+        begun: i64,
+    },
     /// There is no room for one more who waits; nothing was done.
     #[error("too many calls wait for the database")]
     Overloaded,
@@ -397,6 +410,36 @@ pub enum Error {
     Internal(&'static str),
 }
 
+/// Why a stream ends before its client has sent all of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StreamStop {
+    /// The server is stopping.
+    ShuttingDown,
+    /// What its client had sent was evicted, to make room for others.
+    Overloaded,
+}
+
+impl StreamStop {
+    fn describe(self) -> &'static str {
+        match self {
+            Self::ShuttingDown => "the server is shutting down",
+            Self::Overloaded => "the server is overloaded",
+        }
+    }
+}
+
+impl Error {
+    /// The same of a stream of which something may have been begun.
+    pub fn of_stream(self, received: i64, begun: i64) -> Self {
+        let why = match self {
+            Self::ShuttingDown => StreamStop::ShuttingDown,
+            Self::Overloaded => StreamStop::Overloaded,
+            other => return other,
+        };
+        Self::StreamStopped { why, received, begun }
+    }
+}
+
 /// The role that ends the leases of others.
 pub const OPERATOR: &str = "operator";
 /// No role helps: a lease is used by the one that acquired it.
@@ -407,7 +450,10 @@ impl From<StoreError> for Error {
         match error {
             StoreError::Overloaded => Self::Overloaded,
             StoreError::DeadlinePassed => Self::DeadlinePassed,
-            StoreError::ShuttingDown => Self::ShuttingDown,
+            // A statement may have been under way.
+            StoreError::ShuttingDown => Self::DatabaseUnavailable(
+                "the server stopped before the database answered".to_owned(),
+            ),
             StoreError::Unavailable(cause) => Self::DatabaseUnavailable(cause),
             StoreError::KeyChanged => Self::DatabaseUnavailable(error.to_string()),
             StoreError::Refused(_)

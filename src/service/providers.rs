@@ -55,6 +55,7 @@ struct Inner {
     secrets_dir: Option<PathBuf>,
     loaded: Mutex<Loaded>,
     shared: Mutex<HashMap<ProviderId, Arc<Shared>>>,
+    closing: CancellationToken,
 }
 
 #[derive(Default)]
@@ -64,11 +65,17 @@ struct Loaded {
 }
 
 impl Providers {
-    /// The built-in provider, and those whose profiles `store` has. Their secrets are files in `secrets_dir`.
-    pub fn new(store: Store, built_in: Provider, secrets_dir: Option<PathBuf>) -> Self {
+    /// The built-in provider, and those whose profiles `store` has. Their secrets are files in `secrets_dir`. When
+    /// `closing` is cancelled, no more calls are begun.
+    pub fn new(
+        store: Store,
+        built_in: Provider,
+        secrets_dir: Option<PathBuf>,
+        closing: CancellationToken,
+    ) -> Self {
         let loaded = Mutex::default();
         let shared = Mutex::default();
-        Self(Arc::new(Inner { store, built_in, secrets_dir, loaded, shared }))
+        Self(Arc::new(Inner { store, built_in, secrets_dir, loaded, shared, closing }))
     }
 
     /// The provider that a pool's new redemptions are sent to, by the newest version of its profile. It can be asked:
@@ -166,7 +173,8 @@ impl Providers {
     }
 
     fn new_shared(&self, provider_id: &ProviderId, limits: Limits) -> Arc<Shared> {
-        Arc::new(Shared::new(self.0.store.clone(), provider_id.clone(), limits))
+        let closing = self.0.closing.clone();
+        Arc::new(Shared::new(self.0.store.clone(), provider_id.clone(), limits, closing))
     }
 
     async fn newest(&self, provider_id: &ProviderId) -> Result<Provider, Error> {

@@ -9,6 +9,7 @@ mod offer;
 mod refusal;
 pub(in crate::service) mod send;
 pub mod settle;
+mod window;
 
 use std::{sync::Arc, time::Duration};
 

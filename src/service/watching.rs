@@ -28,8 +28,6 @@ use crate::{
 
 /// How often the outcomes of a pool are read that somebody watches.
 const POLL: Duration = Duration::from_millis(200);
-/// The longest that a caller is told nothing. Proxies cut off what is silent for longer: a minute, mostly.
-const SILENCE: Duration = Duration::from_secs(10);
 /// How many outcomes are read at once for all. Where there are more, each reads for itself.
 const MAX_SHARED: usize = 1000;
 /// How many readings for all are kept for those who are slower.
@@ -74,6 +72,8 @@ struct Inner {
     pools: Pools,
     /// A pool is there while its task runs.
     watched: Mutex<HashMap<PoolId, broadcast::Sender<Shared>>>,
+    /// The longest that a caller is told nothing. Proxies cut off what is silent for longer: a minute, mostly.
+    heartbeat: Duration,
     closing: CancellationToken,
 }
 
@@ -96,8 +96,13 @@ struct Read {
 
 impl Watching {
     /// Reads from `store`. When `closing` is cancelled, those who watch are told so.
-    pub fn new(store: Store, pools: Pools, closing: CancellationToken) -> Self {
-        Self(Arc::new(Inner { store, pools, watched: Mutex::default(), closing }))
+    pub fn new(
+        store: Store,
+        pools: Pools,
+        heartbeat: Duration,
+        closing: CancellationToken,
+    ) -> Self {
+        Self(Arc::new(Inner { store, pools, watched: Mutex::default(), heartbeat, closing }))
     }
 
     /// Cancelled when nobody is told anything any more.
@@ -323,7 +328,7 @@ impl Watcher {
         loop {
             let read = tokio::select! {
                 read = self.of.read(&self.pool_id, &self.position, MAX_OWN) => read,
-                () = sleep_until(self.spoke + SILENCE) => {
+                () = sleep_until(self.spoke + self.of.heartbeat) => {
                     self.tell_cursor().await?;
                     continue;
                 }
@@ -354,7 +359,7 @@ impl Watcher {
         loop {
             let news = tokio::select! {
                 news = shared.recv() => news,
-                () = sleep_until(self.spoke + SILENCE) => {
+                () = sleep_until(self.spoke + self.of.heartbeat) => {
                     self.tell_cursor().await?;
                     continue;
                 }
@@ -385,7 +390,7 @@ impl Watcher {
     }
 
     async fn tell_cursor_if_silent(&mut self) -> Result<(), Gone> {
-        match self.spoke.elapsed() >= SILENCE {
+        match self.spoke.elapsed() >= self.of.heartbeat {
             true => self.tell_cursor().await,
             false => Ok(()),
         }

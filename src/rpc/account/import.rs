@@ -100,6 +100,11 @@ impl Import {
         Ok(())
     }
 
+    /// The error of a stream that ends before its client has sent all of it.
+    pub(super) fn stopped(&self, error: Error) -> Error {
+        error.of_stream(self.reply.received, self.reply.created)
+    }
+
     fn fail(&mut self, index: i64, account_id: String, error: &Error) {
         self.reply.failed += 1;
         // What the chunk holds comes later than what is refused before it, but keeps its order.

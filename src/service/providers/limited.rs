@@ -94,7 +94,13 @@ impl LimitedProvider {
     pub async fn ask(&self, call: Call, doubt: Doubt, ask: &Ask, patience: Duration) -> Step {
         match self.ask_in_time(call, doubt, ask, patience).await {
             Ok(step) => step,
-            Err(why) => self.provider.not_made(ask, call, doubt, why.to_string()),
+            Err(why) => {
+                let why = match why {
+                    Error::ShuttingDown => "the server was shutting down".to_owned(),
+                    why => why.to_string(),
+                };
+                self.provider.not_made(ask, call, doubt, why)
+            }
         }
     }
 
@@ -202,6 +208,7 @@ impl LimitedProvider {
     fn refused(&self, why: NoPermit) -> Error {
         match why {
             NoPermit::Store(error) => error.into(),
+            NoPermit::Closing => Error::ShuttingDown,
             NoPermit::Held(held) => Error::ProviderUnavailable {
                 provider_id: self.version().provider_id.clone(),
                 why: held.why,

@@ -14,6 +14,7 @@ use tokio::{
     sync::Notify,
     time::{Instant, sleep, timeout_at},
 };
+use tokio_util::sync::CancellationToken;
 
 use super::state::{Change, Held, State};
 use crate::{
@@ -48,6 +49,8 @@ pub(super) enum NoPermit {
     Held(Held),
     /// The limits cannot be read.
     Store(StoreError),
+    /// The server stops: it begins no more calls.
+    Closing,
 }
 
 impl From<StoreError> for NoPermit {
@@ -70,6 +73,7 @@ pub(super) struct Shared {
     /// A place was given back.
     freed: Notify,
     state: Mutex<State>,
+    closing: CancellationToken,
 }
 
 /// The permit for one call.
@@ -99,7 +103,13 @@ pub struct BrakePermit {
 }
 
 impl Shared {
-    pub(super) fn new(store: Store, provider_id: ProviderId, limits: Limits) -> Self {
+    /// Once `closing` is cancelled there are no more permits.
+    pub(super) fn new(
+        store: Store,
+        provider_id: ProviderId,
+        limits: Limits,
+        closing: CancellationToken,
+    ) -> Self {
         Self {
             store,
             provider_id,
@@ -109,6 +119,7 @@ impl Shared {
             turn: tokio::sync::Mutex::default(),
             freed: Notify::new(),
             state: Mutex::default(),
+            closing,
         }
     }
 
@@ -136,6 +147,16 @@ impl Shared {
 
     /// Waits for the permit for a call that takes `longest` at the most.
     pub(super) async fn permit(
+        self: &Arc<Self>,
+        pool_id: &PoolId,
+        longest: Duration,
+        patience: Duration,
+    ) -> Result<Permit, NoPermit> {
+        let permit = self.permit_in_time(pool_id, longest, patience);
+        self.closing.run_until_cancelled(permit).await.unwrap_or(Err(NoPermit::Closing))
+    }
+
+    async fn permit_in_time(
         self: &Arc<Self>,
         pool_id: &PoolId,
         longest: Duration,
@@ -249,6 +270,15 @@ impl Shared {
 
     /// Waits for the permit for a send that a brake counts, if there is one. `answer_by`: when its outcome must be there.
     pub(super) async fn brake(
+        self: &Arc<Self>,
+        answer_by: Duration,
+        patience: Duration,
+    ) -> Result<Option<BrakePermit>, NoPermit> {
+        let permit = self.brake_in_time(answer_by, patience);
+        self.closing.run_until_cancelled(permit).await.unwrap_or(Err(NoPermit::Closing))
+    }
+
+    async fn brake_in_time(
         self: &Arc<Self>,
         answer_by: Duration,
         patience: Duration,

@@ -11,13 +11,13 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use super::Inner;
+use super::{Inner, window::Window};
 use crate::{
     domain::{
         id::{PoolId, RedemptionId},
         redemption::{Redemption, RedemptionState},
     },
-    service::{Error, clock::Deadline},
+    service::Error,
     store::StoreError,
 };
 
@@ -120,7 +120,7 @@ pub(super) struct SendInProgress<'a> {
 
 impl SendInProgress<'_> {
     /// Waits for `pause`, or until a poll is to be made at once, and answers whether one may still be made then.
-    pub(super) async fn pause(&self, window: &Deadline, pause: Duration) -> bool {
+    pub(super) async fn pause(&self, window: &Window<'_>, pause: Duration) -> bool {
         tokio::select! {
             biased;
             in_time = window.pause(pause) => in_time,

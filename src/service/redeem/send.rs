@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-use super::{Inner, join::SendInProgress};
+use super::{Inner, join::SendInProgress, window::Window};
 use crate::{
     domain::redemption::{Action, Ask, Dedup, Failure, Next, Redemption, Step, Verdict, reason},
     failpoints::{self, Guard},
@@ -37,7 +37,7 @@ impl Inner {
         send: &SendInProgress<'_>,
         provider: &LimitedProvider,
         redemption: &Redemption,
-        (window, pause): (&Deadline, Duration),
+        (window, pause): (&Window<'_>, Duration),
     ) -> bool {
         if provider.profile().webhook.is_none() || pause < SETTLED_POLL {
             return send.pause(window, pause).await;
@@ -58,7 +58,8 @@ impl Inner {
         }
     }
 
-    /// Asks the provider until the outcome is known, or the time to ask is over. Thousands may wait for
+    /// Asks the provider until the outcome is known, or the time to ask is over. When the server stops, the call that is
+    /// under way is the last. Thousands may wait for
     /// an answer here, so what comes after it is in boxes.
     pub(super) async fn send_and_settle(
         &self,
@@ -69,11 +70,12 @@ impl Inner {
         window: Deadline,
     ) -> Result<Redemption, Error> {
         let send = self.announce(ask.redemption_id);
+        let window = Window::new(window, &self.stopping.closing);
         let holder = redemption.holder.as_str();
         let limits = provider.limits();
         let mut attempts = 1;
         let mut call = Call::Send;
-        let mut step = if !window.has_passed() || !failpoints::holds(Guard::LateIsNotSent) {
+        let mut step = if !window.is_too_late() || !failpoints::holds(Guard::LateIsNotSent) {
             provider.send(permit, Doubt::FirstSend, &ask).await
         } else {
             attempts = 0;

@@ -405,6 +405,18 @@ async fn a_client_that_sends_items_faster_than_they_are_taken_keeps_its_connecti
 }
 
 #[tokio::test]
+async fn a_batch_says_that_it_lives_as_often_as_the_setting_says() {
+    let world = World::with(|args| args.stream_heartbeat = Duration::from_secs(1), 1).await;
+    let mut clients = world.clients(0).await;
+    let mut session = Session::open(&mut clients, opening("lively")).await.unwrap();
+    for _ in 0..3 {
+        let next = tokio::time::timeout(Duration::from_secs(8), session.next()).await;
+        let told = next.expect("long before the ten seconds of the default").unwrap();
+        assert!(matches!(told, Some(Told::Progress(_))), "{told:?}");
+    }
+}
+
+#[tokio::test]
 async fn batch_redeem_that_only_waits_tells_its_progress_every_ten_seconds() {
     let world = World::start().await;
     let mut clients = world.clients(0).await;

@@ -200,6 +200,11 @@ async fn a_batch_whose_server_stops_is_completed_by_another() {
     for result in &results {
         assert!(begun(result).is_some() || reason(&refusal(result)) == "SHUTTING_DOWN");
     }
+    let count = results.iter().filter(|result| begun(result).is_some()).count();
+    assert!(count > 0);
+    assert_eq!(metadata(&error, "begun"), count.to_string(), "{error:?}");
+    assert_eq!(metadata(&error, "received"), results.len().to_string(), "{error:?}");
+    assert!(error.message().contains(&format!("{count} were begun")), "{error:?}");
     assert!(results.len() < items.len(), "it stopped in the middle");
 
     world.set_faults(Faults::default());

@@ -92,7 +92,7 @@ async fn config_show_tells_each_setting_with_where_it_comes_from_and_no_secret()
     assert_eq!(row("listen"), told("127.0.0.1:7", "hf.toml:2"));
     assert_eq!(row("provider-url"), told("https://hidden@example.com/", "hf.toml:3"));
     assert_eq!(row("drain-delay"), told("7s", "HOLDFAST_DRAIN_DELAY"));
-    assert_eq!(row("shutdown-timeout"), told("30s", "default"));
+    assert_eq!(row("shutdown-timeout"), told("25s", "default"));
     assert_eq!(row("database-url"), told("(hidden)", "HOLDFAST_DATABASE_URL"));
     assert_eq!(row("token-file"), told("", "not used: HOLDFAST_TOKEN is set"));
     assert_eq!(row("access-file"), told("", ""));

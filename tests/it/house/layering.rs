@@ -29,7 +29,7 @@ const MAY_USE: [(&str, &[&str]); 22] = [
         ],
     ),
     ("rpc", &["access", "domain", "admission", "listener", "service"]),
-    ("health", &["listener", "store"]),
+    ("health", &["listener", "rpc", "store"]),
     ("listener", &["admission", "secret_file"]),
     ("admin", &["access", "domain", "health", "listener", "telemetry"]),
     ("webhook", &["listener", "service"]),

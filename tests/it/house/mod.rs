@@ -1,6 +1,7 @@
 //! The rules of the source: imports, statements and pages.
 
 mod book;
+mod contract;
 mod imports;
 mod layering;
 mod sql_rules;

@@ -27,7 +27,7 @@ use crate::{
         batch::{Session, item, opening, said_item},
         checks,
         wait::eventually,
-        world::{Clients, World, eur, lease, reason, seconds},
+        world::{Clients, World, eur, lease, metadata, reason, seconds},
     },
 };
 
@@ -278,6 +278,33 @@ async fn a_server_that_dies_keeps_no_place_for_ever() {
     place.await;
     sqlx::query(taken).execute(&mut db).await.unwrap();
     all_succeeded(&redeem_all(&world, &clients[1..2], 1, "after").await);
+}
+
+#[tokio::test]
+async fn a_server_that_stops_lets_those_go_who_wait_for_a_place() {
+    let (mut world, _fake, clients) = world("in_flight = 1", 2).await;
+    all_succeeded(&redeem_all(&world, &clients[..1], 1, "before").await);
+    let mut db = world.sql().await;
+    let taken = "UPDATE provider_slots SET taken = taken + 1, free_at = now() + interval '1 h'";
+    let place = eventually(Duration::from_secs(5), "the place is free", async || {
+        let free = sqlx::query("SELECT 1 FROM provider_slots WHERE free_at <= now()");
+        free.fetch_optional(&mut db).await.unwrap()
+    });
+    place.await;
+    sqlx::query(taken).execute(&mut db).await.unwrap();
+    let code = world.code("waits");
+    let waiting = tokio::spawn(redeem_one(clients[0].clone(), code));
+    eventually(Duration::from_secs(10), "it waits for a place", async || {
+        let asks = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database()
+                    AND query LIKE '-- Of no pool: takes a free place%' AND query_start > now() - interval '1 s'";
+        sqlx::query(asks).fetch_optional(&mut db).await.unwrap()
+    })
+    .await;
+    world.take_server(0).stop().await.unwrap();
+    let refused = waiting.await.unwrap().unwrap_err();
+    assert_eq!((refused.code(), &*reason(&refused)), (Code::Unavailable, "SHUTTING_DOWN"));
+    assert_eq!(metadata(&refused, "begun"), "0");
+    world.start_server().await;
 }
 
 #[tokio::test]

@@ -124,6 +124,32 @@ async fn all_who_wait_are_read_for_by_one_statement() {
 }
 
 #[tokio::test]
+async fn no_call_waits_longer_than_the_servers_setting() {
+    let world = World::with(|args| args.max_wait = Duration::from_secs(1), 1).await;
+    let mut clients = world.clients(0).await;
+    let open = in_doubt(&world, &mut clients).await;
+    let told = awaited(&mut clients, Name::RedemptionId(open.redemption_id), 600.0);
+    let told = tokio::time::timeout(LIMIT, told).await.expect("not ten minutes").unwrap();
+    assert_eq!(told.state(), RedemptionState::InDoubt);
+    // Its only account is under the lease of the redemption.
+    let refused = clients.acquire(|request| request.wait_timeout = seconds(600.0));
+    let refused = tokio::time::timeout(LIMIT, refused).await.expect("not ten minutes");
+    assert_eq!(reason(&refused.unwrap_err()), "NO_ACCOUNT_AVAILABLE");
+    let card = pb::RedeemCardRequest {
+        request_id: "another".to_owned(),
+        pool_id: POOL.to_owned(),
+        holder: "h".to_owned(),
+        code: world.code("another"),
+        wait_timeout: seconds(600.0),
+        ..Default::default()
+    };
+    let refused = clients.redemptions.redeem_card(card);
+    let refused = tokio::time::timeout(LIMIT, refused).await.expect("not ten minutes");
+    assert_eq!(reason(&refused.unwrap_err()), "NO_ACCOUNT_AVAILABLE");
+    world.set_faults(Faults::default());
+}
+
+#[tokio::test]
 async fn a_server_that_stops_lets_those_go_who_wait_for_an_outcome() {
     let mut world = World::with(|_| {}, 2).await;
     let mut clients = world.clients(0).await;

@@ -19,10 +19,12 @@ use holdfast::{
     service::providers::{LimitedProvider, Providers},
     store::Store,
 };
+use tokio_util::sync::CancellationToken;
 
 /// The built-in provider as services ask it, without a database: no limit needs one.
 fn limited(provider: &Provider, pool_id: &PoolId) -> LimitedProvider {
     let nowhere = "postgres://holdfast@127.0.0.1:1/none".to_owned();
     let store = Store::open(&nowhere.into(), 1).unwrap();
-    Providers::new(store, provider.clone(), None).built_in(pool_id)
+    let closing = CancellationToken::new();
+    Providers::new(store, provider.clone(), None, closing).built_in(pool_id)
 }

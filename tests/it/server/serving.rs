@@ -57,6 +57,13 @@ async fn health_is_told_overall_and_for_each_service() {
     // Longer than until the server asks again.
     let more = tokio::time::timeout(Duration::from_millis(1500), watched.message()).await;
     assert!(more.is_err(), "the stream stays open and says nothing twice, not {more:?}");
+    let channel = Channel::from_shared(url.clone()).unwrap().connect().await.unwrap();
+    let mut lists = holdfast::rpc::health::health_client::HealthClient::new(channel);
+    let listed = lists.list(holdfast::rpc::health::HealthListRequest {}).await.unwrap();
+    let statuses = listed.into_inner().statuses;
+    for service in SERVICES {
+        assert_eq!(statuses[service].status, ServingStatus::Serving as i32, "{service:?}");
+    }
     assert_eq!(ready(world.server(0)).await, 200);
     let admin = world.server(0).admin_addr();
     let alive = reqwest::get(format!("http://{admin}/livez")).await.unwrap();

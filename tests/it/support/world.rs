@@ -382,6 +382,8 @@ fn serve_args(url: &str, folder: &TempDir, provider_url: String) -> ServeArgs {
         reconcile_interval: Duration::from_millis(100),
         drain_delay: Duration::ZERO,
         shutdown_timeout: Duration::from_secs(15),
+        max_wait: Duration::from_secs(600),
+        stream_heartbeat: Duration::from_secs(10),
     }
 }
 

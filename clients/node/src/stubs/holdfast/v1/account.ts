@@ -2891,9 +2891,10 @@ export const AccountServiceService = {
    * others are created all the same.
    *
    * Reasons: POOL_NOT_FOUND (NOT_FOUND), STREAM_IDLE (DEADLINE_EXCEEDED; nothing
-   * came for 60 seconds, and what came before is created); for one account of
-   * the stream, in the reply: PLAN_NOT_FOUND, ACCOUNT_ALREADY_EXISTS, or field
-   * violations.
+   * came for 60 seconds, and what came before is created), SHUTTING_DOWN
+   * (UNAVAILABLE; what came before is created, and the metadata says how many
+   * accounts were `begun`); for one account of the stream, in the reply:
+   * PLAN_NOT_FOUND, ACCOUNT_ALREADY_EXISTS, or field violations.
    * A retry is safe: accounts that the first try created are answered with
    * ACCOUNT_ALREADY_EXISTS and not changed.
    */
@@ -3030,9 +3031,10 @@ export interface AccountServiceServer extends UntypedServiceImplementation {
    * others are created all the same.
    *
    * Reasons: POOL_NOT_FOUND (NOT_FOUND), STREAM_IDLE (DEADLINE_EXCEEDED; nothing
-   * came for 60 seconds, and what came before is created); for one account of
-   * the stream, in the reply: PLAN_NOT_FOUND, ACCOUNT_ALREADY_EXISTS, or field
-   * violations.
+   * came for 60 seconds, and what came before is created), SHUTTING_DOWN
+   * (UNAVAILABLE; what came before is created, and the metadata says how many
+   * accounts were `begun`); for one account of the stream, in the reply:
+   * PLAN_NOT_FOUND, ACCOUNT_ALREADY_EXISTS, or field violations.
    * A retry is safe: accounts that the first try created are answered with
    * ACCOUNT_ALREADY_EXISTS and not changed.
    */
@@ -3127,9 +3129,10 @@ export interface AccountServiceClient extends Client {
    * others are created all the same.
    *
    * Reasons: POOL_NOT_FOUND (NOT_FOUND), STREAM_IDLE (DEADLINE_EXCEEDED; nothing
-   * came for 60 seconds, and what came before is created); for one account of
-   * the stream, in the reply: PLAN_NOT_FOUND, ACCOUNT_ALREADY_EXISTS, or field
-   * violations.
+   * came for 60 seconds, and what came before is created), SHUTTING_DOWN
+   * (UNAVAILABLE; what came before is created, and the metadata says how many
+   * accounts were `begun`); for one account of the stream, in the reply:
+   * PLAN_NOT_FOUND, ACCOUNT_ALREADY_EXISTS, or field violations.
    * A retry is safe: accounts that the first try created are answered with
    * ACCOUNT_ALREADY_EXISTS and not changed.
    */

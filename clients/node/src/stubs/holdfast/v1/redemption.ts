@@ -658,7 +658,7 @@ export interface AcquireAccountRequest {
     | undefined;
   /**
    * How long to wait for an account to be free: 0 to 10 min. Not at all when
-   * not set.
+   * not set. A server's setting may make it shorter.
    */
   waitTimeout:
     | Duration
@@ -834,7 +834,7 @@ export interface RedeemCardRequest {
     | undefined;
   /**
    * How long to wait for an account to be free: 0 to 10 min. Not at all when
-   * not set.
+   * not set. A server's setting may make it shorter.
    */
   waitTimeout:
     | Duration
@@ -1051,7 +1051,10 @@ export interface AwaitRedemptionRequest {
     /** Its request_id. */
     { $case: "requestId"; requestId: string }
     | undefined;
-  /** How long to wait for an outcome: 0 to 10 min; 30 s when not set. */
+  /**
+   * How long to wait for an outcome: 0 to 10 min; 30 s when not set. A server's
+   * setting may make it shorter.
+   */
   timeout: Duration | undefined;
 }
 
@@ -5581,12 +5584,21 @@ export const ReverseRedemptionResponse: MessageFns<ReverseRedemptionResponse> = 
  *
  * Every RPC may also answer DATABASE_UNAVAILABLE or SHUTTING_DOWN (UNAVAILABLE)
  * and OVERLOADED (RESOURCE_EXHAUSTED), each with a RetryInfo: the same call may
- * be sent again after its delay. DATABASE_UNAVAILABLE leaves open whether this
- * one was carried out; after the others nothing was done. A request with bad
+ * be sent again after its delay, best to another server. DATABASE_UNAVAILABLE
+ * leaves open whether this one was carried out; after the others nothing was
+ * done, but for streams: the error's metadata says of how many items that were
+ * `received` a redemption was `begun`. A request with bad
  * fields gets INVALID_ARGUMENT with a BadRequest that names each of them, and
  * nothing is begun. DEADLINE_PASSED (DEADLINE_EXCEEDED) means the caller's own
  * deadline; what was begun before it goes on. INTERNAL is a bug of the server's,
  * whose log has the cause.
+ *
+ * A deadline of 150 seconds beside what the call asks to wait for (wait_timeout,
+ * timeout, not_before) is enough for every RPC of one message, where the provider
+ * has the default times. Add twice what its send window is longer than 30
+ * seconds. A shorter deadline loses nothing: what was begun goes on, and a retry
+ * answers with it. Streams are best opened without a deadline: they say something
+ * every 10 seconds at least.
  */
 export type RedemptionServiceService = typeof RedemptionServiceService;
 export const RedemptionServiceService = {

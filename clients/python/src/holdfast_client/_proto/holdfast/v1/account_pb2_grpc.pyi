@@ -228,9 +228,10 @@ class AccountServiceStub(typing.Generic[_AccountServiceCreateAccountType, _Accou
     others are created all the same.
 
     Reasons: POOL_NOT_FOUND (NOT_FOUND), STREAM_IDLE (DEADLINE_EXCEEDED; nothing
-    came for 60 seconds, and what came before is created); for one account of
-    the stream, in the reply: PLAN_NOT_FOUND, ACCOUNT_ALREADY_EXISTS, or field
-    violations.
+    came for 60 seconds, and what came before is created), SHUTTING_DOWN
+    (UNAVAILABLE; what came before is created, and the metadata says how many
+    accounts were `begun`); for one account of the stream, in the reply:
+    PLAN_NOT_FOUND, ACCOUNT_ALREADY_EXISTS, or field violations.
     A retry is safe: accounts that the first try created are answered with
     ACCOUNT_ALREADY_EXISTS and not changed.
     """
@@ -360,9 +361,10 @@ class AccountServiceServicer(metaclass=abc.ABCMeta):
         others are created all the same.
 
         Reasons: POOL_NOT_FOUND (NOT_FOUND), STREAM_IDLE (DEADLINE_EXCEEDED; nothing
-        came for 60 seconds, and what came before is created); for one account of
-        the stream, in the reply: PLAN_NOT_FOUND, ACCOUNT_ALREADY_EXISTS, or field
-        violations.
+        came for 60 seconds, and what came before is created), SHUTTING_DOWN
+        (UNAVAILABLE; what came before is created, and the metadata says how many
+        accounts were `begun`); for one account of the stream, in the reply:
+        PLAN_NOT_FOUND, ACCOUNT_ALREADY_EXISTS, or field violations.
         A retry is safe: accounts that the first try created are answered with
         ACCOUNT_ALREADY_EXISTS and not changed.
         """

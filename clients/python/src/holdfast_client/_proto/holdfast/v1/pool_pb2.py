@@ -22,71 +22,93 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from holdfast_client._proto.holdfast.v1 import common_pb2 as holdfast_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16holdfast/v1/pool.proto\x12\x0bholdfast.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18holdfast/v1/common.proto\"\xa7\x04\n\x04Pool\x12\x0f\n\x07pool_id\x18\x01 \x01(\t\x12\x15\n\rcurrency_code\x18\x02 \x01(\t\x12\x39\n\x16\x64\x65\x66\x61ult_lease_duration\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x35\n\x12max_lease_duration\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x13\n\x06paused\x18\x05 \x01(\x08H\x00\x88\x01\x01\x12\x35\n\x12min_lease_duration\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x41\n\x16\x61mount_mismatch_policy\x18\x07 \x01(\x0e\x32!.holdfast.v1.AmountMismatchPolicy\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\x08\x64raining\x18\n \x01(\x08H\x01\x88\x01\x01\x12\x1c\n\x14holder_share_percent\x18\x0b \x01(\x05\x12\x32\n\x0ehold_durations\x18\x0c \x01(\x0b\x32\x1a.holdfast.v1.HoldDurations\x12\x13\n\x0bprovider_id\x18\r \x01(\tB\t\n\x07_pausedB\x0b\n\t_draining\"\xcd\x01\n\rHoldDurations\x12\x30\n\rlogin_invalid\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x30\n\rlimit_reached\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12,\n\tthrottled\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12*\n\x07longest\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x8e\x04\n\x04Plan\x12\x0f\n\x07pool_id\x18\x01 \x01(\t\x12\x0f\n\x07plan_id\x18\x02 \x01(\t\x12\"\n\x06target\x18\x03 \x01(\x0b\x32\x12.holdfast.v1.Money\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\'\n\x0b\x64\x61y_amounts\x18\x06 \x03(\x0b\x32\x12.holdfast.v1.Money\x12)\n\rday_tolerance\x18\x07 \x01(\x0b\x32\x12.holdfast.v1.Money\x12/\n\x0c\x64\x61y_interval\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x36\n\x13redemption_interval\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x30\n\x0c\x61mount_range\x18\n \x01(\x0b\x32\x18.holdfast.v1.AmountRangeH\x00\x12*\n\x0cmultiples_of\x18\x0b \x01(\x0b\x32\x12.holdfast.v1.MoneyH\x00\x12\x32\n\rfixed_amounts\x18\x0c \x01(\x0b\x32\x19.holdfast.v1.FixedAmountsH\x00\x42\x0f\n\rdenominations\"O\n\x0b\x41mountRange\x12\x1f\n\x03min\x18\x01 \x01(\x0b\x32\x12.holdfast.v1.Money\x12\x1f\n\x03max\x18\x02 \x01(\x0b\x32\x12.holdfast.v1.Money\"3\n\x0c\x46ixedAmounts\x12#\n\x07\x61mounts\x18\x01 \x03(\x0b\x32\x12.holdfast.v1.Money\"4\n\x11\x43reatePoolRequest\x12\x1f\n\x04pool\x18\x01 \x01(\x0b\x32\x11.holdfast.v1.Pool\"5\n\x12\x43reatePoolResponse\x12\x1f\n\x04pool\x18\x01 \x01(\x0b\x32\x11.holdfast.v1.Pool\"!\n\x0eGetPoolRequest\x12\x0f\n\x07pool_id\x18\x01 \x01(\t\"2\n\x0fGetPoolResponse\x12\x1f\n\x04pool\x18\x01 \x01(\x0b\x32\x11.holdfast.v1.Pool\"9\n\x10ListPoolsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"N\n\x11ListPoolsResponse\x12 \n\x05pools\x18\x01 \x03(\x0b\x32\x11.holdfast.v1.Pool\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"e\n\x11UpdatePoolRequest\x12\x1f\n\x04pool\x18\x01 \x01(\x0b\x32\x11.holdfast.v1.Pool\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"5\n\x12UpdatePoolResponse\x12\x1f\n\x04pool\x18\x01 \x01(\x0b\x32\x11.holdfast.v1.Pool\"4\n\x11\x43reatePlanRequest\x12\x1f\n\x04plan\x18\x01 \x01(\x0b\x32\x11.holdfast.v1.Plan\"5\n\x12\x43reatePlanResponse\x12\x1f\n\x04plan\x18\x01 \x01(\x0b\x32\x11.holdfast.v1.Plan\"2\n\x0eGetPlanRequest\x12\x0f\n\x07pool_id\x18\x01 \x01(\t\x12\x0f\n\x07plan_id\x18\x02 \x01(\t\"2\n\x0fGetPlanResponse\x12\x1f\n\x04plan\x18\x01 \x01(\x0b\x32\x11.holdfast.v1.Plan\"J\n\x10ListPlansRequest\x12\x0f\n\x07pool_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"N\n\x11ListPlansResponse\x12 \n\x05plans\x18\x01 \x03(\x0b\x32\x11.holdfast.v1.Plan\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"e\n\x11UpdatePlanRequest\x12\x1f\n\x04plan\x18\x01 \x01(\x0b\x32\x11.holdfast.v1.Plan\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"5\n\x12UpdatePlanResponse\x12\x1f\n\x04plan\x18\x01 \x01(\x0b\x32\x11.holdfast.v1.Plan\"5\n\x11\x44\x65letePlanRequest\x12\x0f\n\x07pool_id\x18\x01 \x01(\t\x12\x0f\n\x07plan_id\x18\x02 \x01(\t\"\x14\n\x12\x44\x65letePlanResponse\"$\n\x11\x44\x65letePoolRequest\x12\x0f\n\x07pool_id\x18\x01 \x01(\t\"\x14\n\x12\x44\x65letePoolResponse*\x8a\x01\n\x14\x41mountMismatchPolicy\x12&\n\"AMOUNT_MISMATCH_POLICY_UNSPECIFIED\x10\x00\x12!\n\x1d\x41MOUNT_MISMATCH_POLICY_ACCEPT\x10\x01\x12\'\n#AMOUNT_MISMATCH_POLICY_NEEDS_REVIEW\x10\x02\x32\x8b\x06\n\x0bPoolService\x12M\n\nCreatePool\x12\x1e.holdfast.v1.CreatePoolRequest\x1a\x1f.holdfast.v1.CreatePoolResponse\x12\x44\n\x07GetPool\x12\x1b.holdfast.v1.GetPoolRequest\x1a\x1c.holdfast.v1.GetPoolResponse\x12J\n\tListPools\x12\x1d.holdfast.v1.ListPoolsRequest\x1a\x1e.holdfast.v1.ListPoolsResponse\x12M\n\nUpdatePool\x12\x1e.holdfast.v1.UpdatePoolRequest\x1a\x1f.holdfast.v1.UpdatePoolResponse\x12M\n\nCreatePlan\x12\x1e.holdfast.v1.CreatePlanRequest\x1a\x1f.holdfast.v1.CreatePlanResponse\x12\x44\n\x07GetPlan\x12\x1b.holdfast.v1.GetPlanRequest\x1a\x1c.holdfast.v1.GetPlanResponse\x12J\n\tListPlans\x12\x1d.holdfast.v1.ListPlansRequest\x1a\x1e.holdfast.v1.ListPlansResponse\x12M\n\nUpdatePlan\x12\x1e.holdfast.v1.UpdatePlanRequest\x1a\x1f.holdfast.v1.UpdatePlanResponse\x12M\n\nDeletePlan\x12\x1e.holdfast.v1.DeletePlanRequest\x1a\x1f.holdfast.v1.DeletePlanResponse\x12M\n\nDeletePool\x12\x1e.holdfast.v1.DeletePoolRequest\x1a\x1f.holdfast.v1.DeletePoolResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16holdfast/v1/pool.proto\x12\x0bholdfast.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18holdfast/v1/common.proto\"\xa7\x04\n\x04Pool\x12\x0f\n\x07pool_id\x18\x01 \x01(\t\x12\x15\n\rcurrency_code\x18\x02 \x01(\t\x12\x39\n\x16\x64\x65\x66\x61ult_lease_duration\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x35\n\x12max_lease_duration\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x13\n\x06paused\x18\x05 \x01(\x08H\x00\x88\x01\x01\x12\x35\n\x12min_lease_duration\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x41\n\x16\x61mount_mismatch_policy\x18\x07 \x01(\x0e\x32!.holdfast.v1.AmountMismatchPolicy\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\x08\x64raining\x18\n \x01(\x08H\x01\x88\x01\x01\x12\x1c\n\x14holder_share_percent\x18\x0b \x01(\x05\x12\x32\n\x0ehold_durations\x18\x0c \x01(\x0b\x32\x1a.holdfast.v1.HoldDurations\x12\x13\n\x0bprovider_id\x18\r \x01(\tB\t\n\x07_pausedB\x0b\n\t_draining\"\xcd\x01\n\rHoldDurations\x12\x30\n\rlogin_invalid\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x30\n\rlimit_reached\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12,\n\tthrottled\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12*\n\x07longest\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x8e\x04\n\x04Plan\x12\x0f\n\x07pool_id\x18\x01 \x01(\t\x12\x0f\n\x07plan_id\x18\x02 \x01(\t\x12\"\n\x06target\x18\x03 \x01(\x0b\x32\x12.holdfast.v1.Money\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\'\n\x0b\x64\x61y_amounts\x18\x06 \x03(\x0b\x32\x12.holdfast.v1.Money\x12)\n\rday_tolerance\x18\x07 \x01(\x0b\x32\x12.holdfast.v1.Money\x12/\n\x0c\x64\x61y_interval\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x36\n\x13redemption_interval\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x30\n\x0c\x61mount_range\x18\n \x01(\x0b\x32\x18.holdfast.v1.AmountRangeH\x00\x12*\n\x0cmultiples_of\x18\x0b \x01(\x0b\x32\x12.holdfast.v1.MoneyH\x00\x12\x32\n\rfixed_amounts\x18\x0c \x01(\x0b\x32\x19.holdfast.v1.FixedAmountsH\x00\x42\x0f\n\rdenominations\"O\n\x0b\x41mountRange\x12\x1f\n\x03min\x18\x01 \x01(\x0b\x32\x12.holdfast.v1.Money\x12\x1f\n\x03max\x18\x02 \x01(\x0b\x32\x12.holdfast.v1.Money\"3\n\x0c\x46ixedAmounts\x12#\n\x07\x61mounts\x18\x01 \x03(\x0b\x32\x12.holdfast.v1.Money\"4\n\x11\x43reatePoolRequest\x12\x1f\n\x04pool\x18\x01 \x01(\x0b\x32\x11.holdfast.v1.Pool\"5\n\x12\x43reatePoolResponse\x12\x1f\n\x04pool\x18\x01 \x01(\x0b\x32\x11.holdfast.v1.Pool\"!\n\x0eGetPoolRequest\x12\x0f\n\x07pool_id\x18\x01 \x01(\t\"2\n\x0fGetPoolResponse\x12\x1f\n\x04pool\x18\x01 \x01(\x0b\x32\x11.holdfast.v1.Pool\"9\n\x10ListPoolsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"N\n\x11ListPoolsResponse\x12 \n\x05pools\x18\x01 \x03(\x0b\x32\x11.holdfast.v1.Pool\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"e\n\x11UpdatePoolRequest\x12\x1f\n\x04pool\x18\x01 \x01(\x0b\x32\x11.holdfast.v1.Pool\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"5\n\x12UpdatePoolResponse\x12\x1f\n\x04pool\x18\x01 \x01(\x0b\x32\x11.holdfast.v1.Pool\"4\n\x11\x43reatePlanRequest\x12\x1f\n\x04plan\x18\x01 \x01(\x0b\x32\x11.holdfast.v1.Plan\"5\n\x12\x43reatePlanResponse\x12\x1f\n\x04plan\x18\x01 \x01(\x0b\x32\x11.holdfast.v1.Plan\"2\n\x0eGetPlanRequest\x12\x0f\n\x07pool_id\x18\x01 \x01(\t\x12\x0f\n\x07plan_id\x18\x02 \x01(\t\"2\n\x0fGetPlanResponse\x12\x1f\n\x04plan\x18\x01 \x01(\x0b\x32\x11.holdfast.v1.Plan\"J\n\x10ListPlansRequest\x12\x0f\n\x07pool_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"N\n\x11ListPlansResponse\x12 \n\x05plans\x18\x01 \x03(\x0b\x32\x11.holdfast.v1.Plan\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"e\n\x11UpdatePlanRequest\x12\x1f\n\x04plan\x18\x01 \x01(\x0b\x32\x11.holdfast.v1.Plan\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"5\n\x12UpdatePlanResponse\x12\x1f\n\x04plan\x18\x01 \x01(\x0b\x32\x11.holdfast.v1.Plan\"5\n\x11\x44\x65letePlanRequest\x12\x0f\n\x07pool_id\x18\x01 \x01(\t\x12\x0f\n\x07plan_id\x18\x02 \x01(\t\"\x14\n\x12\x44\x65letePlanResponse\"$\n\x11\x44\x65letePoolRequest\x12\x0f\n\x07pool_id\x18\x01 \x01(\t\"\x14\n\x12\x44\x65letePoolResponse*\x8a\x01\n\x14\x41mountMismatchPolicy\x12&\n\"AMOUNT_MISMATCH_POLICY_UNSPECIFIED\x10\x00\x12!\n\x1d\x41MOUNT_MISMATCH_POLICY_ACCEPT\x10\x01\x12\'\n#AMOUNT_MISMATCH_POLICY_NEEDS_REVIEW\x10\x02\x32\x89\t\n\x0bPoolService\x12t\n\nCreatePool\x12\x1e.holdfast.v1.CreatePoolRequest\x1a\x1f.holdfast.v1.CreatePoolResponse\"%\x82\xd3\xe4\x93\x02\x1f\"\x1a/v1/PoolService/CreatePool:\x01*\x12h\n\x07GetPool\x12\x1b.holdfast.v1.GetPoolRequest\x1a\x1c.holdfast.v1.GetPoolResponse\"\"\x82\xd3\xe4\x93\x02\x1c\"\x17/v1/PoolService/GetPool:\x01*\x12p\n\tListPools\x12\x1d.holdfast.v1.ListPoolsRequest\x1a\x1e.holdfast.v1.ListPoolsResponse\"$\x82\xd3\xe4\x93\x02\x1e\"\x19/v1/PoolService/ListPools:\x01*\x12t\n\nUpdatePool\x12\x1e.holdfast.v1.UpdatePoolRequest\x1a\x1f.holdfast.v1.UpdatePoolResponse\"%\x82\xd3\xe4\x93\x02\x1f\"\x1a/v1/PoolService/UpdatePool:\x01*\x12t\n\nCreatePlan\x12\x1e.holdfast.v1.CreatePlanRequest\x1a\x1f.holdfast.v1.CreatePlanResponse\"%\x82\xd3\xe4\x93\x02\x1f\"\x1a/v1/PoolService/CreatePlan:\x01*\x12h\n\x07GetPlan\x12\x1b.holdfast.v1.GetPlanRequest\x1a\x1c.holdfast.v1.GetPlanResponse\"\"\x82\xd3\xe4\x93\x02\x1c\"\x17/v1/PoolService/GetPlan:\x01*\x12p\n\tListPlans\x12\x1d.holdfast.v1.ListPlansRequest\x1a\x1e.holdfast.v1.ListPlansResponse\"$\x82\xd3\xe4\x93\x02\x1e\"\x19/v1/PoolService/ListPlans:\x01*\x12t\n\nUpdatePlan\x12\x1e.holdfast.v1.UpdatePlanRequest\x1a\x1f.holdfast.v1.UpdatePlanResponse\"%\x82\xd3\xe4\x93\x02\x1f\"\x1a/v1/PoolService/UpdatePlan:\x01*\x12t\n\nDeletePlan\x12\x1e.holdfast.v1.DeletePlanRequest\x1a\x1f.holdfast.v1.DeletePlanResponse\"%\x82\xd3\xe4\x93\x02\x1f\"\x1a/v1/PoolService/DeletePlan:\x01*\x12t\n\nDeletePool\x12\x1e.holdfast.v1.DeletePoolRequest\x1a\x1f.holdfast.v1.DeletePoolResponse\"%\x82\xd3\xe4\x93\x02\x1f\"\x1a/v1/PoolService/DeletePool:\x01*Bq\n\x0f\x63om.holdfast.v1B\tPoolProtoP\x01Z&example.com/gen/holdfast/v1;holdfastv1\xaa\x02\x0bHoldfast.V1\xca\x02\x0bHoldfast\\V1\xea\x02\x0cHoldfast::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'holdfast.v1.pool_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
-  _globals['_AMOUNTMISMATCHPOLICY']._serialized_start=2747
-  _globals['_AMOUNTMISMATCHPOLICY']._serialized_end=2885
-  _globals['_POOL']._serialized_start=165
-  _globals['_POOL']._serialized_end=716
-  _globals['_HOLDDURATIONS']._serialized_start=719
-  _globals['_HOLDDURATIONS']._serialized_end=924
-  _globals['_PLAN']._serialized_start=927
-  _globals['_PLAN']._serialized_end=1453
-  _globals['_AMOUNTRANGE']._serialized_start=1455
-  _globals['_AMOUNTRANGE']._serialized_end=1534
-  _globals['_FIXEDAMOUNTS']._serialized_start=1536
-  _globals['_FIXEDAMOUNTS']._serialized_end=1587
-  _globals['_CREATEPOOLREQUEST']._serialized_start=1589
-  _globals['_CREATEPOOLREQUEST']._serialized_end=1641
-  _globals['_CREATEPOOLRESPONSE']._serialized_start=1643
-  _globals['_CREATEPOOLRESPONSE']._serialized_end=1696
-  _globals['_GETPOOLREQUEST']._serialized_start=1698
-  _globals['_GETPOOLREQUEST']._serialized_end=1731
-  _globals['_GETPOOLRESPONSE']._serialized_start=1733
-  _globals['_GETPOOLRESPONSE']._serialized_end=1783
-  _globals['_LISTPOOLSREQUEST']._serialized_start=1785
-  _globals['_LISTPOOLSREQUEST']._serialized_end=1842
-  _globals['_LISTPOOLSRESPONSE']._serialized_start=1844
-  _globals['_LISTPOOLSRESPONSE']._serialized_end=1922
-  _globals['_UPDATEPOOLREQUEST']._serialized_start=1924
-  _globals['_UPDATEPOOLREQUEST']._serialized_end=2025
-  _globals['_UPDATEPOOLRESPONSE']._serialized_start=2027
-  _globals['_UPDATEPOOLRESPONSE']._serialized_end=2080
-  _globals['_CREATEPLANREQUEST']._serialized_start=2082
-  _globals['_CREATEPLANREQUEST']._serialized_end=2134
-  _globals['_CREATEPLANRESPONSE']._serialized_start=2136
-  _globals['_CREATEPLANRESPONSE']._serialized_end=2189
-  _globals['_GETPLANREQUEST']._serialized_start=2191
-  _globals['_GETPLANREQUEST']._serialized_end=2241
-  _globals['_GETPLANRESPONSE']._serialized_start=2243
-  _globals['_GETPLANRESPONSE']._serialized_end=2293
-  _globals['_LISTPLANSREQUEST']._serialized_start=2295
-  _globals['_LISTPLANSREQUEST']._serialized_end=2369
-  _globals['_LISTPLANSRESPONSE']._serialized_start=2371
-  _globals['_LISTPLANSRESPONSE']._serialized_end=2449
-  _globals['_UPDATEPLANREQUEST']._serialized_start=2451
-  _globals['_UPDATEPLANREQUEST']._serialized_end=2552
-  _globals['_UPDATEPLANRESPONSE']._serialized_start=2554
-  _globals['_UPDATEPLANRESPONSE']._serialized_end=2607
-  _globals['_DELETEPLANREQUEST']._serialized_start=2609
-  _globals['_DELETEPLANREQUEST']._serialized_end=2662
-  _globals['_DELETEPLANRESPONSE']._serialized_start=2664
-  _globals['_DELETEPLANRESPONSE']._serialized_end=2684
-  _globals['_DELETEPOOLREQUEST']._serialized_start=2686
-  _globals['_DELETEPOOLREQUEST']._serialized_end=2722
-  _globals['_DELETEPOOLRESPONSE']._serialized_start=2724
-  _globals['_DELETEPOOLRESPONSE']._serialized_end=2744
-  _globals['_POOLSERVICE']._serialized_start=2888
-  _globals['_POOLSERVICE']._serialized_end=3667
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\017com.holdfast.v1B\tPoolProtoP\001Z&example.com/gen/holdfast/v1;holdfastv1\252\002\013Holdfast.V1\312\002\013Holdfast\\V1\352\002\014Holdfast::V1'
+  _globals['_POOLSERVICE'].methods_by_name['CreatePool']._loaded_options = None
+  _globals['_POOLSERVICE'].methods_by_name['CreatePool']._serialized_options = b'\202\323\344\223\002\037\"\032/v1/PoolService/CreatePool:\001*'
+  _globals['_POOLSERVICE'].methods_by_name['GetPool']._loaded_options = None
+  _globals['_POOLSERVICE'].methods_by_name['GetPool']._serialized_options = b'\202\323\344\223\002\034\"\027/v1/PoolService/GetPool:\001*'
+  _globals['_POOLSERVICE'].methods_by_name['ListPools']._loaded_options = None
+  _globals['_POOLSERVICE'].methods_by_name['ListPools']._serialized_options = b'\202\323\344\223\002\036\"\031/v1/PoolService/ListPools:\001*'
+  _globals['_POOLSERVICE'].methods_by_name['UpdatePool']._loaded_options = None
+  _globals['_POOLSERVICE'].methods_by_name['UpdatePool']._serialized_options = b'\202\323\344\223\002\037\"\032/v1/PoolService/UpdatePool:\001*'
+  _globals['_POOLSERVICE'].methods_by_name['CreatePlan']._loaded_options = None
+  _globals['_POOLSERVICE'].methods_by_name['CreatePlan']._serialized_options = b'\202\323\344\223\002\037\"\032/v1/PoolService/CreatePlan:\001*'
+  _globals['_POOLSERVICE'].methods_by_name['GetPlan']._loaded_options = None
+  _globals['_POOLSERVICE'].methods_by_name['GetPlan']._serialized_options = b'\202\323\344\223\002\034\"\027/v1/PoolService/GetPlan:\001*'
+  _globals['_POOLSERVICE'].methods_by_name['ListPlans']._loaded_options = None
+  _globals['_POOLSERVICE'].methods_by_name['ListPlans']._serialized_options = b'\202\323\344\223\002\036\"\031/v1/PoolService/ListPlans:\001*'
+  _globals['_POOLSERVICE'].methods_by_name['UpdatePlan']._loaded_options = None
+  _globals['_POOLSERVICE'].methods_by_name['UpdatePlan']._serialized_options = b'\202\323\344\223\002\037\"\032/v1/PoolService/UpdatePlan:\001*'
+  _globals['_POOLSERVICE'].methods_by_name['DeletePlan']._loaded_options = None
+  _globals['_POOLSERVICE'].methods_by_name['DeletePlan']._serialized_options = b'\202\323\344\223\002\037\"\032/v1/PoolService/DeletePlan:\001*'
+  _globals['_POOLSERVICE'].methods_by_name['DeletePool']._loaded_options = None
+  _globals['_POOLSERVICE'].methods_by_name['DeletePool']._serialized_options = b'\202\323\344\223\002\037\"\032/v1/PoolService/DeletePool:\001*'
+  _globals['_AMOUNTMISMATCHPOLICY']._serialized_start=2777
+  _globals['_AMOUNTMISMATCHPOLICY']._serialized_end=2915
+  _globals['_POOL']._serialized_start=195
+  _globals['_POOL']._serialized_end=746
+  _globals['_HOLDDURATIONS']._serialized_start=749
+  _globals['_HOLDDURATIONS']._serialized_end=954
+  _globals['_PLAN']._serialized_start=957
+  _globals['_PLAN']._serialized_end=1483
+  _globals['_AMOUNTRANGE']._serialized_start=1485
+  _globals['_AMOUNTRANGE']._serialized_end=1564
+  _globals['_FIXEDAMOUNTS']._serialized_start=1566
+  _globals['_FIXEDAMOUNTS']._serialized_end=1617
+  _globals['_CREATEPOOLREQUEST']._serialized_start=1619
+  _globals['_CREATEPOOLREQUEST']._serialized_end=1671
+  _globals['_CREATEPOOLRESPONSE']._serialized_start=1673
+  _globals['_CREATEPOOLRESPONSE']._serialized_end=1726
+  _globals['_GETPOOLREQUEST']._serialized_start=1728
+  _globals['_GETPOOLREQUEST']._serialized_end=1761
+  _globals['_GETPOOLRESPONSE']._serialized_start=1763
+  _globals['_GETPOOLRESPONSE']._serialized_end=1813
+  _globals['_LISTPOOLSREQUEST']._serialized_start=1815
+  _globals['_LISTPOOLSREQUEST']._serialized_end=1872
+  _globals['_LISTPOOLSRESPONSE']._serialized_start=1874
+  _globals['_LISTPOOLSRESPONSE']._serialized_end=1952
+  _globals['_UPDATEPOOLREQUEST']._serialized_start=1954
+  _globals['_UPDATEPOOLREQUEST']._serialized_end=2055
+  _globals['_UPDATEPOOLRESPONSE']._serialized_start=2057
+  _globals['_UPDATEPOOLRESPONSE']._serialized_end=2110
+  _globals['_CREATEPLANREQUEST']._serialized_start=2112
+  _globals['_CREATEPLANREQUEST']._serialized_end=2164
+  _globals['_CREATEPLANRESPONSE']._serialized_start=2166
+  _globals['_CREATEPLANRESPONSE']._serialized_end=2219
+  _globals['_GETPLANREQUEST']._serialized_start=2221
+  _globals['_GETPLANREQUEST']._serialized_end=2271
+  _globals['_GETPLANRESPONSE']._serialized_start=2273
+  _globals['_GETPLANRESPONSE']._serialized_end=2323
+  _globals['_LISTPLANSREQUEST']._serialized_start=2325
+  _globals['_LISTPLANSREQUEST']._serialized_end=2399
+  _globals['_LISTPLANSRESPONSE']._serialized_start=2401
+  _globals['_LISTPLANSRESPONSE']._serialized_end=2479
+  _globals['_UPDATEPLANREQUEST']._serialized_start=2481
+  _globals['_UPDATEPLANREQUEST']._serialized_end=2582
+  _globals['_UPDATEPLANRESPONSE']._serialized_start=2584
+  _globals['_UPDATEPLANRESPONSE']._serialized_end=2637
+  _globals['_DELETEPLANREQUEST']._serialized_start=2639
+  _globals['_DELETEPLANREQUEST']._serialized_end=2692
+  _globals['_DELETEPLANRESPONSE']._serialized_start=2694
+  _globals['_DELETEPLANRESPONSE']._serialized_end=2714
+  _globals['_DELETEPOOLREQUEST']._serialized_start=2716
+  _globals['_DELETEPOOLREQUEST']._serialized_end=2752
+  _globals['_DELETEPOOLRESPONSE']._serialized_start=2754
+  _globals['_DELETEPOOLRESPONSE']._serialized_end=2774
+  _globals['_POOLSERVICE']._serialized_start=2918
+  _globals['_POOLSERVICE']._serialized_end=4079
 # @@protoc_insertion_point(module_scope)

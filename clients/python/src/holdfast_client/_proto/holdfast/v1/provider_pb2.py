@@ -22,38 +22,48 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1aholdfast/v1/provider.proto\x12\x0bholdfast.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xfd\x01\n\x08Provider\x12\x13\n\x0bprovider_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x05\x12\x0f\n\x07profile\x18\x03 \x01(\t\x12\x12\n\ncurrencies\x18\x04 \x03(\t\x12\x12\n\noperations\x18\x05 \x03(\t\x12\x0f\n\x07secrets\x18\x06 \x03(\t\x12\x12\n\ncase_count\x18\x07 \x01(\x05\x12.\n\napply_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x62uilt_in\x18\t \x01(\x08\x12+\n\x06status\x18\n \x01(\x0b\x32\x1b.holdfast.v1.ProviderStatus\"\x81\x02\n\x0eProviderStatus\x12\x0f\n\x07\x66\x61iling\x18\x01 \x01(\x08\x12-\n\tfail_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\rnext_try_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0c\x66\x61iled_tries\x18\x04 \x01(\x05\x12\x32\n\x0epause_end_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0e\x62rake_end_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"-\n\x0cProfileFault\x12\x0c\n\x04line\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\"\'\n\x14\x41pplyProviderRequest\x12\x0f\n\x07profile\x18\x01 \x01(\t\"@\n\x15\x41pplyProviderResponse\x12\'\n\x08provider\x18\x01 \x01(\x0b\x32\x15.holdfast.v1.Provider\"\'\n\x14\x43heckProviderRequest\x12\x0f\n\x07profile\x18\x01 \x01(\t\"\x80\x01\n\x15\x43heckProviderResponse\x12)\n\x06\x66\x61ults\x18\x01 \x03(\x0b\x32\x19.holdfast.v1.ProfileFault\x12\x13\n\x0b\x66\x61ult_count\x18\x02 \x01(\x05\x12\'\n\x08provider\x18\x03 \x01(\x0b\x32\x15.holdfast.v1.Provider\":\n\x12GetProviderRequest\x12\x13\n\x0bprovider_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x05\">\n\x13GetProviderResponse\x12\'\n\x08provider\x18\x01 \x01(\x0b\x32\x15.holdfast.v1.Provider\"=\n\x14ListProvidersRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"Z\n\x15ListProvidersResponse\x12(\n\tproviders\x18\x01 \x03(\x0b\x32\x15.holdfast.v1.Provider\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xeb\x02\n\x0fProviderService\x12V\n\rApplyProvider\x12!.holdfast.v1.ApplyProviderRequest\x1a\".holdfast.v1.ApplyProviderResponse\x12V\n\rCheckProvider\x12!.holdfast.v1.CheckProviderRequest\x1a\".holdfast.v1.CheckProviderResponse\x12P\n\x0bGetProvider\x12\x1f.holdfast.v1.GetProviderRequest\x1a .holdfast.v1.GetProviderResponse\x12V\n\rListProviders\x12!.holdfast.v1.ListProvidersRequest\x1a\".holdfast.v1.ListProvidersResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1aholdfast/v1/provider.proto\x12\x0bholdfast.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xfd\x01\n\x08Provider\x12\x13\n\x0bprovider_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x05\x12\x0f\n\x07profile\x18\x03 \x01(\t\x12\x12\n\ncurrencies\x18\x04 \x03(\t\x12\x12\n\noperations\x18\x05 \x03(\t\x12\x0f\n\x07secrets\x18\x06 \x03(\t\x12\x12\n\ncase_count\x18\x07 \x01(\x05\x12.\n\napply_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x62uilt_in\x18\t \x01(\x08\x12+\n\x06status\x18\n \x01(\x0b\x32\x1b.holdfast.v1.ProviderStatus\"\x81\x02\n\x0eProviderStatus\x12\x0f\n\x07\x66\x61iling\x18\x01 \x01(\x08\x12-\n\tfail_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\rnext_try_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0c\x66\x61iled_tries\x18\x04 \x01(\x05\x12\x32\n\x0epause_end_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0e\x62rake_end_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"-\n\x0cProfileFault\x12\x0c\n\x04line\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\"\'\n\x14\x41pplyProviderRequest\x12\x0f\n\x07profile\x18\x01 \x01(\t\"@\n\x15\x41pplyProviderResponse\x12\'\n\x08provider\x18\x01 \x01(\x0b\x32\x15.holdfast.v1.Provider\"\'\n\x14\x43heckProviderRequest\x12\x0f\n\x07profile\x18\x01 \x01(\t\"\x80\x01\n\x15\x43heckProviderResponse\x12)\n\x06\x66\x61ults\x18\x01 \x03(\x0b\x32\x19.holdfast.v1.ProfileFault\x12\x13\n\x0b\x66\x61ult_count\x18\x02 \x01(\x05\x12\'\n\x08provider\x18\x03 \x01(\x0b\x32\x15.holdfast.v1.Provider\":\n\x12GetProviderRequest\x12\x13\n\x0bprovider_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x05\">\n\x13GetProviderResponse\x12\'\n\x08provider\x18\x01 \x01(\x0b\x32\x15.holdfast.v1.Provider\"=\n\x14ListProvidersRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"Z\n\x15ListProvidersResponse\x12(\n\tproviders\x18\x01 \x03(\x0b\x32\x15.holdfast.v1.Provider\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xa4\x04\n\x0fProviderService\x12\x84\x01\n\rApplyProvider\x12!.holdfast.v1.ApplyProviderRequest\x1a\".holdfast.v1.ApplyProviderResponse\",\x82\xd3\xe4\x93\x02&\"!/v1/ProviderService/ApplyProvider:\x01*\x12\x84\x01\n\rCheckProvider\x12!.holdfast.v1.CheckProviderRequest\x1a\".holdfast.v1.CheckProviderResponse\",\x82\xd3\xe4\x93\x02&\"!/v1/ProviderService/CheckProvider:\x01*\x12|\n\x0bGetProvider\x12\x1f.holdfast.v1.GetProviderRequest\x1a .holdfast.v1.GetProviderResponse\"*\x82\xd3\xe4\x93\x02$\"\x1f/v1/ProviderService/GetProvider:\x01*\x12\x84\x01\n\rListProviders\x12!.holdfast.v1.ListProvidersRequest\x1a\".holdfast.v1.ListProvidersResponse\",\x82\xd3\xe4\x93\x02&\"!/v1/ProviderService/ListProviders:\x01*Bu\n\x0f\x63om.holdfast.v1B\rProviderProtoP\x01Z&example.com/gen/holdfast/v1;holdfastv1\xaa\x02\x0bHoldfast.V1\xca\x02\x0bHoldfast\\V1\xea\x02\x0cHoldfast::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'holdfast.v1.provider_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
-  _globals['_PROVIDER']._serialized_start=77
-  _globals['_PROVIDER']._serialized_end=330
-  _globals['_PROVIDERSTATUS']._serialized_start=333
-  _globals['_PROVIDERSTATUS']._serialized_end=590
-  _globals['_PROFILEFAULT']._serialized_start=592
-  _globals['_PROFILEFAULT']._serialized_end=637
-  _globals['_APPLYPROVIDERREQUEST']._serialized_start=639
-  _globals['_APPLYPROVIDERREQUEST']._serialized_end=678
-  _globals['_APPLYPROVIDERRESPONSE']._serialized_start=680
-  _globals['_APPLYPROVIDERRESPONSE']._serialized_end=744
-  _globals['_CHECKPROVIDERREQUEST']._serialized_start=746
-  _globals['_CHECKPROVIDERREQUEST']._serialized_end=785
-  _globals['_CHECKPROVIDERRESPONSE']._serialized_start=788
-  _globals['_CHECKPROVIDERRESPONSE']._serialized_end=916
-  _globals['_GETPROVIDERREQUEST']._serialized_start=918
-  _globals['_GETPROVIDERREQUEST']._serialized_end=976
-  _globals['_GETPROVIDERRESPONSE']._serialized_start=978
-  _globals['_GETPROVIDERRESPONSE']._serialized_end=1040
-  _globals['_LISTPROVIDERSREQUEST']._serialized_start=1042
-  _globals['_LISTPROVIDERSREQUEST']._serialized_end=1103
-  _globals['_LISTPROVIDERSRESPONSE']._serialized_start=1105
-  _globals['_LISTPROVIDERSRESPONSE']._serialized_end=1195
-  _globals['_PROVIDERSERVICE']._serialized_start=1198
-  _globals['_PROVIDERSERVICE']._serialized_end=1561
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\017com.holdfast.v1B\rProviderProtoP\001Z&example.com/gen/holdfast/v1;holdfastv1\252\002\013Holdfast.V1\312\002\013Holdfast\\V1\352\002\014Holdfast::V1'
+  _globals['_PROVIDERSERVICE'].methods_by_name['ApplyProvider']._loaded_options = None
+  _globals['_PROVIDERSERVICE'].methods_by_name['ApplyProvider']._serialized_options = b'\202\323\344\223\002&\"!/v1/ProviderService/ApplyProvider:\001*'
+  _globals['_PROVIDERSERVICE'].methods_by_name['CheckProvider']._loaded_options = None
+  _globals['_PROVIDERSERVICE'].methods_by_name['CheckProvider']._serialized_options = b'\202\323\344\223\002&\"!/v1/ProviderService/CheckProvider:\001*'
+  _globals['_PROVIDERSERVICE'].methods_by_name['GetProvider']._loaded_options = None
+  _globals['_PROVIDERSERVICE'].methods_by_name['GetProvider']._serialized_options = b'\202\323\344\223\002$\"\037/v1/ProviderService/GetProvider:\001*'
+  _globals['_PROVIDERSERVICE'].methods_by_name['ListProviders']._loaded_options = None
+  _globals['_PROVIDERSERVICE'].methods_by_name['ListProviders']._serialized_options = b'\202\323\344\223\002&\"!/v1/ProviderService/ListProviders:\001*'
+  _globals['_PROVIDER']._serialized_start=107
+  _globals['_PROVIDER']._serialized_end=360
+  _globals['_PROVIDERSTATUS']._serialized_start=363
+  _globals['_PROVIDERSTATUS']._serialized_end=620
+  _globals['_PROFILEFAULT']._serialized_start=622
+  _globals['_PROFILEFAULT']._serialized_end=667
+  _globals['_APPLYPROVIDERREQUEST']._serialized_start=669
+  _globals['_APPLYPROVIDERREQUEST']._serialized_end=708
+  _globals['_APPLYPROVIDERRESPONSE']._serialized_start=710
+  _globals['_APPLYPROVIDERRESPONSE']._serialized_end=774
+  _globals['_CHECKPROVIDERREQUEST']._serialized_start=776
+  _globals['_CHECKPROVIDERREQUEST']._serialized_end=815
+  _globals['_CHECKPROVIDERRESPONSE']._serialized_start=818
+  _globals['_CHECKPROVIDERRESPONSE']._serialized_end=946
+  _globals['_GETPROVIDERREQUEST']._serialized_start=948
+  _globals['_GETPROVIDERREQUEST']._serialized_end=1006
+  _globals['_GETPROVIDERRESPONSE']._serialized_start=1008
+  _globals['_GETPROVIDERRESPONSE']._serialized_end=1070
+  _globals['_LISTPROVIDERSREQUEST']._serialized_start=1072
+  _globals['_LISTPROVIDERSREQUEST']._serialized_end=1133
+  _globals['_LISTPROVIDERSRESPONSE']._serialized_start=1135
+  _globals['_LISTPROVIDERSRESPONSE']._serialized_end=1225
+  _globals['_PROVIDERSERVICE']._serialized_start=1228
+  _globals['_PROVIDERSERVICE']._serialized_end=1776
 # @@protoc_insertion_point(module_scope)
