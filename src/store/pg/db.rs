@@ -18,8 +18,8 @@ use futures_util::{
     stream::{self, BoxStream},
 };
 use sqlx::{
-    Describe, Either, Execute, Executor, PgConnection, Postgres, SqlStr,
-    postgres::{PgConnectOptions, PgQueryResult, PgRow, PgStatement, PgTypeInfo},
+    Describe, Either, Execute, Executor, Postgres, SqlStr,
+    postgres::{PgQueryResult, PgRow, PgStatement, PgTypeInfo},
 };
 use tokio::{
     sync::Mutex,
@@ -29,8 +29,9 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    connections::{Connections, Held, check_writable, connect, connect_patiently},
-    error::is_read_only,
+    connections::{Connections, Held, connect_patiently},
+    error::{is_read_only, is_unusable},
+    target::{Opened, Purpose, Target},
 };
 use crate::admission::{FairPermits, Meter, Overload, Queue, origin};
 
@@ -48,7 +49,7 @@ const PING_GRACE: Duration = Duration::from_millis(150);
 /// The connections. Cheap to clone; statements run on it as on one of sqlx's pools.
 #[derive(Clone)]
 pub(in crate::store) struct Db {
-    options: Arc<PgConnectOptions>,
+    target: Arc<Target>,
     size: u32,
     current: Arc<RwLock<Generation>>,
     /// How many may be used at once by this clone, when not all; fair among callers.
@@ -67,7 +68,7 @@ pub(in crate::store) struct Db {
 #[derive(Default)]
 struct HealthConnection {
     /// The connection, and the generation that was in use when it was made.
-    kept: Option<(u64, PgConnection)>,
+    kept: Option<(u64, Opened)>,
     /// A generation whose time it was when a connection gave no answer.
     silent: Option<u64>,
 }
@@ -88,6 +89,8 @@ enum Why {
     ReadOnly,
     /// One connection got no answer while a new one did.
     Silent,
+    /// What a pooler hands out has lost its settings.
+    Unfit,
 }
 
 impl fmt::Debug for Db {
@@ -98,15 +101,16 @@ impl fmt::Debug for Db {
 
 impl Db {
     /// At most `size` connections at a time. Connects when it is first used.
-    pub(in crate::store) fn new(options: PgConnectOptions, size: u32, overload: &Overload) -> Self {
+    pub(in crate::store) fn new(target: Target, size: u32, overload: &Overload) -> Self {
+        let target = Arc::new(target);
         let silent = CancellationToken::new();
         let first = Generation {
             number: 0,
-            connections: Connections::new(options.clone(), size, silent.clone()),
+            connections: Connections::new(Arc::clone(&target), size, silent.clone()),
             silent,
         };
         Self {
-            options: Arc::new(options),
+            target,
             size,
             current: Arc::new(RwLock::new(first)),
             tickets: None,
@@ -123,9 +127,13 @@ impl Db {
     }
 
     /// A connection for migrations, which may take long, and wait for each other.
-    pub(in crate::store) async fn connect_to_migrate(&self) -> Result<PgConnection, sqlx::Error> {
-        let patient = [("statement_timeout", "0"), ("lock_timeout", "60s")];
-        connect_patiently(&self.options.as_ref().clone().options(patient)).await
+    pub(super) async fn connect_to_migrate(&self) -> Result<Opened, sqlx::Error> {
+        connect_patiently(&self.target, Purpose::Migrations).await
+    }
+
+    /// Where they are opened.
+    pub(super) fn target(&self) -> &Target {
+        &self.target
     }
 
     /// The same connections for what only reads: half of them at a time, and [`READS_OF_ONE`] for one caller. For any load
@@ -164,7 +172,7 @@ impl Db {
             return self.connect_for_health(&mut health, 2 * PING_LIMIT).await;
         };
         let answer = {
-            let asked = check_writable(&mut kept);
+            let asked = self.target.check(&mut kept, Purpose::Statements);
             tokio::pin!(asked);
             match timeout(PING_LIMIT, &mut asked).await {
                 Ok(answer) => answer,
@@ -189,6 +197,8 @@ impl Db {
             Err(error) => {
                 if is_read_only(&error) {
                     self.reopen(number, Why::ReadOnly);
+                } else if is_unusable(&error) {
+                    self.reopen(number, Why::Unfit);
                 }
                 self.connect_for_health(&mut health, PING_LIMIT).await
             }
@@ -206,15 +216,16 @@ impl Db {
     }
 
     /// A new connection is answered: those of a generation that fell silent before are dead.
-    fn keep_for_health(&self, health: &mut HealthConnection, new: PgConnection) {
+    fn keep_for_health(&self, health: &mut HealthConnection, new: Opened) {
         if let Some(silent) = health.silent.take() {
             self.reopen(silent, Why::Silent);
         }
         health.kept = Some((self.current().number, new));
     }
 
-    async fn connect_in_time(&self, limit: Duration) -> Result<PgConnection, sqlx::Error> {
-        timeout(limit, connect(&self.options)).await.unwrap_or_else(|_| Err(no_answer()))
+    async fn connect_in_time(&self, limit: Duration) -> Result<Opened, sqlx::Error> {
+        let connect = self.target.connect(Purpose::Statements);
+        timeout(limit, connect).await.unwrap_or_else(|_| Err(no_answer()))
     }
 
     fn current(&self) -> Generation {
@@ -229,10 +240,9 @@ impl Db {
                 return;
             }
             let silent = CancellationToken::new();
-            let options = self.options.as_ref().clone();
             let new = Generation {
                 number: number + 1,
-                connections: Connections::new(options, self.size, silent.clone()),
+                connections: Connections::new(Arc::clone(&self.target), self.size, silent.clone()),
                 silent,
             };
             std::mem::replace(&mut *current, new)
@@ -325,13 +335,19 @@ impl<'c> Executor<'c> for &'c Db {
     where
         'c: 'e,
     {
-        Box::pin(async move { connect(&self.options).await?.prepare_with(sql, parameters).await })
+        Box::pin(async move {
+            let mut opened = self.target.connect(Purpose::Statements).await?;
+            opened.connection.prepare_with(sql, parameters).await
+        })
     }
 
     fn describe<'e>(self, sql: SqlStr) -> BoxFuture<'e, Result<Describe<Postgres>, sqlx::Error>>
     where
         'c: 'e,
     {
-        Box::pin(async move { connect(&self.options).await?.describe(sql).await })
+        Box::pin(async move {
+            let mut opened = self.target.connect(Purpose::Statements).await?;
+            opened.connection.describe(sql).await
+        })
     }
 }

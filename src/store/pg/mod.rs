@@ -5,4 +5,8 @@ pub(super) mod db;
 pub(super) mod error;
 mod facts;
 pub mod schema;
+pub mod script;
+mod shape;
 mod statistics;
+pub(super) mod target;
+mod url;

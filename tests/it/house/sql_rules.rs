@@ -16,7 +16,7 @@ use crate::support::{
 };
 
 /// Statements that are not of one pool, each for a reason that its comment gives.
-const OF_NO_POOL: [&str; 67] = [
+const OF_NO_POOL: [&str; 69] = [
     "analyze",
     "backend",
     "beat",
@@ -57,6 +57,7 @@ const OF_NO_POOL: [&str; 67] = [
     "living_tokens",
     "may_count_rows",
     "missing_functions",
+    "missing_objects",
     "missing_rights",
     "note_failing",
     "note_keys",
@@ -79,6 +80,7 @@ const OF_NO_POOL: [&str; 67] = [
     "revoke_token",
     "schema_state",
     "servers_without_key",
+    "serving_process",
     "take_slot",
     "time_until",
     "token_changes",
