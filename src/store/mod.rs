@@ -125,6 +125,12 @@ impl Store {
         Ok(self.db.ping().await?)
     }
 
+    /// Whether the database answers, takes writes, and commits them.
+    pub async fn check_health(&self) -> Result<(), StoreError> {
+        self.db.ping().await?;
+        Ok(self.db.commits(self.server_id).await?)
+    }
+
     /// How long it is until a time, by the database's clock; nothing where it has passed.
     pub async fn time_until(&self, time: OffsetDateTime) -> Result<Duration, StoreError> {
         let left = sqlx::query_file_scalar!("src/store/sql/pg/time_until.sql", time);

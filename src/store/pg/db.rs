@@ -27,8 +27,10 @@ use tokio::{
     time::{Instant, timeout},
 };
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use super::{
+    commits::Commits,
     connections::{Connections, Held, connect_patiently},
     error::{is_read_only, is_unusable},
     target::{Opened, Purpose, Target},
@@ -60,6 +62,8 @@ pub(in crate::store) struct Db {
     may_cancel: bool,
     /// How long a connection is waited for.
     waits: Arc<StdMutex<Meter>>,
+    /// Whether the database commits, over one connection more.
+    commits: Commits,
     /// One connection for health alone: a server whose connections are all busy is not unhealthy.
     health: Arc<Mutex<HealthConnection>>,
 }
@@ -117,6 +121,7 @@ impl Db {
             limit: STATEMENT_LIMIT,
             may_cancel: false,
             waits: Arc::new(StdMutex::new(overload.meter(Queue::Work))),
+            commits: Commits::default(),
             health: Arc::default(),
         }
     }
@@ -162,7 +167,13 @@ impl Db {
     /// Closes the connections, after the statements that are running.
     pub(in crate::store) async fn close(&self) {
         self.health.lock().await.kept.take();
+        self.commits.close().await;
         self.current().connections.close().await;
+    }
+
+    /// Whether the database commits what is written: a row of this server, every time that it is asked.
+    pub(in crate::store) async fn commits(&self, server_id: Uuid) -> Result<(), sqlx::Error> {
+        self.commits.check(&self.target, self.generation(), server_id).await
     }
 
     /// Whether the database answers, and takes writes.

@@ -16,12 +16,13 @@ use crate::support::{
 };
 
 /// Statements that are not of one pool, each for a reason that its comment gives.
-const OF_NO_POOL: [&str; 69] = [
+const OF_NO_POOL: [&str; 70] = [
     "analyze",
     "backend",
     "beat",
     "cancel_backend",
     "claim_try",
+    "commit",
     "count_fingerprints",
     "count_sealed",
     "end_slot",
