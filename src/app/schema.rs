@@ -17,7 +17,7 @@ use crate::{
 /// How many connections a command needs.
 const CONNECTIONS: u32 = 2;
 
-/// Brings the schema up to date, where the server is to, and verifies it.
+/// Brings the schema up to date, where the server is to, and verifies it; and reads what time it was.
 pub(super) async fn prepare(args: &ServeArgs, store: &Store) -> anyhow::Result<()> {
     if !args.schema.no_migrate {
         let done = match args.migration_address()? {
@@ -26,7 +26,8 @@ pub(super) async fn prepare(args: &ServeArgs, store: &Store) -> anyhow::Result<(
         };
         done.context("the database cannot be prepared")?;
     }
-    store.check_schema().await.context("the database cannot be used")
+    store.check_schema().await.context("the database cannot be used")?;
+    store.read_clock().await.context("the database cannot be used")
 }
 
 /// Brings a database's schema up to date.

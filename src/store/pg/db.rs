@@ -171,6 +171,11 @@ impl Db {
         self.current().connections.close().await;
     }
 
+    /// The database wrote this time before, in milliseconds since 1970.
+    pub(in crate::store) fn note_time(&self, written_ms: i64) {
+        self.target.clock().was(written_ms);
+    }
+
     /// Whether the database commits what is written: a row of this server, every time that it is asked.
     pub(in crate::store) async fn commits(&self, server_id: Uuid) -> Result<(), sqlx::Error> {
         self.commits.check(&self.target, self.generation(), server_id).await

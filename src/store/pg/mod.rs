@@ -1,5 +1,6 @@
 //! Postgres: its connections, its errors, its schema, and its statistics of tables.
 
+mod clock;
 mod commits;
 mod connections;
 pub(super) mod db;

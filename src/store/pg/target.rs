@@ -8,7 +8,7 @@
 
 use std::{
     sync::atomic::{AtomicBool, AtomicUsize, Ordering},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
@@ -17,6 +17,7 @@ use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
 use super::{
+    clock::Clock,
     error::{is_of_prepared_names, is_refused_option, of_certificate, read_only, unusable},
     url::{self, Parsed},
 };
@@ -54,6 +55,7 @@ pub(in crate::store) struct Target {
     address: Address,
     /// The host that took writes last.
     last: AtomicUsize,
+    clock: Clock,
     /// A pooler was found between, and said so in the log.
     pooler_is_told: AtomicBool,
     /// The pooler was seen to keep its connections for as long as a client stays.
@@ -72,6 +74,7 @@ pub(super) struct Opened {
 struct Said {
     writable: bool,
     schema: Option<String>,
+    now_ms: i64,
     direct: bool,
     differs: Vec<String>,
     own_names: bool,
@@ -91,9 +94,15 @@ impl Target {
             parsed,
             address: address.clone(),
             last: AtomicUsize::default(),
+            clock: Clock::default(),
             pooler_is_told: AtomicBool::default(),
             keeps_sessions: AtomicBool::default(),
         })
+    }
+
+    /// The clock of the server that takes writes, as far as it was told.
+    pub(super) fn clock(&self) -> &Clock {
+        &self.clock
     }
 
     /// The schema that was asked for.
@@ -174,11 +183,13 @@ impl Target {
         opened: &mut Opened,
         purpose: Purpose,
     ) -> Result<(), sqlx::Error> {
+        let before = SystemTime::now();
         let said = ask(opened).await.map_err(of_pooler)?;
         opened.is_pooled = !said.direct;
         if !said.writable {
             return Err(read_only());
         }
+        self.clock.told(said.now_ms, before, SystemTime::now());
         if !opened.is_pooled || purpose == Purpose::Migrations {
             return Ok(());
         }

@@ -264,3 +264,18 @@ async fn a_database_that_answers_and_does_not_commit_is_not_healthy() {
     .await;
     drop(world);
 }
+
+#[tokio::test]
+async fn a_clock_that_is_behind_what_was_written_before_is_told_at_the_start() {
+    let mut world = World::start().await;
+    let mut db = world.sql().await;
+    let told = || crate::support::logs::lines_with("the database's clock went back").len();
+    let before = told();
+    sqlx::query("INSERT INTO servers (server_id, beat_at) VALUES (gen_random_uuid(), now() + interval '1 h')")
+        .execute(&mut db)
+        .await
+        .unwrap();
+    world.start_server().await;
+    eventually(Duration::from_secs(20), "it is told", async || (told() > before).then_some(()))
+        .await;
+}

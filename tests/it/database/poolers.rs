@@ -3,7 +3,7 @@
 
 use std::{
     fs,
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
     os::unix::{fs::PermissionsExt as _, process::CommandExt as _},
     path::PathBuf,
     process::{Child, Command, Stdio},
@@ -102,8 +102,8 @@ impl Bouncer {
         }
         let program = command.spawn().unwrap();
         let bouncer = Self { program, port, role, _folder: folder };
-        eventually(LIMIT, "PgBouncer answers", async || {
-            PgConnection::connect(&bouncer.url("postgres")).await.ok().map(drop)
+        eventually(LIMIT, "PgBouncer listens", async || {
+            TcpStream::connect(("127.0.0.1", bouncer.port)).ok().map(drop)
         })
         .await;
         bouncer

@@ -16,7 +16,7 @@ use crate::support::{
 };
 
 /// Statements that are not of one pool, each for a reason that its comment gives.
-const OF_NO_POOL: [&str; 70] = [
+const OF_NO_POOL: [&str; 71] = [
     "analyze",
     "backend",
     "beat",
@@ -60,6 +60,7 @@ const OF_NO_POOL: [&str; 70] = [
     "missing_functions",
     "missing_objects",
     "missing_rights",
+    "newest_beat",
     "note_failing",
     "note_keys",
     "note_token_use",
