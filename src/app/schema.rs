@@ -39,7 +39,7 @@ pub async fn migrate(address: &Address) -> anyhow::Result<()> {
 }
 
 /// The SQL that brings a schema up to date, or nothing where it is. Without a database, all of it, for an empty one.
-pub async fn script(
+pub async fn printed(
     address: Option<&Address>,
     schema: Option<&SqlName>,
 ) -> anyhow::Result<Option<String>> {

@@ -36,7 +36,7 @@ pub(super) struct GrantsArgs {
 pub(super) async fn run(args: MigrateArgs) -> anyhow::Result<()> {
     let address = args.database.for_migrations(&args.migrations)?;
     if args.print {
-        let script = schema::script(address.as_ref(), args.database.schema()).await?;
+        let script = schema::printed(address.as_ref(), args.database.schema()).await?;
         return print(
             script.as_deref().unwrap_or("-- Nothing is missing: the schema is up to date.\n"),
         );

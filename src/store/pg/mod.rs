@@ -6,6 +6,7 @@ mod connections;
 pub(super) mod db;
 pub(super) mod error;
 mod facts;
+mod rights;
 pub mod schema;
 pub mod script;
 mod shape;

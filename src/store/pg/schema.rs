@@ -6,6 +6,7 @@ use sqlx::{
     migrate::{AppliedMigration, Migrate as _, MigrateError, Migration, Migrator},
 };
 
+pub use super::rights::{NOTES, RIGHTS};
 use super::{
     script,
     shape::{self, Object},
@@ -18,36 +19,6 @@ use crate::{
 
 /// The migrations, as compiled in.
 static MIGRATOR: Migrator = sqlx::migrate!();
-
-/// Where it is noted which migrations were applied. sqlx's own name for it is other programs' too: only a database that
-/// began with it has it.
-pub const NOTES: &str = "holdfast_migrations";
-
-/// What serving does with each table. A test compares it with the statements.
-pub const RIGHTS: [(&str, &[&str]); 20] = [
-    // The first server to start inserts into it, once.
-    ("installation", &["SELECT"]),
-    ("secret_keys", &["SELECT"]),
-    ("pools", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
-    ("plans", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
-    ("accounts", &["SELECT", "INSERT", "UPDATE"]),
-    ("leases", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
-    ("account_events", &["SELECT", "INSERT"]),
-    ("account_changes", &["SELECT", "INSERT", "DELETE"]),
-    ("account_credentials", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
-    ("redemptions", &["SELECT", "INSERT", "UPDATE"]),
-    ("redemption_outcomes", &["SELECT", "INSERT"]),
-    ("reversals", &["SELECT", "INSERT", "UPDATE"]),
-    ("audit_events", &["SELECT", "INSERT"]),
-    ("servers", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
-    ("providers", &["SELECT", "INSERT"]),
-    ("provider_keys", &["SELECT", "INSERT"]),
-    ("provider_limits", &["SELECT", "INSERT", "UPDATE"]),
-    ("provider_slots", &["SELECT", "INSERT", "UPDATE"]),
-    ("tokens", &["SELECT", "INSERT", "UPDATE"]),
-    // By the triggers of tokens.
-    ("token_changes", &["SELECT", "UPDATE"]),
-];
 
 /// The functions of Postgres's own that serving needs, of those that a database may keep from roles: which database it
 /// is, and which of its timelines, for those who watch outcomes.

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use sqlx::migrate::Migration;
 
-use super::schema::RIGHTS;
+use super::rights::RIGHTS;
 use crate::domain::database::{SETTINGS, SqlName};
 
 /// What a role needs beside what serving always does: the first server to start keeps the check value of the secret

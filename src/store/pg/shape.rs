@@ -70,6 +70,6 @@ mod tests {
         has("type", "", "account_change");
         assert!(!objects.iter().any(|it| it.name == "CONSTRAINT" || it.name.contains([',', ')'])));
         let tables = objects.iter().filter(|it| it.kind == "table").count();
-        assert_eq!(tables, super::super::schema::RIGHTS.len());
+        assert_eq!(tables, super::super::rights::RIGHTS.len());
     }
 }

@@ -102,19 +102,19 @@ async fn printed_migrations_and_grants_are_all_that_a_server_without_rights_to_c
     assert!(printed.contains("the schema \"public\" has no tables of Holdfast yet"), "{printed}");
     assert!(printed.contains("holdfast migrate --print"), "{printed}");
 
-    let whole = schema::script(Some(&app), None).await.unwrap().unwrap();
+    let whole = schema::printed(Some(&app), None).await.unwrap().unwrap();
     run(&mut stage.owner().await, &whole).await;
     let printed = store.check_schema().await.unwrap_err().to_string();
     assert!(printed.contains("GRANT SELECT ON holdfast_migrations"), "{printed}");
     let grants = schema::grants(None, &stage.app_name(), None, false).await.unwrap();
     run(&mut stage.owner().await, &grants).await;
     store.check_schema().await.unwrap();
-    assert!(schema::script(Some(&app), None).await.unwrap().is_none(), "nothing is missing");
+    assert!(schema::printed(Some(&app), None).await.unwrap().is_none(), "nothing is missing");
     serves(&stage, None).await;
 
     // Only what is missing is printed, and it is noted where the others are.
     run(&mut stage.owner().await, "DELETE FROM holdfast_migrations WHERE version = 6").await;
-    let rest = schema::script(Some(&app), None).await.unwrap().unwrap();
+    let rest = schema::printed(Some(&app), None).await.unwrap().unwrap();
     assert!(rest.contains("-- Migration 6: ") && !rest.contains("-- Migration 5: "), "{rest}");
     run(&mut stage.owner().await, &rest).await;
     store.check_schema().await.unwrap();
@@ -126,7 +126,7 @@ async fn printed_migrations_and_grants_are_all_that_a_server_without_rights_to_c
 async fn the_same_holds_in_a_schema_of_its_own_printed_without_a_database() {
     let stage = Stage::new().await;
     let name: SqlName = "cards".parse().unwrap();
-    let whole = schema::script(None, Some(&name)).await.unwrap().unwrap();
+    let whole = schema::printed(None, Some(&name)).await.unwrap().unwrap();
     let grants = schema::grants(None, &stage.app_name(), Some(&name), false).await.unwrap();
     let app = address(&stage.as_role(&stage.app), Some(&name));
     let store = Store::open(&app, 2).unwrap();
