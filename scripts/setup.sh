@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs what is missing to build and to test: Rust, a C compiler and Postgres; with the word
+# Installs what is missing to build and to test: Rust, a C compiler, Postgres and PgBouncer; with the word
 # "python", Python's package installer as well, and with "node" Node and npm. Does nothing, quickly, when all of it is
 # there.
 #
@@ -61,6 +61,18 @@ set_up_postgres() {
         "postgresql@17), or name the directory of its programs in HOLDFAST_POSTGRES_BIN"
 }
 
+have_pgbouncer() {
+    have pgbouncer || [ -x /usr/sbin/pgbouncer ] || [ -n "${HOLDFAST_TEST_PGBOUNCER:-}" ]
+}
+
+# For the tests alone. Where it is installed as a service, it is not needed as one.
+set_up_pgbouncer() {
+    have_pgbouncer && return
+    install_packages pgbouncer || true
+    have_pgbouncer || say "PgBouncer is missing, which some tests start: install pgbouncer, or name its program in" \
+        "HOLDFAST_TEST_PGBOUNCER"
+}
+
 have_pip() {
     have python3 &&
         python3 -c 'import importlib.util as i, sys; sys.exit(i.find_spec("pip") is None)'
@@ -87,6 +99,7 @@ set_up_node() {
 set_up_rust
 set_up_c_compiler
 set_up_postgres
+set_up_pgbouncer
 for extra in "$@"; do
     case $extra in
     python) set_up_python ;;

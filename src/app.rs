@@ -5,6 +5,7 @@ pub mod examine;
 pub mod keys;
 mod listeners;
 mod parts;
+pub mod schema;
 
 use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
@@ -22,6 +23,7 @@ use self::{listeners::Listeners, parts::Parts};
 use crate::{
     admin::{self, Metrics},
     config::{ServeArgs, Switch},
+    domain::database::Address,
     embedded::{self, Data, Postgres},
     failpoints,
     health::Health,
@@ -66,11 +68,10 @@ impl App {
         failpoints::check()?;
         let metrics = telemetry::metrics()?;
         let mut listeners = Listeners::check(args)?;
-        let (postgres, url, secret) = database(args).await?;
+        let (postgres, address, secret) = database(args).await?;
         let limits = &args.limits;
-        let store = Store::open_with(&url, args.database_connections, limits.of_callers())?;
-        store.migrate().await.context("the database cannot be prepared")?;
-        store.check_rights().await.context("the database cannot be used")?;
+        let store = Store::open_with(&address, args.database_connections, limits.of_callers())?;
+        schema::prepare(args, &store).await?;
         service::keys::take_up(&store, &secret).await.context("the secret keys cannot be used")?;
         let provider = Provider::built_in(&args.provider)?;
         // Before anything can be begun: the redemptions of a server without a row are taken for a dead one's.
@@ -249,12 +250,6 @@ async fn all_ended(loops: &mut JoinSet<()>) {
     while loops.join_next().await.is_some() {}
 }
 
-/// Brings a database's schema up to date.
-pub async fn migrate(database_url: &SecretString) -> anyhow::Result<()> {
-    Store::open(database_url, 2)?.migrate().await?;
-    Ok(())
-}
-
 pub use self::access::{NewToken, TOKEN_FILE, create_token, write_secret};
 
 /// Closes the database, and says first that this server is gone, if it left nothing under way.
@@ -266,9 +261,7 @@ async fn close(store: &Store, is_finished: bool) {
 }
 
 /// The database to use, started if it is a private one, and the secret key that goes with it.
-async fn database(
-    args: &ServeArgs,
-) -> anyhow::Result<(Option<Postgres>, SecretString, SecretKeys)> {
+async fn database(args: &ServeArgs) -> anyhow::Result<(Option<Postgres>, Address, SecretKeys)> {
     let key_file = args.secret_key_file.as_deref();
     if let Some(url) = args.database_url()? {
         let key_file = key_file.context(
@@ -276,7 +269,7 @@ async fn database(
              in a file (openssl rand -hex 32) and name it with HOLDFAST_SECRET_KEY_FILE. Keep it: \
              the codes in the database cannot be read without it",
         )?;
-        return Ok((None, url, SecretKeys::from_file(key_file)?));
+        return Ok((None, args.database.at(url), SecretKeys::from_file(key_file)?));
     }
     let data_dir = &args.data_dir;
     tracing::info!(
@@ -290,7 +283,7 @@ async fn database(
     .await?;
     let secret = private_key(key_file, data_dir)?;
     let url = SecretString::from(postgres.url(embedded::DATABASE));
-    Ok((Some(postgres), url, secret))
+    Ok((Some(postgres), args.database.at(url), secret))
 }
 
 fn private_key(key_file: Option<&Path>, data_dir: &Path) -> anyhow::Result<SecretKeys> {

@@ -11,14 +11,16 @@ use secrecy::SecretString;
 
 pub use self::{
     access::{AccessArgs, Switch},
+    database::{MigrationArgs, SchemaArgs, WithinDatabase},
     delivery::DeliveryArgs,
     limits::LimitArgs,
     provider::ProviderArgs,
     tls::{AdminTls, GrpcTls, WebhookTls},
 };
-use crate::{listener::address::parse_address, secret_file};
+use crate::{domain::database::Address, listener::address::parse_address, secret_file};
 
 mod access;
+mod database;
 mod delivery;
 mod limits;
 mod provider;
@@ -49,6 +51,14 @@ pub struct ServeArgs {
     /// A file that holds the database URL.
     #[arg(long, env = "HOLDFAST_DATABASE_URL_FILE", conflicts_with = "database_url")]
     pub database_url_file: Option<PathBuf>,
+
+    /// Where in the database, and by which password.
+    #[command(flatten)]
+    pub database: WithinDatabase,
+
+    /// Who brings its schema up to date.
+    #[command(flatten)]
+    pub schema: SchemaArgs,
 
     /// Connections to Postgres that this server may open.
     #[arg(long, env = "HOLDFAST_DATABASE_CONNECTIONS", default_value_t = 16,
@@ -157,6 +167,11 @@ impl ServeArgs {
         database_url(self.database_url.as_ref(), self.database_url_file.as_deref())
     }
 
+    /// The database for migrations, where it has a URL of its own.
+    pub fn migration_address(&self) -> anyhow::Result<Option<Address>> {
+        self.schema.migrations.address(&self.database)
+    }
+
     /// Whether the database is one of this server's own.
     pub fn has_private_postgres(&self) -> bool {
         self.database_url.is_none() && self.database_url_file.is_none()
@@ -202,6 +217,20 @@ impl ServeArgs {
         }
         if !(second..=MAX_HEARTBEAT).contains(&self.stream_heartbeat) {
             wrong.push("HOLDFAST_STREAM_HEARTBEAT must be 1s to 10s".to_owned());
+        }
+        let migrations = &self.schema.migrations;
+        let has_migration_url = migrations.migration_database_url.is_some()
+            || migrations.migration_database_url_file.is_some();
+        if self.has_private_postgres() {
+            if self.database.database_password_file.is_some() {
+                wrong.push("HOLDFAST_DATABASE_PASSWORD_FILE goes with a database URL".to_owned());
+            }
+            if has_migration_url {
+                wrong.push("HOLDFAST_MIGRATION_DATABASE_URL goes with a database URL".to_owned());
+            }
+        }
+        if self.schema.no_migrate && has_migration_url {
+            wrong.push("HOLDFAST_NO_MIGRATE applies none, and HOLDFAST_MIGRATION_DATABASE_URL says who does".to_owned());
         }
         wrong.extend(provider.contradictions());
         wrong.extend(self.delivery.contradictions());

@@ -97,7 +97,7 @@ impl Health {
 
     /// Asks the database once.
     pub async fn check(&self, store: &Store) {
-        let answer = timeout(TIMEOUT, store.ping()).await;
+        let answer = timeout(TIMEOUT, store.check_health()).await;
         let up = matches!(answer, Ok(Ok(())));
         let serves = up && !self.draining.load(Ordering::Relaxed);
         if self.serving.swap(serves, Ordering::Relaxed) == serves {

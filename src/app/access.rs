@@ -8,14 +8,12 @@ use std::{
     time::Duration,
 };
 
-use anyhow::Context as _;
-use secrecy::SecretString;
-
 use crate::{
     access::{Authenticator, file::Subjects, jwt::Jwt, tokens::TokenSecret},
     config::ServeArgs,
     domain::{
         access::{Grants, Token},
+        database::Address,
         id::TokenName,
         principal::{Authority, Principal},
     },
@@ -23,6 +21,7 @@ use crate::{
     service::admin::tokens::Tokens,
     store::Store,
 };
+use anyhow::Context as _;
 
 /// Where a private Postgres's first token is, in the data directory.
 pub const TOKEN_FILE: &str = "admin.token";
@@ -113,10 +112,10 @@ pub struct NewToken {
 
 /// Makes a token in a database, whether or not a server runs: the first one.
 pub async fn create_token(
-    database_url: &SecretString,
+    address: &Address,
     new: NewToken,
 ) -> anyhow::Result<(Token, TokenSecret)> {
-    let store = Store::open(database_url, 2)?;
+    let store = Store::open(address, 2)?;
     store.migrate().await.context("the database cannot be prepared")?;
     let tokens = Tokens::new(store.clone());
     let made = tokens.create(&new.name, &new.grants, new.lifetime, &at_the_database()).await;

@@ -5,10 +5,11 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use secrecy::SecretString;
-
 use crate::{
-    domain::{database::Facts, secret_key::StoredKey},
+    domain::{
+        database::{Address, Facts},
+        secret_key::StoredKey,
+    },
     secret::{self, SecretKeys},
     store::Store,
 };
@@ -35,8 +36,8 @@ pub struct Examined {
 }
 
 /// Asks a database all that is wanted of it. The error is why it does not answer.
-pub async fn database(url: &SecretString) -> anyhow::Result<Examined> {
-    let store = Store::open(url, CONNECTIONS)?;
+pub async fn database(address: &Address) -> anyhow::Result<Examined> {
+    let store = Store::open(address, CONNECTIONS)?;
     let examined = examine(&store).await;
     store.close().await;
     examined

@@ -2,11 +2,12 @@
 
 use std::{path::Path, time::Duration};
 
-use secrecy::SecretString;
-
 use super::access;
 use crate::{
-    domain::secret_key::{KeyId, StoredKey},
+    domain::{
+        database::Address,
+        secret_key::{KeyId, StoredKey},
+    },
     secret::SecretKeys,
     service::rotation::{self, Order, Progress, Rotated},
     store::{Store, keys::KeyUse},
@@ -16,8 +17,8 @@ use crate::{
 const CONNECTIONS: u32 = 2;
 
 /// How much is made with each key that the database knows.
-pub async fn uses(database_url: &SecretString) -> anyhow::Result<Vec<(StoredKey, KeyUse)>> {
-    let store = Store::open(database_url, CONNECTIONS)?;
+pub async fn uses(address: &Address) -> anyhow::Result<Vec<(StoredKey, KeyUse)>> {
+    let store = Store::open(address, CONNECTIONS)?;
     let uses = rotation::uses(&store).await;
     store.close().await;
     uses
@@ -30,14 +31,14 @@ pub fn removable(stored: &[StoredKey]) -> Vec<KeyId> {
 
 /// Makes the first key of a file the current one, and encrypts with it all that is stored. The audit trail has the reason.
 pub async fn rotate(
-    database_url: &SecretString,
+    address: &Address,
     file: &Path,
     patience: Duration,
     reason: &str,
     told: &mut (dyn FnMut(Progress) + Send),
 ) -> anyhow::Result<Rotated> {
     let secret = SecretKeys::from_file(file)?;
-    let store = Store::open(database_url, CONNECTIONS)?;
+    let store = Store::open(address, CONNECTIONS)?;
     let order = Order { by: access::at_the_database(), reason, patience };
     let rotated = rotation::rotate(&store, &secret, &order, told).await;
     store.close().await;

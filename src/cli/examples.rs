@@ -12,7 +12,20 @@ const EXAMPLES: &[(&str, &[&str])] = &[
             "holdfast serve --database-url-file /run/secrets/database-url --secret-key-file /run/secrets/keys",
         ],
     ),
-    ("migrate", &["holdfast migrate --database-url-file /run/secrets/owner-url"]),
+    (
+        "migrate",
+        &[
+            "holdfast migrate --database-url-file /run/secrets/owner-url",
+            "holdfast migrate --print --database-url-file /run/secrets/database-url > missing.sql",
+        ],
+    ),
+    (
+        "grants",
+        &[
+            "holdfast grants --role app",
+            "holdfast grants --role app --database-schema holdfast --pooler > grants.sql",
+        ],
+    ),
     ("keys status", &["holdfast keys status --database-url-file /run/secrets/database-url"]),
     (
         "keys rotate",

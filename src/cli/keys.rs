@@ -65,7 +65,7 @@ const KEY: &[&str] = &["key_id", "state", "codes", "credentials", "fingerprints"
 
 async fn status(args: StatusArgs) -> anyhow::Result<()> {
     let mut rows = args.list.rows(KEY, KEY, Sink::stdout())?;
-    let uses = keys::uses(&args.database.url()?).await?;
+    let uses = keys::uses(&args.database.address()?).await?;
     let stored: Vec<StoredKey> = uses.iter().map(|(key, _)| key.clone()).collect();
     let removable = keys::removable(&stored);
     for (key, made) in &uses {
@@ -90,7 +90,7 @@ async fn status(args: StatusArgs) -> anyhow::Result<()> {
 }
 
 async fn rotate(args: RotateArgs) -> anyhow::Result<()> {
-    let url = args.database.url()?;
+    let url = args.database.address()?;
     let mut told = |progress| note(progress);
     let rotated =
         keys::rotate(&url, &args.secret_key_file, args.wait, &args.reason, &mut told).await?;

@@ -65,6 +65,8 @@ enum Command {
     Serve(Box<Logging<ServeArgs>>),
     /// Bring a database's schema up to date, then exit. Serving does so too.
     Migrate(Logging<migrate::MigrateArgs>),
+    /// Print the SQL that gives a role of the database what serving needs, and no more.
+    Grants(migrate::GrantsArgs),
     /// Secret keys: which are in use, and changing to another while servers run.
     #[command(subcommand)]
     Keys(keys::KeysCommand),
@@ -234,6 +236,7 @@ async fn run(
     match command {
         Command::Serve(args) => Box::pin(serve::run(args.begin()?, stop()?)).await.map(done),
         Command::Migrate(args) => Box::pin(migrate::run(args.begin()?)).await.map(done),
+        Command::Grants(args) => Box::pin(migrate::grants(args)).await.map(done),
         Command::Keys(command) => Box::pin(keys::run(command)).await.map(done),
         Command::Demo(args) => Box::pin(demo::run(args)).await,
         Command::SimulateProvider(args) => {

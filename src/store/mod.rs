@@ -33,15 +33,9 @@ pub mod subscription;
 mod terms;
 pub mod token;
 
-use std::{
-    collections::HashMap, hash::Hash, ops::Deref, str::FromStr as _, sync::Arc, time::Duration,
-};
+use std::{collections::HashMap, hash::Hash, ops::Deref, sync::Arc, time::Duration};
 
-use secrecy::{ExposeSecret as _, SecretString};
-use sqlx::{
-    ConnectOptions as _,
-    postgres::{PgConnectOptions, types::PgInterval},
-};
+use sqlx::postgres::types::PgInterval;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -55,12 +49,15 @@ use self::{
     db::Db,
     lane::Lanes,
     outcome::Defer,
-    pg::{db, error},
+    pg::{db, error, target::Target},
     quarantine::Quarantine,
     ready_set::ReadySets,
     terms::TermsCache,
 };
-use crate::admission::{Limits, Overload};
+use crate::{
+    admission::{Limits, Overload},
+    domain::database::Address,
+};
 
 /// The database, as the services see it. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -93,39 +90,19 @@ impl Deref for Store {
 
 impl Store {
     /// Opens a pool of at most `connections` connections. Connects when it is first used.
-    pub fn open(url: &SecretString, connections: u32) -> Result<Self, StoreError> {
-        Self::open_with(url, connections, Limits::default())
+    pub fn open(address: &Address, connections: u32) -> Result<Self, StoreError> {
+        Self::open_with(address, connections, Limits::default())
     }
 
     /// The same, with these limits of one caller.
     pub fn open_with(
-        url: &SecretString,
+        address: &Address,
         connections: u32,
         limits: Limits,
     ) -> Result<Self, StoreError> {
-        let options = PgConnectOptions::from_str(url.expose_secret())
-            .map_err(|error| StoreError::BadUrl(error.to_string()))?
-            .application_name("holdfast")
-            // No statement of ours is slow; one that is waits for somebody else.
-            .options([
-                ("statement_timeout", "15s"),
-                ("lock_timeout", "2s"),
-                ("idle_in_transaction_session_timeout", "15s"),
-                ("timezone", "UTC"),
-                // Statements are written for any arguments; planning one anew costs more than running it.
-                ("plan_cache_mode", "force_generic_plan"),
-                ("jit", "off"),
-                // They are written as scans of an index that they name, row by row. Other query plans fit
-                // tables of another size: a statement is planned once, perhaps while they are empty.
-                // And a bitmap loses the order of the index that the choice scans.
-                ("enable_bitmapscan", "off"),
-                ("enable_seqscan", "off"),
-                ("enable_hashjoin", "off"),
-                ("enable_mergejoin", "off"),
-            ])
-            .disable_statement_logging();
+        let target = Target::of(address)?;
         let overload = Overload::with(limits);
-        let db = Db::new(options, connections, &overload);
+        let db = Db::new(target, connections, &overload);
         let rest = db.for_rest(&overload);
         let (terms, quarantine) = (TermsCache::default(), Quarantine::default());
         let server_id = Uuid::now_v7();
@@ -148,6 +125,12 @@ impl Store {
     /// Whether the database answers, and takes writes.
     pub async fn ping(&self) -> Result<(), StoreError> {
         Ok(self.db.ping().await?)
+    }
+
+    /// Whether the database answers, takes writes, and commits them.
+    pub async fn check_health(&self) -> Result<(), StoreError> {
+        self.db.ping().await?;
+        Ok(self.db.commits(self.server_id).await?)
     }
 
     /// How long it is until a time, by the database's clock; nothing where it has passed.

@@ -33,6 +33,15 @@ impl Store {
         Ok(())
     }
 
+    /// Reads which time was written last, so that a clock that went back since is found.
+    pub async fn read_clock(&self) -> Result<(), StoreError> {
+        let newest = sqlx::query_file_scalar!("src/store/sql/server/newest_beat.sql");
+        if let Some(written_ms) = newest.fetch_one(&self.db).await? {
+            self.db.note_time(written_ms);
+        }
+        Ok(())
+    }
+
     /// The beats of all servers.
     pub async fn list_beats(&self) -> Result<Vec<Beat>, StoreError> {
         Ok(sqlx::query_file_as!(Beat, "src/store/sql/server/list_beats.sql", MAX_SERVERS)

@@ -3,17 +3,17 @@
 use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Subcommand, ValueEnum};
-use secrecy::SecretString;
 
 use super::shared::{
     client::{PAGE_SIZE, RpcError, ServerArgs, required, unary, wire},
+    database::DatabaseArgs,
     list::{ListOptions, print_list},
     output::{FormatArgs, Sink, after_change, note, record, while_read},
     parse, view,
 };
 use crate::{
     app::{self, NewToken, write_secret},
-    config::{database_url, parse_duration},
+    config::parse_duration,
     domain::{
         access::{Grant, Grants, MAX_LIFETIME, MIN_LIFETIME, PoolPattern, Role},
         id::TokenName,
@@ -83,12 +83,9 @@ pub(super) struct CreateArgs {
     /// A file to write the secret to, readable for its owner alone, instead of printing it. It must not be there yet.
     #[arg(long)]
     out: Option<PathBuf>,
-    /// Make it in this database, without a server: postgres://user:password@host/database.
-    #[arg(long, env = "HOLDFAST_DATABASE_URL", hide_env_values = true)]
-    database_url: Option<SecretString>,
-    /// A file that holds the database URL.
-    #[arg(long, env = "HOLDFAST_DATABASE_URL_FILE", conflicts_with = "database_url")]
-    database_url_file: Option<PathBuf>,
+    /// Make it in this database, without a server.
+    #[command(flatten)]
+    database: DatabaseArgs,
     #[command(flatten)]
     server: ServerArgs,
 }
@@ -126,9 +123,8 @@ async fn create(args: CreateArgs) -> anyhow::Result<()> {
     if let Some(out) = &args.out {
         anyhow::ensure!(!out.exists(), "{} is there already: choose another file", out.display());
     }
-    let url = database_url(args.database_url.as_ref(), args.database_url_file.as_deref())?;
-    let secret = match url {
-        Some(url) => {
+    let secret = match args.database.given()? {
+        Some(address) => {
             let least_to_most = MIN_LIFETIME..=MAX_LIFETIME;
             anyhow::ensure!(
                 args.lifetime.is_none_or(|lifetime| least_to_most.contains(&lifetime)),
@@ -143,7 +139,7 @@ async fn create(args: CreateArgs) -> anyhow::Result<()> {
                 grants: Grants::new(grants.iter().map(grant).collect()),
                 lifetime: args.lifetime,
             };
-            app::create_token(&url, new).await?.1.expose().to_owned()
+            app::create_token(&address, new).await?.1.expose().to_owned()
         }
         None => {
             let grant = |(role, pools): &(RoleArg, PoolPattern)| pb::Grant {

@@ -19,8 +19,8 @@ pub(super) async fn check(
     args: &DoctorArgs,
     of: &mut Of<'_>,
 ) -> anyhow::Result<Option<Vec<StoredKey>>> {
-    let url = match args.database.given() {
-        Ok(Some(url)) => url,
+    let address = match args.database.given() {
+        Ok(Some(address)) => address,
         Ok(None) => {
             of.ok("settings", "not checked: no --database-url is given here (a private Postgres is its server's own)")?;
             return Ok(None);
@@ -34,7 +34,7 @@ pub(super) async fn check(
         }
     };
     let Examined { facts, clock_ms, missing_migrations, rights, keys } =
-        match examine::database(&url).await {
+        match examine::database(&address).await {
             Ok(examined) => examined,
             Err(error) => {
                 let next =
@@ -166,7 +166,7 @@ fn own_settings(facts: &Facts, of: &mut Of<'_>) -> anyhow::Result<()> {
     of.failed(
         "timeouts",
         format_args!("what a connection asks for does not arrive: {}", not_taken.join(", ")),
-        "connect to Postgres itself: a pooler between leaves these settings out",
+        "give these settings to the role (`holdfast grants --role NAME --pooler` prints how), or connect to Postgres itself",
     )
 }
 

@@ -8,7 +8,7 @@ use std::{io, sync::Arc, time::Duration};
 use deadpool::managed::{
     Manager, Metrics, Object, Pool, PoolError, QueueMode, RecycleError, RecycleResult,
 };
-use sqlx::{Connection as _, PgConnection, postgres::PgConnectOptions};
+use sqlx::{Connection as _, PgConnection};
 use time::OffsetDateTime;
 use tokio::{
     runtime::Handle,
@@ -17,7 +17,10 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::error::{Fault, fault, is_read_only, read_only};
+use super::{
+    error::{Fault, fault, is_read_only},
+    target::{Opened, Purpose, Target},
+};
 use crate::admission::FairPermit;
 
 /// How long a caller waits for a connection before the database counts as out of reach.
@@ -44,7 +47,7 @@ const CLOSE_POLL: Duration = Duration::from_millis(5);
 #[derive(Clone)]
 pub(super) struct Connections {
     pool: Pool<Server>,
-    options: Arc<PgConnectOptions>,
+    target: Arc<Target>,
     /// Held while a statement is cancelled: one connection more than there may be is enough for that.
     cancelling: Arc<Mutex<()>>,
     /// Cancelled when no answer is to come over these connections any more.
@@ -52,12 +55,18 @@ pub(super) struct Connections {
 }
 
 struct Server {
-    options: Arc<PgConnectOptions>,
+    target: Arc<Target>,
 }
 
-/// A connection, and the name of what serves it.
+/// A connection, and the name of what serves it: none behind a pooler, where that is another process each time.
 struct Backend {
     connection: PgConnection,
+    process: Option<Process>,
+}
+
+/// A process of Postgres, and since when it is there.
+#[derive(Clone, Copy)]
+struct Process {
     pid: i32,
     since: OffsetDateTime,
 }
@@ -67,10 +76,15 @@ impl Manager for Server {
     type Error = sqlx::Error;
 
     async fn create(&self) -> Result<Backend, sqlx::Error> {
-        let mut connection = connect_patiently(&self.options).await?;
-        let backend =
-            sqlx::query_file!("src/store/sql/pg/backend.sql").fetch_one(&mut connection).await?;
-        Ok(Backend { connection, pid: backend.pid, since: backend.since })
+        let Opened { mut connection, is_pooled, .. } =
+            connect_patiently(&self.target, Purpose::Statements).await?;
+        let process = if is_pooled {
+            None
+        } else {
+            let process = sqlx::query_file_as!(Process, "src/store/sql/pg/backend.sql");
+            Some(process.fetch_one(&mut connection).await?)
+        };
+        Ok(Backend { connection, process })
     }
 
     async fn recycle(
@@ -88,21 +102,15 @@ impl Manager for Server {
     }
 }
 
-/// Connects to a server that takes writes.
-pub(super) async fn connect(options: &PgConnectOptions) -> Result<PgConnection, sqlx::Error> {
-    let mut connection = PgConnection::connect_with(options).await?;
-    check_writable(&mut connection).await?;
-    Ok(connection)
-}
-
-/// The same, again while the server may be there in a moment.
+/// Connects to a server that takes writes, again while it may be there in a moment.
 pub(super) async fn connect_patiently(
-    options: &PgConnectOptions,
-) -> Result<PgConnection, sqlx::Error> {
+    target: &Target,
+    purpose: Purpose,
+) -> Result<Opened, sqlx::Error> {
     let deadline = Instant::now() + CONNECTION_TIMEOUT;
     let mut why = sqlx::Error::PoolTimedOut;
     loop {
-        match timeout_at(deadline, connect(options)).await {
+        match timeout_at(deadline, target.connect(purpose)).await {
             Ok(Err(error)) if comes_back(&error) => why = error,
             Ok(connected) => return connected,
             Err(_) => return Err(why),
@@ -112,13 +120,6 @@ pub(super) async fn connect_patiently(
         }
         sleep(RECONNECT_PAUSE).await;
     }
-}
-
-/// Refuses a server that takes no writes: a standby, or a primary that was demoted.
-pub(super) async fn check_writable(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
-    let writable =
-        sqlx::query_file_scalar!("src/store/sql/pg/ping.sql").fetch_one(connection).await?;
-    if writable { Ok(()) } else { Err(read_only()) }
 }
 
 /// Whether a server that cannot be connected to may be there in a moment.
@@ -136,16 +137,15 @@ fn comes_back(error: &sqlx::Error) -> bool {
 impl Connections {
     /// At most `size`; made when they are first used. When `silent` is cancelled nobody waits for what
     /// runs on them.
-    pub(super) fn new(options: PgConnectOptions, size: u32, silent: CancellationToken) -> Self {
-        let options = Arc::new(options);
-        let pool = Pool::builder(Server { options: Arc::clone(&options) })
+    pub(super) fn new(target: Arc<Target>, size: u32, silent: CancellationToken) -> Self {
+        let pool = Pool::builder(Server { target: Arc::clone(&target) })
             .max_size(usize::try_from(size).unwrap_or(usize::MAX))
             // Those that were used last have their plans, and the server's memory of them is warm.
             .queue_mode(QueueMode::Lifo)
             .build();
         // It refuses timeouts without a runtime to keep them, and there are none.
         let pool = pool.expect("a pool without timeouts");
-        Self { pool, options, cancelling: Arc::default(), silent }
+        Self { pool, target, cancelling: Arc::default(), silent }
     }
 
     /// A connection for one statement, with what is to be held until it has ended.
@@ -182,7 +182,7 @@ impl Connections {
     /// Sees to it that the statement which runs on a connection ends. Answers whether the connection can be
     /// used again.
     async fn end_statement(&self, backend: &mut Backend, may_cancel: bool) -> bool {
-        let Backend { connection, pid, since } = backend;
+        let Backend { connection, process } = backend;
         let mut is_cancelled = true;
         let ended = {
             let has_ended = has_ended(connection);
@@ -191,7 +191,10 @@ impl Connections {
                 return ended;
             }
             if may_cancel {
-                is_cancelled = self.cancel(*pid, *since).await;
+                is_cancelled = match process {
+                    Some(process) => self.cancel(*process).await,
+                    None => false,
+                };
             }
             let limit = if is_cancelled { END_LIMIT } else { RETURN_LIMIT };
             let limit = self.silent.run_until_cancelled(timeout(limit, &mut has_ended)).await;
@@ -203,10 +206,11 @@ impl Connections {
     }
 
     /// Asks Postgres to cancel what a backend runs. False when it could not be asked.
-    async fn cancel(&self, pid: i32, since: OffsetDateTime) -> bool {
+    async fn cancel(&self, process: Process) -> bool {
+        let Process { pid, since } = process;
         let cancel = async {
             let _one_at_a_time = self.cancelling.lock().await;
-            let mut connection = PgConnection::connect_with(&self.options).await?;
+            let mut connection = self.target.connect(Purpose::Statements).await?.connection;
             let cancel =
                 sqlx::query_file_scalar!("src/store/sql/pg/cancel_backend.sql", pid, since);
             let found = cancel.fetch_optional(&mut connection).await?;

@@ -18,8 +18,8 @@ use futures_util::{
     stream::{self, BoxStream},
 };
 use sqlx::{
-    Describe, Either, Execute, Executor, PgConnection, Postgres, SqlStr,
-    postgres::{PgConnectOptions, PgQueryResult, PgRow, PgStatement, PgTypeInfo},
+    Describe, Either, Execute, Executor, Postgres, SqlStr,
+    postgres::{PgQueryResult, PgRow, PgStatement, PgTypeInfo},
 };
 use tokio::{
     sync::Mutex,
@@ -27,10 +27,13 @@ use tokio::{
     time::{Instant, timeout},
 };
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use super::{
-    connections::{Connections, Held, check_writable, connect, connect_patiently},
-    error::is_read_only,
+    commits::Commits,
+    connections::{Connections, Held, connect_patiently},
+    error::{is_read_only, is_unusable},
+    target::{Opened, Purpose, Target},
 };
 use crate::admission::{FairPermits, Meter, Overload, Queue, origin};
 
@@ -48,7 +51,7 @@ const PING_GRACE: Duration = Duration::from_millis(150);
 /// The connections. Cheap to clone; statements run on it as on one of sqlx's pools.
 #[derive(Clone)]
 pub(in crate::store) struct Db {
-    options: Arc<PgConnectOptions>,
+    target: Arc<Target>,
     size: u32,
     current: Arc<RwLock<Generation>>,
     /// How many may be used at once by this clone. Fair among callers, however many pools one of them has.
@@ -59,6 +62,8 @@ pub(in crate::store) struct Db {
     may_cancel: bool,
     /// How long a connection is waited for.
     waits: Arc<StdMutex<Meter>>,
+    /// Whether the database commits, over one connection more.
+    commits: Commits,
     /// One connection for health alone: a server whose connections are all busy is not unhealthy.
     health: Arc<Mutex<HealthConnection>>,
 }
@@ -67,7 +72,7 @@ pub(in crate::store) struct Db {
 #[derive(Default)]
 struct HealthConnection {
     /// The connection, and the generation that was in use when it was made.
-    kept: Option<(u64, PgConnection)>,
+    kept: Option<(u64, Opened)>,
     /// A generation whose time it was when a connection gave no answer.
     silent: Option<u64>,
 }
@@ -88,6 +93,8 @@ enum Why {
     ReadOnly,
     /// One connection got no answer while a new one did.
     Silent,
+    /// What a pooler hands out has lost its settings.
+    Unfit,
 }
 
 impl fmt::Debug for Db {
@@ -98,21 +105,23 @@ impl fmt::Debug for Db {
 
 impl Db {
     /// At most `size` connections at a time. Connects when it is first used.
-    pub(in crate::store) fn new(options: PgConnectOptions, size: u32, overload: &Overload) -> Self {
+    pub(in crate::store) fn new(target: Target, size: u32, overload: &Overload) -> Self {
+        let target = Arc::new(target);
         let silent = CancellationToken::new();
         let first = Generation {
             number: 0,
-            connections: Connections::new(options.clone(), size, silent.clone()),
+            connections: Connections::new(Arc::clone(&target), size, silent.clone()),
             silent,
         };
         Self {
-            options: Arc::new(options),
+            target,
             size,
             current: Arc::new(RwLock::new(first)),
             tickets: FairPermits::for_work(usize::try_from(size).unwrap_or(1)),
             limit: STATEMENT_LIMIT,
             may_cancel: false,
             waits: Arc::new(StdMutex::new(overload.meter(Queue::Work))),
+            commits: Commits::default(),
             health: Arc::default(),
         }
     }
@@ -123,9 +132,13 @@ impl Db {
     }
 
     /// A connection for migrations, which may take long, and wait for each other.
-    pub(in crate::store) async fn connect_to_migrate(&self) -> Result<PgConnection, sqlx::Error> {
-        let patient = [("statement_timeout", "0"), ("lock_timeout", "60s")];
-        connect_patiently(&self.options.as_ref().clone().options(patient)).await
+    pub(super) async fn connect_to_migrate(&self) -> Result<Opened, sqlx::Error> {
+        connect_patiently(&self.target, Purpose::Migrations).await
+    }
+
+    /// Where they are opened.
+    pub(super) fn target(&self) -> &Target {
+        &self.target
     }
 
     /// The same connections for what only reads: half of them at a time, and [`READS_OF_ONE`] for one caller. For any load
@@ -154,7 +167,18 @@ impl Db {
     /// Closes the connections, after the statements that are running.
     pub(in crate::store) async fn close(&self) {
         self.health.lock().await.kept.take();
+        self.commits.close().await;
         self.current().connections.close().await;
+    }
+
+    /// The database wrote this time before, in milliseconds since 1970.
+    pub(in crate::store) fn note_time(&self, written_ms: i64) {
+        self.target.clock().was(written_ms);
+    }
+
+    /// Whether the database commits what is written: a row of this server, every time that it is asked.
+    pub(in crate::store) async fn commits(&self, server_id: Uuid) -> Result<(), sqlx::Error> {
+        self.commits.check(&self.target, self.generation(), server_id).await
     }
 
     /// Whether the database answers, and takes writes.
@@ -164,7 +188,7 @@ impl Db {
             return self.connect_for_health(&mut health, 2 * PING_LIMIT).await;
         };
         let answer = {
-            let asked = check_writable(&mut kept);
+            let asked = self.target.check(&mut kept, Purpose::Statements);
             tokio::pin!(asked);
             match timeout(PING_LIMIT, &mut asked).await {
                 Ok(answer) => answer,
@@ -189,6 +213,8 @@ impl Db {
             Err(error) => {
                 if is_read_only(&error) {
                     self.reopen(number, Why::ReadOnly);
+                } else if is_unusable(&error) {
+                    self.reopen(number, Why::Unfit);
                 }
                 self.connect_for_health(&mut health, PING_LIMIT).await
             }
@@ -206,15 +232,16 @@ impl Db {
     }
 
     /// A new connection is answered: those of a generation that fell silent before are dead.
-    fn keep_for_health(&self, health: &mut HealthConnection, new: PgConnection) {
+    fn keep_for_health(&self, health: &mut HealthConnection, new: Opened) {
         if let Some(silent) = health.silent.take() {
             self.reopen(silent, Why::Silent);
         }
         health.kept = Some((self.current().number, new));
     }
 
-    async fn connect_in_time(&self, limit: Duration) -> Result<PgConnection, sqlx::Error> {
-        timeout(limit, connect(&self.options)).await.unwrap_or_else(|_| Err(no_answer()))
+    async fn connect_in_time(&self, limit: Duration) -> Result<Opened, sqlx::Error> {
+        let connect = self.target.connect(Purpose::Statements);
+        timeout(limit, connect).await.unwrap_or_else(|_| Err(no_answer()))
     }
 
     fn current(&self) -> Generation {
@@ -229,10 +256,9 @@ impl Db {
                 return;
             }
             let silent = CancellationToken::new();
-            let options = self.options.as_ref().clone();
             let new = Generation {
                 number: number + 1,
-                connections: Connections::new(options, self.size, silent.clone()),
+                connections: Connections::new(Arc::clone(&self.target), self.size, silent.clone()),
                 silent,
             };
             std::mem::replace(&mut *current, new)
@@ -322,13 +348,19 @@ impl<'c> Executor<'c> for &'c Db {
     where
         'c: 'e,
     {
-        Box::pin(async move { connect(&self.options).await?.prepare_with(sql, parameters).await })
+        Box::pin(async move {
+            let mut opened = self.target.connect(Purpose::Statements).await?;
+            opened.connection.prepare_with(sql, parameters).await
+        })
     }
 
     fn describe<'e>(self, sql: SqlStr) -> BoxFuture<'e, Result<Describe<Postgres>, sqlx::Error>>
     where
         'c: 'e,
     {
-        Box::pin(async move { connect(&self.options).await?.describe(sql).await })
+        Box::pin(async move {
+            let mut opened = self.target.connect(Purpose::Statements).await?;
+            opened.connection.describe(sql).await
+        })
     }
 }

@@ -75,8 +75,9 @@ const READ_ONLY: &str = "25006";
 /// became of the statement: it comes back.
 const UNAVAILABLE: [&str; 8] =
     ["57P01", "57P02", "57P03", "57P05", "58000", "58030", "40003", READ_ONLY];
-/// The same, whole classes of it: no connection; out of memory, space or connections.
-const UNAVAILABLE_CLASSES: [&str; 2] = ["08", "53"];
+/// The same, whole classes of it: no connection; a password that is not taken, which expired; out of memory, space or
+/// connections.
+const UNAVAILABLE_CLASSES: [&str; 3] = ["08", "28", "53"];
 
 /// A server that was connected to and takes no writes: a standby, or a primary that was demoted.
 #[derive(Debug, thiserror::Error)]
@@ -85,6 +86,68 @@ struct ReadOnlyServer;
 
 pub(in crate::store) fn read_only() -> sqlx::Error {
     sqlx::Error::AnyDriverError(Box::new(ReadOnlyServer))
+}
+
+/// A connection that cannot be used as it is, or not be opened, and why: it may be otherwise in a moment.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Unusable(String);
+
+pub(in crate::store) fn unusable(why: String) -> sqlx::Error {
+    sqlx::Error::AnyDriverError(Box::new(Unusable(why)))
+}
+
+pub(in crate::store) fn is_unusable(error: &sqlx::Error) -> bool {
+    matches!(error, sqlx::Error::AnyDriverError(error) if error.is::<Unusable>())
+}
+
+/// Whether a pooler refused a connection for the settings that were asked of it.
+pub(in crate::store) fn is_refused_option(error: &sqlx::Error) -> bool {
+    error.as_database_error().is_some_and(|error| error.message().contains("startup parameter"))
+}
+
+/// What is wrong with a server's certificate, by what the TLS library says of it, and what to do.
+const CERTIFICATES: [(&str, &str); 5] = [
+    (
+        "UnsupportedCertVersion",
+        "the database's certificate is of X.509 version 1, which is not taken: it can say neither its host's name nor what \
+         it is for. Make it with an extension file (openssl x509 -req … -extfile FILE, with subjectAltName=DNS:HOST)",
+    ),
+    (
+        "CaUsedAsEndEntity",
+        "the database's certificate is self-signed as a CA, and is used as a server's: make it with openssl req -x509 … \
+         -addext basicConstraints=critical,CA:FALSE -addext subjectAltName=DNS:HOST, or sign one with the CA",
+    ),
+    (
+        "UnknownIssuer",
+        "the database's certificate is signed by nobody who is trusted: name its CA with sslrootcert in the URL",
+    ),
+    (
+        "NotValidForName",
+        "the database's certificate is for another host: it needs the URL's host as subjectAltName (its CN is not read), \
+         or sslmode=verify-ca",
+    ),
+    ("Expired", "the database's certificate has expired"),
+];
+
+/// An error of TLS in words that say what to do, where there are some.
+pub(in crate::store) fn of_certificate(error: sqlx::Error) -> sqlx::Error {
+    let said = match &error {
+        sqlx::Error::Tls(inner) => format!("{inner} {inner:?}"),
+        sqlx::Error::Io(inner) => format!("{inner} {inner:?}"),
+        _ => return error,
+    };
+    let known = CERTIFICATES.iter().find(|(word, _)| said.contains(word));
+    match known {
+        Some((_, why)) => unusable((*why).to_owned()),
+        None => error,
+    }
+}
+
+/// Whether a prepared statement is not there, or another one has its name.
+pub(in crate::store) fn is_of_prepared_names(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(DatabaseError::code);
+    code.is_some_and(|code| ["26000", "42P05"].contains(&&*code))
 }
 
 /// Whether the server that was asked takes no writes. Its connections are of no use then.
@@ -99,6 +162,7 @@ pub(in crate::store) fn is_read_only(error: &sqlx::Error) -> bool {
 pub(in crate::store) fn fault(error: &sqlx::Error) -> Fault {
     match error {
         _ if is_read_only(error) => Fault::Unavailable,
+        _ if is_unusable(error) => Fault::Unavailable,
         sqlx::Error::Database(error) => database_fault(error.as_ref()),
         sqlx::Error::Io(_)
         | sqlx::Error::Tls(_)
@@ -175,7 +239,10 @@ impl StoreError {
             }
             Fault::Refused if is_key_changed(error) => Self::KeyChanged,
             Fault::Contention | Fault::Blocked | Fault::Unavailable => {
-                Self::Unavailable(error.to_string())
+                Self::Unavailable(match error {
+                    sqlx::Error::AnyDriverError(ours) => ours.to_string(),
+                    error => error.to_string(),
+                })
             }
             Fault::Refused => Self::Refused(error.to_string()),
         }

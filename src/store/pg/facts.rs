@@ -1,30 +1,28 @@
 //! What the database says of itself, for `holdfast doctor`.
 
 use crate::{
-    domain::database::Facts,
+    domain::database::{Facts, SETTINGS},
     store::{Store, StoreError},
 };
 
-/// The settings that are asked for.
-const SETTINGS: [&str; 12] = [
+/// What is asked for beside the settings of a connection.
+const OF_THE_SERVER: [&str; 9] = [
     "fsync",
     "full_page_writes",
-    "lock_timeout",
     "max_connections",
     "server_encoding",
     "server_version",
     "server_version_num",
-    "statement_timeout",
     "superuser_reserved_connections",
     "synchronous_commit",
     "synchronous_standby_names",
-    "TimeZone",
 ];
 
 impl Store {
     /// Asks the database about itself.
     pub async fn facts(&self) -> Result<Facts, StoreError> {
-        let names = SETTINGS.map(str::to_owned);
+        let own = SETTINGS.iter().map(|(name, _)| *name);
+        let names: Vec<_> = OF_THE_SERVER.into_iter().chain(own).map(str::to_owned).collect();
         let settings = sqlx::query_file!("src/store/sql/pg/list_settings.sql", &names)
             .fetch_all(&self.db)
             .await?;

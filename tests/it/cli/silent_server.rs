@@ -43,7 +43,8 @@ fn lines(command: &Definition, words: &[String], found: &mut Vec<Vec<String>>) {
         }
     }
     for name in still_missing(&line) {
-        let arg = command.get_arguments().find(|arg| arg.get_long() == Some(name.as_str())).unwrap();
+        let arg =
+            command.get_arguments().find(|arg| arg.get_long() == Some(name.as_str())).unwrap();
         line.push(format!("--{name}={}", sample(&words, arg)));
     }
     found.push(line);

@@ -238,3 +238,44 @@ async fn redeem_one(world: &World, clients: &mut Clients, name: &str) -> pb::Red
     let done = clients.redeem(&held, &world.code(name), |r| r.release_on_completion = true).await;
     done.unwrap().redemption.unwrap()
 }
+
+#[tokio::test]
+async fn a_database_that_answers_and_does_not_commit_is_not_healthy() {
+    let postgres = OwnPostgres::start(&[]).await;
+    let settings = |args: &mut holdfast::config::ServeArgs| {
+        args.database_url = Some(postgres.url().into());
+    };
+    let mut world = World::with(settings, 1).await;
+    world.db_url = postgres.url();
+    let ready = format!("http://{}/readyz", world.server(0).admin_addr());
+    let is_ready = async || reqwest::get(&ready).await.unwrap().status().is_success();
+    assert!(is_ready().await);
+    // Commits wait for a standby, and there is none.
+    postgres.set("synchronous_standby_names", "*").await;
+    eventually(Duration::from_secs(20), "it is not ready", async || {
+        (!is_ready().await).then_some(())
+    })
+    .await;
+    assert!(!crate::support::logs::lines_with("does not commit").is_empty());
+    postgres.set("synchronous_standby_names", "").await;
+    eventually(Duration::from_secs(40), "it is ready again", async || {
+        is_ready().await.then_some(())
+    })
+    .await;
+    drop(world);
+}
+
+#[tokio::test]
+async fn a_clock_that_is_behind_what_was_written_before_is_told_at_the_start() {
+    let mut world = World::start().await;
+    let mut db = world.sql().await;
+    let told = || crate::support::logs::lines_with("the database's clock went back").len();
+    let before = told();
+    sqlx::query("INSERT INTO servers (server_id, beat_at) VALUES (gen_random_uuid(), now() + interval '1 h')")
+        .execute(&mut db)
+        .await
+        .unwrap();
+    world.start_server().await;
+    eventually(Duration::from_secs(20), "it is told", async || (told() > before).then_some(()))
+        .await;
+}

@@ -34,8 +34,8 @@ impl Stage {
     async fn grant_all(mut self) -> Self {
         let page = include_str!("../../../docs/database.md");
         let grants = page.split("```sql").nth(1).unwrap().split("```").next().unwrap();
-        assert!(grants.matches(" TO app;").count() > 4, "{grants}");
-        self.run(&grants.replace(" TO app;", &format!(" TO {};", self.role))).await;
+        assert!(grants.matches(" TO \"app\";").count() > 4, "{grants}");
+        self.run(&grants.replace(" TO \"app\";", &format!(" TO {};", self.role))).await;
         self
     }
 
@@ -146,7 +146,7 @@ async fn a_role_that_lacks_rights_is_told_at_the_start_which() {
 async fn a_role_that_may_not_migrate_is_told_what_is_missing_and_what_to_do() {
     let mut stage = Stage::new().await;
     // One that can be applied again: it sets what is set.
-    stage.run("DELETE FROM _sqlx_migrations WHERE version = 6").await;
+    stage.run("DELETE FROM holdfast_migrations WHERE version = 6").await;
     let printed = stage.refused().await;
     for part in [
         "lacks the migrations 6 (",
@@ -162,16 +162,18 @@ async fn a_role_that_may_not_migrate_is_told_what_is_missing_and_what_to_do() {
     owner.migrate().await.unwrap();
     App::start(&stage.args()).await.unwrap().stop().await.unwrap();
 
-    stage.run(&format!("REVOKE SELECT ON _sqlx_migrations FROM {}", stage.role)).await;
+    stage.run(&format!("REVOKE SELECT ON holdfast_migrations FROM {}", stage.role)).await;
     let printed = stage.refused().await;
-    assert!(printed.contains("GRANT SELECT ON _sqlx_migrations"), "{printed}");
+    assert!(printed.contains("GRANT SELECT ON holdfast_migrations"), "{printed}");
 }
 
 #[tokio::test]
 async fn a_database_of_a_newer_version_is_refused_in_plain_words() {
     let mut stage = Stage::new().await;
     stage
-        .run("INSERT INTO _sqlx_migrations VALUES (4242, 'of tomorrow', now(), true, '\\x00', 1)")
+        .run(
+            "INSERT INTO holdfast_migrations VALUES (4242, 'of tomorrow', now(), true, '\\x00', 1)",
+        )
         .await;
     for args in [stage.args(), stage.world.args().clone()] {
         let printed = format!("{:#}", App::start(&args).await.unwrap_err());

@@ -11,7 +11,7 @@ use crate::support::cluster::{Template, TestDatabase};
 const PARTS: &str = "
     WITH relation AS (
         SELECT c.* FROM pg_class c
-        WHERE c.relnamespace = current_schema()::regnamespace AND c.relname NOT LIKE '\\_sqlx\\_%'
+        WHERE c.relnamespace = current_schema()::regnamespace AND c.relname NOT LIKE 'holdfast\\_migrations%'
     )
     SELECT format('%s %s: %s', c.relkind, c.relname, c.reloptions) FROM relation c
     UNION ALL

@@ -1,6 +1,7 @@
 //! Installations in schemas of their own, and people who change their tables by hand.
 
 use holdfast::{
+    domain::database::{Address, SqlName},
     rpc::pb::{AccountStatus, RedemptionState},
     store::Store,
 };
@@ -236,6 +237,43 @@ async fn an_installation_is_made_in_the_first_schema_of_the_path_though_another_
     let nowhere = Store::open(&with_path(&database.url, "nowhere").into(), 4).unwrap();
     let error = nowhere.migrate().await.unwrap_err().to_string();
     assert!(error.contains("search_path") && error.contains("names no schema"), "{error}");
+    drop(db);
+    database.drop_database().await;
+}
+
+#[tokio::test]
+async fn installations_in_schemas_of_their_own_are_made_and_served_by_the_setting_alone() {
+    let database = empty_database().await;
+    // One that is there already in the schema that everybody finds, and is not touched.
+    migrate(&database.url).await;
+    let mut db = connect(&database.url).await;
+    for name in ["cards_eu", "Cards \"US\""] {
+        let schema: SqlName = name.parse().unwrap();
+        let settings = |args: &mut holdfast::config::ServeArgs| {
+            args.database_url = Some(database.url.clone().into());
+            args.database.database_schema = Some(schema.clone());
+        };
+        let mut world = World::with(settings, 1).await;
+        let quoted = schema.quoted();
+        world.db_url = with_path(&database.url, &quoted.replace('"', "%22").replace(' ', "%5C%20"));
+        let mut clients = world.clients(0).await;
+        clients.create_account("a", |_| {}).await;
+        let held = lease(&clients.acquire(|_| {}).await.unwrap());
+        let redeemed = clients.redeem(&held, &world.code(name), |_| {}).await.unwrap();
+        assert_eq!(redeemed.redemption.unwrap().state(), RedemptionState::Succeeded);
+        clients.release(&held).await.unwrap();
+        // By hand, while it serves, from a psql that finds the first installation.
+        let events = count(&mut db, &format!("{quoted}.account_events")).await;
+        run(&mut db, &format!("UPDATE {quoted}.accounts SET login_status = 'INACTIVE'")).await;
+        assert_eq!(count(&mut db, &format!("{quoted}.account_events")).await, events + 1);
+        assert_eq!(count(&mut db, "public.account_events").await, 0);
+        assert_eq!(count(&mut db, "public.accounts").await, 0);
+        let again = Address { schema: Some(schema), ..database.url.as_str().into() };
+        let store = Store::open(&again, 2).unwrap();
+        store.check_schema().await.unwrap();
+        store.close().await;
+        drop(world);
+    }
     drop(db);
     database.drop_database().await;
 }

@@ -14,7 +14,7 @@ const MAY_USE: [(&str, &[&str]); 22] = [
     ("secret_file", &[]),
     ("embedded", &["secret_file"]),
     ("provider", &["domain", "config", "failpoints", "secret_file"]),
-    ("store", &["domain", "failpoints", "admission"]),
+    ("store", &["domain", "failpoints", "admission", "secret_file"]),
     (
         "service",
         &[

@@ -16,13 +16,14 @@ use crate::support::{
 };
 
 /// Statements that are not of one pool, each for a reason that its comment gives.
-const OF_NO_POOL: [&str; 74] = [
+const OF_NO_POOL: [&str; 78] = [
     "analyze",
     "backend",
     "beat",
     "cancel_backend",
     "changed_plans",
     "claim_try",
+    "commit",
     "count_dead_deliveries",
     "count_fingerprints",
     "count_sealed",
@@ -62,7 +63,9 @@ const OF_NO_POOL: [&str; 74] = [
     "living_tokens",
     "may_count_rows",
     "missing_functions",
+    "missing_objects",
     "missing_rights",
+    "newest_beat",
     "note_failing",
     "note_keys",
     "note_token_use",
@@ -86,6 +89,7 @@ const OF_NO_POOL: [&str; 74] = [
     "revoke_token",
     "schema_state",
     "servers_without_key",
+    "serving_process",
     "take_slot",
     "time_until",
     "token_changes",

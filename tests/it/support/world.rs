@@ -361,6 +361,8 @@ fn serve_args(url: &str, folder: &TempDir, provider_url: String) -> ServeArgs {
     ServeArgs {
         database_url: Some(url.to_owned().into()),
         database_url_file: None,
+        database: Default::default(),
+        schema: Default::default(),
         database_connections: 8,
         data_dir: folder.path().join("data"),
         postgres_bin: None,

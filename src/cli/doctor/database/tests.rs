@@ -68,7 +68,7 @@ fn clocks_that_differ_are_told_by_how_much_and_in_which_direction() {
 
 #[test]
 fn settings_that_a_pooler_leaves_out_fail() {
-    let own = [("statement_timeout", "15000"), ("lock_timeout", "2000"), ("TimeZone", "UTC")];
+    let own = crate::domain::database::SETTINGS;
     assert!(said(|of| own_settings(&facts(&own), of)).contains("timeouts,ok"));
     let told = said(|of| own_settings(&facts(&own[1..]), of));
     assert!(told.contains("timeouts,failed") && told.contains("statement_timeout"), "{told}");
