@@ -129,14 +129,14 @@ async fn a_stop_does_not_wait_for_a_client_that_reads_no_results() {
     sending.abort();
 }
 
-/// Has a provider that is at work on a card for ever, and answers with what the caller is told when its server stops.
+/// Has a provider that is at work on a card for long, and answers with what the caller is told when its server stops.
 async fn told_at_a_stop(fault: Fault, change: impl FnOnce(&mut ServeArgs)) -> pb::Redemption {
     let mut world = World::with(change, 1).await;
     let mut clients = world.clients(0).await;
     clients.create_accounts(1).await;
     let code = world.code("at-work");
     let rules = Faults::of_card(&code, &[fault]);
-    let processing_time = Duration::from_secs(3600);
+    let processing_time = Duration::from_secs(10);
     world.set_faults(Faults { rules, processing_time, ..Faults::default() });
     let held = lease(&clients.acquire(|_| {}).await.unwrap());
     let redeeming = tokio::spawn({
