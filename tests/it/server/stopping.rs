@@ -167,15 +167,3 @@ async fn a_stop_does_not_wait_for_the_next_poll_of_the_provider() {
     let told = told_at_a_stop(Fault::Slow202, change).await;
     assert_eq!(told.state(), RedemptionState::InDoubt, "another server goes on with it");
 }
-
-#[tokio::test]
-async fn a_stop_ends_in_its_time_whatever_is_under_way() {
-    let change = |args: &mut ServeArgs| {
-        args.shutdown_timeout = Duration::from_secs(2);
-        args.provider.timeout = Duration::from_secs(100);
-        args.provider.send_window = Duration::from_secs(200);
-        args.provider.not_after = Duration::from_secs(400);
-    };
-    // The call is never answered. Its caller is not told either.
-    told_at_a_stop(Fault::Stall, change).await;
-}
