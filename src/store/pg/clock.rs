@@ -53,9 +53,9 @@ impl Clock {
 
     /// By how much it is behind what it was; nothing where it is not.
     #[cfg(test)]
-    fn behind(&self) -> Duration {
+    fn behind(&self) -> std::time::Duration {
         let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        Duration::from_millis(u64::try_from(known.behind_ms).unwrap_or(0))
+        std::time::Duration::from_millis(u64::try_from(known.behind_ms).unwrap_or(0))
     }
 }
 

@@ -41,6 +41,7 @@ fn redemption(state: RedemptionState) -> Redemption {
         provider_task: None,
         failure: None,
         resolution: None,
+        superseded: 0,
         attempts: 1,
         last_answer: None,
         next_check_at: None,

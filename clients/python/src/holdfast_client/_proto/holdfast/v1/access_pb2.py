@@ -22,41 +22,51 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18holdfast/v1/access.proto\x12\x0bholdfast.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"7\n\x05Grant\x12\x1f\n\x04role\x18\x01 \x01(\x0e\x32\x11.holdfast.v1.Role\x12\r\n\x05pools\x18\x02 \x01(\t\"\x93\x02\n\x05Token\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\"\n\x06grants\x18\x02 \x03(\x0b\x32\x12.holdfast.v1.Grant\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0brevoke_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\rlast_use_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\ncreated_by\x18\x07 \x01(\t\"s\n\x12\x43reateTokenRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\"\n\x06grants\x18\x02 \x03(\x0b\x32\x12.holdfast.v1.Grant\x12+\n\x08lifetime\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"H\n\x13\x43reateTokenResponse\x12!\n\x05token\x18\x01 \x01(\x0b\x32\x12.holdfast.v1.Token\x12\x0e\n\x06secret\x18\x02 \x01(\t\":\n\x11ListTokensRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"Q\n\x12ListTokensResponse\x12\"\n\x06tokens\x18\x01 \x03(\x0b\x32\x12.holdfast.v1.Token\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\"\n\x12RevokeTokenRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"8\n\x13RevokeTokenResponse\x12!\n\x05token\x18\x01 \x01(\x0b\x32\x12.holdfast.v1.Token\"\xd1\x01\n\nAuditEvent\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\x03\x12/\n\x0b\x63reate_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tprincipal\x18\x03 \x01(\t\x12\x0c\n\x04peer\x18\x04 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x05 \x01(\t\x12\x0f\n\x07pool_id\x18\x06 \x01(\t\x12\x0f\n\x07subject\x18\x07 \x01(\t\x12\x0e\n\x06\x62\x65\x66ore\x18\x08 \x01(\t\x12\r\n\x05\x61\x66ter\x18\t \x01(\t\x12\x0e\n\x06reason\x18\n \x01(\t\"\xe0\x01\n\x16ListAuditEventsRequest\x12\x0f\n\x07pool_id\x18\x01 \x01(\t\x12\x11\n\tprincipal\x18\x02 \x01(\t\x12\x0f\n\x07subject\x18\x03 \x01(\t\x12-\n\tfrom_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x07to_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tpage_size\x18\x06 \x01(\x05\x12\x12\n\npage_token\x18\x07 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x08 \x01(\t\"[\n\x17ListAuditEventsResponse\x12\'\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x17.holdfast.v1.AuditEvent\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*d\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x11\n\rROLE_REDEEMER\x10\x01\x12\x11\n\rROLE_OPERATOR\x10\x02\x12\x10\n\x0cROLE_AUDITOR\x10\x03\x12\x0e\n\nROLE_ADMIN\x10\x04\x32\xe0\x02\n\rAccessService\x12P\n\x0b\x43reateToken\x12\x1f.holdfast.v1.CreateTokenRequest\x1a .holdfast.v1.CreateTokenResponse\x12M\n\nListTokens\x12\x1e.holdfast.v1.ListTokensRequest\x1a\x1f.holdfast.v1.ListTokensResponse\x12P\n\x0bRevokeToken\x12\x1f.holdfast.v1.RevokeTokenRequest\x1a .holdfast.v1.RevokeTokenResponse\x12\\\n\x0fListAuditEvents\x12#.holdfast.v1.ListAuditEventsRequest\x1a$.holdfast.v1.ListAuditEventsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18holdfast/v1/access.proto\x12\x0bholdfast.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"7\n\x05Grant\x12\x1f\n\x04role\x18\x01 \x01(\x0e\x32\x11.holdfast.v1.Role\x12\r\n\x05pools\x18\x02 \x01(\t\"\x93\x02\n\x05Token\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\"\n\x06grants\x18\x02 \x03(\x0b\x32\x12.holdfast.v1.Grant\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0brevoke_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\rlast_use_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\ncreated_by\x18\x07 \x01(\t\"s\n\x12\x43reateTokenRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\"\n\x06grants\x18\x02 \x03(\x0b\x32\x12.holdfast.v1.Grant\x12+\n\x08lifetime\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"H\n\x13\x43reateTokenResponse\x12!\n\x05token\x18\x01 \x01(\x0b\x32\x12.holdfast.v1.Token\x12\x0e\n\x06secret\x18\x02 \x01(\t\":\n\x11ListTokensRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"Q\n\x12ListTokensResponse\x12\"\n\x06tokens\x18\x01 \x03(\x0b\x32\x12.holdfast.v1.Token\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\"\n\x12RevokeTokenRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"8\n\x13RevokeTokenResponse\x12!\n\x05token\x18\x01 \x01(\x0b\x32\x12.holdfast.v1.Token\"\xd1\x01\n\nAuditEvent\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\x03\x12/\n\x0b\x63reate_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tprincipal\x18\x03 \x01(\t\x12\x0c\n\x04peer\x18\x04 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x05 \x01(\t\x12\x0f\n\x07pool_id\x18\x06 \x01(\t\x12\x0f\n\x07subject\x18\x07 \x01(\t\x12\x0e\n\x06\x62\x65\x66ore\x18\x08 \x01(\t\x12\r\n\x05\x61\x66ter\x18\t \x01(\t\x12\x0e\n\x06reason\x18\n \x01(\t\"\xe0\x01\n\x16ListAuditEventsRequest\x12\x0f\n\x07pool_id\x18\x01 \x01(\t\x12\x11\n\tprincipal\x18\x02 \x01(\t\x12\x0f\n\x07subject\x18\x03 \x01(\t\x12-\n\tfrom_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x07to_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tpage_size\x18\x06 \x01(\x05\x12\x12\n\npage_token\x18\x07 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x08 \x01(\t\"[\n\x17ListAuditEventsResponse\x12\'\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x17.holdfast.v1.AuditEvent\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*d\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x11\n\rROLE_REDEEMER\x10\x01\x12\x11\n\rROLE_OPERATOR\x10\x02\x12\x10\n\x0cROLE_AUDITOR\x10\x03\x12\x0e\n\nROLE_ADMIN\x10\x04\x32\x8c\x04\n\rAccessService\x12z\n\x0b\x43reateToken\x12\x1f.holdfast.v1.CreateTokenRequest\x1a .holdfast.v1.CreateTokenResponse\"(\x82\xd3\xe4\x93\x02\"\"\x1d/v1/AccessService/CreateToken:\x01*\x12v\n\nListTokens\x12\x1e.holdfast.v1.ListTokensRequest\x1a\x1f.holdfast.v1.ListTokensResponse\"\'\x82\xd3\xe4\x93\x02!\"\x1c/v1/AccessService/ListTokens:\x01*\x12z\n\x0bRevokeToken\x12\x1f.holdfast.v1.RevokeTokenRequest\x1a .holdfast.v1.RevokeTokenResponse\"(\x82\xd3\xe4\x93\x02\"\"\x1d/v1/AccessService/RevokeToken:\x01*\x12\x8a\x01\n\x0fListAuditEvents\x12#.holdfast.v1.ListAuditEventsRequest\x1a$.holdfast.v1.ListAuditEventsResponse\",\x82\xd3\xe4\x93\x02&\"!/v1/AccessService/ListAuditEvents:\x01*Bs\n\x0f\x63om.holdfast.v1B\x0b\x41\x63\x63\x65ssProtoP\x01Z&example.com/gen/holdfast/v1;holdfastv1\xaa\x02\x0bHoldfast.V1\xca\x02\x0bHoldfast\\V1\xea\x02\x0cHoldfast::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'holdfast.v1.access_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
-  _globals['_ROLE']._serialized_start=1401
-  _globals['_ROLE']._serialized_end=1501
-  _globals['_GRANT']._serialized_start=106
-  _globals['_GRANT']._serialized_end=161
-  _globals['_TOKEN']._serialized_start=164
-  _globals['_TOKEN']._serialized_end=439
-  _globals['_CREATETOKENREQUEST']._serialized_start=441
-  _globals['_CREATETOKENREQUEST']._serialized_end=556
-  _globals['_CREATETOKENRESPONSE']._serialized_start=558
-  _globals['_CREATETOKENRESPONSE']._serialized_end=630
-  _globals['_LISTTOKENSREQUEST']._serialized_start=632
-  _globals['_LISTTOKENSREQUEST']._serialized_end=690
-  _globals['_LISTTOKENSRESPONSE']._serialized_start=692
-  _globals['_LISTTOKENSRESPONSE']._serialized_end=773
-  _globals['_REVOKETOKENREQUEST']._serialized_start=775
-  _globals['_REVOKETOKENREQUEST']._serialized_end=809
-  _globals['_REVOKETOKENRESPONSE']._serialized_start=811
-  _globals['_REVOKETOKENRESPONSE']._serialized_end=867
-  _globals['_AUDITEVENT']._serialized_start=870
-  _globals['_AUDITEVENT']._serialized_end=1079
-  _globals['_LISTAUDITEVENTSREQUEST']._serialized_start=1082
-  _globals['_LISTAUDITEVENTSREQUEST']._serialized_end=1306
-  _globals['_LISTAUDITEVENTSRESPONSE']._serialized_start=1308
-  _globals['_LISTAUDITEVENTSRESPONSE']._serialized_end=1399
-  _globals['_ACCESSSERVICE']._serialized_start=1504
-  _globals['_ACCESSSERVICE']._serialized_end=1856
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\017com.holdfast.v1B\013AccessProtoP\001Z&example.com/gen/holdfast/v1;holdfastv1\252\002\013Holdfast.V1\312\002\013Holdfast\\V1\352\002\014Holdfast::V1'
+  _globals['_ACCESSSERVICE'].methods_by_name['CreateToken']._loaded_options = None
+  _globals['_ACCESSSERVICE'].methods_by_name['CreateToken']._serialized_options = b'\202\323\344\223\002\"\"\035/v1/AccessService/CreateToken:\001*'
+  _globals['_ACCESSSERVICE'].methods_by_name['ListTokens']._loaded_options = None
+  _globals['_ACCESSSERVICE'].methods_by_name['ListTokens']._serialized_options = b'\202\323\344\223\002!\"\034/v1/AccessService/ListTokens:\001*'
+  _globals['_ACCESSSERVICE'].methods_by_name['RevokeToken']._loaded_options = None
+  _globals['_ACCESSSERVICE'].methods_by_name['RevokeToken']._serialized_options = b'\202\323\344\223\002\"\"\035/v1/AccessService/RevokeToken:\001*'
+  _globals['_ACCESSSERVICE'].methods_by_name['ListAuditEvents']._loaded_options = None
+  _globals['_ACCESSSERVICE'].methods_by_name['ListAuditEvents']._serialized_options = b'\202\323\344\223\002&\"!/v1/AccessService/ListAuditEvents:\001*'
+  _globals['_ROLE']._serialized_start=1431
+  _globals['_ROLE']._serialized_end=1531
+  _globals['_GRANT']._serialized_start=136
+  _globals['_GRANT']._serialized_end=191
+  _globals['_TOKEN']._serialized_start=194
+  _globals['_TOKEN']._serialized_end=469
+  _globals['_CREATETOKENREQUEST']._serialized_start=471
+  _globals['_CREATETOKENREQUEST']._serialized_end=586
+  _globals['_CREATETOKENRESPONSE']._serialized_start=588
+  _globals['_CREATETOKENRESPONSE']._serialized_end=660
+  _globals['_LISTTOKENSREQUEST']._serialized_start=662
+  _globals['_LISTTOKENSREQUEST']._serialized_end=720
+  _globals['_LISTTOKENSRESPONSE']._serialized_start=722
+  _globals['_LISTTOKENSRESPONSE']._serialized_end=803
+  _globals['_REVOKETOKENREQUEST']._serialized_start=805
+  _globals['_REVOKETOKENREQUEST']._serialized_end=839
+  _globals['_REVOKETOKENRESPONSE']._serialized_start=841
+  _globals['_REVOKETOKENRESPONSE']._serialized_end=897
+  _globals['_AUDITEVENT']._serialized_start=900
+  _globals['_AUDITEVENT']._serialized_end=1109
+  _globals['_LISTAUDITEVENTSREQUEST']._serialized_start=1112
+  _globals['_LISTAUDITEVENTSREQUEST']._serialized_end=1336
+  _globals['_LISTAUDITEVENTSRESPONSE']._serialized_start=1338
+  _globals['_LISTAUDITEVENTSRESPONSE']._serialized_end=1429
+  _globals['_ACCESSSERVICE']._serialized_start=1534
+  _globals['_ACCESSSERVICE']._serialized_end=2058
 # @@protoc_insertion_point(module_scope)

@@ -22,6 +22,7 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
@@ -29,67 +30,80 @@ from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 from holdfast_client._proto.holdfast.v1 import common_pb2 as holdfast_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19holdfast/v1/account.proto\x12\x0bholdfast.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x18holdfast/v1/common.proto\"F\n\x08LeaseRef\x12\x0f\n\x07pool_id\x18\x01 \x01(\t\x12\x12\n\naccount_id\x18\x02 \x01(\t\x12\x15\n\rfencing_token\x18\x03 \x01(\x03\"\xdf\x01\n\x05Lease\x12\"\n\x03ref\x18\x01 \x01(\x0b\x32\x15.holdfast.v1.LeaseRef\x12\x0e\n\x06holder\x18\x02 \x01(\t\x12\x30\n\x0c\x61\x63quire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\tremaining\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x11\n\tprincipal\x18\x06 \x01(\t\"\xca\x06\n\x07\x41\x63\x63ount\x12\x0f\n\x07pool_id\x18\x01 \x01(\t\x12\x12\n\naccount_id\x18\x02 \x01(\t\x12*\n\x06status\x18\x03 \x01(\x0e\x32\x1a.holdfast.v1.AccountStatus\x12.\n\x0clogin_status\x18\x04 \x01(\x0e\x32\x18.holdfast.v1.LoginStatus\x12\x0f\n\x07plan_id\x18\x05 \x01(\t\x12\x14\n\x0c\x63ountry_code\x18\x06 \x01(\t\x12#\n\x07\x62\x61lance\x18\x07 \x01(\x0b\x32\x12.holdfast.v1.Money\x12\x30\n\x06labels\x18\x08 \x03(\x0b\x32 .holdfast.v1.Account.LabelsEntry\x12!\n\x05lease\x18\t \x01(\x0b\x32\x12.holdfast.v1.Lease\x12\x1a\n\x12open_redemption_id\x18\n \x01(\t\x12/\n\x0b\x63reate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08plan_day\x18\r \x01(\x05\x12(\n\x0c\x64\x61y_credited\x18\x0e \x01(\x0b\x32\x12.holdfast.v1.Money\x12$\n\x08reserved\x18\x0f \x01(\x0b\x32\x12.holdfast.v1.Money\x12\x32\n\x0e\x61vailable_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12&\n\x04hold\x18\x11 \x01(\x0b\x32\x18.holdfast.v1.AccountHold\x12\x13\n\x06paused\x18\x12 \x01(\x08H\x00\x88\x01\x01\x12\x15\n\x08\x64raining\x18\x13 \x01(\x08H\x01\x88\x01\x01\x12:\n\x0b\x63redentials\x18\x14 \x03(\x0b\x32%.holdfast.v1.Account.CredentialsEntry\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a\x32\n\x10\x43redentialsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\t\n\x07_pausedB\x0b\n\t_draining\"t\n\x0b\x41\x63\x63ountHold\x12%\n\x05\x63\x61use\x18\x01 \x01(\x0e\x32\x16.holdfast.v1.HoldCause\x12/\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x63ount\x18\x03 \x01(\x05\"\x90\x03\n\x0c\x41\x63\x63ountEvent\x12\x0f\n\x07pool_id\x18\x01 \x01(\t\x12\x12\n\naccount_id\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\x03\x12.\n\nevent_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x61\x63tor\x18\x05 \x01(\t\x12\x0e\n\x06reason\x18\x06 \x01(\t\x12/\n\x0b\x66rom_status\x18\x07 \x01(\x0e\x32\x1a.holdfast.v1.AccountStatus\x12-\n\tto_status\x18\x08 \x01(\x0e\x32\x1a.holdfast.v1.AccountStatus\x12\x15\n\rfencing_token\x18\t \x01(\x03\x12\x15\n\rredemption_id\x18\n \x01(\t\x12#\n\x07\x62\x61lance\x18\x0b \x01(\x0b\x32\x12.holdfast.v1.Money\x12\x35\n\x11lease_expire_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tprincipal\x18\r \x01(\t\"=\n\x14\x43reateAccountRequest\x12%\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x14.holdfast.v1.Account\">\n\x15\x43reateAccountResponse\x12%\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x14.holdfast.v1.Account\">\n\x15ImportAccountsRequest\x12%\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x14.holdfast.v1.Account\"U\n\rImportFailure\x12\r\n\x05index\x18\x01 \x01(\x03\x12\x12\n\naccount_id\x18\x02 \x01(\t\x12!\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.Status\"y\n\x16ImportAccountsResponse\x12\x10\n\x08received\x18\x01 \x01(\x03\x12\x0f\n\x07\x63reated\x18\x02 \x01(\x03\x12\x0e\n\x06\x66\x61iled\x18\x03 \x01(\x03\x12,\n\x08\x66\x61ilures\x18\x04 \x03(\x0b\x32\x1a.holdfast.v1.ImportFailure\"8\n\x11GetAccountRequest\x12\x0f\n\x07pool_id\x18\x01 \x01(\t\x12\x12\n\naccount_id\x18\x02 \x01(\t\";\n\x12GetAccountResponse\x12%\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x14.holdfast.v1.Account\"\xb4\x02\n\x13ListAccountsRequest\x12\x0f\n\x07pool_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12*\n\x06status\x18\x04 \x01(\x0e\x32\x1a.holdfast.v1.AccountStatus\x12.\n\x0clogin_status\x18\x05 \x01(\x0e\x32\x18.holdfast.v1.LoginStatus\x12\x0f\n\x07plan_id\x18\x06 \x01(\t\x12\x0e\n\x06holder\x18\x07 \x01(\t\x12\x34\n\x10update_time_from\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0eupdate_time_to\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"W\n\x14ListAccountsResponse\x12&\n\x08\x61\x63\x63ounts\x18\x01 \x03(\x0b\x32\x14.holdfast.v1.Account\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"n\n\x14UpdateAccountRequest\x12%\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x14.holdfast.v1.Account\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\">\n\x15UpdateAccountResponse\x12%\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x14.holdfast.v1.Account\"\xc7\x01\n\x15\x43orrectBalanceRequest\x12\x0f\n\x07pool_id\x18\x01 \x01(\t\x12\x12\n\naccount_id\x18\x02 \x01(\t\x12#\n\x07\x62\x61lance\x18\x03 \x01(\x0b\x32\x12.holdfast.v1.Money\x12,\n\x10\x65xpected_balance\x18\x04 \x01(\x0b\x32\x12.holdfast.v1.Money\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x14\n\x0c\x63orrected_by\x18\x06 \x01(\t\x12\x10\n\x08\x65vidence\x18\x07 \x01(\t\"?\n\x16\x43orrectBalanceResponse\x12%\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x14.holdfast.v1.Account\"\x84\x02\n\x18ListAccountEventsRequest\x12\x0f\n\x07pool_id\x18\x01 \x01(\t\x12\x12\n\naccount_id\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\x12\x33\n\x0f\x65vent_time_from\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\revent_time_to\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06reason\x18\x07 \x01(\t\x12\x15\n\rredemption_id\x18\x08 \x01(\t\x12\r\n\x05\x61\x63tor\x18\t \x01(\t\"g\n\x19ListAccountEventsResponse\x12\x31\n\x0e\x61\x63\x63ount_events\x18\x01 \x03(\x0b\x32\x19.holdfast.v1.AccountEvent\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*\xa4\x01\n\rAccountStatus\x12\x1e\n\x1a\x41\x43\x43OUNT_STATUS_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x41\x43\x43OUNT_STATUS_WAITING\x10\x01\x12\x1d\n\x19\x41\x43\x43OUNT_STATUS_PROCESSING\x10\x02\x12\x1a\n\x16\x41\x43\x43OUNT_STATUS_LOCKING\x10\x03\x12\x1c\n\x18\x41\x43\x43OUNT_STATUS_COMPLETED\x10\x04*y\n\x0bLoginStatus\x12\x1c\n\x18LOGIN_STATUS_UNSPECIFIED\x10\x00\x12\x17\n\x13LOGIN_STATUS_ACTIVE\x10\x01\x12\x19\n\x15LOGIN_STATUS_INACTIVE\x10\x02\x12\x18\n\x14LOGIN_STATUS_INVALID\x10\x03*}\n\tHoldCause\x12\x1a\n\x16HOLD_CAUSE_UNSPECIFIED\x10\x00\x12\x1c\n\x18HOLD_CAUSE_LOGIN_INVALID\x10\x01\x12\x1c\n\x18HOLD_CAUSE_LIMIT_REACHED\x10\x02\x12\x18\n\x14HOLD_CAUSE_THROTTLED\x10\x03\x32\x80\x05\n\x0e\x41\x63\x63ountService\x12V\n\rCreateAccount\x12!.holdfast.v1.CreateAccountRequest\x1a\".holdfast.v1.CreateAccountResponse\x12[\n\x0eImportAccounts\x12\".holdfast.v1.ImportAccountsRequest\x1a#.holdfast.v1.ImportAccountsResponse(\x01\x12M\n\nGetAccount\x12\x1e.holdfast.v1.GetAccountRequest\x1a\x1f.holdfast.v1.GetAccountResponse\x12S\n\x0cListAccounts\x12 .holdfast.v1.ListAccountsRequest\x1a!.holdfast.v1.ListAccountsResponse\x12V\n\rUpdateAccount\x12!.holdfast.v1.UpdateAccountRequest\x1a\".holdfast.v1.UpdateAccountResponse\x12Y\n\x0e\x43orrectBalance\x12\".holdfast.v1.CorrectBalanceRequest\x1a#.holdfast.v1.CorrectBalanceResponse\x12\x62\n\x11ListAccountEvents\x12%.holdfast.v1.ListAccountEventsRequest\x1a&.holdfast.v1.ListAccountEventsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19holdfast/v1/account.proto\x12\x0bholdfast.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x18holdfast/v1/common.proto\"F\n\x08LeaseRef\x12\x0f\n\x07pool_id\x18\x01 \x01(\t\x12\x12\n\naccount_id\x18\x02 \x01(\t\x12\x15\n\rfencing_token\x18\x03 \x01(\x03\"\xdf\x01\n\x05Lease\x12\"\n\x03ref\x18\x01 \x01(\x0b\x32\x15.holdfast.v1.LeaseRef\x12\x0e\n\x06holder\x18\x02 \x01(\t\x12\x30\n\x0c\x61\x63quire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\tremaining\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x11\n\tprincipal\x18\x06 \x01(\t\"\xca\x06\n\x07\x41\x63\x63ount\x12\x0f\n\x07pool_id\x18\x01 \x01(\t\x12\x12\n\naccount_id\x18\x02 \x01(\t\x12*\n\x06status\x18\x03 \x01(\x0e\x32\x1a.holdfast.v1.AccountStatus\x12.\n\x0clogin_status\x18\x04 \x01(\x0e\x32\x18.holdfast.v1.LoginStatus\x12\x0f\n\x07plan_id\x18\x05 \x01(\t\x12\x14\n\x0c\x63ountry_code\x18\x06 \x01(\t\x12#\n\x07\x62\x61lance\x18\x07 \x01(\x0b\x32\x12.holdfast.v1.Money\x12\x30\n\x06labels\x18\x08 \x03(\x0b\x32 .holdfast.v1.Account.LabelsEntry\x12!\n\x05lease\x18\t \x01(\x0b\x32\x12.holdfast.v1.Lease\x12\x1a\n\x12open_redemption_id\x18\n \x01(\t\x12/\n\x0b\x63reate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08plan_day\x18\r \x01(\x05\x12(\n\x0c\x64\x61y_credited\x18\x0e \x01(\x0b\x32\x12.holdfast.v1.Money\x12$\n\x08reserved\x18\x0f \x01(\x0b\x32\x12.holdfast.v1.Money\x12\x32\n\x0e\x61vailable_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12&\n\x04hold\x18\x11 \x01(\x0b\x32\x18.holdfast.v1.AccountHold\x12\x13\n\x06paused\x18\x12 \x01(\x08H\x00\x88\x01\x01\x12\x15\n\x08\x64raining\x18\x13 \x01(\x08H\x01\x88\x01\x01\x12:\n\x0b\x63redentials\x18\x14 \x03(\x0b\x32%.holdfast.v1.Account.CredentialsEntry\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a\x32\n\x10\x43redentialsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\t\n\x07_pausedB\x0b\n\t_draining\"t\n\x0b\x41\x63\x63ountHold\x12%\n\x05\x63\x61use\x18\x01 \x01(\x0e\x32\x16.holdfast.v1.HoldCause\x12/\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x63ount\x18\x03 \x01(\x05\"\x90\x03\n\x0c\x41\x63\x63ountEvent\x12\x0f\n\x07pool_id\x18\x01 \x01(\t\x12\x12\n\naccount_id\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\x03\x12.\n\nevent_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x61\x63tor\x18\x05 \x01(\t\x12\x0e\n\x06reason\x18\x06 \x01(\t\x12/\n\x0b\x66rom_status\x18\x07 \x01(\x0e\x32\x1a.holdfast.v1.AccountStatus\x12-\n\tto_status\x18\x08 \x01(\x0e\x32\x1a.holdfast.v1.AccountStatus\x12\x15\n\rfencing_token\x18\t \x01(\x03\x12\x15\n\rredemption_id\x18\n \x01(\t\x12#\n\x07\x62\x61lance\x18\x0b \x01(\x0b\x32\x12.holdfast.v1.Money\x12\x35\n\x11lease_expire_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tprincipal\x18\r \x01(\t\"=\n\x14\x43reateAccountRequest\x12%\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x14.holdfast.v1.Account\">\n\x15\x43reateAccountResponse\x12%\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x14.holdfast.v1.Account\">\n\x15ImportAccountsRequest\x12%\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x14.holdfast.v1.Account\"U\n\rImportFailure\x12\r\n\x05index\x18\x01 \x01(\x03\x12\x12\n\naccount_id\x18\x02 \x01(\t\x12!\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.Status\"y\n\x16ImportAccountsResponse\x12\x10\n\x08received\x18\x01 \x01(\x03\x12\x0f\n\x07\x63reated\x18\x02 \x01(\x03\x12\x0e\n\x06\x66\x61iled\x18\x03 \x01(\x03\x12,\n\x08\x66\x61ilures\x18\x04 \x03(\x0b\x32\x1a.holdfast.v1.ImportFailure\"8\n\x11GetAccountRequest\x12\x0f\n\x07pool_id\x18\x01 \x01(\t\x12\x12\n\naccount_id\x18\x02 \x01(\t\";\n\x12GetAccountResponse\x12%\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x14.holdfast.v1.Account\"\xb4\x02\n\x13ListAccountsRequest\x12\x0f\n\x07pool_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12*\n\x06status\x18\x04 \x01(\x0e\x32\x1a.holdfast.v1.AccountStatus\x12.\n\x0clogin_status\x18\x05 \x01(\x0e\x32\x18.holdfast.v1.LoginStatus\x12\x0f\n\x07plan_id\x18\x06 \x01(\t\x12\x0e\n\x06holder\x18\x07 \x01(\t\x12\x34\n\x10update_time_from\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0eupdate_time_to\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"W\n\x14ListAccountsResponse\x12&\n\x08\x61\x63\x63ounts\x18\x01 \x03(\x0b\x32\x14.holdfast.v1.Account\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"n\n\x14UpdateAccountRequest\x12%\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x14.holdfast.v1.Account\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\">\n\x15UpdateAccountResponse\x12%\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x14.holdfast.v1.Account\"\xc7\x01\n\x15\x43orrectBalanceRequest\x12\x0f\n\x07pool_id\x18\x01 \x01(\t\x12\x12\n\naccount_id\x18\x02 \x01(\t\x12#\n\x07\x62\x61lance\x18\x03 \x01(\x0b\x32\x12.holdfast.v1.Money\x12,\n\x10\x65xpected_balance\x18\x04 \x01(\x0b\x32\x12.holdfast.v1.Money\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x14\n\x0c\x63orrected_by\x18\x06 \x01(\t\x12\x10\n\x08\x65vidence\x18\x07 \x01(\t\"?\n\x16\x43orrectBalanceResponse\x12%\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x14.holdfast.v1.Account\"\x84\x02\n\x18ListAccountEventsRequest\x12\x0f\n\x07pool_id\x18\x01 \x01(\t\x12\x12\n\naccount_id\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\x12\x33\n\x0f\x65vent_time_from\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\revent_time_to\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06reason\x18\x07 \x01(\t\x12\x15\n\rredemption_id\x18\x08 \x01(\t\x12\r\n\x05\x61\x63tor\x18\t \x01(\t\"g\n\x19ListAccountEventsResponse\x12\x31\n\x0e\x61\x63\x63ount_events\x18\x01 \x03(\x0b\x32\x19.holdfast.v1.AccountEvent\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*\xa4\x01\n\rAccountStatus\x12\x1e\n\x1a\x41\x43\x43OUNT_STATUS_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x41\x43\x43OUNT_STATUS_WAITING\x10\x01\x12\x1d\n\x19\x41\x43\x43OUNT_STATUS_PROCESSING\x10\x02\x12\x1a\n\x16\x41\x43\x43OUNT_STATUS_LOCKING\x10\x03\x12\x1c\n\x18\x41\x43\x43OUNT_STATUS_COMPLETED\x10\x04*y\n\x0bLoginStatus\x12\x1c\n\x18LOGIN_STATUS_UNSPECIFIED\x10\x00\x12\x17\n\x13LOGIN_STATUS_ACTIVE\x10\x01\x12\x19\n\x15LOGIN_STATUS_INACTIVE\x10\x02\x12\x18\n\x14LOGIN_STATUS_INVALID\x10\x03*}\n\tHoldCause\x12\x1a\n\x16HOLD_CAUSE_UNSPECIFIED\x10\x00\x12\x1c\n\x18HOLD_CAUSE_LOGIN_INVALID\x10\x01\x12\x1c\n\x18HOLD_CAUSE_LIMIT_REACHED\x10\x02\x12\x18\n\x14HOLD_CAUSE_THROTTLED\x10\x03\x32\x93\x07\n\x0e\x41\x63\x63ountService\x12\x83\x01\n\rCreateAccount\x12!.holdfast.v1.CreateAccountRequest\x1a\".holdfast.v1.CreateAccountResponse\"+\x82\xd3\xe4\x93\x02%\" /v1/AccountService/CreateAccount:\x01*\x12[\n\x0eImportAccounts\x12\".holdfast.v1.ImportAccountsRequest\x1a#.holdfast.v1.ImportAccountsResponse(\x01\x12w\n\nGetAccount\x12\x1e.holdfast.v1.GetAccountRequest\x1a\x1f.holdfast.v1.GetAccountResponse\"(\x82\xd3\xe4\x93\x02\"\"\x1d/v1/AccountService/GetAccount:\x01*\x12\x7f\n\x0cListAccounts\x12 .holdfast.v1.ListAccountsRequest\x1a!.holdfast.v1.ListAccountsResponse\"*\x82\xd3\xe4\x93\x02$\"\x1f/v1/AccountService/ListAccounts:\x01*\x12\x83\x01\n\rUpdateAccount\x12!.holdfast.v1.UpdateAccountRequest\x1a\".holdfast.v1.UpdateAccountResponse\"+\x82\xd3\xe4\x93\x02%\" /v1/AccountService/UpdateAccount:\x01*\x12\x87\x01\n\x0e\x43orrectBalance\x12\".holdfast.v1.CorrectBalanceRequest\x1a#.holdfast.v1.CorrectBalanceResponse\",\x82\xd3\xe4\x93\x02&\"!/v1/AccountService/CorrectBalance:\x01*\x12\x93\x01\n\x11ListAccountEvents\x12%.holdfast.v1.ListAccountEventsRequest\x1a&.holdfast.v1.ListAccountEventsResponse\"/\x82\xd3\xe4\x93\x02)\"$/v1/AccountService/ListAccountEvents:\x01*Bt\n\x0f\x63om.holdfast.v1B\x0c\x41\x63\x63ountProtoP\x01Z&example.com/gen/holdfast/v1;holdfastv1\xaa\x02\x0bHoldfast.V1\xca\x02\x0bHoldfast\\V1\xea\x02\x0cHoldfast::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'holdfast.v1.account_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\017com.holdfast.v1B\014AccountProtoP\001Z&example.com/gen/holdfast/v1;holdfastv1\252\002\013Holdfast.V1\312\002\013Holdfast\\V1\352\002\014Holdfast::V1'
   _globals['_ACCOUNT_LABELSENTRY']._loaded_options = None
   _globals['_ACCOUNT_LABELSENTRY']._serialized_options = b'8\001'
   _globals['_ACCOUNT_CREDENTIALSENTRY']._loaded_options = None
   _globals['_ACCOUNT_CREDENTIALSENTRY']._serialized_options = b'8\001'
-  _globals['_ACCOUNTSTATUS']._serialized_start=3588
-  _globals['_ACCOUNTSTATUS']._serialized_end=3752
-  _globals['_LOGINSTATUS']._serialized_start=3754
-  _globals['_LOGINSTATUS']._serialized_end=3875
-  _globals['_HOLDCAUSE']._serialized_start=3877
-  _globals['_HOLDCAUSE']._serialized_end=4002
-  _globals['_LEASEREF']._serialized_start=192
-  _globals['_LEASEREF']._serialized_end=262
-  _globals['_LEASE']._serialized_start=265
-  _globals['_LEASE']._serialized_end=488
-  _globals['_ACCOUNT']._serialized_start=491
-  _globals['_ACCOUNT']._serialized_end=1333
-  _globals['_ACCOUNT_LABELSENTRY']._serialized_start=1212
-  _globals['_ACCOUNT_LABELSENTRY']._serialized_end=1257
-  _globals['_ACCOUNT_CREDENTIALSENTRY']._serialized_start=1259
-  _globals['_ACCOUNT_CREDENTIALSENTRY']._serialized_end=1309
-  _globals['_ACCOUNTHOLD']._serialized_start=1335
-  _globals['_ACCOUNTHOLD']._serialized_end=1451
-  _globals['_ACCOUNTEVENT']._serialized_start=1454
-  _globals['_ACCOUNTEVENT']._serialized_end=1854
-  _globals['_CREATEACCOUNTREQUEST']._serialized_start=1856
-  _globals['_CREATEACCOUNTREQUEST']._serialized_end=1917
-  _globals['_CREATEACCOUNTRESPONSE']._serialized_start=1919
-  _globals['_CREATEACCOUNTRESPONSE']._serialized_end=1981
-  _globals['_IMPORTACCOUNTSREQUEST']._serialized_start=1983
-  _globals['_IMPORTACCOUNTSREQUEST']._serialized_end=2045
-  _globals['_IMPORTFAILURE']._serialized_start=2047
-  _globals['_IMPORTFAILURE']._serialized_end=2132
-  _globals['_IMPORTACCOUNTSRESPONSE']._serialized_start=2134
-  _globals['_IMPORTACCOUNTSRESPONSE']._serialized_end=2255
-  _globals['_GETACCOUNTREQUEST']._serialized_start=2257
-  _globals['_GETACCOUNTREQUEST']._serialized_end=2313
-  _globals['_GETACCOUNTRESPONSE']._serialized_start=2315
-  _globals['_GETACCOUNTRESPONSE']._serialized_end=2374
-  _globals['_LISTACCOUNTSREQUEST']._serialized_start=2377
-  _globals['_LISTACCOUNTSREQUEST']._serialized_end=2685
-  _globals['_LISTACCOUNTSRESPONSE']._serialized_start=2687
-  _globals['_LISTACCOUNTSRESPONSE']._serialized_end=2774
-  _globals['_UPDATEACCOUNTREQUEST']._serialized_start=2776
-  _globals['_UPDATEACCOUNTREQUEST']._serialized_end=2886
-  _globals['_UPDATEACCOUNTRESPONSE']._serialized_start=2888
-  _globals['_UPDATEACCOUNTRESPONSE']._serialized_end=2950
-  _globals['_CORRECTBALANCEREQUEST']._serialized_start=2953
-  _globals['_CORRECTBALANCEREQUEST']._serialized_end=3152
-  _globals['_CORRECTBALANCERESPONSE']._serialized_start=3154
-  _globals['_CORRECTBALANCERESPONSE']._serialized_end=3217
-  _globals['_LISTACCOUNTEVENTSREQUEST']._serialized_start=3220
-  _globals['_LISTACCOUNTEVENTSREQUEST']._serialized_end=3480
-  _globals['_LISTACCOUNTEVENTSRESPONSE']._serialized_start=3482
-  _globals['_LISTACCOUNTEVENTSRESPONSE']._serialized_end=3585
-  _globals['_ACCOUNTSERVICE']._serialized_start=4005
-  _globals['_ACCOUNTSERVICE']._serialized_end=4645
+  _globals['_ACCOUNTSERVICE'].methods_by_name['CreateAccount']._loaded_options = None
+  _globals['_ACCOUNTSERVICE'].methods_by_name['CreateAccount']._serialized_options = b'\202\323\344\223\002%\" /v1/AccountService/CreateAccount:\001*'
+  _globals['_ACCOUNTSERVICE'].methods_by_name['GetAccount']._loaded_options = None
+  _globals['_ACCOUNTSERVICE'].methods_by_name['GetAccount']._serialized_options = b'\202\323\344\223\002\"\"\035/v1/AccountService/GetAccount:\001*'
+  _globals['_ACCOUNTSERVICE'].methods_by_name['ListAccounts']._loaded_options = None
+  _globals['_ACCOUNTSERVICE'].methods_by_name['ListAccounts']._serialized_options = b'\202\323\344\223\002$\"\037/v1/AccountService/ListAccounts:\001*'
+  _globals['_ACCOUNTSERVICE'].methods_by_name['UpdateAccount']._loaded_options = None
+  _globals['_ACCOUNTSERVICE'].methods_by_name['UpdateAccount']._serialized_options = b'\202\323\344\223\002%\" /v1/AccountService/UpdateAccount:\001*'
+  _globals['_ACCOUNTSERVICE'].methods_by_name['CorrectBalance']._loaded_options = None
+  _globals['_ACCOUNTSERVICE'].methods_by_name['CorrectBalance']._serialized_options = b'\202\323\344\223\002&\"!/v1/AccountService/CorrectBalance:\001*'
+  _globals['_ACCOUNTSERVICE'].methods_by_name['ListAccountEvents']._loaded_options = None
+  _globals['_ACCOUNTSERVICE'].methods_by_name['ListAccountEvents']._serialized_options = b'\202\323\344\223\002)\"$/v1/AccountService/ListAccountEvents:\001*'
+  _globals['_ACCOUNTSTATUS']._serialized_start=3618
+  _globals['_ACCOUNTSTATUS']._serialized_end=3782
+  _globals['_LOGINSTATUS']._serialized_start=3784
+  _globals['_LOGINSTATUS']._serialized_end=3905
+  _globals['_HOLDCAUSE']._serialized_start=3907
+  _globals['_HOLDCAUSE']._serialized_end=4032
+  _globals['_LEASEREF']._serialized_start=222
+  _globals['_LEASEREF']._serialized_end=292
+  _globals['_LEASE']._serialized_start=295
+  _globals['_LEASE']._serialized_end=518
+  _globals['_ACCOUNT']._serialized_start=521
+  _globals['_ACCOUNT']._serialized_end=1363
+  _globals['_ACCOUNT_LABELSENTRY']._serialized_start=1242
+  _globals['_ACCOUNT_LABELSENTRY']._serialized_end=1287
+  _globals['_ACCOUNT_CREDENTIALSENTRY']._serialized_start=1289
+  _globals['_ACCOUNT_CREDENTIALSENTRY']._serialized_end=1339
+  _globals['_ACCOUNTHOLD']._serialized_start=1365
+  _globals['_ACCOUNTHOLD']._serialized_end=1481
+  _globals['_ACCOUNTEVENT']._serialized_start=1484
+  _globals['_ACCOUNTEVENT']._serialized_end=1884
+  _globals['_CREATEACCOUNTREQUEST']._serialized_start=1886
+  _globals['_CREATEACCOUNTREQUEST']._serialized_end=1947
+  _globals['_CREATEACCOUNTRESPONSE']._serialized_start=1949
+  _globals['_CREATEACCOUNTRESPONSE']._serialized_end=2011
+  _globals['_IMPORTACCOUNTSREQUEST']._serialized_start=2013
+  _globals['_IMPORTACCOUNTSREQUEST']._serialized_end=2075
+  _globals['_IMPORTFAILURE']._serialized_start=2077
+  _globals['_IMPORTFAILURE']._serialized_end=2162
+  _globals['_IMPORTACCOUNTSRESPONSE']._serialized_start=2164
+  _globals['_IMPORTACCOUNTSRESPONSE']._serialized_end=2285
+  _globals['_GETACCOUNTREQUEST']._serialized_start=2287
+  _globals['_GETACCOUNTREQUEST']._serialized_end=2343
+  _globals['_GETACCOUNTRESPONSE']._serialized_start=2345
+  _globals['_GETACCOUNTRESPONSE']._serialized_end=2404
+  _globals['_LISTACCOUNTSREQUEST']._serialized_start=2407
+  _globals['_LISTACCOUNTSREQUEST']._serialized_end=2715
+  _globals['_LISTACCOUNTSRESPONSE']._serialized_start=2717
+  _globals['_LISTACCOUNTSRESPONSE']._serialized_end=2804
+  _globals['_UPDATEACCOUNTREQUEST']._serialized_start=2806
+  _globals['_UPDATEACCOUNTREQUEST']._serialized_end=2916
+  _globals['_UPDATEACCOUNTRESPONSE']._serialized_start=2918
+  _globals['_UPDATEACCOUNTRESPONSE']._serialized_end=2980
+  _globals['_CORRECTBALANCEREQUEST']._serialized_start=2983
+  _globals['_CORRECTBALANCEREQUEST']._serialized_end=3182
+  _globals['_CORRECTBALANCERESPONSE']._serialized_start=3184
+  _globals['_CORRECTBALANCERESPONSE']._serialized_end=3247
+  _globals['_LISTACCOUNTEVENTSREQUEST']._serialized_start=3250
+  _globals['_LISTACCOUNTEVENTSREQUEST']._serialized_end=3510
+  _globals['_LISTACCOUNTEVENTSRESPONSE']._serialized_start=3512
+  _globals['_LISTACCOUNTEVENTSRESPONSE']._serialized_end=3615
+  _globals['_ACCOUNTSERVICE']._serialized_start=4035
+  _globals['_ACCOUNTSERVICE']._serialized_end=4950
 # @@protoc_insertion_point(module_scope)
