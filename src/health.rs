@@ -36,13 +36,14 @@ const INTERVAL: Duration = Duration::from_millis(500);
 /// How long it may take to answer.
 const TIMEOUT: Duration = Duration::from_secs(2);
 /// Overall, and each service by its name.
-const SERVICES: [&str; 6] = [
+const SERVICES: [&str; 7] = [
     "",
     "holdfast.v1.RedemptionService",
     "holdfast.v1.AccountService",
     "holdfast.v1.PoolService",
     "holdfast.v1.ProviderService",
     "holdfast.v1.AccessService",
+    "holdfast.v1.SubscriptionService",
 ];
 
 /// The server's health. Cheap to clone.

@@ -22,57 +22,75 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from holdfast_client._proto.holdfast.v1 import redemption_pb2 as holdfast_dot_v1_dot_redemption__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eholdfast/v1/subscription.proto\x12\x0bholdfast.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1choldfast/v1/redemption.proto\"\x8e\x04\n\x0cSubscription\x12\x0f\n\x07pool_id\x18\x01 \x01(\t\x12\x17\n\x0fsubscription_id\x18\x02 \x01(\t\x12\x0b\n\x03url\x18\x03 \x01(\t\x12\x18\n\x0b\x61llow_plain\x18\x04 \x01(\x08H\x00\x88\x01\x01\x12,\n\x06states\x18\x05 \x03(\x0e\x32\x1c.holdfast.v1.RedemptionState\x12\x13\n\x06paused\x18\x06 \x01(\x08H\x01\x88\x01\x01\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\ncreated_by\x18\t \x01(\t\x12?\n\x1bprevious_secret_expire_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\rfailing_since\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\rnext_try_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nlast_error\x18\r \x01(\t\x12\x10\n\x08retrying\x18\x0e \x01(\x03\x12\x0c\n\x04\x64\x65\x61\x64\x18\x0f \x01(\x03\x42\x0e\n\x0c_allow_plainB\t\n\x07_paused\"\xe1\x02\n\x08\x44\x65livery\x12\x13\n\x0b\x64\x65livery_id\x18\x01 \x01(\t\x12\x15\n\rredemption_id\x18\x02 \x01(\t\x12\x12\n\naccount_id\x18\x03 \x01(\t\x12)\n\x05state\x18\x04 \x01(\x0e\x32\x1a.holdfast.v1.DeliveryState\x12\x10\n\x08\x61ttempts\x18\x05 \x01(\x05\x12\x12\n\nlast_error\x18\x06 \x01(\t\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\rlast_try_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\rnext_try_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\tdead_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"[\n\x19\x43reateSubscriptionRequest\x12/\n\x0csubscription\x18\x01 \x01(\x0b\x32\x19.holdfast.v1.Subscription\x12\r\n\x05\x61\x66ter\x18\x02 \x01(\t\"]\n\x1a\x43reateSubscriptionResponse\x12/\n\x0csubscription\x18\x01 \x01(\x0b\x32\x19.holdfast.v1.Subscription\x12\x0e\n\x06secret\x18\x02 \x01(\t\"B\n\x16GetSubscriptionRequest\x12\x0f\n\x07pool_id\x18\x01 \x01(\t\x12\x17\n\x0fsubscription_id\x18\x02 \x01(\t\"J\n\x17GetSubscriptionResponse\x12/\n\x0csubscription\x18\x01 \x01(\x0b\x32\x19.holdfast.v1.Subscription\"R\n\x18ListSubscriptionsRequest\x12\x0f\n\x07pool_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"f\n\x19ListSubscriptionsResponse\x12\x30\n\rsubscriptions\x18\x01 \x03(\x0b\x32\x19.holdfast.v1.Subscription\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"}\n\x19UpdateSubscriptionRequest\x12/\n\x0csubscription\x18\x01 \x01(\x0b\x32\x19.holdfast.v1.Subscription\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"M\n\x1aUpdateSubscriptionResponse\x12/\n\x0csubscription\x18\x01 \x01(\x0b\x32\x19.holdfast.v1.Subscription\"w\n\x1fRotateSubscriptionSecretRequest\x12\x0f\n\x07pool_id\x18\x01 \x01(\t\x12\x17\n\x0fsubscription_id\x18\x02 \x01(\t\x12*\n\x07overlap\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"c\n RotateSubscriptionSecretResponse\x12/\n\x0csubscription\x18\x01 \x01(\x0b\x32\x19.holdfast.v1.Subscription\x12\x0e\n\x06secret\x18\x02 \x01(\t\"E\n\x19\x44\x65leteSubscriptionRequest\x12\x0f\n\x07pool_id\x18\x01 \x01(\t\x12\x17\n\x0fsubscription_id\x18\x02 \x01(\t\"\x1c\n\x1a\x44\x65leteSubscriptionResponse\"\x93\x01\n\x15ListDeliveriesRequest\x12\x0f\n\x07pool_id\x18\x01 \x01(\t\x12\x17\n\x0fsubscription_id\x18\x02 \x01(\t\x12)\n\x05state\x18\x03 \x01(\x0e\x32\x1a.holdfast.v1.DeliveryState\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\"\\\n\x16ListDeliveriesResponse\x12)\n\ndeliveries\x18\x01 \x03(\x0b\x32\x15.holdfast.v1.Delivery\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"X\n\x16RetryDeliveriesRequest\x12\x0f\n\x07pool_id\x18\x01 \x01(\t\x12\x17\n\x0fsubscription_id\x18\x02 \x01(\t\x12\x14\n\x0c\x64\x65livery_ids\x18\x03 \x03(\t\"*\n\x17RetryDeliveriesResponse\x12\x0f\n\x07retried\x18\x01 \x01(\x03*e\n\rDeliveryState\x12\x1e\n\x1a\x44\x45LIVERY_STATE_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x44\x45LIVERY_STATE_RETRYING\x10\x01\x12\x17\n\x13\x44\x45LIVERY_STATE_DEAD\x10\x02\x32\xbe\x06\n\x13SubscriptionService\x12\x65\n\x12\x43reateSubscription\x12&.holdfast.v1.CreateSubscriptionRequest\x1a\'.holdfast.v1.CreateSubscriptionResponse\x12\\\n\x0fGetSubscription\x12#.holdfast.v1.GetSubscriptionRequest\x1a$.holdfast.v1.GetSubscriptionResponse\x12\x62\n\x11ListSubscriptions\x12%.holdfast.v1.ListSubscriptionsRequest\x1a&.holdfast.v1.ListSubscriptionsResponse\x12\x65\n\x12UpdateSubscription\x12&.holdfast.v1.UpdateSubscriptionRequest\x1a\'.holdfast.v1.UpdateSubscriptionResponse\x12w\n\x18RotateSubscriptionSecret\x12,.holdfast.v1.RotateSubscriptionSecretRequest\x1a-.holdfast.v1.RotateSubscriptionSecretResponse\x12\x65\n\x12\x44\x65leteSubscription\x12&.holdfast.v1.DeleteSubscriptionRequest\x1a\'.holdfast.v1.DeleteSubscriptionResponse\x12Y\n\x0eListDeliveries\x12\".holdfast.v1.ListDeliveriesRequest\x1a#.holdfast.v1.ListDeliveriesResponse\x12\\\n\x0fRetryDeliveries\x12#.holdfast.v1.RetryDeliveriesRequest\x1a$.holdfast.v1.RetryDeliveriesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eholdfast/v1/subscription.proto\x12\x0bholdfast.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1choldfast/v1/redemption.proto\"\x8e\x04\n\x0cSubscription\x12\x0f\n\x07pool_id\x18\x01 \x01(\t\x12\x17\n\x0fsubscription_id\x18\x02 \x01(\t\x12\x0b\n\x03url\x18\x03 \x01(\t\x12\x18\n\x0b\x61llow_plain\x18\x04 \x01(\x08H\x00\x88\x01\x01\x12,\n\x06states\x18\x05 \x03(\x0e\x32\x1c.holdfast.v1.RedemptionState\x12\x13\n\x06paused\x18\x06 \x01(\x08H\x01\x88\x01\x01\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\ncreated_by\x18\t \x01(\t\x12?\n\x1bprevious_secret_expire_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\rfailing_since\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\rnext_try_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nlast_error\x18\r \x01(\t\x12\x10\n\x08retrying\x18\x0e \x01(\x03\x12\x0c\n\x04\x64\x65\x61\x64\x18\x0f \x01(\x03\x42\x0e\n\x0c_allow_plainB\t\n\x07_paused\"\xe1\x02\n\x08\x44\x65livery\x12\x13\n\x0b\x64\x65livery_id\x18\x01 \x01(\t\x12\x15\n\rredemption_id\x18\x02 \x01(\t\x12\x12\n\naccount_id\x18\x03 \x01(\t\x12)\n\x05state\x18\x04 \x01(\x0e\x32\x1a.holdfast.v1.DeliveryState\x12\x10\n\x08\x61ttempts\x18\x05 \x01(\x05\x12\x12\n\nlast_error\x18\x06 \x01(\t\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\rlast_try_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\rnext_try_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\tdead_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"[\n\x19\x43reateSubscriptionRequest\x12/\n\x0csubscription\x18\x01 \x01(\x0b\x32\x19.holdfast.v1.Subscription\x12\r\n\x05\x61\x66ter\x18\x02 \x01(\t\"]\n\x1a\x43reateSubscriptionResponse\x12/\n\x0csubscription\x18\x01 \x01(\x0b\x32\x19.holdfast.v1.Subscription\x12\x0e\n\x06secret\x18\x02 \x01(\t\"B\n\x16GetSubscriptionRequest\x12\x0f\n\x07pool_id\x18\x01 \x01(\t\x12\x17\n\x0fsubscription_id\x18\x02 \x01(\t\"J\n\x17GetSubscriptionResponse\x12/\n\x0csubscription\x18\x01 \x01(\x0b\x32\x19.holdfast.v1.Subscription\"R\n\x18ListSubscriptionsRequest\x12\x0f\n\x07pool_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"f\n\x19ListSubscriptionsResponse\x12\x30\n\rsubscriptions\x18\x01 \x03(\x0b\x32\x19.holdfast.v1.Subscription\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"}\n\x19UpdateSubscriptionRequest\x12/\n\x0csubscription\x18\x01 \x01(\x0b\x32\x19.holdfast.v1.Subscription\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"M\n\x1aUpdateSubscriptionResponse\x12/\n\x0csubscription\x18\x01 \x01(\x0b\x32\x19.holdfast.v1.Subscription\"w\n\x1fRotateSubscriptionSecretRequest\x12\x0f\n\x07pool_id\x18\x01 \x01(\t\x12\x17\n\x0fsubscription_id\x18\x02 \x01(\t\x12*\n\x07overlap\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"c\n RotateSubscriptionSecretResponse\x12/\n\x0csubscription\x18\x01 \x01(\x0b\x32\x19.holdfast.v1.Subscription\x12\x0e\n\x06secret\x18\x02 \x01(\t\"E\n\x19\x44\x65leteSubscriptionRequest\x12\x0f\n\x07pool_id\x18\x01 \x01(\t\x12\x17\n\x0fsubscription_id\x18\x02 \x01(\t\"\x1c\n\x1a\x44\x65leteSubscriptionResponse\"\x93\x01\n\x15ListDeliveriesRequest\x12\x0f\n\x07pool_id\x18\x01 \x01(\t\x12\x17\n\x0fsubscription_id\x18\x02 \x01(\t\x12)\n\x05state\x18\x03 \x01(\x0e\x32\x1a.holdfast.v1.DeliveryState\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\"\\\n\x16ListDeliveriesResponse\x12)\n\ndeliveries\x18\x01 \x03(\x0b\x32\x15.holdfast.v1.Delivery\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"X\n\x16RetryDeliveriesRequest\x12\x0f\n\x07pool_id\x18\x01 \x01(\t\x12\x17\n\x0fsubscription_id\x18\x02 \x01(\t\x12\x14\n\x0c\x64\x65livery_ids\x18\x03 \x03(\t\"*\n\x17RetryDeliveriesResponse\x12\x0f\n\x07retried\x18\x01 \x01(\x03*e\n\rDeliveryState\x12\x1e\n\x1a\x44\x45LIVERY_STATE_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x44\x45LIVERY_STATE_RETRYING\x10\x01\x12\x17\n\x13\x44\x45LIVERY_STATE_DEAD\x10\x02\x32\xf9\t\n\x13SubscriptionService\x12\x9c\x01\n\x12\x43reateSubscription\x12&.holdfast.v1.CreateSubscriptionRequest\x1a\'.holdfast.v1.CreateSubscriptionResponse\"5\x82\xd3\xe4\x93\x02/\"*/v1/SubscriptionService/CreateSubscription:\x01*\x12\x90\x01\n\x0fGetSubscription\x12#.holdfast.v1.GetSubscriptionRequest\x1a$.holdfast.v1.GetSubscriptionResponse\"2\x82\xd3\xe4\x93\x02,\"\'/v1/SubscriptionService/GetSubscription:\x01*\x12\x98\x01\n\x11ListSubscriptions\x12%.holdfast.v1.ListSubscriptionsRequest\x1a&.holdfast.v1.ListSubscriptionsResponse\"4\x82\xd3\xe4\x93\x02.\")/v1/SubscriptionService/ListSubscriptions:\x01*\x12\x9c\x01\n\x12UpdateSubscription\x12&.holdfast.v1.UpdateSubscriptionRequest\x1a\'.holdfast.v1.UpdateSubscriptionResponse\"5\x82\xd3\xe4\x93\x02/\"*/v1/SubscriptionService/UpdateSubscription:\x01*\x12\xb4\x01\n\x18RotateSubscriptionSecret\x12,.holdfast.v1.RotateSubscriptionSecretRequest\x1a-.holdfast.v1.RotateSubscriptionSecretResponse\";\x82\xd3\xe4\x93\x02\x35\"0/v1/SubscriptionService/RotateSubscriptionSecret:\x01*\x12\x9c\x01\n\x12\x44\x65leteSubscription\x12&.holdfast.v1.DeleteSubscriptionRequest\x1a\'.holdfast.v1.DeleteSubscriptionResponse\"5\x82\xd3\xe4\x93\x02/\"*/v1/SubscriptionService/DeleteSubscription:\x01*\x12\x8c\x01\n\x0eListDeliveries\x12\".holdfast.v1.ListDeliveriesRequest\x1a#.holdfast.v1.ListDeliveriesResponse\"1\x82\xd3\xe4\x93\x02+\"&/v1/SubscriptionService/ListDeliveries:\x01*\x12\x90\x01\n\x0fRetryDeliveries\x12#.holdfast.v1.RetryDeliveriesRequest\x1a$.holdfast.v1.RetryDeliveriesResponse\"2\x82\xd3\xe4\x93\x02,\"\'/v1/SubscriptionService/RetryDeliveries:\x01*By\n\x0f\x63om.holdfast.v1B\x11SubscriptionProtoP\x01Z&example.com/gen/holdfast/v1;holdfastv1\xaa\x02\x0bHoldfast.V1\xca\x02\x0bHoldfast\\V1\xea\x02\x0cHoldfast::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'holdfast.v1.subscription_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
-  _globals['_DELIVERYSTATE']._serialized_start=2488
-  _globals['_DELIVERYSTATE']._serialized_end=2589
-  _globals['_SUBSCRIPTION']._serialized_start=177
-  _globals['_SUBSCRIPTION']._serialized_end=703
-  _globals['_DELIVERY']._serialized_start=706
-  _globals['_DELIVERY']._serialized_end=1059
-  _globals['_CREATESUBSCRIPTIONREQUEST']._serialized_start=1061
-  _globals['_CREATESUBSCRIPTIONREQUEST']._serialized_end=1152
-  _globals['_CREATESUBSCRIPTIONRESPONSE']._serialized_start=1154
-  _globals['_CREATESUBSCRIPTIONRESPONSE']._serialized_end=1247
-  _globals['_GETSUBSCRIPTIONREQUEST']._serialized_start=1249
-  _globals['_GETSUBSCRIPTIONREQUEST']._serialized_end=1315
-  _globals['_GETSUBSCRIPTIONRESPONSE']._serialized_start=1317
-  _globals['_GETSUBSCRIPTIONRESPONSE']._serialized_end=1391
-  _globals['_LISTSUBSCRIPTIONSREQUEST']._serialized_start=1393
-  _globals['_LISTSUBSCRIPTIONSREQUEST']._serialized_end=1475
-  _globals['_LISTSUBSCRIPTIONSRESPONSE']._serialized_start=1477
-  _globals['_LISTSUBSCRIPTIONSRESPONSE']._serialized_end=1579
-  _globals['_UPDATESUBSCRIPTIONREQUEST']._serialized_start=1581
-  _globals['_UPDATESUBSCRIPTIONREQUEST']._serialized_end=1706
-  _globals['_UPDATESUBSCRIPTIONRESPONSE']._serialized_start=1708
-  _globals['_UPDATESUBSCRIPTIONRESPONSE']._serialized_end=1785
-  _globals['_ROTATESUBSCRIPTIONSECRETREQUEST']._serialized_start=1787
-  _globals['_ROTATESUBSCRIPTIONSECRETREQUEST']._serialized_end=1906
-  _globals['_ROTATESUBSCRIPTIONSECRETRESPONSE']._serialized_start=1908
-  _globals['_ROTATESUBSCRIPTIONSECRETRESPONSE']._serialized_end=2007
-  _globals['_DELETESUBSCRIPTIONREQUEST']._serialized_start=2009
-  _globals['_DELETESUBSCRIPTIONREQUEST']._serialized_end=2078
-  _globals['_DELETESUBSCRIPTIONRESPONSE']._serialized_start=2080
-  _globals['_DELETESUBSCRIPTIONRESPONSE']._serialized_end=2108
-  _globals['_LISTDELIVERIESREQUEST']._serialized_start=2111
-  _globals['_LISTDELIVERIESREQUEST']._serialized_end=2258
-  _globals['_LISTDELIVERIESRESPONSE']._serialized_start=2260
-  _globals['_LISTDELIVERIESRESPONSE']._serialized_end=2352
-  _globals['_RETRYDELIVERIESREQUEST']._serialized_start=2354
-  _globals['_RETRYDELIVERIESREQUEST']._serialized_end=2442
-  _globals['_RETRYDELIVERIESRESPONSE']._serialized_start=2444
-  _globals['_RETRYDELIVERIESRESPONSE']._serialized_end=2486
-  _globals['_SUBSCRIPTIONSERVICE']._serialized_start=2592
-  _globals['_SUBSCRIPTIONSERVICE']._serialized_end=3422
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\017com.holdfast.v1B\021SubscriptionProtoP\001Z&example.com/gen/holdfast/v1;holdfastv1\252\002\013Holdfast.V1\312\002\013Holdfast\\V1\352\002\014Holdfast::V1'
+  _globals['_SUBSCRIPTIONSERVICE'].methods_by_name['CreateSubscription']._loaded_options = None
+  _globals['_SUBSCRIPTIONSERVICE'].methods_by_name['CreateSubscription']._serialized_options = b'\202\323\344\223\002/\"*/v1/SubscriptionService/CreateSubscription:\001*'
+  _globals['_SUBSCRIPTIONSERVICE'].methods_by_name['GetSubscription']._loaded_options = None
+  _globals['_SUBSCRIPTIONSERVICE'].methods_by_name['GetSubscription']._serialized_options = b'\202\323\344\223\002,\"\'/v1/SubscriptionService/GetSubscription:\001*'
+  _globals['_SUBSCRIPTIONSERVICE'].methods_by_name['ListSubscriptions']._loaded_options = None
+  _globals['_SUBSCRIPTIONSERVICE'].methods_by_name['ListSubscriptions']._serialized_options = b'\202\323\344\223\002.\")/v1/SubscriptionService/ListSubscriptions:\001*'
+  _globals['_SUBSCRIPTIONSERVICE'].methods_by_name['UpdateSubscription']._loaded_options = None
+  _globals['_SUBSCRIPTIONSERVICE'].methods_by_name['UpdateSubscription']._serialized_options = b'\202\323\344\223\002/\"*/v1/SubscriptionService/UpdateSubscription:\001*'
+  _globals['_SUBSCRIPTIONSERVICE'].methods_by_name['RotateSubscriptionSecret']._loaded_options = None
+  _globals['_SUBSCRIPTIONSERVICE'].methods_by_name['RotateSubscriptionSecret']._serialized_options = b'\202\323\344\223\0025\"0/v1/SubscriptionService/RotateSubscriptionSecret:\001*'
+  _globals['_SUBSCRIPTIONSERVICE'].methods_by_name['DeleteSubscription']._loaded_options = None
+  _globals['_SUBSCRIPTIONSERVICE'].methods_by_name['DeleteSubscription']._serialized_options = b'\202\323\344\223\002/\"*/v1/SubscriptionService/DeleteSubscription:\001*'
+  _globals['_SUBSCRIPTIONSERVICE'].methods_by_name['ListDeliveries']._loaded_options = None
+  _globals['_SUBSCRIPTIONSERVICE'].methods_by_name['ListDeliveries']._serialized_options = b'\202\323\344\223\002+\"&/v1/SubscriptionService/ListDeliveries:\001*'
+  _globals['_SUBSCRIPTIONSERVICE'].methods_by_name['RetryDeliveries']._loaded_options = None
+  _globals['_SUBSCRIPTIONSERVICE'].methods_by_name['RetryDeliveries']._serialized_options = b'\202\323\344\223\002,\"\'/v1/SubscriptionService/RetryDeliveries:\001*'
+  _globals['_DELIVERYSTATE']._serialized_start=2518
+  _globals['_DELIVERYSTATE']._serialized_end=2619
+  _globals['_SUBSCRIPTION']._serialized_start=207
+  _globals['_SUBSCRIPTION']._serialized_end=733
+  _globals['_DELIVERY']._serialized_start=736
+  _globals['_DELIVERY']._serialized_end=1089
+  _globals['_CREATESUBSCRIPTIONREQUEST']._serialized_start=1091
+  _globals['_CREATESUBSCRIPTIONREQUEST']._serialized_end=1182
+  _globals['_CREATESUBSCRIPTIONRESPONSE']._serialized_start=1184
+  _globals['_CREATESUBSCRIPTIONRESPONSE']._serialized_end=1277
+  _globals['_GETSUBSCRIPTIONREQUEST']._serialized_start=1279
+  _globals['_GETSUBSCRIPTIONREQUEST']._serialized_end=1345
+  _globals['_GETSUBSCRIPTIONRESPONSE']._serialized_start=1347
+  _globals['_GETSUBSCRIPTIONRESPONSE']._serialized_end=1421
+  _globals['_LISTSUBSCRIPTIONSREQUEST']._serialized_start=1423
+  _globals['_LISTSUBSCRIPTIONSREQUEST']._serialized_end=1505
+  _globals['_LISTSUBSCRIPTIONSRESPONSE']._serialized_start=1507
+  _globals['_LISTSUBSCRIPTIONSRESPONSE']._serialized_end=1609
+  _globals['_UPDATESUBSCRIPTIONREQUEST']._serialized_start=1611
+  _globals['_UPDATESUBSCRIPTIONREQUEST']._serialized_end=1736
+  _globals['_UPDATESUBSCRIPTIONRESPONSE']._serialized_start=1738
+  _globals['_UPDATESUBSCRIPTIONRESPONSE']._serialized_end=1815
+  _globals['_ROTATESUBSCRIPTIONSECRETREQUEST']._serialized_start=1817
+  _globals['_ROTATESUBSCRIPTIONSECRETREQUEST']._serialized_end=1936
+  _globals['_ROTATESUBSCRIPTIONSECRETRESPONSE']._serialized_start=1938
+  _globals['_ROTATESUBSCRIPTIONSECRETRESPONSE']._serialized_end=2037
+  _globals['_DELETESUBSCRIPTIONREQUEST']._serialized_start=2039
+  _globals['_DELETESUBSCRIPTIONREQUEST']._serialized_end=2108
+  _globals['_DELETESUBSCRIPTIONRESPONSE']._serialized_start=2110
+  _globals['_DELETESUBSCRIPTIONRESPONSE']._serialized_end=2138
+  _globals['_LISTDELIVERIESREQUEST']._serialized_start=2141
+  _globals['_LISTDELIVERIESREQUEST']._serialized_end=2288
+  _globals['_LISTDELIVERIESRESPONSE']._serialized_start=2290
+  _globals['_LISTDELIVERIESRESPONSE']._serialized_end=2382
+  _globals['_RETRYDELIVERIESREQUEST']._serialized_start=2384
+  _globals['_RETRYDELIVERIESREQUEST']._serialized_end=2472
+  _globals['_RETRYDELIVERIESRESPONSE']._serialized_start=2474
+  _globals['_RETRYDELIVERIESRESPONSE']._serialized_end=2516
+  _globals['_SUBSCRIPTIONSERVICE']._serialized_start=2622
+  _globals['_SUBSCRIPTIONSERVICE']._serialized_end=3895
 # @@protoc_insertion_point(module_scope)
