@@ -72,7 +72,7 @@ fn said(redemption: &pb::Redemption, word: &pb::Resolution) -> String {
 pub(super) fn ask(said: &Contradiction) -> bool {
     let question = match said {
         Contradiction::Record(told) => {
-            told.iter().for_each(|it| note(it));
+            told.iter().for_each(note);
             "Record it all the same?"
         }
         Contradiction::Word(_, said) => {

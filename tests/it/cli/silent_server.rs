@@ -38,14 +38,14 @@ fn lines(command: &Definition, words: &[String], found: &mut Vec<Vec<String>>) {
         if arg.is_required_set() || of_groups.contains(arg.get_id()) {
             line.extend(arg.get_long().map(|long| format!("--{long}")));
             if arg.get_action().takes_values() {
-                line.push(sample(&words, arg));
+                line.push(sample(words, arg));
             }
         }
     }
     for name in still_missing(&line) {
         let arg =
             command.get_arguments().find(|arg| arg.get_long() == Some(name.as_str())).unwrap();
-        line.push(format!("--{name}={}", sample(&words, arg)));
+        line.push(format!("--{name}={}", sample(words, arg)));
     }
     found.push(line);
 }
@@ -100,7 +100,7 @@ async fn each_command_says(server: &str, words: &str) {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("accounts.csv"), "account_id\nanna\n").unwrap();
     fs::write(folder.path().join("cards.csv"), "code,amount_minor\nABCD-1234,1000\n").unwrap();
-    write_secret(&folder.path().join("credentials"), "login=anna\n");
+    write_secret(folder.path().join("credentials"), "login=anna\n");
     let (mut all, mut root) = (Vec::new(), Cli::command());
     root.build();
     lines(&root, &[], &mut all);

@@ -200,7 +200,7 @@ async fn a_second_redemption_waits_for_the_first_ones_outcome() {
 
 /// Whatever goes wrong once with a request, the card ends up credited, once.
 async fn settles_after(name: &str, faults: &[Fault]) -> (pb::Redemption, World) {
-    let (world, mut clients, held) = leased().await;
+    let (world, mut clients, held) = Box::pin(leased()).await;
     let code = world.code(name);
     world.fault(&code, faults);
     let reply = clients

@@ -112,7 +112,7 @@ pub(super) async fn a_person_holds_an_account_s_row(stage: &mut Stage) -> Vec<Br
     let release = async |mut clients: Clients, held: pb::LeaseRef, _: String| {
         clients.release(&held).await.map(drop)
     };
-    a_person_holds_a_row(stage, release).await
+    Box::pin(a_person_holds_a_row(stage, release)).await
 }
 
 /// The same of two redemptions that begin.
