@@ -62,7 +62,13 @@ fn every_setting_can_be_set_in_the_file_but_for_secrets() {
     }
     assert_eq!(
         secrets,
-        ["database-url", "simulator-api-key", "simulator-api-secret", "simulator-webhook-secret"]
+        [
+            "database-url",
+            "migration-database-url",
+            "simulator-api-key",
+            "simulator-api-secret",
+            "simulator-webhook-secret"
+        ]
     );
 }
 
@@ -149,13 +155,13 @@ fn the_file_may_be_named_before_the_command_between_its_words_and_after_it() {
     // A value of the command's own is none of these words.
     assert_eq!(completed(file, "pool --config FILE pause pool"), server);
     let words = |line: &str| -> Vec<OsString> { line.split(' ').map(OsString::from).collect() };
-    for bad in
-        ["holdfast --config", "holdfast --config x", "holdfast --config none.toml completions bash"]
-    {
+    for bad in ["holdfast --config", "holdfast --config none.toml completions bash"] {
         let line = with_file(&definition(), words(bad)).unwrap();
         assert!(Cli::try_parse_from(&line.words).is_err(), "{bad}");
     }
-    assert!(with_file(&definition(), words("holdfast --config none.toml pool list")).is_err());
+    for bad in ["holdfast --config none.toml", "holdfast --config none.toml pool list"] {
+        assert!(with_file(&definition(), words(bad)).is_err(), "{bad}");
+    }
 }
 
 #[test]

@@ -73,6 +73,7 @@ fn sample(words: &[String], arg: &Arg) -> String {
         (_, "credentials_file") => "credentials",
         (_, "currency") => "EUR",
         (_, "redemption") => ID,
+        (_, "delivery") => concat!("out_", "000000000000000000000000000000000000000000000001"),
         (_, "from") => "2026-01-01T00:00:00Z",
         (_, "to") => "2026-01-02T00:00:00Z",
         (_, "op") => "inquire",
