@@ -148,6 +148,7 @@ impl Store {
             new.take_over.map(interval) as _,
             by.principal.name(),
             by.peer(),
+            redemption.superseded,
         );
         let begun =
             at_points(Step::BeginReversal, record.fetch_optional(&self.db)).await?.is_some();

@@ -113,11 +113,20 @@ impl Deliveries {
             left.extend(self.tools.store.free_subscriptions(MAX_CLAIMED_AT_ONCE).await?);
         }
         for claim in left {
-            if let Some(claimed) = self.tools.store.claim_subscription(&claim).await? {
-                self.begin(claimed).await?;
+            // One that cannot be begun holds up no other.
+            if let Err(error) = self.claim(&claim).await {
+                let Claim { pool_id, subscription_id, .. } = claim;
+                tracing::warn!(%pool_id, %subscription_id, %error, "a subscription cannot be claimed now");
             }
         }
         Ok(())
+    }
+
+    async fn claim(&mut self, claim: &Claim) -> Result<(), Error> {
+        match self.tools.store.claim_subscription(claim).await? {
+            Some(claimed) => self.begin(claimed).await,
+            None => Ok(()),
+        }
     }
 
     async fn begin(&mut self, claimed: Claimed) -> Result<(), Error> {
@@ -146,7 +155,10 @@ impl Deliveries {
             }
         };
         let running = Running { claim: number, stop, living, status, task };
-        self.running.insert((pool_id, subscription_id), running);
+        // Where this server's claim had run out before it claimed anew.
+        if let Some(before) = self.running.insert((pool_id, subscription_id), running) {
+            before.stop.cancel();
+        }
         Ok(())
     }
 

@@ -192,7 +192,11 @@ impl Deliverer {
             let wakes = if tries { self.tick.min(self.next_try) } else { self.tick };
             tokio::select! {
                 Some(ended) = self.posts.join_next(), if !self.posts.is_empty() => {
-                    let Ok((sent, verdict)) = ended else { continue };
+                    let ended = ended.map_err(|error| End::Store(StoreError::Unavailable(error.to_string())));
+                    let (sent, verdict) = match ended {
+                        Ok(ended) => ended,
+                        Err(end) => return end,
+                    };
                     if let Err(end) = self.judge(sent, verdict).await {
                         return end;
                     }
@@ -247,7 +251,10 @@ impl Deliverer {
             cursor: position.cursor(&self.claim.pool_id),
             since: now.checked_sub(age).unwrap_or(now),
         };
-        let is_wanted = self.states.is_empty() || self.states.contains(&redemption.state);
+        // What corrects an outcome is told also where its state is not asked for: the one before may have been told.
+        let is_wanted = self.states.is_empty()
+            || self.states.contains(&redemption.state)
+            || redemption.superseded > 0;
         self.backlog.push(delivery_id, redemption.account_id.clone(), outcome, is_wanted);
     }
 

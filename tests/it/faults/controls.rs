@@ -33,7 +33,7 @@ const NEITHER: Able = Able { deduplicates: false, looks_up: false, cancels: fals
 struct Without {
     /// In a statement that holds the first text, the second is replaced by the third.
     rewrites: &'static [(&'static str, &'static str, &'static str)],
-    /// What the database is told first.
+    /// What the database is told when the first server has started: it verifies the schema.
     sql: &'static str,
     /// Guards in Rust that are off.
     guards_off: &'static str,
@@ -49,6 +49,8 @@ struct Stage {
     /// Past the proxy.
     db_url: String,
     env: Vec<(&'static str, &'static str)>,
+    /// What the database is yet to be told.
+    sql: &'static str,
 }
 
 impl Stage {
@@ -56,7 +58,12 @@ impl Stage {
     async fn start_server(&mut self, crash_points: &'static str) -> usize {
         let mut env = self.env.clone();
         env.push(("HOLDFAST_CRASH_POINTS", crash_points));
-        self.fleet.start_server(&env).await
+        let server = self.fleet.start_server(&env).await;
+        let sql = std::mem::take(&mut self.sql);
+        if !sql.is_empty() {
+            sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut self.sql().await).await.unwrap();
+        }
+        server
     }
 
     async fn sql(&self) -> PgConnection {
@@ -72,10 +79,6 @@ async fn play(
 ) -> Vec<Broken> {
     let database = fresh_database().await;
     let db_url = database.url.clone();
-    if !without.sql.is_empty() {
-        let mut db = PgConnection::connect(&db_url).await.unwrap();
-        sqlx::raw_sql(AssertSqlSafe(without.sql)).execute(&mut db).await.unwrap();
-    }
     let proxy = Proxy::<Postgres>::before(&db_url);
     let rewritten: Vec<_> = without
         .rewrites
@@ -86,7 +89,7 @@ async fn play(
     setup.serve.extend(without.lies.iter().map(|lie| (*lie).to_owned()));
     let fleet = Fleet::over(setup, proxy.url(&db_url), Some(database)).await;
     let env = vec![("HOLDFAST_GUARDS_OFF", without.guards_off)];
-    let mut stage = Stage { fleet, proxy, db_url, env };
+    let mut stage = Stage { fleet, proxy, db_url, env, sql: without.sql };
     let mut broken = scenario(&mut stage).await;
     broken.extend(stage.fleet.finish().await);
     for rewritten in rewritten {
@@ -198,7 +201,7 @@ controls! {
         rewrites: &[
             (
                 "-- Apply:",
-                "AND (k.reverses OR (r.finished_at IS NULL) = (COALESCE(k.known_state, '') <> 'FAILED'))",
+                "AND (k.reverses OR k.corrects OR (r.finished_at IS NULL) = (COALESCE(k.known_state, '') <> 'FAILED'))",
                 "",
             ),
         ], ..Without::default()

@@ -380,6 +380,9 @@ async fn a_server_whose_beats_are_blocked_redeems_as_before() {
     // The first beat passes: without it a server does not start.
     let beat = statement("-- Of no pool: a server's beat").skip(1).always();
     let blocked = between.fault(beat, postgres::Fault::Refuse("53200"));
+    // What health commits would be a beat, too.
+    let committed = "-- Of no pool: a row that is committed";
+    between.rewrite(committed, "beat = s.beat + 1, beat_at = now()", "beat = s.beat");
     let fleet = Fleet::over(setup(WHOLE), between.url(&db_url), Some(database)).await;
     let mut stage = Stage::over(Duration::ZERO, fleet, db_url.clone());
     stage.fleet.start_server(&[]).await;

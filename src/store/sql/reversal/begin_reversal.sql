@@ -1,8 +1,8 @@
--- Records a reversal of a success, before the provider is asked. No row: it is no success, was taken back, or has a
--- living reversal, or one of this number.
+-- Records a reversal of a success, before the provider is asked. No row: it is no success, was taken back, has a living
+-- reversal or one of this number, or a person's word about it was corrected since it was read.
 -- $1 pool_id, $2 redemption id, $3 which of its reversals, $4 its state, $5 who asks for it, $6 why, $7 the evidence,
 -- $8 when the reconciler takes over (null: never), $9 who asks for it as authentication found it,
--- $10 from where.
+-- $10 from where, $11 how many words about it were corrected when it was read: the amount is of the last.
 -- The redemption is locked: no person's word about it is corrected meanwhile.
 WITH known AS MATERIALIZED (
     SELECT r.redemption_id
@@ -11,6 +11,7 @@ WITH known AS MATERIALIZED (
       AND r.redemption_id = $2
       AND r.state = 'SUCCEEDED'
       AND r.reversed_at IS NULL
+      AND r.superseded = $11
     ORDER BY r.redemption_id
     FOR NO KEY UPDATE OF r
 ),

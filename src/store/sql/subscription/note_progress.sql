@@ -8,6 +8,8 @@ SET cursor = $4,
     next_try_at = now() + $7::interval,
     last_error = $8,
     paused = $9,
-    claimed_by = CASE WHEN NOT $9 THEN s.claimed_by END
+    claimed_by = CASE WHEN NOT $9 THEN s.claimed_by END,
+    -- A person's change that was decided before it was paused is refused.
+    updated_at = CASE WHEN $9 THEN now() ELSE s.updated_at END
 WHERE s.pool_id = $1 AND s.subscription_id = $2 AND s.claim = $3
 RETURNING s.claim

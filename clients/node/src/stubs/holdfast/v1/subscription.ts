@@ -91,7 +91,10 @@ export interface Subscription {
   allowPlain?:
     | boolean
     | undefined;
-  /** Only outcomes of these states: SUCCEEDED, FAILED. All when empty. */
+  /**
+   * Only outcomes of these states: SUCCEEDED, FAILED. All when empty. What corrects an
+   * outcome by a person's word is sent in any case.
+   */
   states: RedemptionState[];
   /** Nothing is sent. Also set by an answer 410 of the receiver. */
   paused?: boolean | undefined;
