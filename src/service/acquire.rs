@@ -289,7 +289,6 @@ impl Acquire {
             since: now,
             until: now + command.wait,
             caller: command.caller.clone(),
-            origin: origin::current(),
             tried: false,
             is_claimed: false,
             was_claimed: false,

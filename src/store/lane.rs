@@ -30,7 +30,7 @@ use super::{
     shrink,
 };
 use crate::{
-    admission::{self, Meter, Origin, Overload, Queue, origin},
+    admission::{self, Meter, Overload, Queue},
     domain::id::PoolId,
     failpoints::Step,
 };
@@ -129,8 +129,6 @@ struct Caller<B: Batch> {
     since: Instant,
     /// Nobody waits for it after that.
     deadline: Option<Instant>,
-    /// Who has the statement run, where it is anybody: a connection is waited for in their name.
-    origin: Option<Arc<Origin>>,
     reply: oneshot::Sender<Result<B::Output, StoreError>>,
 }
 
@@ -178,8 +176,7 @@ impl<B: Batch> Lanes<B> {
         input: B::Input,
     ) -> Result<B::Output, StoreError> {
         let (reply, answer) = oneshot::channel();
-        let (deadline, origin) = (caller.deadline(), origin::current());
-        let caller = Caller { since: Instant::now(), deadline, origin, reply };
+        let caller = Caller { since: Instant::now(), deadline: caller.deadline(), reply };
         let is_urgent = B::is_urgent(&input);
         let mut job = Box::new(Job { input, caller });
         // One whose worker has just ended takes no more: there is another then.
@@ -383,7 +380,7 @@ fn answer<B: Batch>(batch: &Arc<B>, pool_id: &PoolId, caller: Caller<B>, output:
     {
         let (batch, pool_id) = (Arc::clone(batch), pool_id.clone());
         let (reply, _) = oneshot::channel();
-        let caller = Caller { since: Instant::now(), deadline: None, origin: None, reply };
+        let caller = Caller { since: Instant::now(), deadline: None, reply };
         tokio::spawn(alone(batch, pool_id, (input, caller)));
     }
 }
@@ -408,13 +405,10 @@ async fn run_patiently<B: Batch>(
     is_alone: bool,
 ) -> Result<Vec<Ran<B::Output>>, sqlx::Error> {
     let until = callers.iter().map(|caller| caller.since + PATIENCE).max();
-    // Of several who share a statement, the first.
-    let origin = callers.first().and_then(|caller| caller.origin.clone());
     let mut tries = 0;
     loop {
         let begun = Instant::now();
-        let run = batch.run(pool_id, inputs, is_alone);
-        let error = match origin::scope(origin.clone(), run).await {
+        let error = match batch.run(pool_id, inputs, is_alone).await {
             Ok(outputs) => {
                 debug_assert_eq!(outputs.len(), callers.len(), "an output for each input");
                 metrics::histogram!("holdfast_lane_rows", "lane" => B::NAME)

@@ -24,7 +24,7 @@ use super::{
     why_none::{self, RecentCounts, TimedOut},
 };
 use crate::{
-    admission::{self, Meter, Origin, Queue, origin},
+    admission::{self, Meter, Queue},
     domain::{
         account::Refusal,
         choice::Criteria,
@@ -230,15 +230,10 @@ impl Dispatcher {
         Ok(())
     }
 
-    /// In whose name a connection is waited for: of all who wait, the first's.
-    fn first_origin(&self) -> Option<Arc<Origin>> {
-        self.queue.iter().next()?.origin.clone()
-    }
-
     async fn follow(&mut self) -> Result<(), StoreError> {
         let begun = Instant::now();
         self.followed_at = None;
-        if origin::scope(self.first_origin(), self.ready.follow()).await? {
+        if self.ready.follow().await? {
             self.followed_at = Some(begun);
         } else {
             self.refuse_all(&Error::PoolNotFound(self.pool_id.clone()));
@@ -328,12 +323,10 @@ impl Dispatcher {
         }
         self.claimed += requests.len();
         let (store, ready) = (self.store.clone(), self.ready.clone());
-        let origin = self.first_origin();
         self.claiming.push(Box::pin(async move {
             let accounts: Vec<_> =
                 claims.iter().map(|claim| claim.account.account_id.clone()).collect();
-            let claims = claim(&store, ready.pool_id(), claims, &again);
-            let result = origin::scope(origin, claims).await;
+            let result = claim(&store, ready.pool_id(), claims, &again).await;
             ready.conclude(&accounts);
             Concluded { requests, result }
         }));

@@ -9,7 +9,7 @@ use std::{
 use tokio::{sync::oneshot, time::Instant};
 
 use crate::{
-    admission::{Caller, Origin},
+    admission::Caller,
     domain::{choice::Criteria, id::Holder, principal::RequestKey, redemption::Begun},
     service::Error,
     store::acquire::{Acquired, Wanted},
@@ -51,7 +51,6 @@ pub(super) struct Waiter {
     pub(super) until: Instant,
     /// Who asks.
     pub(super) caller: Caller,
-    pub(super) origin: Option<Arc<Origin>>,
     /// It was tried to find an account for it.
     pub(super) tried: bool,
     /// An account was found, and is being leased.

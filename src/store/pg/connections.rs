@@ -248,15 +248,15 @@ async fn has_ended(connection: &mut PgConnection) -> bool {
 /// What is held as long as a statement runs in Postgres, also when nobody waits for it.
 #[derive(Debug, Default)]
 pub(super) struct Held {
-    /// Of the connections.
+    /// Of the connections, for what only reads.
     _ticket: Option<FairPermit>,
     /// Whether it changes nothing, so that it may be cancelled when nobody waits for it.
     may_cancel: bool,
 }
 
 impl Held {
-    pub(super) fn new(ticket: FairPermit, may_cancel: bool) -> Self {
-        Self { _ticket: Some(ticket), may_cancel }
+    pub(super) fn new(ticket: Option<FairPermit>, may_cancel: bool) -> Self {
+        Self { _ticket: ticket, may_cancel }
     }
 }
 

@@ -54,8 +54,8 @@ pub(in crate::store) struct Db {
     target: Arc<Target>,
     size: u32,
     current: Arc<RwLock<Generation>>,
-    /// How many may be used at once by this clone. Fair among callers, however many pools one of them has.
-    tickets: FairPermits,
+    /// How many may be used at once by this clone, when not all; fair among callers.
+    tickets: Option<FairPermits>,
     /// How long a statement may take, from when it has its connection.
     limit: Duration,
     /// Whether this clone's statements may be cancelled when nobody waits for them.
@@ -117,7 +117,7 @@ impl Db {
             target,
             size,
             current: Arc::new(RwLock::new(first)),
-            tickets: FairPermits::for_work(usize::try_from(size).unwrap_or(1)),
+            tickets: None,
             limit: STATEMENT_LIMIT,
             may_cancel: false,
             waits: Arc::new(StdMutex::new(overload.meter(Queue::Work))),
@@ -146,7 +146,7 @@ impl Db {
     pub(in crate::store) fn for_rest(&self, overload: &Overload) -> Self {
         let some = usize::try_from(self.size / 2).unwrap_or(1).max(1);
         Self {
-            tickets: FairPermits::for_work_of_callers(some, READS_OF_ONE),
+            tickets: Some(FairPermits::for_work_of_callers(some, READS_OF_ONE)),
             may_cancel: true,
             waits: Arc::new(StdMutex::new(overload.meter(Queue::Rest))),
             ..self.clone()
@@ -279,7 +279,10 @@ impl Db {
         let generation = self.current();
         let statement = async {
             let came = Instant::now();
-            let ticket = self.tickets.acquire(&origin::current_name()).await;
+            let ticket = match &self.tickets {
+                Some(tickets) => Some(tickets.acquire(&origin::current_name()).await),
+                None => None,
+            };
             let held = Held::new(ticket, self.may_cancel);
             let mut lent = generation.connections.get(held).await?;
             self.waits.lock().unwrap_or_else(PoisonError::into_inner).waited(came.elapsed());

@@ -2,11 +2,7 @@
 
 use std::{net::Ipv4Addr, time::Duration};
 
-use holdfast::{
-    config::{LimitArgs, ServeArgs},
-    rpc::pb,
-};
-use secrecy::ExposeSecret as _;
+use holdfast::{config::LimitArgs, rpc::pb};
 use tokio::{
     io::AsyncReadExt as _,
     net::{TcpSocket, TcpStream},
@@ -16,10 +12,7 @@ use tokio::{
 
 use crate::support::{
     batch::{Session, credited, item, opening, said_item, said_open},
-    proxy::{
-        Proxy,
-        postgres::{Fault, Postgres, statement},
-    },
+    proxy::{Proxy, postgres::Postgres},
     raw_http2::{RawClient, framed},
     steady::Steady,
     wait::eventually,
@@ -300,43 +293,4 @@ async fn what_those_who_wait_ask_for_is_kept_within_a_bound() {
         held.lines().find_map(|line| line.strip_prefix("holdfast_held_bytes{of=\"waiting\"} "));
     assert!(held.unwrap().parse::<usize>().unwrap() < 3 << 20, "{held:?}");
     waiters.shutdown().await;
-}
-
-/// Changes in many pools are as many statements, and more than there are connections.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_caller_of_many_pools_has_not_all_connections() {
-    const POOLS: usize = 40;
-    const CONNECTIONS: u32 = 4;
-    let mut proxy = None;
-    let settings = |args: &mut ServeArgs| {
-        let url = args.database_url.as_ref().unwrap().expose_secret().to_owned();
-        let before = proxy.insert(Proxy::<Postgres>::before(&url));
-        args.database_url = Some(before.url(&url).into());
-        args.database_connections = CONNECTIONS;
-    };
-    let world = World::with(settings, 1).await;
-    let proxy = proxy.unwrap();
-    let mut clients = world.clients(0).await;
-    clients.create_accounts(1).await;
-    let pools: Vec<_> = (0..POOLS).map(|number| format!("connections-{number}")).collect();
-    for pool in &pools {
-        clients.create_pool(pool).await;
-        clients.create_account("a", |account| account.pool_id.clone_from(pool)).await;
-    }
-    let late = Fault::DelayReply(Duration::from_millis(200));
-    let late = proxy.fault(statement("-- Apply:").always(), late);
-    let greedy = world.clients(0).await;
-    let mut many = JoinSet::new();
-    for pool in pools {
-        let mut greedy = greedy.clone();
-        many.spawn(async move { greedy.acquire(|request| request.pool_id = pool).await });
-    }
-    eventually(LIMIT, "no connection is free", async || {
-        (late.matched() >= CONNECTIONS as usize - 1).then_some(())
-    })
-    .await;
-    clients.acquire(|_| {}).await.unwrap();
-    let begun = late.matched();
-    assert!(begun < POOLS, "it waited behind all {begun} of another caller");
-    assert!(many.join_all().await.iter().all(Result::is_ok));
 }

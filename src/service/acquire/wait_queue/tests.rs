@@ -44,7 +44,6 @@ fn wait_queue(waiting: &[(&str, &Arc<Criteria>)]) -> WaitQueue {
             since: Instant::now(),
             until: Instant::now(),
             caller: Caller::default(),
-            origin: None,
             tried: false,
             is_claimed: false,
             was_claimed: false,
