@@ -1,21 +1,30 @@
 //! A receiver that works.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use holdfast::{
+    config::ServeArgs,
     rpc::pb,
     simulator::faults::{Fault, Faults},
 };
+use secrecy::ExposeSecret as _;
 use tokio::task::JoinSet;
 
 use super::{ID, check_order, receiver::Receiver, subscribe, subscription, update};
 use crate::{
     support::{
+        proxy::{
+            Proxy,
+            postgres::{Fault as DatabaseFault, Postgres, statement},
+        },
+        wait::eventually,
         watch::Watch,
         world::{POOL, World},
     },
     watch::redeem,
 };
+
+const LIMIT: Duration = Duration::from_secs(30);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_outcome_is_delivered_signed_and_in_its_accounts_order() {
@@ -144,7 +153,16 @@ async fn a_subscription_begins_where_it_was_told_and_has_the_states_that_it_asks
 
 #[tokio::test]
 async fn what_is_recorded_while_a_subscription_is_paused_is_sent_when_it_is_resumed() {
-    let world = World::start().await;
+    let mut proxy = None;
+    let settings = |args: &mut ServeArgs| {
+        let url = args.database_url.as_ref().unwrap().expose_secret().to_owned();
+        let before = proxy.insert(Proxy::<Postgres>::before(&url));
+        args.database_url = Some(before.url(&url).into());
+    };
+    let world = World::with(settings, 1).await;
+    let proxy = proxy.unwrap();
+    let reads = statement("-- What a server delivers").always();
+    let reads = proxy.fault(reads, DatabaseFault::DelayReply(Duration::ZERO));
     let mut clients = world.clients(0).await;
     clients.create_accounts(2).await;
     let receiver = Receiver::start().await;
@@ -152,6 +170,12 @@ async fn what_is_recorded_while_a_subscription_is_paused_is_sent_when_it_is_resu
     let first = redeem(&mut clients, &world.code("one1"), "").await.unwrap();
     receiver.takes([&first.redemption_id]).await;
     assert!(update(&mut clients, |it| it.paused = Some(true)).await.paused());
+    // A server reads twice a second what it is to deliver: when it asks again, it has read that it is paused.
+    let read = reads.matched();
+    eventually(LIMIT, "the server has read it", async || {
+        (reads.matched() > read + 1).then_some(())
+    })
+    .await;
     let second = redeem(&mut clients, &world.code("two2"), "").await.unwrap();
     let elsewhere = Receiver::start().await;
     update(&mut clients, |it| {

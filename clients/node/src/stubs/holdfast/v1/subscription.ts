@@ -96,7 +96,10 @@ export interface Subscription {
    * outcome by a person's word is sent in any case.
    */
   states: RedemptionState[];
-  /** Nothing is sent. Also set by an answer 410 of the receiver. */
+  /**
+   * Nothing is sent, from a second after the change. Also set by an answer 410 of the
+   * receiver.
+   */
   paused?: boolean | undefined;
   createTime: Date | undefined;
   updateTime:
