@@ -299,7 +299,7 @@ impl Inner {
     ) -> Result<Option<Admitted>, Error> {
         let held = match provider.admit(Duration::ZERO).await {
             Ok(permit) => return Ok(Some(Admitted::Now(permit))),
-            Err(held @ Error::ProviderUnavailable { .. }) => held,
+            Err(held @ (Error::ProviderUnavailable { .. } | Error::ShuttingDown)) => held,
             Err(error) => return Err(error),
         };
         if let Some(found) = self.begun_before(command).await? {

@@ -8,8 +8,8 @@ use crate::{
 
 /// The first version of Postgres that is served, as Postgres counts.
 const OLDEST: i64 = 150_000;
-/// Connections of a server beside its pool: one to cancel, one to migrate.
-const BESIDE: i64 = 2;
+/// Connections of a server beside its pool: health has two, one to ask over and one to commit over, and one cancels.
+const BESIDE: i64 = 3;
 /// Clocks that differ by more are a warning, and by much more a failure: certificates and JWTs are judged by them.
 const CLOCK_WARNING_MS: i64 = 2_000;
 const CLOCK_FAILURE_MS: i64 = 60_000;

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    pin::Pin,
+    panic::resume_unwind,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -10,10 +10,11 @@ use std::{
     time::Duration,
 };
 
-use futures_util::{FutureExt as _, StreamExt as _, future::join_all, stream::FuturesUnordered};
+use futures_util::future::join_all;
 use rand::RngExt as _;
 use tokio::{
     sync::mpsc,
+    task::{JoinError, JoinSet},
     time::{Instant, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
@@ -89,7 +90,10 @@ pub(super) struct Dispatcher {
     /// There may be more to do now.
     again: bool,
     /// Leases that are being written, and for how many requests.
-    claiming: FuturesUnordered<Pin<Box<dyn Future<Output = Concluded> + Send>>>,
+    ///
+    /// Each in a task of its own: they go on while this one waits for a statement. What would not go on keeps a
+    /// connection, and all may be kept so.
+    claiming: JoinSet<Concluded>,
     claimed: usize,
     /// When the next try to end leases may be.
     expire_from: Option<Instant>,
@@ -127,7 +131,7 @@ impl Dispatcher {
             followed_at: None,
             used_at: Instant::now(),
             again: false,
-            claiming: FuturesUnordered::new(),
+            claiming: JoinSet::new(),
             claimed: 0,
             expire_from: None,
             recent: Arc::default(),
@@ -167,13 +171,13 @@ impl Dispatcher {
                     Some(waiter) => self.queue.push(*waiter),
                     None => return false,
                 },
-                Some(concluded) = self.claiming.next() => self.end_claims(concluded),
+                Some(ended) = self.claiming.join_next() => self.end_claims(concluded(ended)),
                 () = self.ready.freed(), if is_waiting => {}
                 () = sleep_until(next) => {}
             }
         }
-        while let Some(Some(concluded)) = self.claiming.next().now_or_never() {
-            self.end_claims(concluded);
+        while let Some(ended) = self.claiming.try_join_next() {
+            self.end_claims(concluded(ended));
         }
         while self.queue.len() < MAX_WAITING
             && let Ok(waiter) = self.arrivals.try_recv()
@@ -323,13 +327,13 @@ impl Dispatcher {
         }
         self.claimed += requests.len();
         let (store, ready) = (self.store.clone(), self.ready.clone());
-        self.claiming.push(Box::pin(async move {
+        self.claiming.spawn(async move {
             let accounts: Vec<_> =
                 claims.iter().map(|claim| claim.account.account_id.clone()).collect();
             let result = claim(&store, ready.pool_id(), claims, &again).await;
             ready.conclude(&accounts);
             Concluded { requests, result }
-        }));
+        });
         true
     }
 
@@ -452,8 +456,8 @@ impl Dispatcher {
     async fn close(mut self) -> Vec<Box<Waiter>> {
         self.arrivals.close();
         // What is being written with a card is somebody's to send.
-        while let Some(concluded) = self.claiming.next().await {
-            self.end_claims(concluded);
+        while let Some(ended) = self.claiming.join_next().await {
+            self.end_claims(concluded(ended));
         }
         let mut late = Vec::new();
         while let Some(waiter) = self.arrivals.recv().await {
@@ -528,6 +532,11 @@ impl Dispatcher {
             });
         }
     }
+}
+
+/// What a task of claims brought. Its panic is the dispatcher's.
+fn concluded(ended: Result<Concluded, JoinError>) -> Concluded {
+    ended.unwrap_or_else(|error| resume_unwind(error.into_panic()))
 }
 
 /// Leases what was chosen. Requests that have leases already get these.

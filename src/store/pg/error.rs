@@ -103,7 +103,10 @@ pub(in crate::store) fn is_unusable(error: &sqlx::Error) -> bool {
 
 /// Whether a pooler refused a connection for the settings that were asked of it.
 pub(in crate::store) fn is_refused_option(error: &sqlx::Error) -> bool {
-    error.as_database_error().is_some_and(|error| error.message().contains("startup parameter"))
+    // As PgBouncer says it, and as the proxy of Amazon's RDS does.
+    const WORDS: [&str; 2] = ["startup parameter", "command-line options"];
+    let told = error.as_database_error().map(|error| error.message());
+    told.is_some_and(|told| WORDS.iter().any(|words| told.contains(words)))
 }
 
 /// What is wrong with a server's certificate, by what the TLS library says of it, and what to do.

@@ -68,6 +68,8 @@ pub(super) struct Opened {
     /// A pooler is between. What serves one statement need not serve the next.
     pub(super) is_pooled: bool,
     mark: String,
+    /// Of the addresses, the one that it is open to.
+    place: usize,
 }
 
 /// What a connection says of itself.
@@ -173,7 +175,7 @@ impl Target {
             connected => connected,
         };
         let connection = connection.map_err(of_certificate)?;
-        Ok(Opened { connection, is_pooled: false, mark })
+        Ok(Opened { connection, is_pooled: false, mark, place })
     }
 
     /// Refuses a server that takes no writes (a standby, or a primary that was demoted), and what a pooler hands out
@@ -231,8 +233,7 @@ impl Target {
     /// Whether a pooler keeps one of Postgres's processes for each of its clients: it has two, and each is served by one
     /// alone.
     async fn is_one_process_each(&self, opened: &mut Opened) -> Result<bool, sqlx::Error> {
-        let place = self.last.load(Ordering::Relaxed);
-        let mut other = self.open_any(place, Purpose::Statements).await?;
+        let mut other = self.open_any(opened.place, Purpose::Statements).await?;
         let (mut of_first, mut of_other) = (None, None);
         for is_first in ASKED {
             let (asked, known) = if is_first {
