@@ -51,10 +51,10 @@ fn commits_that_wait_for_a_standby_that_is_not_there_fail() {
 #[test]
 fn a_pool_that_is_larger_than_the_database_allows_fails() {
     let most = [("max_connections", "20"), ("superuser_reserved_connections", "3")];
-    assert!(said(|of| connections(&facts(&most), 16, of)).contains("connections,failed"));
-    assert!(said(|of| connections(&facts(&most), 15, of)).contains("connections,ok"));
+    assert!(said(|of| connections(&facts(&most), 15, of)).contains("connections,failed"));
+    assert!(said(|of| connections(&facts(&most), 14, of)).contains("connections,ok"));
     let busy = Facts { connections: 5, ..facts(&most) };
-    assert!(said(|of| connections(&busy, 15, of)).contains("connections,warning"));
+    assert!(said(|of| connections(&busy, 14, of)).contains("connections,warning"));
     let limited = Facts { role_connections: 10, ..facts(&[("max_connections", "100")]) };
     assert!(said(|of| connections(&limited, 16, of)).contains("connections,failed"));
 }
