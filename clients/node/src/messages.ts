@@ -40,6 +40,7 @@ export const DURATION_FIELDS: ReadonlySet<string> = new Set([
   "longest",
   "maxLeaseDuration",
   "minLeaseDuration",
+  "overlap",
   "redemptionInterval",
   "remaining",
   "throttled",
