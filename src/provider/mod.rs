@@ -28,7 +28,7 @@ pub use profile::Unusable;
 pub use question::CallError;
 pub use scrub::{codes_in, holds_code};
 
-/// TLS as calls by a profile do it: for whoever sees whether its host can be reached, and asks nothing of it.
+/// TLS as calls by a profile do it: to see whether its host can be reached, without asking it anything.
 ///
 /// # Errors
 /// When a file that the profile names cannot be used on this machine.

@@ -62,11 +62,12 @@ fn failure(redemption: &Redemption) -> Option<Value> {
     let Failure { reason, message, code_spent } =
         redemption.failure.as_ref().filter(|_| is_failed)?;
     let retryable = redemption.is_retryable();
-    // A person's is for those who run the server.
-    let message = if redemption.is_settled_by_word() { "" } else { message.as_str() };
-    Some(
-        json!({ "reason": reason, "message": message, "code_spent": code_spent, "retryable": retryable }),
-    )
+    let mut told = json!({ "reason": reason, "code_spent": code_spent, "retryable": retryable });
+    // What a person wrote is for those who run the server.
+    if !redemption.is_settled_by_word() {
+        told["message"] = json!(message);
+    }
+    Some(told)
 }
 
 /// In RFC 3339, as the provider gets times.

@@ -192,10 +192,9 @@ impl Deliverer {
             let wakes = if tries { self.tick.min(self.next_try) } else { self.tick };
             tokio::select! {
                 Some(ended) = self.posts.join_next(), if !self.posts.is_empty() => {
-                    let ended = ended.map_err(|error| End::Store(StoreError::Unavailable(error.to_string())));
                     let (sent, verdict) = match ended {
                         Ok(ended) => ended,
-                        Err(end) => return end,
+                        Err(panic) => return End::Store(StoreError::Unavailable(panic.to_string())),
                     };
                     if let Err(end) = self.judge(sent, verdict).await {
                         return end;

@@ -339,7 +339,7 @@ async fn tls_with_a_provider_is_done_and_what_it_proves_is_told() {
     assert_advice(&done, "provider", "holdfast host", "does not speak TLS", "port");
 }
 
-/// Something that does TLS with whoever connects, and says nothing.
+/// A server that does TLS, and says nothing.
 async fn tls_listener(identity: &Identity) -> u16 {
     let ring = Arc::new(rustls::crypto::ring::default_provider());
     let config = ServerConfig::builder_with_provider(ring)

@@ -4,6 +4,7 @@ mod book;
 mod contract;
 mod imports;
 mod layering;
+mod sql_plans;
 mod sql_rules;
 
 use std::{

@@ -2,7 +2,10 @@
 
 use std::{net::Ipv4Addr, time::Duration};
 
-use holdfast::{config::LimitArgs, rpc::pb};
+use holdfast::{
+    config::{LimitArgs, ServeArgs},
+    rpc::pb,
+};
 use tokio::{
     io::AsyncReadExt as _,
     net::{TcpSocket, TcpStream},
@@ -231,21 +234,13 @@ async fn batches_whose_results_nobody_reads_are_bounded_and_end() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_read_that_takes_too_long_ends_in_the_database_too() {
-    let mut proxy = None;
-    let world = World::with(
-        |args| {
-            use secrecy::ExposeSecret as _;
-            let url = args.database_url.as_ref().unwrap().expose_secret().to_owned();
-            let before = proxy.insert(Proxy::<Postgres>::before(&url));
-            let piece = "FROM found f\n    WINDOW";
-            let slow = "FROM found f CROSS JOIN pg_sleep(60)\n    WINDOW";
-            before.rewrite("-- A pool's accounts after $2", piece, slow);
-            args.database_url = Some(before.url(&url).into());
-            args.limits.read_timeout = Duration::from_millis(500);
-        },
-        1,
-    )
-    .await;
+    let slow = |args: &mut ServeArgs, proxy: &Proxy<Postgres>| {
+        let piece = "FROM found f\n    WINDOW";
+        let slow = "FROM found f CROSS JOIN pg_sleep(60)\n    WINDOW";
+        proxy.rewrite("-- A pool's accounts after $2", piece, slow);
+        args.limits.read_timeout = Duration::from_millis(500);
+    };
+    let (_proxy, world) = World::proxied(slow).await;
     let mut clients = world.clients(0).await;
     clients.create_accounts(2).await;
     let error = clients.accounts.list_accounts(list()).await.unwrap_err();

@@ -3,8 +3,7 @@
 
 use std::time::Duration;
 
-use holdfast::rpc::pb;
-use secrecy::ExposeSecret as _;
+use holdfast::{config::ServeArgs, rpc::pb};
 use sqlx::{PgConnection, types::time::OffsetDateTime};
 use tokio::task::JoinHandle;
 
@@ -25,20 +24,12 @@ const LIST: &str = "-- A pool's accounts after $2";
 
 /// A world whose statements that begin with `statement` take as long as Postgres lets them.
 async fn slow_world(statement: &str, piece: &str, by: &str) -> (Proxy<Postgres>, World, Clients) {
-    let mut proxy = None;
-    let world = World::with(
-        |args| {
-            let url = args.database_url.as_ref().unwrap().expose_secret().to_owned();
-            let before = proxy.insert(Proxy::<Postgres>::before(&url));
-            before.rewrite(statement, piece, by);
-            args.database_url = Some(before.url(&url).into());
-        },
-        1,
-    )
-    .await;
+    let slow =
+        |_: &mut ServeArgs, proxy: &Proxy<Postgres>| drop(proxy.rewrite(statement, piece, by));
+    let (proxy, world) = World::proxied(slow).await;
     let mut clients = world.clients(0).await;
     clients.create_accounts(3).await;
-    (proxy.unwrap(), world, clients)
+    (proxy, world, clients)
 }
 
 /// How many backends run a statement.

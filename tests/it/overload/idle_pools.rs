@@ -6,10 +6,7 @@ use tokio::task::JoinSet;
 
 use crate::support::{
     plans::psql,
-    proxy::{
-        Proxy,
-        postgres::{Fault, Postgres, statement},
-    },
+    proxy::postgres::{Fault, statement},
     wait::eventually,
     world::{Clients, World, lease},
 };
@@ -112,21 +109,10 @@ const READS: usize = 200;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_pools_that_were_just_used_are_not_read_without_end() {
-    let mut proxy = None;
-    let mut reads = None;
-    let world = World::with(
-        |args| {
-            use secrecy::ExposeSecret as _;
-            let url = args.database_url.as_ref().unwrap().expose_secret().to_owned();
-            let before = proxy.insert(Proxy::<Postgres>::before(&url));
-            // Counted by what sees each statement on its way.
-            let read = statement("-- What servers that keep a pool's accounts in memory").always();
-            reads = Some(before.fault(read, Fault::DelayReply(Duration::ZERO)));
-            args.database_url = Some(before.url(&url).into());
-        },
-        1,
-    )
-    .await;
+    let (proxy, world) = World::proxied(|_, _| {}).await;
+    // Counted by what sees each statement on its way.
+    let read = statement("-- What servers that keep a pool's accounts in memory").always();
+    let reads = proxy.fault(read, Fault::DelayReply(Duration::ZERO));
     let clients = world.clients(0).await;
     let mut db = world.sql().await;
     let pools = format!(
@@ -146,7 +132,6 @@ async fn many_pools_that_were_just_used_are_not_read_without_end() {
         });
     }
     using.join_all().await;
-    let reads = reads.unwrap();
     let before = reads.matched();
     let begun = Instant::now();
     tokio::time::sleep(Duration::from_secs(2)).await;

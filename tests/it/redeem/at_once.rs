@@ -15,22 +15,6 @@ use crate::support::{
     world::{Clients, POOL, World, eur},
 };
 
-/// A world behind a proxy that sees its statements.
-async fn proxied() -> (World, Proxy<Postgres>) {
-    let mut proxy = None;
-    let world = World::with(
-        |args| {
-            use secrecy::ExposeSecret as _;
-            let url = args.database_url.as_ref().unwrap().expose_secret().to_owned();
-            let before = proxy.insert(Proxy::<Postgres>::before(&url));
-            args.database_url = Some(before.url(&url).into());
-        },
-        1,
-    )
-    .await;
-    (world, proxy.unwrap())
-}
-
 /// Counts the statements that change accounts: begins, and all others.
 fn counted(proxy: &Proxy<Postgres>) -> [Fired; 2] {
     ["-- Begin:", "-- Apply:"]
@@ -44,7 +28,7 @@ async fn reasons(clients: &mut Clients, account_id: &str) -> Vec<String> {
 
 #[tokio::test]
 async fn redeem_card_changes_its_account_twice_where_one_is_free() {
-    let (world, proxy) = proxied().await;
+    let (proxy, world) = World::proxied(|_, _| {}).await;
     let mut clients = world.clients(0).await;
     clients.create_accounts(1).await;
     let [begins, others] = counted(&proxy);
@@ -62,7 +46,7 @@ async fn redeem_card_changes_its_account_twice_where_one_is_free() {
 
 #[tokio::test]
 async fn items_of_a_batch_change_their_accounts_twice_where_some_are_free() {
-    let (world, proxy) = proxied().await;
+    let (proxy, world) = World::proxied(|_, _| {}).await;
     let mut clients = world.clients(0).await;
     clients.create_accounts(1).await;
     let [begins, others] = counted(&proxy);
@@ -76,7 +60,7 @@ async fn items_of_a_batch_change_their_accounts_twice_where_some_are_free() {
 
 #[tokio::test]
 async fn a_card_whose_begin_was_written_and_not_answered_is_sent_once() {
-    let (world, proxy) = proxied().await;
+    let (proxy, world) = World::proxied(|_, _| {}).await;
     let mut clients = world.clients(0).await;
     clients.create_accounts(2).await;
     let lost = proxy.fault(statement("-- Begin:"), Fault::CutReply);

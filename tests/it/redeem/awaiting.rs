@@ -10,10 +10,7 @@ use tokio::task::JoinSet;
 use tonic::{Code, Status};
 
 use crate::support::{
-    proxy::{
-        Proxy,
-        postgres::{Fault, Postgres, statement},
-    },
+    proxy::postgres::{Fault, statement},
     wait::eventually,
     world::{Clients, POOL, World, eur, lease, reason, seconds},
 };
@@ -89,22 +86,10 @@ async fn await_redemption_answers_when_the_outcome_is_recorded_by_whichever_serv
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn all_who_wait_are_read_for_by_one_statement() {
-    let mut proxy = None;
-    let mut reads = None;
-    let world = World::with(
-        |args| {
-            use secrecy::ExposeSecret as _;
-            let url = args.database_url.as_ref().unwrap().expose_secret().to_owned();
-            let before = proxy.insert(Proxy::<Postgres>::before(&url));
-            // Counted by what sees each statement on its way.
-            let read = statement("-- Those of some redemptions that have an outcome").always();
-            reads = Some(before.fault(read, Fault::DelayReply(Duration::ZERO)));
-            args.database_url = Some(before.url(&url).into());
-        },
-        1,
-    )
-    .await;
-    let reads = reads.unwrap();
+    let (proxy, world) = World::proxied(|_, _| {}).await;
+    // Counted by what sees each statement on its way.
+    let read = statement("-- Those of some redemptions that have an outcome").always();
+    let reads = proxy.fault(read, Fault::DelayReply(Duration::ZERO));
     let mut clients = world.clients(0).await;
     let open = in_doubt(&world, &mut clients).await;
     let count = 100;

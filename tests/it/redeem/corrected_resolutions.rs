@@ -1,5 +1,7 @@
 //! A wrong resolution is corrected by another word, which takes its place; what was said before is kept.
 
+use std::time::Duration;
+
 use futures_util::future::join_all;
 use holdfast::{
     rpc::pb::{self, AccountStatus, RedemptionState, ReversalOutcome},
@@ -11,10 +13,14 @@ use crate::{
     redeem::review::{left_for_review, left_in_doubt, resolve, word},
     support::{
         program,
+        proxy::postgres::{Fault as DatabaseFault, statement},
+        wait::eventually,
         watch::Watch,
         world::{Clients, POOL, World, bad_fields, eur, lease, metadata, reason},
     },
 };
+
+const LIMIT: Duration = Duration::from_secs(30);
 
 /// A redemption that a person closed so, on an account without a lease.
 async fn closed(
@@ -38,6 +44,18 @@ fn instead(redemption: &pb::Redemption, state: RedemptionState) -> pb::ResolveRe
         resolved_by: "ben".into(),
         evidence: "page 5".into(),
         ..word(redemption, state)
+    }
+}
+
+/// A person says that it was taken back.
+fn taken_back(redemption: &pb::Redemption) -> pb::ReverseRedemptionRequest {
+    pb::ReverseRedemptionRequest {
+        pool_id: POOL.into(),
+        redemption_id: redemption.redemption_id.clone(),
+        reversed_by: "anna".into(),
+        reason: "disputed".into(),
+        outcome: ReversalOutcome::Reversed.into(),
+        ..Default::default()
     }
 }
 
@@ -211,18 +229,40 @@ async fn what_was_taken_back_is_not_corrected() {
     let mut clients = world.clients(0).await;
     clients.create_account("a", |_| {}).await;
     let said = closed(&world, &mut clients, "card", RedemptionState::Succeeded).await;
-    let reverse = pb::ReverseRedemptionRequest {
-        pool_id: POOL.into(),
-        redemption_id: said.redemption_id.clone(),
-        reversed_by: "anna".into(),
-        reason: "disputed".into(),
-        outcome: ReversalOutcome::Reversed.into(),
-        ..Default::default()
-    };
+    let reverse = taken_back(&said);
     clients.redemptions.reverse_redemption(reverse).await.unwrap();
     let error = resolve(&mut clients, instead(&said, RedemptionState::Failed)).await.unwrap_err();
     assert_eq!(reason(&error), "REDEMPTION_ALREADY_REVERSED");
     assert_eq!(balance(&mut clients, "a").await, 0, "taken off once");
+}
+
+/// The amount is corrected between the reversal's decision and its record.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_taken_back_is_the_amount_that_was_corrected_meanwhile() {
+    let (proxy, world) = World::proxied(|_, _| {}).await;
+    let mut clients = world.clients(0).await;
+    clients.create_account("a", |_| {}).await;
+    let said = closed(&world, &mut clients, "card", RedemptionState::Succeeded).await;
+    let on_its_way = proxy.fault(
+        statement("-- Records a reversal of a success"),
+        DatabaseFault::DelayRequest(Duration::from_secs(2)),
+    );
+    let mut other = clients.clone();
+    let reverse = taken_back(&said);
+    let reversing =
+        tokio::spawn(async move { other.redemptions.reverse_redemption(reverse).await });
+    eventually(LIMIT, "the reversal is on its way", async || {
+        (on_its_way.matched() == 1).then_some(())
+    })
+    .await;
+    let corrected = pb::ResolveRedemptionRequest {
+        amount: Some(eur(400)),
+        ..instead(&said, RedemptionState::Succeeded)
+    };
+    resolve(&mut clients, corrected).await.unwrap();
+    assert_eq!(balance(&mut clients, "a").await, 400);
+    reversing.await.unwrap().unwrap();
+    assert_eq!(balance(&mut clients, "a").await, 0);
 }
 
 #[tokio::test]

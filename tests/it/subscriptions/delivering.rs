@@ -3,20 +3,15 @@
 use std::{collections::HashMap, time::Duration};
 
 use holdfast::{
-    config::ServeArgs,
     rpc::pb,
     simulator::faults::{Fault, Faults},
 };
-use secrecy::ExposeSecret as _;
 use tokio::task::JoinSet;
 
 use super::{ID, check_order, receiver::Receiver, subscribe, subscription, update};
 use crate::{
     support::{
-        proxy::{
-            Proxy,
-            postgres::{Fault as DatabaseFault, Postgres, statement},
-        },
+        proxy::postgres::{Fault as DatabaseFault, statement},
         wait::eventually,
         watch::Watch,
         world::{POOL, World},
@@ -153,14 +148,7 @@ async fn a_subscription_begins_where_it_was_told_and_has_the_states_that_it_asks
 
 #[tokio::test]
 async fn what_is_recorded_while_a_subscription_is_paused_is_sent_when_it_is_resumed() {
-    let mut proxy = None;
-    let settings = |args: &mut ServeArgs| {
-        let url = args.database_url.as_ref().unwrap().expose_secret().to_owned();
-        let before = proxy.insert(Proxy::<Postgres>::before(&url));
-        args.database_url = Some(before.url(&url).into());
-    };
-    let world = World::with(settings, 1).await;
-    let proxy = proxy.unwrap();
+    let (proxy, world) = World::proxied(|_, _| {}).await;
     let reads = statement("-- What a server delivers").always();
     let reads = proxy.fault(reads, DatabaseFault::DelayReply(Duration::ZERO));
     let mut clients = world.clients(0).await;

@@ -8,10 +8,7 @@ use uuid::Uuid;
 
 use super::redeem;
 use crate::support::{
-    proxy::{
-        Proxy,
-        postgres::{Fault, Postgres, statement},
-    },
+    proxy::postgres::{Fault, statement},
     watch::Watch,
     world::{POOL, World, reason},
 };
@@ -51,21 +48,10 @@ async fn record(world: &World, transactions: usize, each: usize) -> Vec<String> 
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_statement_reads_for_all_who_watch() {
-    let mut proxy = None;
-    let mut reads = None;
-    let world = World::with(
-        |args| {
-            use secrecy::ExposeSecret as _;
-            let url = args.database_url.as_ref().unwrap().expose_secret().to_owned();
-            let before = proxy.insert(Proxy::<Postgres>::before(&url));
-            let read = statement("-- Which redemptions got an outcome").always();
-            reads = Some(before.fault(read, Fault::DelayReply(Duration::ZERO)));
-            args.database_url = Some(before.url(&url).into());
-        },
-        1,
-    )
-    .await;
-    let reads = reads.unwrap();
+    let (proxy, world) = World::proxied(|_, _| {}).await;
+    // Counted by what sees each statement on its way.
+    let read = statement("-- Which redemptions got an outcome").always();
+    let reads = proxy.fault(read, Fault::DelayReply(Duration::ZERO));
     let mut clients = world.clients(0).await;
     clients.create_accounts(1).await;
     let mut watching = Vec::new();

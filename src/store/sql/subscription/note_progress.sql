@@ -9,7 +9,7 @@ SET cursor = $4,
     last_error = $8,
     paused = $9,
     claimed_by = CASE WHEN NOT $9 THEN s.claimed_by END,
-    -- A person's change that was decided before it was paused is refused.
-    updated_at = CASE WHEN $9 THEN now() ELSE s.updated_at END
+    -- Another time, so that a person's change that was decided before it was paused is refused.
+    updated_at = s.updated_at + CASE WHEN $9 THEN interval '1 microsecond' ELSE interval '0' END
 WHERE s.pool_id = $1 AND s.subscription_id = $2 AND s.claim = $3
 RETURNING s.claim
