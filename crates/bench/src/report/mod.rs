@@ -199,7 +199,7 @@ mod tests {
     use crate::goals;
 
     #[test]
-    fn the_summary_has_the_ten_figures_in_their_order() {
+    fn the_summary_has_the_eleven_figures_in_their_order() {
         let mut rows = goals::rows();
         rows[goals::CYCLES].set(0, 3.5, Some((3.0, 4.0)));
         rows[goals::OVERLOAD].set(goals::part::GOODPUT, 0.95, None);
@@ -207,7 +207,7 @@ mod tests {
         rows[goals::OVERLOAD].set(goals::part::RENEWALS, 0.0, None);
         let summary = serde_json::to_value(summary(&rows)).unwrap();
         let summary = summary.as_array().unwrap();
-        assert_eq!(summary.len(), 10);
+        assert_eq!(summary.len(), 11);
         let fields = |entry: &Value, names: [&str; 3]| names.map(|name| entry[name].clone());
         let first = fields(&summary[goals::CYCLES], ["value", "goal", "met"]);
         assert_eq!(first, [json!(3.5), json!("≥ 3"), json!(true)]);
